@@ -1,0 +1,133 @@
+"""Tastemaker scores, ranks and filters images by aesthetic quality.
+
+The names below are loaded when they are first used: ``import tastemaker`` imports no model, engine or table library.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AestheticPredictor": "models.aesthetic",
+    "BaseExecutor": "executors",
+    "ClipConfig": "models.clip",
+    "ConfigurationError": "errors",
+    "EmptyTask": "tasks",
+    "FileGroupTask": "tasks",
+    "FilePartitioningStage": "stages.partition",
+    "ImageAestheticFilterStage": "stages.aesthetic",
+    "ImageBatch": "tasks",
+    "ImageEmbeddingStage": "stages.embed",
+    "ImageObject": "tasks",
+    "ImageReaderStage": "stages.read",
+    "ImageSignalsStage": "stages.signals",
+    "ImageWriterStage": "stages.write",
+    "LocalExecutor": "executors",
+    "MissingExtraError": "errors",
+    "ModelError": "errors",
+    "OpenVinoClip": "models.clip_openvino",
+    "Pipeline": "pipeline",
+    "ProcessingStage": "stages.base",
+    "RayDataExecutor": "executors",
+    "Resources": "stages.base",
+    "Signals": "imaging.signals",
+    "StageError": "errors",
+    "TastemakerError": "errors",
+    "Task": "tasks",
+    "TorchClip": "models.clip_torch",
+    "UnreadableImageError": "errors",
+    "VisionTower": "models.clip",
+    "WeightsNotFoundError": "errors",
+    "XennaExecutor": "executors",
+    "compute_signals": "imaging.signals",
+    "decode_image": "imaging.decode",
+    "ensure_weights": "models.hub",
+    "load_clip": "models.clip",
+    "preprocess": "imaging.preprocess",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+if TYPE_CHECKING:
+    from tastemaker.errors import (
+        ConfigurationError as ConfigurationError,
+    )
+    from tastemaker.errors import (
+        MissingExtraError as MissingExtraError,
+    )
+    from tastemaker.errors import (
+        ModelError as ModelError,
+    )
+    from tastemaker.errors import (
+        StageError as StageError,
+    )
+    from tastemaker.errors import (
+        TastemakerError as TastemakerError,
+    )
+    from tastemaker.errors import (
+        UnreadableImageError as UnreadableImageError,
+    )
+    from tastemaker.errors import (
+        WeightsNotFoundError as WeightsNotFoundError,
+    )
+    from tastemaker.executors import (
+        BaseExecutor as BaseExecutor,
+    )
+    from tastemaker.executors import (
+        LocalExecutor as LocalExecutor,
+    )
+    from tastemaker.executors import (
+        RayDataExecutor as RayDataExecutor,
+    )
+    from tastemaker.executors import (
+        XennaExecutor as XennaExecutor,
+    )
+    from tastemaker.imaging.decode import decode_image as decode_image
+    from tastemaker.imaging.preprocess import preprocess as preprocess
+    from tastemaker.imaging.signals import Signals as Signals
+    from tastemaker.imaging.signals import compute_signals as compute_signals
+    from tastemaker.models.aesthetic import AestheticPredictor as AestheticPredictor
+    from tastemaker.models.clip import ClipConfig as ClipConfig
+    from tastemaker.models.clip import VisionTower as VisionTower
+    from tastemaker.models.clip import load_clip as load_clip
+    from tastemaker.models.clip_openvino import OpenVinoClip as OpenVinoClip
+    from tastemaker.models.clip_torch import TorchClip as TorchClip
+    from tastemaker.models.hub import ensure_weights as ensure_weights
+    from tastemaker.pipeline import Pipeline as Pipeline
+    from tastemaker.stages.aesthetic import ImageAestheticFilterStage as ImageAestheticFilterStage
+    from tastemaker.stages.base import ProcessingStage as ProcessingStage
+    from tastemaker.stages.base import Resources as Resources
+    from tastemaker.stages.embed import ImageEmbeddingStage as ImageEmbeddingStage
+    from tastemaker.stages.partition import FilePartitioningStage as FilePartitioningStage
+    from tastemaker.stages.read import ImageReaderStage as ImageReaderStage
+    from tastemaker.stages.signals import ImageSignalsStage as ImageSignalsStage
+    from tastemaker.stages.write import ImageWriterStage as ImageWriterStage
+    from tastemaker.tasks import (
+        EmptyTask as EmptyTask,
+    )
+    from tastemaker.tasks import (
+        FileGroupTask as FileGroupTask,
+    )
+    from tastemaker.tasks import (
+        ImageBatch as ImageBatch,
+    )
+    from tastemaker.tasks import (
+        ImageObject as ImageObject,
+    )
+    from tastemaker.tasks import (
+        Task as Task,
+    )
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'tastemaker' has no attribute {name!r}")
+    value = getattr(import_module(f"tastemaker.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

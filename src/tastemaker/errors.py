@@ -1,0 +1,40 @@
+"""The errors that Tastemaker raises.
+
+::
+
+    TastemakerError
+    +-- ConfigurationError      an option is wrong, or an input is missing; raised before any work starts
+    |   +-- MissingExtraError   an optional part is not installed; the message names the extra
+    +-- ModelError              weights or embeddings are not what they must be
+    |   +-- WeightsNotFoundError  a weights file is not there and cannot be fetched
+    +-- UnreadableImageError    one image cannot be decoded; the pipeline turns it into a row
+    +-- StageError              a stage raised; names the stage, the shard and the key
+"""
+
+
+class TastemakerError(Exception):
+    """The root of every error that Tastemaker raises on purpose."""
+
+
+class ConfigurationError(TastemakerError, ValueError):
+    """An option is wrong or an input is missing. Raised before any worker starts."""
+
+
+class MissingExtraError(ConfigurationError, ImportError):
+    """An optional part of Tastemaker is needed and is not installed."""
+
+
+class ModelError(TastemakerError, ValueError):
+    """Weights, embeddings or pixels do not fit the model."""
+
+
+class WeightsNotFoundError(ModelError):
+    """A weights file is not on this machine and could not be fetched."""
+
+
+class UnreadableImageError(TastemakerError):
+    """One image cannot be read. Its message is the reason that its row records."""
+
+
+class StageError(TastemakerError):
+    """A stage of a pipeline raised. The original error is its ``__cause__``."""

@@ -1,0 +1,141 @@
+"""Every stage in a thread of this process, joined by bounded queues."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tastemaker.executors.base import BaseExecutor
+from tastemaker.stages.base import NodeInfo, ProcessingStage, WorkerMetadata, run_stage
+from tastemaker.tasks import EmptyTask, Task
+
+QUEUE_SIZE = 2
+"""Tasks that may wait before a stage: enough that it never starves, few enough that memory stays flat."""
+
+_POLL_S = 0.1
+_STOP_TIMEOUT_S = 1.5
+
+logger = logging.getLogger(__name__)
+
+Stage = ProcessingStage[Any, Any]
+
+
+class LocalExecutor(BaseExecutor):
+    """Runs a pipeline in threads: reading and decoding overlap inference, results come in the order of the input.
+
+    Args:
+        config: ``queue_size``: tasks that may wait before each stage (2).
+        on_progress: Called with the stage and each task that it made, in that stage's thread.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any] | None = None,
+        on_progress: Callable[[Stage, Task[Any]], None] | None = None,
+    ) -> None:
+        super().__init__(config)
+        self.on_progress = on_progress
+
+    def execute(self, stages: list[Stage], initial_tasks: list[Task[Any]] | None = None) -> list[Task[Any]]:
+        """Return what the last stage makes of the tasks, in order.
+
+        Raises:
+            ConfigurationError: A stage's check failed; nothing was loaded yet.
+            StageError: A stage raised. All others were stopped.
+            KeyboardInterrupt: Stops all stages within two seconds; what they had not finished is deleted.
+        """
+        for stage in stages:
+            stage.check()
+        for stage in stages:
+            stage.setup_on_node(NodeInfo(), WorkerMetadata())
+        run = _Run(
+            stages, list(initial_tasks or [EmptyTask()]), self.config.get("queue_size", QUEUE_SIZE), self.on_progress
+        )
+        try:
+            for stage in stages:
+                stage.setup(WorkerMetadata())
+            return run.collect()
+        finally:
+            run.stop()
+            for stage in stages:
+                stage.teardown()
+
+
+class _End:
+    """Follows the last task through the queues."""
+
+
+class _Run:
+    def __init__(
+        self,
+        stages: list[Stage],
+        tasks: list[Task[Any]],
+        queue_size: int,
+        on_progress: Callable[[Stage, Task[Any]], None] | None,
+    ) -> None:
+        self._tasks = tasks
+        self._on_progress = on_progress
+        self._stopped = threading.Event()
+        self._error: BaseException | None = None
+        self._queues: list[queue.Queue[Task[Any] | _End]] = [queue.Queue(queue_size) for _ in stages]
+        self._threads = [
+            threading.Thread(target=self._work, args=(number, stage), name=stage.name, daemon=True)
+            for number, stage in enumerate(stages)
+        ]
+
+    def collect(self) -> list[Task[Any]]:
+        for thread in self._threads:
+            thread.start()
+        results = list(self._take(self._queues[-1]))
+        if self._error is not None:
+            raise self._error
+        return results
+
+    def stop(self) -> None:
+        """Ask all threads to end, and wait for those that do so soon."""
+        self._stopped.set()
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self, number: int, stage: Stage) -> None:
+        source = iter(self._tasks) if number == 0 else self._take(self._queues[number - 1])
+        try:
+            for task in source:
+                for result in run_stage(stage, task):
+                    if self._on_progress is not None:
+                        self._on_progress(stage, result)
+                    self._put(number, result)
+            self._put(number, _End())
+        except _StoppedError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+            self._error = self._error or error
+            self._stopped.set()
+
+    def _take(self, tasks: queue.Queue[Task[Any] | _End]) -> Iterator[Task[Any]]:
+        while not self._stopped.is_set():
+            try:
+                task = tasks.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if isinstance(task, _End):
+                return
+            yield task
+
+    def _put(self, number: int, task: Task[Any] | _End) -> None:
+        while not self._stopped.is_set():
+            try:
+                return self._queues[number].put(task, timeout=_POLL_S)
+            except queue.Full:
+                continue
+        raise _StoppedError
+
+
+class _StoppedError(Exception):
+    """The run is over; the thread ends."""

@@ -1,0 +1,1 @@
+"""Bytes to pixels to model input: shards, decoding, preprocessing, technical signals."""

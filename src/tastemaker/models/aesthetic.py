@@ -1,0 +1,164 @@
+"""The LAION aesthetic predictor: five linear layers, no activation between them, so one affine map.
+
+Source: C. Schuhmann, "Improved Aesthetic Predictor", 2022 (sac+logos+ava1-l14-linearMSE). The dropout layers between
+the linear ones do nothing in evaluation, hence the gaps in the layers' numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tastemaker.errors import MissingExtraError, ModelError
+from tastemaker.models.weights import WeightsFile
+
+LAYER_NUMBERS = (0, 2, 4, 6, 7)
+"""Numbers of the linear layers in the state dict, ``layers.N.weight`` and ``layers.N.bias``."""
+
+CUSTOMARY_CUTOFFS = (4.5, 5.0, 6.0, 6.5)
+"""Scores at which LAION cut its own aesthetic subsets."""
+
+MAX_NORM_ERROR = 0.02
+"""How far from 1 an embedding's length may be: float16 rounding stays below 0.002, a missing normalisation does not."""
+
+Floats = npt.NDArray[np.float32]
+Layer = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+class AestheticPredictor:
+    """Scores unit-length embeddings.
+
+    Args:
+        layers: (weight (outputs, inputs), bias (outputs,)) of each linear layer, first to last.
+
+    Attributes:
+        layers: As given, float64.
+        weight: float64 (768,), the affine map that the layers amount to: ``score = weight . embedding + bias``.
+        bias: Its constant: the score of the zero vector.
+
+    Raises:
+        ModelError: The layers do not fit each other, do not end in one number, or hold a NaN.
+
+    Example:
+        >>> predictor = AestheticPredictor([(np.eye(2), np.zeros(2)), (np.array([[3.0, 4.0]]), np.array([5.0]))])
+        >>> predictor.score(np.array([[0.6, 0.8]], np.float32))
+        array([10.], dtype=float32)
+    """
+
+    def __init__(self, layers: list[tuple[npt.ArrayLike, npt.ArrayLike]]) -> None:
+        self.layers: list[Layer] = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in layers]
+        _check_layers(self.layers)
+        weight = np.eye(self.layers[0][0].shape[1])
+        bias = np.zeros(weight.shape[0])
+        for layer_weight, layer_bias in self.layers:
+            weight, bias = layer_weight @ weight, layer_weight @ bias + layer_bias
+        self.weight: npt.NDArray[np.float64] = weight[0]
+        self.bias = float(bias[0])
+
+    @classmethod
+    def from_file(cls, path: Path) -> AestheticPredictor:
+        """Return the predictor in a ``.safetensors`` or ``.pth`` file.
+
+        The state dict holds ``layers.{0,2,4,6,7}.{weight,bias}``, or one linear layer (LAION v1: ``weight``, ``bias``,
+        under any prefix). A ``.pth`` is read by torch with ``weights_only``, so that no code in it runs.
+
+        Raises:
+            ModelError: The file is neither.
+            MissingExtraError: A ``.pth`` without torch installed.
+        """
+        tensors = _read_pth(path) if path.suffix in (".pth", ".pt") else _read_safetensors(path)
+        weights = sorted(name for name in tensors if name.endswith("weight"))
+        expected = {f"layers.{number}.{kind}" for number in LAYER_NUMBERS for kind in ("weight", "bias")}
+        if set(tensors) == expected:
+            pairs = [(f"layers.{number}.weight", f"layers.{number}.bias") for number in LAYER_NUMBERS]
+        elif len(weights) == 1 and set(tensors) == {weights[0], weights[0].removesuffix("weight") + "bias"}:
+            pairs = [(weights[0], weights[0].removesuffix("weight") + "bias")]
+        else:
+            raise ModelError(
+                f"{path}: not a known predictor; it must hold layers.{{0,2,4,6,7}}.{{weight,bias}} or one linear "
+                f"layer, and it holds {', '.join(sorted(tensors)[:12]) or 'nothing'}"
+            )
+        return cls([(tensors[weight], tensors[bias]) for weight, bias in pairs])
+
+    @property
+    def embedding_size(self) -> int:
+        """Length of the embeddings that it scores (768)."""
+        return len(self.weight)
+
+    def score(self, embeddings: npt.ArrayLike) -> Floats:
+        """Return the scores of embeddings.
+
+        Args:
+            embeddings: float (n, 768), each row of unit length.
+
+        Returns:
+            float32 (n,), roughly 1 to 10. Computed in float64: a score does not depend on the rows around it.
+
+        Raises:
+            ModelError: Another dimension, a NaN, or a length far from 1.
+        """
+        checked = check_embeddings(embeddings, self.embedding_size)
+        return (checked.astype(np.float64) @ self.weight + self.bias).astype(np.float32)
+
+    def score_by_layers(self, embeddings: npt.ArrayLike) -> Floats:
+        """Return the same scores by the layers one after the other in float32, as the reference computes them."""
+        x = check_embeddings(embeddings, self.embedding_size).astype(np.float32)
+        for weight, bias in self.layers:
+            x = x @ weight.astype(np.float32).T + bias.astype(np.float32)
+        return x[:, 0]
+
+
+def check_embeddings(embeddings: npt.ArrayLike, size: int) -> npt.NDArray[np.floating]:
+    """Return embeddings as an array (n, size), once they are sound.
+
+    Raises:
+        ModelError: Another dimension, a NaN, or a length far from 1; says which row, and what to do.
+    """
+    array = np.asarray(embeddings)
+    if array.ndim != 2 or array.shape[1] != size or not np.issubdtype(array.dtype, np.floating):
+        raise ModelError(
+            f"embeddings must be floating-point numbers of shape (n, {size}), not {array.dtype} {array.shape}; "
+            "the predictor was trained on CLIP ViT-L/14 image embeddings"
+        )
+    norms = np.sqrt(np.einsum("ij,ij->i", array, array, dtype=np.float64))
+    if np.isnan(norms).any():
+        raise ModelError(f"embedding {int(np.isnan(norms).argmax())} holds a NaN; embed that image again, in f32")
+    wrong = np.abs(norms - 1) > MAX_NORM_ERROR
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ModelError(
+            f"embedding {row} has length {norms[row]:.3g} instead of 1; divide embeddings by their L2 norm before "
+            "scoring them (scores of 20 to 30 come from forgetting that)"
+        )
+    return array
+
+
+def _check_layers(layers: list[Layer]) -> None:
+    for (weight, bias), (following, _) in zip(layers, [*layers[1:], (np.ones((1, 1)), None)], strict=True):
+        if weight.ndim != 2 or bias.shape != weight.shape[:1] or following.shape[-1] != weight.shape[0]:
+            shapes = ", ".join(f"{w.shape} + {b.shape}" for w, b in layers)
+            raise ModelError(f"the predictor's layers do not fit each other, or do not end in one number: {shapes}")
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise ModelError("the predictor's weights hold a NaN or an infinity; fetch the file again")
+
+
+def _read_safetensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    file = WeightsFile(path)
+    return {name: file.tensor(name) for name in file.shapes}
+
+
+def _read_pth(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError(
+            f'{path}: reading .pth needs PyTorch: pip install "tastemaker[torch]", or convert the file to safetensors'
+        ) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        return {name: tensor.float().numpy() for name, tensor in state.items()}
+    except Exception as error:  # torch raises many kinds, and a hostile file may raise any
+        raise ModelError(f"{path} cannot be read as plain weights: {error}") from error

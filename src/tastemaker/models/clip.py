@@ -1,0 +1,187 @@
+"""The CLIP vision tower: its configuration, its interface, and the one function that picks a backend.
+
+Two backends implement `VisionTower`: `OpenVinoClip` (processors, the base install) and `TorchClip`
+(CUDA, ROCm and Apple GPUs, the extra ``tastemaker[torch]``). Both read the vision half of a Hugging Face
+``model.safetensors`` straight from the memory-mapped file; the text half is never loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tastemaker.errors import ConfigurationError, MissingExtraError, ModelError
+from tastemaker.models import device as devices
+from tastemaker.models.weights import WeightsFile
+
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+"""Mean of each RGB channel of CLIP's training pixels, in [0, 1] (OpenAI's CLIP, ``clip/clip.py``)."""
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Standard deviation of each RGB channel of CLIP's training pixels (same source)."""
+LAYER_NORM_EPS = 1e-5
+"""Epsilon of every layer norm (PyTorch's default, which CLIP was trained with)."""
+QUICK_GELU_SLOPE = 1.702
+"""QuickGELU is ``x * sigmoid(1.702 * x)`` (OpenAI's CLIP, ``clip/model.py``)."""
+
+PRECISIONS = ("auto", "f32", "bf16", "fp16", "int8")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+logger = logging.getLogger(__name__)
+
+Pixels = npt.NDArray[np.uint8]
+Embeddings = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipConfig:
+    """The dimensions of a CLIP vision tower, read from its weights.
+
+    Attributes:
+        width: Length of a token (1024 for ViT-L/14).
+        layers: Number of transformer layers (24).
+        heads: Attention heads a layer (16).
+        mlp: Width of the hidden layer of each MLP (4096).
+        patch: Side of a patch in pixels (14).
+        image_size: Side of the square input in pixels (224).
+        projection: Length of the embedding (768).
+    """
+
+    width: int
+    layers: int
+    heads: int
+    mlp: int
+    patch: int
+    image_size: int
+    projection: int
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of the input (16)."""
+        return self.image_size // self.patch
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one image: the class token and one for each patch (257)."""
+        return self.grid**2 + 1
+
+
+class VisionTower(Protocol):
+    """Pixels in, unit vectors out: what both backends offer."""
+
+    config: ClipConfig
+    precision: str
+    device: str
+
+    def embed(self, pixels: Pixels) -> Embeddings:
+        """Return the CLIP embedding of each image.
+
+        Args:
+            pixels: uint8 (n, 224, 224, 3), RGB, as `tastemaker.imaging.preprocess` makes them. n may be 0.
+
+        Returns:
+            float32 (n, 768), each row of unit length.
+
+        Raises:
+            ModelError: The array has another shape or type.
+        """
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """Return the backend, device, precision and versions, for the provenance of rows."""
+        ...
+
+
+def read_config(weights: Path) -> ClipConfig:
+    """Return the dimensions of the vision tower in a safetensors file.
+
+    All but the number of heads follow from the tensors' shapes. Heads come from ``config.json`` beside the
+    file where there is one, else from CLIP's constant head size of 64.
+
+    Args:
+        weights: ``model.safetensors`` in the Hugging Face layout (``vision_model.*``, ``visual_projection.weight``).
+
+    Raises:
+        ModelError: Tensors are missing, or the architecture in ``config.json`` is another one.
+    """
+    shapes = WeightsFile(weights).shapes
+    try:
+        width, _, patch, _ = shapes["vision_model.embeddings.patch_embedding.weight"]
+        tokens, _ = shapes["vision_model.embeddings.position_embedding.weight"]
+        mlp, _ = shapes["vision_model.encoder.layers.0.mlp.fc1.weight"]
+        projection, _ = shapes["visual_projection.weight"]
+    except KeyError as missing:
+        raise ModelError(f"{weights} holds no CLIP vision tower: the tensor {missing} is not in it") from None
+    layer_numbers = [int(m[1]) for m in (re.match(r"vision_model\.encoder\.layers\.(\d+)\.", k) for k in shapes) if m]
+    return ClipConfig(
+        width=width,
+        layers=max(layer_numbers) + 1,
+        heads=_read_heads(weights, width),
+        mlp=mlp,
+        patch=patch,
+        image_size=round((tokens - 1) ** 0.5) * patch,
+        projection=projection,
+    )
+
+
+def check_pixels(pixels: Pixels, config: ClipConfig) -> None:
+    """Raise `ModelError` unless ``pixels`` is uint8 (n, image_size, image_size, 3)."""
+    side = config.image_size
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (side, side, 3):
+        raise ModelError(
+            f"the model takes uint8 pixels of shape (n, {side}, {side}, 3), not {pixels.dtype} {pixels.shape}; "
+            "tastemaker.imaging.preprocess makes them from an image of any size"
+        )
+
+
+def load_clip(
+    weights: Path, device: str = "auto", precision: str = "auto", threads: int | None = None, batch_size: int = 32
+) -> VisionTower:
+    """Return the vision tower on the best device of this machine.
+
+    Args:
+        weights: ``model.safetensors`` of CLIP (see `tastemaker.models.hub.ensure_weights`).
+        device: ``auto`` (a GPU where torch can reach one, else the processor), ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto`` is fp16 on a GPU, bf16 on processors that multiply it in hardware, else f32.
+        threads: Processor threads for inference; None for all cores.
+        batch_size: Images at a time on a GPU. A processor chooses its own.
+
+    Raises:
+        ConfigurationError: An unknown device or precision, or one that this machine does not have.
+        ModelError: The weights do not fit.
+    """
+    check_choice("device", device, DEVICES)
+    check_choice("precision", precision, PRECISIONS)
+    chosen = devices.choose_device(device)
+    if chosen == "cpu":
+        from tastemaker.models.clip_openvino import OpenVinoClip
+
+        return OpenVinoClip(weights, precision=precision, threads=threads)
+    try:
+        from tastemaker.models.clip_torch import TorchClip
+    except ImportError as error:
+        raise MissingExtraError(f'device={device!r} needs PyTorch: pip install "tastemaker[torch]"') from error
+    return TorchClip(weights, device=chosen, precision=precision, batch_size=batch_size)
+
+
+def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise `ConfigurationError` unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ConfigurationError(f"{option}={value!r} is not one of {', '.join(allowed)}")
+
+
+def _read_heads(weights: Path, width: int) -> int:
+    file = weights.with_name("config.json")
+    if not file.is_file():
+        return width // 64
+    vision = json.loads(file.read_text()).get("vision_config", {})
+    activation = vision.get("hidden_act", "quick_gelu")
+    if activation != "quick_gelu":
+        raise ModelError(f"{file}: hidden_act is {activation!r}; this tower computes quick_gelu only")
+    return int(vision.get("num_attention_heads", width // 64))

@@ -1,0 +1,380 @@
+"""Model weights: where they lie, how they get there, and whether they are what they must be.
+
+A weights file lies at ``model_dir/<repo_id>/<filename>``. NeMo Curator uses the same layout, so a directory filled
+by one serves the other. A missing file is downloaded once, into ``.incomplete/`` beside its place, checked there, and
+only then moved to its name.
+
+The metadata request and the transfer are huggingface_hub's, and so are HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE (read when
+it is first imported) and the proxies. Its ``hf_hub_download`` is not used: without a network version 2.4 retries for
+half a minute or, where packets vanish, for six; and it downloads to a new name each time, so that a killed download
+starts from nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import textwrap
+import uuid
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+import platformdirs
+
+from tastemaker.errors import ModelError, WeightsNotFoundError
+
+TensorShapes = dict[str, tuple[int | str, ...]]
+"""Tensor name to shape. A word stands for a size that the file chooses, the same wherever the word occurs."""
+
+EMBEDDING_SIZE = 768
+"""Length of a CLIP ViT-L/14 embedding: what the tower gives and the predictor takes."""
+
+_DTYPES = ("F32", "F16", "BF16")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LAYER = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One weights file on the Hugging Face hub.
+
+    Attributes:
+        repo_id: Repository, ``owner/name``.
+        revision: Commit that is downloaded, whole or shortened.
+        filename: Name of the file in the repository.
+        description: What it is, for people.
+        sha256: Digest of that file at that revision; None where the hub's own word has to do.
+        size_bytes: Size of that file, about.
+        required_tensors: Names and shapes of the tensors that must be in a file which has these tensor names.
+        has_config: Whether the repository's ``config.json`` is wanted beside the weights.
+    """
+
+    repo_id: str
+    revision: str
+    filename: str
+    description: str
+    sha256: str | None
+    size_bytes: int | None
+    required_tensors: Callable[[Collection[str]], TensorShapes] = field(repr=False)
+    has_config: bool = False
+
+
+@dataclass(frozen=True)
+class WeightsCheck:
+    """What was found at a path.
+
+    Attributes:
+        path: The file.
+        size_bytes: Its size; None if there is no file.
+        tensors: Number of tensors in it.
+        dtype: Type of the required tensors, as safetensors names it, joined with ``+`` if there are several.
+        sha256: Its digest, if that was asked for.
+        problems: What keeps it from being used; empty if nothing does.
+    """
+
+    path: Path
+    size_bytes: int | None = None
+    tensors: int = 0
+    dtype: str = ""
+    sha256: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelStatus(WeightsCheck):
+    """What was found where a model that Tastemaker uses should be."""
+
+    repo_id: str
+    revision: str
+    description: str
+    present: bool
+
+
+def _linear(name: str, outputs: int | str, inputs: int | str) -> TensorShapes:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def _layer_norm(name: str) -> TensorShapes:
+    return {f"{name}.weight": ("width",), f"{name}.bias": ("width",)}
+
+
+def _clip_tensors(names: Collection[str]) -> TensorShapes:
+    """Return what a CLIP vision tower needs, with as many layers as the names show (text tensors are not looked at)."""
+    shapes: TensorShapes = {
+        "vision_model.embeddings.class_embedding": ("width",),
+        "vision_model.embeddings.patch_embedding.weight": ("width", 3, "patch", "patch"),
+        "vision_model.embeddings.position_embedding.weight": ("tokens", "width"),
+        "visual_projection.weight": (EMBEDDING_SIZE, "width"),
+    }
+    shapes |= _layer_norm("vision_model.pre_layrnorm") | _layer_norm("vision_model.post_layernorm")
+    last = max((int(match[1]) for name in names if (match := _LAYER.match(name))), default=0)
+    for layer in (f"vision_model.encoder.layers.{i}" for i in range(last + 1)):
+        shapes |= _layer_norm(f"{layer}.layer_norm1") | _layer_norm(f"{layer}.layer_norm2")
+        for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= _linear(f"{layer}.self_attn.{projection}", "width", "width")
+        shapes |= _linear(f"{layer}.mlp.fc1", "mlp", "width") | _linear(f"{layer}.mlp.fc2", "width", "mlp")
+    return shapes
+
+
+def _predictor_tensors(names: Collection[str]) -> TensorShapes:
+    """Return what an aesthetic predictor needs: LAION's v1 is one linear layer, v2 a chain of five."""
+    if len(names) == 2:
+        prefix = min(names).removesuffix("bias")  # "" or "linear."
+        return {f"{prefix}weight": (1, EMBEDDING_SIZE), f"{prefix}bias": (1,)}
+    shapes: TensorShapes = {}
+    sizes: tuple[int | str, ...] = (EMBEDDING_SIZE, "hidden1", "hidden2", "hidden3", "hidden4", 1)
+    for index, (inputs, outputs) in zip((0, 2, 4, 6, 7), pairwise(sizes), strict=True):  # dropout has the others
+        shapes |= _linear(f"layers.{index}", outputs, inputs)
+    return shapes
+
+
+CLIP_VIT_L14 = ModelFile(
+    repo_id="openai/clip-vit-large-patch14",
+    revision="32bd642",
+    filename="model.safetensors",
+    description="CLIP ViT-L/14, images to embeddings",
+    sha256="a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
+    size_bytes=1_710_540_580,
+    required_tensors=_clip_tensors,
+    has_config=True,
+)
+AESTHETIC_PREDICTOR = ModelFile(
+    repo_id="ttj/sac-logos-ava1-l14-linearMSE",
+    revision="1e77fa0",
+    filename="model.safetensors",
+    description="LAION aesthetic predictor v2, embeddings to scores",
+    sha256="83dabcfc852cf0d6919c398d4f9891ec8be231e29f41d300f820ab21b5e40027",
+    size_bytes=3_700_000,
+    required_tensors=_predictor_tensors,
+)
+MODELS = (CLIP_VIT_L14, AESTHETIC_PREDICTOR)
+
+
+def default_model_dir() -> Path:
+    """Return ``$TASTEMAKER_MODEL_DIR``, or ``models`` in the user's cache directory where that is not set."""
+    named = os.environ.get("TASTEMAKER_MODEL_DIR")
+    return Path(named) if named else _cache_dir() / "models"
+
+
+def resolve_model_dir(model_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return ``model_dir``, or the default one for None, as an absolute path."""
+    return Path(model_dir or default_model_dir()).expanduser().absolute()
+
+
+def weights_path(model: ModelFile, model_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return where a model's weights lie in a model directory, whether they are there or not.
+
+    >>> weights_path(AESTHETIC_PREDICTOR, "/models").as_posix()
+    '/models/ttj/sac-logos-ava1-l14-linearMSE/model.safetensors'
+    """
+    return resolve_model_dir(model_dir) / model.repo_id / model.filename
+
+
+def ensure_weights(model: ModelFile, model_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return the path of a model's weights, which are downloaded first if they are not there.
+
+    A file that is there is taken if its tensors fit, without a request. Processes and threads that ask at the same
+    time share one download. One that was interrupted goes on where it stopped.
+
+    Args:
+        model: Which weights.
+        model_dir: Directory of models; None for `default_model_dir`.
+
+    Raises:
+        WeightsNotFoundError: The file is not there and cannot be downloaded.
+        ModelError: What was downloaded is not the file. Nothing of it is kept.
+    """
+    path = weights_path(model, model_dir)
+    problems = check_weights(model, path).problems
+    if not problems:
+        return path
+    try:
+        _download(model, path)
+    except ModelError:
+        raise
+    except Exception as error:  # not by name: the HTTP library below huggingface_hub has changed, its errors with it
+        logger.debug("download of %s failed", model.repo_id, exc_info=True)
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+        raise WeightsNotFoundError(
+            f"{model.filename} of {model.repo_id} (revision {model.revision}) is needed at {path}: "
+            f"{_shorten(problems)}, and it cannot be downloaded ({reason}). An interrupted download goes on where it "
+            "stopped. Without a connection, run `tastemaker models pull --model-dir DIR` on a machine that has one, "
+            "copy DIR to this machine, and point to it with --model-dir DIR or TASTEMAKER_MODEL_DIR=DIR"
+        ) from None  # the HTTP library's own chain is a hundred lines; it is in the debug log
+    return path
+
+
+def check_weights(model: ModelFile, path: Path, *, with_sha256: bool = False) -> WeightsCheck:
+    """Return what is at ``path`` and what keeps it from being used as ``model``.
+
+    Reads the header of the file, which takes milliseconds and finds a truncated file. Sizes that a file may choose
+    (width, layers, patch) are read from it and must agree with each other.
+
+    Args:
+        model: What should be there.
+        path: A safetensors file, or where one should be.
+        with_sha256: Read the whole file as well, and compare its digest with the model's.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    size_bytes = None
+    try:
+        size_bytes = path.stat().st_size
+        with safe_open(path, framework="np") as file:  # also compares the header with the size of the file
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
+            dtypes = {name: tensor.get_dtype() for name, tensor in slices.items()}
+    except FileNotFoundError:
+        return WeightsCheck(path, problems=["there is no such file"])
+    except (SafetensorError, OSError) as error:
+        return WeightsCheck(path, size_bytes, problems=[f"it cannot be read as a safetensors file ({error})"])
+
+    required = model.required_tensors(shapes)
+    found_dtypes = sorted({dtypes[name] for name in required if name in dtypes})
+    sha256 = _digest(path) if with_sha256 else None
+    problems = _misfits(required, shapes)
+    problems += [f"its tensors are {dtype}, not {', '.join(_DTYPES)}" for dtype in found_dtypes if dtype not in _DTYPES]
+    if sha256 and model.sha256 and sha256 != model.sha256:
+        problems.append(f"its sha256 is {sha256}, not {model.sha256}")
+    return WeightsCheck(path, size_bytes, len(shapes), "+".join(found_dtypes), sha256, problems)
+
+
+def list_models(model_dir: str | os.PathLike[str] | None = None, *, with_sha256: bool = False) -> list[ModelStatus]:
+    """Return what `check_weights` finds for every model that Tastemaker uses."""
+    statuses = []
+    for model in MODELS:
+        check = check_weights(model, weights_path(model, model_dir), with_sha256=with_sha256)
+        status = ModelStatus(
+            repo_id=model.repo_id,
+            revision=model.revision,
+            description=model.description,
+            present=check.size_bytes is not None,
+            **vars(check),
+        )
+        statuses.append(status)
+    return statuses
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file in hexadecimal, remembered for as long as its path, size and mtime stay."""
+    file = Path(path).resolve()
+    stat = file.stat()
+    identity = f"{file}\n{stat.st_size}\n{stat.st_mtime_ns}".encode(errors="surrogateescape")
+    entry = _cache_dir() / "sha256" / hashlib.sha256(identity).hexdigest()  # a file each: writers cannot collide
+    with contextlib.suppress(OSError, ValueError):
+        known = entry.read_text("ascii")
+        if _SHA256.fullmatch(known):
+            return known
+    digest = _digest(file)
+    with contextlib.suppress(OSError):
+        _write_whole(entry, digest.encode())
+    return digest
+
+
+def _cache_dir() -> Path:
+    return platformdirs.user_cache_path("tastemaker", appauthor=False)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a small file so that no reader ever sees a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _misfits(required: TensorShapes, shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    sizes: dict[str, int] = {}  # what each word of the required shapes stands for: its first occurrence says
+    problems = []
+    for name, dims in required.items():
+        shape = shapes.get(name)
+        if shape is None:
+            problems.append(f"the tensor {name} is missing")
+            continue
+        fits = len(dims) == len(shape)
+        for dim, size in zip(dims, shape, strict=False):
+            fits &= size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
+        if not fits:
+            wanted = ", ".join(str(sizes.get(dim, dim) if isinstance(dim, str) else dim) for dim in dims)
+            problems.append(f"the tensor {name} has the shape {shape}, not ({wanted})")
+    return problems
+
+
+def _shorten(problems: list[str]) -> str:
+    more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more
+
+
+def _download(model: ModelFile, path: Path) -> None:
+    """Put the file at ``path``, checked, unless another process has done so in the meantime."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+    url = hf_hub_url(model.repo_id, model.filename, revision=model.revision)
+    remote = get_hf_file_metadata(url)  # one request without retries, so that a missing network shows at once
+    etag = remote.etag or ""
+    sha256 = model.sha256 or (etag if _SHA256.fullmatch(etag) else None)  # of a large file, the ETag is its SHA-256
+    staging = path.parent / ".incomplete"
+    staging.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(staging / f"{path.name}.lock"):
+        if not check_weights(model, path).problems:
+            return
+        logger.info("downloading %s to %s (%.1f MB)", url, path, (remote.size or model.size_bytes or 0) / 1e6)
+        if model.has_config:
+            _fetch_config(model, path.with_name("config.json"))
+        part = staging / f"{path.name}.{sha256 or 'unknown'}"
+        if not sha256:
+            part.unlink(missing_ok=True)  # nothing says that it is a part of this file
+        _fetch(url, part, remote.size)
+        problems = check_weights(replace(model, sha256=sha256), part, with_sha256=True).problems
+        if problems:
+            part.unlink()
+            raise ModelError(
+                f"{url} is not the file that was wanted: {_shorten(problems)}. Nothing of it was kept. Try again; if "
+                "it stays so, something between this machine and the hub (HF_ENDPOINT, a proxy) changes the file"
+            )
+        part.replace(path)
+
+
+def _fetch(url: str, part: Path, size: int | None) -> None:
+    """Append to ``part`` what is missing of the file at ``url``."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    part.touch()
+    # Not "ab": where a file system ignores the lock, two writers then put the same bytes in the same places.
+    with part.open("r+b") as file:
+        start = file.seek(0, os.SEEK_END)
+        http_get(url, file, resume_size=start, headers=build_hf_headers(), expected_size=size)
+
+
+def _fetch_config(model: ModelFile, path: Path) -> None:
+    """Put the repository's config.json at ``path`` if that is easily done: loaders have defaults."""
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    url = hf_hub_url(model.repo_id, path.name, revision=model.revision)
+    try:
+        response = get_session().get(url, headers=build_hf_headers(), timeout=10)
+        response.raise_for_status()
+        json.loads(response.content)
+    except Exception:
+        logger.debug("no %s", url, exc_info=True)
+        return
+    _write_whole(path, response.content)

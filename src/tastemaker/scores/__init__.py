@@ -1,0 +1,1 @@
+"""The score table: its columns, its files, and queries over it."""

@@ -1,0 +1,104 @@
+"""Files that appear under their final name only when they are complete: rows, tars, copies of originals."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import uuid
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+TEMPORARY_PREFIX = ".tastemaker-tmp-"
+"""How the names of unfinished files begin."""
+
+
+class PendingFile:
+    """A file under a temporary name beside its final one. `commit` moves it there, `discard` deletes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.draft = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"[:250])
+
+    def commit(self) -> None:
+        """Make the file durable, then visible."""
+        with self.draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        self.draft.replace(self.path)
+
+    def discard(self) -> None:
+        """Delete what was written."""
+        self.draft.unlink(missing_ok=True)
+
+
+class TarFile(PendingFile):
+    """A tar in the making. Member names and bytes go in as they are; times and owners are left out."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.samples = 0
+        self._names: set[str] = set()
+        self._tar = tarfile.open(self.draft, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by commit
+
+    def add_sample(self, members: dict[str, bytes]) -> None:
+        """Append the members of one sample, the image first. A name that is there already is not stored twice."""
+        self.samples += 1
+        for name, data in members.items():
+            if name not in self._names:
+                self._names.add(name)
+                info = tarfile.TarInfo(name)
+                info.size, info.mode = len(data), 0o644
+                self._tar.addfile(info, io.BytesIO(data))
+
+    def commit(self) -> None:
+        """Close the tar, and make it visible."""
+        self._tar.close()
+        super().commit()
+
+    def discard(self) -> None:
+        """Close and delete the tar."""
+        self._tar.fileobj.close() if self._tar.fileobj else None
+        super().discard()
+
+
+class RowsFile(PendingFile):
+    """A Parquet file in the making, written in row groups so that it never lies in memory as a whole."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        super().__init__(path)
+        self.schema = schema
+        self._writer = pq.ParquetWriter(self.draft, schema, compression="zstd")
+
+    def add_rows(self, table: pa.Table) -> None:
+        """Append rows."""
+        self._writer.write_table(table)
+
+    def commit(self) -> None:
+        """Finish the file, and make it visible."""
+        self._writer.close()
+        super().commit()
+
+    def discard(self) -> None:
+        """Close and delete the file."""
+        self._writer.close()
+        super().discard()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that no reader ever sees a part of it."""
+    pending = PendingFile(path)
+    try:
+        pending.draft.write_bytes(data)
+        pending.commit()
+    except BaseException:
+        pending.discard()
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the unfinished files of a run that was killed."""
+    for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+        leftover.unlink(missing_ok=True)

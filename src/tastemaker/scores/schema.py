@@ -1,0 +1,132 @@
+"""The columns of a rows file, and how an image becomes a row. docs/rows.md describes them for users."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tastemaker.imaging.shards import Member
+from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.tasks import ImageObject
+
+METADATA_KEY = b"tastemaker"
+"""Key of the schema's metadata that holds the provenance, as JSON."""
+
+CAPTION_EXTENSIONS = ("txt", "caption")
+JSON_EXTENSIONS = ("json",)
+
+_SIDECAR = pa.struct(
+    [("extension", pa.string()), ("member", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]
+)
+
+
+def rows_schema(*, with_embeddings: bool, with_signals: bool, provenance: Mapping[str, str] | None = None) -> pa.Schema:
+    """Return the columns of a rows file, and what made its scores as the schema's metadata."""
+    fields = [
+        ("image_id", pa.string()),
+        ("image_path", pa.string()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("format", pa.string()),
+        ("aesthetic_score", pa.float32()),
+        ("kept", pa.bool_()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("caption", pa.string()),
+        ("json", pa.string()),
+        ("sidecars", pa.list_(_SIDECAR)),
+        ("metadata", pa.string()),
+        ("tar_file", pa.string()),
+        ("member_name", pa.string()),
+    ]
+    if with_signals:
+        fields += [(name, pa.float32()) for name in SIGNAL_NAMES]
+    if with_embeddings:
+        fields.append(("embedding", pa.list_(pa.float16())))
+    metadata = {METADATA_KEY: json.dumps(provenance).encode()} if provenance else None
+    return pa.schema(fields, metadata)
+
+
+def make_table(
+    images: Sequence[ImageObject], placed: dict[int, tuple[str, str]], *, with_embeddings: bool, with_signals: bool
+) -> pa.Table:
+    """Return one row for each image.
+
+    Args:
+        images: In the order of the rows. One is kept if it has no ``reason``.
+        placed: id of an image object -> path and member name of its copy, where the originals were written.
+        with_embeddings: Store embeddings as float16.
+        with_signals: Store the technical signals.
+    """
+    columns: dict[str, Any] = {
+        "image_id": [printable(image.image_id) for image in images],
+        "image_path": [printable(image.image_path) for image in images],
+        "shard": [printable(image.shard) or None for image in images],
+        "offset": [image.member.offset if image.member else None for image in images],
+        "size": [image.member.size if image.member else None for image in images],
+        "width": [image.width for image in images],
+        "height": [image.height for image in images],
+        "format": [image.format for image in images],
+        "aesthetic_score": [image.aesthetic_score for image in images],
+        "kept": [status_of(image) == "kept" for image in images],
+        "status": [status_of(image) for image in images],
+        "reason": [printable(image.reason) or None for image in images],
+        "caption": [_first_text(image, CAPTION_EXTENSIONS) for image in images],
+        "json": [_first_text(image, JSON_EXTENSIONS) for image in images],
+        "sidecars": [[_sidecar_row(*item) for item in image.sidecar_members.items()] for image in images],
+        "metadata": [json.dumps(image.metadata, default=str) if image.metadata else None for image in images],
+        "tar_file": [printable(placed.get(id(image), ("", ""))[0]) or None for image in images],
+        "member_name": [printable(placed.get(id(image), ("", ""))[1]) or None for image in images],
+    }
+    if with_signals:
+        columns |= {name: [image.signals.get(name) for image in images] for name in SIGNAL_NAMES}
+    if with_embeddings:
+        columns["embedding"] = _embedding_column(images)
+    schema = rows_schema(with_embeddings=with_embeddings, with_signals=with_signals)
+    return pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
+
+
+def status_of(image: ImageObject) -> str:
+    """Return ``failed``, ``dropped`` or ``kept``."""
+    if image.failed:
+        return "failed"
+    return "dropped" if image.reason else "kept"
+
+
+def printable(text: str) -> str:
+    """Return a name as valid Unicode: bytes of a file name that are no UTF-8 are written out in hexadecimal."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _first_text(image: ImageObject, extensions: tuple[str, ...]) -> str | None:
+    """Return the text of the first sidecar with one of these last extensions, ``txt`` or ``b.txt``."""
+    for wanted in extensions:
+        for extension, content in image.sidecars.items():
+            if extension.rpartition(".")[2].lower() == wanted:
+                return content.decode("utf-8", "backslashreplace")
+    return None
+
+
+def _sidecar_row(extension: str, member: Member) -> dict[str, Any]:
+    return {
+        "extension": printable(extension),
+        "member": printable(member.name),
+        "offset": member.offset,
+        "size": member.size,
+    }
+
+
+def _embedding_column(images: Sequence[ImageObject]) -> pa.Array:
+    present = [image.embedding for image in images if image.embedding is not None]
+    values = np.concatenate(present).astype(np.float16) if present else np.empty(0, np.float16)
+    lengths = [0 if image.embedding is None else len(image.embedding) for image in images]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    missing = pa.array([image.embedding is None for image in images])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=missing)

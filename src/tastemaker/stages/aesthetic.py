@@ -1,0 +1,121 @@
+"""The aesthetic score of every image in a batch, and the cut."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tastemaker.errors import ConfigurationError, ModelError
+from tastemaker.models.aesthetic import CUSTOMARY_CUTOFFS, AestheticPredictor
+from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_weights
+from tastemaker.provenance import add_provenance, weights_provenance
+from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
+from tastemaker.tasks import ImageBatch
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
+    """Scores every image with the LAION aesthetic predictor and keeps those that reach the cut-off.
+
+    The others go into ``ImageBatch.dropped`` with score and reason. Needs embeddings (`ImageEmbeddingStage`).
+
+    Args:
+        model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
+        num_gpus_per_worker: For compatibility: the predictor is one dot product, and runs on the processor.
+        model_inference_batch_size: For compatibility: a batch is scored at once.
+        score_threshold: Images with this score or more are kept; None keeps all. Scores lie roughly between 1 and 10
+            and most photographs between 4 and 7, so NeMo Curator's default of 0.5 keeps nearly everything.
+        verbose: Log each dropped image with its score, and a count for each batch.
+        predictor: Path of another predictor, ``.safetensors`` or ``.pth`` (see `AestheticPredictor.from_file`).
+    """
+
+    model_dir: str | None = None
+    num_gpus_per_worker: float = 0.25
+    model_inference_batch_size: int = 32
+    score_threshold: float | None = 0.5
+    verbose: bool = False
+    name: str = "image_aesthetic_filter"
+    predictor: str | None = None
+    handles_empty: bool = field(default=True, init=False, repr=False)
+    _predictor: AestheticPredictor | None = field(default=None, init=False, repr=False)
+    _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.score_threshold is not None and np.isnan(self.score_threshold):
+            raise ConfigurationError("score_threshold is not a number")
+        self.resources = Resources()
+
+    def inputs(self) -> tuple[list[str], list[str]]:
+        """Return what the stage reads."""
+        return ["data"], ["embedding"]
+
+    def outputs(self) -> tuple[list[str], list[str]]:
+        """Return what the stage sets."""
+        return ["data"], ["aesthetic_score"]
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` if the predictor's file is not there; say so if the cut-off keeps everything."""
+        if self.predictor is not None and not Path(self.predictor).is_file():
+            raise ConfigurationError(f"predictor: {self.predictor} does not exist")
+        if self.score_threshold is not None and self.score_threshold < 1:
+            logger.warning(
+                "score_threshold=%g keeps nearly every image: scores lie roughly between 1 and 10, most photographs "
+                "between 4 and 7. LAION's customary cut-offs are %s.",
+                self.score_threshold,
+                ", ".join(f"{cutoff:g}" for cutoff in CUSTOMARY_CUTOFFS),
+            )
+
+    def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
+        """Fetch the weights, if they are not there."""
+        if self.predictor is None:
+            ensure_weights(AESTHETIC_PREDICTOR, self.model_dir)
+
+    def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
+        """Load the predictor."""
+        weights = Path(self.predictor) if self.predictor else ensure_weights(AESTHETIC_PREDICTOR, self.model_dir)
+        self._predictor = AestheticPredictor.from_file(weights)
+        self._provenance = weights_provenance("predictor", AESTHETIC_PREDICTOR, weights)
+
+    def teardown(self) -> None:
+        """Free the predictor."""
+        self._predictor = None
+
+    def process(self, task: ImageBatch) -> ImageBatch:
+        """Return a batch of the images that reach the cut-off, with the others in ``dropped``."""
+        if self._predictor is None:
+            self.setup()
+        assert self._predictor is not None
+        cutoff = "none" if self.score_threshold is None else f"{self.score_threshold:g}"
+        add_provenance(task._metadata, **self._provenance, score_threshold=cutoff)
+        if task.data:
+            scores = self._predictor.score(_stack_embeddings(task))  # (n,)
+            for image, score in zip(task.data, scores, strict=True):
+                image.aesthetic_score = float(score)
+        passes = [self._passes(image.aesthetic_score) for image in task.data]
+        kept = [image for image, passed in zip(task.data, passes, strict=True) if passed]
+        below = [image for image, passed in zip(task.data, passes, strict=True) if not passed]
+        for image in below:
+            image.reason = f"aesthetic_score {image.aesthetic_score:.3f} is below {cutoff}"
+            if self.verbose:
+                logger.info("Image %s (path: %s) filtered out: %s", image.image_id, image.image_path, image.reason)
+        if self.verbose:
+            logger.info("Aesthetic filtering: %d/%d images passed, %d filtered out", len(kept), len(passes), len(below))
+        return ImageBatch(
+            task.dataset_name, kept, task._stage_perf, task._metadata, task.task_id, dropped=[*task.dropped, *below]
+        )
+
+    def _passes(self, score: float | None) -> bool:
+        # float32, as scores are stored: a row that shows the cut-off itself is kept.
+        return self.score_threshold is None or bool(np.float32(score) >= np.float32(self.score_threshold))
+
+
+def _stack_embeddings(task: ImageBatch) -> np.ndarray:
+    missing = next((image for image in task.data if image.embedding is None), None)
+    if missing is not None:
+        raise ModelError(f"image {missing.image_id!r} has no embedding; put an ImageEmbeddingStage before this stage")
+    return np.stack([image.embedding for image in task.data if image.embedding is not None])

@@ -1,0 +1,198 @@
+"""What a stage is, and the one function by which every executor runs one."""
+
+from __future__ import annotations
+
+import copy
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from tastemaker.errors import ConfigurationError, StageError
+from tastemaker.tasks import ImageBatch, ImageObject, StagePerfStats, Task
+
+X = TypeVar("X", bound=Task[Any])
+Y = TypeVar("Y", bound=Task[Any])
+
+
+@dataclass
+class Resources:
+    """What one worker of a stage needs.
+
+    Attributes:
+        cpus: Processor cores.
+        gpu_memory_gb: GPU memory in GB, of one GPU. Not together with ``gpus``.
+        gpus: GPUs, or a share of one.
+    """
+
+    cpus: float = 1.0
+    gpu_memory_gb: float = 0.0
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.gpus > 0 and self.gpu_memory_gb > 0:
+            raise ConfigurationError("Resources takes gpus or gpu_memory_gb, not both")
+
+    @property
+    def requires_gpu(self) -> bool:
+        """True where a worker needs a GPU."""
+        return self.gpus > 0 or self.gpu_memory_gb > 0
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """The machine that `ProcessingStage.setup_on_node` runs on."""
+
+    node_id: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerMetadata:
+    """The worker that `ProcessingStage.setup` runs in."""
+
+    worker_id: str = ""
+    allocation: Any = None
+
+
+class ProcessingStage(ABC, Generic[X, Y]):
+    """One step of a pipeline. Subclasses are dataclasses of plain configuration; `setup` makes their state.
+
+    Attributes:
+        name: Shown in logs, errors and statistics.
+        resources: What one worker needs.
+        batch_size: Tasks handed to `process_batch` at a time by executors that batch.
+        handles_empty: Whether the stage wants to see batches that no image is left in.
+        is_sink_stage: Whether images end here: what it returns is no batch, and None is no loss.
+    """
+
+    name: str = "stage"
+    resources: Resources = Resources()
+    batch_size: int = 1
+    handles_empty: bool = False
+    is_sink_stage: bool = False
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` for what can be seen to be wrong before any worker starts."""
+
+    def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
+        """Prepare a machine, once: fetch weights."""
+
+    def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
+        """Prepare a worker, once: load a model."""
+
+    @abstractmethod
+    def process(self, task: X) -> Y | list[Y] | None:
+        """Return the result of one task: a task, several, or None where nothing is left of it."""
+
+    def process_batch(self, tasks: list[X]) -> list[Y]:
+        """Return the results of several tasks, in order."""
+        return [result for task in tasks for result in self.stream(task)]
+
+    def stream(self, task: X) -> Iterator[Y]:
+        """Yield the results of one task as they come. Stages that make many override this."""
+        result = self.process(task)
+        if isinstance(result, list):
+            yield from result
+        elif result is not None:
+            yield result
+
+    def teardown(self) -> None:
+        """Free what `setup` made. Runs after a failure, too."""
+
+    def inputs(self) -> tuple[list[str], list[str]]:
+        """Return the attributes of a task, and of its data, that the stage reads."""
+        return [], []
+
+    def outputs(self) -> tuple[list[str], list[str]]:
+        """Return the attributes of a task, and of its data, that the stage sets."""
+        return [], []
+
+    def num_workers(self) -> int | None:
+        """Return how many workers the stage wants; None leaves it to the executor."""
+        return None
+
+    def with_(self, **changes: Any) -> ProcessingStage[X, Y]:  # noqa: ANN401 - any attribute of the stage
+        """Return a copy of the stage with other attributes, for example ``with_(resources=Resources(cpus=2))``.
+
+        Raises:
+            ConfigurationError: The stage has no such attribute.
+        """
+        unknown = [name for name in changes if not hasattr(self, name)]
+        if unknown:
+            raise ConfigurationError(f"{type(self).__name__} has no {', '.join(unknown)}")
+        changed = copy.copy(self)
+        for name, value in changes.items():
+            setattr(changed, name, value)
+        return changed
+
+    def __repr__(self) -> str:
+        return type(self).__name__
+
+
+def run_stage(stage: ProcessingStage[Any, Any], task: Task[Any]) -> Iterator[Task[Any]]:
+    """Yield what a stage makes of a task, with the time that it took, and with no image lost.
+
+    A stage may leave images out of its result, as filters written for NeMo Curator do. They are found here and go
+    into ``dropped`` with the stage's name as the reason.
+
+    Raises:
+        StageError: The stage raised; the message names the stage, the shard and the keys.
+    """
+    if isinstance(task, ImageBatch) and not task.data and not stage.handles_empty:
+        yield task
+        return
+    before = (list(task.data), list(task.dropped)) if isinstance(task, ImageBatch) else ([], [])
+    results = _time_each(stage, task)
+    if isinstance(task, ImageBatch) and not stage.is_sink_stage:
+        results = iter(_account_for(task, *before, list(results), stage.name))
+    yield from results
+
+
+def _time_each(stage: ProcessingStage[Any, Any], task: Task[Any]) -> Iterator[Task[Any]]:
+    history, items = list(task._stage_perf), task.num_items
+    started = time.perf_counter()
+    try:
+        for result in stage.stream(task):
+            perf = StagePerfStats(stage.name, time.perf_counter() - started, items)
+            result._stage_perf = [*history, perf]
+            yield result
+            started = time.perf_counter()
+    except GeneratorExit:
+        raise
+    except Exception as error:
+        raise StageError(f"stage {stage.name!r} failed on {describe_task(task)}: {error}") from error
+
+
+def _account_for(
+    task: ImageBatch, images: list[ImageObject], dropped: list[ImageObject], results: list[Task[Any]], stage_name: str
+) -> list[Task[Any]]:
+    """Return ``results`` with every image of the input in one of them, if they are batches of images."""
+    batches = [result for result in results if isinstance(result, ImageBatch)]
+    if len(batches) != len(results):
+        return results
+    if not batches:
+        batches = [ImageBatch(task.dataset_name, [], list(task._stage_perf), task._metadata, task.task_id)]
+    seen = {id(image) for batch in batches for image in [*batch.data, *batch.dropped]}
+    paths = {image.image_path for batch in batches for image in batch.data if image.image_path}
+    last = batches[-1]
+    last.dropped += [image for image in dropped if id(image) not in seen]
+    for image in images:
+        if id(image) not in seen and image.image_path not in paths:
+            image.reason = image.reason or f"dropped by stage {stage_name!r}"
+            last.dropped.append(image)
+    for batch in batches:
+        batch.task_id = batch.task_id or task.task_id
+        batch._metadata = batch._metadata or task._metadata
+    return list(batches)
+
+
+def describe_task(task: Task[Any]) -> str:
+    """Return a task's shard and keys, for error messages."""
+    if isinstance(task, ImageBatch) and task.data:
+        first, last = task.data[0], task.data[-1]
+        where = f"shard {first.shard}" if first.shard else f"file {first.image_path}"
+        return f"{where}, keys {first.image_id!r} to {last.image_id!r} ({len(task.data)} images)"
+    if isinstance(task.data, list) and task.data and isinstance(task.data[0], str):
+        return f"{task.data[0]}" + (f" and {len(task.data) - 1} more files" if len(task.data) > 1 else "")
+    return f"task {task.task_id!r}"

@@ -1,0 +1,126 @@
+"""CLIP embeddings of the images in a batch."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
+from tastemaker.models.clip import DEVICES, PRECISIONS, VisionTower, check_choice, load_clip
+from tastemaker.models.device import choose_device
+from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
+from tastemaker.provenance import add_provenance, weights_provenance
+from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
+from tastemaker.tasks import ImageBatch, ImageObject
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
+    """Embeds every image with CLIP ViT-L/14: `ImageObject.embedding`, float32 (768,), unit length.
+
+    Takes the reader's model input. Where a stage in between set or asked for ``image_data``, those pixels are
+    embedded instead, so that its changes count.
+
+    Args:
+        model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
+        num_gpus_per_worker: Share of a GPU that a worker takes; none is asked for where there is no GPU.
+        model_inference_batch_size: Images at a time on a GPU (a processor chooses its own).
+        verbose: Log a line for each batch.
+        remove_image_data: Free pixels and source bytes afterwards; writers read the bytes again by their position.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto``, ``f32``, ``bf16``, ``fp16``.
+        threads: Processor threads for inference; None for all cores.
+        preprocess: Used for images that no reader prepared: ``openai`` or ``transformers``.
+    """
+
+    model_dir: str | None = None
+    num_gpus_per_worker: float = 0.25
+    model_inference_batch_size: int = 32
+    verbose: bool = False
+    remove_image_data: bool = False
+    name: str = "image_embedding"
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    preprocess: str = "openai"
+    handles_empty: bool = field(default=True, init=False, repr=False)
+    _tower: VisionTower | None = field(default=None, init=False, repr=False)
+    _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_choice("device", self.device, DEVICES)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("preprocess", self.preprocess, PREPROCESSINGS)
+        if self.model_inference_batch_size < 1:
+            raise ConfigurationError(f"model_inference_batch_size={self.model_inference_batch_size} is less than 1")
+        on_gpu = self.device != "cpu" and choose_device("auto") != "cpu"
+        self.resources = Resources(gpus=self.num_gpus_per_worker) if on_gpu else Resources()
+
+    def inputs(self) -> tuple[list[str], list[str]]:
+        """Return what the stage reads."""
+        return ["data"], []
+
+    def outputs(self) -> tuple[list[str], list[str]]:
+        """Return what the stage sets."""
+        return ["data"], ["embedding"]
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` for a device that this machine does not have."""
+        choose_device(self.device)
+
+    def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
+        """Fetch the weights, if they are not there."""
+        ensure_weights(CLIP_VIT_L14, self.model_dir)
+
+    def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
+        """Load the vision tower."""
+        weights = ensure_weights(CLIP_VIT_L14, self.model_dir)
+        self._tower = load_clip(weights, self.device, self.precision, self.threads, self.model_inference_batch_size)
+        tower = self._tower.describe()
+        self._provenance = {**weights_provenance("clip", CLIP_VIT_L14, weights), **tower}
+        logger.info("CLIP runs on %s (%s, %s)", tower["device"], tower["backend"], tower["precision"])
+
+    def teardown(self) -> None:
+        """Free the vision tower."""
+        self._tower = None
+
+    def process(self, task: ImageBatch) -> ImageBatch:
+        """Return the batch with an embedding in every image; images without readable pixels are dropped."""
+        if self._tower is None:
+            self.setup()
+        assert self._tower is not None
+        add_provenance(task._metadata, **self._provenance)
+        inputs = [self._input_of(image) for image in task.data]
+        readable = [image for image, pixels in zip(task.data, inputs, strict=True) if pixels is not None]
+        task.dropped += [image for image, pixels in zip(task.data, inputs, strict=True) if pixels is None]
+        task.data = readable
+        if readable:
+            embeddings = self._tower.embed(np.stack([pixels for pixels in inputs if pixels is not None]))  # (n, 768)
+            for image, embedding in zip(readable, embeddings, strict=True):
+                image.embedding = embedding
+                image.model_input = None
+                if self.remove_image_data:
+                    image.remove_image_data()
+        if self.verbose:
+            logger.info("Generated embeddings for %d images.", len(readable))
+        return task
+
+    def _input_of(self, image: ImageObject) -> npt.NDArray[np.uint8] | None:
+        """Return the model's input of one image, or None (and a reason in it) where it cannot be read."""
+        if image.model_input is not None and not image.has_pixels:
+            return image.model_input
+        try:
+            pixels = image.pixels()
+        except UnreadableImageError as error:
+            image.fail(f"unreadable: {error}")
+            return None
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+            image.fail(f"unreadable: image_data must be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}")
+            return None
+        return preprocess(pixels, image.model_input_kind or self.preprocess)

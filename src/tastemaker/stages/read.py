@@ -1,0 +1,168 @@
+"""Bytes, identity and model input of every image in a group of files."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import InitVar, dataclass, field
+from itertools import islice
+
+from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
+from tastemaker.imaging.folders import FolderReader
+from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
+from tastemaker.imaging.shards import TAR_EXTENSIONS, Sample, read_samples
+from tastemaker.provenance import reader_provenance
+from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
+from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
+    """Reads shards and loose images, decodes them, and makes the model's input.
+
+    Every image keeps its key, its source bytes and its sidecars. One that cannot be read leaves in
+    ``ImageBatch.dropped`` with the reason. Decoded pixels are not kept; ``image_data`` decodes them again on demand.
+
+    Args:
+        batch_size: Images in an ImageBatch. Also accepted as ``dali_batch_size`` and ``task_batch_size``.
+        verbose: Log a line for each batch and each image that cannot be read.
+        num_threads: Threads that decode; never more than the machine has cores.
+        num_gpus_per_worker: For compatibility: decoding runs on processors, and no GPU is asked for.
+        preprocess: ``openai`` or ``transformers``, see `tastemaker.imaging.preprocess`.
+        apply_exif_rotation: Turn images as their EXIF orientation says.
+        max_pixels: Larger images are recorded as decompression bombs.
+
+    Raises:
+        ConfigurationError: An option is out of its range.
+    """
+
+    batch_size: int = 100
+    verbose: bool = False
+    num_threads: int = 8
+    num_gpus_per_worker: float = 0.25
+    name: str = "image_reader"
+    preprocess: str = "openai"
+    apply_exif_rotation: bool = False
+    max_pixels: int = MAX_IMAGE_PIXELS
+    dali_batch_size: InitVar[int | None] = None
+    task_batch_size: InitVar[int | None] = None
+    _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self, dali_batch_size: int | None, task_batch_size: int | None) -> None:
+        self.batch_size = dali_batch_size or task_batch_size or self.batch_size
+        for option in ("batch_size", "num_threads", "max_pixels"):
+            if getattr(self, option) < 1:
+                raise ConfigurationError(f"{option}={getattr(self, option)} is less than 1")
+        if self.preprocess not in PREPROCESSINGS:
+            raise ConfigurationError(f"preprocess={self.preprocess!r} is not one of {', '.join(PREPROCESSINGS)}")
+        self.resources = Resources()
+
+    def outputs(self) -> tuple[list[str], list[str]]:
+        """Return what the stage sets."""
+        return ["data"], ["image_data", "image_path", "image_id"]
+
+    def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
+        """Start the threads that decode."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(min(self.num_threads, os.cpu_count() or 1), thread_name_prefix="decode")
+
+    def teardown(self) -> None:
+        """Stop the threads that decode."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def process(self, task: FileGroupTask) -> list[ImageBatch]:
+        """Return all images of a group of files, in batches."""
+        return list(self.stream(task))
+
+    def stream(self, task: FileGroupTask) -> Iterator[ImageBatch]:
+        """Yield the images of a group of files in batches, decoding ahead of what was asked for."""
+        self.setup()
+        images = self._decode_ahead(self._read(task))
+        following = next(images, None)
+        number = 0
+        while following is not None or number == 0:
+            members = [] if following is None else [following, *islice(images, self.batch_size - 1)]
+            following = next(images, None)
+            yield self._make_batch(task, members, number, is_last=following is None)
+            number += 1
+
+    def _make_batch(self, task: FileGroupTask, images: list[ImageObject], number: int, *, is_last: bool) -> ImageBatch:
+        failed = [image for image in images if image.failed]
+        if self.verbose:
+            logger.info("read %d images of %s, %d unreadable", len(images), task.data[:1], len(failed))
+            for image in failed:
+                logger.info("Image %s (path: %s) failed: %s", image.image_id, image.image_path, image.reason)
+        metadata = {
+            **task._metadata,
+            "batch_index": number,
+            "is_last_batch": is_last,
+            "provenance": reader_provenance(self.preprocess, self.apply_exif_rotation),
+        }
+        data = [image for image in images if not image.failed]
+        return ImageBatch(
+            task.dataset_name, data, _metadata=metadata, task_id=f"{task.task_id}_{number}", dropped=failed
+        )
+
+    def _read(self, task: FileGroupTask) -> Iterator[ImageObject]:
+        folders = FolderReader()
+        index = 0
+        for path in task.data:
+            if path.lower().endswith(TAR_EXTENSIONS):
+                samples = _read_shard(path)
+            else:
+                samples = iter([folders.read_sample(path, task._metadata.get("root", os.path.dirname(path)))])
+            for sample, data in samples:
+                yield self._make_image(path, sample, data, index)
+                index += 1
+
+    def _make_image(self, path: str, sample: Sample, data: dict[str, bytes], index: int) -> ImageObject:
+        is_loose = sample.image is not None and sample.image.name == path
+        name = sample.image.name if sample.image else sample.key
+        image = ImageObject(
+            image_path=path if is_loose or not name else f"{path}/{name}",
+            image_id=sample.key,
+            encoded=data.get(name),
+            shard="" if is_loose else path,
+            member=sample.image,
+            sidecars={ext: data[member.name] for ext, member in sample.sidecars.items() if member.name in data},
+            sidecar_members=sample.sidecars,
+            index=index,
+            decode_options={"max_pixels": self.max_pixels, "apply_exif_rotation": self.apply_exif_rotation},
+        )
+        if sample.problem:
+            image.fail(f"unreadable: {sample.problem}")
+        return image
+
+    def _decode_ahead(self, images: Iterator[ImageObject]) -> Iterator[ImageObject]:
+        """Yield the images in order, each with its model input, while the pool works on the next ones."""
+        assert self._pool is not None
+        ahead = self.batch_size
+        pending = deque(self._pool.submit(self._prepare, image) for image in islice(images, ahead))
+        while pending:
+            yield pending.popleft().result()
+            pending.extend(self._pool.submit(self._prepare, image) for image in islice(images, 1))
+
+    def _prepare(self, image: ImageObject) -> ImageObject:
+        if not image.failed:
+            try:
+                image.model_input = preprocess(image.decode().pixels, self.preprocess)
+                image.model_input_kind = self.preprocess
+            except UnreadableImageError as error:
+                image.fail(f"unreadable: {error}")
+        return image
+
+
+def _read_shard(path: str) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    """Yield the samples of a shard; one that the system cannot read yields a row that says so."""
+    try:
+        yield from read_samples(path)
+    except OSError as error:
+        yield Sample("", problem=f"the shard cannot be read: {error.strerror or error}"), {}

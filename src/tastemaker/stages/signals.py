@@ -1,0 +1,75 @@
+"""Technical signals of the images in a batch: a cheap first filter, without a model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+
+from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
+from tastemaker.imaging.signals import compute_signals
+from tastemaker.provenance import add_provenance
+from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
+from tastemaker.tasks import ImageBatch, ImageObject
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ImageSignalsStage(ProcessingStage[ImageBatch, ImageBatch]):
+    """Measures sharpness, exposure, contrast, colourfulness, noise and blockiness (see docs/technical-quality.md).
+
+    Put between the reader and the embedder with a ``min_technical_quality``, it spares the accelerator the worst.
+
+    Args:
+        min_technical_quality: Images below are dropped with the reason, 0 to 1; None drops none.
+        num_threads: Threads that decode and measure; never more than the machine has cores.
+    """
+
+    min_technical_quality: float | None = None
+    num_threads: int = 8
+    name: str = "image_signals"
+    handles_empty: bool = field(default=True, init=False, repr=False)
+    _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.min_technical_quality is not None and not 0 <= self.min_technical_quality <= 1:
+            raise ConfigurationError(f"min_technical_quality={self.min_technical_quality} is not between 0 and 1")
+        self.resources = Resources()
+
+    def outputs(self) -> tuple[list[str], list[str]]:
+        """Return what the stage sets."""
+        return ["data"], ["signals"]
+
+    def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
+        """Start the threads that measure."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(min(self.num_threads, os.cpu_count() or 1), thread_name_prefix="signals")
+
+    def teardown(self) -> None:
+        """Stop the threads that measure."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
+    def process(self, task: ImageBatch) -> ImageBatch:
+        """Return the batch with `ImageObject.signals` in every image, and those below the minimum dropped."""
+        self.setup()
+        assert self._pool is not None
+        add_provenance(task._metadata, signals="1")
+        left = [image for image in self._pool.map(self._measure, task.data) if image.reason]
+        task.data = [image for image in task.data if not image.reason]
+        task.dropped += left
+        return task
+
+    def _measure(self, image: ImageObject) -> ImageObject:
+        try:
+            image.signals = asdict(compute_signals(image.pixels()))
+        except (UnreadableImageError, ModelError) as error:
+            image.fail(f"unreadable: {error}")
+            return image
+        quality, minimum = image.signals["technical_quality"], self.min_technical_quality
+        if minimum is not None and quality < minimum:
+            image.reason = f"technical_quality {quality:.3f} is below {minimum:g}"
+        return image

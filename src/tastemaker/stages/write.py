@@ -1,0 +1,245 @@
+"""Tars of the kept originals, and a row for every image."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import re
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.imaging.shards import is_unsafe_name
+from tastemaker.scores.files import PendingFile, RowsFile, TarFile
+from tastemaker.scores.schema import make_table, rows_schema, status_of
+from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
+from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
+
+ORIGINALS = ("shards", "folder", "none")
+KEPT_FOLDER = "kept"
+"""Folder below the output directory that ``originals="folder"`` copies into."""
+
+JPEG_QUALITY = 92
+"""For images that a program made as pixels only, so that there are no original bytes; NeMo Curator's value."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Partition:
+    """What is being written for one group of input files."""
+
+    name: str
+    rows: RowsFile
+    tars: list[TarFile] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    source_bytes: int = 0
+
+
+@dataclass
+class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
+    """Writes the kept originals, byte for byte with their sidecars, and one Parquet row for every image.
+
+    For each partition (an input shard, or a group of loose files) there are ``<partition>.parquet`` and
+    ``<partition>-000000.tar`` and following. A file has its final name only once it is complete, the rows last.
+
+    Args:
+        output_dir: Directory of the results; made if need be.
+        images_per_tar: Samples in a tar at most.
+        verbose: Log a line for each partition.
+        deterministic_name: Name files after their input; otherwise after a random number.
+        remove_image_data: Free pixels and bytes of what was written.
+        originals: ``shards``, ``folder`` (files below ``output_dir/kept``) or ``none`` (rows only).
+        write_embeddings: Store embeddings in the rows, as float16.
+    """
+
+    output_dir: str
+    images_per_tar: int = 1000
+    verbose: bool = False
+    deterministic_name: bool = True
+    remove_image_data: bool = False
+    name: str = "image_writer"
+    originals: str = "shards"
+    write_embeddings: bool = True
+    handles_empty: bool = field(default=True, init=False, repr=False)
+    is_sink_stage: bool = field(default=True, init=False, repr=False)
+    _open: dict[str, _Partition] = field(default_factory=dict, init=False, repr=False)
+    _written: Counter[str] = field(default_factory=Counter, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.images_per_tar < 1:
+            raise ConfigurationError(f"images_per_tar={self.images_per_tar} is less than 1")
+        if self.originals not in ORIGINALS:
+            raise ConfigurationError(f"originals={self.originals!r} is not one of {', '.join(ORIGINALS)}")
+        self.resources = Resources()
+
+    def inputs(self) -> tuple[list[str], list[str]]:
+        """Return what the stage reads."""
+        return ["data"], []
+
+    def num_workers(self) -> int | None:
+        """Return 1: the batches of a partition go into the same files."""
+        return 1
+
+    def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
+        """Make the output directory."""
+        Path(self.output_dir).mkdir(parents=True, exist_ok=True)
+
+    def teardown(self) -> None:
+        """Delete what is unfinished."""
+        for partition in self._open.values():
+            for pending in [partition.rows, *partition.tars]:
+                pending.discard()
+        self._open.clear()
+
+    def process(self, task: ImageBatch) -> FileGroupTask | None:
+        """Write one batch. Return the files of its partition with the last batch of it, None before."""
+        name = self._partition_name(task)
+        partition = self._open.get(name) or self._start(name, task)
+        placed = {id(image): place for image in task.data if (place := self._place(image, partition, task))}
+        images = sorted([*task.data, *task.dropped], key=lambda image: image.index)
+        signals = "signals" in task._metadata.get("provenance", {})
+        table = make_table(images, placed, with_embeddings=self.write_embeddings, with_signals=signals)
+        partition.rows.add_rows(table.replace_schema_metadata(partition.rows.schema.metadata))
+        self._count(images, partition)
+        if self.remove_image_data:
+            for image in task.data:
+                image.remove_image_data()
+        return self._finish(partition, task) if task._metadata.get("is_last_batch", True) else None
+
+    def _partition_name(self, task: ImageBatch) -> str:
+        """Return the base name of a batch's files: its partition's, or one made of its images' paths."""
+        name = str(task._metadata.get("partition", ""))
+        if not name:
+            paths = sorted(image.image_path for image in [*task.data, *task.dropped])
+            digest = hashlib.sha256("|".join([*paths, task.task_id]).encode("utf-8", "surrogateescape"))
+            name = f"images-{digest.hexdigest()[:12]}"
+        return name
+
+    def _start(self, name: str, task: ImageBatch) -> _Partition:
+        times = self._written[name]
+        stem = name if not times else f"{name}-again-{times}"  # a stage in between split the last batch
+        stem = stem if self.deterministic_name else f"images-{uuid.uuid4().hex[:16]}"
+        made_by = task._metadata.get("provenance", {})
+        schema = rows_schema(
+            with_embeddings=self.write_embeddings, with_signals="signals" in made_by, provenance=made_by
+        )
+        partition = _Partition(stem, RowsFile(Path(self.output_dir, f"{stem}.parquet"), schema))
+        self._open[name] = partition
+        return partition
+
+    def _place(self, image: ImageObject, partition: _Partition, task: ImageBatch) -> tuple[str, str] | None:
+        """Write one kept image where it belongs; return the file that it is in and its name there."""
+        if self.originals == "none":
+            return None
+        try:
+            members = _members_of(image, str(task._metadata.get("root", "")))
+        except UnreadableImageError as error:
+            image.fail(f"unreadable: {error}")
+            return None
+        name = next(iter(members))
+        if self.originals == "folder":
+            folder = Path(self.output_dir, KEPT_FOLDER, task._metadata.get("folder", partition.name))
+            for member, data in members.items():
+                _copy_whole(folder / member, data)
+            return str(folder / name), name
+        if not partition.tars or partition.tars[-1].samples == self.images_per_tar:
+            partition.tars.append(TarFile(Path(self.output_dir, f"{partition.name}-{len(partition.tars):06d}.tar")))
+        partition.tars[-1].add_sample(members)
+        return str(partition.tars[-1].path), name
+
+    def _count(self, images: list[ImageObject], partition: _Partition) -> None:
+        partition.counts.update(status_of(image) for image in images)
+        partition.reasons.update(_kind_of_reason(image.reason) for image in images if image.reason)
+
+    def _finish(self, partition: _Partition, task: ImageBatch) -> FileGroupTask:
+        for tar in partition.tars:
+            tar.commit()
+        partition.rows.commit()
+        name = self._partition_name(task)
+        self._remove_stale_tars(partition)
+        self._written[name] += 1
+        del self._open[name]
+        if self.verbose:
+            logger.info("wrote %s: %s", partition.rows.path, dict(partition.counts))
+        metadata: dict[str, Any] = {
+            **task._metadata,
+            "output_dir": self.output_dir,
+            "images_per_tar": self.images_per_tar,
+            "num_images": partition.counts["kept"],
+            "counts": dict(partition.counts),
+            "reasons": dict(partition.reasons),
+        }
+        files = [str(pending.path) for pending in [*partition.tars, partition.rows]]
+        return FileGroupTask(task.dataset_name, files, task._stage_perf, metadata, task.task_id)
+
+    def _remove_stale_tars(self, partition: _Partition) -> None:
+        """Delete tars of an earlier run of this partition that kept more."""
+        pattern = re.compile(re.escape(Path(partition.name).name) + r"-(\d{6})\.tar")
+        for path in partition.rows.path.parent.glob("*.tar"):
+            match = pattern.fullmatch(path.name)
+            if match and int(match[1]) >= len(partition.tars):
+                path.unlink()
+
+
+def _members_of(image: ImageObject, root: str) -> dict[str, bytes]:
+    """Return name -> bytes of an image and its sidecars, as they go into a tar or a folder.
+
+    Raises:
+        UnreadableImageError: The bytes are gone, or the name leads out of the folder.
+    """
+    if image.encoded is None and image.member is None:
+        members = {f"{image.image_id or f'{max(image.index, 0):06d}'}.jpg": _encode(image)}
+    else:
+        data = image.read_encoded()
+        if image.member is None:
+            members = {f"{image.image_id}.{(image.format or 'jpg').lower()}": data}
+        elif len(data) != image.member.size:
+            raise UnreadableImageError("the source changed while it was read")
+        else:
+            members = {_name_below(image.member.name, root if not image.shard else ""): data}
+    for extension, data in image.sidecars.items():
+        member = image.sidecar_members.get(extension)
+        name = _name_below(member.name, root if not image.shard else "") if member else f"{image.image_id}.{extension}"
+        members[name] = data
+    unsafe = next((name for name in members if is_unsafe_name(name)), None)
+    if unsafe is not None:
+        raise UnreadableImageError(f"unsafe name {unsafe!r}: it leads out of the output folder")
+    return members
+
+
+def _name_below(path: str, root: str) -> str:
+    return os.path.relpath(path, root).replace(os.sep, "/") if root else path
+
+
+def _encode(image: ImageObject) -> bytes:
+    """Return the pixels of an image that a program made, as JPEG."""
+    from PIL import Image
+
+    if image.image_data is None:
+        raise UnreadableImageError("the image has neither source bytes nor pixels")
+    file = io.BytesIO()
+    Image.fromarray(image.image_data).convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
+def _copy_whole(path: Path, data: bytes) -> None:
+    pending = PendingFile(path)
+    try:
+        pending.draft.write_bytes(data)
+        pending.draft.replace(path)
+    except BaseException:
+        pending.discard()
+        raise
+
+
+def _kind_of_reason(reason: str) -> str:
+    """Return a reason without what differs from image to image, so that a summary can count it."""
+    return re.sub(r"[-\d.,]*\d[-\d.,]*", "#", reason.split(":")[0] if reason.startswith("unreadable") else reason)

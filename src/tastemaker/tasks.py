@@ -1,0 +1,237 @@
+"""What travels between stages: a task is a batch of work, never one image."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tastemaker.errors import UnreadableImageError
+from tastemaker.imaging.decode import DecodedImage, decode_image
+from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, Member, open_shard
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class StagePerfStats:
+    """What one stage spent on one task.
+
+    Attributes:
+        stage_name: The stage's name.
+        process_time: Seconds of work.
+        num_items_processed: Images or files in the task.
+    """
+
+    stage_name: str
+    process_time: float = 0.0
+    num_items_processed: int = 0
+
+
+@dataclass
+class Task(ABC, Generic[T]):
+    """A unit of work.
+
+    Attributes:
+        dataset_name: Name of the data set that it belongs to.
+        data: What the stage works on.
+        task_id: Identifies the task within a run; the same in every run over the same input.
+    """
+
+    dataset_name: str
+    data: T
+    _stage_perf: list[StagePerfStats] = field(default_factory=list)
+    _metadata: dict[str, Any] = field(default_factory=dict)
+    task_id: str = ""
+
+    @property
+    @abstractmethod
+    def num_items(self) -> int:
+        """Number of things in ``data``."""
+
+    def validate(self) -> bool:
+        """Return whether the task can be worked on. For subclasses that want to check more."""
+        return True
+
+    def add_stage_perf(self, perf_stats: StagePerfStats) -> None:
+        """Record what a stage spent on this task."""
+        self._stage_perf.append(perf_stats)
+
+
+@dataclass
+class EmptyTask(Task[None]):
+    """Starts a pipeline whose first stage needs no input."""
+
+    dataset_name: str = "empty"
+    data: None = None
+
+    @property
+    def num_items(self) -> int:
+        """Always 0."""
+        return 0
+
+
+@dataclass
+class FileGroupTask(Task[list[str]]):
+    """Paths of one or more shards, or of a number of loose image files."""
+
+    dataset_name: str = ""
+    data: list[str] = field(default_factory=list)
+    reader_config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_items(self) -> int:
+        """Number of files."""
+        return len(self.data)
+
+
+class _LazyPixels:
+    """`ImageObject.image_data`: decoded from the encoded bytes when it is first asked for."""
+
+    def __get__(self, image: ImageObject | None, owner: type) -> npt.NDArray[np.uint8] | None:
+        if image is None:  # the class is asked: this is the default of the dataclass field
+            return None
+        if image._pixels is None and image.encoded is not None:
+            image._pixels = image.decode().pixels
+        return image._pixels
+
+    def __set__(self, image: ImageObject, pixels: npt.NDArray[np.uint8] | None) -> None:
+        image._pixels = pixels
+
+
+@dataclass(eq=False, repr=False)
+class ImageObject:
+    """One image, who it is, and what is known of it.
+
+    Attributes:
+        image_path: ``shard.tar/member.jpg``, or the file's own path.
+        image_id: The WebDataset key; for a loose file its path below the input folder, without the extension.
+        metadata: Whatever users want to travel along; it goes into the rows as JSON.
+        image_data: Pixels, uint8 (H, W, 3), RGB. Decoded from ``encoded`` when first asked for.
+        embedding: float32 (768,), of unit length.
+        aesthetic_score: The predictor's score, roughly 1 to 10.
+        nsfw_score: For other programs; Tastemaker does not set it.
+        encoded: The source bytes, exactly as they are in the file.
+        shard: Path of the tar that holds it; empty for a loose file.
+        member: Its name, byte offset and size in that tar; for a loose file its path, 0 and the file's size.
+        sidecars: Extension -> bytes of every other file with its key (captions, JSON, ...).
+        sidecar_members: Extension -> where that sidecar lies.
+        width: Columns of the decoded image, in pixels; None before it is decoded.
+        height: Rows, in pixels.
+        format: Encoding by content, for example ``JPEG``.
+        model_input: uint8 (224, 224, 3), made by the reader so that megabytes of pixels need not travel.
+        model_input_kind: The preprocessing that made ``model_input``.
+        signals: Technical signals by name, where they were computed.
+        reason: Why it was dropped or failed; empty for a kept image.
+        failed: True where it could not be read or scored at all.
+        index: Position in its partition, from 0; -1 where a program made the object by hand.
+        decode_options: Keyword arguments of `decode_image`.
+    """
+
+    image_path: str = ""
+    image_id: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    image_data: _LazyPixels = _LazyPixels()
+    _pixels: npt.NDArray[np.uint8] | None = field(default=None, init=False)
+    embedding: npt.NDArray[np.float32] | None = None
+    aesthetic_score: float | None = None
+    nsfw_score: float | None = None
+    encoded: bytes | None = None
+    shard: str = ""
+    member: Member | None = None
+    sidecars: dict[str, bytes] = field(default_factory=dict)
+    sidecar_members: dict[str, Member] = field(default_factory=dict)
+    width: int | None = None
+    height: int | None = None
+    format: str | None = None
+    model_input: npt.NDArray[np.uint8] | None = None
+    model_input_kind: str = ""
+    signals: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+    failed: bool = False
+    index: int = -1
+    decode_options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_pixels(self) -> bool:
+        """True where pixels lie in memory: set by a program, or decoded because a stage asked for them."""
+        return self._pixels is not None
+
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """Return the pixels in memory, else those of the source bytes, which are not kept.
+
+        Raises:
+            UnreadableImageError: There are no bytes, or they are no sound image.
+        """
+        return self.decode().pixels if self._pixels is None else self._pixels
+
+    def decode(self) -> DecodedImage:
+        """Return the pixels decoded from the source bytes, without keeping them; note size and format.
+
+        Raises:
+            UnreadableImageError: There are no bytes, or they are no sound image.
+        """
+        image = decode_image(self.read_encoded(), **self.decode_options)
+        self.width, self.height, self.format = image.width, image.height, image.format
+        return image
+
+    def read_encoded(self) -> bytes:
+        """Return the source bytes, from memory or else from where they came.
+
+        Raises:
+            UnreadableImageError: The object has neither bytes nor a source, or the source is gone.
+        """
+        if self.encoded is not None:
+            return self.encoded
+        if self.member is None:
+            raise UnreadableImageError("the image has neither encoded bytes nor a source to read them from")
+        try:
+            with contextlib.closing(open_shard(self.shard or self.member.name)) as reader:
+                return reader.read_at(self.member.offset, self.member.size)
+        except OSError as error:
+            raise UnreadableImageError(f"the source is gone: {error}") from error
+
+    def remove_image_data(self) -> None:
+        """Free pixels and encoded bytes; the bytes only where they can be read again by their position."""
+        self._pixels = None
+        self.model_input = None
+        if self.member is not None and not self.shard.lower().endswith(COMPRESSED_EXTENSIONS):
+            self.encoded = None
+
+    def fail(self, reason: str) -> None:
+        """Mark the image as failed, and free what no later stage will ask for."""
+        self.failed, self.reason = True, reason
+        self._pixels = self.model_input = self.encoded = None
+
+    def __repr__(self) -> str:
+        return f"ImageObject(image_id={self.image_id!r}, image_path={self.image_path!r}, score={self.aesthetic_score})"
+
+
+@dataclass
+class ImageBatch(Task[list[ImageObject]]):
+    """A batch of images of one partition.
+
+    Attributes:
+        data: The images that are still in.
+        dropped: The images that left, each with its ``reason``. Later stages pass them through; writers write
+            a row for each.
+    """
+
+    dataset_name: str = ""
+    data: list[ImageObject] = field(default_factory=list)
+    dropped: list[ImageObject] = field(default_factory=list, kw_only=True)
+
+    @property
+    def num_items(self) -> int:
+        """Number of images still in."""
+        return len(self.data)
+
+    def drop(self, image: ImageObject, reason: str) -> None:
+        """Move one image from ``data`` to ``dropped``."""
+        image.reason = reason
+        self.dropped.append(image)
+        self.data = [other for other in self.data if other is not image]

@@ -1,0 +1,83 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from hub_server import tiny_clip, tiny_predictor
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from tastemaker.cli.models import app
+from tastemaker.models import hub
+
+
+@pytest.fixture
+def model_dir(tmp_path):
+    for model, tensors in ((hub.CLIP_VIT_L14, tiny_clip()), (hub.AESTHETIC_PREDICTOR, tiny_predictor())):
+        path = hub.weights_path(model, tmp_path)
+        path.parent.mkdir(parents=True)
+        save_file(tensors, path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny_models(model_dir, monkeypatch):
+    """Pin the digests of the tiny files in place of the real ones."""
+    digests = [hub.file_sha256(hub.weights_path(model, model_dir)) for model in hub.MODELS]
+    pinned = tuple(replace(model, sha256=digest) for model, digest in zip(hub.MODELS, digests, strict=True))
+    monkeypatch.setattr(hub, "MODELS", pinned)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("command", ["pull", "list", "verify"])
+def test_every_command_has_help_with_an_example(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: tastemaker models {command}" in result.stdout
+
+
+def test_pull_prints_the_paths_of_weights_that_are_there(model_dir):
+    result = run("pull", "--model-dir", model_dir)
+    assert result.stdout.splitlines() == [str(hub.weights_path(model, model_dir)) for model in hub.MODELS]
+
+
+def test_list_says_what_is_there_and_what_is_not(model_dir):
+    path = hub.weights_path(hub.AESTHETIC_PREDICTOR, model_dir)
+    path.unlink()
+    text = run("list", "--model-dir", model_dir)
+    rows = json.loads(run("list", "--model-dir", model_dir, "--json").stdout)
+    assert text.exit_code == 0
+    assert f"  {path}\n  there is no such file\n" in text.stdout
+    assert [(row["repo_id"], row["present"]) for row in rows] == [
+        ("openai/clip-vit-large-patch14", True),
+        ("ttj/sac-logos-ava1-l14-linearMSE", False),
+    ]
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_verify_is_content_with_the_pinned_files(model_dir):
+    result = run("verify", "--model-dir", model_dir, "--json")
+    assert result.exit_code == 0
+    assert [row["sha256"] for row in json.loads(result.stdout)] == [model.sha256 for model in hub.MODELS]
+
+
+@pytest.mark.usefixtures("tiny_models")
+def test_verify_exits_with_1_when_a_byte_has_changed(model_dir):
+    path = hub.weights_path(hub.AESTHETIC_PREDICTOR, model_dir)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    result = run("verify", "--model-dir", model_dir)
+    assert result.exit_code == 1
+    assert f"not {hub.MODELS[1].sha256}" in result.stdout
+
+
+def test_commands_start_without_the_hub_client_numpy_or_torch():
+    code = (
+        "import sys, tastemaker.cli.models; print({'huggingface_hub', 'numpy', 'torch', 'rich.table'} & {*sys.modules})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"

@@ -1,0 +1,76 @@
+"""Fixtures that many tests share: tiny models, real photographs, shards."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the real hub
+REAL_HEAD = Path(__file__).resolve().parents[2] / "shared" / "models" / "sac-logos-ava1-l14-linearMSE.safetensors"
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory):
+    """A directory with tiny random models in the real file format."""
+    from tastemaker.testing import write_random_models
+
+    return write_random_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def real_head():
+    """The published predictor's weights, where this machine has them."""
+    if not REAL_HEAD.is_file():
+        pytest.skip("the published predictor's weights are not on this machine")
+    return REAL_HEAD
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """Name -> bytes of real photographs, JPEG and PNG, that scikit-image brings."""
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    names = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture
+def photo_folder(tmp_path, photographs):
+    """A folder of real photographs, one with a caption and JSON, one in a folder below."""
+    folder = tmp_path / "photos"
+    (folder / "below").mkdir(parents=True)
+    for name, data in photographs.items():
+        (folder / name).write_bytes(data)
+    (folder / "below" / "again.png").write_bytes(photographs["coffee.png"])
+    (folder / "coffee.txt").write_text("a cup of coffee")
+    (folder / "coffee.json").write_text('{"width": 600}')
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Keep the user's cache directory out of the tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def make_tar(path, members, **options):
+    """Write a tar of (name, bytes) pairs, in order, and return its path."""
+    with tarfile.open(path, options.pop("mode", "w"), **options) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def encode(pixels, file_format, **options):
+    """Return pixels as an encoded file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(file, file_format, **options)
+    return file.getvalue()

@@ -1,0 +1,194 @@
+"""A Hugging Face hub on loopback: what downloads need of its protocol, the ways in which it fails, and tiny weights.
+
+Like the real one it answers for large files with a redirect to another origin (the CDN) that carries the commit, size
+and SHA-256 in its headers, and for small files itself. Clients have to be started with `HubServer.environment`:
+huggingface_hub reads HF_ENDPOINT when it is imported.
+"""
+
+import hashlib
+import os
+import threading
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request that arrived. `server` is "hub" or "cdn"."""
+
+    server: str
+    method: str
+    path: str
+    byte_range: str | None
+    authorization: str | None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What the CDN gives in place of one answer: a status, or a body that breaks off or stalls after some bytes."""
+
+    status: int | None = None
+    cut_after: int | None = None
+    stall_after: int | None = None
+
+
+class HubServer:
+    """A hub and its CDN, each on a port of its own, while the `with` block runs."""
+
+    def __init__(self):
+        self.requests: list[Request] = []
+        self.faults: list[Fault] = []  # the CDN uses up one for each GET
+        self.status: int | None = None  # the hub answers everything with this
+        self.released = threading.Event()  # ends the stalls
+        self.small: dict[str, bytes] = {}
+        self.large: dict[str, bytes] = {}
+        self.served: dict[str, bytes] = {}  # by SHA-256
+        self._hub = self._start(_HubHandler)
+        self._cdn = self._start(_CdnHandler)
+
+    def _start(self, handler):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.daemon_threads = True
+        server.owner = self
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return server
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.released.set()
+        for server in (self._hub, self._cdn):
+            server.shutdown()
+            server.server_close()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self._hub.server_port}"
+
+    @property
+    def cdn_url(self):
+        return f"http://127.0.0.1:{self._cdn.server_port}"
+
+    def add(self, model, body, served=None):
+        """Offer `body` as the weights of `model`; `served` is what the CDN sends in its place."""
+        self.large[f"/{model.repo_id}/resolve/{model.revision}/{model.filename}"] = body
+        self.served[hashlib.sha256(body).hexdigest()] = body if served is None else served
+
+    def add_config(self, model, body):
+        """Offer `body` as the config.json of `model`."""
+        self.small[f"/{model.repo_id}/resolve/{model.revision}/config.json"] = body
+
+    def downloads(self):
+        """Return the requests for bytes of large files."""
+        return [request for request in self.requests if request.server == "cdn"]
+
+    def environment(self, home, **extra):
+        """Return the environment of a client process whose home and caches are in `home`."""
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and not k.lower().endswith("_proxy")}
+        return clean | {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "HF_ENDPOINT": self.url} | extra
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    name = ""
+
+    def log_message(self, *_):
+        pass
+
+    def record(self):
+        seen = (self.command, self.path, self.headers["Range"], self.headers["Authorization"])
+        self.server.owner.requests.append(Request(self.name, *seen))
+
+    def answer(self, status, headers, body=b""):
+        self.send_response(status)
+        for key, value in ({"Content-Length": len(body)} | headers).items():
+            self.send_header(key, str(value))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_HEAD(self):
+        self.do_GET()
+
+
+class _HubHandler(_Handler):
+    name = "hub"
+
+    def do_GET(self):
+        self.record()
+        hub = self.server.owner
+        commit = {"X-Repo-Commit": self.path.split("/resolve/")[-1].split("/")[0].ljust(40, "0")}
+        if hub.status:
+            self.answer(hub.status, {})
+        elif self.path in hub.small:
+            body = hub.small[self.path]
+            self.answer(200, commit | {"ETag": f'"{hashlib.sha1(body).hexdigest()}"'}, body)
+        elif self.path in hub.large:
+            body = hub.large[self.path]
+            sha256 = hashlib.sha256(body).hexdigest()
+            linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": len(body), "X-Xet-Hash": "0" * 64}
+            self.answer(302, commit | linked | {"Location": f"{hub.cdn_url}/{sha256}"})
+        else:
+            self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+
+
+class _CdnHandler(_Handler):
+    name = "cdn"
+
+    def do_GET(self):
+        self.record()
+        hub = self.server.owner
+        fault = hub.faults.pop(0) if hub.faults else Fault()
+        if fault.status:
+            self.answer(fault.status, {})
+            return
+        body = hub.served[self.path.strip("/")]
+        start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-")) if self.headers["Range"] else 0
+        length = {"Content-Length": len(body) - start, "Accept-Ranges": "bytes"}
+        partial = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if start else {}
+        stop = fault.cut_after or fault.stall_after
+        self.answer(206 if start else 200, length | partial, body[start : start + stop] if stop else body[start:])
+        if fault.stall_after:
+            hub.released.wait(60)
+        self.close_connection = bool(stop)
+
+
+def tiny_clip(layers=2, width=8, extra=0):
+    """Return the tensors of a CLIP ViT-L/14 with small dimensions, and `extra` bytes of text tensors."""
+    rng = np.random.default_rng(0)
+    vision = "vision_model"
+
+    def linear(name, outputs, inputs):
+        return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+    def norm(name):
+        return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+    shapes = {
+        f"{vision}.embeddings.class_embedding": (width,),
+        f"{vision}.embeddings.patch_embedding.weight": (width, 3, 14, 14),
+        f"{vision}.embeddings.position_embedding.weight": (5, width),
+        "visual_projection.weight": (768, width),
+        **norm(f"{vision}.pre_layrnorm"),
+        **norm(f"{vision}.post_layernorm"),
+    }
+    for layer in (f"{vision}.encoder.layers.{i}" for i in range(layers)):
+        shapes |= norm(f"{layer}.layer_norm1") | norm(f"{layer}.layer_norm2")
+        for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= linear(f"{layer}.self_attn.{projection}", width, width)
+        shapes |= linear(f"{layer}.mlp.fc1", 4 * width, width) | linear(f"{layer}.mlp.fc2", width, 4 * width)
+    text = {"text_model.embeddings.token_embedding.weight": rng.integers(0, 256, extra, np.uint8)}
+    return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()} | text
+
+
+def tiny_predictor(sizes=(768, 8, 6, 5, 4, 1)):
+    """Return the tensors of a LAION aesthetic predictor v2 with small hidden layers."""
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for index, inputs, outputs in zip((0, 2, 4, 6, 7), sizes[:-1], sizes[1:], strict=True):
+        tensors[f"layers.{index}.weight"] = rng.standard_normal((outputs, inputs), np.float32)
+        tensors[f"layers.{index}.bias"] = rng.standard_normal(outputs, np.float32)
+    return tensors
