@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def random_predictor(embedding_size: int, rng: np.random.Generator) -> dict[str,
     """Return the tensors of an aesthetic predictor whose scores spread around 5."""
     sizes = [embedding_size, 1024, 128, 64, 16, 1]
     tensors: dict[str, npt.NDArray[np.float32]] = {}
-    for number, inputs, outputs in zip(LAYER_NUMBERS, sizes, sizes[1:], strict=True):
+    for number, (inputs, outputs) in zip(LAYER_NUMBERS, pairwise(sizes), strict=True):
         tensors[f"layers.{number}.weight"] = _normal(rng, outputs, inputs, std=2.2 * inputs**-0.5)
         tensors[f"layers.{number}.bias"] = np.full(outputs, 5.0 if outputs == 1 else 0.0, np.float32)
     return tensors

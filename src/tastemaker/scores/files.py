@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
@@ -13,6 +14,9 @@ import pyarrow.parquet as pq
 
 TEMPORARY_PREFIX = ".tastemaker-tmp-"
 """How the names of unfinished files begin."""
+
+ROW_GROUP_ROWS = 4096
+"""Rows in a row group of a rows file: 7 MB with embeddings."""
 
 
 class PendingFile:
@@ -60,7 +64,8 @@ class TarFile(PendingFile):
 
     def discard(self) -> None:
         """Close and delete the tar."""
-        self._tar.fileobj.close() if self._tar.fileobj else None
+        with contextlib.suppress(OSError):  # the disk may be full
+            self._tar.close()
         super().discard()
 
 
@@ -70,21 +75,31 @@ class RowsFile(PendingFile):
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         super().__init__(path)
         self.schema = schema
+        self._waiting: list[pa.Table] = []
         self._writer = pq.ParquetWriter(self.draft, schema, compression="zstd")
 
     def add_rows(self, table: pa.Table) -> None:
         """Append rows."""
-        self._writer.write_table(table)
+        self._waiting.append(table.replace_schema_metadata(self.schema.metadata))
+        if sum(len(waiting) for waiting in self._waiting) >= ROW_GROUP_ROWS:
+            self._flush()
 
     def commit(self) -> None:
         """Finish the file, and make it visible."""
+        self._flush()
         self._writer.close()
         super().commit()
 
     def discard(self) -> None:
         """Close and delete the file."""
-        self._writer.close()
+        with contextlib.suppress(OSError):  # the disk may be full
+            self._writer.close()
         super().discard()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting))
+            self._waiting.clear()
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,9 +101,32 @@ def status_of(image: ImageObject) -> str:
     return "dropped" if image.reason else "kept"
 
 
+def kind_of_reason(reason: str) -> str:
+    """Return a reason without what differs from image to image, so that a summary can count it.
+
+    Example:
+        >>> kind_of_reason("unreadable: image file is truncated (17 bytes not processed)")
+        'unreadable: image file is truncated'
+    """
+    kind = ":".join(reason.split(" (")[0].split(":")[:2])
+    return re.sub(r"[\d.,]*\d", "N", re.sub(r"'[^']*'", "...", kind))
+
+
 def printable(text: str) -> str:
     """Return a name as valid Unicode: bytes of a file name that are no UTF-8 are written out in hexadecimal."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def original_name(text: str) -> str:
+    r"""Return the name that `printable` was given.
+
+    Example:
+        >>> original_name(printable("caf\udce9.jpg")) == "caf\udce9.jpg"
+        True
+    """
+    return re.sub(
+        r"\\x([89a-f][0-9a-f])", lambda match: bytes.fromhex(match[1]).decode("utf-8", "surrogateescape"), text
+    )
 
 
 def _first_text(image: ImageObject, extensions: tuple[str, ...]) -> str | None:

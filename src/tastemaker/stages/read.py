@@ -104,7 +104,10 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             **task._metadata,
             "batch_index": number,
             "is_last_batch": is_last,
-            "provenance": reader_provenance(self.preprocess, self.apply_exif_rotation),
+            "provenance": {
+                **task._metadata.get("provenance", {}),
+                **reader_provenance(self.preprocess, self.apply_exif_rotation),
+            },
         }
         data = [image for image in images if not image.failed]
         return ImageBatch(

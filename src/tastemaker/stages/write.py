@@ -6,23 +6,18 @@ import hashlib
 import io
 import logging
 import os
-import re
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tastemaker.errors import ConfigurationError, UnreadableImageError
-from tastemaker.imaging.shards import is_unsafe_name
-from tastemaker.scores.files import PendingFile, RowsFile, TarFile
-from tastemaker.scores.schema import make_table, rows_schema, status_of
+from tastemaker.errors import UnreadableImageError
+from tastemaker.scores.files import RowsFile
+from tastemaker.scores.originals import OriginalsWriter, check_originals
+from tastemaker.scores.schema import kind_of_reason, make_table, rows_schema, status_of
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
-
-ORIGINALS = ("shards", "folder", "none")
-KEPT_FOLDER = "kept"
-"""Folder below the output directory that ``originals="folder"`` copies into."""
 
 JPEG_QUALITY = 92
 """For images that a program made as pixels only, so that there are no original bytes; NeMo Curator's value."""
@@ -34,13 +29,10 @@ logger = logging.getLogger(__name__)
 class _Partition:
     """What is being written for one group of input files."""
 
-    name: str
     rows: RowsFile
-    tars: list[TarFile] = field(default_factory=list)
-    copies: list[str] = field(default_factory=list)
+    originals: OriginalsWriter
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    source_bytes: int = 0
 
 
 @dataclass
@@ -74,10 +66,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
     _written: Counter[str] = field(default_factory=Counter, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.images_per_tar < 1:
-            raise ConfigurationError(f"images_per_tar={self.images_per_tar} is less than 1")
-        if self.originals not in ORIGINALS:
-            raise ConfigurationError(f"originals={self.originals!r} is not one of {', '.join(ORIGINALS)}")
+        check_originals(self.originals, self.images_per_tar)
         self.resources = Resources()
 
     def inputs(self) -> tuple[list[str], list[str]]:
@@ -95,8 +84,8 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
     def teardown(self) -> None:
         """Delete what is unfinished."""
         for partition in self._open.values():
-            for pending in [partition.rows, *partition.tars]:
-                pending.discard()
+            partition.rows.discard()
+            partition.originals.discard()
         self._open.clear()
 
     def process(self, task: ImageBatch) -> FileGroupTask | None:
@@ -107,12 +96,12 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         images = sorted([*task.data, *task.dropped], key=lambda image: image.index)
         signals = "signals" in task._metadata.get("provenance", {})
         table = make_table(images, placed, with_embeddings=self.write_embeddings, with_signals=signals)
-        partition.rows.add_rows(table.replace_schema_metadata(partition.rows.schema.metadata))
+        partition.rows.add_rows(table)
         self._count(images, partition)
         if self.remove_image_data:
             for image in task.data:
                 image.remove_image_data()
-        return self._finish(partition, task) if task._metadata.get("is_last_batch", True) else None
+        return self._finish(name, partition, task) if task._metadata.get("is_last_batch", True) else None
 
     def _partition_name(self, task: ImageBatch) -> str:
         """Return the base name of a batch's files: its partition's, or one made of its images' paths."""
@@ -131,7 +120,11 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         schema = rows_schema(
             with_embeddings=self.write_embeddings, with_signals="signals" in made_by, provenance=made_by
         )
-        partition = _Partition(stem, RowsFile(Path(self.output_dir, f"{stem}.parquet"), schema))
+        output, folder = Path(self.output_dir), str(task._metadata.get("folder", stem))
+        partition = _Partition(
+            RowsFile(output / f"{stem}.parquet", schema),
+            OriginalsWriter(output, stem, folder, self.originals, self.images_per_tar),
+        )
         self._open[name] = partition
         return partition
 
@@ -140,31 +133,18 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         if self.originals == "none":
             return None
         try:
-            members = _members_of(image, str(task._metadata.get("root", "")))
+            return partition.originals.add(_members_of(image, str(task._metadata.get("root", ""))))
         except UnreadableImageError as error:
             image.fail(f"unreadable: {error}")
             return None
-        name = next(iter(members))
-        if self.originals == "folder":
-            folder = Path(self.output_dir, KEPT_FOLDER, task._metadata.get("folder", partition.name))
-            for member, data in members.items():
-                _copy_whole(folder / member, data)
-            return str(folder / name), name
-        if not partition.tars or partition.tars[-1].samples == self.images_per_tar:
-            partition.tars.append(TarFile(Path(self.output_dir, f"{partition.name}-{len(partition.tars):06d}.tar")))
-        partition.tars[-1].add_sample(members)
-        return str(partition.tars[-1].path), name
 
     def _count(self, images: list[ImageObject], partition: _Partition) -> None:
         partition.counts.update(status_of(image) for image in images)
-        partition.reasons.update(_kind_of_reason(image.reason) for image in images if image.reason)
+        partition.reasons.update(kind_of_reason(image.reason) for image in images if image.reason)
 
-    def _finish(self, partition: _Partition, task: ImageBatch) -> FileGroupTask:
-        for tar in partition.tars:
-            tar.commit()
+    def _finish(self, name: str, partition: _Partition, task: ImageBatch) -> FileGroupTask:
+        partition.originals.commit()
         partition.rows.commit()
-        name = self._partition_name(task)
-        self._remove_stale_tars(partition)
         self._written[name] += 1
         del self._open[name]
         if self.verbose:
@@ -177,23 +157,15 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
             "counts": dict(partition.counts),
             "reasons": dict(partition.reasons),
         }
-        files = [str(pending.path) for pending in [*partition.tars, partition.rows]]
+        files = [str(pending.path) for pending in [*partition.originals.tars, partition.rows]]
         return FileGroupTask(task.dataset_name, files, task._stage_perf, metadata, task.task_id)
-
-    def _remove_stale_tars(self, partition: _Partition) -> None:
-        """Delete tars of an earlier run of this partition that kept more."""
-        pattern = re.compile(re.escape(Path(partition.name).name) + r"-(\d{6})\.tar")
-        for path in partition.rows.path.parent.glob("*.tar"):
-            match = pattern.fullmatch(path.name)
-            if match and int(match[1]) >= len(partition.tars):
-                path.unlink()
 
 
 def _members_of(image: ImageObject, root: str) -> dict[str, bytes]:
     """Return name -> bytes of an image and its sidecars, as they go into a tar or a folder.
 
     Raises:
-        UnreadableImageError: The bytes are gone, or the name leads out of the folder.
+        UnreadableImageError: The bytes are gone or have changed.
     """
     if image.encoded is None and image.member is None:
         members = {f"{image.image_id or f'{max(image.index, 0):06d}'}.jpg": _encode(image)}
@@ -209,9 +181,6 @@ def _members_of(image: ImageObject, root: str) -> dict[str, bytes]:
         member = image.sidecar_members.get(extension)
         name = _name_below(member.name, root if not image.shard else "") if member else f"{image.image_id}.{extension}"
         members[name] = data
-    unsafe = next((name for name in members if is_unsafe_name(name)), None)
-    if unsafe is not None:
-        raise UnreadableImageError(f"unsafe name {unsafe!r}: it leads out of the output folder")
     return members
 
 
@@ -228,18 +197,3 @@ def _encode(image: ImageObject) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image.image_data).convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY)
     return file.getvalue()
-
-
-def _copy_whole(path: Path, data: bytes) -> None:
-    pending = PendingFile(path)
-    try:
-        pending.draft.write_bytes(data)
-        pending.draft.replace(path)
-    except BaseException:
-        pending.discard()
-        raise
-
-
-def _kind_of_reason(reason: str) -> str:
-    """Return a reason without what differs from image to image, so that a summary can count it."""
-    return re.sub(r"[-\d.,]*\d[-\d.,]*", "#", reason.split(":")[0] if reason.startswith("unreadable") else reason)

@@ -1,0 +1,5 @@
+"""``python -m tastemaker``."""
+
+from tastemaker.cli import main
+
+main()

@@ -1,0 +1,50 @@
+"""The command line: one file a command. Each parses, calls one library function, and prints."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+
+import typer
+
+from tastemaker import __version__
+from tastemaker.cli import demo, filter, models, score  # noqa: A004 - the command is called filter
+from tastemaker.errors import TastemakerError
+
+app = typer.Typer(
+    name="tastemaker",
+    help="Score, rank and filter images by aesthetic quality.",
+    epilog="Example: tastemaker filter photos/ --top 20% --output best/",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("score", epilog=score.EXAMPLE)(score.score)
+app.command("filter", epilog=filter.EXAMPLE)(filter.filter_images)
+app.add_typer(models.app, name="models")
+app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
+
+
+@app.callback(invoke_without_command=True)
+def _common(version: bool = typer.Option(False, "--version", help="Print the version and end.")) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 done with failures or stopped by one, 2 wrong options, 130 Ctrl-C."""
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of ends in a row
+    try:
+        app()
+    except TastemakerError as error:
+        typer.secho(f"tastemaker: {error}", fg="red", err=True)
+        sys.exit(2 if isinstance(error, ValueError) else 1)
+    except KeyboardInterrupt:
+        typer.secho("tastemaker: stopped; the same command goes on from here", err=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)  # a thread may still be inside a native library, and the interpreter would wait for it

@@ -1,0 +1,105 @@
+"""How far a run is: a bar on a terminal, plain lines elsewhere. All on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tastemaker.scores.run import Progress
+
+_LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def show_progress(what: str) -> Iterator[Callable[[Progress], None]]:
+    """Yield a function that shows a run's progress until the block ends."""
+    if sys.stderr.isatty():
+        with _bar(what) as update:
+            yield update
+    else:
+        yield _Lines(what).update
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[images]:,} images"),
+        TextColumn("{task.fields[rate]:.1f}/s"),
+        TimeRemainingColumn(),
+    )
+    meter = _Meter()
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None, images=0, rate=0.0)
+
+        def update(progress: Progress) -> None:
+            bar.update(
+                task,
+                total=progress.bytes_total,
+                completed=progress.bytes_done,
+                images=progress.images,
+                rate=meter.rate(progress.images),
+            )
+
+        yield update
+
+
+class _Meter:
+    """Images a second since the first ones came, so that loading the model does not count."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def rate(self, images: int) -> float:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, images)
+            return 0.0
+        seconds = now - self._first[0]
+        return (images - self._first[1]) / seconds if seconds > 0 else 0.0
+
+
+class _Lines:
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._meter = _Meter()
+        self._started = time.monotonic()
+        self._last_line = self._started
+
+    def update(self, progress: Progress) -> None:
+        rate = self._meter.rate(progress.images)
+        now = time.monotonic()
+        if now - self._last_line < _LINE_EVERY_S:
+            return
+        self._last_line = now
+        share = progress.bytes_done / max(1, progress.bytes_total)
+        left = (now - self._started) * (1 - share) / share if share else 0.0
+        print(
+            f"{self._what}: {progress.images:,} images, {share:.0%}, {rate:.1f} images/s, about {duration(left)} left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time for people.
+
+    Example:
+        >>> duration(7), duration(90), duration(7300)
+        ('7 s', '2 min', '2 h 02 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

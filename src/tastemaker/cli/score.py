@@ -1,0 +1,45 @@
+"""``tastemaker score``: a row for every image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tastemaker.cli import options as o
+from tastemaker.cli.progress import show_progress
+from tastemaker.cli.summary import check_failures, parse_max_failures, print_summary
+
+EXAMPLE = "Example: tastemaker score shards/*.tar --output scores/"
+
+
+@o.takes_run_options
+def score(
+    inputs: o.InputsArgument,
+    output: o.OutputOption,
+    options: Any,  # noqa: ANN401 - RunOptions, which is imported only when a command runs
+    max_failures: o.MaxFailuresOption = None,
+    overwrite: o.OverwriteOption = False,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Score images: a Parquet row for each, one file for each shard."""
+    run_and_print("scoring", inputs, output, options, max_failures, overwrite, as_json)
+
+
+def run_and_print(
+    what: str,
+    inputs: list[str],
+    output: Path,
+    options: Any,  # noqa: ANN401
+    max_failures: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Run, showing the progress; print the summary; end with 1 if too many images failed."""
+    from tastemaker.scores.run import run_scoring
+
+    if max_failures is not None:
+        parse_max_failures(max_failures, 0)  # a wrong value is an error before the work, not after it
+    with show_progress(what) as update:
+        summary = run_scoring(inputs, output, options, overwrite=overwrite, on_progress=update)
+    print_summary(summary, as_json)
+    check_failures(summary, max_failures)

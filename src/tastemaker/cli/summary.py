@@ -1,0 +1,108 @@
+"""The end of a run, in words or as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+
+from tastemaker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tastemaker.scores.run import RunSummary
+
+
+def print_summary(summary: RunSummary, as_json: bool) -> None:
+    """Print what a run came to, on stdout."""
+    if as_json:
+        typer.echo(json.dumps(asdict(summary), indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_row(f"{summary.images:,}", "images" + _seconds(summary))
+    if summary.cutoff is None:
+        table.add_row(f"{summary.kept:,}", "scored")
+    else:
+        cut = f"with a score of {summary.cutoff:.3f} or more"
+        table.add_row(f"{summary.kept:,}", f"kept ({_share(summary.kept, summary.images)}, {cut})")
+    if summary.dropped or summary.cutoff is not None:
+        table.add_row(f"{summary.dropped:,}", "dropped")
+    table.add_row(f"{summary.failed:,}", "failed")
+    for reason, number in summary.reasons.items():
+        table.add_row("", f"[dim]{number:,}  {_escape(reason)}[/]")
+    console = Console(highlight=False)
+    console.print()
+    console.print(table)
+    if summary.percentiles:
+        console.print()
+        console.print(_percentiles_table(summary.percentiles))
+    console.print()
+    console.print(f"Results: {_escape(summary.output_dir)}", soft_wrap=True)
+
+
+def check_failures(summary: RunSummary, max_failures: str | None) -> None:
+    """End the program with 1 if more images failed than ``max_failures``, a number or a share such as ``1%``."""
+    if max_failures is None:
+        return
+    limit = parse_max_failures(max_failures, summary.images)
+    if summary.failed > limit:
+        typer.secho(f"tastemaker: {summary.failed:,} images failed, more than --max-failures {max_failures}", err=True)
+        raise typer.Exit(1)
+
+
+def parse_max_failures(text: str, images: int) -> float:
+    """Return how many of so many images may fail.
+
+    Raises:
+        ConfigurationError: It is neither a number nor a share.
+
+    Example:
+        >>> parse_max_failures("1%", 500), parse_max_failures("0.5", 10), parse_max_failures("3", 10)
+        (5.0, 5.0, 3.0)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
+    if match is None:
+        raise ConfigurationError(f"--max-failures {text!r} is neither a number such as 10 nor a share such as 1%")
+    value = float(match[1])
+    if match[2]:
+        return value / 100 * images
+    return value * images if "." in match[1] and value < 1 else value
+
+
+def _seconds(summary: RunSummary) -> str:
+    done = summary.images_scored_now
+    if not done:
+        return ", all of them scored by an earlier run"
+    rate = f"{done / summary.seconds:,.1f} images/s" if summary.seconds else ""
+    before = f", {summary.images - done:,} of them by an earlier run" if done < summary.images else ""
+    return f" in {summary.seconds:,.1f} s ({rate} with the start){before}"
+
+
+def _percentiles_table(percentiles: dict[int, float]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("percentile")
+    for percentile in percentiles:
+        table.add_column(str(percentile), justify="right")
+    table.add_row("score", *(f"{score:.2f}" for score in percentiles.values()))
+    return table
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "0%"
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

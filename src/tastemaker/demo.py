@@ -1,0 +1,142 @@
+"""The first minute: real photographs, each also damaged in four ways, through the whole pipeline."""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image, ImageFilter
+
+from tastemaker.errors import MissingExtraError, WeightsNotFoundError
+from tastemaker.explorer.gallery import Picture, write_gallery
+from tastemaker.models.hub import MODELS, ensure_weights
+from tastemaker.scores.cutoff import Top
+from tastemaker.scores.run import RunOptions, RunSummary, run_scoring
+
+PHOTOGRAPHS = (
+    *("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "retina.jpg"),
+    "rocket.jpg",
+)
+"""Photographs in scikit-image's package. Their licences stand in its ``data/README.txt``."""
+
+KEPT = Top(share=0.2)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What a demo made.
+
+    Attributes:
+        ranking: (name, score) of each picture, best first.
+        ranked_by: ``aesthetic_score`` or ``technical_quality``.
+        why: Why it is not the aesthetic score; empty if it is.
+        page: The HTML page.
+        summary: Of the run.
+    """
+
+    ranking: list[tuple[str, float]]
+    ranked_by: str
+    why: str
+    page: Path
+    summary: RunSummary
+
+
+def run_demo(output_dir: Path, model_dir: str | None = None) -> DemoResult:
+    """Score photographs and their damaged versions, keep the best fifth, and draw a page.
+
+    Uses the real models where they are or can be fetched, and the technical signals otherwise.
+
+    Args:
+        output_dir: ``input`` (the pictures), ``results`` (rows and tars) and ``index.html`` are made in it.
+        model_dir: Directory of models.
+
+    Raises:
+        MissingExtraError: scikit-image, which brings the photographs, is not installed.
+    """
+    pictures = output_dir / "input"
+    results = output_dir / "results"
+    for old in (pictures, results):
+        shutil.rmtree(old, ignore_errors=True)
+    pictures.mkdir(parents=True)
+    for name, data in make_pictures():
+        (pictures / name).write_bytes(data)
+
+    why = _why_no_models(model_dir)
+    ranked_by = "technical_quality" if why else "aesthetic_score"
+    options = RunOptions(top=KEPT, originals="shards", model_dir=model_dir, signals=True, rank_by=ranked_by)
+    summary = run_scoring([str(pictures)], results, options)
+
+    columns = ["image_path", ranked_by, "kept"]
+    rows = [
+        row for file in sorted(results.glob("*.parquet")) for row in pq.read_table(file, columns=columns).to_pylist()
+    ]
+    rows.sort(key=lambda row: -row[ranked_by])
+    page = output_dir / "index.html"
+    what = "technical quality, not an aesthetic score" if why else "aesthetic score"
+    write_gallery(
+        page,
+        "Tastemaker demo",
+        f"{len(PHOTOGRAPHS)} photographs and their damaged versions, best first by {what}. "
+        f"The cut keeps the top {KEPT}: {summary.kept} of {summary.images}.",
+        why or "CLIP ViT-L/14 and the LAION aesthetic predictor. Photographs: scikit-image's samples.",
+        (
+            Picture(Path(row["image_path"]).read_bytes(), Path(row["image_path"]).stem, row[ranked_by], row["kept"])
+            for row in rows
+        ),
+    )
+    ranking = [(Path(row["image_path"]).stem, row[ranked_by]) for row in rows]
+    return DemoResult(ranking, ranked_by, why, page, summary)
+
+
+def make_pictures() -> Iterator[tuple[str, bytes]]:
+    """Yield file name and bytes of each photograph as it is, blurred, darkened, noised and badly compressed.
+
+    Raises:
+        MissingExtraError: scikit-image is not installed.
+    """
+    try:
+        import skimage
+    except ImportError as error:
+        raise MissingExtraError(
+            'the demo uses the photographs of scikit-image: pip install "tastemaker[demo]"; '
+            "for your own pictures: tastemaker filter PICTURES --top 20% --output best/"
+        ) from error
+    folder = Path(skimage.__file__).parent / "data"
+    for name in PHOTOGRAPHS:
+        data = (folder / name).read_bytes()
+        stem = Path(name).stem
+        yield name, data
+        image = Image.open(io.BytesIO(data)).convert("RGB")
+        noise = np.random.default_rng(0).normal(0, 30, (image.height, image.width, 3))
+        yield f"{stem}-blurred.jpg", _encode(image.filter(ImageFilter.GaussianBlur(3)))
+        yield f"{stem}-darkened.jpg", _encode(image.point(lambda value: value * 0.15))
+        yield (
+            f"{stem}-noised.jpg",
+            _encode(Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))),
+        )
+        yield f"{stem}-compressed.jpg", _encode(image, quality=5)
+
+
+def _why_no_models(model_dir: str | None) -> str:
+    """Return why the models cannot be used, or an empty string once they are there."""
+    try:
+        for model in MODELS:
+            ensure_weights(model, model_dir)
+    except WeightsNotFoundError as error:
+        logger.info("%s", error)
+        return "The models' weights are not here and cannot be fetched: ranked by technical quality instead."
+    return ""
+
+
+def _encode(image: Image.Image, quality: int = 95) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()

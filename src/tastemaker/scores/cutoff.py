@@ -1,0 +1,224 @@
+"""Where to cut: the score that a number or a share of images reaches."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.imaging.shards import ShardReader, open_shard
+from tastemaker.scores.files import RowsFile
+from tastemaker.scores.originals import OriginalsWriter
+from tastemaker.scores.schema import original_name
+from tastemaker.tasks import FileGroupTask
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """The best images: a number of them, or a share.
+
+    Attributes:
+        count: How many; None where a share is meant.
+        share: Which part of the scored images, in (0, 1]; None where a number is meant.
+    """
+
+    count: int | None = None
+    share: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.count}" if self.share is None else f"{self.share * 100:g}%"
+
+    def of(self, scored: int) -> int:
+        """Return how many images that is, of so many that have a score; a share is rounded, and 1 at least."""
+        if self.count is not None:
+            return min(self.count, scored)
+        return min(scored, max(1, round(scored * (self.share or 0))))
+
+
+def parse_top(text: str) -> Top:
+    """Return what ``20%`` or ``1000`` means.
+
+    Raises:
+        ConfigurationError: It means nothing.
+
+    Example:
+        >>> parse_top("20%"), parse_top("1,000")
+        (Top(count=None, share=0.2), Top(count=1000, share=None))
+    """
+    percent = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
+    if percent and 0 < float(percent[1]) <= 100:
+        return Top(share=float(percent[1]) / 100)
+    number = text.replace(",", "").replace("_", "").strip()
+    if number.isdecimal() and int(number) > 0:
+        return Top(count=int(number))
+    raise ConfigurationError(f"{text!r} is neither a share such as 20% nor a number such as 1000")
+
+
+def keep_top(
+    groups: list[FileGroupTask],
+    output_dir: Path,
+    top: Top,
+    originals: str = "shards",
+    images_per_tar: int = 1000,
+    rank_by: str = "aesthetic_score",
+) -> float | None:
+    """Keep the best images of a finished run: mark them in the rows, and write their originals.
+
+    Originals are read by the byte ranges in the rows; nothing is decoded, and images that are not kept are not read.
+    Of images with the score at the cut, the first in the order of the input are kept. Running it twice gives the
+    same files.
+
+    Args:
+        groups: The partitions, whose rows lie in ``output_dir``.
+        output_dir: Directory of the results.
+        top: How many.
+        originals: ``shards``, ``folder`` or ``none``.
+        images_per_tar: Samples in a tar at most.
+        rank_by: The column to rank by, the largest value first.
+
+    Returns:
+        The lowest score that is kept; None if no image has a score.
+    """
+    paths = [rows_path(output_dir, group) for group in groups]
+    scores = [_read_scores(path, rank_by) for path in paths]
+    together = np.concatenate(scores) if scores else np.empty(0, np.float32)
+    is_kept = mark_best(together, top)
+    start = 0
+    for group, path, part in zip(groups, paths, scores, strict=True):
+        verdicts = _judge(path, part, is_kept[start : start + len(part)], top)
+        place = group._metadata
+        writer = OriginalsWriter(output_dir, place["partition"], place["folder"], originals, images_per_tar)
+        _cut_partition(path, verdicts, writer, place["root"])
+        start += len(part)
+    return float(together[is_kept].min()) if is_kept.any() else None
+
+
+def mark_best(scores: npt.NDArray[np.float32], top: Top) -> npt.NDArray[np.bool_]:
+    """Return which of the scores are the best; a NaN never is, and of equal scores the first ones are.
+
+    Example:
+        >>> mark_best(np.array([5, 7, np.nan, 5], np.float32), Top(count=2))
+        array([ True,  True, False, False])
+    """
+    order = np.argsort(-scores, kind="stable")  # NaN last
+    wanted = top.of(int(np.count_nonzero(~np.isnan(scores))))
+    marks = np.zeros(len(scores), np.bool_)
+    marks[order[:wanted]] = True
+    return marks
+
+
+def rows_path(output_dir: Path, group: FileGroupTask) -> Path:
+    """Return where the rows of a partition lie."""
+    return output_dir / f"{group._metadata['partition']}.parquet"
+
+
+def _read_scores(path: Path, rank_by: str) -> npt.NDArray[np.float32]:
+    column = pq.read_table(path, columns=[rank_by]).column(0)
+    scores: npt.NDArray[np.float32] = pc.fill_null(column, np.nan).to_numpy().astype(np.float32)
+    return scores
+
+
+def _cut_partition(path: Path, verdicts: list[_Verdict], writer: OriginalsWriter, root: str) -> None:
+    """Write one partition's rows again with the cut in them, and its kept originals."""
+    table = pq.read_table(path)
+    rows = RowsFile(path, table.schema)
+    try:
+        if writer.kind != "none":
+            _copy_originals(table, verdicts, writer, root)
+        for column in ("kept", "status", "reason", "tar_file", "member_name"):
+            number = table.schema.get_field_index(column)
+            values = pa.array([getattr(verdict, column) for verdict in verdicts], table.schema.field(number).type)
+            table = table.set_column(number, column, values)
+        rows.add_rows(table)
+        writer.commit()
+        rows.commit()
+    except BaseException:
+        writer.discard()
+        rows.discard()
+        raise
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """The columns of a row that a cut decides."""
+
+    status: str
+    reason: str | None
+    tar_file: str | None = None
+    member_name: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        return self.status == "kept"
+
+
+def _judge(path: Path, scores: npt.NDArray[np.float32], is_kept: npt.NDArray[np.bool_], top: Top) -> list[_Verdict]:
+    """Return what becomes of each row: those without a score stay what they are."""
+    table = pq.read_table(path, columns=["status", "reason"])
+    verdicts = []
+    for score, kept, status, reason in zip(scores, is_kept, *(c.to_pylist() for c in table.columns), strict=True):
+        if np.isnan(score):
+            verdicts.append(_Verdict(status, reason))
+        else:
+            verdicts.append(_Verdict("kept", None) if kept else _Verdict("dropped", f"not in the top {top}"))
+    return verdicts
+
+
+def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: OriginalsWriter, root: str) -> None:
+    """Read every kept sample by its byte ranges, and write it; what has changed since becomes a failed row."""
+    places = table.select(["image_id", "image_path", "shard", "offset", "size", "sidecars"])
+    kept = np.flatnonzero([verdict.kept for verdict in verdicts])
+    with _Sources() as sources:
+        for number, row in zip(kept, places.take(pa.array(kept)).to_pylist(), strict=True):
+            try:
+                verdicts[number].tar_file, verdicts[number].member_name = writer.add(sources.read_sample(row, root))
+            except (UnreadableImageError, OSError) as error:
+                verdicts[number] = _Verdict("failed", f"unreadable: {error}")
+
+
+class _Sources:
+    """Reads samples from shards and loose files; keeps the last shard open."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        self._reader: ShardReader | None = None
+
+    def __enter__(self) -> _Sources:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+    def read_sample(self, row: dict[str, Any], root: str) -> dict[str, bytes]:
+        """Return name -> bytes of the sample in a row, the image first, named as the input has them."""
+        path, shard = original_name(row["image_path"]), original_name(row["shard"] or "")
+        name = path.removeprefix(f"{shard}/") if shard else path
+        places = [(name, row["offset"], row["size"])]
+        places += [(original_name(s["member"]), s["offset"], s["size"]) for s in row["sidecars"]]
+        return {
+            member if shard else os.path.relpath(member, root or ".").replace(os.sep, "/"): self._read(
+                shard or member, offset, size
+            )
+            for member, offset, size in places
+        }
+
+    def _read(self, path: str, offset: int, size: int) -> bytes:
+        if path != self._path:
+            if self._reader is not None:
+                self._reader.close()
+            self._path, self._reader = path, open_shard(path)
+        assert self._reader is not None
+        data = self._reader.read_at(offset, size)
+        if len(data) != size:
+            raise UnreadableImageError(f"{path} has changed since it was scored")
+        return data

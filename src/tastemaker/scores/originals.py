@@ -1,0 +1,94 @@
+"""Where kept originals go: into tars, into a folder, or nowhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.imaging.shards import is_unsafe_name
+from tastemaker.scores.files import PendingFile, TarFile
+
+ORIGINALS = ("shards", "folder", "none")
+"""WebDataset tars, plain files below ``kept``, or rows only."""
+
+KEPT_FOLDER = "kept"
+"""Folder below the output directory that plain files go to."""
+
+
+class OriginalsWriter:
+    """Writes the kept images of one partition, byte for byte, each with its sidecars.
+
+    Args:
+        output_dir: Directory of the results.
+        name: Name of the partition: tars are called ``<name>-000000.tar`` and following.
+        folder: Folder below ``kept`` that plain files of this partition go to.
+        kind: ``shards``, ``folder`` or ``none``.
+        images_per_tar: Samples in a tar at most.
+
+    Raises:
+        ConfigurationError: ``kind`` is none of the three, or there is no room for an image in a tar.
+    """
+
+    def __init__(self, output_dir: Path, name: str, folder: str, kind: str, images_per_tar: int) -> None:
+        check_originals(kind, images_per_tar)
+        self.kind = kind
+        self.tars: list[TarFile] = []
+        self._stem = output_dir / name
+        self._folder = output_dir / KEPT_FOLDER / folder
+        self._images_per_tar = images_per_tar
+
+    def add(self, members: dict[str, bytes]) -> tuple[str, str]:
+        """Write one sample; return the path of the file that its image is in, and its name there.
+
+        Args:
+            members: Name -> bytes, the image first.
+
+        Raises:
+            UnreadableImageError: A name leads out of the folder. Nothing is written then.
+        """
+        unsafe = next((name for name in members if is_unsafe_name(name)), None)
+        if unsafe is not None:
+            raise UnreadableImageError(f"unsafe name {unsafe!r}: it leads out of the output folder")
+        name = next(iter(members))
+        if self.kind == "folder":
+            for member, data in members.items():
+                _write_copy(self._folder / member, data)
+            return str(self._folder / name), name
+        if not self.tars or self.tars[-1].samples == self._images_per_tar:
+            self.tars.append(TarFile(self._stem.with_name(f"{self._stem.name}-{len(self.tars):06d}.tar")))
+        self.tars[-1].add_sample(members)
+        return str(self.tars[-1].path), name
+
+    def commit(self) -> None:
+        """Make the tars visible, and delete those that an earlier run of the same partition had beyond them."""
+        for tar in self.tars:
+            tar.commit()
+        pattern = re.compile(re.escape(self._stem.name) + r"-(\d{6})\.tar")
+        for path in self._stem.parent.glob("*.tar"):
+            match = pattern.fullmatch(path.name)
+            if match and int(match[1]) >= len(self.tars):
+                path.unlink()
+
+    def discard(self) -> None:
+        """Delete the tars that are not visible yet."""
+        for tar in self.tars:
+            tar.discard()
+
+
+def check_originals(kind: str, images_per_tar: int) -> None:
+    """Raise `ConfigurationError` for values that `OriginalsWriter` does not take."""
+    if kind not in ORIGINALS:
+        raise ConfigurationError(f"originals={kind!r} is not one of {', '.join(ORIGINALS)}")
+    if images_per_tar < 1:
+        raise ConfigurationError(f"images_per_tar={images_per_tar} is less than 1")
+
+
+def _write_copy(path: Path, data: bytes) -> None:
+    pending = PendingFile(path)
+    try:
+        pending.draft.write_bytes(data)
+        pending.draft.replace(path)
+    except BaseException:
+        pending.discard()
+        raise

@@ -1,0 +1,342 @@
+"""A whole run: score images, write a row for each, keep some."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.executors import LocalExecutor
+from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
+from tastemaker.pipeline import Pipeline
+from tastemaker.scores.cutoff import Top, keep_top, rows_path
+from tastemaker.scores.files import remove_leftovers
+from tastemaker.scores.schema import METADATA_KEY, kind_of_reason
+from tastemaker.stages.aesthetic import ImageAestheticFilterStage
+from tastemaker.stages.base import ProcessingStage
+from tastemaker.stages.embed import ImageEmbeddingStage
+from tastemaker.stages.partition import FilePartitioningStage
+from tastemaker.stages.read import ImageReaderStage
+from tastemaker.stages.signals import ImageSignalsStage
+from tastemaker.stages.write import ImageWriterStage
+from tastemaker.tasks import FileGroupTask, ImageBatch, Task
+
+PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
+"""Percentiles of the scores that a summary states."""
+
+RANKINGS = ("aesthetic_score", "technical_quality")
+"""Columns that images can be ranked by."""
+
+_LOCK_NAME = ".tastemaker.lock"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run does. Those in `OPTIONS_THAT_CHANGE_ROWS` must be the same for all rows in a directory.
+
+    Attributes:
+        min_score: Keep images with this score or more; None keeps all.
+        top: Keep the best instead; not together with ``min_score``.
+        originals: ``shards``, ``folder`` or ``none``.
+        images_per_tar: Samples in a tar at most.
+        model_dir: Directory of models.
+        predictor: Path of another predictor.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
+        batch_size: Images in one inference on a GPU.
+        threads: Processor threads; None for all cores.
+        preprocess: ``openai`` or ``transformers``.
+        exif_rotate: Turn images as their EXIF orientation says.
+        max_pixels: Larger images are recorded as decompression bombs.
+        signals: Measure the technical signals too.
+        min_technical_quality: Drop images below before they are embedded; implies ``signals``.
+        embeddings: Store embeddings in the rows.
+        rank_by: ``aesthetic_score``; or ``technical_quality``, for which no model is loaded.
+        verbose: Log each image that is dropped or cannot be read.
+    """
+
+    min_score: float | None = None
+    top: Top | None = None
+    originals: str = "none"
+    images_per_tar: int = 1000
+    model_dir: str | None = None
+    predictor: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int = 32
+    threads: int | None = None
+    preprocess: str = "openai"
+    exif_rotate: bool = False
+    max_pixels: int = MAX_IMAGE_PIXELS
+    signals: bool = False
+    min_technical_quality: float | None = None
+    embeddings: bool = True
+    rank_by: str = "aesthetic_score"
+    verbose: bool = False
+
+    def __post_init__(self) -> None:
+        if self.min_score is not None and self.top is not None:
+            raise ConfigurationError("give a minimum score or a top share, not both")
+        if self.rank_by not in RANKINGS:
+            raise ConfigurationError(f"rank_by={self.rank_by!r} is not one of {', '.join(RANKINGS)}")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigurationError(f"threads={self.threads} is less than 1")
+
+
+OPTIONS_THAT_CHANGE_ROWS = (
+    *("min_score", "top", "originals", "images_per_tar", "predictor", "precision", "preprocess", "exif_rotate"),
+    *("max_pixels", "signals", "min_technical_quality", "embeddings", "rank_by"),
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. Bytes are those of the input files.
+
+    Attributes:
+        images: Images with a row, so far in this run.
+        bytes_done: Bytes read.
+        bytes_total: Bytes of all input that this run reads.
+    """
+
+    images: int
+    bytes_done: int
+    bytes_total: int
+
+
+@dataclass
+class RunSummary:
+    """What a run came to, counted in the rows on disk.
+
+    Attributes:
+        output_dir: Where the results are.
+        images: All images: kept, dropped and failed.
+        kept: Those that pass.
+        dropped: Those that do not.
+        failed: Those that could not be read or scored.
+        reasons: Reason -> number, for the failed and for those dropped for anything but their score.
+        percentiles: Percentile -> score, over all scored images; empty if there are none.
+        cutoff: The lowest score that is kept; None where nothing was cut.
+        seconds: How long the run took.
+        images_scored_now: Images that this run did; the others were there from an earlier one.
+        provenance: What made the scores.
+    """
+
+    output_dir: str
+    images: int = 0
+    kept: int = 0
+    dropped: int = 0
+    failed: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    percentiles: dict[int, float] = field(default_factory=dict)
+    cutoff: float | None = None
+    seconds: float = 0.0
+    images_scored_now: int = 0
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def run_scoring(
+    inputs: list[str],
+    output_dir: Path,
+    options: RunOptions,
+    *,
+    overwrite: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> RunSummary:
+    """Score images, write a row for each, and keep the originals that pass.
+
+    A run that was stopped goes on where it stopped: partitions whose rows are there, made with the same options from
+    the same files, are not done again.
+
+    Args:
+        inputs: Files, folders and globs.
+        output_dir: Directory of the results.
+        options: What to do.
+        overwrite: Replace rows that were made with other options, instead of refusing.
+        on_progress: Called after each batch, in a thread of the run.
+
+    Raises:
+        ConfigurationError: Wrong options or inputs; rows made with other options; a second run on the directory.
+        WeightsNotFoundError: The models are not there and cannot be fetched.
+        StageError: A stage failed. What is finished stays, and the same call goes on from there.
+    """
+    started = time.monotonic()
+    groups = FilePartitioningStage(file_paths=inputs).process()
+    described = _describe_options(options)
+    for group in groups:
+        group._metadata["provenance"] = {"options": described, "sources": _describe_sources(group)}
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with _only_run_on(output_dir):
+        remove_leftovers(output_dir)
+        missing = [group for group in groups if not _is_finished(group, output_dir, overwrite=overwrite)]
+        if len(missing) < len(groups):
+            logger.info("%d of %d partitions are finished already", len(groups) - len(missing), len(groups))
+        stages = _make_stages(output_dir, options)
+        counter = _ProgressCounter(missing, stages[-2], on_progress)
+        if missing:
+            pipeline = Pipeline("score", stages=stages)
+            pipeline.run(LocalExecutor(on_progress=counter.count), initial_tasks=list(missing))
+        cutoff = options.min_score
+        if options.top is not None:
+            cutoff = keep_top(
+                groups, output_dir, options.top, options.originals, options.images_per_tar, options.rank_by
+            )
+        summary = summarise(groups, output_dir, options.rank_by)
+    summary.cutoff = cutoff
+    summary.images_scored_now = counter.images
+    summary.seconds = round(time.monotonic() - started, 2)
+    return summary
+
+
+def summarise(groups: list[FileGroupTask], output_dir: Path, rank_by: str = "aesthetic_score") -> RunSummary:
+    """Return the counts in the rows of these partitions, and the percentiles of a column."""
+    statuses: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    scores: list[np.ndarray] = []
+    provenance: dict[str, Any] = {}
+    for group in groups:
+        table = pq.read_table(rows_path(output_dir, group), columns=["status", "reason", rank_by])
+        statuses.update(table["status"].to_pylist())
+        explained = table.filter(pc.or_(pc.equal(table["status"], "failed"), table[rank_by].is_null()))
+        reasons.update(kind_of_reason(reason) for reason in explained["reason"].to_pylist())
+        scores.append(table[rank_by].drop_null().to_numpy())
+        provenance = json.loads(table.schema.metadata[METADATA_KEY])
+    together = np.concatenate(scores) if scores else np.empty(0)
+    return RunSummary(
+        output_dir=str(output_dir),
+        images=statuses.total(),
+        kept=statuses["kept"],
+        dropped=statuses["dropped"],
+        failed=statuses["failed"],
+        reasons=dict(reasons.most_common()),
+        percentiles={p: round(float(np.percentile(together, p)), 4) for p in PERCENTILES} if len(together) else {},
+        provenance=provenance,
+    )
+
+
+def _make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
+    threads = options.threads or ImageReaderStage.num_threads
+    reader = ImageReaderStage(
+        batch_size=max(100, options.batch_size),
+        preprocess=options.preprocess,
+        apply_exif_rotation=options.exif_rotate,
+        max_pixels=options.max_pixels,
+        verbose=options.verbose,
+        num_threads=threads,
+    )
+    by_model = options.rank_by == "aesthetic_score"
+    wants_signals = options.signals or options.min_technical_quality is not None or not by_model
+    signals = [ImageSignalsStage(options.min_technical_quality, threads)] if wants_signals else []
+    embedder = ImageEmbeddingStage(
+        model_dir=options.model_dir,
+        device=options.device,
+        precision=options.precision,
+        threads=options.threads,
+        model_inference_batch_size=options.batch_size,
+        preprocess=options.preprocess,
+    )
+    judge = ImageAestheticFilterStage(
+        model_dir=options.model_dir,
+        score_threshold=options.min_score,
+        predictor=options.predictor,
+        verbose=options.verbose,
+    )
+    writer = ImageWriterStage(
+        str(output_dir),
+        images_per_tar=options.images_per_tar,
+        originals="none" if options.top else options.originals,  # the best are known only at the end
+        write_embeddings=options.embeddings and by_model,
+    )
+    return [reader, *signals, *([embedder, judge] if by_model else []), writer]
+
+
+def _describe_options(options: RunOptions) -> dict[str, Any]:
+    described = {name: value for name, value in asdict(options).items() if name in OPTIONS_THAT_CHANGE_ROWS}
+    return described | {"top": str(options.top) if options.top else None}
+
+
+def _describe_sources(group: FileGroupTask) -> str:
+    """Return a digest of the paths, sizes and modification times of a partition's files."""
+    digest = hashlib.sha256()
+    for path in group.data:
+        with contextlib.suppress(OSError):
+            stat = os.stat(path)
+            digest.update(f"{path}\n{stat.st_size}\n{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _is_finished(group: FileGroupTask, output_dir: Path, *, overwrite: bool) -> bool:
+    """Return whether the rows of a partition are there, made from the same files with the same options."""
+    path = rows_path(output_dir, group)
+    if not path.exists():
+        return False
+    wanted = group._metadata["provenance"]
+    made_by = json.loads((pq.read_schema(path).metadata or {}).get(METADATA_KEY, b"{}"))
+    options = made_by.get("options", {})
+    differing = [
+        f"{name} was {options.get(name)!r} and is {value!r}"
+        for name, value in wanted["options"].items()
+        if options.get(name) != value
+    ]
+    if differing and not overwrite:
+        raise ConfigurationError(
+            f"{path} was made with other options ({'; '.join(differing)}); "
+            "choose another output directory, or say --overwrite to replace it"
+        )
+    return not differing and made_by.get("sources") == wanted["sources"]
+
+
+@contextmanager
+def _only_run_on(output_dir: Path) -> Iterator[None]:
+    """Keep a second run out of the directory. The lock goes with the process that holds it."""
+    lock = filelock.FileLock(output_dir / _LOCK_NAME)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ConfigurationError(f"another run is writing to {output_dir}; wait for it, or choose another") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _ProgressCounter:
+    def __init__(
+        self,
+        groups: list[FileGroupTask],
+        counted: ProcessingStage[Any, Any],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.images = 0
+        self._counted = counted
+        self._bytes_done = 0
+        self._bytes_total = sum(group._metadata["source_bytes"] for group in groups)
+        self._on_progress = on_progress
+
+    def count(self, stage: ProcessingStage[Any, Any], task: Task[Any]) -> None:
+        """Count what leaves the last stage before the writer."""
+        if stage is self._counted and isinstance(task, ImageBatch):
+            images = [*task.data, *task.dropped]
+            self.images += len(images)
+            members = [m for image in images for m in [image.member, *image.sidecar_members.values()] if m]
+            self._bytes_done += sum(member.size for member in members)
+            if self._on_progress is not None:
+                done = min(self._bytes_done, self._bytes_total)
+                self._on_progress(Progress(self.images, done, self._bytes_total))
