@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 import warnings
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -32,6 +34,20 @@ def _common(version: bool = typer.Option(False, "--version", help="Print the ver
     if version:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.command(
+    epilog="Example: tastemaker run curate_images.py --input-dir shards/",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def run(
+    script: Annotated[Path, typer.Argument(help="A Python script that imports nemo_curator.")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS...", help="Its own arguments.")] = None,
+) -> None:
+    """Run a script written for NeMo Curator, unchanged, on Tastemaker."""
+    from tastemaker.cli.run import run_script
+
+    run_script(script, arguments or [])
 
 
 def main() -> None:

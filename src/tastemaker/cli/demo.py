@@ -25,7 +25,7 @@ def demo(
     result = run_demo(output, model_dir)
     console = Console(highlight=False)
     if result.why:
-        console.print(result.why, style="yellow", markup=False)
+        console.print(result.why, style="yellow", markup=False, soft_wrap=True)
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("rank", justify="right")
     table.add_column(result.ranked_by, justify="right")

@@ -1,0 +1,1 @@
+"""Other libraries' import names, mapped onto ours."""

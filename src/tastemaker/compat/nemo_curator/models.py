@@ -1,0 +1,184 @@
+"""NeMo Curator's models, which scripts use without a pipeline: images to embeddings, embeddings to scores.
+
+They return torch tensors where torch is installed, because scripts call ``.cpu().numpy()``, and arrays where it is not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tastemaker.errors import ModelError
+from tastemaker.imaging.preprocess import preprocess
+from tastemaker.models.aesthetic import AestheticPredictor
+from tastemaker.models.clip import VisionTower, load_clip
+from tastemaker.models.device import choose_device
+from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, ensure_weights, weights_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PRECISION = "f32"
+"""What NeMo Curator computes in, on processors and GPUs alike. Reduced precision moves a score by up to 0.05."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class CLIPImageEmbeddings:
+    """Images to CLIP embeddings of unit length.
+
+    Args:
+        model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
+    """
+
+    def __init__(self, model_dir: str | None = None) -> None:
+        self.model_dir = model_dir
+        self.device = choose_device("auto")
+        self._tower: VisionTower | None = None
+
+    @property
+    def model_id_names(self) -> list[str]:
+        """The model's name on the Hugging Face hub."""
+        return [CLIP_VIT_L14.repo_id]
+
+    @classmethod
+    def download_weights_on_node(cls, model_dir: str | None = None) -> None:
+        """Download the weights, if they are not there."""
+        ensure_weights(CLIP_VIT_L14, model_dir)
+
+    def setup(self) -> None:
+        """Load the vision tower, which downloads the weights first if they are not there."""
+        self._tower = load_clip(ensure_weights(CLIP_VIT_L14, self.model_dir), "auto", PRECISION)
+
+    def __call__(self, images: Any) -> Any:  # noqa: ANN401 - torch may not be there to name its type
+        """Return the embedding of each image.
+
+        The centre crop is NeMo Curator's in each case: that of torchvision (as OpenAI's) for one array of images of
+        the same size, that of transformers for a list.
+
+        Args:
+            images: uint8 (n, H, W, 3), a list of uint8 (H, W, 3), or a tensor, uint8 (n, 3, H, W).
+
+        Returns:
+            float32 (n, 768), each row of unit length, in main memory.
+
+        Raises:
+            ModelError: Something else.
+        """
+        if self._tower is None:
+            self.setup()
+        assert self._tower is not None
+        kind = "openai" if isinstance(images, np.ndarray) else "transformers"
+        inputs = [preprocess(_check_image(image, row), kind) for row, image in enumerate(_split(images))]
+        size = self._tower.config.image_size
+        return _to_tensor(self._tower.embed(np.stack(inputs) if inputs else np.empty((0, size, size, 3), np.uint8)))
+
+
+class AestheticScorer:
+    """Embeddings to aesthetic scores, by the LAION predictor.
+
+    Args:
+        model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
+    """
+
+    def __init__(self, model_dir: str | None = None) -> None:
+        self.model_dir = model_dir
+        self.device = "cpu"
+        self._predictor: AestheticPredictor | None = None
+
+    @property
+    def model_id_names(self) -> list[str]:
+        """The model's name on the Hugging Face hub."""
+        return [AESTHETIC_PREDICTOR.repo_id]
+
+    @classmethod
+    def download_weights_on_node(cls, model_dir: str | None = None) -> None:
+        """Download the weights, if they are not there."""
+        ensure_weights(AESTHETIC_PREDICTOR, model_dir)
+
+    def get_weights_path(self) -> str:
+        """Return where the weights lie, whether they are there or not."""
+        return str(weights_path(AESTHETIC_PREDICTOR, self.model_dir))
+
+    def setup(self) -> None:
+        """Load the predictor, which is downloaded first if it is not there."""
+        self._predictor = AestheticPredictor.from_file(ensure_weights(AESTHETIC_PREDICTOR, self.model_dir))
+
+    def __call__(self, embeddings: Any) -> Any:  # noqa: ANN401 - torch may not be there to name its type
+        """Return the score of each embedding.
+
+        Args:
+            embeddings: float (n, 768), each row of unit length: an array or a tensor.
+
+        Returns:
+            float32 (n,), roughly 1 to 10.
+
+        Raises:
+            ModelError: Another dimension, a NaN, or a length far from 1.
+        """
+        if self._predictor is None:
+            self.setup()
+        assert self._predictor is not None
+        return _to_tensor(self._predictor.score(_to_array(embeddings)))
+
+
+class CLIPAestheticScorer:
+    """Images to aesthetic scores: the two models above, one after the other.
+
+    Args:
+        model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
+    """
+
+    def __init__(self, model_dir: str | None = None) -> None:
+        self.model_dir = model_dir
+        self._clip = CLIPImageEmbeddings(model_dir)
+        self._scorer = AestheticScorer(model_dir)
+
+    @property
+    def model_id_names(self) -> list[str]:
+        """The name of the CLIP model on the Hugging Face hub."""
+        return self._clip.model_id_names
+
+    @classmethod
+    def download_weights_on_node(cls, model_dir: str | None = None) -> None:
+        """Download the weights of both, if they are not there."""
+        CLIPImageEmbeddings.download_weights_on_node(model_dir)
+        AestheticScorer.download_weights_on_node(model_dir)
+
+    def setup(self) -> None:
+        """Load both models."""
+        self._clip.setup()
+        self._scorer.setup()
+
+    def __call__(self, images: Any) -> Any:  # noqa: ANN401 - torch may not be there to name its type
+        """Return the score of each image, float32 (n,); takes what `CLIPImageEmbeddings` takes."""
+        return self._scorer(self._clip(images))
+
+
+def _split(images: Any) -> Iterable[Any]:  # noqa: ANN401
+    """Return the images one by one, each (H, W, C)."""
+    if not hasattr(images, "detach"):
+        return list(images)
+    stack = _to_array(images)  # (n, 3, H, W), as models take tensors
+    return list(np.moveaxis(stack, 1, -1) if stack.ndim == 4 and stack.shape[1] == 3 else stack)
+
+
+def _check_image(image: Any, row: int) -> Pixels:  # noqa: ANN401
+    pixels = np.asarray(image.convert("RGB")) if hasattr(image, "convert") else _to_array(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ModelError(f"image {row} must be uint8 of shape (H, W, 3), RGB, not {pixels.dtype} {pixels.shape}")
+    return pixels
+
+
+def _to_array(values: Any) -> npt.NDArray[Any]:  # noqa: ANN401
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+
+
+def _to_tensor(values: npt.NDArray[np.float32]) -> Any:  # noqa: ANN401
+    try:
+        import torch
+    except ImportError:
+        return values
+    return torch.from_numpy(np.ascontiguousarray(values))

@@ -1,0 +1,168 @@
+"""Which name of NeMo Curator is which of ours, and the import finder that answers for them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from tastemaker import __version__
+from tastemaker.errors import ConfigurationError
+
+ROOT = "nemo_curator"
+VERSION = f"1.4.0+tastemaker.{__version__}"
+"""``nemo_curator.__version__``: the version whose names these are, and who answers for them."""
+
+_HERE = "tastemaker.compat.nemo_curator"
+_TASKS = "tastemaker.tasks"
+_BASE = "tastemaker.stages.base"
+
+NAMES: dict[str, dict[str, str]] = {
+    "nemo_curator": {"__version__": f"{_HERE}.names:VERSION"},
+    "nemo_curator.backends.base": {
+        "BaseExecutor": "tastemaker.executors:BaseExecutor",
+        "NodeInfo": f"{_BASE}:NodeInfo",
+        "WorkerMetadata": f"{_BASE}:WorkerMetadata",
+    },
+    "nemo_curator.backends.ray_data": {"RayDataExecutor": f"{_HERE}.engines:RayDataExecutor"},
+    "nemo_curator.backends.xenna": {"XennaExecutor": f"{_HERE}.engines:XennaExecutor"},
+    "nemo_curator.core.client": {"RayClient": f"{_HERE}.engines:RayClient"},
+    "nemo_curator.models.aesthetics": {"AestheticScorer": f"{_HERE}.models:AestheticScorer"},
+    "nemo_curator.models.clip": {
+        "CLIPAestheticScorer": f"{_HERE}.models:CLIPAestheticScorer",
+        "CLIPImageEmbeddings": f"{_HERE}.models:CLIPImageEmbeddings",
+    },
+    "nemo_curator.pipeline": {"Pipeline": f"{_HERE}.engines:Pipeline"},
+    "nemo_curator.stages.base": {"ProcessingStage": f"{_HERE}.stages:ProcessingStage"},
+    "nemo_curator.stages.file_partitioning": {"FilePartitioningStage": f"{_HERE}.stages:FilePartitioningStage"},
+    "nemo_curator.stages.image.embedders.clip_embedder": {
+        "ImageEmbeddingStage": f"{_HERE}.stages:ImageEmbeddingStage",
+    },
+    "nemo_curator.stages.image.filters": {"ImageAestheticFilterStage": f"{_HERE}.stages:ImageAestheticFilterStage"},
+    "nemo_curator.stages.image.io": {"ImageReaderStage": f"{_HERE}.stages:ImageReaderStage"},
+    "nemo_curator.stages.image.io.image_writer": {"ImageWriterStage": f"{_HERE}.stages:ImageWriterStage"},
+    "nemo_curator.stages.resources": {"Resources": f"{_BASE}:Resources"},
+    "nemo_curator.tasks": {
+        "EmptyTask": f"{_TASKS}:EmptyTask",
+        "FileGroupTask": f"{_TASKS}:FileGroupTask",
+        "ImageBatch": f"{_TASKS}:ImageBatch",
+        "ImageObject": f"{_TASKS}:ImageObject",
+        "Task": f"{_TASKS}:Task",
+        "_EmptyTask": f"{_TASKS}:EmptyTask",
+    },
+    "nemo_curator.tasks.file_group": {"FileGroupTask": f"{_TASKS}:FileGroupTask"},
+    "nemo_curator.tasks.image": {"ImageBatch": f"{_TASKS}:ImageBatch", "ImageObject": f"{_TASKS}:ImageObject"},
+    "nemo_curator.tasks.tasks": {
+        "EmptyTask": f"{_TASKS}:EmptyTask",
+        "Task": f"{_TASKS}:Task",
+        "_EmptyTask": f"{_TASKS}:EmptyTask",
+    },
+}
+"""Module of NeMo Curator -> name in it -> ``module:name`` of ours. The modules above these are packages."""
+
+_ALIASES = {
+    "nemo_curator.backends.experimental.ray_data": "nemo_curator.backends.ray_data",  # where 1.0 had it
+    "nemo_curator.backends.ray_data.executor": "nemo_curator.backends.ray_data",
+    "nemo_curator.backends.xenna.executor": "nemo_curator.backends.xenna",
+    "nemo_curator.pipeline.pipeline": "nemo_curator.pipeline",
+    "nemo_curator.stages.image.filters.aesthetic_filter": "nemo_curator.stages.image.filters",
+    "nemo_curator.stages.image.io.image_reader": "nemo_curator.stages.image.io",
+}
+NAMES |= {alias: NAMES[module] for alias, module in _ALIASES.items()}
+
+_ADVICE = {
+    "nsfw_filter": "There is no NSFW model here: take the import and its stage out of the script.",
+    "ImageNSFWFilterStage": "There is no NSFW model here: take the import and its stage out of the script.",
+}
+_KNOWN = {module.rsplit(".", up)[0] for module in NAMES for up in range(module.count(".") + 1)}
+
+
+def install() -> None:
+    """Answer for ``import nemo_curator...`` in this process from now on, installed or not.
+
+    Raises:
+        ConfigurationError: The real one was imported before.
+
+    Example:
+        >>> install()
+        >>> from nemo_curator.tasks import ImageBatch
+        >>> ImageBatch.__module__
+        'tastemaker.tasks'
+        >>> uninstall()
+    """
+    if any(isinstance(finder, NamesFinder) for finder in sys.meta_path):
+        return
+    if ROOT in sys.modules:
+        raise ConfigurationError("nemo_curator is imported already; call install() before the first import of it")
+    sys.meta_path.insert(0, NamesFinder())
+
+
+def uninstall() -> None:
+    """Undo `install`."""
+    installed = [finder for finder in sys.meta_path if isinstance(finder, NamesFinder)]
+    for finder in installed:
+        sys.meta_path.remove(finder)
+        for module in [name for name in sys.modules if _is_below(name)]:
+            del sys.modules[module]
+
+
+class NamesFinder(MetaPathFinder):
+    """Finds the modules of the table. Every other module below ``nemo_curator`` is an error that lists them."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return where a module comes from; None for what is not NeMo Curator's.
+
+        Raises:
+            ModuleNotFoundError: It is NeMo Curator's and not in the table.
+        """
+        if not _is_below(fullname):
+            return None
+        if fullname not in _KNOWN:
+            # Without name=: `from package import missing` would swallow the error and make a bare one of its own.
+            raise ModuleNotFoundError(_describe_missing(fullname))
+        # All are packages, so that `from module import missing` comes here too, and not to Python's own message.
+        return ModuleSpec(fullname, _NamesLoader(), origin=f"{_HERE}.names", is_package=True)
+
+
+class _NamesLoader(Loader):
+    def exec_module(self, module: ModuleType) -> None:
+        names = sorted(name for name in NAMES.get(module.__name__, {}) if not name.startswith("_"))
+        module.__doc__ = f"Tastemaker's {module.__name__}; see docs/nemo-compatibility.md."
+        vars(module).update(__all__=names, __getattr__=partial(_look_up, module), __dir__=lambda: names)
+
+
+def _look_up(module: ModuleType, name: str) -> Any:  # noqa: ANN401 - any class
+    home = NAMES.get(module.__name__, {}).get(name)
+    fullname = f"{module.__name__}.{name}"
+    if home is None and fullname not in _KNOWN:
+        raise AttributeError(_describe_missing(fullname))
+    if home is None:
+        return import_module(fullname)
+    ours, _, attribute = home.partition(":")
+    value = getattr(import_module(ours), attribute)
+    setattr(module, name, value)
+    return value
+
+
+def _is_below(module: str) -> bool:
+    return module == ROOT or module.startswith(f"{ROOT}.")
+
+
+def _describe_missing(fullname: str) -> str:
+    parent, _, name = fullname.rpartition(".")
+    while parent not in _KNOWN:
+        parent = parent.rpartition(".")[0]
+    names = [name for name in NAMES.get(parent, {}) if not name.startswith("_")]
+    modules = [module.rpartition(".")[2] for module in _KNOWN if module.rpartition(".")[0] == parent]
+    advice = _ADVICE.get(name, "Tastemaker stands in for NeMo Curator's image scoring alone.")
+    return (
+        f"Tastemaker has no {fullname}. {parent} holds: {', '.join(sorted({*names, *modules}))}. {advice} "
+        "See docs/nemo-compatibility.md"
+    )

@@ -1,0 +1,161 @@
+"""The stages with NeMo Curator's defaults, and a base for users' own stages that has NeMo Curator's habits."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tastemaker.compat.nemo_curator.models import PRECISION
+from tastemaker.errors import UnreadableImageError
+from tastemaker.stages import aesthetic, base, embed, partition, read, write
+from tastemaker.stages.base import X, Y
+from tastemaker.tasks import EmptyTask, FileGroupTask, ImageBatch, ImageObject
+
+logger = logging.getLogger(__name__)
+
+_ENGINE_OPTIONS = ("num_workers", "num_workers_per_node", "ray_stage_spec", "xenna_stage_spec")
+"""What ``with_`` takes as a value and engines ask for by a call."""
+
+
+class ProcessingStage(base.ProcessingStage[X, Y]):
+    """One step of a pipeline, as scripts for NeMo Curator write their own.
+
+    Other than Tastemaker's own, a stage may override `process_batch` alone, take an engine's options in `with_`,
+    record metrics, and be named by ``_name`` (NeMo Curator 1.0).
+    """
+
+    runtime_env: dict[str, Any] | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401
+        super().__init_subclass__(**options)
+        old_name = cls.__dict__.get("_name")
+        if isinstance(old_name, str) and "name" not in cls.__dict__:
+            cls.name = old_name
+
+    def process_batch(self, tasks: list[X]) -> list[Y]:
+        """Return the results of several tasks, in order."""
+        results: list[Y] = []
+        for task in tasks:
+            result = self.process(task)
+            results += result if isinstance(result, list) else [] if result is None else [result]
+        return results
+
+    def stream(self, task: X) -> Iterator[Y]:
+        """Yield the results of one task: of `process_batch` where the stage has one of its own, else of `process`."""
+        if type(self).process_batch is ProcessingStage.process_batch:
+            yield from super().stream(task)
+        else:
+            yield from (result for result in self.process_batch([task]) if result is not None)
+
+    def num_workers_per_node(self) -> float | None:
+        """Return how many workers the stage wants on each machine; None leaves it to the executor."""
+        return None
+
+    def ray_stage_spec(self) -> dict[str, Any]:
+        """Return options for Ray Data."""
+        return {}
+
+    def xenna_stage_spec(self) -> dict[str, Any]:
+        """Return options for Xenna."""
+        return {}
+
+    def with_(self, **changes: Any) -> base.ProcessingStage[X, Y]:  # noqa: ANN401 - any attribute of the stage
+        """Return a copy of the stage with other attributes, or other options of an engine.
+
+        Raises:
+            ConfigurationError: The stage has no such attribute.
+        """
+        changed = super().with_(**{name: value for name, value in changes.items() if name not in _ENGINE_OPTIONS})
+        for name in _ENGINE_OPTIONS:
+            if name in changes:
+                setattr(changed, name, partial(_return, changes[name]))
+        return changed
+
+    def _log_metrics(self, metrics: dict[str, float]) -> None:
+        logger.debug("%s: %s", self.name, metrics)
+
+    def _log_metric(self, name: str, value: float) -> None:
+        self._log_metrics({name: value})
+
+    @contextmanager
+    def _time_metric(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._log_metric(name, time.perf_counter() - started)
+
+
+@dataclass
+class FilePartitioningStage(partition.FilePartitioningStage, ProcessingStage[EmptyTask, FileGroupTask]):
+    """`tastemaker.FilePartitioningStage`, whose default is every image and shard, not NeMo Curator's text files."""
+
+
+@dataclass
+class ImageReaderStage(read.ImageReaderStage, ProcessingStage[FileGroupTask, ImageBatch]):
+    """`tastemaker.ImageReaderStage` with NeMo Curator's pixels: transformers' crop, and turned as EXIF says.
+
+    The first parameter is ``dali_batch_size``, the number of images in an ImageBatch.
+    """
+
+    verbose: bool = True
+    preprocess: str = "transformers"
+    apply_exif_rotation: bool = True  # as DALI's decoder does (adjust_orientation)
+
+    def __post_init__(self, dali_batch_size: int | None, task_batch_size: int | None) -> None:
+        super().__post_init__(dali_batch_size, task_batch_size)
+        self.dali_batch_size = self.batch_size
+
+    def with_(self, **changes: Any) -> base.ProcessingStage[FileGroupTask, ImageBatch]:  # noqa: ANN401
+        """Return a copy with other attributes. ``batch_size`` is NeMo Curator's here: tasks at a time, no images."""
+        changes.pop("batch_size", None)
+        return super().with_(**changes)
+
+
+@dataclass
+class ImageEmbeddingStage(embed.ImageEmbeddingStage, ProcessingStage[ImageBatch, ImageBatch]):
+    """`tastemaker.ImageEmbeddingStage` with NeMo Curator's numbers: transformers' crop, float32 arithmetic."""
+
+    preprocess: str = "transformers"
+    precision: str = PRECISION
+
+
+@dataclass
+class ImageAestheticFilterStage(aesthetic.ImageAestheticFilterStage, ProcessingStage[ImageBatch, ImageBatch]):
+    """`tastemaker.ImageAestheticFilterStage`, which has NeMo Curator's parameters as they are."""
+
+
+@dataclass
+class ImageWriterStage(write.ImageWriterStage, ProcessingStage[ImageBatch, FileGroupTask]):
+    """`tastemaker.ImageWriterStage`, which also writes pixels that a stage has changed: as JPEG, quality 92."""
+
+    def _place(self, image: ImageObject, partition: Any, task: ImageBatch) -> tuple[str, str] | None:  # noqa: ANN401
+        if not _has_changed_pixels(image):
+            return super()._place(image, partition, task)
+        source = image.encoded, image.member
+        image.encoded = image.member = None  # the pixels are all there is
+        try:
+            return super()._place(image, partition, task)
+        finally:
+            image.encoded, image.member = source  # the row says where the image came from
+
+
+def _has_changed_pixels(image: ImageObject) -> bool:
+    """Return whether the pixels in memory are others than those of the source; decodes it to find out."""
+    if not image.has_pixels or (image.encoded is None and image.member is None):
+        return False
+    try:
+        return not np.array_equal(image.pixels(), image.decode().pixels)
+    except UnreadableImageError:
+        return True
+
+
+def _return(value: Any) -> Any:  # noqa: ANN401
+    return value

@@ -1,0 +1,133 @@
+"""The command line, as a user starts it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import make_tar
+
+
+def tastemaker(*arguments, **options):
+    command = [sys.executable, "-m", "tastemaker", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+@pytest.fixture
+def shard(tmp_path, photographs):
+    members = [*photographs.items(), ("bad.jpg", b"no image")]
+    return make_tar(tmp_path / "shard.tar", members)
+
+
+@pytest.mark.parametrize(
+    "command", [["score"], ["filter"], ["run"], ["demo"], ["models", "pull"], ["models", "verify"]]
+)
+def test_help_shows_an_example(command):
+    assert f"Example: tastemaker {' '.join(command)}" in " ".join(tastemaker(*command, "--help").stdout.split())
+
+
+def test_score_writes_a_row_for_every_image_and_sums_up(tmp_path, shard, model_dir):
+    result = tastemaker("score", shard, "--output", tmp_path / "out", "--model-dir", model_dir, "--signals")
+    assert result.returncode == 0, result.stderr
+    table = pq.read_table(tmp_path / "out" / "shard.parquet")
+    assert table["status"].to_pylist() == ["kept"] * 6 + ["failed"]
+    assert "technical_quality" in table.column_names
+    for part in ("7  images in", "6  scored", "1  failed", "not an image in a known format", "percentile", "Results:"):
+        assert part in result.stdout
+
+
+def test_json_is_all_that_stdout_holds(tmp_path, shard, model_dir):
+    options = ("--output", tmp_path / "out", "--model-dir", model_dir, "--json", "--no-embeddings", "--verbose")
+    result = tastemaker("filter", shard, "--top", "50%", *options)
+    summary = json.loads(result.stdout)
+    assert (summary["images"], summary["kept"], summary["dropped"], summary["failed"]) == (7, 3, 3, 1)
+    assert sorted(map(int, summary["percentiles"])) == [1, 5, 10, 25, 50, 75, 90, 95, 99]
+    assert "embedding" not in pq.read_schema(tmp_path / "out" / "shard.parquet").names
+    assert "bad.jpg" in result.stderr  # --verbose
+
+
+def test_the_kind_of_output_follows_the_kind_of_input(tmp_path, shard, photo_folder, model_dir):
+    for source, name in ((shard, "tars"), (photo_folder, "files")):
+        tastemaker("filter", source, "--min-score", "0", "--output", tmp_path / name, "--model-dir", model_dir)
+    assert [path.name for path in (tmp_path / "tars").glob("*.tar")] == ["shard-000000.tar"]
+    assert (tmp_path / "files" / "kept" / "photos" / "coffee.txt").read_text() == "a cup of coffee"
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"), [("1", 0), ("0", 1), ("50%", 0), ("1%", 1), ("0.5", 0), ("some", 2), (None, 0)]
+)
+def test_max_failures_decides_the_exit_code(tmp_path, shard, model_dir, limit, code):
+    more = () if limit is None else ("--max-failures", limit)
+    result = tastemaker("score", shard, "-o", tmp_path / "out", "--model-dir", model_dir, *more)
+    assert result.returncode == code, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["score", "missing", "-o", "out"], "missing does not exist"),
+        (["filter", ".", "-o", "out"], "--min-score 5.5, or --top 20%"),
+        (["filter", ".", "-o", "out", "--top", "lots"], "'lots' is neither a share"),
+        (["score", ".", "-o", "out"], "no images in ."),
+        (["run", "missing.py"], "missing.py does not exist"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_without_a_traceback(tmp_path, arguments, part):
+    result = tastemaker(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert part in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_missing_weights_are_one_error_that_says_what_to_do(tmp_path, photo_folder):
+    result = tastemaker("score", photo_folder, "-o", tmp_path / "out", "--model-dir", tmp_path / "models")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    for part in ("openai/clip-vit-large-patch14", str(tmp_path / "models"), "tastemaker models pull --model-dir"):
+        assert part in result.stderr
+
+
+def test_the_demo_ranks_originals_above_their_damaged_versions_and_draws_a_page(tmp_path):
+    environment = os.environ | {"TASTEMAKER_MODEL_DIR": str(tmp_path / "none")}
+    result = tastemaker("demo", "-o", tmp_path / "demo", env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "ranked by technical quality instead" in result.stdout
+    best = [line.split()[2] for line in result.stdout.splitlines() if line.rstrip().endswith("kept")]
+    assert len(best) == 7
+    assert not any("-" in name for name in best)
+    page = (tmp_path / "demo" / "index.html").read_text()
+    assert page.count("<figure>") == 35
+    assert page.count('class="cut"') == 1
+    assert "http" not in page.replace("http-equiv", "")
+    assert list((tmp_path / "demo" / "results").glob("*.tar"))
+    assert list((tmp_path / "demo" / "results").glob("*.parquet"))
+
+
+def test_the_demo_uses_the_models_where_they_are(tmp_path, model_dir):
+    result = tastemaker("demo", "-o", tmp_path / "demo", "--model-dir", model_dir)
+    assert "aesthetic_score" in result.stdout
+    assert "technical" not in result.stdout
+
+
+def test_a_nemo_curator_script_runs_unchanged(tmp_path, shard, model_dir):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from nemo_curator.pipeline import Pipeline\n"
+        "from nemo_curator.stages.file_partitioning import FilePartitioningStage\n"
+        "from nemo_curator.stages.image.embedders.clip_embedder import ImageEmbeddingStage\n"
+        "from nemo_curator.stages.image.filters.aesthetic_filter import ImageAestheticFilterStage\n"
+        "from nemo_curator.stages.image.io.image_reader import ImageReaderStage\n"
+        "pipeline = Pipeline(name='p')\n"
+        "pipeline.add_stage(FilePartitioningStage(file_paths=sys.argv[1], file_extensions=['.tar']))\n"
+        "pipeline.add_stage(ImageReaderStage(dali_batch_size=4))\n"
+        "pipeline.add_stage(ImageEmbeddingStage(model_dir=sys.argv[2]))\n"
+        "pipeline.add_stage(ImageAestheticFilterStage(model_dir=sys.argv[2], score_threshold=0.5))\n"
+        "print([len(batch.data) for batch in pipeline.run()])\n"
+    )
+    result = tastemaker("run", script, shard, model_dir)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "[4, 2]\n"

@@ -1,0 +1,121 @@
+"""The import names: what is found, what is not, and what is said then."""
+
+import importlib
+import importlib.util
+import pickle
+import subprocess
+import sys
+import types
+
+import pytest
+from nemo_scripts import run_as_user
+
+from tastemaker.compat.nemo_curator import NAMES, install, uninstall
+from tastemaker.errors import ConfigurationError
+
+
+@pytest.fixture
+def names():
+    install()
+    yield
+    uninstall()
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in NAMES.items() for name in names])
+def test_every_name_of_the_table_is_there(names, module, name):
+    home, _, attribute = NAMES[module][name].partition(":")
+    assert getattr(importlib.import_module(module), name) is getattr(importlib.import_module(home), attribute)
+
+
+def test_all_forms_of_import_reach_the_same_module(names):
+    import nemo_curator
+    import nemo_curator.pipeline as by_name
+    from nemo_curator import pipeline as from_package
+    from nemo_curator.pipeline import Pipeline
+    from nemo_curator.pipeline.pipeline import Pipeline as FromBelow
+
+    assert nemo_curator.pipeline is by_name is from_package
+    assert by_name.Pipeline is Pipeline is FromBelow
+    assert nemo_curator.stages.image.io.image_writer.ImageWriterStage.__name__ == "ImageWriterStage"
+    assert nemo_curator.__version__.startswith("1.4.0+tastemaker.")
+
+
+def test_star_import_brings_the_public_names(names):
+    scope = {}
+    exec("from nemo_curator.tasks import *", scope)
+    assert {"EmptyTask", "FileGroupTask", "ImageBatch", "ImageObject", "Task"} == set(scope) - {"__builtins__"}
+
+
+def test_find_spec_works(names):
+    assert importlib.util.find_spec("nemo_curator").origin == "tastemaker.compat.nemo_curator.names"
+    assert importlib.util.find_spec("nemo_curator.stages.image.io.image_reader") is not None
+
+
+@pytest.mark.parametrize("module", ["nemo_curator.stages.text", "nemo_curator.models.nsfw", "nemo_curator.foo.bar.baz"])
+def test_missing_module_is_named_with_what_there_is(names, module):
+    with pytest.raises(ModuleNotFoundError, match="Tastemaker has no nemo_curator") as caught:
+        importlib.import_module(module)
+    assert "holds: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("statement", "missing"),
+    [
+        ("from nemo_curator.tasks import VideoTask", "nemo_curator.tasks.VideoTask"),
+        ("from nemo_curator.tasks.image import VideoTask", "nemo_curator.tasks.image.VideoTask"),
+        ("from nemo_curator.stages import text", "nemo_curator.stages.text"),
+        ("from nemo_curator.stages.base import CompositeStage", "nemo_curator.stages.base.CompositeStage"),
+        ("import nemo_curator.stages.text.io", "nemo_curator.stages.text"),
+    ],
+)
+def test_missing_name_is_an_import_error_that_says_so(names, statement, missing):
+    with pytest.raises(ImportError, match=f"Tastemaker has no {missing}"):
+        exec(statement, {})
+
+
+def test_missing_attribute_is_an_attribute_error(names):
+    import nemo_curator.tasks
+
+    assert not hasattr(nemo_curator.tasks, "VideoTask")
+    with pytest.raises(AttributeError, match=r"nemo_curator\.tasks holds: EmptyTask"):
+        _ = nemo_curator.tasks.VideoTask
+
+
+def test_classes_travel_between_processes(names):
+    from nemo_curator.stages.image.io.image_reader import ImageReaderStage
+    from nemo_curator.tasks import ImageObject
+
+    stage = pickle.loads(pickle.dumps(ImageReaderStage(7)))
+    assert (type(stage), stage.batch_size) == (ImageReaderStage, 7)
+    assert pickle.loads(pickle.dumps(ImageObject(image_id="a"))).image_id == "a"
+
+
+def test_install_twice_is_install_once(names):
+    before = list(sys.meta_path)
+    install()
+    assert sys.meta_path == before
+
+
+def test_nothing_answers_before_install():
+    assert importlib.util.find_spec("nemo_curator") is None
+
+
+def test_install_after_the_real_one_is_an_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nemo_curator", types.ModuleType("nemo_curator"))
+    with pytest.raises(ConfigurationError, match="imported already"):
+        install()
+
+
+def test_import_of_the_names_loads_no_engine(tmp_path):
+    script = tmp_path / "light.py"
+    script.write_text(
+        "import sys, nemo_curator.pipeline, nemo_curator.models.clip, nemo_curator.stages.image.io\n"
+        "print([name for name in ('torch', 'openvino', 'pyarrow', 'ray', 'transformers') if name in sys.modules])"
+    )
+    assert run_as_user(script).stdout == "[]\n"
+
+
+def test_import_of_tastemaker_installs_nothing():
+    code = "import tastemaker, tastemaker.cli.run, importlib.util as u; print(u.find_spec('nemo_curator'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() in ("None", "")

@@ -1,0 +1,218 @@
+"""Scripts written for NeMo Curator, run as they are."""
+
+import sys
+import tarfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import encode, make_tar
+from nemo_scripts import CURATE, OWN_STAGES, run_as_user
+
+from tastemaker.compat.nemo_curator.models import CLIPAestheticScorer
+from tastemaker.imaging.decode import decode_image
+
+
+def read_rows(folder):
+    return [row for path in sorted(folder.rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def read_tars(folder):
+    members = {}
+    for path in sorted(folder.rglob("*.tar")):
+        with tarfile.open(path) as tar:
+            members |= {member.name: tar.extractfile(member).read() for member in tar}
+    return members
+
+
+@pytest.fixture
+def write_script(tmp_path):
+    def write(text, name="script.py"):
+        path = tmp_path / "scripts" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def jpegs(photographs):
+    """Real photographs as JPEG, so that NeMo Curator would read all of them."""
+    return {
+        name.split(".")[0]: data if data[:2] == b"\xff\xd8" else encode(decode_image(data).pixels, "JPEG", quality=90)
+        for name, data in photographs.items()
+    }
+
+
+@pytest.fixture
+def shard_folder(tmp_path, jpegs):
+    """Two shards with captions and JSON, a broken image, and the Parquet file that downloaders leave beside them."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    names = sorted(jpegs)
+    first = [(f"{name}.{ext}", data) for name in names[:4] for ext, data in files_of(name, jpegs)]
+    second = [(f"{name}.{ext}", data) for name in names[4:] for ext, data in files_of(name, jpegs)]
+    make_tar(folder / "00000.tar", [*first, ("broken.jpg", jpegs["rocket"][:5000]), ("broken.txt", b"half a rocket")])
+    make_tar(folder / "00001.tar", second)
+    (folder / "00000.parquet").write_bytes(b"of another program")
+    return folder
+
+
+def files_of(name, jpegs):
+    return [("jpg", jpegs[name]), ("txt", f"caption of {name}".encode()), ("json", b'{"a": 1}')]
+
+
+@pytest.fixture
+def scores(jpegs, model_dir):
+    """Name -> score as NeMo Curator computes it."""
+    names = sorted(jpegs)
+    values = CLIPAestheticScorer(str(model_dir))([decode_image(jpegs[name]).pixels for name in names])
+    return dict(zip(names, map(float, values), strict=True))
+
+
+def test_documented_script_runs_unchanged(write_script, shard_folder, tmp_path, model_dir, jpegs, scores):
+    cutoff = float(np.median(list(scores.values())))
+    output = tmp_path / "curated"
+    options = ("--images-per-tar", 2, "--batch-size", 3, "--aesthetic-threshold", cutoff, "--verbose")
+    folders = ("--input-wds-dataset-dir", shard_folder, "--output-dataset-dir", output, "--model-dir", model_dir)
+    done = run_as_user(write_script(CURATE), *folders, *options)
+    assert done.returncode == 0, done.stderr
+    kept = {name for name, score in scores.items() if score >= cutoff}
+    assert 0 < len(kept) < len(scores)
+    assert f"{len(kept)} images kept" in done.stdout
+    assert "Stage 5: image_writer" in done.stdout
+
+    rows = {row["image_id"]: row for row in read_rows(output)}
+    assert set(rows) == {*scores, "broken"}
+    assert {key for key, row in rows.items() if row["kept"]} == kept
+    assert rows["broken"]["status"] == "failed"
+    assert rows["broken"]["reason"].startswith("unreadable:")
+    for name, score in scores.items():
+        assert rows[name]["aesthetic_score"] == pytest.approx(score, abs=1e-4)
+    expected = {f"{name}.{extension}": data for name in kept for extension, data in files_of(name, jpegs)}
+    assert read_tars(output) == expected
+
+    assert done.stderr.count("in LocalExecutor") == 1
+    assert "no cluster is started" in done.stderr
+    assert "Aesthetic filtering:" in done.stderr
+
+
+def test_row_says_how_the_numbers_were_made(write_script, shard_folder, tmp_path, model_dir):
+    output = tmp_path / "curated"
+    folders = ("--input-wds-dataset-dir", shard_folder, "--output-dataset-dir", output, "--model-dir", model_dir)
+    assert run_as_user(write_script(CURATE), *folders).returncode == 0
+    made_by = pq.read_schema(next(output.glob("*.parquet"))).metadata[b"tastemaker"].decode()
+    for entry in ('"preprocess": "transformers"', '"exif_rotation": "applied"', '"precision": "f32"'):
+        assert entry in made_by
+
+
+def test_image_that_a_users_filter_leaves_out_is_a_row(write_script, photo_folder, tmp_path, model_dir, photographs):
+    output = tmp_path / "out"
+    done = run_as_user(write_script(OWN_STAGES), photo_folder, output, model_dir, "wide")
+    assert done.returncode == 0, done.stderr
+    rows = {row["image_id"]: row for row in read_rows(output)}
+    dropped = {key for key, row in rows.items() if not row["kept"]}
+    assert dropped == {"hubble_deep_field", "motorcycle_left", "rocket"}
+    assert {rows[key]["reason"] for key in dropped} == {"dropped by stage 'wide_filter'"}
+    assert read_tars(output)["chelsea.png"] == photographs["chelsea.png"]
+
+
+def test_stage_that_returns_none_loses_nothing(write_script, photo_folder, tmp_path, model_dir):
+    done = run_as_user(write_script(OWN_STAGES), photo_folder, tmp_path / "out", model_dir, "none")
+    assert done.returncode == 0, done.stderr
+    rows = read_rows(tmp_path / "out")
+    assert len(rows) == 7
+    assert {row["reason"] for row in rows} == {"dropped by stage 'nothing_passes'"}
+
+
+def test_pixels_that_a_stage_changed_are_written(write_script, photo_folder, tmp_path, model_dir):
+    done = run_as_user(write_script(OWN_STAGES), photo_folder, tmp_path / "out", model_dir, "gray")
+    assert done.returncode == 0, done.stderr
+    tars = read_tars(tmp_path / "out")
+    pixels = decode_image(tars["coffee.jpg"]).pixels.astype(int)
+    assert pixels.shape == (400, 600, 3)
+    assert np.abs(pixels[:, :, 0] - pixels[:, :, 1]).max() <= 2
+    assert tars["coffee.txt"] == b"a cup of coffee"
+    rows = {row["image_id"]: row for row in read_rows(tmp_path / "out")}
+    assert rows["coffee"]["member_name"] == "coffee.jpg"
+    assert rows["coffee"]["size"] == (photo_folder / "coffee.png").stat().st_size
+
+
+def test_arguments_and_neighbours_of_the_script_are_found(write_script):
+    write_script("WORD = 'neighbour'", "helper.py")
+    script = write_script("import sys\nfrom helper import WORD\nprint(__name__, WORD, sys.argv[1:])")
+    done = run_as_user(script, "--flag", "two words")
+    assert done.stdout == "__main__ neighbour ['--flag', 'two words']\n"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_error_of_the_script_shows_its_own_lines_only(write_script):
+    script = write_script("def fail():\n    return 1 / 0\n\n\nfail()\n")
+    done = run_as_user(script)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f'Traceback (most recent call last):\n  File "{script}", line 5, in <module>')
+    assert done.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
+
+
+def test_syntax_error_of_the_script_is_shown(write_script):
+    done = run_as_user(write_script("def broken(:\n"))
+    assert done.returncode == 1
+    assert "SyntaxError" in done.stderr
+
+
+def test_exit_code_of_the_script_is_kept(write_script):
+    assert run_as_user(write_script("raise SystemExit(7)")).returncode == 7
+
+
+def test_missing_script_is_one_sentence(tmp_path):
+    done = run_as_user(tmp_path / "no.py")
+    assert "no.py does not exist" in done.stderr.splitlines()[-1]
+
+
+def test_import_that_is_not_offered_says_what_is(write_script):
+    done = run_as_user(write_script("from nemo_curator.stages.image.filters.nsfw_filter import ImageNSFWFilterStage"))
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "has no nemo_curator.stages.image.filters.nsfw_filter" in last
+    assert "ImageAestheticFilterStage" in last
+    assert "take the import and its stage out" in last
+
+
+def test_installed_nemo_curator_is_not_used(write_script, tmp_path):
+    real = tmp_path / "site" / "nemo_curator"
+    (real / "pipeline").mkdir(parents=True)
+    (real / "__init__.py").write_text("raise RuntimeError('the real one was imported')")
+    (real / "pipeline" / "__init__.py").write_text("")
+    script = write_script("from nemo_curator.pipeline import Pipeline\nprint(Pipeline.__module__)")
+    done = run_as_user(script, path=[tmp_path / "site"])
+    assert done.stdout == "tastemaker.compat.nemo_curator.engines\n"
+    assert f"NeMo Curator is installed ({real / '__init__.py'}); Tastemaker is used instead" in done.stderr
+
+
+def test_logging_of_the_script_is_its_own(write_script):
+    script = write_script(
+        "import logging, sys\n"
+        "logging.basicConfig(level=logging.INFO, stream=sys.stdout, format='%(levelname)s %(message)s')\n"
+        "logging.info('mine')\n"
+        "from nemo_curator.core.client import RayClient\n"
+        "RayClient(num_cpus=4).start()\n"
+    )
+    done = run_as_user(script)
+    assert done.stdout.splitlines()[0] == "INFO mine"
+    assert "no cluster" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="fork")
+def test_script_may_fork_workers(write_script):
+    script = write_script(
+        "import multiprocessing\n"
+        "from nemo_curator.tasks import ImageObject\n"
+        "def name(number):\n"
+        "    return ImageObject(image_id=str(number))\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('fork').Pool(2) as pool:\n"
+        "        print([image.image_id for image in pool.map(name, range(3))])\n"
+    )
+    assert run_as_user(script).stdout == "['0', '1', '2']\n"

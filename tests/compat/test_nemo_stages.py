@@ -1,0 +1,355 @@
+"""The stages called directly, as NeMo Curator's own unit tests call them."""
+
+import logging
+import tarfile
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import encode, make_tar
+from PIL import Image
+
+from tastemaker.compat.nemo_curator.engines import Pipeline, RayClient, RayDataExecutor, XennaExecutor
+from tastemaker.compat.nemo_curator.stages import (
+    FilePartitioningStage,
+    ImageAestheticFilterStage,
+    ImageEmbeddingStage,
+    ImageReaderStage,
+    ImageWriterStage,
+    ProcessingStage,
+)
+from tastemaker.errors import ConfigurationError, MissingExtraError
+from tastemaker.executors import LocalExecutor
+from tastemaker.stages.base import NodeInfo, Resources, WorkerMetadata
+from tastemaker.tasks import EmptyTask, FileGroupTask, ImageBatch, ImageObject
+
+
+def random_images(count, size=224, **attributes):
+    rng = np.random.default_rng(42)
+    return [
+        ImageObject(
+            image_path=f"/path/to/img_{number:03d}.jpg",
+            image_id=f"img_{number:03d}",
+            image_data=rng.integers(0, 255, (size, size, 3), dtype=np.uint8),
+            **attributes,
+        )
+        for number in range(count)
+    ]
+
+
+def names_in(path):
+    with tarfile.open(path) as tar:
+        return tar.getnames()
+
+
+def unit_embeddings(count):
+    rows = np.random.default_rng(1).standard_normal((count, 768), np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+PARAMETERS = {  # of NeMo Curator 1.4, in order, without `name`
+    FilePartitioningStage: {
+        "file_paths": ...,
+        "files_per_partition": None,
+        "blocksize": None,
+        "file_extensions": None,
+        "storage_options": None,
+        "limit": None,
+    },
+    ImageReaderStage: {"batch_size": 100, "verbose": True, "num_threads": 8, "num_gpus_per_worker": 0.25},
+    ImageEmbeddingStage: {
+        "model_dir": None,
+        "num_gpus_per_worker": 0.25,
+        "model_inference_batch_size": 32,
+        "verbose": False,
+        "remove_image_data": False,
+    },
+    ImageAestheticFilterStage: {
+        "model_dir": None,
+        "num_gpus_per_worker": 0.25,
+        "model_inference_batch_size": 32,
+        "score_threshold": 0.5,
+        "verbose": False,
+    },
+    ImageWriterStage: {
+        "output_dir": ...,
+        "images_per_tar": 1000,
+        "verbose": False,
+        "deterministic_name": True,
+        "remove_image_data": False,
+    },
+}
+
+
+@pytest.mark.parametrize("stage", PARAMETERS)
+def test_parameters_come_in_nemo_curators_order_with_its_defaults(stage):
+    expected = PARAMETERS[stage]
+    own = [field for field in fields(stage) if field.init]
+    assert [field.name for field in own[: len(expected)]] == list(expected)
+    assert own[len(expected)].name == "name"
+    for field, default in zip(own, expected.values(), strict=False):
+        assert default is ... or field.default == default
+
+
+@pytest.mark.parametrize("option", ["dali_batch_size", "task_batch_size", "batch_size"])
+def test_reader_takes_the_batch_size_under_every_name_it_had(option):
+    stage = ImageReaderStage(**{option: 3}, verbose=False)
+    assert stage.batch_size == stage.dali_batch_size == 3
+
+
+def test_with_batch_size_does_not_change_how_many_images_a_batch_has():
+    assert ImageReaderStage(dali_batch_size=50).with_(batch_size=2, num_threads=3).dali_batch_size == 50
+
+
+def test_names_inputs_and_outputs_are_nemo_curators(tmp_path):
+    reader = ImageReaderStage(dali_batch_size=3, verbose=False)
+    assert (reader.name, reader.inputs()) == ("image_reader", ([], []))
+    assert reader.outputs() == (["data"], ["image_data", "image_path", "image_id"])
+    assert ImageEmbeddingStage().name == "image_embedding"
+    assert ImageEmbeddingStage().inputs() == (["data"], [])
+    assert ImageAestheticFilterStage().name == "image_aesthetic_filter"
+    assert ImageWriterStage(str(tmp_path)).name == "image_writer"
+    assert FilePartitioningStage("x").name == "file_partitioning"
+
+
+def test_partitioning_a_folder_of_shards(tmp_path):
+    for name in ("b.tar", "a.tar", "sub/c.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        make_tar(tmp_path / name, [("x.jpg", b"")])
+    (tmp_path / "a.txt").write_text("no shard")
+    stage = FilePartitioningStage(file_paths=str(tmp_path), files_per_partition=2, file_extensions=[".tar"])
+    tasks = stage.process(EmptyTask(task_id="start", dataset_name="test", data=None, _metadata={"source": "test"}))
+    assert [len(task.data) for task in tasks] == [2, 1]
+    assert [task._metadata["partition_index"] for task in tasks] == [0, 1]
+    assert {task._metadata["total_partitions"] for task in tasks} == {2}
+    assert tasks[0]._metadata["source_files"] == tasks[0].data
+    assert FilePartitioningStage(str(tmp_path), file_extensions=[".tar"], limit=1).process(EmptyTask)[0].num_items == 1
+    assert stage.num_workers() == 1
+
+
+def test_partitioning_by_count_and_by_size_is_a_value_error():
+    with pytest.raises(ValueError, match="not both"):
+        FilePartitioningStage("x", files_per_partition=1, blocksize="1MB")
+
+
+def test_reader_turns_images_as_dali_does(tmp_path):
+    image = Image.fromarray(np.zeros((30, 40, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    shard = make_tar(tmp_path / "a.tar", [("x.jpg", encode(image, "JPEG", exif=exif))])
+    (batch,) = ImageReaderStage(verbose=False).process(FileGroupTask(task_id="t", dataset_name="d", data=[str(shard)]))
+    assert batch.data[0].image_data.shape == (40, 30, 3)
+
+
+def test_reader_makes_batches_of_a_shard(tmp_path, photographs):
+    shard = make_tar(tmp_path / "a.tar", [(f"{n}.jpg", photographs["rocket.jpg"]) for n in range(5)])
+    batches = ImageReaderStage(2, False).process(FileGroupTask(task_id="t1", dataset_name="ds", data=[str(shard)]))
+    assert [batch.num_items for batch in batches] == [2, 2, 1]
+    image = batches[0].data[0]
+    assert image.image_data.shape == (427, 640, 3)
+    assert (image.image_id, image.image_path) == ("0", f"{shard}/0.jpg")
+
+
+def test_embedding_stage_embeds_pixels_and_returns_the_same_batch(model_dir):
+    batch = ImageBatch(data=random_images(5), dataset_name="test", _metadata={"test": "metadata"}, _stage_perf={})
+    batch.data[0].metadata = {"caption": "test caption"}
+    stage = ImageEmbeddingStage(model_dir=str(model_dir), model_inference_batch_size=2, verbose=True)
+    stage.setup_on_node(node_info=NodeInfo(), worker_metadata=WorkerMetadata())
+    stage.setup()
+    result = stage.process(batch)
+    assert result is batch
+    assert all(image.embedding.shape == (768,) for image in result.data)
+    assert result.data[0].metadata == {"caption": "test caption"}
+    assert result._metadata["test"] == "metadata"
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_embedding_stage_frees_pixels_if_asked_to(model_dir, remove):
+    batch = ImageBatch(data=random_images(2), dataset_name="test")
+    ImageEmbeddingStage(str(model_dir), remove_image_data=remove).process(batch)
+    assert all((image.image_data is None) is remove for image in batch.data)
+
+
+def test_filter_keeps_order_metadata_and_the_images_at_the_cut(model_dir):
+    images = random_images(6)
+    for image, embedding in zip(images, unit_embeddings(6), strict=True):
+        image.embedding = embedding
+    batch = ImageBatch(data=images, dataset_name="test", _metadata={"custom_key": "custom_value"}, task_id="7")
+    stage = ImageAestheticFilterStage(str(model_dir), score_threshold=-1000)
+    stage.setup()
+    scored = stage.process(batch)
+    assert [image.image_id for image in scored.data] == [image.image_id for image in images]
+    stage.score_threshold = sorted(image.aesthetic_score for image in images)[3]
+    result = stage.process(batch)
+    assert len(result.data) == 3
+    assert all(image.aesthetic_score >= stage.score_threshold for image in result.data)
+    assert {image.image_id for image in result.dropped} == {image.image_id for image in images} - {
+        image.image_id for image in result.data
+    }
+    assert (result.dataset_name, result._metadata["custom_key"], result.task_id) == ("test", "custom_value", "7")
+
+
+def test_filter_takes_an_empty_batch(model_dir):
+    assert ImageAestheticFilterStage(str(model_dir)).process(ImageBatch(data=[], dataset_name="test")).data == []
+
+
+def test_filter_without_embeddings_is_an_error(model_dir):
+    with pytest.raises(ValueError, match="has no embedding"):
+        ImageAestheticFilterStage(str(model_dir)).process(ImageBatch(data=random_images(1), dataset_name="test"))
+
+
+def test_writer_writes_images_that_are_pixels_only(tmp_path):
+    stage = ImageWriterStage(output_dir=str(tmp_path), images_per_tar=2)
+    stage.setup(WorkerMetadata(worker_id="w"))
+    batch = ImageBatch(dataset_name="ds", data=random_images(5, size=16))
+    out = stage.process(batch)
+    assert out.dataset_name == "ds"
+    tars = [path for path in out.data if path.endswith(".tar")]
+    names = [name for path in tars for name in names_in(path)]
+    assert len(tars) == 3
+    assert names == [f"img_{number:03d}.jpg" for number in range(5)]
+    assert {key: out._metadata[key] for key in ("num_images", "images_per_tar", "output_dir")} == {
+        "num_images": 5,
+        "images_per_tar": 2,
+        "output_dir": str(tmp_path),
+    }
+    (rows,) = [path for path in out.data if path.endswith(".parquet")]
+    assert pq.read_table(rows).column("member_name").to_pylist() == names
+
+
+def test_writer_records_an_image_that_is_nothing(tmp_path):
+    batch = ImageBatch(dataset_name="ds", data=[ImageObject(image_id="x", image_path="/p/x.jpg", image_data=None)])
+    out = ImageWriterStage(str(tmp_path)).process(batch)
+    assert out._metadata["counts"] == {"failed": 1}
+
+
+@pytest.mark.parametrize("change", ["none", "looked at", "in place", "replaced"])
+def test_writer_copies_bytes_unless_the_pixels_changed(tmp_path, photographs, change):
+    shard = make_tar(tmp_path / "a.tar", [("cat.png", photographs["chelsea.png"]), ("cat.txt", b"a cat")])
+    (batch,) = ImageReaderStage(verbose=False).process(FileGroupTask(dataset_name="d", data=[str(shard)]))
+    image = batch.data[0]
+    if change == "looked at":
+        assert image.image_data.mean() > 0
+    elif change == "in place":
+        image.image_data = image.image_data.copy()
+        image.image_data[:50] = 0
+    elif change == "replaced":
+        image.image_data = image.image_data[:, ::-1]
+    out = ImageWriterStage(str(tmp_path / "out")).process(batch)
+    with tarfile.open(out.data[0]) as tar:
+        if change in ("none", "looked at"):
+            assert tar.getnames() == ["cat.png", "cat.txt"]
+            assert tar.extractfile("cat.png").read() == photographs["chelsea.png"]
+        else:
+            assert tar.getnames() == ["cat.jpg", "cat.txt"]
+    assert pq.read_table(out.data[1]).column("offset").to_pylist() == [512]
+
+
+@dataclass
+class Own(ProcessingStage[ImageBatch, ImageBatch]):
+    limit: int = 1
+    name: str = "own"
+
+    def process(self, task: ImageBatch) -> ImageBatch | None:
+        return task if task.num_items <= self.limit else None
+
+
+class OldStyle(ProcessingStage[ImageBatch, ImageBatch]):
+    _name = "old_style"
+    _resources = Resources(cpus=1.0)
+
+    def process(self, task: ImageBatch) -> ImageBatch:
+        return task
+
+
+class Logged(Own):
+    def process_batch(self, tasks: list[ImageBatch]) -> list[ImageBatch]:
+        self.batches = [*getattr(self, "batches", []), len(tasks)]
+        return super().process_batch(tasks)
+
+
+def test_old_style_name_is_the_stages_name():
+    assert OldStyle().name == "old_style"
+    assert OldStyle().with_(name="other").name == "other"
+
+
+def test_own_process_batch_is_used_and_may_call_the_one_above():
+    stage = Logged(limit=1)
+    batches = [ImageBatch(data=random_images(count, 8)) for count in (1, 2)]
+    assert stage.process_batch(batches) == batches[:1]
+    assert [list(stage.stream(batch)) for batch in batches] == [batches[:1], []]
+    assert stage.batches == [2, 1, 1]
+
+
+def test_with_takes_what_engines_want():
+    stage = Own().with_(resources=Resources(gpus=0.5), num_workers=4, xenna_stage_spec={"a": 1}, runtime_env={"b": 2})
+    assert (stage.resources.gpus, stage.num_workers(), stage.xenna_stage_spec()) == (0.5, 4, {"a": 1})
+    assert Own().num_workers() is None
+    with pytest.raises(ConfigurationError, match="Own has no colour"):
+        Own().with_(colour="red")
+
+
+def test_our_stages_are_stages_under_both_names():
+    assert isinstance(ImageEmbeddingStage(), ProcessingStage)
+    with pytest.raises(TypeError, match="not of str"):
+        Pipeline("x").add_stage("stage")
+
+
+def test_pipeline_without_stages_is_a_value_error():
+    with pytest.raises(ValueError, match="has no stages"):
+        Pipeline("empty").build()
+
+
+class Given(ProcessingStage[EmptyTask, FileGroupTask]):
+    def process(self, task: EmptyTask) -> FileGroupTask:
+        assert isinstance(task, EmptyTask)
+        return FileGroupTask(dataset_name="d", data=["a"], task_id=task.task_id)
+
+
+@pytest.mark.parametrize("executor", [None, XennaExecutor(), RayDataExecutor({"a": 1}), LocalExecutor()])
+def test_pipeline_runs_with_every_executor(executor):
+    tasks = [EmptyTask(task_id="given"), EmptyTask]
+    assert [task.task_id for task in Pipeline("x", stages=[Given()]).run(executor, tasks)] == ["given", ""]
+    assert len(Pipeline("x", stages=[Given()]).run(executor)) == 1
+
+
+def test_executor_takes_tasks_as_classes():
+    assert XennaExecutor().execute([Given()], [EmptyTask])[0].data == ["a"]
+
+
+def test_executor_uses_the_engine_where_it_is_installed(monkeypatch):
+    from tastemaker import executors
+
+    class Engine(executors.BaseExecutor):
+        def __init__(self, config, ignore_head_node):
+            super().__init__(config)
+
+        def execute(self, stages, initial_tasks=None):
+            return [self.config]
+
+    monkeypatch.setattr(executors, "XennaExecutor", Engine)
+    assert Pipeline("x", stages=[Given()]).run(XennaExecutor(config={"a": 1})) == [{"a": 1}]
+
+
+def test_executor_says_once_that_it_is_local(caplog):
+    from tastemaker.compat.nemo_curator import engines
+
+    engines._say_local.cache_clear()
+    for _ in range(2):
+        XennaExecutor()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "tastemaker[ray]" in caplog.text
+
+
+def test_engines_of_our_own_still_say_that_they_are_missing():
+    import tastemaker
+
+    with pytest.raises(MissingExtraError, match="ray"):
+        tastemaker.XennaExecutor()
+
+
+def test_ray_client_takes_any_option_and_starts_nothing():
+    with RayClient(num_cpus=4, include_dashboard=False) as client:
+        assert client.num_cpus == 4
+    client.stop()

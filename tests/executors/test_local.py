@@ -1,0 +1,191 @@
+"""LocalExecutor: order, bounded memory, errors, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from dataclasses import dataclass, field
+
+import pytest
+from conftest import make_tar
+
+from tastemaker import EmptyTask, FileGroupTask, LocalExecutor, ProcessingStage, StageError
+
+
+@dataclass
+class Count(ProcessingStage):
+    """Makes numbered tasks, and notes how many were asked for."""
+
+    number: int = 10
+    name: str = "count"
+    made: list = field(default_factory=list)
+
+    def process(self, task):
+        return list(self.stream(task))
+
+    def stream(self, task):
+        for number in range(self.number):
+            self.made.append(number)
+            yield FileGroupTask("numbers", [str(number)])
+
+
+@dataclass
+class Work(ProcessingStage):
+    """Hands tasks on; calls a function with each number."""
+
+    call: object = None
+    name: str = "work"
+
+    def process(self, task):
+        if self.call:
+            self.call(int(task.data[0]))
+        return task
+
+
+def test_results_come_in_the_order_of_the_input():
+    results = LocalExecutor().execute([Count(50), Work(), Work()])
+    assert [task.data for task in results] == [[str(number)] for number in range(50)]
+
+
+def test_a_slow_stage_holds_back_the_stages_before_it():
+    source, release = Count(100), threading.Event()
+    ahead = []
+
+    def wait(number):
+        if number == 0:
+            time.sleep(0.5)
+            ahead.append(len(source.made))
+
+    LocalExecutor({"queue_size": 2}).execute([source, Work(wait)])
+    release.set()
+    assert ahead[0] <= 5  # one in work, two in the queue, one being handed over, one being made
+
+
+def test_stages_run_at_the_same_time():
+    busy, together = threading.Event(), []
+
+    def first(number):
+        if number == 1:
+            together.append(busy.wait(5))
+
+    LocalExecutor().execute([Count(3), Work(first, "first"), Work(lambda number: busy.set(), "second")])
+    assert together == [True]
+
+
+def test_an_error_stops_the_run_and_names_stage_and_input():
+    def fail(number):
+        if number == 3:
+            raise ValueError("three is too many")
+
+    source = Count(1000)
+    with pytest.raises(StageError, match="stage 'picky' failed on 3: three is too many") as caught:
+        LocalExecutor().execute([source, Work(fail, "picky")])
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert len(source.made) < 20
+
+
+def test_teardown_runs_after_a_failure():
+    torn_down = []
+
+    class Careful(Work):
+        def teardown(self):
+            torn_down.append(True)
+
+    with pytest.raises(StageError):
+        LocalExecutor().execute([Count(), Careful(lambda number: 1 / 0)])
+    assert torn_down == [True]
+
+
+def test_checks_run_before_anything_is_set_up():
+    events = []
+
+    class Checked(Work):
+        def check(self):
+            raise ValueError("wrong option")
+
+    class Loud(Work):
+        def setup(self, worker_metadata=None):
+            events.append("setup")
+
+    with pytest.raises(ValueError, match="wrong option"):
+        LocalExecutor().execute([Loud(), Checked()], [EmptyTask()])
+    assert events == []
+
+
+def test_an_error_in_a_batch_names_the_shard_and_the_keys(tmp_path, photographs):
+    from tastemaker import FilePartitioningStage, ImageReaderStage
+
+    class Broken(ProcessingStage):
+        name = "broken"
+
+        def process(self, task):
+            raise RuntimeError("out of luck")
+
+    shard = make_tar(tmp_path / "a.tar", list(photographs.items()))
+    with pytest.raises(StageError, match=r"a\.tar, keys 'astronaut' to 'rocket' \(6 images\): out of luck"):
+        LocalExecutor().execute([FilePartitioningStage(str(shard)), ImageReaderStage(), Broken()])
+
+
+SCRIPT = """
+    import sys, time
+    from pathlib import Path
+    from tastemaker import *
+    source, models, output = sys.argv[1:]
+    class Slow(ProcessingStage):
+        name = "slow"
+        def process(self, task):
+            print("working", flush=True)
+            time.sleep(0.2)
+            return task
+    Pipeline("p", stages=[FilePartitioningStage(source), ImageReaderStage(batch_size=2), Slow(),
+        ImageEmbeddingStage(model_dir=models), ImageAestheticFilterStage(model_dir=models),
+        ImageWriterStage(output)]).run()
+"""
+
+
+def test_ctrl_c_stops_within_two_seconds_and_leaves_no_half_written_file(tmp_path, photographs, model_dir):
+    members = [(f"{n:04d}-{name}", data) for n in range(20) for name, data in photographs.items()]
+    shard = make_tar(tmp_path / "big.tar", members)
+    output = tmp_path / "out"
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(shard), str(model_dir), str(output)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(3):
+            assert process.stdout.readline() == "working\n"
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        seconds = time.monotonic() - started
+    assert "KeyboardInterrupt" in errors
+    assert list(output.iterdir()) == []
+    assert seconds < 2 + 8  # two on a quiet machine; the rest is for the interpreter's end on a busy one
+
+
+PEAK = """
+    import resource, sys
+    from tastemaker import *
+    sources, models, output = sys.argv[1].split(","), sys.argv[2], sys.argv[3]
+    Pipeline("p", stages=[FilePartitioningStage(sources), ImageReaderStage(), ImageEmbeddingStage(model_dir=models),
+        ImageAestheticFilterStage(model_dir=models), ImageWriterStage(output)]).run()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_shards(tmp_path, photographs, model_dir):
+    rocket = photographs["rocket.jpg"]
+    shard = make_tar(tmp_path / "a.tar", [(f"{number:04d}.jpg", rocket) for number in range(60)])
+    shards = [tmp_path / f"{number:03d}.tar" for number in range(100)]
+    for path in shards:
+        os.link(shard, path)
+
+    def peak(paths):
+        arguments = [",".join(map(str, paths)), str(model_dir), str(tmp_path / f"out{len(paths)}")]
+        command = [sys.executable, "-c", textwrap.dedent(PEAK), *arguments]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+    few, many = peak(shards[:5]), peak(shards)
+    print(f"peak memory: {few / 1024:.0f} MiB for 5 shards, {many / 1024:.0f} MiB for 100")
+    assert many <= 1.2 * few

@@ -1,0 +1,145 @@
+"""Cuts by share and count, resuming, and what the rows say afterwards."""
+
+import tarfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import make_tar
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.scores.cutoff import Top, keep_top, mark_best, parse_top
+from tastemaker.scores.files import TEMPORARY_PREFIX
+from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.stages.partition import FilePartitioningStage
+
+
+@pytest.fixture
+def shards(tmp_path, photographs):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in range(3):
+        members = [(f"{number}{name}", data) for name, data in photographs.items()]
+        captions = [(f"{number}{name.partition('.')[0]}.txt", b"caption") for name in photographs]
+        make_tar(folder / f"{number}.tar", [*members, *captions, (f"{number}bad.jpg", b"no image")])  # not adjacent
+    return folder
+
+
+def read_rows(output):
+    return [row for path in sorted(output.rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def read_tars(output):
+    found = {}
+    for path in sorted(output.rglob("*.tar")):
+        with tarfile.open(path) as tar:
+            found |= {member.name: tar.extractfile(member).read() for member in tar}
+    return found
+
+
+def test_shares_and_counts_are_told_apart():
+    assert parse_top("20%") == Top(share=0.2)
+    assert parse_top("1_000") == Top(count=1000)
+    for nonsense in ("0", "-3", "0%", "101%", "many", "", "1.5"):
+        with pytest.raises(ConfigurationError):
+            parse_top(nonsense)
+
+
+def test_of_equal_scores_the_first_are_kept_and_nan_never_is():
+    scores = np.array([np.nan, 5, 7, 5, 5], np.float32)
+    assert mark_best(scores, Top(count=3)).tolist() == [False, True, True, True, False]
+    assert mark_best(scores, Top(share=0.5)).tolist() == [False, True, True, False, False]
+    assert mark_best(scores, Top(count=99)).sum() == 4
+    assert mark_best(np.empty(0, np.float32), Top(share=0.2)).tolist() == []
+
+
+def test_the_top_is_taken_over_all_shards_with_bytes_and_captions(tmp_path, shards, model_dir, photographs):
+    options = RunOptions(top=Top(count=4), originals="shards", model_dir=str(model_dir))
+    summary = run_scoring([str(shards)], tmp_path / "out", options)
+    rows = read_rows(tmp_path / "out")
+    best = sorted((row["aesthetic_score"] for row in rows if row["aesthetic_score"] is not None), reverse=True)[:4]
+    kept = [row for row in rows if row["kept"]]
+    assert sorted((row["aesthetic_score"] for row in kept), reverse=True) == best
+    assert summary.cutoff == best[-1]
+    assert (summary.images, summary.kept, summary.failed) == (21, 4, 3)
+    expected = {
+        name: data for row in kept for name, data in [(row["member_name"], photographs[row["member_name"][1:]])]
+    }
+    expected |= {f"{row['image_id']}.txt": b"caption" for row in kept}
+    assert read_tars(tmp_path / "out") == expected
+    assert {row["reason"] for row in rows if row["status"] == "dropped"} == {"not in the top 4"}
+
+
+def test_a_folder_of_originals_keeps_names_and_folders(tmp_path, photo_folder, model_dir):
+    options = RunOptions(top=Top(share=1.0), originals="folder", model_dir=str(model_dir))
+    run_scoring([str(photo_folder)], tmp_path / "out", options)
+    copied = tmp_path / "out" / "kept" / "photos"
+    before = {path.relative_to(photo_folder): path.read_bytes() for path in photo_folder.rglob("*") if path.is_file()}
+    assert {path.relative_to(copied): path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("cut", [{"min_score": 4.8}, {"top": Top(share=0.4)}], ids=["min_score", "top"])
+def test_a_run_after_a_killed_one_ends_with_the_same_files(tmp_path, shards, model_dir, cut):
+    options = RunOptions(originals="shards", model_dir=str(model_dir), **cut)
+    run_scoring([str(shards)], tmp_path / "whole", options)
+    again = tmp_path / "again"
+    run_scoring([str(shards)], again, options)
+    (again / "1.parquet").unlink()  # as if it had been killed before the second shard's rows
+    (again / f"{TEMPORARY_PREFIX}abc-1.parquet").write_bytes(b"half")
+    summary = run_scoring([str(shards)], again, options)
+    assert summary.images_scored_now == 7
+    assert summary.images == 21
+    assert read_rows(again) == [
+        row | {"tar_file": row["tar_file"] and row["tar_file"].replace("/whole/", "/again/")}
+        for row in read_rows(tmp_path / "whole")
+    ]
+    assert read_tars(again) == read_tars(tmp_path / "whole")
+    assert not list(again.glob(f"{TEMPORARY_PREFIX}*"))
+
+
+def test_a_changed_shard_is_scored_again_and_the_others_are_not(tmp_path, shards, model_dir, photographs):
+    options = RunOptions(model_dir=str(model_dir))
+    run_scoring([str(shards)], tmp_path / "out", options)
+    make_tar(shards / "1.tar", [("new.jpg", photographs["rocket.jpg"])])
+    summary = run_scoring([str(shards)], tmp_path / "out", options)
+    assert (summary.images_scored_now, summary.images) == (1, 15)
+
+
+def test_rows_made_with_other_options_are_not_mixed(tmp_path, shards, model_dir):
+    run_scoring([str(shards)], tmp_path / "out", RunOptions(model_dir=str(model_dir)))
+    other = RunOptions(model_dir=str(model_dir), preprocess="transformers")
+    with pytest.raises(ConfigurationError, match="preprocess was 'openai' and is 'transformers'"):
+        run_scoring([str(shards)], tmp_path / "out", other)
+    assert run_scoring([str(shards)], tmp_path / "out", other, overwrite=True).images_scored_now == 21
+
+
+def test_a_second_run_on_the_same_directory_is_refused(tmp_path, shards, model_dir):
+    import filelock
+
+    (tmp_path / "out").mkdir()
+    with (
+        filelock.FileLock(tmp_path / "out" / ".tastemaker.lock"),
+        pytest.raises(ConfigurationError, match="another run"),
+    ):
+        run_scoring([str(shards)], tmp_path / "out", RunOptions(model_dir=str(model_dir)))
+
+
+def test_tars_of_an_earlier_run_that_kept_more_are_gone(tmp_path, shards, model_dir):
+    many = RunOptions(min_score=0.0, originals="shards", images_per_tar=2, model_dir=str(model_dir))
+    run_scoring([str(shards)], tmp_path / "out", many)
+    assert len(list((tmp_path / "out").glob("0-*.tar"))) == 3
+    few = RunOptions(top=Top(count=1), originals="shards", images_per_tar=2, model_dir=str(model_dir))
+    run_scoring([str(shards)], tmp_path / "out", few, overwrite=True)
+    assert len(list((tmp_path / "out").glob("*.tar"))) == 1
+
+
+def test_an_original_that_changed_since_it_was_scored_is_a_failed_row(tmp_path, photo_folder, model_dir):
+    run_scoring([str(photo_folder)], tmp_path / "out", RunOptions(model_dir=str(model_dir)))
+    groups = FilePartitioningStage([str(photo_folder)]).process()
+    for path in photo_folder.glob("*.png"):
+        path.write_bytes(path.read_bytes()[:100])
+    keep_top(groups, tmp_path / "out", Top(share=1.0), "folder")
+    rows = read_rows(tmp_path / "out")
+    assert {row["image_id"] for row in rows if row["kept"]} == {"below/again", "hubble_deep_field", "rocket"}
+    assert all("has changed since it was scored" in row["reason"] for row in rows if row["status"] == "failed")
+    assert len(rows) == 7

@@ -1,0 +1,238 @@
+"""Real photographs in, kept originals and a row for every image out."""
+
+import hashlib
+import json
+import tarfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import encode, make_tar
+
+from tastemaker import (
+    FilePartitioningStage,
+    ImageAestheticFilterStage,
+    ImageEmbeddingStage,
+    ImageReaderStage,
+    ImageSignalsStage,
+    ImageWriterStage,
+    Pipeline,
+    XennaExecutor,
+    errors,
+)
+
+
+def make_pipeline(paths, model_dir, threshold, *more):
+    pipeline = Pipeline(name="aesthetic_filtering", description="Filter images by aesthetic quality")
+    pipeline.add_stage(FilePartitioningStage(file_paths=str(paths), files_per_partition=1))
+    pipeline.add_stage(ImageReaderStage(batch_size=4, num_gpus_per_worker=0.25))
+    pipeline.add_stage(ImageEmbeddingStage(model_dir=str(model_dir), model_inference_batch_size=32))
+    pipeline.add_stage(ImageAestheticFilterStage(model_dir=str(model_dir), score_threshold=threshold))
+    for stage in more:
+        pipeline.add_stage(stage)
+    return pipeline
+
+
+def make_shard(path, photographs):
+    members = []
+    for name, data in photographs.items():
+        stem = name.partition(".")[0]
+        caption = (f"{stem}.txt", f"a photograph of {stem}".encode())
+        members += [
+            (name, data),
+            caption,
+            (f"{stem}.json", json.dumps({"source": stem}).encode()),
+            (f"{stem}.cls", b"7"),
+        ]
+    return make_tar(path, members)
+
+
+def sha256_of_members(paths):
+    digests = {}
+    for path in paths:
+        with tarfile.open(path) as tar:
+            digests |= {m.name: hashlib.sha256(tar.extractfile(m).read()).hexdigest() for m in tar}
+    return digests
+
+
+def test_kept_originals_and_sidecars_come_out_byte_for_byte(tmp_path, photographs, model_dir):
+    shard = make_shard(tmp_path / "in.tar", photographs)
+    scores = {i.image_id: i.aesthetic_score for b in make_pipeline(shard, model_dir, None).run() for i in b.data}
+    median = sorted(scores.values())[len(scores) // 2]
+
+    results = make_pipeline(shard, model_dir, median, ImageWriterStage(str(tmp_path / "out"))).run()
+
+    files = [path for task in results for path in task.data]
+    kept = {key for key, score in scores.items() if score >= median}
+    before = sha256_of_members([shard])
+    expected = {name: digest for name, digest in before.items() if name.partition(".")[0] in kept}
+    assert sha256_of_members([path for path in files if path.endswith(".tar")]) == expected
+    assert 0 < len(kept) < len(photographs)
+    rows = pq.read_table(tmp_path / "out" / "in.parquet").to_pylist()
+    assert [row["image_id"] for row in rows] == [name.partition(".")[0] for name in photographs]
+    assert {row["image_id"] for row in rows if row["kept"]} == kept
+    assert all(row["caption"] == f"a photograph of {row['image_id']}" for row in rows)
+    assert all(json.loads(row["json"]) == {"source": row["image_id"]} for row in rows)
+
+
+def test_rows_hold_where_an_image_lies_and_what_made_its_score(tmp_path, photographs, model_dir):
+    shard = make_shard(tmp_path / "in.tar", photographs)
+    make_pipeline(shard, model_dir, 0.0, ImageWriterStage(str(tmp_path / "out"))).run()
+    table = pq.read_table(tmp_path / "out" / "in.parquet")
+    raw = shard.read_bytes()
+    for row, (name, data) in zip(table.to_pylist(), photographs.items(), strict=True):
+        assert row["image_path"] == f"{shard}/{name}"
+        assert raw[row["offset"] : row["offset"] + row["size"]] == data
+        for sidecar in row["sidecars"]:
+            assert raw[sidecar["offset"] : sidecar["offset"] + sidecar["size"]]
+        assert abs(np.linalg.norm(row["embedding"]) - 1) < 2e-3
+    assert table.schema.field("embedding").type.value_type == "halffloat"
+    provenance = json.loads(table.schema.metadata[b"tastemaker"])
+    assert provenance["preprocess"] == "openai"
+    assert provenance["device"] == "cpu"
+    assert provenance["precision"] in ("f32", "bf16")
+    assert len(provenance["clip_sha256"]) == 64
+    assert provenance["clip_revision"] == "unknown"  # random weights are not the pinned ones
+    assert {"tastemaker", "pillow", "simplejpeg", "backend_version", "predictor_sha256"} <= set(provenance)
+
+
+def nasty_members(photographs):
+    good = photographs["rocket.jpg"]
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    return [
+        ("good.jpg", good),
+        ("truncated.jpg", good[: len(good) // 2]),
+        ("empty.jpg", b""),
+        ("text.jpg", b"this is no image"),
+        ("../climbs.jpg", good),
+        ("twice.png", encode(pixels, "PNG")),
+        ("twice.png", encode(pixels + 1, "PNG")),
+        ("bomb.bmp", b"BM" + bytes(16) + (40000).to_bytes(4, "little") * 2 + bytes(40)),
+        ("caption-only.txt", b"no image"),
+        ("last.webp", encode(pixels, "WEBP")),
+    ]
+
+
+def test_every_bad_image_is_a_row_with_a_reason_and_the_others_are_scored(tmp_path, photographs, model_dir):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    nasty = make_tar(folder / "0-nasty.tar", nasty_members(photographs))
+    (folder / "1-cut.tar").write_bytes(nasty.read_bytes()[:70_000])  # in the middle of good.jpg
+    (folder / "2-empty.tar").write_bytes(bytes(10240))
+    make_shard(folder / "3-fine.tar", photographs)
+
+    make_pipeline(folder, model_dir, 0.0, ImageWriterStage(str(tmp_path / "out"))).run()
+
+    rows = [row for path in sorted((tmp_path / "out").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    failed = {
+        (row["shard"].rpartition("/")[2], row["image_id"]): row["reason"] for row in rows if row["status"] == "failed"
+    }
+    assert sorted(row["image_id"] for row in rows if row["kept"]) == sorted(
+        ["good", "twice", "last", *(name.partition(".")[0] for name in photographs)]
+    )
+    expected = {
+        ("0-nasty.tar", "truncated"): "truncated",
+        ("0-nasty.tar", "empty"): "empty",
+        ("0-nasty.tar", "text"): "not an image",
+        ("0-nasty.tar", "../climbs"): "unsafe name",
+        ("0-nasty.tar", "twice"): "duplicate key",
+        ("0-nasty.tar", "bomb"): "",
+        ("0-nasty.tar", "caption-only"): "no image",
+        ("1-cut.tar", "good"): "truncated",
+        ("2-empty.tar", ""): "no images",
+    }
+    assert set(expected) <= set(failed)
+    for where, part in expected.items():
+        assert failed[where].startswith("unreadable: ")
+        assert part in failed[where]
+    assert all(row["aesthetic_score"] is None and not row["kept"] for row in rows if row["status"] == "failed")
+
+
+def test_a_stage_of_the_users_own_loses_no_image(tmp_path, photo_folder, model_dir):
+    from dataclasses import dataclass
+
+    from tastemaker import ImageBatch, ProcessingStage
+
+    @dataclass
+    class KeepSquares(ProcessingStage[ImageBatch, ImageBatch]):
+        name: str = "keep_squares"
+
+        def process(self, task):
+            squares = [image for image in task.data if image.image_data.shape[0] == image.image_data.shape[1]]
+            return ImageBatch(data=squares, dataset_name=task.dataset_name) if squares else None
+
+    pipeline = make_pipeline(photo_folder, model_dir, 0.0, ImageWriterStage(str(tmp_path / "out")))
+    pipeline.stages.insert(2, KeepSquares())
+    pipeline.run()
+    rows = [row for path in (tmp_path / "out").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert len(rows) == 7
+    assert {row["image_id"] for row in rows if row["kept"]} == {"astronaut"}
+    assert {row["reason"] for row in rows if not row["kept"]} == {"dropped by stage 'keep_squares'"}
+
+
+def test_pixels_that_a_stage_changed_are_what_is_embedded(photographs, tmp_path, model_dir):
+    from tastemaker import ImageBatch, ProcessingStage
+
+    class Invert(ProcessingStage[ImageBatch, ImageBatch]):
+        name = "invert"
+
+        def process(self, task):
+            for image in task.data:
+                image.image_data = 255 - image.image_data
+            return task
+
+    shard = make_shard(tmp_path / "in.tar", photographs)
+    plain = make_pipeline(shard, model_dir, None)
+    inverted = make_pipeline(shard, model_dir, None)
+    inverted.stages.insert(2, Invert())
+    scores, changed = ([i.aesthetic_score for b in p.run() for i in b.data] for p in (plain, inverted))
+    assert len(scores) == len(changed) == len(photographs)
+    assert all(abs(a - b) > 1e-3 for a, b in zip(scores, changed, strict=True))
+
+
+def test_signals_are_columns_and_a_first_filter(tmp_path, photo_folder, model_dir, photographs):
+    (photo_folder / "flat.png").write_bytes(encode(np.full((90, 120, 3), 128, np.uint8), "PNG"))
+    pipeline = make_pipeline(photo_folder, model_dir, 0.0, ImageWriterStage(str(tmp_path / "out")))
+    pipeline.stages.insert(2, ImageSignalsStage(min_technical_quality=0.5))
+    pipeline.run()
+    rows = [row for path in (tmp_path / "out").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    flat = next(row for row in rows if row["image_id"] == "flat")
+    assert flat["status"] == "dropped"
+    assert flat["reason"].startswith("technical_quality 0.")
+    assert flat["aesthetic_score"] is None
+    assert all(row["technical_quality"] >= 0.5 and row["sharpness"] > 0 for row in rows if row["kept"])
+    assert sum(row["kept"] for row in rows) == len(photographs) + 1
+
+
+def test_remove_image_data_frees_memory_and_loses_nothing(tmp_path, photographs, model_dir):
+    shard = make_shard(tmp_path / "in.tar", photographs)
+    pipeline = make_pipeline(shard, model_dir, 0.0)
+    pipeline.stages[2] = ImageEmbeddingStage(model_dir=str(model_dir), remove_image_data=True)
+    batches = pipeline.run()
+    assert all(image.image_data is None and image.encoded is None for batch in batches for image in batch.data)
+    writer = ImageWriterStage(str(tmp_path / "out"))
+    files = [path for batch in batches for task in writer.stream(batch) for path in task.data]
+    assert sha256_of_members([path for path in files if path.endswith(".tar")]) == sha256_of_members([shard])
+
+
+def test_a_wrong_input_is_an_error_before_any_model_loads(tmp_path):
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(errors.ConfigurationError, match=r"does not exist|no images"):
+            make_pipeline(path, tmp_path / "no models here", 5.0).run()
+
+
+def test_a_pipeline_without_stages_and_an_absent_engine_say_what_to_do():
+    with pytest.raises(errors.ConfigurationError, match="no stages"):
+        Pipeline("empty").run()
+    with pytest.raises(TypeError, match="stages"):
+        Pipeline("wrong").add_stage("reader")
+    with pytest.raises(errors.MissingExtraError, match=r"install tastemaker\[ray\]"):
+        XennaExecutor()
+
+
+def test_the_low_default_threshold_is_remarked_on_once(model_dir, tmp_path, photographs, caplog):
+    shard = make_shard(tmp_path / "in.tar", photographs)
+    make_pipeline(shard, model_dir, 0.5).run()
+    remarks = [record.message for record in caplog.records if "keeps nearly every image" in record.message]
+    assert len(remarks) == 1
+    assert "4.5, 5, 6, 6.5" in remarks[0]
