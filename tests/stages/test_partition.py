@@ -1,0 +1,75 @@
+"""Which files end up in which group."""
+
+import pytest
+
+from tastemaker import ConfigurationError, FilePartitioningStage
+from tastemaker.stages.partition import parse_size
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in ("b.tar", "a/c.tar.gz", "a/x.JPG", "a/y.webp", "z.txt", ".hidden.jpg", ".git/w.png", "notes.json"):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"12345")
+    (tmp_path / "data" / "no_extension").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return tmp_path / "data"
+
+
+def groups_of(*arguments, **options):
+    return [
+        [path.rpartition("/data/")[2] for path in task.data]
+        for task in FilePartitioningStage(*arguments, **options).process()
+    ]
+
+
+def test_shards_are_groups_of_their_own_and_loose_images_go_together(tree):
+    assert groups_of(str(tree)) == [["a/c.tar.gz"], ["b.tar"], ["a/x.JPG", "a/y.webp", "no_extension"]]
+
+
+def test_extensions_count_and_limit_narrow_the_list(tree):
+    assert groups_of(str(tree), file_extensions=[".tar"]) == [["b.tar"]]
+    assert groups_of(str(tree), file_extensions=["jpg", ".webp"], files_per_partition=1) == [["a/x.JPG"], ["a/y.webp"]]
+    assert groups_of(str(tree), files_per_partition=2, limit=1) == [["a/c.tar.gz", "b.tar"]]
+    assert groups_of(str(tree), blocksize="12B") == [["a/c.tar.gz", "b.tar"], ["a/x.JPG", "a/y.webp"], ["no_extension"]]
+
+
+def test_globs_files_and_folders_may_be_mixed_and_no_file_comes_twice(tree):
+    paths = [str(tree / "*.tar"), str(tree / "a"), str(tree / "a" / "x.JPG"), str(tree / "z.txt")]
+    assert groups_of(paths) == [["b.tar"], ["a/c.tar.gz"], ["a/x.JPG", "a/y.webp"], ["z.txt"]]
+
+
+def test_outputs_have_the_names_of_their_inputs_and_never_the_same(tmp_path):
+    for name in ("one/s/00.tar", "two/s/00.tar", "one/photos/a.jpg", "two/photos/a.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    folders = [str(tmp_path / name) for name in ("one", "two", "one/photos", "two/photos")]
+    names = [task._metadata["partition"] for task in FilePartitioningStage(folders[:2]).process()]
+    assert names == ["s/00", "s/00-2", "one-00000", "two-00000"]
+    names = [task._metadata["partition"] for task in FilePartitioningStage(folders[2:]).process()]
+    assert names == ["photos-00000", "photos-2-00000"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"files_per_partition": 1, "blocksize": "1MB"}, "not both"),
+        ({"files_per_partition": 0}, "less than 1"),
+        ({"blocksize": "a lot"}, "no size"),
+    ],
+)
+def test_wrong_options_are_refused_at_once(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        FilePartitioningStage("data", **options)
+
+
+def test_what_is_not_there_is_an_error(tree):
+    for paths, message in ((["nowhere"], "nowhere does not exist"), ([], "no images"), ("s3://bucket/x", "remote")):
+        with pytest.raises(ConfigurationError, match=message):
+            FilePartitioningStage(paths).process()
+    with pytest.raises(ConfigurationError, match="no images"):
+        FilePartitioningStage(str(tree), file_extensions=[".heic"]).check()
+
+
+def test_sizes_are_read_as_people_write_them():
+    assert [parse_size(size) for size in ("100", "1k", "2 MB", "1.5GiB", 7)] == [100, 1000, 2_000_000, 1610612736, 7]
