@@ -48,6 +48,9 @@ class Task(ABC, Generic[T]):
     _metadata: dict[str, Any] = field(default_factory=dict)
     task_id: str = ""
 
+    def __post_init__(self) -> None:
+        self.validate()
+
     @property
     @abstractmethod
     def num_items(self) -> int:

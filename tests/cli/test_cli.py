@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -131,3 +133,24 @@ def test_a_nemo_curator_script_runs_unchanged(tmp_path, shard, model_dir):
     result = tastemaker("run", script, shard, model_dir)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "[4, 2]\n"
+
+
+def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path, photographs, model_dir):
+    for number in range(30):
+        members = [(f"{n:03d}-{name}", data) for n in range(5) for name, data in photographs.items()]
+        make_tar(tmp_path / f"{number:03d}.tar", members)
+    arguments = ("score", tmp_path, "-o", tmp_path / "out", "--model-dir", model_dir)
+    command = [sys.executable, "-m", "tastemaker", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not list((tmp_path / "out").glob("*.parquet")) and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert "the same command goes on from here" in stderr
+    left = [path.name for path in (tmp_path / "out").iterdir() if not path.name.endswith(".parquet")]
+    assert left == [".tastemaker.lock"]
+    summary = json.loads(tastemaker(*arguments, "--json").stdout)
+    assert summary["images"] == 900
+    assert 0 < summary["images_scored_now"] < 900

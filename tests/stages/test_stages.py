@@ -181,3 +181,16 @@ def test_an_unfinished_partition_leaves_nothing_behind(tmp_path, photographs):
     assert len(list((tmp_path / "out").iterdir())) == 2  # unfinished, under temporary names
     stage.teardown()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_images_of_one_name_in_grouped_shards_all_come_out(tmp_path):
+    contents = [encode(random_pixels(n), "PNG") for n in range(2)]
+    shards = [str(make_tar(tmp_path / f"{n}.tar", [("a.png", data)])) for n, data in enumerate(contents)]
+    for originals in ("folder", "shards"):
+        stage = ImageWriterStage(str(tmp_path / originals), originals=originals)
+        batches = ImageReaderStage().process(FileGroupTask(data=shards, _metadata={"partition": "p"}))
+        [task] = [task for batch in batches for task in stage.stream(batch)]
+        assert task._metadata["counts"] == {"kept": 2}
+        rows = pq.read_table(tmp_path / originals / "p.parquet").to_pylist()
+        assert len({row["tar_file"] for row in rows}) == 2
+    assert sorted(path.read_bytes() for path in (tmp_path / "folder").rglob("*.png")) == sorted(contents)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -59,8 +58,3 @@ def main() -> None:
     except TastemakerError as error:
         typer.secho(f"tastemaker: {error}", fg="red", err=True)
         sys.exit(2 if isinstance(error, ValueError) else 1)
-    except KeyboardInterrupt:
-        typer.secho("tastemaker: stopped; the same command goes on from here", err=True)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(130)  # a thread may still be inside a native library, and the interpreter would wait for it

@@ -66,7 +66,10 @@ DeviceOption = Annotated[
     Device, typer.Option("--device", help="auto: a GPU where there is one.", rich_help_panel=_MODEL)
 ]
 BatchSizeOption = Annotated[
-    int, typer.Option("--batch-size", min=1, help="Images in one inference on a GPU.", rich_help_panel=_MODEL)
+    int,
+    typer.Option(
+        "--batch-size", min=1, help="Images in a batch, and in one inference on a GPU.", rich_help_panel=_MODEL
+    ),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="Processor threads. Default: all cores.", rich_help_panel=_MODEL)

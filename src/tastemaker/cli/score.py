@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from tastemaker.cli import options as o
 from tastemaker.cli.progress import show_progress
 from tastemaker.cli.summary import check_failures, parse_max_failures, print_summary
@@ -39,7 +41,11 @@ def run_and_print(
 
     if max_failures is not None:
         parse_max_failures(max_failures, 0)  # a wrong value is an error before the work, not after it
-    with show_progress(what) as update:
-        summary = run_scoring(inputs, output, options, overwrite=overwrite, on_progress=update)
+    try:
+        with show_progress(what) as update:
+            summary = run_scoring(inputs, output, options, overwrite=overwrite, on_progress=update)
+    except KeyboardInterrupt:
+        typer.secho("tastemaker: stopped; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
     print_summary(summary, as_json)
     check_failures(summary, max_failures)

@@ -77,6 +77,7 @@ class _Run:
         queue_size: int,
         on_progress: Callable[[Stage, Task[Any]], None] | None,
     ) -> None:
+        self._stages = stages
         self._tasks = tasks
         self._on_progress = on_progress
         self._stopped = threading.Event()
@@ -98,6 +99,9 @@ class _Run:
     def stop(self) -> None:
         """Ask all threads to end, and wait for those that do so soon."""
         self._stopped.set()
+        for thread, stage in zip(self._threads, self._stages, strict=True):
+            if thread.is_alive():
+                stage.interrupt()
         deadline = time.monotonic() + _STOP_TIMEOUT_S
         for thread in self._threads:
             if thread.is_alive():

@@ -17,6 +17,9 @@ from tastemaker.models.weights import WeightsFile
 LAYER_NUMBERS = (0, 2, 4, 6, 7)
 """Numbers of the linear layers in the state dict, ``layers.N.weight`` and ``layers.N.bias``."""
 
+PICKLED_SUFFIXES = (".pth", ".pt", ".ckpt")
+"""Files that torch wrote."""
+
 CUSTOMARY_CUTOFFS = (4.5, 5.0, 6.0, 6.5)
 """Scores at which LAION cut its own aesthetic subsets."""
 
@@ -59,16 +62,17 @@ class AestheticPredictor:
 
     @classmethod
     def from_file(cls, path: Path) -> AestheticPredictor:
-        """Return the predictor in a ``.safetensors`` or ``.pth`` file.
+        """Return the predictor in a ``.safetensors`` or ``.pth`` (``.pt``, ``.ckpt``) file.
 
         The state dict holds ``layers.{0,2,4,6,7}.{weight,bias}``, or one linear layer (LAION v1: ``weight``, ``bias``,
-        under any prefix). A ``.pth`` is read by torch with ``weights_only``, so that no code in it runs.
+        under any prefix), by itself or under ``state_dict``. A ``.pth`` is read by torch with ``weights_only``, so that
+        no code in it runs.
 
         Raises:
-            ModelError: The file is neither.
+            ModelError: The file cannot be read, or holds another kind of predictor.
             MissingExtraError: A ``.pth`` without torch installed.
         """
-        tensors = _read_pth(path) if path.suffix in (".pth", ".pt") else _read_safetensors(path)
+        tensors = _read_pth(path) if path.suffix.lower() in PICKLED_SUFFIXES else _read_safetensors(path)
         weights = sorted(name for name in tensors if name.endswith("weight"))
         expected = {f"layers.{number}.{kind}" for number in LAYER_NUMBERS for kind in ("weight", "bias")}
         if set(tensors) == expected:
@@ -94,13 +98,16 @@ class AestheticPredictor:
             embeddings: float (n, 768), each row of unit length.
 
         Returns:
-            float32 (n,), roughly 1 to 10. Computed in float64: a score does not depend on the rows around it.
+            float32 (n,), roughly 1 to 10. Computed in float64, each row by itself: a score does not depend on the
+            rows around it.
 
         Raises:
             ModelError: Another dimension, a NaN, or a length far from 1.
         """
-        checked = check_embeddings(embeddings, self.embedding_size)
-        return (checked.astype(np.float64) @ self.weight + self.bias).astype(np.float32)
+        checked = check_embeddings(embeddings, self.embedding_size).astype(np.float64, order="C")
+        # Not a matrix product: BLAS may add up a row in another order when there are more rows.
+        scores: Floats = ((checked * self.weight).sum(axis=1) + self.bias).astype(np.float32)
+        return scores
 
     def score_by_layers(self, embeddings: npt.ArrayLike) -> Floats:
         """Return the same scores by the layers one after the other in float32, as the reference computes them."""
@@ -114,7 +121,7 @@ def check_embeddings(embeddings: npt.ArrayLike, size: int) -> npt.NDArray[np.flo
     """Return embeddings as an array (n, size), once they are sound.
 
     Raises:
-        ModelError: Another dimension, a NaN, or a length far from 1; says which row, and what to do.
+        ModelError: Another dimension, a NaN, an infinity, or a length far from 1; says which row, and what to do.
     """
     array = np.asarray(embeddings)
     if array.ndim != 2 or array.shape[1] != size or not np.issubdtype(array.dtype, np.floating):
@@ -123,8 +130,10 @@ def check_embeddings(embeddings: npt.ArrayLike, size: int) -> npt.NDArray[np.flo
             "the predictor was trained on CLIP ViT-L/14 image embeddings"
         )
     norms = np.sqrt(np.einsum("ij,ij->i", array, array, dtype=np.float64))
-    if np.isnan(norms).any():
-        raise ModelError(f"embedding {int(np.isnan(norms).argmax())} holds a NaN; embed that image again, in f32")
+    broken = ~np.isfinite(norms)
+    if broken.any():
+        row = int(broken.argmax())
+        raise ModelError(f"embedding {row} holds a NaN or an infinity; embed that image again, in f32")
     wrong = np.abs(norms - 1) > MAX_NORM_ERROR
     if wrong.any():
         row = int(wrong.argmax())
@@ -136,12 +145,15 @@ def check_embeddings(embeddings: npt.ArrayLike, size: int) -> npt.NDArray[np.flo
 
 
 def _check_layers(layers: list[Layer]) -> None:
-    for (weight, bias), (following, _) in zip(layers, [*layers[1:], (np.ones((1, 1)), None)], strict=True):
-        if weight.ndim != 2 or bias.shape != weight.shape[:1] or following.shape[-1] != weight.shape[0]:
+    inputs_of_next = [*(weight.shape[-1:] for weight, _ in layers[1:]), (1,)]
+    for (weight, bias), outputs in zip(layers, inputs_of_next, strict=False):
+        if weight.ndim != 2 or not bias.shape == weight.shape[:1] == outputs:
             shapes = ", ".join(f"{w.shape} + {b.shape}" for w, b in layers)
             raise ModelError(f"the predictor's layers do not fit each other, or do not end in one number: {shapes}")
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             raise ModelError("the predictor's weights hold a NaN or an infinity; fetch the file again")
+    if not layers:
+        raise ModelError("a predictor needs at least one layer")
 
 
 def _read_safetensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
@@ -159,6 +171,6 @@ def _read_pth(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
-        return {name: tensor.float().numpy() for name, tensor in state.items()}
+        return {name: tensor.detach().float().numpy() for name, tensor in state.items()}
     except Exception as error:  # torch raises many kinds, and a hostile file may raise any
         raise ModelError(f"{path} cannot be read as plain weights: {error}") from error

@@ -8,7 +8,7 @@ Two backends implement `VisionTower`: `OpenVinoClip` (processors, the base insta
 from __future__ import annotations
 
 import json
-import logging
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError, MissingExtraError, ModelError
 from tastemaker.models import device as devices
+from tastemaker.models.hub import CLIP_VIT_L14, check_weights
 from tastemaker.models.weights import WeightsFile
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -33,7 +34,7 @@ QUICK_GELU_SLOPE = 1.702
 PRECISIONS = ("auto", "f32", "bf16", "fp16", "int8")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
-logger = logging.getLogger(__name__)
+_LAYER = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 
 Pixels = npt.NDArray[np.uint8]
 Embeddings = npt.NDArray[np.float32]
@@ -97,6 +98,10 @@ class VisionTower(Protocol):
         """Return the backend, device, precision and versions, for the provenance of rows."""
         ...
 
+    def cancel(self) -> None:
+        """Make an `embed` that runs in another thread, and every later one, raise `ModelError` soon."""
+        ...
+
 
 def read_config(weights: Path) -> ClipConfig:
     """Return the dimensions of the vision tower in a safetensors file.
@@ -108,31 +113,50 @@ def read_config(weights: Path) -> ClipConfig:
         weights: ``model.safetensors`` in the Hugging Face layout (``vision_model.*``, ``visual_projection.weight``).
 
     Raises:
-        ModelError: Tensors are missing, or the architecture in ``config.json`` is another one.
+        ModelError: Tensors are missing or do not fit each other, or ``config.json`` is of another architecture.
     """
+    problems = check_weights(CLIP_VIT_L14, weights).problems
+    if problems:
+        raise ModelError(f"{weights} holds no CLIP ViT-L/14 vision tower: {'; '.join(problems[:3])}")
     shapes = WeightsFile(weights).shapes
-    try:
-        width, _, patch, _ = shapes["vision_model.embeddings.patch_embedding.weight"]
-        tokens, _ = shapes["vision_model.embeddings.position_embedding.weight"]
-        mlp, _ = shapes["vision_model.encoder.layers.0.mlp.fc1.weight"]
-        projection, _ = shapes["visual_projection.weight"]
-    except KeyError as missing:
-        raise ModelError(f"{weights} holds no CLIP vision tower: the tensor {missing} is not in it") from None
-    layer_numbers = [int(m[1]) for m in (re.match(r"vision_model\.encoder\.layers\.(\d+)\.", k) for k in shapes) if m]
+    width, _, patch, _ = shapes["vision_model.embeddings.patch_embedding.weight"]
+    tokens, _ = shapes["vision_model.embeddings.position_embedding.weight"]
+    grid = math.isqrt(tokens - 1)
+    if grid**2 + 1 != tokens:
+        raise ModelError(f"{weights}: {tokens} positions are not a class token and a square of patches")
     return ClipConfig(
         width=width,
-        layers=max(layer_numbers) + 1,
+        layers=len({m[1] for m in map(_LAYER.match, shapes) if m}),
         heads=_read_heads(weights, width),
-        mlp=mlp,
+        mlp=shapes["vision_model.encoder.layers.0.mlp.fc1.weight"][0],
         patch=patch,
-        image_size=round((tokens - 1) ** 0.5) * patch,
-        projection=projection,
+        image_size=grid * patch,
+        projection=shapes["visual_projection.weight"][0],
     )
 
 
+def fold_pixel_scale(weights: WeightsFile) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return the patch embedding as a linear layer that takes whole-number pixels, ``(x / 255 - mean) / std`` included.
+
+    Its input is then exact in bf16 and fp16, which hold every whole number up to 255.
+
+    Returns:
+        weight: float32 (width, patch * patch * 3), the inputs in the order row, column, channel.
+        bias: float32 (width,).
+    """
+    weight = weights.tensor("vision_model.embeddings.patch_embedding.weight")  # (d, 3, patch, patch)
+    std = np.asarray(PIXEL_STD, np.float64)[:, None, None]
+    mean = np.asarray(PIXEL_MEAN, np.float64)[:, None, None]
+    folded = (weight / (255 * std)).transpose(0, 2, 3, 1).reshape(len(weight), -1)
+    bias = -(weight * (mean / std)).sum(axis=(1, 2, 3))
+    return folded.astype(np.float32), bias.astype(np.float32)
+
+
 def check_pixels(pixels: Pixels, config: ClipConfig) -> None:
-    """Raise `ModelError` unless ``pixels`` is uint8 (n, image_size, image_size, 3)."""
+    """Raise `ModelError` unless ``pixels`` is an array uint8 (n, image_size, image_size, 3)."""
     side = config.image_size
+    if not isinstance(pixels, np.ndarray):
+        raise ModelError(f"the model takes a NumPy array of pixels, not {type(pixels).__name__}")
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (side, side, 3):
         raise ModelError(
             f"the model takes uint8 pixels of shape (n, {side}, {side}, 3), not {pixels.dtype} {pixels.shape}; "
@@ -180,8 +204,16 @@ def _read_heads(weights: Path, width: int) -> int:
     file = weights.with_name("config.json")
     if not file.is_file():
         return width // 64
-    vision = json.loads(file.read_text()).get("vision_config", {})
-    activation = vision.get("hidden_act", "quick_gelu")
+    try:
+        vision = json.loads(file.read_bytes()).get("vision_config") or {}
+        activation = vision.get("hidden_act", "quick_gelu")
+        heads = int(vision.get("num_attention_heads", width // 64))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(
+            f"{file} is not the configuration of a CLIP model ({error}); delete it or fetch it again"
+        ) from error
     if activation != "quick_gelu":
         raise ModelError(f"{file}: hidden_act is {activation!r}; this tower computes quick_gelu only")
-    return int(vision.get("num_attention_heads", width // 64))
+    if heads < 1 or width % heads:
+        raise ModelError(f"{file}: a width of {width} cannot be split into {heads} attention heads")
+    return heads

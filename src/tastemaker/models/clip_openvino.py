@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tastemaker.errors import ConfigurationError
+from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.models.clip import (
     LAYER_NORM_EPS,
-    PIXEL_MEAN,
-    PIXEL_STD,
+    PRECISIONS,
     QUICK_GELU_SLOPE,
     ClipConfig,
     Embeddings,
     Pixels,
+    check_choice,
     check_pixels,
+    fold_pixel_scale,
     read_config,
 )
 from tastemaker.models.weights import WeightsFile
@@ -26,7 +28,10 @@ MICRO_BATCH = 8
 
 
 class OpenVinoClip:
-    """CLIP's vision tower on a processor. Needs neither torch nor a conversion step.
+    """CLIP's vision tower on a processor. Needs neither torch nor a conversion step. Threads may share one.
+
+    An image's embedding does not depend on the images around it, nor on the number of threads: the results are equal
+    bit for bit (docs/decisions/0003-batch-invariance.md).
 
     Args:
         weights: ``model.safetensors`` in the Hugging Face layout; read through a memory map.
@@ -35,7 +40,7 @@ class OpenVinoClip:
         threads: Threads for inference; None for all cores.
 
     Raises:
-        ConfigurationError: The processor does not have the precision.
+        ConfigurationError: The processor does not have the precision, or there are fewer than 1 threads.
         ModelError: The weights do not fit.
     """
 
@@ -44,6 +49,8 @@ class OpenVinoClip:
     def __init__(self, weights: Path, precision: str = "auto", threads: int | None = None) -> None:
         import openvino as ov
 
+        if threads is not None and threads < 1:
+            raise ConfigurationError(f"threads={threads} is less than 1; leave it out to use all cores")
         core = ov.Core()
         self.config = read_config(weights)
         self.precision = choose_precision(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
@@ -51,11 +58,13 @@ class OpenVinoClip:
             "INFERENCE_PRECISION_HINT": {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}[self.precision],
             "PERFORMANCE_HINT": "LATENCY",
         }
-        if threads:
+        if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         self._weights = WeightsFile(weights)  # the compiled model reads the mapped file, so it must stay open
         self._compiled = core.compile_model(build_graph(self._weights, self.config), "CPU", options)
         self._request = self._compiled.create_infer_request()
+        self._is_cancelled = False
+        self._lock = threading.Lock()  # a request serves one caller at a time, and refuses others instead of waiting
 
     def embed(self, pixels: Pixels) -> Embeddings:
         """Return the embeddings, float32 (n, 768), of uint8 (n, 224, 224, 3) pixels; see `VisionTower.embed`."""
@@ -73,8 +82,16 @@ class OpenVinoClip:
         version = ov.get_version().split("-")[0]
         return {"backend": "openvino", "backend_version": version, "device": "cpu", "precision": self.precision}
 
+    def cancel(self) -> None:
+        """Make an `embed` that runs in another thread, and every later one, raise `ModelError` soon."""
+        self._is_cancelled = True
+        self._request.cancel()
+
     def _infer(self, chunk: Pixels) -> Embeddings:
-        result: Embeddings = self._request.infer([np.ascontiguousarray(chunk)], share_inputs=True)[0]
+        with self._lock:
+            if self._is_cancelled:
+                raise ModelError("the inference was cancelled")
+            result: Embeddings = self._request.infer([np.ascontiguousarray(chunk)], share_inputs=True)[0]
         return result
 
 
@@ -82,8 +99,9 @@ def choose_precision(wanted: str, capabilities: list[str]) -> str:
     """Return ``f32``, ``bf16`` or ``fp16`` for a processor with these OpenVINO capabilities.
 
     Raises:
-        ConfigurationError: The processor lacks the precision.
+        ConfigurationError: The processor lacks the precision, or there is none of that name.
     """
+    check_choice("precision", wanted, PRECISIONS)
     if wanted == "auto":
         return "bf16" if "BF16" in capabilities else "f32"
     if wanted == "int8":
@@ -126,16 +144,12 @@ class _Graph:
         x = op.reshape(pixels, [0, c.grid, c.patch, c.grid, c.patch * 3], special_zero=True)
         x = op.transpose(x, [0, 1, 3, 2, 4])  # (n, grid, grid, patch, patch * 3)
         x = op.reshape(x, [0, c.grid**2, c.patch**2 * 3], special_zero=True)
-        weight = self.weights.tensor("vision_model.embeddings.patch_embedding.weight")  # (d, 3, patch, patch)
-        std = np.asarray(PIXEL_STD, np.float64)[:, None, None]
-        mean = np.asarray(PIXEL_MEAN, np.float64)[:, None, None]
-        shift = (weight * (mean / std)).sum(axis=(1, 2, 3))  # (d,)
-        folded = (weight / (255 * std)).transpose(0, 2, 3, 1).reshape(c.width, -1).astype(np.float32)
-        x = op.matmul(op.convert(x, "f32"), op.constant(folded), False, True)  # (n, t - 1, d)
+        weight, bias = fold_pixel_scale(self.weights)
+        x = op.matmul(op.convert(x, "f32"), op.constant(weight), False, True)  # (n, t - 1, d)
 
         position = self.weights.tensor("vision_model.embeddings.position_embedding.weight")  # (t, d)
         class_token = self.weights.tensor("vision_model.embeddings.class_embedding") + position[0]
-        x = op.add(x, op.constant((position[1:] - shift).astype(np.float32)[None]))
+        x = op.add(x, op.constant((position[1:] + bias)[None]))
         images = op.slice(op.shape_of(pixels), [0], [1], [1])
         first = op.broadcast(
             op.constant(class_token.reshape(1, 1, -1)), op.concat([images, op.constant(np.array([1, c.width]))], 0)

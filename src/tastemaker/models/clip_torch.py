@@ -8,15 +8,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
-from tastemaker.errors import ConfigurationError
+from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.models.clip import (
     LAYER_NORM_EPS,
-    PIXEL_MEAN,
-    PIXEL_STD,
     QUICK_GELU_SLOPE,
     Embeddings,
     Pixels,
     check_pixels,
+    fold_pixel_scale,
     read_config,
 )
 from tastemaker.models.weights import WeightsFile
@@ -36,13 +35,15 @@ class TorchClip:
         batch_size: Images in one inference.
 
     Raises:
-        ConfigurationError: The precision is not offered here.
+        ConfigurationError: The precision is not offered here, or ``batch_size`` is less than 1.
         ModelError: The weights do not fit.
     """
 
     def __init__(self, weights: Path, device: str = "cuda", precision: str = "auto", batch_size: int = 32) -> None:
         if precision == "auto":
             precision = "f32" if device == "cpu" else "fp16"
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size={batch_size} is less than 1")
         if precision not in DTYPES:
             raise ConfigurationError(f"precision={precision!r} is not offered on {device}; use f32, bf16 or fp16")
         self.config = read_config(weights)
@@ -50,17 +51,24 @@ class TorchClip:
         self.device = device
         self.batch_size = batch_size
         self._dtype = DTYPES[precision]
+        self._is_cancelled = False
         self._tensors = self._load(weights)
 
     @torch.inference_mode()
     def embed(self, pixels: Pixels) -> Embeddings:
         """Return the embeddings, float32 (n, 768), of uint8 (n, 224, 224, 3) pixels; see `VisionTower.embed`."""
         check_pixels(pixels, self.config)
-        chunks = [
-            self._forward(torch.from_numpy(np.ascontiguousarray(pixels[start : start + self.batch_size]))).cpu().numpy()
-            for start in range(0, len(pixels), self.batch_size)
-        ]
-        return np.concatenate(chunks) if chunks else np.empty((0, self.config.projection), np.float32)
+        if not len(pixels):
+            return np.empty((0, self.config.projection), np.float32)
+        chunks = (pixels[start : start + self.batch_size] for start in range(0, len(pixels), self.batch_size))
+        # np.require: torch wants memory in order, and warns of what it cannot write to. One wait, at the end.
+        embedded = [self._forward(torch.from_numpy(np.require(chunk, requirements=["C", "W"]))) for chunk in chunks]
+        result: Embeddings = torch.cat(embedded).cpu().numpy()
+        return result
+
+    def cancel(self) -> None:
+        """Make an `embed` that runs in another thread, and every later one, raise `ModelError` soon."""
+        self._is_cancelled = True
 
     def describe(self) -> dict[str, str]:
         """Return the backend, device, precision and version, for the provenance of rows."""
@@ -70,21 +78,21 @@ class TorchClip:
 
     def _load(self, weights: Path) -> dict[str, Tensor]:
         file = WeightsFile(weights)
-        names = [
-            n for n in file.shapes if n.startswith(("vision_model.", "visual_projection.")) and "position_ids" not in n
-        ]
-        placed = {n: torch.from_numpy(file.tensor(n)).to(self.device, self._dtype) for n in names}
+        vision = [n for n in file.shapes if n.startswith(("vision_model.", "visual_projection."))]
+        tensors = {n: file.tensor(n) for n in vision if not n.endswith(("position_ids", "patch_embedding.weight"))}
+        tensors["patches.weight"], tensors["patches.bias"] = fold_pixel_scale(file)
+        placed = {n: torch.from_numpy(values).to(self.device, self._dtype) for n, values in tensors.items()}
         for layer in range(self.config.layers):
             _fuse_qkv(placed, f"vision_model.encoder.layers.{layer}.self_attn")
         return placed
 
     def _forward(self, chunk: Tensor) -> Tensor:
+        if self._is_cancelled:
+            raise ModelError("the inference was cancelled")
         c, name = self.config, "vision_model.embeddings"
-        x = chunk.to(self.device).permute(0, 3, 1, 2).float().div(255)  # (n, 3, s, s)
-        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
-        x = ((x - mean) / std).to(self._dtype)
-        x = F.conv2d(x, self._tensors[f"{name}.patch_embedding.weight"], stride=c.patch)  # (n, d, grid, grid)
-        x = x.flatten(2).transpose(1, 2)  # (n, t - 1, d)
+        x = chunk.to(self.device).view(-1, c.grid, c.patch, c.grid, c.patch * 3).transpose(2, 3)
+        x = x.reshape(len(chunk), c.grid**2, -1).to(self._dtype)  # (n, t - 1, patch * patch * 3)
+        x = self._linear(x, "patches")  # (n, t - 1, d); a convolution would be computed in TF32, even in f32
         class_token = self._tensors[f"{name}.class_embedding"].expand(len(x), 1, -1)
         x = torch.cat([class_token, x], 1) + self._tensors[f"{name}.position_embedding.weight"]  # (n, t, d)
         x = self._layer_norm(x, "vision_model.pre_layrnorm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import tarfile
@@ -44,15 +45,21 @@ class TarFile(PendingFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.samples = 0
-        self._names: set[str] = set()
+        self._digests: dict[str, bytes] = {}
         self._tar = tarfile.open(self.draft, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by commit
+
+    def has_other(self, members: dict[str, bytes]) -> bool:
+        """Return whether one of these names is there already, with other bytes."""
+        return any(
+            name in self._digests and self._digests[name] != content_digest(data) for name, data in members.items()
+        )
 
     def add_sample(self, members: dict[str, bytes]) -> None:
         """Append the members of one sample, the image first. A name that is there already is not stored twice."""
         self.samples += 1
         for name, data in members.items():
-            if name not in self._names:
-                self._names.add(name)
+            if name not in self._digests:
+                self._digests[name] = content_digest(data)
                 info = tarfile.TarInfo(name)
                 info.size, info.mode = len(data), 0o644
                 self._tar.addfile(info, io.BytesIO(data))
@@ -67,6 +74,11 @@ class TarFile(PendingFile):
         with contextlib.suppress(OSError):  # the disk may be full
             self._tar.close()
         super().discard()
+
+
+def content_digest(data: bytes) -> bytes:
+    """Return a digest that tells whether two files have the same bytes."""
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 class RowsFile(PendingFile):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from itertools import count
 from pathlib import Path
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.shards import is_unsafe_name
-from tastemaker.scores.files import PendingFile, TarFile
+from tastemaker.scores.files import PendingFile, TarFile, content_digest
 
 ORIGINALS = ("shards", "folder", "none")
 """WebDataset tars, plain files below ``kept``, or rows only."""
@@ -35,6 +36,7 @@ class OriginalsWriter:
         self.kind = kind
         self.tars: list[TarFile] = []
         self._stem = output_dir / name
+        self._copied: dict[Path, bytes] = {}
         self._folder = output_dir / KEPT_FOLDER / folder
         self._images_per_tar = images_per_tar
 
@@ -52,13 +54,23 @@ class OriginalsWriter:
             raise UnreadableImageError(f"unsafe name {unsafe!r}: it leads out of the output folder")
         name = next(iter(members))
         if self.kind == "folder":
+            folder = self._free_folder(members)
             for member, data in members.items():
-                _write_copy(self._folder / member, data)
-            return str(self._folder / name), name
-        if not self.tars or self.tars[-1].samples == self._images_per_tar:
+                _write_copy(folder / member, data)
+                self._copied[folder / member] = content_digest(data)
+            return str(folder / name), name
+        if not self.tars or self.tars[-1].samples == self._images_per_tar or self.tars[-1].has_other(members):
             self.tars.append(TarFile(self._stem.with_name(f"{self._stem.name}-{len(self.tars):06d}.tar")))
         self.tars[-1].add_sample(members)
         return str(self.tars[-1].path), name
+
+    def _free_folder(self, members: dict[str, bytes]) -> Path:
+        """Return the partition's folder, or ``folder-2`` and so on where a name is taken by another image."""
+        folders = (self._folder if n == 1 else self._folder.with_name(f"{self._folder.name}-{n}") for n in count(1))
+        digests = {member: content_digest(data) for member, data in members.items()}
+        return next(
+            f for f in folders if all(self._copied.get(f / m, digest) == digest for m, digest in digests.items())
+        )
 
     def commit(self) -> None:
         """Make the tars visible, and delete those that an earlier run of the same partition had beyond them."""

@@ -60,7 +60,7 @@ class RunOptions:
         predictor: Path of another predictor.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
-        batch_size: Images in one inference on a GPU.
+        batch_size: Images in a batch, and in one inference on a GPU.
         threads: Processor threads; None for all cores.
         preprocess: ``openai`` or ``transformers``.
         exif_rotate: Turn images as their EXIF orientation says.
@@ -234,7 +234,7 @@ def summarise(groups: list[FileGroupTask], output_dir: Path, rank_by: str = "aes
 def _make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
     threads = options.threads or ImageReaderStage.num_threads
     reader = ImageReaderStage(
-        batch_size=max(100, options.batch_size),
+        batch_size=options.batch_size,
         preprocess=options.preprocess,
         apply_exif_rotation=options.exif_rotate,
         max_pixels=options.max_pixels,

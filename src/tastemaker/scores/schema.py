@@ -152,5 +152,5 @@ def _embedding_column(images: Sequence[ImageObject]) -> pa.Array:
     values = np.concatenate(present).astype(np.float16) if present else np.empty(0, np.float16)
     lengths = [0 if image.embedding is None else len(image.embedding) for image in images]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    missing = pa.array([image.embedding is None for image in images])
+    missing = pa.array([image.embedding is None for image in images], pa.bool_())
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=missing)

@@ -97,6 +97,9 @@ class ProcessingStage(ABC, Generic[X, Y]):
         elif result is not None:
             yield result
 
+    def interrupt(self) -> None:
+        """Make a `process` that runs in another thread end soon, by any error. The run is over; `teardown` follows."""
+
     def teardown(self) -> None:
         """Free what `setup` made. Runs after a failure, too."""
 
@@ -183,7 +186,7 @@ def _account_for(
             last.dropped.append(image)
     for batch in batches:
         batch.task_id = batch.task_id or task.task_id
-        batch._metadata = batch._metadata or task._metadata
+        batch._metadata = {**task._metadata, **batch._metadata}
     return list(batches)
 
 

@@ -86,6 +86,11 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         self._provenance = {**weights_provenance("clip", CLIP_VIT_L14, weights), **tower}
         logger.info("CLIP runs on %s (%s, %s)", tower["device"], tower["backend"], tower["precision"])
 
+    def interrupt(self) -> None:
+        """Cancel the inference that is going on."""
+        if self._tower is not None:
+            self._tower.cancel()
+
     def teardown(self) -> None:
         """Free the vision tower."""
         self._tower = None

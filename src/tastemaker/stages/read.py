@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections import deque
@@ -101,6 +102,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             for image in failed:
                 logger.info("Image %s (path: %s) failed: %s", image.image_id, image.image_path, image.reason)
         metadata = {
+            "partition": _name_partition(task.data),  # unless the group has a name, all its batches need the same one
             **task._metadata,
             "batch_index": number,
             "is_last_batch": is_last,
@@ -161,6 +163,11 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             except UnreadableImageError as error:
                 image.fail(f"unreadable: {error}")
         return image
+
+
+def _name_partition(paths: list[str]) -> str:
+    digest = hashlib.sha256("|".join(paths).encode("utf-8", "surrogateescape"))
+    return f"images-{digest.hexdigest()[:12]}"
 
 
 def _read_shard(path: str) -> Iterator[tuple[Sample, dict[str, bytes]]]:

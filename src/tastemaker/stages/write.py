@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tastemaker.errors import UnreadableImageError
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.originals import OriginalsWriter, check_originals
@@ -92,6 +94,8 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         """Write one batch. Return the files of its partition with the last batch of it, None before."""
         name = self._partition_name(task)
         partition = self._open.get(name) or self._start(name, task)
+        for number, image in enumerate(task.data):
+            image.index = number if image.index < 0 else image.index  # made by a program: numbered for its name
         placed = {id(image): place for image in task.data if (place := self._place(image, partition, task))}
         images = sorted([*task.data, *task.dropped], key=lambda image: image.index)
         signals = "signals" in task._metadata.get("provenance", {})
@@ -194,6 +198,9 @@ def _encode(image: ImageObject) -> bytes:
 
     if image.image_data is None:
         raise UnreadableImageError("the image has neither source bytes nor pixels")
+    if image.image_data.dtype != np.uint8 or image.image_data.shape[2:] not in ((), (3,), (4,)):
+        shape = image.image_data.shape
+        raise UnreadableImageError(f"image_data must be uint8 (H, W, 3), not {image.image_data.dtype} {shape}")
     file = io.BytesIO()
     Image.fromarray(image.image_data).convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY)
     return file.getvalue()
