@@ -1,38 +1,62 @@
 """Encoded bytes to pixels: uint8 (H, W, 3), RGB, the same as Pillow's `Image.open(...).convert("RGB")`.
 
-simplejpeg decodes JPEG (bit for bit what Pillow gives, without holding Python's lock, and it reports damage that
-Pillow passes over); Pillow decodes everything else and the JPEGs that simplejpeg refuses, CMYK above all.
+simplejpeg decodes JPEG: bit for bit what Pillow gives, without holding Python's lock, and it reports damage that
+Pillow passes over. Pillow decodes everything else, and the few JPEGs that simplejpeg cannot convert, CMYK above all.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import warnings
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from tastemaker.errors import UnreadableImageError
 
 MAX_IMAGE_PIXELS = 178_956_970
 """Pixels beyond which an image is taken for a decompression bomb (Pillow's own hard limit)."""
 
-PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""What Pillow may decode. Its other plug-ins are old formats, some of which start other programs."""
-
 EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"})
 """File extensions, lower case, that mark a file or a tar member as an image."""
 
-_HARMLESS_EXTRANEOUS_BYTES = 64
-"""libjpeg's "extraneous bytes before marker": a few are padding that cameras write, many are lost image data."""
+_PILLOW_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+}
+"""Called directly: `Image.open` would try other formats too, and has a limit of pixels of its own."""
 
-_DATA_LOSS = re.compile(r"premature end|bad huffman|bad arithmetic|instead of rst", re.IGNORECASE)
-_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
+_BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
+
+_HARMLESS = re.compile(r"extraneous bytes before|unknown JFIF revision|Invalid SOS parameters")
+"""Warnings of libjpeg that also come with a sound picture; whether they do is tried out."""
 
 Pixels = npt.NDArray[np.uint8]
+
+# Pillow says so where EXIF or TIFF tags are odd, many times for some files. It either matters not, or ends in an error.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +110,11 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
     name = sniff_format(data)
     if name is None:
         raise UnreadableImageError(f"not an image in a known format (it starts with {bytes(data[:8])!r})")
-    pixels = _decode_jpeg(data, max_pixels) if name == "JPEG" and not apply_exif_rotation else None
+    pixels = _decode_jpeg(data, max_pixels) if name == "JPEG" else None
     if pixels is None:
-        pixels = _decode_with_pillow(data, max_pixels, apply_exif_rotation)
+        pixels = _decode_with_pillow(data, name, max_pixels)
+    if apply_exif_rotation and name != "TIFF":  # Pillow turns TIFF by itself
+        pixels = _turn(pixels, _read_orientation(data, name))
     return DecodedImage(pixels, name)
 
 
@@ -107,7 +133,7 @@ def sniff_format(head: bytes) -> str | None:
         return "WEBP"
     if head[:6] in (b"GIF87a", b"GIF89a"):
         return "GIF"
-    if head[:2] == b"BM":
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "BMP"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "TIFF"
@@ -117,48 +143,120 @@ def sniff_format(head: bytes) -> str | None:
 
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
-    """Return RGB pixels, or None for a sound JPEG that only Pillow can convert."""
+    """Return RGB pixels, or None for a JPEG that only Pillow can convert."""
     try:
-        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except (ValueError, KeyError):
         return None  # a rare kind, or damaged: Pillow decides
     _check_size(width, height, max_pixels)
     is_cmyk = colorspace in ("CMYK", "YCCK")
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="CMYK" if is_cmyk else "RGB", strict=True)
-    except ValueError as error:
-        _raise_if_data_is_lost(str(error))
-        return None
+        pixels = _decode_strictly(data, "CMYK" if is_cmyk else "RGB")
+    except (ValueError, MemoryError) as error:
+        raise UnreadableImageError(f"damaged or truncated JPEG: {error}") from error
     return None if is_cmyk else pixels
 
 
-def _raise_if_data_is_lost(message: str) -> None:
-    extraneous = _EXTRANEOUS.search(message)
-    if _DATA_LOSS.search(message) or (extraneous and int(extraneous[1]) > _HARMLESS_EXTRANEOUS_BYTES):
-        raise UnreadableImageError(f"damaged or truncated JPEG: {message}")
+def _decode_strictly(data: bytes, colorspace: str) -> Pixels:
+    """Return the pixels of a JPEG of which nothing is lost.
 
+    libjpeg reports its first warning only, so behind a harmless one a grave one may hide. Where it may be harmless, the
+    cause is taken out of a copy, and that has to decode without any warning.
 
-def _decode_with_pillow(data: bytes, max_pixels: int, apply_exif_rotation: bool) -> Pixels:
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels // 2  # Pillow refuses above twice this; the limit is the process's own
+    Raises:
+        ValueError: It is damaged.
+    """
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
+        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace=colorspace, strict=True)
+    except ValueError as error:
+        if not _HARMLESS.search(str(error)):
+            raise
+        pixels = simplejpeg.decode_jpeg(_clean_jpeg(data), colorspace=colorspace, strict=True)
+    return pixels
+
+
+def _clean_jpeg(data: bytes) -> bytes:
+    """Return a JPEG without what libjpeg warns of though no part of the picture is missing.
+
+    These are bytes between the segments of the header, a JFIF version of the future, wrong parameters of a sequential
+    scan (some phones write them), and zeros between the last scan and the end mark.
+    """
+    end = data.rfind(b"\xff\xd9")
+    scan = data[:end].rstrip(b"\0")
+    cleaned = bytearray(scan + b"\0" * scan.endswith(b"\xff") + data[end:])  # FF 00 is a byte of the picture
+    at, is_progressive = 2, False
+    while (marker := cleaned.find(b"\xff", at)) >= 0:
+        cleaned[at:marker] = b"\xff" * (marker - at)  # fill bytes, which may precede any marker
+        code, size = cleaned[marker + 1 : marker + 2], int.from_bytes(cleaned[marker + 2 : marker + 4])
+        at = marker + 1 if code == b"\xff" else marker + 2 + size
+        is_progressive = is_progressive or code == b"\xc2"
+        if code == b"\xe0" and cleaned[marker + 4 : marker + 9] == b"JFIF\0":
+            cleaned[marker + 9] = 1
+        if code == b"\xda":
+            if not is_progressive:
+                cleaned[at - 3 : at] = b"\0\x3f\0"  # all 64 coefficients, in one go
+            break
+    return bytes(cleaned)
+
+
+def _decode_with_pillow(data: bytes, name: str, max_pixels: int) -> Pixels:
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # WebP is refused above twice this, a limit of the process
+    try:
+        if name == "PNG":
+            _check_png(data)
+        image: Image.Image = _PILLOW_READERS[name](io.BytesIO(data))
         _check_size(image.width, image.height, max_pixels)
         image.load()
-        if apply_exif_rotation:
-            image = ImageOps.exif_transpose(image)
         return np.asarray(_to_rgb(image))
     except UnreadableImageError:
         raise
+    except Image.DecompressionBombError as error:  # some readers check by themselves, before we can
+        raise UnreadableImageError(f"decompression bomb: {error}") from error
     except Exception as error:
-        raise UnreadableImageError(str(error) or type(error).__name__) from error
+        cause = str(error) if isinstance(error, (OSError, SyntaxError, ValueError)) else repr(error)
+        raise UnreadableImageError(f"damaged or truncated {name}: {cause}") from error
+
+
+def _check_png(data: bytes) -> None:
+    """Raise where the checksum of a needed chunk is wrong. Pillow does not look at those of the pixels."""
+    view, at = memoryview(data), 8
+    while (end := at + 12 + int.from_bytes(view[at : at + 4])) <= len(data):
+        kind, checksum = bytes(view[at + 4 : at + 8]), int.from_bytes(view[end - 4 : end])
+        if kind[:1].isupper() and zlib.crc32(view[at + 4 : end - 4]) != checksum:
+            raise UnreadableImageError(f"damaged PNG: wrong checksum of chunk {kind.decode('ascii', 'replace')}")
+        if kind == b"IEND":
+            return
+        at = end
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         # The high byte, as Pillow itself reduces 16-bit colour. `convert` would clip everything above 255 to white.
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+        bits = getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]  # a TIFF may have 12
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> (bits - 8)).astype(np.uint8))
+    if image.mode == "P":
+        image.info.pop("transparency", None)  # of no use to RGB, and Pillow would warn
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _read_orientation(data: bytes, name: str) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
+    try:
+        return int(_PILLOW_READERS[name](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - the pixels are sound, whatever the EXIF is
+        return 1
+
+
+def _turn(pixels: Pixels, orientation: int) -> Pixels:
+    """Return the pixels upright. Orientation 2 to 4 are mirrored or upside down, 5 to 8 are transposed as well."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

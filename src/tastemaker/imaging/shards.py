@@ -237,7 +237,8 @@ def group_samples(members: list[Member], read_head: Callable[[Member], bytes]) -
     for member in members:
         key, extension = split_key(member.name)
         base = key.rpartition("/")[2]
-        if not base or (base.startswith("__") and base.endswith("__")):
+        is_nameless = not base or (base.startswith("__") and base.endswith("__"))
+        if is_nameless and not is_unsafe_name(member.name):
             continue
         if key not in current or extension in extensions[key]:
             problem = f"duplicate key: another sample of this shard is called {key!r}" if key in current else ""

@@ -1,0 +1,493 @@
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from tastemaker.errors import ConfigurationError, MissingExtraError, ModelError
+from tastemaker.imaging.decode import decode_image
+from tastemaker.imaging.preprocess import preprocess
+from tastemaker.models.clip import ClipConfig, check_pixels, load_clip, read_config
+from tastemaker.models.clip_openvino import MICRO_BATCH, OpenVinoClip, choose_precision
+from tastemaker.models.hub import CLIP_VIT_L14, weights_path
+from tastemaker.testing import TINY, random_clip
+
+OTHER_PROCESSOR = ["FP32", "INT8"]
+
+
+@pytest.fixture(scope="module")
+def weights(model_dir):
+    return weights_path(CLIP_VIT_L14, model_dir)
+
+
+@pytest.fixture(scope="module")
+def tower(weights):
+    return OpenVinoClip(weights, precision="f32")
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (41, 224, 224, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def torch_clip():
+    """The class TorchClip, where torch is installed."""
+    pytest.importorskip("torch")
+    from tastemaker.models.clip_torch import TorchClip
+
+    return TorchClip
+
+
+@pytest.fixture(params=["openvino", "torch"])
+def load(request):
+    """A function that loads a backend on the processor, in f32 unless told otherwise."""
+    if request.param == "openvino":
+        return lambda path, **options: OpenVinoClip(path, **{"precision": "f32", **options})
+    torch_clip = request.getfixturevalue("torch_clip")
+    return lambda path, **options: torch_clip(path, **{"device": "cpu", "precision": "f32", **options})
+
+
+@pytest.fixture
+def changed(tmp_path, weights):
+    """A function that writes the tiny checkpoint with some tensors changed (None removes one) and another config."""
+
+    def write(changes=None, config=None):
+        tensors = load_file(weights) | (changes or {})
+        path = tmp_path / "model.safetensors"
+        save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, path)
+        if config is None:
+            shutil.copy(weights.with_name("config.json"), tmp_path)
+        else:
+            (tmp_path / "config.json").write_bytes(config if isinstance(config, bytes) else json.dumps(config).encode())
+        return path
+
+    return write
+
+
+# What comes out
+
+
+def test_an_embedding_is_a_float32_unit_vector(load, weights, pixels):
+    embeddings = load(weights).embed(pixels[:3])
+    assert embeddings.dtype == np.float32
+    assert embeddings.shape == (3, 768)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+
+
+def test_no_images_give_no_embeddings(load, weights, pixels):
+    embeddings = load(weights).embed(pixels[:0])
+    assert embeddings.shape == (0, 768)
+    assert embeddings.dtype == np.float32
+
+
+def test_images_that_differ_get_embeddings_that_differ(tower, photographs):
+    inputs = np.stack([preprocess(decode_image(data).pixels) for data in photographs.values()])
+    assert len(np.unique(tower.embed(inputs).round(3), axis=0)) == len(inputs)
+
+
+def test_the_backends_agree(weights, tower, pixels, torch_clip):
+    np.testing.assert_allclose(torch_clip(weights, "cpu").embed(pixels), tower.embed(pixels), atol=1e-6)
+
+
+def test_pixels_in_any_memory_layout_are_read(load, weights, pixels):
+    clip, some = load(weights), pixels[:9]
+    expected = clip.embed(some)
+    read_only = some.copy()
+    read_only.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns of memory that it cannot write to
+        for layout in (np.asfortranarray(some), np.repeat(some, 2, axis=2)[:, :, ::2], read_only):
+            assert np.array_equal(clip.embed(layout), expected)
+        assert np.array_equal(clip.embed(some[::-1])[::-1], expected)
+
+
+def test_pixels_are_left_as_they_were(load, weights, pixels):
+    some = pixels[:2].copy()
+    load(weights).embed(some)
+    assert np.array_equal(some, pixels[:2])
+
+
+def test_embeddings_outlive_the_next_call(load, weights, pixels):
+    clip = load(weights)
+    first = clip.embed(pixels[:1])
+    kept = first.copy()
+    clip.embed(pixels[1:2])
+    assert np.array_equal(first, kept)
+
+
+# The images around an image do not matter
+
+
+@pytest.mark.parametrize("precision", ["f32", "auto"])
+def test_an_embedding_is_the_same_bit_for_bit_in_a_batch_of_any_size(weights, pixels, precision):
+    tower = OpenVinoClip(weights, precision=precision)
+    alone = np.concatenate([tower.embed(image[None]) for image in pixels])
+    for size in (2, 7, MICRO_BATCH, 9, 32, len(pixels)):
+        together = np.concatenate([tower.embed(pixels[i : i + size]) for i in range(0, len(pixels), size)])
+        assert np.array_equal(together, alone), size
+
+
+@pytest.mark.parametrize("precision", ["f32", "auto"])
+def test_an_embedding_is_the_same_bit_for_bit_in_any_order(weights, pixels, precision):
+    tower = OpenVinoClip(weights, precision=precision)
+    order = np.random.default_rng(1).permutation(len(pixels))
+    assert np.array_equal(tower.embed(pixels[order]), tower.embed(pixels)[order])
+
+
+def test_an_embedding_is_the_same_bit_for_bit_with_any_number_of_threads(weights, tower, pixels):
+    assert np.array_equal(OpenVinoClip(weights, precision="f32", threads=1).embed(pixels), tower.embed(pixels))
+
+
+def test_torch_batches_of_any_size_agree(weights, pixels, torch_clip):
+    expected = torch_clip(weights, "cpu", batch_size=32).embed(pixels)
+    for size in (1, 7, 8, 100):
+        np.testing.assert_allclose(torch_clip(weights, "cpu", batch_size=size).embed(pixels), expected, atol=1e-6)
+
+
+def test_threads_share_a_tower(load, weights, pixels):
+    clip, results = load(weights), []
+    expected = clip.embed(pixels)
+    threads = [threading.Thread(target=lambda: results.append(clip.embed(pixels))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert all(np.array_equal(result, expected) for result in results)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((1, 224, 224, 3), np.float32),
+        np.zeros((224, 224, 3), np.uint8),
+        np.zeros((1, 3, 224, 224), np.uint8),
+        np.zeros((1, 224, 225, 3), np.uint8),
+        np.zeros((1, 224, 224, 4), np.uint8),
+        np.zeros((0,), np.uint8),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)
+def test_other_pixels_are_refused_with_the_way_to_make_them(load, weights, wrong):
+    with pytest.raises(ModelError, match=re.escape(f"{wrong.dtype} {wrong.shape}; tastemaker.imaging.preprocess")):
+        load(weights).embed(wrong)
+
+
+def test_a_list_is_not_an_array_of_pixels():
+    with pytest.raises(ModelError, match="not list"):
+        check_pixels([np.zeros((224, 224, 3), np.uint8)], TINY)
+
+
+def test_a_missing_tensor_is_named(load, changed):
+    path = changed({"vision_model.encoder.layers.1.mlp.fc2.bias": None})
+    with pytest.raises(ModelError, match=r"vision_model\.encoder\.layers\.1\.mlp\.fc2\.bias is missing"):
+        load(path)
+
+
+def test_a_missing_layer_is_named(load, changed, weights):
+    with safe_open(weights, "np") as file:
+        first = [name for name in file.keys() if "layers.0." in name]  # noqa: SIM118
+    with pytest.raises(ModelError, match=r"layers\.0\.layer_norm1\.weight is missing"):
+        load(changed(dict.fromkeys(first)))
+
+
+@pytest.mark.parametrize("shape", [(64,), (768, 64, 1), (768, 63), (512, 64)])
+def test_a_tensor_of_another_shape_is_named(load, changed, shape):
+    with pytest.raises(ModelError, match=re.escape(f"visual_projection.weight has the shape {shape}")):
+        load(changed({"visual_projection.weight": np.zeros(shape, np.float32)}))
+
+
+def test_positions_that_are_no_square_are_refused(load, changed):
+    with pytest.raises(ModelError, match="16 positions"):
+        load(changed({"vision_model.embeddings.position_embedding.weight": np.zeros((16, 64), np.float32)}))
+
+
+def test_whole_numbers_are_no_weights(load, changed):
+    with pytest.raises(ModelError, match="I32"):
+        load(changed({"vision_model.post_layernorm.bias": np.zeros(64, np.int32)}))
+
+
+def test_a_predictor_is_no_tower(load, model_dir):
+    predictor = model_dir / "ttj" / "sac-logos-ava1-l14-linearMSE" / "model.safetensors"
+    with pytest.raises(ModelError, match=r"no CLIP ViT-L/14 vision tower: the tensor vision_model\."):
+        load(predictor)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"garbage" + data, lambda _: b""])
+def test_a_damaged_file_is_refused_by_name(load, tmp_path, weights, damage):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(damage(weights.read_bytes()))
+    with pytest.raises(ModelError, match=re.escape(str(path))):
+        load(path)
+
+
+def test_a_file_that_is_not_there_is_named(load, tmp_path):
+    with pytest.raises(ModelError, match=r"nowhere\.safetensors"):
+        load(tmp_path / "nowhere.safetensors")
+
+
+# Dimensions and config.json
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TINY,
+        ClipConfig(width=96, layers=1, heads=3, mlp=64, patch=32, image_size=96, projection=768),
+        ClipConfig(width=64, layers=3, heads=8, mlp=256, patch=14, image_size=70, projection=768),
+    ],
+)
+def test_dimensions_are_read_from_the_file(tmp_path, config):
+    path = tmp_path / "model.safetensors"
+    save_file(random_clip(config, np.random.default_rng(0)), path)
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {"num_attention_heads": config.heads}}))
+    assert read_config(path) == config
+
+
+def test_heads_come_from_the_config_beside_the_file(load, changed, pixels):
+    two, four = ({"vision_config": {"num_attention_heads": heads}} for heads in (2, 4))
+    with_two = load(changed(config=two)).embed(pixels[:1])
+    tower = load(changed(config=four))
+    assert tower.config == replace(TINY, heads=4)
+    assert np.abs(tower.embed(pixels[:1]) - with_two).max() > 1e-4
+
+
+@pytest.mark.parametrize("config", [{}, {"vision_config": None}, {"vision_config": {}}, {"model_type": "clip"}])
+def test_without_a_number_of_heads_each_has_a_width_of_64(changed, config):
+    assert read_config(changed(config=config)).heads == 1
+
+
+def test_without_a_config_each_head_has_a_width_of_64(changed):
+    path = changed()
+    path.with_name("config.json").unlink()
+    assert read_config(path).heads == 1
+
+
+def test_another_activation_is_refused(load, changed):
+    with pytest.raises(ModelError, match="hidden_act is 'gelu'"):
+        load(changed(config={"vision_config": {"hidden_act": "gelu"}}))
+
+
+@pytest.mark.parametrize("heads", [0, -1, 3, 128])
+def test_heads_that_do_not_divide_the_width_are_refused(load, changed, heads):
+    with pytest.raises(ModelError, match=f"64 cannot be split into {heads} attention heads"):
+        load(changed(config={"vision_config": {"num_attention_heads": heads}}))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b"[]",
+        b"null",
+        {"vision_config": 3},
+        {"vision_config": [1]},
+        {"vision_config": {"num_attention_heads": "many"}},
+        {"vision_config": {"num_attention_heads": None}},
+    ],
+    ids=lambda config: str(config)[:60],
+)
+def test_a_config_that_is_none_is_named_with_what_to_do(load, changed, config):
+    with pytest.raises(ModelError, match=r"config\.json is not the configuration of a CLIP model .* delete it"):
+        load(changed(config=config))
+
+
+# Types of weights
+
+
+def _as_bfloat16(tensors, path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file as save_torch
+
+    save_torch({name: torch.from_numpy(tensor).bfloat16() for name, tensor in tensors.items()}, path)
+
+
+def test_weights_stored_in_float16_agree_with_float32(load, changed, weights, pixels):
+    halves = {name: tensor.astype(np.float16) for name, tensor in load_file(weights).items()}
+    expected = load(weights).embed(pixels[:4])
+    assert np.abs(load(changed(halves)).embed(pixels[:4]) - expected).max() < 1e-3
+
+
+def test_weights_stored_in_bfloat16_agree_with_float32(load, tmp_path, weights, pixels):
+    _as_bfloat16(load_file(weights), tmp_path / "model.safetensors")
+    shutil.copy(weights.with_name("config.json"), tmp_path)
+    expected = load(weights).embed(pixels[:4])
+    assert np.abs(load(tmp_path / "model.safetensors").embed(pixels[:4]) - expected).max() < 5e-3
+
+
+def test_rounded_weights_give_the_same_in_any_type_of_storage(load, tmp_path, weights, pixels):
+    torch = pytest.importorskip("torch")
+    rounded = {n: torch.from_numpy(t).bfloat16().float().numpy() for n, t in load_file(weights).items()}
+    for folder in ("f32", "bf16"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(weights.with_name("config.json"), tmp_path / folder)
+    save_file(rounded, tmp_path / "f32" / "model.safetensors")
+    _as_bfloat16(rounded, tmp_path / "bf16" / "model.safetensors")
+    first, second = (load(tmp_path / folder / "model.safetensors").embed(pixels[:4]) for folder in ("f32", "bf16"))
+    assert np.array_equal(first, second)
+
+
+# The text half
+
+
+def test_text_tensors_of_any_kind_are_not_looked_at(load, changed, weights, pixels):
+    path = changed(
+        {
+            "text_model.embeddings.token_embedding.weight": np.full((10, 8), np.nan, np.float32),
+            "text_model.encoder.layers.0.self_attn.q_proj.weight": np.zeros(3, np.uint8),
+            "vision_model.embeddings.position_ids": np.arange(17, dtype=np.int64)[None],
+            "text_model.embeddings.position_ids": np.arange(77, dtype=np.int64)[None],
+            "logit_scale": np.array(4.6, np.float32),
+        }
+    )
+    assert np.array_equal(load(path).embed(pixels[:2]), load(weights).embed(pixels[:2]))
+
+
+RSS = """
+import sys
+from pathlib import Path
+import numpy as np
+from tastemaker.models.clip_openvino import OpenVinoClip
+
+def peak_mb():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
+
+OpenVinoClip(Path(sys.argv[1]), "f32").embed(np.zeros((1, 224, 224, 3), np.uint8))
+before = peak_mb()
+OpenVinoClip(Path(sys.argv[2]), "f32").embed(np.zeros((1, 224, 224, 3), np.uint8))
+print(peak_mb() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_large_text_half_takes_no_memory(changed, weights):
+    path = changed({"text_model.embeddings.token_embedding.weight": np.ones((64, 2**20), np.float32)})  # 256 MB
+    result = subprocess.run([sys.executable, "-c", RSS, weights, path], capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 100
+
+
+# Devices and precisions
+
+
+@pytest.mark.parametrize("options", [{"device": "gpu"}, {"device": ""}, {"precision": "fp32"}, {"precision": "BF16"}])
+def test_an_unknown_choice_is_refused_with_the_known_ones(weights, options):
+    (name, value), *_ = options.items()
+    with pytest.raises(ConfigurationError, match=f"{name}={value!r} is not one of auto, "):
+        load_clip(weights, **options)
+
+
+def test_cuda_where_there_is_none_is_refused(weights):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigurationError, match=r"device='cuda': PyTorch finds no such device .* use device='cpu'"):
+        load_clip(weights, device="cuda")
+
+
+def test_cuda_without_torch_names_the_extra(weights, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"tastemaker\[torch\]"):
+        load_clip(weights, device="cuda")
+
+
+def test_a_processor_needs_no_torch(weights, monkeypatch, pixels):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert load_clip(weights, device="cpu").embed(pixels[:1]).shape == (1, 768)
+
+
+def test_auto_is_bf16_where_the_processor_multiplies_it():
+    assert choose_precision("auto", ["FP32", "BF16", "INT8"]) == "bf16"
+    assert choose_precision("auto", OTHER_PROCESSOR) == "f32"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_precision_that_the_processor_lacks_is_refused(precision):
+    with pytest.raises(ConfigurationError, match=f"no {precision} arithmetic; use precision='f32'"):
+        choose_precision(precision, OTHER_PROCESSOR)
+
+
+def test_an_unknown_precision_of_a_processor_is_refused():
+    with pytest.raises(ConfigurationError, match="'f64' is not one of"):
+        choose_precision("f64", OTHER_PROCESSOR)
+
+
+def test_int8_on_a_processor_is_refused_with_a_way_on(weights):
+    with pytest.raises(ConfigurationError, match="use bf16 or f32"):
+        load_clip(weights, device="cpu", precision="int8")
+
+
+def test_every_precision_of_this_processor_agrees_with_f32(weights, tower, pixels):
+    import openvino as ov
+
+    capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    for precision, capability in (("bf16", "BF16"), ("fp16", "FP16")):
+        if capability in capabilities:
+            reduced = OpenVinoClip(weights, precision=precision)
+            assert reduced.precision == precision
+            assert 0 < np.abs(reduced.embed(pixels[:8]) - tower.embed(pixels[:8])).max() < 5e-3
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_torch_computes_in_the_precision_asked_for(weights, tower, pixels, precision, torch_clip):
+    reduced = torch_clip(weights, "cpu", precision)
+    assert reduced.precision == precision
+    assert 0 < np.abs(reduced.embed(pixels[:8]) - tower.embed(pixels[:8])).max() < 5e-3
+
+
+def test_torch_takes_f32_on_a_processor_and_refuses_int8(weights, torch_clip):
+    assert torch_clip(weights, "cpu").precision == "f32"
+    with pytest.raises(ConfigurationError, match="'int8' is not offered on cpu"):
+        torch_clip(weights, "cpu", "int8")
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_fewer_than_one_thread_is_refused(weights, threads):
+    with pytest.raises(ConfigurationError, match=f"threads={threads} is less than 1"):
+        load_clip(weights, device="cpu", threads=threads)
+
+
+def test_torch_batches_of_less_than_one_image_are_refused(weights, torch_clip):
+    with pytest.raises(ConfigurationError, match="batch_size=0 is less than 1"):
+        torch_clip(weights, "cpu", batch_size=0)
+
+
+def test_a_tower_says_what_it_is(load, weights):
+    described = load(weights).describe()
+    assert described["device"] == "cpu"
+    assert described["precision"] == "f32"
+    assert described["backend"] in ("openvino", "torch")
+    assert re.match(r"\d+\.\d+", described["backend_version"])
+    assert all(isinstance(value, str) for value in described.values())
+
+
+def test_nothing_but_the_torch_backend_imports_torch(weights):
+    code = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "import tastemaker, tastemaker.models.clip_openvino, tastemaker.models.aesthetic, tastemaker.testing\n"
+        f"tower = tastemaker.load_clip(Path({str(weights)!r}), device='cpu')\n"
+        "tower.embed(np.zeros((1, 224, 224, 3), np.uint8))\n"
+        "print({'torch', 'transformers', 'torchvision', 'ray', 'duckdb'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
+
+
+def test_importing_the_package_imports_no_model_library():
+    code = "import sys, tastemaker; print({'torch', 'transformers', 'openvino', 'numpy'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

@@ -1,0 +1,89 @@
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from tastemaker.errors import ConfigurationError, MissingExtraError
+from tastemaker.models.device import INSTALL_TORCH, choose_device, find_gpu, system_shows_gpu
+
+
+@pytest.fixture
+def no_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+@pytest.fixture
+def torch_without_gpu():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("this machine has a GPU")
+
+
+def test_the_processor_is_taken_at_its_word(no_torch):
+    assert choose_device("cpu") == "cpu"
+
+
+def test_auto_is_the_processor_where_no_gpu_shows(no_torch):
+    if system_shows_gpu():
+        pytest.skip("this machine has a GPU")
+    assert choose_device("auto") == "cpu"
+    assert choose_device() == "cpu"
+
+
+def test_without_a_gpu_in_the_system_torch_is_not_imported():
+    code = (
+        "import sys; from tastemaker.models.device import find_gpu\n"
+        "print(find_gpu(lambda: False), 'torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["None", "False"]
+
+
+def test_without_a_gpu_in_the_system_nothing_is_said(no_torch, caplog):
+    with caplog.at_level(logging.DEBUG):
+        assert find_gpu(lambda: False) is None
+    assert not caplog.records
+
+
+def test_a_gpu_without_torch_says_how_to_install_it(no_torch, caplog):
+    assert find_gpu(lambda: True) is None
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert INSTALL_TORCH in record.getMessage()
+
+
+def test_that_is_said_once(no_torch, caplog):
+    def shows_gpu():
+        return True
+
+    for _ in range(3):
+        assert find_gpu(shows_gpu) is None
+    assert len(caplog.records) == 1
+
+
+def test_a_gpu_that_torch_cannot_use_is_told(torch_without_gpu, caplog):
+    with caplog.at_level(logging.INFO):
+        assert find_gpu(lambda: True) is None
+    (record,) = caplog.records
+    assert "PyTorch cannot use it" in record.getMessage()
+
+
+@pytest.mark.parametrize("wanted", ["cuda", "mps"])
+def test_a_gpu_that_is_not_there_is_refused_with_a_way_on(torch_without_gpu, wanted):
+    with pytest.raises(ConfigurationError, match=f"device='{wanted}': PyTorch finds no such device .* device='cpu'"):
+        choose_device(wanted)
+
+
+@pytest.mark.parametrize("wanted", ["cuda", "mps"])
+def test_a_gpu_asked_for_without_torch_names_the_extra(no_torch, wanted):
+    with pytest.raises(MissingExtraError, match=r"pip install \"tastemaker\[torch\]\""):
+        choose_device(wanted)
+
+
+@pytest.mark.gpu
+def test_auto_takes_the_gpu():
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no GPU that torch can use")
+    assert choose_device("auto") == choose_device("cuda") == "cuda"
