@@ -103,6 +103,7 @@ b {{ font-weight: 600; }}
 .cut {{ flex: 1 0 100%; max-width: none; display: flex; align-items: center; gap: 12px; color: var(--accent); }}
 .cut::before, .cut::after {{ content: ""; flex: 1; border-top: 1px solid var(--accent); }}
 footer {{ margin-top: 40px; padding-top: 16px; border-top: 1px solid var(--line); color: var(--quiet); }}
+@media (max-width: 600px) {{ li {{ flex-basis: calc(var(--aspect) * 105px); }} }}
 @media print {{ body {{ padding: 0; }} li {{ break-inside: avoid; }} }}
 </style>
 <header><h1>{title}</h1><p>{finding}</p></header>
