@@ -11,7 +11,7 @@ from tastemaker.imaging.preprocess import preprocess
 from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip import ClipConfig
 from tastemaker.models.clip_openvino import OpenVinoClip
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import CLIP_VIT_L14, weights_path
 from tastemaker.testing import TINY, VIT_L14, random_clip, write_random_models
 
 torch = pytest.importorskip("torch")
@@ -110,14 +110,6 @@ def real_size(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def predictor(model_dir, request):
-    try:
-        return AestheticPredictor.from_file(request.getfixturevalue("real_head"))
-    except pytest.skip.Exception:
-        return AestheticPredictor.from_file(weights_path(AESTHETIC_PREDICTOR, model_dir))
-
-
-@pytest.fixture(scope="module")
 def real_size_f32(real_size, photographs):
     return OpenVinoClip(real_size, "f32").embed(photograph_inputs(photographs))
 
@@ -134,13 +126,14 @@ def test_f32_at_the_real_dimensions_is_what_transformers_computes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
-def test_bf16_at_the_real_dimensions_keeps_the_score(real_size, real_size_f32, photographs, predictor, backend):
+def test_bf16_at_the_real_dimensions_keeps_the_score(real_size, real_size_f32, photographs, real_head, backend):
     if backend == "torch":
         tower = TorchClip(real_size, "cpu", "bf16", batch_size=4)
     else:
         tower = OpenVinoClip(real_size)
         if tower.precision != "bf16":
             pytest.skip("this processor does not multiply bf16 in hardware")
+    predictor = AestheticPredictor.from_file(real_head)  # the tolerance is in its units
     scores = predictor.score(tower.embed(photograph_inputs(photographs)))
     errors = np.abs(scores - predictor.score(real_size_f32))
     print(f"{backend} bf16: score error median {np.median(errors):.4f}, maximum {errors.max():.4f}")
