@@ -1,7 +1,7 @@
 """Encoded bytes to pixels: uint8 (H, W, 3), RGB, the same as Pillow's `Image.open(...).convert("RGB")`.
 
 simplejpeg decodes JPEG: bit for bit what Pillow gives, without holding Python's lock, and it reports damage that
-Pillow passes over. Pillow decodes everything else, and the few JPEGs that simplejpeg cannot convert, CMYK above all.
+Pillow passes over. Pillow decodes everything else, and JPEGs of rare kinds that simplejpeg does not know.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def sniff_format(head: bytes) -> str | None:
 
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
-    """Return RGB pixels, or None for a JPEG that only Pillow can convert."""
+    """Return RGB pixels, or None for a JPEG of a kind that only Pillow may know."""
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, KeyError):
@@ -154,7 +154,9 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
         pixels = _decode_strictly(data, "CMYK" if is_cmyk else "RGB")
     except (ValueError, MemoryError) as error:
         raise UnreadableImageError(f"damaged or truncated JPEG: {error}") from error
-    return None if is_cmyk else pixels
+    if is_cmyk:  # stored inverted, as Adobe does; Pillow assumes that of all
+        pixels = np.asarray(Image.frombuffer("CMYK", (width, height), pixels, "raw", "CMYK;I", 0, 1).convert("RGB"))
+    return pixels
 
 
 def _decode_strictly(data: bytes, colorspace: str) -> Pixels:
