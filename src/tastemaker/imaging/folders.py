@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import defaultdict
 
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.shards import MAX_MEMBER_BYTES, Member, Sample
 
+_KEPT_LISTINGS = 16
+"""Folders whose listings are remembered: a sorted walk leaves a folder for those below it, and comes back."""
+
 
 class FolderReader:
-    """Reads loose images as samples. Remembers the last folder's listing, so that files in order cost one listing."""
+    """Reads loose images as samples. Remembers the last folders' listings, so that files in order cost one listing."""
 
     def __init__(self) -> None:
-        self._folder: str | None = None
-        self._by_stem: dict[str, list[str]] = {}
+        self._listings: dict[str, dict[str, list[str]]] = {}  # folder -> stem -> sidecars
 
     def read_sample(self, path: str, root: str) -> tuple[Sample, dict[str, bytes]]:
         """Return one image file as a sample: key, picture and sidecars, with the bytes by name.
@@ -38,16 +41,19 @@ class FolderReader:
 
     def _sidecars(self, path: str) -> list[str]:
         folder, base = os.path.split(path)
-        if folder != self._folder:
-            self._folder, self._by_stem = folder, _list_sidecars(folder)
-        stem = os.path.splitext(base)[0]
-        return sorted(os.path.join(folder, name) for name in {*self._by_stem[stem], *self._by_stem[base]})
+        if folder not in self._listings:
+            while len(self._listings) >= _KEPT_LISTINGS:
+                del self._listings[next(iter(self._listings))]
+            self._listings[folder] = _list_sidecars(folder)
+        by_stem, stem = self._listings[folder], os.path.splitext(base)[0]
+        return sorted(os.path.join(folder, name) for name in {*by_stem.get(stem, ()), *by_stem.get(base, ())})
 
 
 def _list_sidecars(folder: str) -> dict[str, list[str]]:
     by_stem: dict[str, list[str]] = defaultdict(list)
     try:
-        names = os.listdir(folder or ".")
+        with os.scandir(folder or ".") as entries:
+            names = [entry.name for entry in entries if entry.is_file()]
     except OSError:
         return by_stem
     for name in names:
@@ -59,14 +65,18 @@ def _list_sidecars(folder: str) -> dict[str, list[str]]:
 
 def _read(path: str, sample: Sample, data: dict[str, bytes]) -> Member:
     """Read a whole file into ``data``; what cannot be read becomes the sample's problem."""
-    member = Member(path, 0, 0)
+    member, name = Member(path, 0, 0), os.path.basename(path)
     try:
-        member = Member(path, 0, os.path.getsize(path))
-        if member.size > MAX_MEMBER_BYTES:
-            sample.problem = sample.problem or f"the file has {member.size:,} bytes, too many for an image"
-            return member
-        with open(path, "rb") as file:
-            data[path] = file.read()
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer, for ever perhaps
+            sample.problem = sample.problem or f"{name} is no file"
+        elif status.st_size > MAX_MEMBER_BYTES:
+            member = Member(path, 0, status.st_size)
+            sample.problem = sample.problem or f"{name} has {status.st_size:,} bytes, too many for an image"
+        else:
+            with open(path, "rb") as file:
+                data[path] = file.read()
+            member = Member(path, 0, len(data[path]))
     except OSError as error:
-        sample.problem = sample.problem or f"{os.path.basename(path)} cannot be read: {error.strerror}"
+        sample.problem = sample.problem or f"{name} cannot be read: {error.strerror}"
     return member

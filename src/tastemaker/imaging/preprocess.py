@@ -1,8 +1,9 @@
 """Pixels of any size to CLIP's input: the short side to 224 by bicubic interpolation, then the centre square.
 
 Two references differ in where the centre is. OpenAI's own (which the aesthetic predictor was trained and is used
-with) rounds the crop's offset, ties to even; Hugging Face transformers' (which NeMo Curator uses) rounds it down. On
-about 8% of photographs that is one pixel, and it moves an embedding more than bf16 arithmetic does.
+with) rounds the crop's offset, ties to even; Hugging Face transformers' (which NeMo Curator uses) rounds it down. For
+a quarter of all sizes, and on about 8% of photographs, whose sides are seldom in an odd ratio, that is one pixel. It
+moves an embedding more than bf16 arithmetic does.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Pixels = npt.NDArray[np.uint8]
 def preprocess(pixels: Pixels, kind: str = "openai", size: int = INPUT_SIZE) -> Pixels:
     """Return the model's input for one image: resized with antialiased bicubic interpolation, centre-cropped.
 
-    Identical to Pillow's ``resize`` and ``crop`` (for sides in a ratio beyond 32, within 1 of 255).
+    Identical to Pillow's ``resize`` and ``crop`` (for sides in a ratio beyond 32, within 2 of 255).
 
     Args:
         pixels: uint8 (H, W, 3), RGB, any size.
@@ -49,13 +50,23 @@ def preprocess(pixels: Pixels, kind: str = "openai", size: int = INPUT_SIZE) -> 
     short = min(height, width)
     new_width, new_height = int(size * width / short), int(size * height / short)
     left, top = _crop_offset(new_width - size, kind), _crop_offset(new_height - size, kind)
-    image = Image.fromarray(pixels)
     if max(new_width, new_height) > _MAX_ASPECT * size:
         scale_x, scale_y = width / new_width, height / new_height
-        box = (left * scale_x, top * scale_y, (left + size) * scale_x, (top + size) * scale_y)
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
-    resized = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
+        return _resize_part(
+            pixels, left * scale_x, top * scale_y, (left + size) * scale_x, (top + size) * scale_y, size
+        )
+    resized = Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.BICUBIC)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+def _resize_part(pixels: Pixels, left: float, top: float, right: float, bottom: float, size: int) -> Pixels:
+    """Return a part of the picture, in source pixels, resized to a square: along the rows first, as Pillow does it."""
+    margin = int(2 * max((right - left) / size, 1)) + 2  # the filter reaches 2 pixels of the coarser side
+    x, y = max(int(left) - margin, 0), max(int(top) - margin, 0)
+    part = Image.fromarray(np.ascontiguousarray(pixels[y : int(bottom) + margin, x : int(right) + margin]))
+    bicubic = Image.Resampling.BICUBIC
+    part = part.resize((size, part.height), bicubic, box=(left - x, 0, right - x, part.height))
+    return np.asarray(part.resize((size, size), bicubic, box=(0, top - y, size, bottom - y)))
 
 
 def _crop_offset(excess: int, kind: str) -> int:

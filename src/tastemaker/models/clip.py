@@ -7,9 +7,11 @@ Two backends implement `VisionTower`: `OpenVinoClip` (processors, the base insta
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +32,9 @@ LAYER_NORM_EPS = 1e-5
 """Epsilon of every layer norm (PyTorch's default, which CLIP was trained with)."""
 QUICK_GELU_SLOPE = 1.702
 """QuickGELU is ``x * sigmoid(1.702 * x)`` (OpenAI's CLIP, ``clip/model.py``)."""
+
+EXIT_TIMEOUT_S = 30
+"""How long the end of the process waits for an inference in another thread. One takes a second or two at most."""
 
 PRECISIONS = ("auto", "f32", "bf16", "fp16", "int8")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -192,6 +197,17 @@ def load_clip(
     except ImportError as error:
         raise MissingExtraError(f'device={device!r} needs PyTorch: pip install "tastemaker[torch]"') from error
     return TorchClip(weights, device=chosen, precision=precision, batch_size=batch_size)
+
+
+def make_inference_lock() -> threading.Lock:
+    """Return a lock to hold during inference. The end of the process takes it and keeps it.
+
+    Both libraries crash a process that ends while one of its daemon threads runs their code (an interrupted pipeline).
+    The end therefore waits for the inference under way, and lets no other begin.
+    """
+    lock = threading.Lock()
+    atexit.register(lock.acquire, timeout=EXIT_TIMEOUT_S)
+    return lock
 
 
 def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:

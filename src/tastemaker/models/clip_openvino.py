@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from tastemaker.models.clip import (
     check_choice,
     check_pixels,
     fold_pixel_scale,
+    make_inference_lock,
     read_config,
 )
 from tastemaker.models.weights import WeightsFile
@@ -64,7 +64,7 @@ class OpenVinoClip:
         self._compiled = core.compile_model(build_graph(self._weights, self.config), "CPU", options)
         self._request = self._compiled.create_infer_request()
         self._is_cancelled = False
-        self._lock = threading.Lock()  # a request serves one caller at a time, and refuses others instead of waiting
+        self._lock = make_inference_lock()  # a request refuses a second caller instead of letting it wait
 
     def embed(self, pixels: Pixels) -> Embeddings:
         """Return the embeddings, float32 (n, 768), of uint8 (n, 224, 224, 3) pixels; see `VisionTower.embed`."""

@@ -16,6 +16,7 @@ from tastemaker.models.clip import (
     Pixels,
     check_pixels,
     fold_pixel_scale,
+    make_inference_lock,
     read_config,
 )
 from tastemaker.models.weights import WeightsFile
@@ -52,19 +53,16 @@ class TorchClip:
         self.batch_size = batch_size
         self._dtype = DTYPES[precision]
         self._is_cancelled = False
+        self._lock = make_inference_lock()
         self._tensors = self._load(weights)
 
-    @torch.inference_mode()
     def embed(self, pixels: Pixels) -> Embeddings:
         """Return the embeddings, float32 (n, 768), of uint8 (n, 224, 224, 3) pixels; see `VisionTower.embed`."""
         check_pixels(pixels, self.config)
         if not len(pixels):
             return np.empty((0, self.config.projection), np.float32)
-        chunks = (pixels[start : start + self.batch_size] for start in range(0, len(pixels), self.batch_size))
-        # np.require: torch wants memory in order, and warns of what it cannot write to. One wait, at the end.
-        embedded = [self._forward(torch.from_numpy(np.require(chunk, requirements=["C", "W"]))) for chunk in chunks]
-        result: Embeddings = torch.cat(embedded).cpu().numpy()
-        return result
+        with self._lock:
+            return self._embed(pixels)
 
     def cancel(self) -> None:
         """Make an `embed` that runs in another thread, and every later one, raise `ModelError` soon."""
@@ -85,6 +83,14 @@ class TorchClip:
         for layer in range(self.config.layers):
             _fuse_qkv(placed, f"vision_model.encoder.layers.{layer}.self_attn")
         return placed
+
+    @torch.inference_mode()
+    def _embed(self, pixels: Pixels) -> Embeddings:
+        chunks = (pixels[start : start + self.batch_size] for start in range(0, len(pixels), self.batch_size))
+        # np.require: torch wants memory in order, and warns of what it cannot write to. One wait, at the end.
+        embedded = [self._forward(torch.from_numpy(np.require(chunk, requirements=["C", "W"]))) for chunk in chunks]
+        result: Embeddings = torch.cat(embedded).cpu().numpy().copy()  # no tensor is left to be freed without the lock
+        return result
 
     def _forward(self, chunk: Tensor) -> Tensor:
         if self._is_cancelled:

@@ -1,0 +1,309 @@
+"""Tars as they are found: bytes by position, and a walk over the headers that goes on behind damage."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from tastemaker.imaging.decode import EXTENSIONS, sniff_format
+
+MAX_MEMBER_BYTES = 2**31
+"""A larger member is recorded as unreadable: no image is, and a damaged header may claim any size."""
+
+_BLOCK = 512
+_READ_AHEAD = 2**14
+"""Bytes that the walk reads at once: many headers where members are small, little for nothing where they are large."""
+_SEARCHED_BYTES = 2**16
+_MAX_EXTENSION_BYTES = 2**20
+"""More of a long name or of pax records is not read."""
+_REGULAR, _EXTENSIONS, _WITHOUT_DATA = b"0\x007", b"LKx", b"123456"
+_NO_PLAIN_FILES = {
+    b"1": "a link, not a file",
+    b"2": "a link, not a file",
+    b"S": "a sparse file, which is not supported",
+}
+_PAX_RECORD = re.compile(rb"([0-9]{1,9}) ([^=]*)=")
+_NEVER_IMAGES = frozenset(
+    {"txt", "json", "caption", "cls", "npy", "npz", "pt", "pth", "pkl", "csv", "xml", "yaml", "xmp"}
+)
+
+
+class Member(NamedTuple):
+    """One file in a tar.
+
+    Attributes:
+        name: Its full name, as stored.
+        offset: Where its bytes begin, in bytes from the start of the (uncompressed) tar.
+        size: Their number.
+        problem: Why it cannot be read; empty if it can.
+        looks_like_image: Told from its first bytes, and only where its extension does not tell.
+    """
+
+    name: str
+    offset: int
+    size: int
+    problem: str = ""
+    looks_like_image: bool = False
+
+
+class ShardReader(Protocol):
+    """Bytes of a tar by position."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``: fewer where the file ends."""
+        ...
+
+    def holds(self, size: int) -> bool:
+        """Return whether the tar has that many bytes."""
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
+
+
+class PlainReader:
+    """An uncompressed file. Any position costs the same."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._end = os.fstat(self._file.fileno()).st_size
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``."""
+        self._file.seek(offset)
+        data = self._file.read(size)
+        while data and len(data) < size and (more := self._file.read(size - len(data))):
+            data += more
+        return data
+
+    def holds(self, size: int) -> bool:
+        """Return whether the file has that many bytes."""
+        return size <= self._end
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class GzipReader:
+    """A gzip file, cheap to read forwards only. Ends where it is cut or damaged.
+
+    Attributes:
+        damage: What stopped the decompression early; empty if nothing did.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
+        self._chunks = self._decompress()
+        self._chunk, self._start = b"", 0  # bytes at hand, and where in the tar they begin
+        self._end = sys.maxsize  # until it is reached
+        self.damage = ""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``."""
+        if offset < self._start:
+            self._chunks = self._decompress()
+            self._chunk, self._start = b"", 0
+        parts: list[bytes] = []
+        while size > 0 and self.holds(offset + 1):
+            part = self._chunk[offset - self._start : offset - self._start + size]
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+        return b"".join(parts)
+
+    def holds(self, size: int) -> bool:
+        """Return whether the tar has that many bytes; decompresses up to there, or to the end, which is remembered."""
+        while self._start + len(self._chunk) < size <= self._end:
+            self._start += len(self._chunk)
+            self._chunk = next(self._chunks, b"")
+            if not self._chunk:
+                self._end = self._start
+        return size <= self._end
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _decompress(self) -> Iterator[bytes]:
+        """Yield the tar from its start, until it ends or is damaged."""
+        self._file.seek(0)
+        try:
+            with gzip.GzipFile(fileobj=self._file) as file:
+                while chunk := file.read1(2**16):
+                    yield chunk
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            self.damage = str(error)
+
+
+def open_shard(path: str) -> PlainReader | GzipReader:
+    """Return a reader for a shard: gzip or not is told from its first bytes.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    plain = PlainReader(path)
+    try:
+        is_gzip = plain.read_at(0, 2) == b"\x1f\x8b"
+    except OSError:
+        plain.close()
+        raise
+    if not is_gzip:
+        return plain
+    plain.close()
+    return GzipReader(path)
+
+
+def walk_headers(reader: ShardReader) -> tuple[list[Member], str]:
+    """Return the members of a tar, and what is wrong with it (empty if nothing is).
+
+    Long names of GNU and pax archives are resolved. Where a header is damaged, or promises more bytes than there are,
+    the walk goes on at the next sound one, wherever that is.
+    """
+    window = _Window(reader)
+    members: list[Member] = []
+    position, data, damage = 0, 0, ""
+    extra: dict[str, str] = {}  # what the headers in front of a member's own say of it
+    while True:
+        header = window.read(position, _BLOCK)
+        if not _is_header(header):
+            # Where bytes went missing, the next header begins before this position.
+            is_shifted = any(header) and isinstance(reader, PlainReader)
+            following = _find_header(window, data if is_shifted else position)
+            if following is None:
+                return members, damage or _judge_end(header, position)
+            damage = damage or f"damaged shard: no sound header at byte {position:,}; the walk went on at {following:,}"
+            if members and members[-1].offset == data and following < data + members[-1].size:
+                members[-1] = members[-1]._replace(problem="damaged shard: another member begins inside this one")
+            position, extra = following, {}
+            continue
+        kind, data, size = header[156:157], position + _BLOCK, _size(header, extra)
+        is_whole = size >= 0 and reader.holds(data + size)
+        if not is_whole:
+            damage = damage or f"damaged shard: the header at byte {position:,} promises more than there is"
+        if kind in _EXTENSIONS:
+            if is_whole:
+                extra.update(_parse_extension(kind, window.read(data, min(size, _MAX_EXTENSION_BYTES))))
+        else:
+            if kind in _REGULAR or kind in _NO_PLAIN_FILES:
+                members.append(_make_member(header, extra, data, size if is_whole else -1, window))
+            extra = {}
+        position = data + -(-size // _BLOCK) * _BLOCK if is_whole else data
+
+
+class _Window:
+    """The bytes of a tar around a position that moves forwards, read ahead."""
+
+    def __init__(self, reader: ShardReader) -> None:
+        self._reader = reader
+        self._data, self._start = b"", 0
+
+    def read(self, position: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``position``."""
+        at = position - self._start
+        if at < 0 or at + size > len(self._data):
+            kept = self._data[at:] if at >= 0 else b""  # a gzip file is not to be read backwards
+            more = self._reader.read_at(position + len(kept), max(size, _READ_AHEAD) - len(kept))
+            self._data, self._start, at = kept + more, position, 0
+        return self._data[at : at + size]
+
+
+def _find_header(window: _Window, position: int) -> int | None:
+    """Return where the next sound header from ``position`` on begins, None if there is none."""
+    while len(piece := window.read(position, _SEARCHED_BYTES)) >= _BLOCK:
+        magic = piece.find(b"ustar", 257)  # stands at byte 257 of a header
+        while 0 <= magic <= len(piece) - 255:
+            if _is_header(piece[magic - 257 : magic + 255]):
+                return position + magic - 257
+            magic = piece.find(b"ustar", magic + 1)
+        position += len(piece) - _BLOCK + 1
+    return None
+
+
+def _is_header(block: bytes) -> bool:
+    """Return whether a block has a header's checksum: the sum of its bytes, those of the checksum taken as spaces."""
+    if len(block) < _BLOCK:
+        return False
+    stated = _number(block[148:156])
+    # The lower half of adler32 is 1 + the sum of the bytes, modulo 65521, and ten times as fast as `sum`.
+    return stated > 0 and (stated - 8 * 32 + sum(block[148:156]) + 1 - (zlib.adler32(block) & 0xFFFF)) % 65521 == 0
+
+
+def _judge_end(block: bytes, position: int) -> str:
+    """Return what is wrong with the end of a tar, behind which no header was found; empty if it is the end mark."""
+    if len(block) == _BLOCK and not any(block):
+        return ""
+    if position == 0:
+        return f"not a tar archive (it starts with {block[:8]!r})" if block else "the file is empty"
+    if len(block) == _BLOCK:
+        return f"damaged shard: no sound header at byte {position:,} or behind it"
+    return f"damaged shard: it ends at byte {position + len(block):,} without an end mark"
+
+
+def _make_member(header: bytes, extra: dict[str, str], data: int, size: int, window: _Window) -> Member:
+    """Return the member of a header; ``size`` is -1 where its bytes are not all there."""
+    name = extra.get("GNU.sparse.name") or extra.get("path") or _name(header)
+    problem = _NO_PLAIN_FILES.get(header[156:157], "")
+    if extra and any(key.startswith("GNU.sparse") for key in extra):
+        problem = _NO_PLAIN_FILES[b"S"]
+    elif size < 0:
+        problem = f"truncated: the shard ends inside {name!r}"
+    elif size > MAX_MEMBER_BYTES:
+        problem = f"it has {size:,} bytes, too many for an image"
+    extension = name.rpartition(".")[2].lower()
+    if problem or extension in EXTENSIONS or extension in _NEVER_IMAGES:
+        return Member(name, data, max(size, 0), problem)
+    return Member(name, data, size, looks_like_image=sniff_format(window.read(data, 32)) is not None)
+
+
+def _size(header: bytes, extra: dict[str, str]) -> int:
+    """Return how many bytes follow a header; -1 where it does not say so."""
+    if header[156] in _WITHOUT_DATA:
+        return 0
+    if "size" in extra and header[156] not in _EXTENSIONS and re.fullmatch("[0-9]{1,18}", extra["size"]):
+        return int(extra["size"])
+    return _number(header[124:136])
+
+
+def _number(digits: bytes) -> int:
+    """Return a number field: octal digits, or base 256 where its first bit is set; -1 where it is neither."""
+    if digits[0] & 0x80:
+        return int.from_bytes(digits, "big", signed=True) if digits[0] == 0xFF else int.from_bytes(digits[1:], "big")
+    octal = digits.partition(b"\0")[0]
+    try:
+        return int(octal, 8)
+    except ValueError:
+        return -1 if octal.strip() else 0
+
+
+def _name(header: bytes) -> str:
+    name = header[:100].partition(b"\0")[0]
+    if header[345] and header[257:263] == b"ustar\0":
+        name = header[345:500].partition(b"\0")[0] + b"/" + name
+    return _text(name)
+
+
+def _parse_extension(kind: bytes, data: bytes) -> dict[str, str]:
+    """Return what a GNU long name (kind ``L``) or the records of a pax header (``x``) say of the next member."""
+    if kind == b"x":
+        return _parse_pax(data)
+    return {"path": _text(data.split(b"\0")[0])} if kind == b"L" else {}
+
+
+def _parse_pax(data: bytes) -> dict[str, str]:
+    """Return the records of a pax header, each ``<length> <key>=<value>``; what is malformed ends the reading."""
+    records: dict[str, str] = {}
+    at = 0
+    while (match := _PAX_RECORD.match(data, at)) and match.end() < at + int(match[1]) <= len(data):
+        at += int(match[1])
+        records[_text(match[2])] = _text(data[match.end() : at - 1])
+    return records
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")

@@ -1,0 +1,472 @@
+"""What `decode_image` takes, what it refuses, and that nothing else ever leaves it."""
+
+import io
+import pickle
+import random
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+import skimage
+from conftest import encode
+from PIL import Image, ImageOps
+
+from tastemaker.errors import UnreadableImageError
+from tastemaker.imaging.decode import MAX_IMAGE_PIXELS, decode_image, sniff_format
+
+SMALL = (61, 43)
+
+
+@cache
+def photograph(size=SMALL):
+    path = Path(skimage.__file__).parent / "data" / "astronaut.png"
+    return Image.open(path).convert("RGB").resize(size, Image.Resampling.BICUBIC)
+
+
+def in_mode(mode):
+    image = photograph()
+    if mode in ("RGBA", "LA"):
+        alpha = Image.fromarray(np.tile(np.arange(SMALL[0], dtype=np.uint8) * 4, (SMALL[1], 1)))
+        image = Image.merge(mode, (*image.convert(mode[:-1]).split(), alpha))
+    return image.quantize(64) if mode == "P" else image.convert(mode)
+
+
+def deep(dtype=np.uint16):
+    return np.asarray(in_mode("L")).astype(dtype) * 256 + 3
+
+
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width, height, scanlines, *, bits=8, colour=2, interlace=0):
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace)
+    body = zlib.compress(scanlines, 9)
+    parts = [chunk(b"IDAT", body[at : at + 1000]) for at in range(0, len(body), 1000)]
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(parts) + chunk(b"IEND", b"")
+
+
+def interlaced_png():
+    pixels, scanlines = np.asarray(photograph()), b""
+    for y, x, step_y, step_x in ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)):
+        scanlines += b"".join(b"\0" + row.tobytes() for row in pixels[y::step_y, x::step_x])
+    return png(*SMALL, scanlines + b"".join(b"\0" + row.tobytes() for row in pixels[1::2]), interlace=1)
+
+
+def run_length_bmp():
+    grey = np.asarray(in_mode("L"))
+    body = b"".join(b"".join(bytes([1, value]) for value in row) + b"\0\0" for row in grey[::-1]) + b"\0\1"
+    palette = b"".join(bytes([level] * 3 + [0]) for level in range(256))
+    start = 54 + len(palette)
+    head = struct.pack("<IHHI", start + len(body), 0, 0, start)
+    return b"BM" + head + struct.pack("<IiiHHIIiiII", 40, *SMALL, 1, 8, 1, len(body), 0, 0, 256, 0) + palette + body
+
+
+def twelve_bit_tiff(values):
+    """A grey TIFF of one row, an even number of values, 12 bits each."""
+    body = b"".join((a << 12 | b).to_bytes(3, "big") for a, b in zip(values[::2], values[1::2], strict=True))
+    tags = ((256, len(values)), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, len(body)))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(body)) + body + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def adobe_ycck(**options):
+    """CMYK data that says it is YCCK, as Photoshop writes it: other colours, but a sound file."""
+    data = encode(in_mode("CMYK"), "JPEG", **options)
+    at = data.index(b"Adobe") + 11
+    return data[:at] + b"\x02" + data[at + 1 :]
+
+
+def animated(mode="RGB"):
+    return {"save_all": True, "append_images": [in_mode(mode).rotate(90)]}
+
+
+KINDS = {
+    **{f"jpeg {mode}": lambda mode=mode: encode(in_mode(mode), "JPEG") for mode in ("RGB", "L", "CMYK")},
+    **{f"jpeg subsampled {n}": lambda n=n: encode(in_mode("RGB"), "JPEG", subsampling=n) for n in range(3)},
+    **{f"jpeg progressive {m}": lambda m=m: encode(in_mode(m), "JPEG", progressive=True) for m in ("RGB", "L", "CMYK")},
+    "jpeg subsampled CMYK": lambda: encode(in_mode("CMYK"), "JPEG", subsampling=2),
+    "jpeg of RGB components": lambda: encode(in_mode("RGB"), "JPEG", keep_rgb=True),
+    "jpeg with restart markers": lambda: encode(in_mode("RGB"), "JPEG", restart_marker_blocks=2),
+    "jpeg Adobe YCCK": adobe_ycck,
+    "jpeg Adobe YCCK progressive": lambda: adobe_ycck(progressive=True),
+    "jpeg MPO": lambda: encode(in_mode("RGB"), "MPO", **animated()),
+    **{f"png {m}": lambda m=m: encode(in_mode(m), "PNG") for m in ("RGB", "RGBA", "L", "LA", "P", "1")},
+    "png palette with alpha": lambda: encode(in_mode("P"), "PNG", transparency=bytes(range(64))),
+    "png palette with a transparent colour": lambda: encode(in_mode("P"), "PNG", transparency=3),
+    "png RGB with a transparent colour": lambda: encode(in_mode("RGB"), "PNG", transparency=(1, 2, 3)),
+    "png interlaced": interlaced_png,
+    "png animated": lambda: encode(in_mode("RGB"), "PNG", **animated()),
+    "webp": lambda: encode(in_mode("RGB"), "WEBP"),
+    "webp lossless": lambda: encode(in_mode("RGB"), "WEBP", lossless=True),
+    "webp RGBA": lambda: encode(in_mode("RGBA"), "WEBP"),
+    "webp animated": lambda: encode(in_mode("RGB"), "WEBP", **animated()),
+    **{f"gif {mode}": lambda mode=mode: encode(in_mode(mode), "GIF") for mode in ("P", "L", "1")},
+    "gif interlaced": lambda: encode(in_mode("P"), "GIF", interlace=1),
+    "gif transparent": lambda: encode(in_mode("P"), "GIF", transparency=4),
+    "gif animated": lambda: encode(in_mode("P"), "GIF", **animated("P")),
+    **{f"bmp {mode}": lambda mode=mode: encode(in_mode(mode), "BMP") for mode in ("RGB", "RGBA", "L", "P", "1")},
+    "bmp run lengths": run_length_bmp,
+    **{f"tiff {m}": lambda m=m: encode(in_mode(m), "TIFF") for m in ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK")},
+    **{
+        f"tiff {name}": lambda name=name: encode(in_mode("RGB"), "TIFF", compression=name)
+        for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd", "lzma")
+    },
+    "tiff fax": lambda: encode(in_mode("1"), "TIFF", compression="group4"),
+    "tiff big": lambda: encode(in_mode("RGB"), "TIFF", big_tiff=True),
+    "tiff pages": lambda: encode(in_mode("RGB"), "TIFF", **animated()),
+    "tiff of 32-bit integers": lambda: encode(np.asarray(in_mode("L")).astype(np.int32), "TIFF"),
+    "tiff of floats": lambda: encode(np.asarray(in_mode("L")).astype(np.float32), "TIFF"),
+    "avif": lambda: encode(in_mode("RGB"), "AVIF"),
+    "avif RGBA": lambda: encode(in_mode("RGBA"), "AVIF"),
+    "avif animated": lambda: encode(in_mode("RGB"), "AVIF", **animated()),
+}
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@cache
+def sample(kind):
+    return KINDS[kind]()
+
+
+def pillows(data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def outcome(data, **options):
+    """The pixels, or the reason why there are none."""
+    try:
+        return decode_image(data, **options).pixels
+    except UnreadableImageError as error:
+        reason = str(error)
+    assert reason
+    assert "object at 0x" not in reason, "it would differ from run to run"
+    return reason
+
+
+@each_kind
+def test_pixels_are_those_of_pillow_and_nothing_is_warned_of(kind):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = decode_image(sample(kind))
+    assert image.format == kind.split()[0].upper()
+    assert image.pixels.dtype == np.uint8
+    assert (image.width, image.height) == SMALL
+    assert np.array_equal(image.pixels, pillows(sample(kind)))
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+@each_kind
+def test_a_cut_file_is_refused_or_gives_the_pixels_of_the_whole_one(kind):
+    data = sample(kind)
+    whole = decode_image(data).pixels
+    for cut in {*range(0, len(data), max(len(data) // 60, 1)), *range(max(len(data) - 30, 0), len(data))}:
+        result = outcome(data[:cut])
+        assert isinstance(result, str) or np.array_equal(result, whole), f"cut to {cut} of {len(data)} bytes"
+
+
+@pytest.mark.parametrize("data", [deep(), deep().astype(">u2")], ids=["little-endian", "big-endian"])
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_to_8_bits_where_pillow_clips_it(data, file_format):
+    encoded = encode(data, file_format)
+    assert np.array_equal(decode_image(encoded).pixels[..., 0], np.asarray(in_mode("L")))
+    assert (pillows(encoded) == 255).mean() > 0.5
+
+
+def test_16_bit_colour_is_scaled_as_pillow_does():
+    pixels = (np.asarray(photograph()).astype(np.uint16) * 257).astype(">u2")
+    scanlines = b"".join(b"\0" + row.tobytes() for row in pixels)
+    data = png(*SMALL, scanlines, bits=16)
+    assert np.array_equal(decode_image(data).pixels, np.asarray(photograph()))
+
+
+def test_12_bit_grey_is_scaled_too():
+    assert decode_image(twelve_bit_tiff([0, 16, 2048, 4095])).pixels[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("side", [1, 2, 60_000])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "BMP", "TIFF"])
+def test_pictures_of_one_pixel_and_of_extreme_ratio_are_decoded(file_format, side):
+    for size in ((1, side), (side, 1)):
+        data = encode(Image.linear_gradient("L").resize(size), file_format)
+        assert np.array_equal(decode_image(data).pixels, pillows(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"a text that is called photo.jpg", "not an image in a known format"),
+        (b"BMW drivers, a text", "not an image in a known format"),
+        (b"%PDF-1.7", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "not an image"),
+        (b"\0\0\0\x1cftypheic", "not an image"),
+        (b"\xff\xd8\xff", "damaged or truncated JPEG"),
+        (b"\x89PNG\r\n\x1a\n", "damaged or truncated PNG"),
+        (b"II*\0\x08\0\0\0", "damaged or truncated TIFF"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_what_is_no_image_is_refused_with_a_clear_reason(data, reason):
+    assert reason in outcome(data)
+
+
+def test_the_format_is_told_from_the_first_32_bytes():
+    assert {sniff_format(sample(kind)[:32]) for kind in KINDS} == {"JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"}
+
+
+# JPEG: libjpeg warns of harmless things and of lost data alike.
+
+
+def with_jfif_version(data, major):
+    at = data.index(b"JFIF\0") + 5
+    return data[:at] + bytes([major]) + data[at + 1 :]
+
+
+def with_gap(data):
+    at = 4 + int.from_bytes(data[4:6])  # behind the first segment
+    return data[:at] + b"gap" + data[at:]
+
+
+def with_wrong_scan_parameters(data):
+    at = data.index(b"\xff\xda") + 11
+    return data[:at] + b"\0\0\0" + data[at + 3 :]
+
+
+def with_padding(data, padding):
+    return data[:-2] + padding + data[-2:]
+
+
+HARMLESS = {
+    "trailing bytes": lambda data: data + b"trailing bytes" * 99,
+    "trailing zeros": lambda data: data + bytes(4096),
+    "one zero before the end marker": lambda data: with_padding(data, b"\0"),
+    "zeros before the end marker": lambda data: with_padding(data, bytes(5000)),
+    "fill bytes before the end marker": lambda data: with_padding(data, b"\xff" * 500),
+    "bytes between segments": with_gap,
+    "a JFIF version to come": lambda data: with_jfif_version(data, 2),
+    "a JFIF version to come, zeros, gaps and trailing bytes": lambda data: (
+        with_padding(with_gap(with_jfif_version(data, 2)), bytes(500)) + b"more"
+    ),
+}
+
+
+@pytest.mark.parametrize("oddity", HARMLESS)
+@pytest.mark.parametrize(
+    "kind", ["jpeg RGB", "jpeg L", "jpeg CMYK", "jpeg progressive RGB", "jpeg with restart markers"]
+)
+def test_an_odd_jpeg_of_which_nothing_is_missing_is_decoded(kind, oddity):
+    data = sample(kind)
+    if "JFIF" in oddity and b"JFIF" not in data:
+        pytest.skip("CMYK has no JFIF segment")
+    odd = HARMLESS[oddity](data)
+    assert np.array_equal(decode_image(odd).pixels, decode_image(data).pixels)
+
+
+def test_a_sequential_jpeg_with_wrong_scan_parameters_is_decoded():
+    data = sample("jpeg RGB")
+    assert np.array_equal(decode_image(with_wrong_scan_parameters(data)).pixels, decode_image(data).pixels)
+
+
+def cut_and_closed(data):
+    return data[: len(data) * 3 // 4] + b"\xff\xd9"
+
+
+def with_hole(data):
+    at = len(data) * 3 // 4
+    return data[:at] + bytes(len(data) - at - 2) + data[-2:]
+
+
+LOSSES = {
+    "without its end marker": lambda data: data[:-2],
+    "with half of its end marker": lambda data: data[:-1],
+    "cut, then closed": cut_and_closed,
+    "cut, then filled with zeros": lambda data: data[: len(data) // 2].ljust(len(data), b"\0"),
+    "with a hole of zeros up to its end marker": with_hole,
+    "with other bytes before its end marker": lambda data: with_padding(data, b"coded data that nobody asked for"),
+    "odd, and cut": lambda data: cut_and_closed(with_jfif_version(data, 2)),
+    "odd, and with a hole": lambda data: with_hole(with_gap(data)),
+    "with wrong scan parameters, and cut": lambda data: cut_and_closed(with_wrong_scan_parameters(data)),
+    "with an unknown marker": lambda data: data[: len(data) // 2] + b"\xff\x01\xff\xbb" + data[len(data) // 2 :],
+}
+
+
+@pytest.mark.parametrize("rotation", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_jpeg_that_lacks_data_is_refused(loss, rotation):
+    result = outcome(LOSSES[loss](sample("jpeg RGB")), apply_exif_rotation=rotation)
+    assert isinstance(result, str)
+    assert result.startswith("damaged or truncated JPEG: ")
+
+
+def test_corruption_that_libjpeg_notices_does_not_slip_through_pillow():
+    rng, slipped = random.Random(1), 0
+    for kind in ("jpeg RGB", "jpeg progressive RGB", "jpeg with restart markers", "jpeg subsampled 0"):
+        data = sample(kind)
+        start = data.index(b"\xff\xda") + 14
+        for _ in range(120):
+            bad, at = bytearray(data), rng.randrange(start, len(data) - 40)
+            bad[at : at + 30] = rng.randbytes(rng.choice([0, 10, 30, 60]))
+            try:
+                simplejpeg.decode_jpeg(bytes(bad), strict=True)
+            except ValueError:
+                slipped += isinstance(outcome(bytes(bad)), np.ndarray)
+    assert slipped == 0
+
+
+def test_a_png_with_a_flipped_bit_in_its_pixels_is_refused():
+    data = sample("png RGB")
+    at = data.index(b"IDAT") + 500
+    assert outcome(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]) == "damaged PNG: wrong checksum of chunk IDAT"
+
+
+# Bombs.
+
+
+def patched(data, at, size, layout):
+    return data[:at] + struct.pack(layout, size, size) + data[at + struct.calcsize(layout) :]
+
+
+def bombs():
+    """Format -> a small file of an enormous picture."""
+    jpeg, tiff = sample("jpeg RGB"), sample("tiff RGB")
+    for tag in (256, 257):
+        at = tiff.index(struct.pack("<H", tag), 8)
+        tiff = tiff[:at] + struct.pack("<HHII", tag, 4, 1, 60_000) + tiff[at + 12 :]
+    canvas = (16_382).to_bytes(3, "little")
+    webp = sample("webp RGBA")
+    return {
+        "jpeg": patched(jpeg, jpeg.index(b"\xff\xc0") + 5, 60_000, ">HH"),
+        "png": png(60_000, 60_000, bytes(10**6)),
+        "gif": patched(sample("gif P"), 6, 60_000, "<HH"),
+        "bmp": patched(sample("bmp RGB"), 18, 60_000, "<ii"),
+        "tiff": tiff,
+        "webp": webp[:24] + canvas * 2 + webp[30:],
+    }
+
+
+def test_a_bomb_is_refused_before_its_pixels_are_allocated():
+    script = (
+        "import resource, sys, pickle; from tastemaker.imaging.decode import decode_image\n"
+        "files = pickle.load(sys.stdin.buffer); peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
+        "for name, data in files.items():\n"
+        "    try: decode_image(data)\n"
+        "    except Exception as error: print(name, error)\n"
+        "print(peak() - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(bombs()), capture_output=True, check=True)
+    *refusals, kilobytes = run.stdout.decode().splitlines()
+    assert len(refusals) == 6
+    assert all("decompression bomb: " in refusal for refusal in refusals), refusals
+    assert int(kilobytes) < 30_000
+    assert run.stderr == b""
+
+
+@pytest.mark.parametrize("kind", ["jpeg RGB", "png RGB", "webp", "gif P", "bmp RGB", "tiff RGB", "avif"])
+def test_the_limit_of_pixels_can_be_lowered(kind):
+    pixels = SMALL[0] * SMALL[1]
+    assert decode_image(sample(kind), max_pixels=pixels).width == SMALL[0]
+    assert f"decompression bomb: {SMALL[0]}x{SMALL[1]}" in outcome(sample(kind), max_pixels=pixels - 1)
+
+
+@pytest.mark.parametrize("kind", ["jpeg RGB", "png RGB", "webp", "gif P", "bmp RGB", "tiff RGB", "avif"])
+def test_a_limit_above_the_one_of_the_process_holds(kind, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode_image(sample(kind)).width == SMALL[0]
+
+
+def test_decoding_leaves_pillows_own_limit_alone(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", MAX_IMAGE_PIXELS)
+    decode_image(sample("webp"), max_pixels=10**4)
+    assert Image.MAX_IMAGE_PIXELS == MAX_IMAGE_PIXELS
+
+
+# EXIF.
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_exif_rotation_is_applied_only_where_asked_for(file_format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(photograph(), file_format, exif=exif)
+    turned = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    assert np.array_equal(decode_image(data).pixels, pillows(data))
+    assert np.array_equal(decode_image(data, apply_exif_rotation=True).pixels, turned)
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+@pytest.mark.parametrize("file_format", ["JPEG", "WEBP", "PNG"])
+def test_damaged_exif_costs_no_picture(file_format):
+    data = encode(photograph(), file_format, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    assert np.array_equal(decode_image(data, apply_exif_rotation=True).pixels, pillows(data))
+
+
+# Whatever comes.
+
+
+def mutate(data, rng):
+    mutated = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        at = rng.randrange(len(mutated)) if rng.random() < 0.6 else rng.randrange(min(len(mutated), 200))
+        length = rng.randrange(1, 40)
+        change = rng.randrange(6)
+        if change == 0:
+            mutated[at] ^= 1 << rng.randrange(8)
+        elif change == 1:
+            mutated[at] = rng.choice((0, 127, 128, 255))
+        elif change == 2:
+            del mutated[at : at + length]
+        elif change == 3:
+            mutated[at:at] = rng.randbytes(length)
+        elif change == 4:
+            mutated[at : at + 8] = rng.choice((bytes(8), b"\xff" * 8, rng.randbytes(8)))
+        else:
+            del mutated[max(at, 1) :]
+        mutated = mutated or bytearray(b"\0")
+    return bytes(mutated)
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+@each_kind
+def test_only_unreadable_image_errors_leave_the_decoder_whatever_the_bytes(kind):
+    rng = random.Random(kind)
+    for _ in range(40):
+        result = outcome(mutate(sample(kind), rng), max_pixels=10**6, apply_exif_rotation=rng.random() < 0.3)
+        assert isinstance(result, str) or (result.dtype == np.uint8 and result.ndim == 3 and result.shape[2] == 3)
+
+
+def test_damaged_files_raise_no_storm_of_warnings():
+    script = (
+        "import sys, pickle; from tastemaker.imaging.decode import decode_image\n"
+        "for data in pickle.load(sys.stdin.buffer):\n"
+        "    try: decode_image(data, max_pixels=10**6, apply_exif_rotation=True)\n"
+        "    except Exception: pass"
+    )
+    rng = random.Random(0)
+    files = [mutate(sample(kind), rng) for kind in ("tiff RGB", "jpeg MPO", "webp", "png P") for _ in range(100)]
+    run = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(files), capture_output=True, check=True)
+    assert b"Warning" not in run.stderr
+
+
+def test_eight_threads_decode_as_one_does():
+    rng = random.Random(3)
+    files = [sample(kind) for kind in KINDS] + [mutate(sample(kind), rng) for kind in KINDS if kind[:4] != "tiff"]
+    files = files * 4
+    alone = [outcome(data, max_pixels=10**6) for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda data: outcome(data, max_pixels=10**6), files))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))

@@ -1,0 +1,136 @@
+"""Loose images: keys, sidecars, and files that are not what they seem."""
+
+import os
+import sys
+
+import pytest
+
+from tastemaker.imaging.folders import FolderReader
+from tastemaker.imaging.shards import MAX_MEMBER_BYTES
+
+
+@pytest.fixture
+def fill(tmp_path):
+    """Write files, each with its own name as content, and return the folder."""
+
+    def write(*names):
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(os.fsencode(name))
+        return str(tmp_path)
+
+    return write
+
+
+def read(root, name, reader=None):
+    """Return key, {extension: content} of the sidecars, content of the image and the problem."""
+    path = os.path.join(root, name)
+    sample, data = (reader or FolderReader()).read_sample(path, root)
+    assert sample.image is not None
+    assert sample.image.name == path
+    sidecars = {extension: data.get(member.name) for extension, member in sample.sidecars.items()}
+    return sample.key, sidecars, data.get(path), sample.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("a.jpg", "a"), ("x/y/a.JPG", "x/y/a"), ("2020.01.02.jpg", "2020.01.02"), ("v1.0/a.jpg", "v1.0/a"), ("a", "a")],
+)
+def test_the_key_is_the_path_below_the_root_without_its_last_extension(fill, name, key):
+    assert read(fill(name), name) == (key, {}, name.encode(), "")
+
+
+def test_sidecars_are_the_files_of_the_same_stem_or_of_the_whole_name(fill):
+    ours = ["a.txt", "a.json", "a.jpg.json", "a.npy", "a.jpg.xmp"]
+    others = ["ab.txt", "a.b.txt", "A.txt", "b.txt", ".a.txt", "a", "below/a.txt"]
+    root = fill("a.jpg", *ours, *others)
+    assert read(root, "a.jpg") == ("a", {name[2:]: name.encode() for name in sorted(ours)}, b"a.jpg", "")
+
+
+def test_other_images_are_no_sidecars(fill):
+    root = fill("a.jpg", "a.png", "a.WEBP", "a.txt")
+    assert read(root, "a.jpg") == ("a", {"txt": b"a.txt"}, b"a.jpg", "")
+    assert read(root, "a.png") == ("a", {"txt": b"a.txt"}, b"a.png", "")
+
+
+def test_positions_are_those_of_whole_files(fill):
+    root = fill("a.jpg", "a.txt")
+    sample, data = FolderReader().read_sample(os.path.join(root, "a.jpg"), root)
+    for member in sample.members():
+        assert (member.offset, member.size) == (0, len(data[member.name]))
+
+
+def test_names_that_are_not_utf8_come_out_as_they_are(fill):
+    if sys.platform != "linux":
+        pytest.skip("other systems refuse such names")
+    root = fill("caf\udce9.jpg", "caf\udce9.txt", "größe.jpg")
+    assert read(root, "caf\udce9.jpg") == ("caf\udce9", {"txt": b"caf\xe9.txt"}, b"caf\xe9.jpg", "")
+    assert read(root, "größe.jpg")[0] == "größe"
+
+
+def test_a_relative_root_and_the_working_directory_work(fill, monkeypatch):
+    monkeypatch.chdir(fill("in/a.jpg", "in/a.txt", "b.jpg", "b.txt"))
+    for path, root, key in (("in/a.jpg", "in", "a"), ("in/a.jpg", ".", "in/a"), ("b.jpg", "", "b")):
+        sample, _ = FolderReader().read_sample(path, root)
+        assert (sample.key, list(sample.sidecars), sample.problem) == (key, ["txt"], "")
+
+
+def test_an_empty_file_is_whole_and_left_to_the_decoder(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    assert read(str(tmp_path), "a.jpg") == ("a", {}, b"", "")
+
+
+def test_a_folder_named_like_a_sidecar_is_passed_over(fill):
+    root = fill("a.jpg", "a.files/page.html", "a.txt")
+    assert read(root, "a.jpg") == ("a", {"txt": b"a.txt"}, b"a.jpg", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_waited_for(fill):
+    root = fill("a.jpg")
+    os.mkfifo(os.path.join(root, "a.txt"))
+    os.mkfifo(os.path.join(root, "b.jpg"))
+    assert read(root, "a.jpg") == ("a", {}, b"a.jpg", "")
+    assert read(root, "b.jpg")[2:] == (None, "b.jpg is no file")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_are_followed_and_broken_ones_are_a_problem(fill):
+    root = fill("a.jpg", "text")
+    os.symlink("text", os.path.join(root, "a.txt"))
+    os.symlink("nowhere", os.path.join(root, "a.json"))
+    os.symlink("nowhere", os.path.join(root, "b.jpg"))
+    assert read(root, "a.jpg") == ("a", {"txt": b"text"}, b"a.jpg", "")
+    assert read(root, "b.jpg")[2:] == (None, "b.jpg cannot be read: No such file or directory")
+
+
+def test_what_is_gone_or_is_a_folder_is_a_problem(fill):
+    root = fill("folder.jpg/x.txt")
+    assert read(root, "gone.jpg")[2:] == (None, "gone.jpg cannot be read: No such file or directory")
+    assert read(root, "no/where.jpg")[2:] == (None, "where.jpg cannot be read: No such file or directory")
+    assert read(root, "folder.jpg")[2:] == (None, "folder.jpg is no file")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_a_problem(fill):
+    root = fill("a.jpg")
+    os.chmod(os.path.join(root, "a.jpg"), 0)
+    assert read(root, "a.jpg")[3] == "a.jpg cannot be read: Permission denied"
+
+
+def test_a_file_too_large_for_an_image_is_not_read(fill):
+    root = fill("a.jpg")
+    os.truncate(os.path.join(root, "a.jpg"), MAX_MEMBER_BYTES + 1)
+    assert read(root, "a.jpg")[2:] == (None, "a.jpg has 2,147,483,649 bytes, too many for an image")
+
+
+def test_a_folder_is_listed_once_even_if_the_walk_goes_through_others_in_between(fill, monkeypatch):
+    names = [f"{n:02d}.jpg" for n in range(10)] + [f"{n:02d}/a.jpg" for n in range(10)]
+    root, listed = fill(*names), []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: listed.append(folder) or scandir(folder))
+    reader = FolderReader()
+    for name in sorted(names):
+        assert read(root, name, reader)[3] == ""
+    assert len(listed) == 11

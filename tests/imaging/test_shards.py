@@ -1,0 +1,542 @@
+"""Shards: every sample with every byte, whatever else is wrong with the file."""
+
+import gzip
+import io
+import os
+import random
+import subprocess
+import sys
+import tarfile
+from functools import cache
+
+import pytest
+from conftest import make_tar
+
+from tastemaker.imaging.shards import Member, Sample, group_samples, is_unsafe_name, open_shard, read_samples, split_key
+from tastemaker.imaging.tars import GzipReader
+
+JPEG = b"\xff\xd8\xff\xe0"  # enough of one for a reader that does not decode
+FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
+either_kind = pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+
+
+def picture(seed, size=700):
+    return JPEG + random.Random(seed).randbytes(size)
+
+
+def samples_of(path):
+    return list(read_samples(str(path)))
+
+
+def whole(path):
+    """Key -> {member name: bytes} of the samples without a problem."""
+    return {sample.key: data for sample, data in samples_of(path) if not sample.problem}
+
+
+def problems(path):
+    return [(sample.key, sample.problem) for sample, _ in samples_of(path) if sample.problem]
+
+
+def save(path, raw, kind="tar"):
+    path.write_bytes(gzip.compress(raw, 1) if kind == "tar.gz" else raw)
+    return path
+
+
+def header(name, size, kind=b"0"):
+    """A header block with any bytes in its size field."""
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = b"%011o\0" % size if isinstance(size, int) else size.ljust(12, b"\0")
+    block[156:157], block[148:156] = kind, b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def entry(name, data, kind=b"0"):
+    return header(name, len(data), kind) + data + bytes(-len(data) % 512)
+
+
+END = bytes(1024)
+GOOD = entry("good.jpg", picture(1)) + entry("good.txt", b"a caption")
+GOOD_DATA = {"good.jpg": picture(1), "good.txt": b"a caption"}
+
+
+# What a sound shard holds.
+
+
+@either_kind
+@pytest.mark.parametrize("tar_format", FORMATS)
+def test_every_byte_of_every_member_comes_out_under_its_own_name(tmp_path, tar_format, kind):
+    members = [(f"{n // 7}/{n:05d}.{e}", picture(f"{n}{e}", n * 37)) for n in range(60) for e in ("jpg", "txt", "json")]
+    path = make_tar(tmp_path / "a.tar", members, format=FORMATS[tar_format])
+    found = samples_of(save(tmp_path / f"b.{kind}", path.read_bytes(), kind))
+    assert [(name, data) for _, contents in found for name, data in contents.items()] == members
+    assert [sample.key for sample, _ in found] == [f"{n // 7}/{n:05d}" for n in range(60)]
+    assert not any(sample.problem for sample, _ in found)
+    assert all(sorted(sample.sidecars) == ["json", "txt"] for sample, _ in found)
+
+
+@either_kind
+def test_positions_lead_back_to_the_bytes(tmp_path, kind):
+    path = save(tmp_path / f"a.{kind}", GOOD + entry("b.png", picture(2, 200_000)) + END, kind)
+    for sample, data in samples_of(path):
+        for member in sample.members():
+            reader = open_shard(str(path))
+            assert reader.read_at(member.offset, member.size) == data[member.name]
+            reader.close()
+
+
+@either_kind
+def test_members_of_a_sample_may_lie_anywhere(tmp_path, kind):
+    names = [f"{n:03d}" for n in range(80)]
+    members = [(f"{name}.jpg", picture(name)) for name in names]
+    members += [(f"{name}.txt", name.encode()) for name in sorted(names, key=lambda name: name[::-1])]
+    path = make_tar(tmp_path / f"a.{kind}", members, mode="w:gz" if kind == "tar.gz" else "w")
+    assert whole(path) == {name: {f"{name}.jpg": picture(name), f"{name}.txt": name.encode()} for name in names}
+    assert [sample.key for sample, _ in samples_of(path)] == names
+
+
+NAMES = [
+    "a.jpg",
+    "./b.jpg",
+    "d.v1.2/a.left.jpg",
+    "UPPER.JPG",
+    "größe/猫.jpg",
+    "caf\udce9.jpg",
+    " blank .jpg",
+    "n" * 99 + ".jpg",
+    "d/" * 60 + "deep.jpg",
+    "l" * 250 + ".jpg",
+    "很" * 70 + ".jpg",
+    "p" * 1200 + "/" + "q" * 1200 + ".jpg",
+]
+
+
+@pytest.mark.parametrize("tar_format", ["gnu", "pax"])
+def test_names_are_kept_verbatim(tmp_path, tar_format):
+    members = [(name, picture(name.encode("utf-8", "surrogateescape"))) for name in NAMES]
+    path = make_tar(tmp_path / "a.tar", members, format=FORMATS[tar_format])
+    found = samples_of(path)
+    assert [(sample.image.name, data[sample.image.name]) for sample, data in found] == members
+    assert [sample.key for sample, _ in found] == [split_key(name)[0] for name in NAMES]
+
+
+@pytest.mark.parametrize("tar_format", FORMATS)
+def test_the_walk_finds_what_tarfile_finds(tmp_path, tar_format):
+    names = [name for name in NAMES if tar_format != "ustar" or len(name.encode("utf-8", "surrogateescape")) < 100]
+    path = make_tar(tmp_path / "a.tar", [(n, picture(n, 99)) for n in map(ascii, names)], format=FORMATS[tar_format])
+    with tarfile.open(path) as tar:
+        expected = [(member.name, member.offset_data, member.size) for member in tar]
+    assert [(s.image.name, s.image.offset, s.image.size) for s, _ in samples_of(path) if s.image] == expected
+
+
+def test_samples_are_those_of_webdataset(tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    members = [("__meta__", b"x"), (".hidden.jpg", picture(0)), ("no_extension", b"x")]
+    for n in range(40):
+        members += [(f"f.{n % 3}/{n:04d}.jpg", picture(n)), (f"f.{n % 3}/{n:04d}.txt", b"caption")]
+        members += [(f"f.{n % 3}/{n:04d}.seg.png", picture(-n)), (f"f.{n % 3}/{n:04d}.JSON", b"{}")]
+    path = make_tar(tmp_path / "a.tar", members)
+    expected = {
+        sample["__key__"]: {name: data for name, data in sample.items() if not name.startswith("__")}
+        for sample in webdataset.WebDataset(str(path), shardshuffle=False)
+    }
+    found = whole(path)
+    assert list(found) == list(expected)
+    for key, data in found.items():
+        assert {split_key(name)[1].lower(): content for name, content in data.items()} == expected[key]
+
+
+@pytest.mark.parametrize(
+    ("extensions", "image"),
+    [
+        (["txt", "jpg"], "jpg"),
+        (["seg.png", "jpg"], "jpg"),
+        (["mask.jpg", "png"], "png"),
+        (["png", "jpg", "webp"], "jpg"),
+        (["json", "JPEG"], "JPEG"),
+        (["txt", "left.png"], "left.png"),
+        (["img", "txt"], "img"),
+        (["txt", "image", "other"], "image"),
+        (["jfif"], "jfif"),
+        ([""], ""),
+    ],
+)
+def test_the_picture_is_told_by_its_extension_then_by_its_content(tmp_path, extensions, image):
+    dotted = [f"k.{extension}" if extension else "k" for extension in extensions]
+    [(sample, data)] = samples_of(make_tar(tmp_path / "a.tar", [(name, picture(name)) for name in dotted]))
+    assert sample.image.name == (f"k.{image}" if image else "k")
+    assert list(sample.sidecars) == [extension for extension in extensions if extension != image]
+    assert list(data) == [sample.image.name, *(f"k.{e}" for e in extensions if e != image)]
+
+
+def test_a_text_is_no_picture_whatever_it_says(tmp_path):
+    path = make_tar(tmp_path / "a.tar", [("a.txt", picture(1)), ("b.json", b"{}"), ("c.bin", b"no picture")])
+    assert problems(path) == [(key, "no image among the members of this key") for key in "abc"]
+
+
+def test_hidden_files_folders_and_webdatasets_own_names_are_left_out(tmp_path):
+    path = save(tmp_path / "a.tar", entry("d/", b"", b"5") + entry("d/__x__.jpg", JPEG) + entry("._g.jpg", b"") + GOOD)
+    assert [sample.key for sample, _ in samples_of(path)] == ["good", ""]
+
+
+def test_a_key_that_comes_twice_is_a_problem_of_the_second_sample(tmp_path):
+    path = save(tmp_path / "a.tar", GOOD + entry("b.jpg", JPEG) + GOOD + END)
+    assert whole(path) == {"good": GOOD_DATA, "b": {"b.jpg": JPEG}}
+    assert problems(path) == [("good", "duplicate key: another sample of this shard is called 'good'")]
+
+
+def test_an_empty_member_is_whole_and_left_to_the_decoder(tmp_path):
+    path = save(tmp_path / "a.tar", entry("a.jpg", b"") + GOOD + END)
+    assert whole(path) == {"a": {"a.jpg": b""}, "good": GOOD_DATA}
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tgz"])
+@either_kind
+def test_compression_is_told_from_the_content(tmp_path, name, kind):
+    assert whole(save(tmp_path / name, GOOD + END, kind)) == {"good": GOOD_DATA}
+
+
+def test_gzip_files_of_several_parts_are_read(tmp_path):
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(GOOD[:700]) + gzip.compress(GOOD[700:] + END))
+    assert (whole(path), problems(path)) == ({"good": GOOD_DATA}, [])
+
+
+def test_an_archive_appended_to_another_is_read_and_noted(tmp_path):
+    path = save(tmp_path / "a.tar", entry("first.jpg", JPEG) + bytes(10240) + GOOD + END)
+    assert whole(path) == {"first": {"first.jpg": JPEG}, "good": GOOD_DATA}
+    assert len(problems(path)) == 1
+
+
+@pytest.mark.parametrize("padding", [512, 1024, 10240, 10**6])
+def test_zeros_behind_the_last_member_are_no_damage(tmp_path, padding):
+    assert problems(save(tmp_path / "a.tar", GOOD + bytes(padding))) == []
+
+
+# What is not a plain file.
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x.jpg",
+        "/abs.jpg",
+        "a/../../b.jpg",
+        "C:\\x.jpg",
+        "c:/x.jpg",
+        "..\\x.jpg",
+        "a\\..\\..\\x.jpg",
+        "\\x.jpg",
+        "a/..",
+    ],
+)
+def test_names_that_lead_out_of_the_folder_are_a_problem(tmp_path, name):
+    assert is_unsafe_name(name)
+    path = save(tmp_path / "a.tar", entry(name, picture(2)) + GOOD + END)
+    [(sample, data), (_, good)] = samples_of(path)
+    assert (sample.problem, data) == ("unsafe name: it leads out of the folder that the shard is unpacked to", {})
+    assert good == GOOD_DATA
+
+
+@pytest.mark.parametrize("name", ["a..b.jpg", "..a.jpg", "a/.b/c.jpg", "./a.jpg", "a...jpg", "c:x.jpg", "a/b:c/d.jpg"])
+def test_names_that_only_look_odd_are_safe(name):
+    assert not is_unsafe_name(name)
+
+
+def test_a_sidecar_with_an_unsafe_name_makes_its_sample_a_problem(tmp_path):
+    path = save(tmp_path / "a.tar", entry("a.jpg", JPEG) + entry("a.x\\..\\..\\y", b"") + GOOD + END)
+    assert whole(path) == {"good": GOOD_DATA}
+    assert problems(path)[0][1].startswith("unsafe name")
+
+
+@pytest.mark.parametrize("kind", [b"1", b"2"])
+@pytest.mark.parametrize("size", [0, 5000])
+def test_links_are_a_problem_and_their_size_is_not_believed(tmp_path, kind, size):
+    path = save(tmp_path / "a.tar", header("link.jpg", size, kind) + GOOD + END)
+    assert whole(path) == {"good": GOOD_DATA}
+    assert problems(path) == [("link", "a link, not a file")]
+
+
+def test_a_link_in_place_of_a_sidecar_does_not_vanish_silently(tmp_path):
+    path = save(tmp_path / "a.tar", entry("a.jpg", JPEG) + header("a.txt", 0, b"2") + GOOD + END)
+    assert problems(path) == [("a", "a link, not a file")]
+
+
+@pytest.mark.parametrize("kind", [b"3", b"4", b"5", b"6", b"V", b"N"])
+def test_devices_pipes_folders_and_labels_are_passed_over(tmp_path, kind):
+    path = save(tmp_path / "a.tar", header("d.jpg", 0, kind) + GOOD + END)
+    assert (whole(path), problems(path)) == ({"good": GOOD_DATA}, [])
+
+
+def test_sparse_members_are_a_problem(tmp_path):
+    old = header("old.jpg", 512, b"S") + bytes(512)
+    records = pax_records(("GNU.sparse.major", "1"), ("GNU.sparse.name", "new.jpg"), ("GNU.sparse.realsize", "9999"))
+    path = save(tmp_path / "a.tar", old + records + entry("GNUSparseFile.0/new.jpg", bytes(512)) + GOOD + END)
+    assert whole(path) == {"good": GOOD_DATA}
+    assert problems(path) == [(key, "a sparse file, which is not supported") for key in ("old", "new")]
+
+
+# What is damaged.
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"", "the file is empty"),
+        (END, "empty shard: there are no images in it"),
+        (b"no tar", "not a tar archive (it starts with b'no tar')"),
+        (b"PK\3\4" + bytes(5000), "not a tar archive"),
+        (b"text " * 5000, "not a tar archive"),
+        (random.Random(0).randbytes(100_000), "not a tar archive"),
+        (b"\x1f\x8bno gzip at all", "damaged shard"),
+        (b"\x1f\x8b", "damaged shard"),
+        (gzip.compress(b"text " * 5000), "not a tar archive"),
+        (gzip.compress(b""), "the file is empty"),
+    ],
+)
+def test_a_file_without_samples_is_one_problem_that_says_why(tmp_path, raw, reason):
+    path = save(tmp_path / "a.tar", raw)
+    [(sample, data)] = samples_of(path)
+    assert (sample.key, data) == ("", {})
+    assert reason in sample.problem
+
+
+def test_a_file_that_cannot_be_opened_is_an_os_error(tmp_path):
+    for path in (tmp_path / "gone.tar", tmp_path):
+        with pytest.raises(OSError, match=str(tmp_path)):
+            samples_of(path)
+
+
+@cache
+def layout():
+    """A shard's bytes, its samples, and where each begins and ends in it."""
+    raw, contents, spans = b"", {}, {}
+    for n in range(12):
+        data = {f"{n:02d}.jpg": picture(n, 90 * n + 200), f"{n:02d}.txt": b"caption %d" % n}
+        start = len(raw)
+        raw += b"".join(entry(name, content) for name, content in data.items())
+        contents[f"{n:02d}"], spans[f"{n:02d}"] = data, (start, len(raw))
+    return raw + bytes(10240), contents, spans
+
+
+@either_kind
+def test_a_shard_cut_anywhere_gives_what_is_whole_and_says_that_it_is_cut(tmp_path, kind):
+    raw, contents, spans = layout()
+    end = max(spans.values())[1]
+    places = {
+        *range(0, len(raw), 431),
+        *(edge + n for span in spans.values() for edge in span for n in (-1, 0, 1, 511)),
+    }
+    for cut in sorted(place for place in places if 0 <= place < len(raw)):
+        path = save(tmp_path / f"a.{kind}", raw[:cut], kind)
+        found = whole(path)
+        for key, data in found.items():
+            image = {f"{key}.jpg": contents[key][f"{key}.jpg"]}  # a cut between the two leaves a picture without text
+            assert data in (contents[key], image), cut
+        assert {key for key, span in spans.items() if span[1] <= cut} <= {k for k in found if found[k] == contents[k]}
+        assert bool(problems(path)) == (cut < end + 512), cut
+
+
+def test_a_gzip_stream_cut_or_corrupted_anywhere_gives_what_lies_before(tmp_path):
+    raw, contents, spans = layout()
+    squeezed, rng = gzip.compress(raw, 6), random.Random(4)
+    for at in range(0, len(squeezed), 97):
+        path = tmp_path / "a.tar.gz"
+        path.write_bytes(squeezed[:at])
+        assert problems(path), at
+        assert all(contents[key] == data or len(data) == 1 for key, data in whole(path).items())
+        path.write_bytes(squeezed[:at] + rng.randbytes(20) + squeezed[at + 20 :])
+        assert problems(path), at
+    path.write_bytes(squeezed[: len(squeezed) * 3 // 4])
+    sizes = [len(gzip.compress(raw[: spans[key][1]], 6)) for key in spans]
+    assert len(whole(path)) >= sum(size < len(squeezed) * 0.7 for size in sizes) > 5
+
+
+def test_a_gzip_checksum_that_does_not_fit_is_noted(tmp_path):
+    path = save(tmp_path / "a.tar.gz", GOOD + bytes(10240), "tar.gz")
+    path.write_bytes(path.read_bytes()[:-8] + bytes(8))
+    assert whole(path) == {"good": GOOD_DATA}
+    assert "CRC check failed" in problems(path)[0][1]
+
+
+def damage(raw, rng):
+    """Damaged bytes, and the part of the original that it touches."""
+    at, length = rng.randrange(len(raw) - 10240), rng.choice((1, 4, 60, 600, 5000))
+    change = rng.randrange(4)
+    if change == 0:
+        return raw[:at] + rng.randbytes(length) + raw[at + length :], (at, at + length)
+    if change == 1:
+        return raw[:at] + bytes(length) + raw[at + length :], (at, at + length)
+    if change == 2:
+        return raw[:at] + rng.randbytes(length) + raw[at:], (at, at + 1)
+    return raw[:at] + raw[at + length :], (at, at + length)
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_damage_anywhere_costs_no_sample_that_it_does_not_touch(tmp_path, seed):
+    raw, contents, spans = layout()
+    damaged, touched = damage(raw, random.Random(seed))
+    found = whole(save(tmp_path / "a.tar", damaged))
+    for key, (start, end) in spans.items():
+        if end <= touched[0] or start >= touched[1]:
+            assert found.get(key) == contents[key], (key, touched)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_damage_inside_a_gzip_file_costs_no_sample_before_it(tmp_path, seed):
+    raw, contents, spans = layout()
+    damaged, touched = damage(raw, random.Random(seed))
+    found = whole(save(tmp_path / "a.tar.gz", damaged, "tar.gz"))
+    for key, (start, end) in spans.items():
+        if end <= touched[0] or start >= touched[1] + 5632:
+            assert found.get(key) == contents[key], (key, touched)
+
+
+def test_a_first_header_that_is_damaged_costs_its_own_member_only(tmp_path):
+    path = save(tmp_path / "a.tar", b"?" * 512 + picture(3, 508) + GOOD + END)
+    assert whole(path) == {"good": GOOD_DATA}
+    assert problems(path) == [("", "damaged shard: no sound header at byte 0; the walk went on at 1,024")]
+
+
+SIZES = {
+    "base 256, 2**88": b"\x80" + b"\xff" * 11,
+    "base 256, 2**40": b"\x80" + bytes(5) + b"\1" + bytes(5),
+    "base 256, negative": b"\xff" * 12,
+    "octal, 8 GB": b"77777777777",
+    "octal, 1 GB": b"10000000000",
+    "garbage": b"no number",
+    "negative": b"-1",
+    "with an underscore": b"7_77777",
+}
+
+
+@either_kind
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("entry_kind", [b"0", b"L", b"x", b"g", b"K", b"S", b"Z"])
+def test_a_size_that_cannot_be_costs_its_own_member_only(tmp_path, size, entry_kind, kind):
+    hostile = header("bad.jpg", SIZES[size], entry_kind)
+    path = save(tmp_path / f"a.{kind}", entry("first.jpg", JPEG) + hostile + picture(2, 508) + GOOD + END, kind)
+    assert whole(path) == {"first": {"first.jpg": JPEG}, "good": GOOD_DATA}
+    assert [key for key, _ in problems(path)] == (["bad", ""] if entry_kind in b"0S" else [""])
+
+
+@either_kind
+def test_many_sizes_that_cannot_be_are_not_each_searched_to_the_end(tmp_path, kind, monkeypatch):
+    raw = b"".join(header(f"{n}.jpg", b"77777777777") + picture(n, 508) for n in range(3000)) + GOOD + END
+    path = save(tmp_path / f"a.{kind}", raw, kind)
+    starts, decompress = [], GzipReader._decompress
+    monkeypatch.setattr(GzipReader, "_decompress", lambda reader: starts.append(reader) or decompress(reader))
+    assert whole(path) == {"good": GOOD_DATA}
+    assert len(starts) <= 3  # to the end for the first size, from the start for the headers, again for the bytes
+
+
+def pax_records(*records):
+    body = b""
+    for key, value in records:
+        line = b" %s=%s\n" % (key.encode(), value.encode("utf-8", "surrogateescape"))
+        length = len(line) + 1
+        while len(b"%d" % length + line) != length:
+            length += 1
+        body += b"%d" % length + line
+    return entry("pax", body, b"x")
+
+
+def test_pax_records_of_name_and_size_are_believed(tmp_path):
+    name = "ö" * 120 + ".jpg"
+    raw = pax_records(("path", name), ("size", "704"), ("comment", "=\n")) + entry("short.jpg", picture(5))
+    path = save(tmp_path / "a.tar", raw + GOOD + END)
+    assert whole(path) == {name[:-4]: {name: picture(5)}, "good": GOOD_DATA}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"0 path=x\n",
+        b"1 \n",
+        b"-5 path=x\n",
+        b"5 a=b",
+        b"999999999 path=x\n",
+        b"9" * 5000 + b" path=x\n",
+        "²³ path=x\n".encode(),
+        b"12 size=9e9\n",
+        "13 size=²²²\n".encode(),
+        b"5010 size=" + b"9" * 5000 + b"\n",
+        b"16 size=-100000\n",
+        b"no record at all",
+        b"\xff" * 700,
+        b"5 a=\n" * 150_000,
+        b"",
+    ],
+)
+def test_hostile_pax_records_cost_their_own_member_only(tmp_path, body):
+    path = save(tmp_path / "a.tar", entry("p", body, b"x") + entry("a.jpg", picture(2)) + GOOD + END)
+    assert whole(path)["good"] == GOOD_DATA
+
+
+def test_a_pax_size_beyond_the_file_costs_its_own_member_only(tmp_path):
+    raw = pax_records(("size", "999999999999")) + entry("a.jpg", picture(2)) + GOOD + END
+    path = save(tmp_path / "a.tar", raw)
+    assert whole(path) == {"good": GOOD_DATA}
+    assert problems(path)[0] == ("a", "truncated: the shard ends inside 'a.jpg'")
+
+
+def test_a_member_too_large_for_an_image_is_not_read(tmp_path):
+    path = tmp_path / "a.tar"
+    with path.open("wb") as file:
+        file.write(header("a.jpg", 2**31 + 512))
+        file.seek(2**31 + 512, os.SEEK_CUR)  # a hole: no disk is used
+        file.write(GOOD + END)
+    assert problems(path) == [("a", "it has 2,147,484,160 bytes, too many for an image")]
+    assert whole(path) == {"good": GOOD_DATA}
+
+
+# Bounds.
+
+
+@either_kind
+def test_memory_holds_a_sample_and_not_a_shard(tmp_path, kind):
+    content = picture(1, 10**6)
+    path = tmp_path / f"a.{kind}"
+    members = [(f"{n:03d}.{extension}", content) for n in range(100) for extension in ("jpg", "npy")]
+    make_tar(path, members, **({"mode": "w:gz", "compresslevel": 0} if kind == "tar.gz" else {}))
+    script = (
+        "import resource, sys; from tastemaker.imaging.shards import read_samples\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); count = sum(1 for _ in read_samples(sys.argv[1])); print(count, peak() - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, check=True)
+    count, kilobytes = map(int, run.stdout.split())
+    assert count == 100
+    assert kilobytes < 25_000
+
+
+@either_kind
+def test_a_shard_that_is_left_early_is_closed(tmp_path, kind):
+    path = save(tmp_path / f"a.{kind}", GOOD * 1 + entry("b.jpg", JPEG) + END, kind)
+    for _ in range(3000):  # more than a process may have open
+        samples = read_samples(str(path))
+        next(samples)
+        samples.close()
+
+
+def test_grouping_needs_no_file():
+    members = [Member("a.txt", 0, 1), Member("b.jpg", 512, 1), Member("a.png", 1024, 2)]
+    a, b = group_samples(members)
+    assert a == Sample("a", image=members[2], sidecars={"txt": members[0]})
+    assert b == Sample("b", image=members[1])
+    assert a.members() == [members[2], members[0]]
+
+
+def test_every_byte_of_a_header_may_be_anything(tmp_path):
+    rng, blocks = random.Random(9), io.BytesIO()
+    for n in range(400):
+        block = bytearray(header(f"{n}.jpg", 300))
+        for at in rng.sample(range(512), 4):
+            block[at] = rng.randrange(256)
+        block[148:156] = b" " * 8
+        block[148:156] = b"%06o\0 " % sum(block)
+        blocks.write(bytes(block) + picture(n, 296).ljust(512, b"\0"))
+    path = save(tmp_path / "a.tar", blocks.getvalue() + GOOD + END)
+    found = samples_of(path)
+    assert len(found) > 100
+    assert found[-2 if found[-1][0].problem else -1][0].key
