@@ -13,6 +13,7 @@ import pytest
 from conftest import make_tar
 
 from tastemaker import EmptyTask, FileGroupTask, LocalExecutor, ProcessingStage, StageError
+from tastemaker.executors.timing import find_bottleneck
 
 
 @dataclass
@@ -190,3 +191,42 @@ def test_memory_does_not_grow_with_the_number_of_shards(tmp_path, photographs, m
     few, many = peak(shards[:5]), peak(shards)
     print(f"peak memory: {few / 1024:.0f} MiB for 5 shards, {many / 1024:.0f} MiB for 100")
     assert many <= 1.2 * few
+
+
+def test_the_time_of_each_stage_is_told_apart_as_work_and_waiting():
+    executor = LocalExecutor()
+    executor.execute([Count(20), Work(), Work(lambda _: time.sleep(0.02), name="slow"), Work(name="last")])
+    count, work, slow, last = executor.timings
+    assert [timing.name for timing in executor.timings] == ["count", "work", "slow", "last"]
+    assert find_bottleneck(executor.timings) is slow
+    assert slow.busy_s >= 20 * 0.02
+    assert slow.busy_share > 0.5 > max(last.busy_share, count.busy_share, work.busy_share)
+    assert last.waiting_for_input_s > last.waiting_for_output_s
+    assert work.waiting_for_output_s > work.waiting_for_input_s
+
+
+def test_nothing_that_ran_has_no_bottleneck():
+    assert find_bottleneck([]) is None
+
+
+def test_a_stage_may_work_on_several_tasks_at_a_time_and_keeps_their_order():
+    together = threading.Barrier(2, timeout=10)
+
+    def meet(number):
+        if number < 20:  # would wait in vain if tasks came one by one
+            together.wait()
+        time.sleep(0.001 * (number % 3))
+
+    executor = LocalExecutor()
+    results = executor.execute([Count(21), Work(meet).with_(concurrent_tasks=2), Work()])
+    assert [task.data for task in results] == [[str(number)] for number in range(21)]
+    assert executor.timings[1].busy_s > executor.timings[2].busy_s
+
+
+def test_an_error_among_several_tasks_at_a_time_ends_the_run():
+    def fail(number):
+        if number == 5:
+            raise ValueError("five")
+
+    with pytest.raises(StageError, match="five"):
+        LocalExecutor().execute([Count(20), Work(fail).with_(concurrent_tasks=3)])

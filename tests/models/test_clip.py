@@ -456,16 +456,11 @@ def test_an_unknown_precision_of_a_processor_is_refused():
         choose_precision("f64", OTHER_PROCESSOR)
 
 
-def test_int8_on_a_processor_is_refused_with_a_way_on(weights):
-    with pytest.raises(ConfigurationError, match="use bf16 or f32"):
-        load_clip(weights, device="cpu", precision="int8")
-
-
 def test_every_precision_of_this_processor_agrees_with_f32(weights, tower, pixels):
     import openvino as ov
 
     capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    for precision, capability in (("bf16", "BF16"), ("fp16", "FP16")):
+    for precision, capability in (("bf16", "BF16"), ("fp16", "FP16"), ("int8", "INT8")):
         if capability in capabilities:
             reduced = OpenVinoClip(weights, precision=precision)
             assert reduced.precision == precision

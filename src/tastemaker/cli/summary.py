@@ -45,6 +45,10 @@ def print_summary(summary: RunSummary, as_json: bool) -> None:
     if summary.percentiles:
         console.print()
         console.print(_percentiles_table(summary.percentiles))
+    if summary.stages:
+        console.print()
+        console.print(_stages_table(summary))
+        console.print(f"[dim]{_escape(summary.bottleneck)}[/]", soft_wrap=True)
     console.print()
     console.print(f"Results: {_escape(summary.output_dir)}", soft_wrap=True)
 
@@ -95,6 +99,19 @@ def _percentiles_table(percentiles: dict[int, float]) -> Table:
     for percentile in percentiles:
         table.add_column(str(percentile), justify="right")
     table.add_row("score", *(f"{score:.2f}" for score in percentiles.values()))
+    return table
+
+
+def _stages_table(summary: RunSummary) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("seconds")
+    for column in ("set-up", "busy", "waiting for input", "for room"):
+        table.add_column(column, justify="right")
+    for stage in summary.stages:
+        times = (stage.setup_s, stage.busy_s, stage.waiting_for_input_s, stage.waiting_for_output_s)
+        table.add_row(stage.name, *(f"{seconds:,.1f}" for seconds in times))
     return table
 
 

@@ -161,7 +161,7 @@ MODELS = (CLIP_VIT_L14, AESTHETIC_PREDICTOR)
 def default_model_dir() -> Path:
     """Return ``$TASTEMAKER_MODEL_DIR``, or ``models`` in the user's cache directory where that is not set."""
     named = os.environ.get("TASTEMAKER_MODEL_DIR")
-    return Path(named) if named else _cache_dir() / "models"
+    return Path(named) if named else cache_dir() / "models"
 
 
 def resolve_model_dir(model_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -268,7 +268,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     file = Path(path).resolve()
     stat = file.stat()
     identity = f"{file}\n{stat.st_size}\n{stat.st_mtime_ns}".encode(errors="surrogateescape")
-    entry = _cache_dir() / "sha256" / hashlib.sha256(identity).hexdigest()  # a file each: writers cannot collide
+    entry = cache_dir() / "sha256" / hashlib.sha256(identity).hexdigest()  # a file each: writers cannot collide
     with contextlib.suppress(OSError, ValueError):
         known = entry.read_text("ascii")
         if _SHA256.fullmatch(known):
@@ -279,7 +279,8 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     return digest
 
 
-def _cache_dir() -> Path:
+def cache_dir() -> Path:
+    """Return the user's directory of what can be made again."""
     return platformdirs.user_cache_path("tastemaker", appauthor=False)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from tastemaker.errors import ModelError
 
-_DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+_DTYPES: dict[str, type[np.generic]] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 
 class WeightsFile:
@@ -51,14 +52,24 @@ class WeightsFile:
         Raises:
             ModelError: There is no such tensor, or it holds no floating-point numbers.
         """
+        stored = self._stored(name, _DTYPES)
+        if stored.dtype == np.uint16:  # bf16 is the upper half of a float32
+            return (stored.astype(np.uint32) << 16).view(np.float32)
+        return stored.astype(np.float32, copy=False)
+
+    def integers(self, name: str) -> npt.NDArray[np.int8]:
+        """Return a tensor of 8-bit whole numbers: a view of the file.
+
+        Raises:
+            ModelError: There is no such tensor, or it holds something else.
+        """
+        return self._stored(name, {"I8": np.int8})
+
+    def _stored(self, name: str, dtypes: dict[str, type[np.generic]]) -> npt.NDArray[Any]:
         entry = self._entries.get(name)
         if entry is None:
             raise ModelError(f"{self.path}: the tensor {name!r} is not in it")
-        dtype = _DTYPES.get(entry["dtype"])
-        if dtype is None:
-            raise ModelError(f"{self.path}: {name!r} is {entry['dtype']}; weights must be F32, F16 or BF16")
+        if entry["dtype"] not in dtypes:
+            raise ModelError(f"{self.path}: {name!r} is {entry['dtype']}; it must be {' or '.join(dtypes)}")
         start, end = entry["data_offsets"]
-        stored = np.frombuffer(self._data[start:end], dtype).reshape(entry["shape"])
-        if entry["dtype"] == "BF16":  # the upper half of a float32
-            return (stored.astype(np.uint32) << 16).view(np.float32)
-        return stored.astype(np.float32, copy=False)
+        return np.frombuffer(self._data[start:end], dtypes[entry["dtype"]]).reshape(entry["shape"])

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors import LocalExecutor
+from tastemaker.executors.timing import StageTiming, find_bottleneck
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
+from tastemaker.machine import describe_machine
 from tastemaker.pipeline import Pipeline
 from tastemaker.scores.cutoff import Top, keep_top, rows_path
-from tastemaker.scores.files import remove_leftovers
+from tastemaker.scores.files import remove_leftovers, write_whole
 from tastemaker.scores.schema import METADATA_KEY, kind_of_reason
 from tastemaker.stages.aesthetic import ImageAestheticFilterStage
 from tastemaker.stages.base import ProcessingStage
@@ -41,6 +44,20 @@ PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 
 RANKINGS = ("aesthetic_score", "technical_quality")
 """Columns that images can be ranked by."""
+
+RUN_FILE = "_tastemaker/run.json"
+"""In the output directory: what the last run came to, where its time went, its options and machine.
+
+Readers of a directory of Parquet files pass over names that begin with an underscore, and fail on other files.
+"""
+
+REMEDIES = {
+    "image_reader": "faster storage, or more and faster cores",
+    "image_signals": "more and faster cores, or no signals",
+    "image_embedding": "a GPU, more and faster cores, or a lower precision",
+    "image_writer": "faster storage, or rows without embeddings",
+}
+"""Stage -> what would make a run faster when that stage is its bottleneck."""
 
 _LOCK_NAME = ".tastemaker.lock"
 
@@ -137,6 +154,8 @@ class RunSummary:
         seconds: How long the run took.
         images_scored_now: Images that this run did; the others were there from an earlier one.
         provenance: What made the scores.
+        stages: Where the time of each stage went in this run, in seconds.
+        bottleneck: The stage that the others waited for, and what would change it; empty where nothing ran.
     """
 
     output_dir: str
@@ -150,6 +169,8 @@ class RunSummary:
     seconds: float = 0.0
     images_scored_now: int = 0
     provenance: dict[str, Any] = field(default_factory=dict)
+    stages: list[StageTiming] = field(default_factory=list)
+    bottleneck: str = ""
 
 
 def run_scoring(
@@ -177,7 +198,8 @@ def run_scoring(
         WeightsNotFoundError: The models are not there and cannot be fetched.
         StageError: A stage failed. What is finished stays, and the same call goes on from there.
     """
-    started = time.monotonic()
+    started, started_at = time.monotonic(), datetime.now(UTC)
+    executor = LocalExecutor()
     groups = FilePartitioningStage(file_paths=inputs).process()
     described = _describe_options(options)
     for group in groups:
@@ -191,18 +213,31 @@ def run_scoring(
         stages = _make_stages(output_dir, options)
         counter = _ProgressCounter(missing, stages[-2], on_progress)
         if missing:
-            pipeline = Pipeline("score", stages=stages)
-            pipeline.run(LocalExecutor(on_progress=counter.count), initial_tasks=list(missing))
+            executor.on_progress = counter.count
+            Pipeline("score", stages=stages).run(executor, initial_tasks=list(missing))
         cutoff = options.min_score
         if options.top is not None:
             cutoff = keep_top(
                 groups, output_dir, options.top, options.originals, options.images_per_tar, options.rank_by
             )
         summary = summarise(groups, output_dir, options.rank_by)
-    summary.cutoff = cutoff
-    summary.images_scored_now = counter.images
-    summary.seconds = round(time.monotonic() - started, 2)
+        summary.cutoff = cutoff
+        summary.images_scored_now = counter.images
+        summary.stages = executor.timings
+        summary.bottleneck = describe_bottleneck(executor.timings)
+        summary.seconds = round(time.monotonic() - started, 2)
+        _write_run_file(output_dir, inputs, options, started_at, summary)
     return summary
+
+
+def describe_bottleneck(timings: list[StageTiming]) -> str:
+    """Return which stage the others waited for, and what would make it faster; empty where nothing ran."""
+    slowest = find_bottleneck(timings)
+    if slowest is None:
+        return ""
+    remedy = REMEDIES.get(slowest.name)
+    change = f"; {remedy} would make the run faster" if remedy else ""
+    return f"{slowest.name} worked {slowest.busy_share:.0%} of the time{change}"
 
 
 def summarise(groups: list[FileGroupTask], output_dir: Path, rank_by: str = "aesthetic_score") -> RunSummary:
@@ -265,6 +300,22 @@ def _make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[
         write_embeddings=options.embeddings and by_model,
     )
     return [reader, *signals, *([embedder, judge] if by_model else []), writer]
+
+
+def _write_run_file(
+    output_dir: Path, inputs: list[str], options: RunOptions, started_at: datetime, summary: RunSummary
+) -> None:
+    """Write what the run came to, on what machine: for people and programs that look at it later."""
+    record = {
+        "started": started_at.isoformat(timespec="seconds"),
+        "inputs": inputs,
+        "options": asdict(options) | {"top": str(options.top) if options.top else None},
+        "machine": describe_machine(),
+        "summary": asdict(summary),
+    }
+    path = output_dir / RUN_FILE
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def _describe_options(options: RunOptions) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         name: Shown in logs, errors and statistics.
         resources: What one worker needs.
         batch_size: Tasks handed to `process_batch` at a time by executors that batch.
+        concurrent_tasks: Tasks that a worker may process at the same time, each in a thread of its own.
         handles_empty: Whether the stage wants to see batches that no image is left in.
         is_sink_stage: Whether images end here: what it returns is no batch, and None is no loss.
     """
@@ -69,6 +70,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
     name: str = "stage"
     resources: Resources = Resources()
     batch_size: int = 1
+    concurrent_tasks: int = 1
     handles_empty: bool = False
     is_sink_stage: bool = False
 

@@ -16,6 +16,7 @@ from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
 from tastemaker.imaging.shards import TAR_EXTENSIONS, Sample, read_samples
+from tastemaker.machine import usable_cores
 from tastemaker.provenance import reader_provenance
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
@@ -71,7 +72,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Start the threads that decode."""
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(min(self.num_threads, os.cpu_count() or 1), thread_name_prefix="decode")
+            self._pool = ThreadPoolExecutor(min(self.num_threads, usable_cores()), thread_name_prefix="decode")
 
     def teardown(self) -> None:
         """Stop the threads that decode."""

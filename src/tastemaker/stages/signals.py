@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
 from tastemaker.imaging.signals import compute_signals
+from tastemaker.machine import usable_cores
 from tastemaker.provenance import add_provenance
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
 from tastemaker.tasks import ImageBatch, ImageObject
@@ -45,7 +45,7 @@ class ImageSignalsStage(ProcessingStage[ImageBatch, ImageBatch]):
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Start the threads that measure."""
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(min(self.num_threads, os.cpu_count() or 1), thread_name_prefix="signals")
+            self._pool = ThreadPoolExecutor(min(self.num_threads, usable_cores()), thread_name_prefix="signals")
 
     def teardown(self) -> None:
         """Stop the threads that measure."""

@@ -1,0 +1,46 @@
+"""Where the time of a run goes: what each stage works and waits, and which one holds the others up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass
+class StageTiming:
+    """Where the time of one stage went, in seconds of its thread.
+
+    Attributes:
+        name: Of the stage.
+        setup_s: Loading what it needs, before the first task.
+        busy_s: At work.
+        waiting_for_input_s: Idle, because the stage before had nothing ready.
+        waiting_for_output_s: Idle, because the stage behind had no room.
+    """
+
+    name: str
+    setup_s: float = 0.0
+    busy_s: float = 0.0
+    waiting_for_input_s: float = 0.0
+    waiting_for_output_s: float = 0.0
+
+    @contextmanager
+    def count(self, what: str) -> Iterator[None]:
+        """Add the time that a block takes to one of the attributes."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, what, getattr(self, what) + time.perf_counter() - started)
+
+    @property
+    def busy_share(self) -> float:
+        """The share of its time, after the set-up, that it worked: 0 to 1."""
+        return self.busy_s / max(self.busy_s + self.waiting_for_input_s + self.waiting_for_output_s, 1e-9)
+
+
+def find_bottleneck(timings: list[StageTiming]) -> StageTiming | None:
+    """Return the stage that worked longest: the others wait for it. None if nothing ran."""
+    return max((timing for timing in timings if timing.busy_s), key=lambda timing: timing.busy_s, default=None)

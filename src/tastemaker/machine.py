@@ -1,0 +1,56 @@
+"""This machine in words and numbers: the processor, the cores that this process may use, memory, versions."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "bf16", "i8mm")
+"""Instruction sets that decide how fast the model runs, by the names that Linux gives them."""
+
+_PACKAGES = ("tastemaker", "openvino", "numpy", "pillow", "simplejpeg", "pyarrow", "torch")
+
+
+def usable_cores() -> int:
+    """Return how many processor cores this process may use: its affinity, and its control group's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no control group, or "max": no quota
+        return cores
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return the processor, cores, instruction sets, memory in GB, system, and versions of what scores images."""
+    info = _read_lines("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info if line.startswith("model name")]
+    flags = next((line.split() for line in info if line.startswith(("flags", "Features"))), [])
+    memory = next((line.split()[1] for line in _read_lines("/proc/meminfo") if line.startswith("MemTotal")), None)
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": usable_cores(),
+        "instructions": [name for name in INSTRUCTIONS if name in flags],
+        "memory_gb": round(int(memory) / 2**20, 1) if memory else None,
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": {name: found for name in _PACKAGES if (found := package_version(name))},
+    }
+
+
+def package_version(name: str) -> str | None:
+    """Return the version of an installed package, None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

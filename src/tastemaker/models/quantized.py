@@ -1,0 +1,83 @@
+"""The vision tower's weights in 8 bits: made once from the published file, and kept.
+
+Each row of a linear layer's weight (one output) is stored as whole numbers from -127 to 127 and a float32 scale.
+Activations are quantised while the model runs, in groups of 256 of one token (OpenVINO's dynamic quantisation), so
+nothing has to be calibrated, and an image's result does not depend on others. Everything that is no layer of the
+transformer stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from tastemaker.models.hub import cache_dir, file_sha256
+from tastemaker.models.weights import WeightsFile
+
+SCALE_SUFFIX = "_scale"
+"""The scales of ``NAME.weight`` are in ``NAME.weight_scale``, float32 (outputs, 1)."""
+
+_SCHEME = "int8-1"
+"""Begins the file's name; changes with the way of quantising, so that no older file is taken for it."""
+
+_LINEAR = re.compile(r"vision_model\.encoder\.layers\.\d+\.(self_attn|mlp)\.\w+\.weight")
+
+
+def ensure_quantized(weights: Path) -> Path:
+    """Return the quantised copy of a CLIP weights file, made now unless it was made before.
+
+    It lies in the user's cache directory. Several processes may ask at the same time.
+
+    Args:
+        weights: ``model.safetensors`` in the Hugging Face layout.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path = cache_dir() / "quantized" / f"{_SCHEME}-{file_sha256(weights)}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{path}.lock"):
+        if not path.is_file():
+            _write(WeightsFile(weights), path)
+    return path
+
+
+def quantize_rows(weight: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Return a matrix in 8 bits, and the scale of each row: ``weight`` is about ``quantized * scale``.
+
+    Args:
+        weight: float32 (outputs, inputs).
+
+    Returns:
+        int8 (outputs, inputs), -127 to 127, and float32 (outputs, 1). Off by half a scale at most.
+
+    Example:
+        >>> quantize_rows(np.array([[1.0, -2.0], [0.0, 0.0]], np.float32))[0].tolist()
+        [[64, -127], [0, 0]]
+    """
+    largest = np.abs(weight).max(axis=1, keepdims=True)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return np.rint(weight / scale).astype(np.int8), scale
+
+
+def _write(source: WeightsFile, path: Path) -> None:
+    tensors: dict[str, npt.NDArray[np.generic]] = {}
+    for name in source.shapes:
+        if _LINEAR.fullmatch(name):
+            tensors[name], tensors[name + SCALE_SUFFIX] = quantize_rows(source.tensor(name))
+        elif name.startswith(("vision_model.", "visual_projection.")) and not name.endswith("position_ids"):
+            tensors[name] = source.tensor(name)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(tensors, temporary)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
