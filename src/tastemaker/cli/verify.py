@@ -1,0 +1,96 @@
+"""``tastemaker verify``: how far the fast way is from the exact one, on this machine and on these images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tastemaker.cli import options as o
+
+if TYPE_CHECKING:
+    from tastemaker.parity import ParityReport
+
+EXAMPLE = "Example: tastemaker verify --images photos/ --precision int8"
+
+
+def verify(
+    images: Annotated[
+        list[str] | None,
+        typer.Option("--images", help="Your own: a folder, shard, file or glob. Default: built-in pictures."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Images to compare, spread over all.")] = 64,
+    model_dir: o.ModelDirOption = None,
+    predictor: o.PredictorOption = None,
+    precision: o.PrecisionOption = o.Precision.AUTO,
+    device: o.DeviceOption = o.Device.AUTO,
+    threads: o.ThreadsOption = None,
+    preprocess: o.PreprocessOption = o.Preprocess.OPENAI,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Compare the scores of a device and precision with the exact ones (f32); exit with 1 beyond the tolerance."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from tastemaker.parity import built_in_sample, sample_images, verify_parity
+
+    sample = sample_images(images, limit, preprocess.value) if images else built_in_sample(min(limit, 32))
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("comparing", total=2 * len(sample.exact))
+        report = verify_parity(
+            sample,
+            model_dir=model_dir,
+            device=device.value,
+            precision=precision.value,
+            threads=threads,
+            predictor=predictor,
+            on_progress=lambda done: progress.update(task, completed=done),
+        )
+    if as_json:
+        typer.echo(json.dumps({**asdict(report), "is_within_tolerance": report.is_within_tolerance}, indent=2))
+    else:
+        print_report(report, "your images" if images else "built-in pictures; --images takes your own")
+    if not report.is_within_tolerance:
+        raise typer.Exit(1)
+
+
+def print_report(report: ParityReport, source: str) -> None:
+    """Print a report, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from tastemaker.parity import MAX_DIFFERENCE, MAX_MEDIAN_DIFFERENCE
+
+    console = Console(highlight=False)
+    console.print(f"\n{report.images:,} images ({source})\n")
+    ways = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("", "precision", "device", "backend", "images/s"):
+        ways.add_column(column, justify="right" if column == "images/s" else "left")
+    for name, way, rate in (
+        ("exact", report.exact, report.exact_images_per_s),
+        ("chosen", report.chosen, report.chosen_images_per_s),
+    ):
+        ways.add_row(name, way["precision"], way["device"], way["backend"], f"{rate:,.2f}")
+    console.print(ways)
+    spreads = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("", "median", "99%", "maximum"):
+        spreads.add_column(column, justify="left" if not column else "right")
+    for name, spread, digits in (
+        ("score difference", report.score_difference, ".4f"),
+        ("cosine distance", report.cosine_distance, ".1e"),
+    ):
+        spreads.add_row(name, *(format(value, digits) for value in spread.values()))
+    console.print()
+    console.print(spreads)
+    correlation = "none" if report.rank_correlation is None else f"{report.rank_correlation:.5f}"
+    console.print(f"\nrank correlation  {correlation}")
+    sides = ", ".join(f"{number} at {cut}" for cut, number in report.side_changes.items())
+    console.print(f"images that change side  {sides}", soft_wrap=True)
+    verdict = "[green]within[/]" if report.is_within_tolerance else "[red]beyond[/]"
+    console.print(
+        f"\n{verdict} the tolerance: a score difference of {MAX_MEDIAN_DIFFERENCE} in the median, "
+        f"{MAX_DIFFERENCE} at most",
+        soft_wrap=True,
+    )
