@@ -1,6 +1,7 @@
 """How far a faster way of scoring is from the exact one, on the user's own images: the parity certificate.
 
-The exact way is float32 on a processor with Pillow's resize, which agrees with the published reference to 1e-5.
+The exact way is Pillow's resize and the tower in plain float32 (`PlainClip`), which agrees with the published reference
+to 1e-5.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import numpy.typing as npt
 from tastemaker.errors import ConfigurationError
 from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip import Embeddings, Pixels, VisionTower, load_clip
+from tastemaker.models.clip_plain import PlainClip
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, ensure_weights
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.stages.read import ImageReaderStage
+from tastemaker.tasks import FileGroupTask
 
 CUTOFFS = (4.5, 5.0, 5.5, 6.0, 6.5)
 """Scores at which images are counted that are on one side by the exact way and on the other by the chosen one."""
@@ -29,7 +32,7 @@ MAX_MEDIAN_DIFFERENCE = 0.01
 MAX_DIFFERENCE = 0.05
 """Tolerance of a reduced precision, in scores: about a hundredth of the spread between photographs, and a twentieth."""
 
-_PROGRESS_EVERY = 32
+_PROGRESS_EVERY = 8
 
 Spread = dict[str, float]
 
@@ -136,9 +139,7 @@ def verify_parity(
     )
     # One tower after the other: two would need twice the memory.
     chosen = _embed(load_clip(weights, device, precision, threads), sample.chosen, on_progress)
-    exact = _embed(
-        load_clip(weights, "cpu", "f32", threads), sample.exact, lambda done: on_progress(len(sample.chosen) + done)
-    )
+    exact = _embed(PlainClip(weights), sample.exact, lambda done: on_progress(len(sample.chosen) + done))
     return compare_embeddings(exact, chosen, scorer)
 
 
@@ -158,22 +159,27 @@ def sample_images(inputs: list[str], limit: int, preprocess: str = "openai") -> 
     Raises:
         ConfigurationError: None can be read, or ``limit`` is less than 1.
     """
+    groups = FilePartitioningStage(file_paths=inputs, files_per_partition=1).process()
+    return sample_groups(groups, limit, preprocess)
+
+
+def sample_groups(groups: list[FileGroupTask], limit: int, preprocess: str = "openai") -> Sample:
+    """Return up to ``limit`` readable images of groups of files, as many of each; see `sample_images`."""
     if limit < 1:
         raise ConfigurationError(f"a sample of {limit} images is too small")
-    groups = FilePartitioningStage(file_paths=inputs, files_per_partition=1).process()
     chosen = [groups[number * len(groups) // min(limit, len(groups))] for number in range(min(limit, len(groups)))]
     reader = ImageReaderStage(batch_size=1, preprocess=preprocess)
-    each = -(-limit // len(chosen))
-    found: list[Pixels | None] = []
+    found: list[Pixels] = []
     try:
-        for group in chosen:
+        for number, group in enumerate(chosen, 1):
             images = (image for batch in reader.stream(group) for image in batch.data)
-            found += [image.model_input for image in islice(images, min(each, limit - len(found)))]
+            wanted = limit * number // len(chosen) - len(found)  # more where earlier groups had too few
+            found += [image.model_input for image in islice(images, wanted) if image.model_input is not None]
     finally:
         reader.teardown()
     if not found:
-        raise ConfigurationError(f"no image of {', '.join(inputs)} can be read")
-    pixels = np.stack([pixels for pixels in found if pixels is not None])
+        raise ConfigurationError(f"no image of {', '.join(group.data[0] for group in chosen[:3])} can be read")
+    pixels = np.stack(found)
     return Sample(pixels, pixels)
 
 

@@ -36,7 +36,7 @@ def weights_provenance(part: str, model: ModelFile, weights: Path) -> dict[str, 
     }
 
 
-def add_provenance(metadata: dict[str, object], **entries: str) -> None:
+def add_provenance(metadata: dict[str, object], **entries: object) -> None:
     """Add entries to a batch's ``_metadata["provenance"]``."""
     known = metadata.get("provenance")
     metadata["provenance"] = {**(known if isinstance(known, dict) else {"tastemaker": __version__}), **entries}

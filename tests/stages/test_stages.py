@@ -178,7 +178,7 @@ def test_an_unfinished_partition_leaves_nothing_behind(tmp_path, photographs):
     first, *_ = ImageReaderStage(batch_size=2).stream(FileGroupTask(data=[str(shard)], _metadata={"partition": "a"}))
     stage = ImageWriterStage(str(tmp_path / "out"))
     assert stage.process(first) is None
-    assert len(list((tmp_path / "out").iterdir())) == 2  # unfinished, under temporary names
+    assert list((tmp_path / "out").iterdir())  # unfinished, under temporary names
     stage.teardown()
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -14,6 +14,7 @@ from tastemaker.errors import ConfigurationError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tastemaker.parity import ParityReport
     from tastemaker.scores.run import RunSummary
 
 
@@ -49,6 +50,9 @@ def print_summary(summary: RunSummary, as_json: bool) -> None:
         console.print()
         console.print(_stages_table(summary))
         console.print(f"[dim]{_escape(summary.bottleneck)}[/]", soft_wrap=True)
+    if summary.parity is not None:
+        console.print()
+        console.print(_parity_line(summary.parity), soft_wrap=True)
     console.print()
     console.print(f"Results: {_escape(summary.output_dir)}", soft_wrap=True)
 
@@ -113,6 +117,15 @@ def _stages_table(summary: RunSummary) -> Table:
         times = (stage.setup_s, stage.busy_s, stage.waiting_for_input_s, stage.waiting_for_output_s)
         table.add_row(stage.name, *(f"{seconds:,.1f}" for seconds in times))
     return table
+
+
+def _parity_line(report: ParityReport) -> str:
+    difference, precision = report.score_difference, report.chosen["precision"]
+    line = (
+        f"{precision} against exact scores, on {report.images} of these images: {difference['median']:.4f} off in the "
+        f"median, {difference['maximum']:.4f} at most"
+    )
+    return line if report.is_within_tolerance else f"[red]{line}: beyond the tolerance[/]; see tastemaker verify"
 
 
 def _share(part: int, whole: int) -> str:

@@ -21,7 +21,7 @@ def verify(
         list[str] | None,
         typer.Option("--images", help="Your own: a folder, shard, file or glob. Default: built-in pictures."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Images to compare, spread over all.")] = 64,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Images to compare, spread over all.")] = 32,
     model_dir: o.ModelDirOption = None,
     predictor: o.PredictorOption = None,
     precision: o.PrecisionOption = o.Precision.AUTO,
@@ -30,13 +30,13 @@ def verify(
     preprocess: o.PreprocessOption = o.Preprocess.OPENAI,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Compare the scores of a device and precision with the exact ones (f32); exit with 1 beyond the tolerance."""
+    """Compare the scores of a device and precision with the exact ones; exit with 1 beyond the tolerance."""
     from rich.console import Console
     from rich.progress import Progress
 
     from tastemaker.parity import built_in_sample, sample_images, verify_parity
 
-    sample = sample_images(images, limit, preprocess.value) if images else built_in_sample(min(limit, 32))
+    sample = sample_images(images, limit, preprocess.value) if images else built_in_sample(limit)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("comparing", total=2 * len(sample.exact))
         report = verify_parity(

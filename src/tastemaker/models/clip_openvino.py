@@ -70,8 +70,10 @@ class OpenVinoClip:
         # The compiled model reads the mapped file, so it must stay open.
         self._weights = WeightsFile(ensure_quantized(weights) if self.precision == "int8" else weights)
         self._compiled = core.compile_model(build_graph(self._weights, self.config), "CPU", options)
+        self._weights.release_memory()
         self._request = self._compiled.create_infer_request()
         self._is_cancelled = False
+        self._is_first = True
         self._lock = make_inference_lock()  # a request refuses a second caller instead of letting it wait
 
     def embed(self, pixels: Pixels) -> Embeddings:
@@ -103,6 +105,9 @@ class OpenVinoClip:
             if self._is_cancelled:
                 raise ModelError("the inference was cancelled")
             result: Embeddings = self._request.infer([np.ascontiguousarray(chunk)], share_inputs=True)[0]
+            if self._is_first:  # the compiled model has made its own arrangement of nearly all weights
+                self._weights.release_memory()
+                self._is_first = False
         return result
 
 

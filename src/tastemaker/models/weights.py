@@ -7,6 +7,7 @@ the pages that it needs, and the system may drop them again. Measured in docs/de
 from __future__ import annotations
 
 import json
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,20 @@ class WeightsFile:
         try:
             with safe_open(path, framework="np"):
                 pass
-            self._bytes = np.memmap(path, np.uint8, mode="c")
+            with path.open("rb") as opened:
+                self._mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
-        header_size = int(self._bytes[:8].view("<u8")[0])
-        header = json.loads(self._bytes[8 : 8 + header_size].tobytes())
-        self._data = self._bytes[8 + header_size :]
+        header_size = int.from_bytes(self._mapped[:8], "little")
+        header = json.loads(self._mapped[8 : 8 + header_size])
+        self._data = np.frombuffer(self._mapped, np.uint8)[8 + header_size :]
         self._entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(e["shape"]) for name, e in self._entries.items()}
+
+    def release_memory(self) -> None:
+        """Give the memory of what was read back to the system; it is read again when it is needed."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def tensor(self, name: str) -> npt.NDArray[np.float32]:
         """Return a tensor as float32: a view of the file where it is stored so, else a converted copy.

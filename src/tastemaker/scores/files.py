@@ -82,36 +82,47 @@ def content_digest(data: bytes) -> bytes:
 
 
 class RowsFile(PendingFile):
-    """A Parquet file in the making, written in row groups so that it never lies in memory as a whole."""
+    """A Parquet file in the making, written in row groups so that it never lies in memory as a whole.
+
+    Attributes:
+        schema: Of the file. Its metadata may still change until the first row group is full.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         super().__init__(path)
         self.schema = schema
         self._waiting: list[pa.Table] = []
-        self._writer = pq.ParquetWriter(self.draft, schema, compression="zstd")
+        self._writer: pq.ParquetWriter | None = None
 
     def add_rows(self, table: pa.Table) -> None:
         """Append rows."""
-        self._waiting.append(table.replace_schema_metadata(self.schema.metadata))
+        self._waiting.append(table)
         if sum(len(waiting) for waiting in self._waiting) >= ROW_GROUP_ROWS:
             self._flush()
 
     def commit(self) -> None:
         """Finish the file, and make it visible."""
         self._flush()
-        self._writer.close()
+        self._open_writer().close()
         super().commit()
 
     def discard(self) -> None:
         """Close and delete the file."""
         with contextlib.suppress(OSError):  # the disk may be full
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
         super().discard()
 
     def _flush(self) -> None:
         if self._waiting:
-            self._writer.write_table(pa.concat_tables(self._waiting))
+            table = pa.concat_tables(self._waiting).replace_schema_metadata(self.schema.metadata)
+            self._open_writer().write_table(table)
             self._waiting.clear()
+
+    def _open_writer(self) -> pq.ParquetWriter:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.draft, self.schema, compression="zstd")
+        return self._writer
 
 
 def write_whole(path: Path, data: bytes) -> None:

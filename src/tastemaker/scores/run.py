@@ -26,6 +26,13 @@ from tastemaker.executors import LocalExecutor
 from tastemaker.executors.timing import StageTiming, find_bottleneck
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.machine import describe_machine
+from tastemaker.parity import (
+    MAX_DIFFERENCE,
+    MAX_MEDIAN_DIFFERENCE,
+    ParityReport,
+    sample_groups,
+    verify_parity,
+)
 from tastemaker.pipeline import Pipeline
 from tastemaker.scores.cutoff import Top, keep_top, rows_path
 from tastemaker.scores.files import remove_leftovers, write_whole
@@ -33,6 +40,7 @@ from tastemaker.scores.schema import METADATA_KEY, kind_of_reason
 from tastemaker.stages.aesthetic import ImageAestheticFilterStage
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.embed import ImageEmbeddingStage
+from tastemaker.stages.parity import ImageParityStage
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.stages.read import ImageReaderStage
 from tastemaker.stages.signals import ImageSignalsStage
@@ -44,6 +52,9 @@ PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 
 RANKINGS = ("aesthetic_score", "technical_quality")
 """Columns that images can be ranked by."""
+
+INT8_SAMPLE = 16
+"""Images that int8 is tried on before a run; they take half a minute, most of it for the exact scores."""
 
 RUN_FILE = "_tastemaker/run.json"
 """In the output directory: what the last run came to, where its time went, its options and machine.
@@ -156,6 +167,7 @@ class RunSummary:
         provenance: What made the scores.
         stages: Where the time of each stage went in this run, in seconds.
         bottleneck: The stage that the others waited for, and what would change it; empty where nothing ran.
+        parity: How the scores differ from exact ones on a sample of this run; None where none was taken.
     """
 
     output_dir: str
@@ -171,6 +183,7 @@ class RunSummary:
     provenance: dict[str, Any] = field(default_factory=dict)
     stages: list[StageTiming] = field(default_factory=list)
     bottleneck: str = ""
+    parity: ParityReport | None = None
 
 
 def run_scoring(
@@ -212,6 +225,8 @@ def run_scoring(
             logger.info("%d of %d partitions are finished already", len(groups) - len(missing), len(groups))
         stages = _make_stages(output_dir, options)
         counter = _ProgressCounter(missing, stages[-2], on_progress)
+        if missing and options.precision == "int8" and options.rank_by == "aesthetic_score":
+            _refuse_beyond_tolerance(missing, options)
         if missing:
             executor.on_progress = counter.count
             Pipeline("score", stages=stages).run(executor, initial_tasks=list(missing))
@@ -224,6 +239,7 @@ def run_scoring(
         summary.cutoff = cutoff
         summary.images_scored_now = counter.images
         summary.stages = executor.timings
+        summary.parity = next((stage.report for stage in stages if isinstance(stage, ImageParityStage)), None)
         summary.bottleneck = describe_bottleneck(executor.timings)
         summary.seconds = round(time.monotonic() - started, 2)
         _write_run_file(output_dir, inputs, options, started_at, summary)
@@ -287,6 +303,7 @@ def _make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[
         model_inference_batch_size=options.batch_size,
         preprocess=options.preprocess,
     )
+    parity = ImageParityStage(options.model_dir, options.predictor, options.preprocess)
     judge = ImageAestheticFilterStage(
         model_dir=options.model_dir,
         score_threshold=options.min_score,
@@ -299,7 +316,32 @@ def _make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[
         originals="none" if options.top else options.originals,  # the best are known only at the end
         write_embeddings=options.embeddings and by_model,
     )
-    return [reader, *signals, *([embedder, judge] if by_model else []), writer]
+    return [reader, *signals, *([embedder, parity, judge] if by_model else []), writer]
+
+
+def _refuse_beyond_tolerance(groups: list[FileGroupTask], options: RunOptions) -> None:
+    """Raise unless int8 holds the tolerance on a sample of the run's own images; note the figures as provenance.
+
+    Raises:
+        ConfigurationError: It does not. The message has the figures.
+    """
+    report = verify_parity(
+        sample_groups(groups, INT8_SAMPLE, options.preprocess),
+        model_dir=options.model_dir,
+        device=options.device,
+        precision=options.precision,
+        threads=options.threads,
+        predictor=options.predictor,
+    )
+    if not report.is_within_tolerance:
+        difference = report.score_difference
+        raise ConfigurationError(
+            f"precision='int8' moves the scores of {report.images} of these images by {difference['median']:.3f} in "
+            f"the median and {difference['maximum']:.3f} at most; {MAX_MEDIAN_DIFFERENCE} and {MAX_DIFFERENCE} are "
+            "allowed. Use precision='auto'; `tastemaker verify --images` shows more"
+        )
+    for group in groups:
+        group._metadata["provenance"]["parity"] = asdict(report)
 
 
 def _write_run_file(

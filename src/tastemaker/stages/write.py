@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.scores.files import RowsFile
@@ -99,6 +100,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         placed = {id(image): place for image in task.data if (place := self._place(image, partition, task))}
         images = sorted([*task.data, *task.dropped], key=lambda image: image.index)
         signals = "signals" in task._metadata.get("provenance", {})
+        partition.rows.schema = self._schema(task)  # with the latest provenance: figures in it grow with the run
         table = make_table(images, placed, with_embeddings=self.write_embeddings, with_signals=signals)
         partition.rows.add_rows(table)
         self._count(images, partition)
@@ -120,17 +122,17 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         times = self._written[name]
         stem = name if not times else f"{name}-again-{times}"  # a stage in between split the last batch
         stem = stem if self.deterministic_name else f"images-{uuid.uuid4().hex[:16]}"
-        made_by = task._metadata.get("provenance", {})
-        schema = rows_schema(
-            with_embeddings=self.write_embeddings, with_signals="signals" in made_by, provenance=made_by
-        )
         output, folder = Path(self.output_dir), str(task._metadata.get("folder", stem))
         partition = _Partition(
-            RowsFile(output / f"{stem}.parquet", schema),
+            RowsFile(output / f"{stem}.parquet", self._schema(task)),
             OriginalsWriter(output, stem, folder, self.originals, self.images_per_tar),
         )
         self._open[name] = partition
         return partition
+
+    def _schema(self, task: ImageBatch) -> pa.Schema:
+        made_by = task._metadata.get("provenance", {})
+        return rows_schema(with_embeddings=self.write_embeddings, with_signals="signals" in made_by, provenance=made_by)
 
     def _place(self, image: ImageObject, partition: _Partition, task: ImageBatch) -> tuple[str, str] | None:
         """Write one kept image where it belongs; return the file that it is in and its name there."""
