@@ -7,7 +7,7 @@ that its README shows, on all cores, or on the GPU if there is one. A peer that 
 and the table says why. Needs scikit-image, whose photographs are the pictures.
 
 The weights are random and of the real size: the arithmetic, and so the time, is the same; the scores mean nothing, but
-all must agree on them. A run is the loop from shards to scores with the model loaded. Runs alternate, a process a peer,
+all must agree on them (the predictor is as steep as LAION's, so that errors are of its size). A run is the loop from shards to scores with the model loaded. Runs alternate, a process a peer,
 so that a slow minute slows all of them. Tastemaker writes all its rows in a run, the others keep scores in memory.
 Start is from the start of the process to the score of one picture. Memory is the most that the process itself held (on
 a GPU's machine not its readers, nor what is on the GPU). Size is that of the installed packages.
@@ -57,7 +57,6 @@ class Peer:
     start_s: float = 0.0
     install_mb: float = 0.0
     peak_mb: float | None = None
-    seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict, repr=False)
     errors: tuple[float, float] | None = None
@@ -68,6 +67,9 @@ PEERS = {
     "tastemaker": Peer("tastemaker", "run_tastemaker.py", "tastemaker", exact=False),
     "tastemaker, f32": Peer("tastemaker", "run_tastemaker.py", "tastemaker", precision="f32"),
     "transformers": Peer("transformers", "run_transformers.py", "transformers"),
+    "transformers, reduced": Peer(
+        "transformers", "run_transformers.py", "transformers", exact=False, precision="reduced"
+    ),
     "open_clip": Peer("open_clip_torch", "run_open_clip.py", "open_clip"),
     "timm, compiled": Peer("timm", "run_timm.py", "timm", exact=False),
     "simple-aesthetics-predictor": Peer(
@@ -166,7 +168,6 @@ def measure(peers: dict[str, Peer], runners, images: int, runs: int) -> None:
                 continue
             peers[name].scores = answer["scores"]
             if number:
-                peers[name].seconds.append(answer["seconds"])
                 peers[name].rates.append(images / answer["seconds"])
     for name, runner in runners.items():
         peers[name].peak_mb = runner.ask("end")["peak_mb"]
@@ -190,20 +191,31 @@ def compare_scores(peers: dict[str, Peer]) -> None:
 def print_table(peers: dict[str, Peer], images: int) -> None:
     ran = {name: peer for name, peer in peers.items() if not peer.skipped}
     if ran:
-        runs = len(next(iter(ran.values())).rates)
-        spread = np.std(list(next(iter(ran.values())).scores.values()))
-        print(f"\n{images} JPEGs of 512 pixels in tar shards, {runs} alternating runs; scores spread by {spread:.2f}")
+        some = next(iter(ran.values()))
+        base = REFERENCE if REFERENCE in ran else next(iter(ran))
+        spread = np.std(list(some.scores.values()))
+        print(
+            f"\n{images} JPEGs of 512 pixels in tar shards, {len(some.rates)} alternating runs, scores spread by",
+            end="",
+        )
+        print(f" {spread:.2f}. Ratio: the median of rounds, to {base}. Score differs: median, maximum.\n")
     width = max(map(len, peers))
-    print(f"{'':{width}}  images/s median (range)      memory    start  installed  score differs: median, max")
+    print(f"{'':{width}}  images/s (range)           ratio     memory     start  installed  score differs")
     for name, peer in ran.items():
-        rates = f"{statistics.median(peer.rates):8.2f} ({min(peer.rates):.2f} to {max(peer.rates):.2f})"
-        memory = f"{peer.peak_mb:7,.0f} MB" if peer.peak_mb else f"{'unknown':>10}"
-        scores = f"{peer.errors[0]:.5f}, {peer.errors[1]:.5f}" if peer.errors else "other images"
-        note = "" if peer.agrees else "  SCORES DIFFER"
-        print(f"{name:{width}}  {rates:28} {memory} {peer.start_s:6.1f} s {peer.install_mb:7,.0f} MB  {scores}{note}")
+        print(f"{name:{width}}  {describe(peer, ran[base])}")
     print()
     for name, peer in peers.items():
         print(f"{name}: {'SKIPPED: ' + peer.skipped if peer.skipped else peer.versions + '; ' + peer.words}")
+
+
+def describe(peer: Peer, base: Peer) -> str:
+    rates = f"{statistics.median(peer.rates):.2f} ({min(peer.rates):.2f} to {max(peer.rates):.2f})"
+    ratio = statistics.median(a / b for a, b in zip(peer.rates, base.rates, strict=True))
+    memory = f"{peer.peak_mb:,.0f} MB" if peer.peak_mb else "unknown"
+    scores = f"{peer.errors[0]:.5f}, {peer.errors[1]:.5f}" if peer.errors else "other images"
+    note = "" if peer.agrees else "  SCORES DIFFER"
+    figures = f"{rates:25} {ratio:6.2f} {memory:>10} {peer.start_s:7.1f} s"
+    return f"{figures} {peer.install_mb:7,.0f} MB  {scores}{note}"
 
 
 if __name__ == "__main__":

@@ -63,4 +63,6 @@ def installed_versions(python: Path, names: list[str]) -> str:
         "have = {d.metadata['Name']: d.version for d in m.distributions()}\n"
         "print(', '.join(f'{n} {have[n]}' for n in sys.argv[1:] if n in have))"
     )
-    return subprocess.run([str(python), "-c", code, *names], capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(
+        [str(python), "-c", code, *dict.fromkeys(names)], capture_output=True, text=True, check=False
+    ).stdout.strip()

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from tastemaker.imaging.preprocess import preprocess
+from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip import PIXEL_MEAN, PIXEL_STD
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, file_sha256, weights_path
 from tastemaker.testing import VIT_L14, write_random_models
@@ -18,6 +19,8 @@ from tastemaker.testing import VIT_L14, write_random_models
 Tensors = dict[str, np.ndarray]
 
 IMAGES_PER_SHARD = 64
+LAION_STEEPNESS = 17.996
+"""Length of the published predictor's weights, folded into one layer."""
 
 TIMM_NAMES = {
     "embeddings.class_embedding": "cls_token",
@@ -112,6 +115,7 @@ def write_weights(folder: Path) -> dict[str, Path]:
     places["head"] = weights_path(AESTHETIC_PREDICTOR, places["tastemaker"])
     if not (folder / "complete").exists():
         write_random_models(places["tastemaker"], VIT_L14)
+        scale_head(places["head"])
         vision = {n: t for n, t in load_file(clip).items() if not n.startswith("text_model.")}
         head = load_file(places["head"])
         save_as_hub_does(places["transformers"], vision, "CLIPVisionModelWithProjection")
@@ -123,6 +127,14 @@ def write_weights(folder: Path) -> dict[str, Path]:
     for file in (clip, places["head"]):
         file_sha256(file)  # tastemaker reads each file once to know it; that is no part of a usual start
     return places
+
+
+def scale_head(file: Path) -> None:
+    """Make a random predictor as steep as LAION's, so that an error in an embedding moves a score as far."""
+    steepness = np.linalg.norm(AestheticPredictor.from_file(file).weight)
+    tensors = load_file(file)
+    tensors["layers.7.weight"] *= np.float32(LAION_STEEPNESS / steepness)
+    save_file(tensors, file)
 
 
 def save_as_hub_does(folder: Path, tensors: Tensors, architecture: str) -> None:

@@ -30,7 +30,7 @@ def serve(load: Loader) -> None:
     parser.add_argument("--head", type=Path, required=True, help="the predictor's safetensors file")
     parser.add_argument("--first", type=Path, required=True, help="folder of a shard of one picture")
     parser.add_argument("--shards", type=Path, required=True)
-    parser.add_argument("--precision", default="auto", help="tastemaker's")
+    parser.add_argument("--precision", default="auto", help="for the runners that know several")
     options = parser.parse_args()
     score, words = load(options)
     score(options.first)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from protocol import serve
 
+from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
 from tastemaker.scores.run import RunOptions, run_scoring
 from tastemaker.stages import embed
 
@@ -18,13 +19,15 @@ embed.load_clip = cache(embed.load_clip)
 
 def load(options):
     run = RunOptions(model_dir=str(options.weights), precision=options.precision)
+    weights = ensure_weights(CLIP_VIT_L14, run.model_dir)
+    tower = embed.load_clip(weights, run.device, run.precision, run.threads, run.batch_size)  # as the stage calls it
 
     def score(folder):
         with tempfile.TemporaryDirectory() as output:
             run_scoring([str(folder)], Path(output), run)
             return read_scores(Path(output))
 
-    return score, "rows written, embeddings too"
+    return score, f"{tower.precision}, {tower.describe()['device']}, rows with embeddings written"
 
 
 def read_scores(output):

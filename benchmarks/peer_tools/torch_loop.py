@@ -22,11 +22,22 @@ ScoreBatch = Callable[[torch.Tensor], torch.Tensor]
 
 
 def pick_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def device_name() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else pick_device()
+
+
+def reduced_dtype() -> torch.dtype:
+    """Return the short type that this machine multiplies in hardware; float32 where it has none."""
+    if pick_device() != "cpu":
+        return torch.float16
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text() if info.exists() else ""
+    return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
 
 
 class Head(nn.Module):
@@ -79,7 +90,7 @@ def make_scorer(prepare: Prepare, score_batch: ScoreBatch) -> Callable[[Path], d
     @cache  # workers stay from run to run
     def batches(folder: Path) -> DataLoader:
         # A processor is busy with the model: pictures are read between batches. A GPU needs all cores to be fed.
-        workers = (os.cpu_count() or 1) if device == "cuda" else 0
+        workers = (os.cpu_count() or 1) if device != "cpu" else 0
         return DataLoader(
             TarPictures(folder),
             BATCH_SIZE,
@@ -108,7 +119,7 @@ def declare_torchvision_operators() -> str:
     PyTorch, and only the import fails, on two operators for object detection. They are declared here, not made.
     """
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError:
         library = torch.library.Library("torchvision", "DEF")
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
