@@ -6,9 +6,10 @@ Each peer gets a virtual environment under DIR (made by pip, kept for the next t
 that its README shows, on all cores, or on the GPU if there is one. A peer that cannot be installed or run is skipped,
 and the table says why. Needs scikit-image, whose photographs are the pictures.
 
-The weights are random and of the real size: the arithmetic, and so the time, is the same; the scores mean nothing, but
-all must agree on them (the predictor is as steep as LAION's, so that errors are of its size). A run is the loop from shards to scores with the model loaded. Runs alternate, a process a peer,
-so that a slow minute slows all of them. Tastemaker writes all its rows in a run, the others keep scores in memory.
+The weights are random and of the real size: the arithmetic, and so the time, is the same. The scores mean nothing, but
+all must agree on them; the predictor is as steep as LAION's, so that errors in score are of the real size.
+A run is the loop from shards to scores with the model loaded. Runs alternate, a process a peer, so that a slow minute
+slows all of them. Tastemaker writes all its rows in a run; the others keep scores in memory.
 Start is from the start of the process to the score of one picture. Memory is the most that the process itself held (on
 a GPU's machine not its readers, nor what is on the GPU). Size is that of the installed packages.
 """

@@ -54,14 +54,14 @@ class Runner:
         """Wait for a line and return it.
 
         Raises:
-            SkippedError: The process ended instead; the message is the last line of its log.
+            SkippedError: The process ended instead; the message is the last line of its log, cut short.
         """
         line = self._process.stdout.readline()
         if line:
             return json.loads(line)
         code = self._process.wait()
         said = [text for text in self._log.read_text(errors="replace").splitlines() if text.strip()]
-        raise SkippedError(f"ended with {code}: {said[-1].strip() if said else 'no word'}")
+        raise SkippedError(f"ended with {code}: {said[-1].strip()[:200] if said else 'no word'}")
 
     def kill(self) -> None:
         self._process.kill()
