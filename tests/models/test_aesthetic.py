@@ -330,3 +330,35 @@ def test_a_predictor_has_at_least_one_layer():
 def test_a_clip_tower_is_no_predictor(model_dir):
     with pytest.raises(ModelError, match="not a known predictor"):
         AestheticPredictor.from_file(model_dir / "openai" / "clip-vit-large-patch14" / "model.safetensors")
+
+
+# Many at once
+
+
+def many(dtype=np.float16, rows=20_001):
+    embeddings = np.random.default_rng(5).standard_normal((rows, 768)).astype(np.float32)
+    return (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_many_embeddings_get_the_scores_that_few_get(predictor, dtype):
+    embeddings = many(dtype)
+    together = predictor.score(embeddings)
+    parts = np.concatenate([predictor.score(part) for part in np.array_split(embeddings, 7)])
+    assert together.dtype == np.float32
+    assert np.abs(together - parts).max() < 2e-6 * np.abs(predictor.weight).max() * 768**0.5
+    assert np.array_equal(together[::-1], predictor.score(embeddings[::-1]))
+
+
+def test_many_embeddings_may_lie_in_a_file(predictor, tmp_path):
+    embeddings = many()
+    np.save(tmp_path / "e.npy", embeddings)
+    assert np.array_equal(predictor.score(np.load(tmp_path / "e.npy", mmap_mode="r")), predictor.score(embeddings))
+
+
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "embedding 19999 holds a NaN"), (9, "19999 has length 9")])
+def test_one_wrong_embedding_among_many_is_found(predictor, value, message):
+    embeddings = many()
+    embeddings[19_999, 0] = value
+    with pytest.raises(ModelError, match=message):
+        predictor.score(embeddings)

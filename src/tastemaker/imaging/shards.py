@@ -20,7 +20,11 @@ from tastemaker.imaging.tars import open_shard as open_shard
 COMPRESSED_EXTENSIONS = (".tar.gz", ".tgz")
 TAR_EXTENSIONS = (".tar", *COMPRESSED_EXTENSIONS)
 
+_MAX_SPAN_BYTES = 2**18
+"""Members that lie together within so many bytes are read at once. A copy of more would cost more than it saves."""
+
 _PREFERENCE = ("jpg", "jpeg", "png", "webp")
+_STARTS_OUTSIDE = ("/", "\\")
 _UNSAFE_NAME = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.($|[/\\])|\0")
 
 
@@ -64,6 +68,8 @@ def is_unsafe_name(name: str) -> bool:
         >>> [is_unsafe_name(name) for name in ("a/b.jpg", "a/../../b.jpg", "C:\\b.jpg")]
         [False, True, True]
     """
+    if ".." not in name and name[:1] not in _STARTS_OUTSIDE and name[1:2] != ":" and "\0" not in name:
+        return False  # most names, in a fraction of the time
     return _UNSAFE_NAME.search(name) is not None
 
 
@@ -151,9 +157,24 @@ def _image_extension(by_extension: dict[str, Member]) -> str | None:
 def _read_each(reader: ShardReader, samples: list[Sample]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     for sample in samples:
         data: dict[str, bytes] = {}
-        for member in () if sample.problem else sample.members():
-            _read_member(reader, member, sample, data)
+        members = [] if sample.problem else sample.members()
+        start, end = _span(members)
+        if end - start <= _MAX_SPAN_BYTES:
+            span = reader.read_at(start, end - start)
+            for member in members:
+                at = member.offset - start
+                _keep(span[at : at + member.size], member, sample, data)
+        else:
+            for member in members:
+                _keep(reader.read_at(member.offset, member.size), member, sample, data)
         yield sample, data
+
+
+def _span(members: list[Member]) -> tuple[int, int]:
+    """Return where the bytes of the members begin and end."""
+    if not members:
+        return 0, 0
+    return min([member.offset for member in members]), max([member.offset + member.size for member in members])
 
 
 def _read_in_one_pass(reader: ShardReader, samples: list[Sample]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
@@ -168,13 +189,12 @@ def _read_in_one_pass(reader: ShardReader, samples: list[Sample]) -> Iterator[tu
         last = -1 if sample.problem else max(member.offset for member in sample.members())
         while wanted and wanted[-1][0].offset <= last:
             member, owner = wanted.pop()
-            _read_member(reader, member, owner, held[id(owner)])
+            _keep(reader.read_at(member.offset, member.size), member, owner, held[id(owner)])
         yield sample, held.pop(id(sample))
 
 
-def _read_member(reader: ShardReader, member: Member, sample: Sample, data: dict[str, bytes]) -> None:
-    """Put a member's bytes into ``data``, or a problem into ``sample`` where they cannot be read whole."""
-    content = reader.read_at(member.offset, member.size)
+def _keep(content: bytes, member: Member, sample: Sample, data: dict[str, bytes]) -> None:
+    """Put a member's bytes into ``data``, or a problem into ``sample`` where they are not all there."""
     if len(content) == member.size:
         data[member.name] = content
     else:

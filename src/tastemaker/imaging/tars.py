@@ -276,7 +276,7 @@ def _number(digits: bytes) -> int:
         return int.from_bytes(digits, "big", signed=True) if digits[0] == 0xFF else int.from_bytes(digits[1:], "big")
     octal = digits.partition(b"\0")[0]
     try:
-        return int(octal, 8)
+        return int(octal, 8)  # takes spaces around the digits
     except ValueError:
         return -1 if octal.strip() else 0
 

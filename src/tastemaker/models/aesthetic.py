@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import MissingExtraError, ModelError
+from tastemaker.models.bulk import score_many
 from tastemaker.models.weights import WeightsFile
 
 LAYER_NUMBERS = (0, 2, 4, 6, 7)
@@ -25,6 +26,9 @@ CUSTOMARY_CUTOFFS = (4.5, 5.0, 6.0, 6.5)
 
 MAX_NORM_ERROR = 0.02
 """How far from 1 an embedding's length may be: float16 rounding stays below 0.002, a missing normalisation does not."""
+
+BULK_ROWS = 16_384
+"""From so many rows on, embeddings are scored by `tastemaker.models.bulk`."""
 
 Floats = npt.NDArray[np.float32]
 Layer = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -98,16 +102,22 @@ class AestheticPredictor:
             embeddings: float (n, 768), each row of unit length.
 
         Returns:
-            float32 (n,), roughly 1 to 10. Computed in float64, each row by itself: a score does not depend on the
-            rows around it.
+            float32 (n,), roughly 1 to 10. Each row is computed by itself: a score does not depend on the rows around
+            it. Up to 16,384 rows in float64; more, of float16 or float32, in float32 and many times as fast.
 
         Raises:
             ModelError: Another dimension, a NaN, or a length far from 1.
         """
-        checked = check_embeddings(embeddings, self.embedding_size).astype(np.float64, order="C")
+        array = _check_shape(embeddings, self.embedding_size)
+        if len(array) >= BULK_ROWS and array.dtype in (np.float16, np.float32):
+            scores, lengths = score_many(array, self.weight, self.bias)
+            _check_lengths(lengths)
+            return scores
+        _check_lengths(_lengths(array))
         # Not a matrix product: BLAS may add up a row in another order when there are more rows.
-        scores: Floats = ((checked * self.weight).sum(axis=1) + self.bias).astype(np.float32)
-        return scores
+        products = (array.astype(np.float64, order="C") * self.weight).sum(axis=1)
+        exact: Floats = (products + self.bias).astype(np.float32)
+        return exact
 
     def score_by_layers(self, embeddings: npt.ArrayLike) -> Floats:
         """Return the same scores by the layers one after the other in float32, as the reference computes them."""
@@ -123,25 +133,38 @@ def check_embeddings(embeddings: npt.ArrayLike, size: int) -> npt.NDArray[np.flo
     Raises:
         ModelError: Another dimension, a NaN, an infinity, or a length far from 1; says which row, and what to do.
     """
+    array = _check_shape(embeddings, size)
+    _check_lengths(_lengths(array))
+    return array
+
+
+def _check_shape(embeddings: npt.ArrayLike, size: int) -> npt.NDArray[np.floating]:
     array = np.asarray(embeddings)
     if array.ndim != 2 or array.shape[1] != size or not np.issubdtype(array.dtype, np.floating):
         raise ModelError(
             f"embeddings must be floating-point numbers of shape (n, {size}), not {array.dtype} {array.shape}; "
             "the predictor was trained on CLIP ViT-L/14 image embeddings"
         )
-    norms = np.sqrt(np.einsum("ij,ij->i", array, array, dtype=np.float64))
-    broken = ~np.isfinite(norms)
+    return array
+
+
+def _lengths(array: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    lengths: npt.NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", array, array, dtype=np.float64))
+    return lengths
+
+
+def _check_lengths(lengths: npt.NDArray[np.floating]) -> None:
+    broken = ~np.isfinite(lengths)
     if broken.any():
         row = int(broken.argmax())
         raise ModelError(f"embedding {row} holds a NaN or an infinity; embed that image again, in f32")
-    wrong = np.abs(norms - 1) > MAX_NORM_ERROR
+    wrong = np.abs(lengths - 1) > MAX_NORM_ERROR
     if wrong.any():
         row = int(wrong.argmax())
         raise ModelError(
-            f"embedding {row} has length {norms[row]:.3g} instead of 1; divide embeddings by their L2 norm before "
+            f"embedding {row} has length {lengths[row]:.3g} instead of 1; divide embeddings by their L2 norm before "
             "scoring them (scores of 20 to 30 come from forgetting that)"
         )
-    return array
 
 
 def _check_layers(layers: list[Layer]) -> None:

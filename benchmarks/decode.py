@@ -1,0 +1,58 @@
+"""Decoding and preprocessing on one core: ours against Pillow's, and against what the GPU path uses.
+
+    python benchmarks/decode.py [--images 12] [--runs 7]
+
+JPEGs of 512, 1024 and 3840 pixels. "Pillow" is what people write: `Image.open(...).convert("RGB")`, bicubic resize,
+centre crop. Prints the machine, the versions, medians of alternating runs and ratios, and how far pixels differ.
+"""
+
+import argparse
+import io
+from importlib.util import find_spec
+
+import numpy as np
+from common import alternate, photographs, print_machine, print_rates
+from PIL import Image
+
+from tastemaker.imaging.decode import decode_image
+from tastemaker.imaging.preprocess import preprocess
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=12, help="different pictures of each size")
+    parser.add_argument("--runs", type=int, default=7)
+    arguments = parser.parse_args()
+    print_machine("pillow", "simplejpeg", "numpy", "torch")
+    ways = {"Pillow": with_pillow, "tastemaker (CPU path)": lambda data: preprocess(decode_image(data).pixels)}
+    if find_spec("torch"):
+        import torch
+        from tastemaker.imaging.preprocess_torch import preprocess as preprocess_with_torch
+
+        torch.set_num_threads(1)
+        ways["tastemaker (GPU path, torch's resize)"] = lambda data: preprocess_with_torch(decode_image(data).pixels)
+    for side in (512, 1024, 3840):
+        compare(side, photographs(side, arguments.images), ways, arguments.runs)
+
+
+def compare(side: int, pictures: list[bytes], ways: dict, runs: int) -> None:
+    actions = {name: (lambda way=way: [way(data) for data in pictures]) for name, way in ways.items()}
+    rates = alternate(actions, runs, len(pictures))
+    print_rates(f"decode + preprocess, {side}-pixel JPEG, one core", rates, "Pillow")
+    expected = [with_pillow(data).astype(int) for data in pictures]
+    for name, way in ways.items():
+        differences = np.abs(np.stack([way(data) for data in pictures]).astype(int) - np.stack(expected))
+        print(f"  {name}: pixels differ by {differences.max()} of 255 at most, {differences.mean():.5f} in the mean")
+
+
+def with_pillow(data: bytes) -> np.ndarray:
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    short = min(image.size)
+    size = tuple(int(224 * side / short) for side in image.size)
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    left, top = round((size[0] - 224) / 2), round((size[1] - 224) / 2)
+    return np.asarray(image.crop((left, top, left + 224, top + 224)))
+
+
+if __name__ == "__main__":
+    main()
