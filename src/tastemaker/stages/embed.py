@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
-from tastemaker.models.clip import DEVICES, PRECISIONS, VisionTower, check_choice, load_clip
+from tastemaker.models.clip import PRECISIONS, VisionTower, check_choice, check_device, load_clip
 from tastemaker.models.device import choose_device
 from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
 from tastemaker.provenance import add_provenance, weights_provenance
@@ -30,10 +30,10 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
     Args:
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
         num_gpus_per_worker: Share of a GPU that a worker takes; none is asked for where there is no GPU.
-        model_inference_batch_size: Images at a time on a GPU (a processor chooses its own).
+        model_inference_batch_size: Images at a time on a GPU (a processor chooses its own); None measures the best.
         verbose: Log a line for each batch.
         remove_image_data: Free pixels and source bytes afterwards; writers read the bytes again by their position.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda`` (every GPU of this process), ``cuda:N`` or ``mps``.
         precision: ``auto``, ``f32``, ``bf16``, ``fp16``.
         threads: Processor threads for inference; None for all cores.
         preprocess: Used for images that no reader prepared: ``openai`` or ``transformers``.
@@ -41,7 +41,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     model_dir: str | None = None
     num_gpus_per_worker: float = 0.25
-    model_inference_batch_size: int = 32
+    model_inference_batch_size: int | None = 32
     verbose: bool = False
     remove_image_data: bool = False
     name: str = "image_embedding"
@@ -54,10 +54,10 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_choice("device", self.device, DEVICES)
+        check_device(self.device)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("preprocess", self.preprocess, PREPROCESSINGS)
-        if self.model_inference_batch_size < 1:
+        if self.model_inference_batch_size is not None and self.model_inference_batch_size < 1:
             raise ConfigurationError(f"model_inference_batch_size={self.model_inference_batch_size} is less than 1")
         on_gpu = self.device != "cpu" and choose_device("auto") != "cpu"
         self.resources = Resources(gpus=self.num_gpus_per_worker) if on_gpu else Resources()
