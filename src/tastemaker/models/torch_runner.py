@@ -156,7 +156,7 @@ class BatchRunner:
         self._is_cancelled = False
         self._lock = make_inference_lock()
         with self._lock:
-            self._use_lane(lambda _lane: None)  # compiles now, not on the first image
+            self._use_lane(lambda _lane: None)  # a GPU's lane compiles now, not on the first image
 
     def run(self, images: Pixels) -> Embeddings:
         """Return the results for at least one image, in order.

@@ -101,6 +101,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
             self.setup()
         assert self._tower is not None
         add_provenance(task._metadata, **self._provenance)
+        _note_resize(task)
         inputs = [self._input_of(image) for image in task.data]
         readable = [image for image, pixels in zip(task.data, inputs, strict=True) if pixels is not None]
         task.dropped += [image for image, pixels in zip(task.data, inputs, strict=True) if pixels is None]
@@ -118,7 +119,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def _input_of(self, image: ImageObject) -> npt.NDArray[np.uint8] | None:
         """Return the model's input of one image, or None (and a reason in it) where it cannot be read."""
-        if image.model_input is not None and not image.has_pixels:
+        if _is_prepared(image):
             return image.model_input
         try:
             pixels = image.pixels()
@@ -129,3 +130,16 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
             image.fail(f"unreadable: image_data must be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}")
             return None
         return preprocess(pixels, image.model_input_kind or self.preprocess)
+
+
+def _is_prepared(image: ImageObject) -> bool:
+    return image.model_input is not None and not image.has_pixels
+
+
+def _note_resize(task: ImageBatch) -> None:
+    """Record that Pillow resizes here, beside what resized the images that the reader prepared."""
+    prepared = [_is_prepared(image) for image in task.data]
+    if all(prepared):
+        return
+    earlier = task._metadata.get("provenance", {}).get("resize", "pillow") if any(prepared) else "pillow"
+    add_provenance(task._metadata, resize="pillow" if earlier == "pillow" else f"{earlier}, pillow")
