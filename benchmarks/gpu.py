@@ -39,7 +39,7 @@ from tastemaker.scores.run import RunOptions, run_scoring
 from tastemaker.testing import TINY, VIT_L14, write_random_models
 
 FLOP_OF_IMAGE = 162.0e9
-"""Multiplications and additions of ViT-L/14 for one image, the last layer counted whole."""
+"""Multiplications and additions of ViT-L/14 for one image. Ours leaves 3.5% of them out (see `class_token_layer`)."""
 
 PEER = "vit_large_patch14_clip_quickgelu_224"
 PEER_BATCH = 128
@@ -173,7 +173,8 @@ def measure_peak(bench: Bench) -> None:
     rates = sorted(2 * side**3 / s / 1e12 for s in seconds)
     bench.peak_tflops = statistics.median(rates)
     print(f"\n{dtype} matrix product, {side} x {side}: {bench.peak_tflops:.3g} TFLOP/s", end=" ")
-    print(f"({rates[0]:.3g} to {rates[-1]:.3g}); the limit is {bench.peak_tflops * 1e12 / FLOP_OF_IMAGE:,.0f} images/s")
+    print(f"({rates[0]:.3g} to {rates[-1]:.3g})")
+    print(f"  at that rate ViT-L/14 embeds {bench.peak_tflops * 1e12 / FLOP_OF_IMAGE:,.0f} images/s")
     bench.results["peak TFLOP/s"] = rates
 
 

@@ -26,8 +26,9 @@ pytestmark = pytest.mark.gpu
 SMALL = ClipConfig(width=256, layers=3, heads=4, mlp=1024, patch=14, image_size=224, projection=768)
 """The real heads of 64 and the real 257 tokens, so that the real kernels are taken."""
 
-MEDIAN_SCORE_ERROR = 0.01
-MAX_SCORE_ERROR = 0.05
+SCORE_ERRORS = {"fp16": (0.01, 0.05), "bf16": (0.05, 0.15)}
+"""Median and maximum. A processor computes this tower with 0.0015 and 0.004 in fp16, 0.016 and 0.039 in bf16."""
+
 GPU = torch.device("cuda", 0)
 
 
@@ -94,14 +95,14 @@ def test_f32_on_the_gpu_gives_what_the_processor_gives(weights, pixels, expected
     assert np.abs(found - expected).max() < 1e-5
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("precision", SCORE_ERRORS)
 @pytest.mark.parametrize("mode", ["eager", "compiled", "graph"])
 def test_reduced_precision_moves_scores_within_the_tolerance(weights, small_models, pixels, expected, mode, precision):
     predictor = AestheticPredictor.from_file(weights_path(AESTHETIC_PREDICTOR, small_models))
     found = TorchClip(weights, "cuda", precision, batch_size=32, mode=mode).embed(pixels)
     errors = np.abs(predictor.score(found) - predictor.score(expected))
-    assert np.median(errors) <= MEDIAN_SCORE_ERROR
-    assert errors.max() <= MAX_SCORE_ERROR
+    assert np.median(errors) <= SCORE_ERRORS[precision][0]
+    assert errors.max() <= SCORE_ERRORS[precision][1]
 
 
 def test_a_graph_gives_bit_for_bit_what_the_same_kernels_give_without_it(weights, pixels):
@@ -111,7 +112,7 @@ def test_a_graph_gives_bit_for_bit_what_the_same_kernels_give_without_it(weights
 
 def test_the_compiled_layer_gives_what_the_plain_one_gives(weights, pixels):
     plain, graph = (TorchClip(weights, "cuda", "fp16", batch_size=25, mode=mode) for mode in ("eager", "graph"))
-    assert np.abs(graph.embed(pixels) - plain.embed(pixels)).max() < 5e-3
+    assert np.abs(graph.embed(pixels) - plain.embed(pixels)).max() < 1e-3
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph"])
@@ -282,4 +283,4 @@ def test_another_current_gpu_changes_nothing(weights, pixels, expected):
 @pytest.mark.slow
 def test_tuned_matrix_products_give_what_the_plain_ones_give(weights, pixels):
     plain, tuned = (TorchClip(weights, "cuda", "fp16", batch_size=25, mode=mode) for mode in ("eager", "tuned"))
-    assert np.abs(tuned.embed(pixels) - plain.embed(pixels)).max() < 5e-3
+    assert np.abs(tuned.embed(pixels) - plain.embed(pixels)).max() < 1e-3
