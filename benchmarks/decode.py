@@ -26,10 +26,8 @@ def main() -> None:
     print_machine("pillow", "simplejpeg", "numpy", "torch")
     ways = {"Pillow": with_pillow, "tastemaker (CPU path)": lambda data: preprocess(decode_image(data).pixels)}
     if find_spec("torch"):
-        import torch
-        from tastemaker.imaging.preprocess_torch import preprocess as preprocess_with_torch
+        from tastemaker.imaging.preprocess_torch import preprocess_with_torch
 
-        torch.set_num_threads(1)
         ways["tastemaker (GPU path, torch's resize)"] = lambda data: preprocess_with_torch(decode_image(data).pixels)
     for side in (512, 1024, 3840):
         compare(side, photographs(side, arguments.images), ways, arguments.runs)

@@ -16,7 +16,6 @@ from PIL import Image
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.decode import decode_image
-from tastemaker.imaging.preprocess import preprocess
 from tastemaker.imaging.shards import read_samples
 from tastemaker.machine import describe_machine
 from tastemaker.models.clip import load_clip
@@ -25,6 +24,7 @@ from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, ModelFile, 
 from tastemaker.models.quantized import ensure_quantized
 from tastemaker.parity import built_in_sample
 from tastemaker.scores.run import RunOptions, describe_bottleneck, run_scoring
+from tastemaker.stages.read import choose_resize, load_preprocess
 from tastemaker.testing import VIT_L14, write_random_models
 
 SIDES = (512, 1024, 3840)
@@ -63,10 +63,11 @@ def measure_machine(
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         on_progress("decoding and resizing")
+        make_input = load_preprocess("pillow" if chosen == "cpu" else choose_resize("auto"))
         pictures = {side: make_jpeg(side) for side in SIDES}
         decoded = {side: decode_image(data).pixels for side, data in pictures.items()}
         decode = {side: _rate(partial(decode_image, data), each_s) for side, data in pictures.items()}
-        resize = {side: _rate(partial(preprocess, pixels), each_s) for side, pixels in decoded.items()}
+        resize = {side: _rate(partial(make_input, pixels, "openai"), each_s) for side, pixels in decoded.items()}
         on_progress("reading shards")
         shard = _write_shard(root / "shard.tar", pictures[SIDES[0]], 500)
         shards = _rate(lambda: sum(1 for _ in read_samples(str(shard))), each_s, 500)

@@ -20,9 +20,10 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip import Embeddings, Pixels, VisionTower, load_clip
 from tastemaker.models.clip_plain import PlainClip
+from tastemaker.models.device import choose_device
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, ensure_weights
 from tastemaker.stages.partition import FilePartitioningStage
-from tastemaker.stages.read import ImageReaderStage
+from tastemaker.stages.read import ImageReaderStage, choose_resize
 from tastemaker.tasks import FileGroupTask
 
 CUTOFFS = (4.5, 5.0, 5.5, 6.0, 6.5)
@@ -153,34 +154,45 @@ def _embed(tower: VisionTower, pixels: Pixels, on_progress: Callable[[int], None
     return Embedded(np.concatenate(parts), tower.describe(), len(pixels) / (time.perf_counter() - started))
 
 
-def sample_images(inputs: list[str], limit: int, preprocess: str = "openai") -> Sample:
+def sample_images(inputs: list[str], limit: int, preprocess: str = "openai", device: str = "auto") -> Sample:
     """Return up to ``limit`` readable images spread over files, folders and shards.
+
+    Args:
+        inputs: Files, folders and globs.
+        limit: Images at most.
+        preprocess: ``openai`` or ``transformers``.
+        device: Of the chosen way, which decides how it resizes.
 
     Raises:
         ConfigurationError: None can be read, or ``limit`` is less than 1.
     """
     groups = FilePartitioningStage(file_paths=inputs, files_per_partition=1).process()
-    return sample_groups(groups, limit, preprocess)
+    return sample_groups(groups, limit, preprocess, device)
 
 
-def sample_groups(groups: list[FileGroupTask], limit: int, preprocess: str = "openai") -> Sample:
+def sample_groups(groups: list[FileGroupTask], limit: int, preprocess: str, device: str) -> Sample:
     """Return up to ``limit`` readable images of groups of files, as many of each; see `sample_images`."""
     if limit < 1:
         raise ConfigurationError(f"a sample of {limit} images is too small")
-    chosen = [groups[number * len(groups) // min(limit, len(groups))] for number in range(min(limit, len(groups)))]
-    reader = ImageReaderStage(batch_size=1, preprocess=preprocess)
+    spread = [groups[number * len(groups) // min(limit, len(groups))] for number in range(min(limit, len(groups)))]
+    exact = _read(spread, limit, preprocess, "pillow")
+    resize = "pillow" if choose_device(device) == "cpu" else choose_resize("auto")
+    return Sample(exact, exact if resize == "pillow" else _read(spread, limit, preprocess, resize))
+
+
+def _read(groups: list[FileGroupTask], limit: int, preprocess: str, resize: str) -> Pixels:
+    reader = ImageReaderStage(batch_size=1, preprocess=preprocess, resize=resize)
     found: list[Pixels] = []
     try:
-        for number, group in enumerate(chosen, 1):
+        for number, group in enumerate(groups, 1):
             images = (image for batch in reader.stream(group) for image in batch.data)
-            wanted = limit * number // len(chosen) - len(found)  # more where earlier groups had too few
+            wanted = limit * number // len(groups) - len(found)  # more where earlier groups had too few
             found += [image.model_input for image in islice(images, wanted) if image.model_input is not None]
     finally:
         reader.teardown()
     if not found:
-        raise ConfigurationError(f"no image of {', '.join(group.data[0] for group in chosen[:3])} can be read")
-    pixels = np.stack(found)
-    return Sample(pixels, pixels)
+        raise ConfigurationError(f"no image of {', '.join(group.data[0] for group in groups[:3])} can be read")
+    return np.stack(found)
 
 
 def built_in_sample(count: int = 32) -> Sample:

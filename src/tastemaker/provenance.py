@@ -9,13 +9,14 @@ from tastemaker import __version__
 from tastemaker.models.hub import ModelFile, file_sha256
 
 
-def reader_provenance(preprocess: str, apply_exif_rotation: bool) -> dict[str, str]:
-    """Return how images became the model's input."""
+def reader_provenance(preprocess: str, apply_exif_rotation: bool, resize: str) -> dict[str, str]:
+    """Return how images became the model's input. ``resize`` is ``pillow`` or ``torch``."""
     return {
         "tastemaker": __version__,
         "preprocess": preprocess,
+        "resize": resize,
         "exif_rotation": "applied" if apply_exif_rotation else "ignored",
-        **_versions("pillow", "simplejpeg", "numpy"),
+        **_versions("pillow", "simplejpeg", "numpy", *(["torch"] if resize == "torch" else [])),
     }
 
 

@@ -414,7 +414,13 @@ def test_a_large_text_half_takes_no_memory(changed, weights):
 # Devices and precisions
 
 
-@pytest.mark.parametrize("options", [{"device": "gpu"}, {"device": ""}, {"precision": "fp32"}, {"precision": "BF16"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"device": device} for device in ("gpu", "", "cuda:", "cuda:x", "cuda:-1", "cpu:0")),
+        *({"precision": precision} for precision in ("fp32", "BF16")),
+    ],
+)
 def test_an_unknown_choice_is_refused_with_the_known_ones(weights, options):
     (name, value), *_ = options.items()
     with pytest.raises(ConfigurationError, match=f"{name}={value!r} is not one of auto, "):

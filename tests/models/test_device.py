@@ -69,13 +69,13 @@ def test_a_gpu_that_torch_cannot_use_is_told(torch_without_gpu, caplog):
     assert "PyTorch cannot use it" in record.getMessage()
 
 
-@pytest.mark.parametrize("wanted", ["cuda", "mps"])
+@pytest.mark.parametrize("wanted", ["cuda", "cuda:0", "cuda:7", "mps"])
 def test_a_gpu_that_is_not_there_is_refused_with_a_way_on(torch_without_gpu, wanted):
     with pytest.raises(ConfigurationError, match=f"device='{wanted}': PyTorch finds no such device .* device='cpu'"):
         choose_device(wanted)
 
 
-@pytest.mark.parametrize("wanted", ["cuda", "mps"])
+@pytest.mark.parametrize("wanted", ["cuda", "cuda:0", "cuda:7", "mps"])
 def test_a_gpu_asked_for_without_torch_names_the_extra(no_torch, wanted):
     with pytest.raises(MissingExtraError, match=r"pip install \"tastemaker\[torch\]\""):
         choose_device(wanted)

@@ -1,4 +1,5 @@
 import json
+import mmap
 import re
 import struct
 
@@ -32,7 +33,7 @@ def test_a_float32_tensor_is_a_view_of_the_file(path):
     tensor = WeightsFile(path).tensor("a")
     assert np.array_equal(tensor, values)
     assert not tensor.flags.owndata
-    assert isinstance(_root(tensor), np.memmap)
+    assert isinstance(_root(tensor).base, mmap.mmap)
 
 
 def _root(array):
@@ -159,3 +160,12 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere.safetensors"):
         with pytest.raises(ModelError, match=re.escape(str(path))):
             WeightsFile(path)
+
+
+def test_memory_given_back_is_read_again(path):
+    values = np.random.default_rng(1).standard_normal((300, 500), np.float32)
+    save_file({"a": values}, path)
+    file = WeightsFile(path)
+    assert np.array_equal(file.tensor("a"), values)
+    file.release_memory()
+    assert np.array_equal(file.tensor("a"), values)

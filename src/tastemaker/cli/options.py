@@ -66,9 +66,12 @@ DeviceOption = Annotated[
     Device, typer.Option("--device", help="auto: a GPU where there is one.", rich_help_panel=_MODEL)
 ]
 BatchSizeOption = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--batch-size", min=1, help="Images in a batch, and in one inference on a GPU.", rich_help_panel=_MODEL
+        "--batch-size",
+        min=1,
+        help="Images in a batch. Default: 32; on a GPU the size that is quickest there.",
+        rich_help_panel=_MODEL,
     ),
 ]
 ThreadsOption = Annotated[
@@ -133,7 +136,7 @@ def run_options(
     predictor: PredictorOption = None,
     precision: PrecisionOption = Precision.AUTO,
     device: DeviceOption = Device.AUTO,
-    batch_size: BatchSizeOption = 32,
+    batch_size: BatchSizeOption = None,
     threads: ThreadsOption = None,
     preprocess: PreprocessOption = Preprocess.OPENAI,
     exif_rotate: ExifRotateOption = False,

@@ -36,7 +36,7 @@ def verify(
 
     from tastemaker.parity import built_in_sample, sample_images, verify_parity
 
-    sample = sample_images(images, limit, preprocess.value) if images else built_in_sample(limit)
+    sample = sample_images(images, limit, preprocess.value, device.value) if images else built_in_sample(limit)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("comparing", total=2 * len(sample.exact))
         report = verify_parity(

@@ -8,6 +8,8 @@ moves an embedding more than bf16 arithmetic does.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -18,6 +20,9 @@ INPUT_SIZE = 224
 """Side of CLIP ViT-L/14's square input, in pixels."""
 
 PREPROCESSINGS = ("openai", "transformers")
+RESIZES = ("auto", "pillow", "torch")
+"""What resizes: ``auto`` is torch where this machine has a GPU that torch can use, else Pillow."""
+
 _MAX_ASPECT = 32
 """Beyond this ratio of the sides only the crop is resized: the whole resized picture could fill the memory."""
 
@@ -44,19 +49,50 @@ def preprocess(pixels: Pixels, kind: str = "openai", size: int = INPUT_SIZE) -> 
         >>> preprocess(np.zeros((480, 640, 3), np.uint8)).shape
         (224, 224, 3)
     """
+    height, width = pixels.shape[:2]
+    plan = plan_resize(height, width, kind, size)
+    left, top, right, bottom = plan.left, plan.top, plan.left + size, plan.top + size
+    if plan.is_extreme:
+        scale_x, scale_y = width / plan.width, height / plan.height
+        return _resize_part(pixels, left * scale_x, top * scale_y, right * scale_x, bottom * scale_y, size)
+    resized = Image.fromarray(pixels).resize((plan.width, plan.height), Image.Resampling.BICUBIC)
+    return np.asarray(resized.crop((left, top, right, bottom)))
+
+
+class ResizePlan(NamedTuple):
+    """What an image is resized to and where it is cropped.
+
+    Attributes:
+        width: Of the resized image, in pixels.
+        height: The same.
+        left: First column of the crop.
+        top: First row of the crop.
+        is_extreme: The resized image could fill the memory: only its crop must be made.
+    """
+
+    width: int
+    height: int
+    left: int
+    top: int
+    is_extreme: bool
+
+
+def plan_resize(height: int, width: int, kind: str, size: int) -> ResizePlan:
+    """Return how an image of a height and width becomes the model's input, whatever resizes it.
+
+    Raises:
+        ConfigurationError: ``kind`` is none of `PREPROCESSINGS`.
+
+    Example:
+        >>> plan_resize(480, 640, "openai", 224)
+        ResizePlan(width=298, height=224, left=37, top=0, is_extreme=False)
+    """
     if kind not in PREPROCESSINGS:
         raise ConfigurationError(f"preprocess={kind!r} is not one of {', '.join(PREPROCESSINGS)}")
-    height, width = pixels.shape[:2]
     short = min(height, width)
     new_width, new_height = int(size * width / short), int(size * height / short)
     left, top = _crop_offset(new_width - size, kind), _crop_offset(new_height - size, kind)
-    if max(new_width, new_height) > _MAX_ASPECT * size:
-        scale_x, scale_y = width / new_width, height / new_height
-        return _resize_part(
-            pixels, left * scale_x, top * scale_y, (left + size) * scale_x, (top + size) * scale_y, size
-        )
-    resized = Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.BICUBIC)
-    return np.asarray(resized.crop((left, top, left + size, top + size)))
+    return ResizePlan(new_width, new_height, left, top, max(new_width, new_height) > _MAX_ASPECT * size)
 
 
 def _resize_part(pixels: Pixels, left: float, top: float, right: float, bottom: float, size: int) -> Pixels:

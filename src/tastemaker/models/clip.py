@@ -85,6 +85,16 @@ class VisionTower(Protocol):
     precision: str
     device: str
 
+    @property
+    def batch_size(self) -> int:
+        """Images that it takes at once. Calls of `embed` with a multiple of it are the quickest."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """Calls of `embed` at the same time that keep the device busy. More only wait."""
+        ...
+
     def embed(self, pixels: Pixels) -> Embeddings:
         """Return the CLIP embedding of each image.
 
@@ -170,22 +180,27 @@ def check_pixels(pixels: Pixels, config: ClipConfig) -> None:
 
 
 def load_clip(
-    weights: Path, device: str = "auto", precision: str = "auto", threads: int | None = None, batch_size: int = 32
+    weights: Path,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    batch_size: int | None = None,
 ) -> VisionTower:
-    """Return the vision tower on the best device of this machine.
+    """Return the vision tower on the best device of this machine; with several CUDA GPUs, one that uses them all.
 
     Args:
         weights: ``model.safetensors`` of CLIP (see `tastemaker.models.hub.ensure_weights`).
-        device: ``auto`` (a GPU where torch can reach one, else the processor), ``cpu``, ``cuda`` or ``mps``.
+        device: ``auto`` (GPUs where torch can reach them, else the processor), ``cpu``, ``cuda`` (all that there are),
+            ``cuda:N`` (one of them) or ``mps``.
         precision: ``auto`` is fp16 on a GPU, bf16 on processors that multiply it in hardware, else f32.
         threads: Processor threads for inference; None for all cores.
-        batch_size: Images at a time on a GPU. A processor chooses its own.
+        batch_size: Images at a time on a GPU; None for the best, which is measured. A processor chooses its own.
 
     Raises:
         ConfigurationError: An unknown device or precision, or one that this machine does not have.
         ModelError: The weights do not fit.
     """
-    check_choice("device", device, DEVICES)
+    check_device(device)
     check_choice("precision", precision, PRECISIONS)
     chosen = devices.choose_device(device)
     if chosen == "cpu":
@@ -196,7 +211,14 @@ def load_clip(
         from tastemaker.models.clip_torch import TorchClip
     except ImportError as error:
         raise MissingExtraError(f'device={device!r} needs PyTorch: pip install "tastemaker[torch]"') from error
-    return TorchClip(weights, device=chosen, precision=precision, batch_size=batch_size)
+    if chosen != "cuda":
+        return TorchClip(weights, chosen, precision, batch_size)
+    from tastemaker.models.replicas import ReplicatedClip
+
+    first, *others = devices.cuda_devices()
+    towers = [TorchClip(weights, first, precision, batch_size)]
+    towers += [TorchClip(weights, other, precision, towers[0].batch_size) for other in others]  # measured once
+    return ReplicatedClip(towers) if others else towers[0]
 
 
 def make_inference_lock() -> threading.Lock:
@@ -208,6 +230,12 @@ def make_inference_lock() -> threading.Lock:
     lock = threading.Lock()
     atexit.register(lock.acquire, timeout=EXIT_TIMEOUT_S)
     return lock
+
+
+def check_device(device: str) -> None:
+    """Raise `ConfigurationError` unless ``device`` is one of `DEVICES`, or ``cuda:N``."""
+    if not re.fullmatch(r"cuda:\d+", device):
+        check_choice("device", device, DEVICES)
 
 
 def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:

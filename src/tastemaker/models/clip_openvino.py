@@ -50,6 +50,8 @@ class OpenVinoClip:
     """
 
     device = "cpu"
+    batch_size = MICRO_BATCH
+    concurrency = 1  # one inference takes all cores
 
     def __init__(self, weights: Path, precision: str = "auto", threads: int | None = None) -> None:
         import openvino as ov

@@ -36,6 +36,7 @@ class PlainClip:
 
     def __init__(self, weights: Path) -> None:
         self.precision, self.device = "f32", "cpu"
+        self.batch_size = self.concurrency = 1
         self.config = read_config(weights)
         self._weights = WeightsFile(weights)
         self._is_cancelled = False

@@ -2,134 +2,134 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
-from tastemaker.errors import ConfigurationError, ModelError
-from tastemaker.models.clip import (
-    LAYER_NORM_EPS,
-    QUICK_GELU_SLOPE,
-    Embeddings,
-    Pixels,
-    check_pixels,
-    fold_pixel_scale,
-    make_inference_lock,
-    read_config,
-)
-from tastemaker.models.weights import WeightsFile
+from tastemaker.errors import ConfigurationError
+from tastemaker.models.batch_size import choose_batch_size, measure_rate
+from tastemaker.models.clip import Embeddings, Pixels, check_choice, check_pixels, read_config
+from tastemaker.models.torch_cuda import CudaLane
+from tastemaker.models.torch_runner import BatchRunner, DirectLane, Lane, Program
+from tastemaker.models.torch_tower import TorchTower, encoder_layer
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-Tensor = torch.Tensor
+MODES = ("auto", "eager", "compiled", "graph", "tuned")
+"""How a full batch is computed: kernel by kernel; through torch.compile; that and a CUDA graph; that, with the
+compiler also looking for the quickest matrix products, which takes it a minute or more the first time."""
+
+DEFAULT_BATCH_SIZE = 32
+"""Where none is measured: on processors and Apple's GPUs."""
+
+logger = logging.getLogger(__name__)
 
 
 class TorchClip:
-    """CLIP's vision tower on a GPU, or on a processor where its numbers are to be compared.
+    """CLIP's vision tower on a GPU, or on a processor where its numbers are to be compared. Threads may share one.
 
     Args:
         weights: ``model.safetensors`` in the Hugging Face layout; read through a memory map.
-        device: ``cuda``, ``mps`` or ``cpu``.
+        device: ``cuda`` (the current one), ``cuda:N``, ``mps`` or ``cpu``.
         precision: ``auto`` (fp16 on a GPU, as OpenAI's own inference; else f32), ``f32``, ``bf16`` or ``fp16``.
-        batch_size: Images in one inference.
+        batch_size: Images in one inference; None for the best, which is measured on CUDA.
+        mode: One of `MODES`; ``auto`` is ``graph`` on CUDA and ``eager`` elsewhere. See
+            docs/decisions/0007-gpu-inference.md.
+
+    Attributes:
+        concurrency: Calls of `embed` at the same time that keep the device busy.
 
     Raises:
-        ConfigurationError: The precision is not offered here, or ``batch_size`` is less than 1.
-        ModelError: The weights do not fit.
+        ConfigurationError: The precision or mode is not offered here, or ``batch_size`` is less than 1.
+        ModelError: The weights do not fit, or the GPU's memory does not suffice for one image.
     """
 
-    def __init__(self, weights: Path, device: str = "cuda", precision: str = "auto", batch_size: int = 32) -> None:
+    def __init__(
+        self,
+        weights: Path,
+        device: str = "cuda",
+        precision: str = "auto",
+        batch_size: int | None = None,
+        mode: str = "auto",
+    ) -> None:
+        is_cuda = device.startswith("cuda")
         if precision == "auto":
             precision = "f32" if device == "cpu" else "fp16"
-        if batch_size < 1:
+        if mode == "auto":
+            mode = "graph" if is_cuda else "eager"
+        if batch_size is not None and batch_size < 1:
             raise ConfigurationError(f"batch_size={batch_size} is less than 1")
         if precision not in DTYPES:
             raise ConfigurationError(f"precision={precision!r} is not offered on {device}; use f32, bf16 or fp16")
+        check_choice("mode", mode, MODES)
         self.config = read_config(weights)
         self.precision = precision
         self.device = device
-        self.batch_size = batch_size
-        self._dtype = DTYPES[precision]
-        self._is_cancelled = False
-        self._lock = make_inference_lock()
-        self._tensors = self._load(weights)
+        self.mode = mode
+        self.concurrency = 2 if is_cuda else 1  # one is computed while the other's images are copied
+        self._device = _with_index(device)
+        self._tower = TorchTower(weights, self.config, self._device, DTYPES[precision])
+        self._program = make_program(self._tower, mode)
+        started = time.perf_counter()
+        self._runner = BatchRunner(self._make_lane, batch_size or self._choose_batch_size())
+        logger.info("ready for %d images at a time in %.1f s", self.batch_size, time.perf_counter() - started)
+
+    @property
+    def batch_size(self) -> int:
+        """Images in one inference. Calls with a multiple of it are the quickest."""
+        return self._runner.batch_size
 
     def embed(self, pixels: Pixels) -> Embeddings:
         """Return the embeddings, float32 (n, 768), of uint8 (n, 224, 224, 3) pixels; see `VisionTower.embed`."""
         check_pixels(pixels, self.config)
         if not len(pixels):
             return np.empty((0, self.config.projection), np.float32)
-        with self._lock:
-            return self._embed(pixels)
+        return self._runner.run(pixels)
 
     def cancel(self) -> None:
         """Make an `embed` that runs in another thread, and every later one, raise `ModelError` soon."""
-        self._is_cancelled = True
+        self._runner.cancel()
 
     def describe(self) -> dict[str, str]:
         """Return the backend, device, precision and version, for the provenance of rows."""
-        name = torch.cuda.get_device_name() if self.device == "cuda" else self.device
+        name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else self.device
         version = torch.__version__
         return {"backend": "torch", "backend_version": version, "device": name, "precision": self.precision}
 
-    def _load(self, weights: Path) -> dict[str, Tensor]:
-        file = WeightsFile(weights)
-        vision = [n for n in file.shapes if n.startswith(("vision_model.", "visual_projection."))]
-        tensors = {n: file.tensor(n) for n in vision if not n.endswith(("position_ids", "patch_embedding.weight"))}
-        tensors["patches.weight"], tensors["patches.bias"] = fold_pixel_scale(file)
-        placed = {n: torch.from_numpy(values).to(self.device, self._dtype) for n, values in tensors.items()}
-        for layer in range(self.config.layers):
-            _fuse_qkv(placed, f"vision_model.encoder.layers.{layer}.self_attn")
-        return placed
+    def _choose_batch_size(self) -> int:
+        """Measure without the compiler, which takes seconds for every size: the best size is that of the products."""
+        if self._device.type != "cuda":
+            return DEFAULT_BATCH_SIZE
+        chosen = choose_batch_size(
+            functools.partial(measure_rate, self._tower, self._device, self.config.image_size)  # the last is the size
+        )
+        torch.cuda.empty_cache()
+        return chosen
 
-    @torch.inference_mode()
-    def _embed(self, pixels: Pixels) -> Embeddings:
-        chunks = (pixels[start : start + self.batch_size] for start in range(0, len(pixels), self.batch_size))
-        # np.require: torch wants memory in order, and warns of what it cannot write to. One wait, at the end.
-        embedded = [self._forward(torch.from_numpy(np.require(chunk, requirements=["C", "W"]))) for chunk in chunks]
-        result: Embeddings = torch.cat(embedded).cpu().numpy().copy()  # no tensor is left to be freed without the lock
-        return result
-
-    def _forward(self, chunk: Tensor) -> Tensor:
-        if self._is_cancelled:
-            raise ModelError("the inference was cancelled")
-        c, name = self.config, "vision_model.embeddings"
-        x = chunk.to(self.device).view(-1, c.grid, c.patch, c.grid, c.patch * 3).transpose(2, 3)
-        x = x.reshape(len(chunk), c.grid**2, -1).to(self._dtype)  # (n, t - 1, patch * patch * 3)
-        x = self._linear(x, "patches")  # (n, t - 1, d); a convolution would be computed in TF32, even in f32
-        class_token = self._tensors[f"{name}.class_embedding"].expand(len(x), 1, -1)
-        x = torch.cat([class_token, x], 1) + self._tensors[f"{name}.position_embedding.weight"]  # (n, t, d)
-        x = self._layer_norm(x, "vision_model.pre_layrnorm")
-        for layer in range(c.layers):
-            x = self._transformer_layer(x, layer, class_token_only=layer == c.layers - 1)
-        pooled = self._layer_norm(x[:, 0], "vision_model.post_layernorm")  # (n, d)
-        embedding = F.linear(pooled, self._tensors["visual_projection.weight"]).float()  # (n, p)
-        return F.normalize(embedding, dim=-1)
-
-    def _transformer_layer(self, x: Tensor, layer: int, *, class_token_only: bool) -> Tensor:
-        name = f"vision_model.encoder.layers.{layer}"
-        normed = self._layer_norm(x, f"{name}.layer_norm1")
-        heads = self._linear(normed, f"{name}.self_attn.qkv")
-        heads = heads.view(*normed.shape[:2], 3, self.config.heads, -1)  # (n, t, 3, h, d / h)
-        queries, keys, values = heads.permute(2, 0, 3, 1, 4)  # each (n, h, t, d / h)
-        if class_token_only:  # nothing but the class token of the last layer is used
-            x, queries = x[:, :1], queries[:, :, :1]
-        attended = F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
-        x = x + self._linear(attended, f"{name}.self_attn.out_proj")
-        hidden = self._linear(self._layer_norm(x, f"{name}.layer_norm2"), f"{name}.mlp.fc1")
-        return x + self._linear(hidden * torch.sigmoid(QUICK_GELU_SLOPE * hidden), f"{name}.mlp.fc2")
-
-    def _layer_norm(self, x: Tensor, name: str) -> Tensor:
-        weight, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
-        return F.layer_norm(x, (self.config.width,), weight, bias, LAYER_NORM_EPS)
-
-    def _linear(self, x: Tensor, name: str) -> Tensor:
-        return F.linear(x, self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"])
+    def _make_lane(self, batch_size: int) -> Lane:
+        if self._device.type != "cuda":
+            return DirectLane(self._program, self._device, batch_size)
+        size, capture = self.config.image_size, self.mode in ("graph", "tuned")
+        return CudaLane(self._program, self._device, batch_size, size, capture=capture)
 
 
-def _fuse_qkv(tensors: dict[str, Tensor], name: str) -> None:
-    for kind in ("weight", "bias"):
-        parts = [tensors.pop(f"{name}.{part}_proj.{kind}") for part in "qkv"]
-        tensors[f"{name}.qkv.{kind}"] = torch.cat(parts)
+def make_program(tower: TorchTower, mode: str) -> Program:
+    """Return the tower, and in all modes but ``eager`` the tower with a compiled layer.
+
+    One layer is compiled, not the tower: all layers have the same shapes, so that takes seconds instead of a minute,
+    and what a whole-tower compilation could fuse across layers is inside of this one (see `LayerWeights`).
+    """
+    if mode == "eager":
+        return Program(tower)
+    tuning = "max-autotune-no-cudagraphs" if mode == "tuned" else None
+    layer = torch.compile(encoder_layer, fullgraph=True, dynamic=False, mode=tuning)
+    return Program(tower, functools.partial(tower, layer=layer))
+
+
+def _with_index(device: str) -> torch.device:
+    """Return the device, with a number in any case: threads may differ in what they take for the current one."""
+    return torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device(device)

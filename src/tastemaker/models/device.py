@@ -18,10 +18,10 @@ INSTALL_TORCH = 'pip install "tastemaker[torch]"'
 
 
 def choose_device(wanted: str = "auto") -> str:
-    """Return ``cpu``, ``cuda`` or ``mps``.
+    """Return ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Args:
-        wanted: ``auto`` takes a GPU where there is one that torch can use. ``cuda`` or ``mps`` must be there.
+        wanted: ``auto`` takes a GPU where there is one that torch can use. Any other must be there.
 
     Raises:
         MissingExtraError: A GPU was asked for and torch is not installed.
@@ -33,7 +33,9 @@ def choose_device(wanted: str = "auto") -> str:
         return find_gpu() or "cpu"
     if find_spec("torch") is None:
         raise MissingExtraError(f"device={wanted!r} needs PyTorch: {INSTALL_TORCH}")
-    if _ask_torch() != wanted:  # not find_gpu: the system may show its GPU in a place that is not known here
+    kind, _, number = wanted.partition(":")
+    # Not find_gpu: the system may show its GPU in a place that is not known here.
+    if _ask_torch() != kind or (number and wanted not in cuda_devices()):
         raise ConfigurationError(f"device={wanted!r}: PyTorch finds no such device on this machine; use device='cpu'")
     return wanted
 
@@ -70,6 +72,13 @@ def find_gpu(shows_gpu: Callable[[], bool] = system_shows_gpu) -> str | None:
             "this machine has a GPU and PyTorch cannot use it (its build or the driver); running on the processor"
         )
     return found
+
+
+def cuda_devices() -> list[str]:
+    """Return ``cuda:0`` and so on: the GPUs that this process may use (``CUDA_VISIBLE_DEVICES``)."""
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
 def _ask_torch() -> str | None:

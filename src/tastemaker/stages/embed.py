@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
-from tastemaker.models.clip import DEVICES, PRECISIONS, VisionTower, check_choice, load_clip
+from tastemaker.models.clip import PRECISIONS, VisionTower, check_choice, check_device, load_clip
 from tastemaker.models.device import choose_device
 from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
 from tastemaker.provenance import add_provenance, weights_provenance
@@ -30,18 +30,18 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
     Args:
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
         num_gpus_per_worker: Share of a GPU that a worker takes; none is asked for where there is no GPU.
-        model_inference_batch_size: Images at a time on a GPU (a processor chooses its own).
+        model_inference_batch_size: Images at a time on a GPU (a processor chooses its own); None measures the best.
         verbose: Log a line for each batch.
         remove_image_data: Free pixels and source bytes afterwards; writers read the bytes again by their position.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: ``auto``, ``f32``, ``bf16``, ``fp16``.
+        device: ``auto``, ``cpu``, ``cuda`` (every GPU of this process), ``cuda:N`` or ``mps``.
+        precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
         threads: Processor threads for inference; None for all cores.
         preprocess: Used for images that no reader prepared: ``openai`` or ``transformers``.
     """
 
     model_dir: str | None = None
     num_gpus_per_worker: float = 0.25
-    model_inference_batch_size: int = 32
+    model_inference_batch_size: int | None = 32
     verbose: bool = False
     remove_image_data: bool = False
     name: str = "image_embedding"
@@ -54,10 +54,10 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_choice("device", self.device, DEVICES)
+        check_device(self.device)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("preprocess", self.preprocess, PREPROCESSINGS)
-        if self.model_inference_batch_size < 1:
+        if self.model_inference_batch_size is not None and self.model_inference_batch_size < 1:
             raise ConfigurationError(f"model_inference_batch_size={self.model_inference_batch_size} is less than 1")
         on_gpu = self.device != "cpu" and choose_device("auto") != "cpu"
         self.resources = Resources(gpus=self.num_gpus_per_worker) if on_gpu else Resources()
@@ -82,6 +82,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         """Load the vision tower."""
         weights = ensure_weights(CLIP_VIT_L14, self.model_dir)
         self._tower = load_clip(weights, self.device, self.precision, self.threads, self.model_inference_batch_size)
+        self.concurrent_tasks = self._tower.concurrency
         tower = self._tower.describe()
         self._provenance = {**weights_provenance("clip", CLIP_VIT_L14, weights), **tower}
         logger.info("CLIP runs on %s (%s, %s)", tower["device"], tower["backend"], tower["precision"])
@@ -101,6 +102,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
             self.setup()
         assert self._tower is not None
         add_provenance(task._metadata, **self._provenance)
+        _note_resize(task)
         inputs = [self._input_of(image) for image in task.data]
         readable = [image for image, pixels in zip(task.data, inputs, strict=True) if pixels is not None]
         task.dropped += [image for image, pixels in zip(task.data, inputs, strict=True) if pixels is None]
@@ -118,7 +120,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def _input_of(self, image: ImageObject) -> npt.NDArray[np.uint8] | None:
         """Return the model's input of one image, or None (and a reason in it) where it cannot be read."""
-        if image.model_input is not None and not image.has_pixels:
+        if _is_prepared(image):
             return image.model_input
         try:
             pixels = image.pixels()
@@ -129,3 +131,16 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
             image.fail(f"unreadable: image_data must be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}")
             return None
         return preprocess(pixels, image.model_input_kind or self.preprocess)
+
+
+def _is_prepared(image: ImageObject) -> bool:
+    return image.model_input is not None and not image.has_pixels
+
+
+def _note_resize(task: ImageBatch) -> None:
+    """Record that Pillow resizes here, beside what resized the images that the reader prepared."""
+    prepared = [_is_prepared(image) for image in task.data]
+    if all(prepared):
+        return
+    earlier = task._metadata.get("provenance", {}).get("resize", "pillow") if any(prepared) else "pillow"
+    add_provenance(task._metadata, resize="pillow" if earlier == "pillow" else f"{earlier}, pillow")

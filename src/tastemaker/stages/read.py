@@ -6,17 +6,19 @@ import hashlib
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import InitVar, dataclass, field
+from importlib.util import find_spec
 from itertools import islice
 
-from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.errors import ConfigurationError, MissingExtraError, UnreadableImageError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.folders import FolderReader
-from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
+from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
 from tastemaker.imaging.shards import TAR_EXTENSIONS, Sample, read_samples
 from tastemaker.machine import usable_cores
+from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.provenance import reader_provenance
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
@@ -39,6 +41,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         preprocess: ``openai`` or ``transformers``, see `tastemaker.imaging.preprocess`.
         apply_exif_rotation: Turn images as their EXIF orientation says.
         max_pixels: Larger images are recorded as decompression bombs.
+        resize: ``pillow``; ``torch``, faster and within 2 of 255 of it; or ``auto``: torch where the worker has a GPU
+            that torch can use, else Pillow.
 
     Raises:
         ConfigurationError: An option is out of its range.
@@ -52,9 +56,12 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     preprocess: str = "openai"
     apply_exif_rotation: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
+    resize: str = "auto"
     dali_batch_size: InitVar[int | None] = None
     task_batch_size: InitVar[int | None] = None
     _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
+    _resize: str = field(default="pillow", init=False, repr=False)
+    _make_input: Callable[[Pixels, str], Pixels] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self, dali_batch_size: int | None, task_batch_size: int | None) -> None:
         self.batch_size = dali_batch_size or task_batch_size or self.batch_size
@@ -63,7 +70,14 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
                 raise ConfigurationError(f"{option}={getattr(self, option)} is less than 1")
         if self.preprocess not in PREPROCESSINGS:
             raise ConfigurationError(f"preprocess={self.preprocess!r} is not one of {', '.join(PREPROCESSINGS)}")
+        if self.resize not in RESIZES:
+            raise ConfigurationError(f"resize={self.resize!r} is not one of {', '.join(RESIZES)}")
         self.resources = Resources()
+
+    def check(self) -> None:
+        """Raise `MissingExtraError` where torch is to resize and is not installed."""
+        if self.resize == "torch" and find_spec("torch") is None:
+            raise MissingExtraError(f"resize='torch' needs PyTorch: {INSTALL_TORCH}")
 
     def outputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage sets."""
@@ -72,6 +86,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Start the threads that decode."""
         if self._pool is None:
+            self._resize = choose_resize(self.resize)
+            self._make_input = load_preprocess(self._resize)
             self._pool = ThreadPoolExecutor(min(self.num_threads, usable_cores()), thread_name_prefix="decode")
 
     def teardown(self) -> None:
@@ -109,7 +125,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             "is_last_batch": is_last,
             "provenance": {
                 **task._metadata.get("provenance", {}),
-                **reader_provenance(self.preprocess, self.apply_exif_rotation),
+                **reader_provenance(self.preprocess, self.apply_exif_rotation, self._resize),
             },
         }
         data = [image for image in images if not image.failed]
@@ -157,13 +173,30 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             pending.extend(self._pool.submit(self._prepare, image) for image in islice(images, 1))
 
     def _prepare(self, image: ImageObject) -> ImageObject:
+        assert self._make_input is not None
         if not image.failed:
             try:
-                image.model_input = preprocess(image.decode().pixels, self.preprocess)
+                image.model_input = self._make_input(image.decode().pixels, self.preprocess)
                 image.model_input_kind = self.preprocess
             except UnreadableImageError as error:
                 image.fail(f"unreadable: {error}")
         return image
+
+
+def choose_resize(wanted: str) -> str:
+    """Return ``pillow`` or ``torch`` for one of `RESIZES`, on this machine."""
+    if wanted != "auto":
+        return wanted
+    return "torch" if choose_device("auto") != "cpu" else "pillow"
+
+
+def load_preprocess(resize: str) -> Callable[[Pixels, str], Pixels]:
+    """Return the function that makes the model's input with ``pillow`` or ``torch``, which takes seconds to import."""
+    if resize == "pillow":
+        return preprocess
+    from tastemaker.imaging.preprocess_torch import preprocess_with_torch
+
+    return preprocess_with_torch
 
 
 def _name_partition(paths: list[str]) -> str:

@@ -1,0 +1,167 @@
+"""torch's resize against Pillow's."""
+
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import encode, make_tar
+
+from tastemaker import FileGroupTask, ImageBatch, ImageEmbeddingStage, ImageObject, ImageReaderStage
+from tastemaker.errors import ConfigurationError, MissingExtraError
+from tastemaker.imaging.decode import decode_image
+from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
+
+pytest.importorskip("torch")
+
+from tastemaker.imaging.preprocess_torch import preprocess_with_torch
+
+LARGEST = 2  # of 255, on any pixel
+MEAN = 0.005  # over all images of a kind
+
+SIZES = [(640, 480), (640, 427), (500, 375), (1024, 683), (1081, 1351), (1921, 1079), (3000, 2000), (224, 224)]
+SIZES += [(225, 224), (223, 224), (2240, 224), (225, 450), (300, 600), (257, 300), (451, 449)]
+LEFT_TO_PILLOW = [
+    (1, 1),
+    (1, 2),
+    (2, 1),
+    (1, 32),
+    (32, 1),
+    (3, 90),
+    (7, 5),
+    (100, 37),
+    (223, 900),
+    (246, 745),
+    (300, 601),
+]
+LEFT_TO_PILLOW += [(2, 1), (60_000, 1), (1, 60_000), (100, 3), (40, 2_000), (9_000, 230)]
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def random_sizes(count, smallest, largest, seed):
+    sizes = np.random.default_rng(seed).integers(smallest, largest, (count, 2))
+    return [(int(width), int(height)) for width, height in sizes]
+
+
+def differences(images, kind="openai"):
+    """Return the absolute differences, one row an image."""
+    pairs = [(preprocess(image, kind), preprocess_with_torch(image, kind)) for image in images]
+    return np.array([np.abs(a.astype(int) - b.astype(int)).ravel() for a, b in pairs])
+
+
+@pytest.mark.parametrize("kind", PREPROCESSINGS)
+def test_noise_of_any_size_is_within_2_of_255_of_pillow(kind):
+    sizes = SIZES + random_sizes(30, 224, 900, seed=1)
+    found = differences([noise(height, width, seed) for seed, (width, height) in enumerate(sizes)], kind)
+    assert found.max() <= LARGEST
+    assert found.mean() < MEAN
+
+
+@pytest.mark.parametrize("kind", PREPROCESSINGS)
+def test_photographs_are_within_2_of_255_of_pillow(photographs, kind):
+    sources = [decode_image(data).pixels for data in photographs.values()]
+    images = [np.ascontiguousarray(source[start:, start:]) for source in sources for start in (0, 7, 32)]
+    images += [np.ascontiguousarray(source[40:161, 30:181]) for source in sources]  # smaller than the model's input
+    found = differences(images, kind)
+    assert found.max() <= LARGEST
+    assert found.mean() < MEAN
+
+
+@pytest.mark.parametrize(("width", "height"), LEFT_TO_PILLOW + random_sizes(20, 1, 224, seed=2))
+def test_small_tall_and_extreme_images_are_left_to_pillow(width, height):
+    assert np.array_equal(preprocess_with_torch(noise(height, width)), preprocess(noise(height, width)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 20), (20, 1), (300, 500)])
+def test_one_colour_stays_one_colour(shape):
+    expected = np.full((224, 224, 3), (10, 200, 90), np.uint8)
+    assert np.array_equal(preprocess_with_torch(np.full((*shape, 3), (10, 200, 90), np.uint8)), expected)
+
+
+def test_the_result_is_an_array_of_its_own_of_the_size_asked_for():
+    made = preprocess_with_torch(noise(80, 120), size=336)
+    assert made.shape == (336, 336, 3)
+    assert made.dtype == np.uint8
+    assert made.flags.c_contiguous
+
+
+def test_pixels_may_be_read_only_and_need_not_be_contiguous():
+    pixels = noise(300, 500)
+    expected = preprocess_with_torch(np.ascontiguousarray(pixels[::-1, ::-1]))
+    pixels.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(preprocess_with_torch(pixels[::-1, ::-1]), expected)
+
+
+def test_threads_get_what_one_thread_gets():
+    images = [noise(200 + 7 * n, 300 + 5 * n, n) for n in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(preprocess_with_torch, images))
+    assert all(np.array_equal(a, preprocess_with_torch(image)) for a, image in zip(together, images, strict=True))
+
+
+def test_an_unknown_kind_is_a_configuration_error():
+    with pytest.raises(ConfigurationError, match="'clip' is not one of openai, transformers"):
+        preprocess_with_torch(noise(8, 8), "clip")
+
+
+# In the stages
+
+
+@pytest.fixture
+def shard(tmp_path):
+    return make_tar(tmp_path / "a.tar", [("a.png", encode(noise(300, 400), "PNG"))])
+
+
+def read(shard, **options):
+    [batch] = ImageReaderStage(**options).process(FileGroupTask(data=[str(shard)]))
+    return batch
+
+
+def test_the_reader_says_what_resized(shard):
+    for resize, function in (("pillow", preprocess), ("torch", preprocess_with_torch)):
+        batch = read(shard, resize=resize)
+        made_by = batch._metadata["provenance"]
+        assert made_by["resize"] == resize
+        assert ("torch" in made_by) == (resize == "torch")
+        assert np.array_equal(batch.data[0].model_input, function(noise(300, 400)))
+
+
+def test_a_machine_without_a_gpu_resizes_with_pillow_and_imports_no_torch(shard):
+    code = (
+        "import sys; from tastemaker import FileGroupTask, ImageReaderStage\n"
+        "from tastemaker.models.device import choose_device\n"
+        f"[batch] = ImageReaderStage().process(FileGroupTask(data=[{str(shard)!r}]))\n"
+        "resize = batch._metadata['provenance']['resize']\n"
+        "print(choose_device() != 'cpu' or (resize == 'pillow' and 'torch' not in sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "True"
+
+
+def test_pixels_that_the_embedder_resizes_are_recorded_too(model_dir, shard):
+    stage = ImageEmbeddingStage(model_dir=str(model_dir), device="cpu")
+    own = ImageObject(image_data=noise(50, 70))
+    assert stage.process(ImageBatch(data=[own]))._metadata["provenance"]["resize"] == "pillow"
+    batch = read(shard, resize="torch")
+    assert stage.process(batch)._metadata["provenance"]["resize"] == "torch"
+    batch = read(shard, resize="torch")
+    batch.data.append(ImageObject(image_data=noise(50, 70)))
+    assert stage.process(batch)._metadata["provenance"]["resize"] == "torch, pillow"
+
+
+def test_an_unknown_resize_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigurationError, match="resize='opencv' is not one of auto, pillow, torch"):
+        ImageReaderStage(resize="opencv")
+
+
+def test_torch_that_is_not_there_is_named_before_anything_runs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"tastemaker\[torch\]"):
+        ImageReaderStage(resize="torch").check()

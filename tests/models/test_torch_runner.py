@@ -1,0 +1,279 @@
+"""Batches, padding, memory that runs out and threads, on a processor. `test_gpu.py` has the same for GPUs."""
+
+import logging
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tastemaker.errors import ModelError
+from tastemaker.models.batch_size import choose_batch_size
+
+torch = pytest.importorskip("torch")
+
+from tastemaker.models.torch_runner import (  # noqa: E402
+    BatchRunner,
+    DirectLane,
+    Pending,
+    Program,
+    is_out_of_memory,
+)
+
+CPU = torch.device("cpu")
+
+
+def make_images(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), np.uint8)
+
+
+def sums(batch):
+    """(n, 1): what a wrong order, a lost image or a filled-up batch would change."""
+    return batch.flatten(1).sum(1, keepdim=True).float()
+
+
+def expected_sums(images):
+    return images.reshape(len(images), -1).sum(1, keepdims=True).astype(np.float32)
+
+
+def runner_of(program, batch_size):
+    return BatchRunner(lambda size: DirectLane(program, CPU, size), batch_size)
+
+
+class SmallMemory:
+    """A function that runs out of memory above a number of images."""
+
+    def __init__(self, limit):
+        self.limit = limit
+        self.sizes = []
+
+    def __call__(self, batch):
+        self.sizes.append(len(batch))
+        if len(batch) > self.limit:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return sums(batch)
+
+
+# Batches
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 41])
+@pytest.mark.parametrize("batch_size", [1, 7, 8, 100])
+def test_images_come_back_in_order_whatever_the_batch(count, batch_size):
+    images = make_images(count)
+    assert np.array_equal(runner_of(Program(sums), batch_size).run(images), expected_sums(images))
+
+
+def test_a_partial_batch_is_filled_up_for_a_compiled_function_and_the_filling_is_left_out():
+    sizes = []
+    program = Program(plain=SmallMemory(0), fast=lambda batch: sizes.append(len(batch)) or sums(batch))
+    images = make_images(15)
+    assert np.array_equal(runner_of(program, 8).run(images), expected_sums(images))
+    assert sizes == [8, 8]
+
+
+def test_a_small_remainder_is_computed_as_it_is():
+    plain = SmallMemory(100)
+    images = make_images(11)
+    assert np.array_equal(runner_of(Program(plain, sums), 8).run(images), expected_sums(images))
+    assert plain.sizes == [3]
+
+
+def test_a_compiler_that_fails_is_told_once_and_done_without(caplog):
+    def broken(_batch):
+        raise OSError("no C compiler")
+
+    images = make_images(16)
+    runner = runner_of(Program(sums, broken), 8)
+    assert np.array_equal(runner.run(images), expected_sums(images))
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "torch.compile does not work here" in record.getMessage()
+    assert "no C compiler" in record.getMessage()
+
+
+# Memory
+
+
+def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(caplog):
+    forward, images = SmallMemory(limit=5), make_images(41)
+    runner = runner_of(Program(forward), 32)
+    assert np.array_equal(runner.run(images), expected_sums(images))
+    assert runner.batch_size == 4
+    assert forward.sizes[:4] == [32, 16, 8, 4]
+    assert [record.args for record in caplog.records] == [(16,), (8,), (4,)]
+
+
+def test_the_halved_size_stays():
+    forward = SmallMemory(limit=8)
+    runner = runner_of(Program(forward), 16)
+    runner.run(make_images(16))
+    forward.sizes.clear()
+    runner.run(make_images(16))
+    assert forward.sizes == [8, 8]
+
+
+def test_a_compiled_function_that_runs_out_of_memory_is_not_given_up():
+    program = Program(sums, SmallMemory(limit=8))
+    images = make_images(32)
+    runner = runner_of(program, 32)
+    assert np.array_equal(runner.run(images), expected_sums(images))
+    assert runner.batch_size == 8
+    assert program.fast is not None
+
+
+def test_a_lane_that_finds_no_memory_when_it_is_made_is_made_smaller():
+    made = []
+
+    def make_lane(size):
+        made.append(size)
+        if size > 8:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return DirectLane(Program(sums), CPU, size)
+
+    assert BatchRunner(make_lane, 32).batch_size == 8
+    assert made == [32, 16, 8]
+
+
+def test_no_memory_for_one_image_is_an_error_with_a_way_on():
+    runner = runner_of(Program(SmallMemory(limit=0)), 4)
+    for _ in range(2):
+        with pytest.raises(ModelError, match="does not suffice for one image; free some, or use device='cpu'"):
+            runner.run(make_images(3))
+
+
+def test_another_error_is_none_of_memory():
+    def broken(_batch):
+        raise RuntimeError("an illegal memory access was encountered")
+
+    runner = runner_of(Program(broken), 4)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        runner.run(make_images(3))
+    assert runner.batch_size == 4
+
+
+def test_an_error_that_came_of_full_memory_is_known_as_one():
+    error = RuntimeError("the capture was invalidated")
+    error.__context__ = torch.cuda.OutOfMemoryError("CUDA out of memory.")
+    assert is_out_of_memory(error)
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: unspecified launch failure"))
+    assert not is_out_of_memory(None)
+
+
+# Threads
+
+
+class SlowLane:
+    """A lane whose results are there when the test says so, like those of a GPU."""
+
+    def __init__(self):
+        self.launched = []
+        self.may_finish = threading.Event()
+
+    def is_free(self):
+        return len(self.launched) < 2 or self.may_finish.is_set()
+
+    def launch(self, images):
+        self.launched.append(len(images))
+        return Pending(sums(torch.from_numpy(images)), Query(self.may_finish))
+
+    def close(self):
+        pass
+
+
+class Query:
+    def __init__(self, event):
+        self.query = event.is_set
+
+
+def start(target):
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    return thread
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_a_thread_launches_while_another_waits_for_its_results():
+    lane, results = SlowLane(), {}
+    runner, images = BatchRunner(lambda _size: lane, 8), make_images(16)
+    threads = [start(lambda n=n: results.update({n: runner.run(images[n * 8 : n * 8 + 8])})) for n in range(2)]
+    wait_until(lambda: len(lane.launched) == 2)
+    assert not results
+    lane.may_finish.set()
+    for thread in threads:
+        thread.join()
+    assert np.array_equal(np.concatenate([results[0], results[1]]), expected_sums(images))
+
+
+def test_cancel_ends_a_wait_for_results():
+    lane, errors = SlowLane(), []
+    runner = BatchRunner(lambda _size: lane, 8)
+
+    def run():
+        try:
+            runner.run(make_images(64))
+        except ModelError as error:
+            errors.append(str(error))
+
+    thread = start(run)
+    wait_until(lambda: len(lane.launched) == 2)
+    runner.cancel()
+    thread.join(10)
+    assert errors == ["the inference was cancelled"]
+    with pytest.raises(ModelError, match="cancelled"):
+        runner.run(make_images(1))
+
+
+def test_threads_that_run_out_of_memory_together_lose_nothing():
+    runner, images, results = runner_of(Program(SmallMemory(limit=3)), 32), make_images(50), []
+    threads = [start(lambda: results.append(runner.run(images))) for _ in range(4)]
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert all(np.array_equal(result, expected_sums(images)) for result in results)
+
+
+# The choice of a size
+
+
+def rates(**rate_of_size):
+    rate_of_size = {int(name[1:]): rate for name, rate in rate_of_size.items()}
+
+    def measure(size):
+        if size not in rate_of_size:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return rate_of_size[size]
+
+    return measure
+
+
+def test_the_largest_size_that_gains_2_percent_is_chosen():
+    assert choose_batch_size(rates(_32=3000, _64=3300, _128=3350, _256=9000)) == 64
+
+
+def test_a_gain_at_every_size_chooses_the_largest():
+    assert choose_batch_size(rates(_32=3000, _64=3300, _128=3500, _256=3600)) == 256
+
+
+def test_the_memory_ends_the_search():
+    assert choose_batch_size(rates(_32=1000, _64=1100)) == 64
+    assert choose_batch_size(rates()) == 32  # where not even that fits, the first batch is halved
+
+
+def test_a_slow_gpu_ends_the_search():
+    assert choose_batch_size(rates(_32=200, _64=210, _128=300)) == 64
+
+
+def test_other_errors_end_no_search():
+    def broken(_size):
+        raise RuntimeError("device-side assert triggered")
+
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        choose_batch_size(broken)
