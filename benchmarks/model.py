@@ -1,33 +1,35 @@
-"""The vision tower alone: images a second, score errors and memory, each backend in alternating runs.
+"""The vision tower alone: images a second and score errors, each backend in alternating runs, and the matrix peak.
 
-    python benchmarks/model.py [--model-dir DIR] [--images 32] [--runs 5] [--micro-batches 4 8 16 32]
+    python benchmarks/model.py [--model-dir DIR] [--images 16] [--runs 5] [--only NAME ...]
 
-Without --model-dir it uses random weights of the real size: the arithmetic, and so the time, is the same.
-Prints the machine, the versions, medians and ratios. PyTorch and transformers are compared where they are installed.
+Without --model-dir it uses random weights of the real size: the arithmetic, and so the time, is the same. The predictor
+is made as steep as LAION's, so that errors in score are of the real size. Prints the machine, the versions, medians
+and ratios to transformers (eager, f32), and each rate as a share of what the processor's matrix products allow:
+162 GFLOP an image. PyTorch and transformers are compared where they are installed.
 """
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from common import alternate, print_machine, print_rates, smooth_pixels
 
-from tastemaker.models import clip_openvino
+from tastemaker.errors import ConfigurationError
 from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip import PIXEL_MEAN, PIXEL_STD, read_config
 from tastemaker.models.clip_openvino import OpenVinoClip
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, weights_path
+from tastemaker.models.clip_plain import PlainClip
+from tastemaker.models.hub import CLIP_VIT_L14, weights_path
 from tastemaker.testing import VIT_L14, write_random_models
+
+FLOP_OF_IMAGE = 162.0e9
+LENGTH_OF_PREDICTOR = 17.996
+"""|w| of LAION's predictor, folded."""
+
+BASELINE = "transformers f32, eager"
 
 Embed = Callable[[np.ndarray], np.ndarray]
 
@@ -35,80 +37,59 @@ Embed = Callable[[np.ndarray], np.ndarray]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model-dir", type=Path)
-    parser.add_argument("--images", type=int, default=32, help="images in one run")
+    parser.add_argument("--images", type=int, default=16, help="images in one run")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--micro-batches", type=int, nargs="+", default=[4, 8, 16, 32], help="of OpenVINO")
-    parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)  # the process whose memory is measured
+    parser.add_argument("--only", nargs="+", help="words in the names of what to run, beside the baseline")
     arguments = parser.parse_args()
-    if arguments.memory_of:
-        print(json.dumps(measure_start(arguments.memory_of)))
-        return
     with tempfile.TemporaryDirectory() as folder:
-        model_dir = arguments.model_dir or write_random_models(Path(folder), VIT_L14)
-        weights = weights_path(CLIP_VIT_L14, model_dir)
-        print_machine()
-        print_memory(weights)
-        pixels = demo_pixels(arguments.images)
-        backends = load_backends(weights, arguments.micro_batches)
-        print_rates(backends, pixels, arguments.runs)
-        print_errors(backends, pixels, AestheticPredictor.from_file(weights_path(AESTHETIC_PREDICTOR, model_dir)))
+        weights = weights_path(CLIP_VIT_L14, arguments.model_dir or write_random_models(Path(folder), VIT_L14))
+        print_machine("openvino", "numpy", "torch", "transformers")
+        pixels = smooth_pixels(arguments.images)
+        backends = load_backends(weights)
+        if arguments.only:
+            backends = {n: e for n, e in backends.items() if n == BASELINE or any(w in n for w in arguments.only)}
+        actions = {name: (lambda embed=embed: embed(pixels)) for name, embed in backends.items()}
+        peaks = {f"matrix product, {kind}": multiply for kind, multiply in load_products().items()}
+        rates = alternate({**peaks, **actions}, arguments.runs, len(pixels))
+        for name in peaks:  # a product is as much work as one image
+            rates[name] = [rate / len(pixels) for rate in rates[name]]
+        print_rates("vision tower", rates, BASELINE if BASELINE in rates else next(iter(actions)))
+        print_errors(backends, PlainClip(weights).embed(pixels), pixels)
 
 
-def print_machine() -> None:
-    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    flags = next((line for line in _lines("/proc/cpuinfo") if line.startswith("flags")), "").split()
-    matrix = [flag for flag in flags if flag.startswith("amx") or flag in ("avx2", "avx512f", "avx512_bf16")]
-    print(f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {' '.join(matrix)}")
-    print(", ".join(filter(None, map(_version, ("openvino", "numpy", "torch", "transformers")))))
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
-
-
-def _version(name: str) -> str:
-    try:
-        return f"{name} {version(name)}"
-    except PackageNotFoundError:
-        return ""
-
-
-def demo_pixels(count: int) -> np.ndarray:
-    """Return smooth random pictures, uint8 (count, 224, 224, 3): noise at 8 scales, as photographs have."""
-    rng = np.random.default_rng(0)
-    picture = np.zeros((count, 224, 224, 3), np.float32)
-    for side in (2, 4, 7, 14, 28, 56, 112, 224):
-        noise = rng.standard_normal((count, side, side, 3), np.float32)
-        picture += noise.repeat(224 // side, axis=1).repeat(224 // side, axis=2) * (30 / side**0.5)
-    return (picture + 128).clip(0, 255).astype(np.uint8)
-
-
-# Speed
-
-
-def load_backends(weights: Path, micro_batches: list[int]) -> dict[str, Embed]:
-    """Return name -> function. The first, f32, is what the others' scores are compared with."""
+def load_backends(weights: Path) -> dict[str, Embed]:
     backends: dict[str, Embed] = {}
-    precisions = ["f32"] if OpenVinoClip(weights).precision == "f32" else ["f32", "bf16"]
-    for precision in precisions:
-        tower = OpenVinoClip(weights, precision)
-        for size in micro_batches:
-            backends[f"OpenVINO {precision}, {size} at a time"] = _in_chunks(tower, size)
+    for precision in ("f32", "bf16", "int8"):
+        try:
+            backends[f"tastemaker {precision}"] = OpenVinoClip(weights, precision).embed
+        except ConfigurationError as error:
+            print(f"tastemaker {precision}: {error}")
     if find_spec("torch"):
         from tastemaker.models.clip_torch import TorchClip
 
-        backends["torch bf16 (sdpa), 8 at a time"] = TorchClip(weights, "cpu", "bf16", batch_size=8).embed
+        backends["torch bf16, sdpa"] = TorchClip(weights, "cpu", "bf16", batch_size=8).embed
+        backends["torch bf16, compiled"] = TorchClip(weights, "cpu", "bf16", batch_size=8, mode="compiled").embed
     if find_spec("transformers"):
-        backends["transformers f32 (eager), 8 at a time"] = load_transformers(weights)
+        backends[BASELINE] = load_transformers(weights)
     return backends
 
 
-def _in_chunks(tower: OpenVinoClip, size: int) -> Embed:
-    def embed(pixels: np.ndarray) -> np.ndarray:
-        clip_openvino.MICRO_BATCH = size
-        return tower.embed(pixels)
+def load_products() -> dict[str, Callable[[], object]]:
+    """Return functions that multiply square matrices, with as many operations as one image takes."""
+    import openvino as ov
+    from openvino import opset13 as op
 
-    return embed
+    side = round((FLOP_OF_IMAGE / 2) ** (1 / 3))
+    matrix = np.random.default_rng(0).standard_normal((side, side), np.float32)
+    products: dict[str, Callable[[], object]] = {}
+    for name, kind in (("f32", ov.Type.f32), ("bf16", ov.Type.bf16)):
+        if name == "bf16" and "BF16" not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            continue
+        left = op.parameter([side, side], ov.Type.f32)
+        model = ov.Model([op.reduce_max(op.matmul(left, matrix, False, True), np.array([0, 1]))], [left], name)
+        request = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": kind}).create_infer_request()
+        products[name] = lambda request=request: request.infer([matrix], share_inputs=True)
+    return products
 
 
 def load_transformers(weights: Path) -> Embed:
@@ -145,54 +126,14 @@ def load_transformers(weights: Path) -> Embed:
     return embed
 
 
-def print_rates(backends: dict[str, Embed], pixels: np.ndarray, runs: int) -> None:
-    rates: dict[str, list[float]] = {name: [] for name in backends}
-    for embed in backends.values():
-        embed(pixels[: max(32, len(pixels) // 2)])  # warm: memory is paged in, kernels are made
-    for _ in range(runs):
-        for name, embed in backends.items():
-            started = time.perf_counter()
-            embed(pixels)
-            rates[name].append(len(pixels) / (time.perf_counter() - started))
-    baseline = statistics.median(list(rates.values())[-1])
-    print(f"\n{'':40} images/s: median (range) of {runs} alternating runs, ratio to the last line")
-    for name, values in rates.items():
-        median = statistics.median(values)
-        print(f"{name:40} {median:7.2f} ({min(values):.2f} to {max(values):.2f})  {median / baseline:.2f}")
-
-
-# Scores
-
-
-def print_errors(backends: dict[str, Embed], pixels: np.ndarray, predictor: AestheticPredictor) -> None:
-    (_, reference), *others = backends.items()
-    expected = predictor.score(reference(pixels))
-    print(f"\n{'':40} score error against OpenVINO f32: median, maximum (scores spread by {expected.std():.2f})")
-    for name, embed in others:
+def print_errors(backends: dict[str, Embed], exact: np.ndarray, pixels: np.ndarray) -> None:
+    weight = np.random.default_rng(1).standard_normal((1, exact.shape[1]))
+    predictor = AestheticPredictor([(weight * LENGTH_OF_PREDICTOR / np.linalg.norm(weight), np.array([5.0]))])
+    expected = predictor.score(exact)
+    print(f"\nscore error against plain float32: median, maximum (scores spread by {expected.std():.2f})")
+    for name, embed in backends.items():
         errors = np.abs(predictor.score(embed(pixels)) - expected)
-        print(f"{name:40} {np.median(errors):.6f} {errors.max():.6f}")
-
-
-# Memory
-
-
-def print_memory(weights: Path) -> None:
-    command = [sys.executable, __file__, "--memory-of", str(weights)]
-    starts = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(3)]
-    print("\none process, precision auto, medians of 3:", end=" ")
-    print(", ".join(f"{name} {statistics.median(start[name] for start in starts):.2f}" for name in starts[0]))
-
-
-def measure_start(weights: Path) -> dict[str, float]:
-    """Return what it takes to load a tower and embed 64 images. Memory in GB (Linux)."""
-    started = time.perf_counter()
-    tower = OpenVinoClip(weights)
-    tower.embed(np.zeros((1, 224, 224, 3), np.uint8))
-    first_embedding_s = time.perf_counter() - started
-    tower.embed(demo_pixels(64))
-    status = dict(line.split(":", 1) for line in _lines("/proc/self/status"))
-    memory = {field: int(status[field].split()[0]) / 2**20 for field in ("VmHWM", "RssAnon", "RssFile") if status}
-    return {"s to the first embedding": first_embedding_s, **{f"{name} GB": size for name, size in memory.items()}}
+        print(f"  {name:25} {np.median(errors):.6f} {errors.max():.6f}")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ class OpenVinoClip:
             "INFERENCE_PRECISION_HINT": {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}[arithmetic],
             "INFERENCE_NUM_THREADS": threads or usable_cores(),
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # two processes of one thread each would get the same core, and do half
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": QUANTIZATION_GROUP,  # takes effect on 8-bit weights only
         }
         # The compiled model reads the mapped file, so it must stay open.

@@ -1,0 +1,83 @@
+"""Same image, same score: whatever batch, order, shard or number of threads it came with."""
+
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_tar
+from safetensors.numpy import load_file, save_file
+
+from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+from tastemaker.scores.run import RunOptions, run_scoring
+
+
+@pytest.fixture(scope="module")
+def images(photographs):
+    """Name -> bytes of 24 images: photographs, and parts of them."""
+    import io
+
+    from PIL import Image
+
+    found = dict(photographs)
+    for name, data in photographs.items():
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        for part in range(3):
+            file = io.BytesIO()
+            picture.crop((10 * part, 20 * part, 200 + 31 * part, 230)).save(file, "JPEG")
+            found[f"{name.partition('.')[0]}-{part}.jpg"] = file.getvalue()
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(images, model_dir, tmp_path_factory):
+    return score(tmp_path_factory.mktemp("expected"), list(images.items()), model_dir)
+
+
+def score(folder, members, model_dir, **options):
+    """Return name -> score, of a run over two shards."""
+    shards = folder / "shards"
+    shards.mkdir()
+    make_tar(shards / "a.tar", members[:15])
+    make_tar(shards / "b.tar", members[15:])
+    run_scoring([str(shards)], folder / "out", RunOptions(model_dir=str(model_dir), **{"precision": "f32", **options}))
+    rows = pd.read_parquet(folder / "out")
+    return dict(zip(rows["image_path"].str.rpartition("/")[2], rows["aesthetic_score"], strict=True))
+
+
+def largest_difference(first, second):
+    assert first.keys() == second.keys()
+    return max(abs(first[name] - second[name]) for name in first)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+def test_batches_of_any_size_give_the_same_scores(tmp_path, images, expected, model_dir, batch_size):
+    assert largest_difference(score(tmp_path, list(images.items()), model_dir, batch_size=batch_size), expected) == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_any_number_of_threads_gives_the_same_scores(tmp_path, images, expected, model_dir, threads):
+    assert largest_difference(score(tmp_path, list(images.items()), model_dir, threads=threads), expected) == 0
+
+
+def test_images_in_another_order_get_the_same_scores(tmp_path, images, expected, model_dir):
+    members = list(images.items())
+    random.Random(1).shuffle(members)
+    assert largest_difference(score(tmp_path, members, model_dir), expected) == 0
+
+
+@pytest.mark.parametrize("precision", ["int8", "auto"])
+def test_a_reduced_precision_does_not_look_at_the_batch_either(tmp_path, images, model_dir, precision):
+    members = list(images.items())
+    tensors = load_file(weights_path(AESTHETIC_PREDICTOR, model_dir))
+    gentle = tmp_path / "gentle.safetensors"  # int8 is within the tolerance of it
+    save_file({n: tensor * np.float32(0.1 if n == "layers.7.weight" else 1) for n, tensor in tensors.items()}, gentle)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    alone = score(tmp_path / "one", members, model_dir, precision=precision, predictor=str(gentle), batch_size=1)
+    together = score(tmp_path / "two", members[::-1], model_dir, precision=precision, predictor=str(gentle))
+    assert largest_difference(alone, together) == 0
+
+
+def test_scores_spread(expected):
+    assert np.ptp(list(expected.values())) > 0.1  # or equality would say nothing
