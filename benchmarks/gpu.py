@@ -124,7 +124,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def run_part(bench: Bench, name: str, part) -> None:
-    """Run a part. What fails must not cost the figures of the parts after it: time on a GPU is lent."""
+    """Run a part. What fails must not cost the figures of the parts after it: time on a GPU is dear."""
     started = time.perf_counter()
     try:
         part(bench)

@@ -27,6 +27,7 @@ _HOMES = {
     "MissingExtraError": "errors",
     "ModelError": "errors",
     "OpenVinoClip": "models.clip_openvino",
+    "ParityReport": "parity",
     "Pipeline": "pipeline",
     "ProcessingStage": "stages.base",
     "RayDataExecutor": "executors",
@@ -40,16 +41,21 @@ _HOMES = {
     "VisionTower": "models.clip",
     "WeightsNotFoundError": "errors",
     "XennaExecutor": "executors",
+    "built_in_sample": "parity",
     "compute_signals": "imaging.signals",
     "decode_image": "imaging.decode",
     "ensure_weights": "models.hub",
     "load_clip": "models.clip",
+    "measure_machine": "bench",
     "preprocess": "imaging.preprocess",
+    "sample_images": "parity",
+    "verify_parity": "parity",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
+    from tastemaker.bench import measure_machine as measure_machine
     from tastemaker.errors import (
         ConfigurationError as ConfigurationError,
     )
@@ -94,6 +100,10 @@ if TYPE_CHECKING:
     from tastemaker.models.clip_openvino import OpenVinoClip as OpenVinoClip
     from tastemaker.models.clip_torch import TorchClip as TorchClip
     from tastemaker.models.hub import ensure_weights as ensure_weights
+    from tastemaker.parity import ParityReport as ParityReport
+    from tastemaker.parity import built_in_sample as built_in_sample
+    from tastemaker.parity import sample_images as sample_images
+    from tastemaker.parity import verify_parity as verify_parity
     from tastemaker.pipeline import Pipeline as Pipeline
     from tastemaker.stages.aesthetic import ImageAestheticFilterStage as ImageAestheticFilterStage
     from tastemaker.stages.base import ProcessingStage as ProcessingStage
