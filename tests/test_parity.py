@@ -207,6 +207,18 @@ def test_the_time_that_images_took_counts_against_the_share(model_dir, photograp
     assert stage._spent_s <= 0.02 * (time.monotonic() - started) + stage._slowest_s
 
 
+def test_an_image_that_takes_longer_than_its_share_is_given_up_and_tried_with_more_time(model_dir, photographs):
+    stage = ImageParityStage(str(model_dir))
+    stage.setup()
+    stage._slowest_s = 0.0  # begins at once, and has no time
+    stage.process(batch_of(photographs))
+    assert stage.report is None
+    assert 0 < stage._spent_s <= stage._slowest_s
+    stage._started -= 1e6
+    stage.process(batch_of(photographs))
+    assert stage.report.images >= 1
+
+
 def test_a_run_in_int8_states_its_parity_and_is_refused_beyond_the_tolerance(model_dir, photo_folder, tmp_path, steep):
     options = RunOptions(model_dir=str(model_dir), precision="int8")
     run_scoring([str(photo_folder)], tmp_path / "out", options)

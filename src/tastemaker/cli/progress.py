@@ -36,12 +36,12 @@ def _bar(what: str) -> Iterator[Callable[[Progress], None]]:
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[images]:,} images"),
-        TextColumn("{task.fields[rate]:.1f}/s"),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
     meter = _Meter()
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None, images=0, rate=0.0)
+        task = bar.add_task(what, total=None, images=0, rate="")
 
         def update(progress: Progress) -> None:
             bar.update(
@@ -61,13 +61,13 @@ class _Meter:
     def __init__(self) -> None:
         self._first: tuple[float, int] | None = None
 
-    def rate(self, images: int) -> float:
+    def rate(self, images: int) -> str:
+        """Return the rate for people; empty while there is none."""
         now = time.monotonic()
         if self._first is None:
             self._first = (now, images)
-            return 0.0
-        seconds = now - self._first[0]
-        return (images - self._first[1]) / seconds if seconds > 0 else 0.0
+        seconds, number = now - self._first[0], images - self._first[1]
+        return f"{number / seconds:.1f} images/s" if seconds > 0 and number else ""
 
 
 class _Lines:
@@ -85,11 +85,8 @@ class _Lines:
         self._last_line = now
         share = progress.bytes_done / max(1, progress.bytes_total)
         left = (now - self._started) * (1 - share) / share if share else 0.0
-        print(
-            f"{self._what}: {progress.images:,} images, {share:.0%}, {rate:.1f} images/s, about {duration(left)} left",
-            file=sys.stderr,
-            flush=True,
-        )
+        parts = [f"{progress.images:,} images", f"{share:.0%}", rate, f"about {duration(left)} left"]
+        print(f"{self._what}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ class PlainClip:
     Args:
         weights: ``model.safetensors`` in the Hugging Face layout; read through a memory map.
 
+    Attributes:
+        deadline: Time of `time.monotonic` after which `embed` gives up with a TimeoutError: infinity at first.
+
     Raises:
         ModelError: The weights do not fit.
     """
@@ -39,6 +44,7 @@ class PlainClip:
         self.batch_size = self.concurrency = 1
         self.config = read_config(weights)
         self._weights = WeightsFile(weights)
+        self.deadline = math.inf
         self._is_cancelled = False
 
     def embed(self, pixels: Pixels) -> Embeddings:
@@ -71,6 +77,8 @@ class PlainClip:
         for layer in range(c.layers):
             if self._is_cancelled:
                 raise ModelError("the inference was cancelled")
+            if time.monotonic() > self.deadline:
+                raise TimeoutError("the inference took too long")
             block = f"vision_model.encoder.layers.{layer}"
             x = x + self._attend(self._norm(x, f"{block}.layer_norm1"), f"{block}.self_attn")
             hidden = self._linear(self._norm(x, f"{block}.layer_norm2"), f"{block}.mlp.fc1")

@@ -13,7 +13,7 @@ from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.preprocess import preprocess
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.clip import Embeddings, VisionTower
+from tastemaker.models.clip import Embeddings
 from tastemaker.models.clip_plain import PlainClip
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, ensure_weights
 from tastemaker.parity import Embedded, ParityReport, compare_embeddings
@@ -24,7 +24,8 @@ from tastemaker.tasks import ImageBatch, ImageObject
 MAX_IMAGES = 256
 MAX_TIME_SHARE = 0.02
 FIRST_IMAGE_S = 4.0
-"""What the first image may take, on a slow machine: the others are allotted what the slowest so far took."""
+"""What the first image may take: the others are allotted what the slowest so far took. One that takes longer than the
+share of the run's time allows is given up, and tried again when there is twice the time."""
 
 
 _WAY = ("backend", "backend_version", "device", "precision")
@@ -55,7 +56,7 @@ class ImageParityStage(ProcessingStage[ImageBatch, ImageBatch]):
     max_time_share: float = MAX_TIME_SHARE
     name: str = "image_parity"
     report: ParityReport | None = field(default=None, init=False, repr=False)
-    _tower: VisionTower | None = field(default=None, init=False, repr=False)
+    _tower: PlainClip | None = field(default=None, init=False, repr=False)
     _predictor: AestheticPredictor | None = field(default=None, init=False, repr=False)
     _exact: list[Embeddings] = field(default_factory=list, init=False, repr=False)
     _chosen: list[Embeddings] = field(default_factory=list, init=False, repr=False)
@@ -88,15 +89,14 @@ class ImageParityStage(ProcessingStage[ImageBatch, ImageBatch]):
         if way.get("precision") == "f32" and way.get("resize", "pillow") == "pillow":
             return task
         for image in task.data[:: max(1, len(task.data) // 4)]:  # from all of the batch, if there is time for several
-            if self._has_time() and len(self._exact) < self.max_images:
+            if self._time_left_s() >= self._slowest_s and len(self._exact) < self.max_images:
                 self._compare(image, way)
         if self.report is not None:
             add_provenance(task._metadata, parity=asdict(self.report))
         return task
 
-    def _has_time(self) -> bool:
-        allotted = self.max_time_share * (time.monotonic() - self._started)
-        return self._spent_s + self._slowest_s <= allotted
+    def _time_left_s(self) -> float:
+        return self.max_time_share * (time.monotonic() - self._started) - self._spent_s
 
     def _compare(self, image: ImageObject, way: dict[str, Any]) -> None:
         assert self._tower is not None
@@ -104,11 +104,17 @@ class ImageParityStage(ProcessingStage[ImageBatch, ImageBatch]):
         if image.encoded is None or image.embedding is None:
             return
         started = time.monotonic()
+        self._tower.deadline = started + self._time_left_s()
         try:
             pixels = decode_image(image.encoded, **image.decode_options).pixels
+            exact = self._tower.embed(preprocess(pixels, self.preprocess)[None])
         except UnreadableImageError:
             return
-        self._exact.append(self._tower.embed(preprocess(pixels, self.preprocess)[None]))
+        except TimeoutError:
+            took = time.monotonic() - started
+            self._spent_s, self._slowest_s = self._spent_s + took, 2 * took
+            return
+        self._exact.append(exact)
         self._chosen.append(image.embedding[None])
         self.report = compare_embeddings(
             Embedded(np.concatenate(self._exact), self._tower.describe()),
