@@ -17,7 +17,8 @@ from tastemaker.errors import MissingExtraError, WeightsNotFoundError
 from tastemaker.explorer.gallery import Picture, write_gallery
 from tastemaker.models.hub import MODELS, ensure_weights
 from tastemaker.scores.cutoff import Top
-from tastemaker.scores.run import RunOptions, RunSummary, run_scoring
+from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.scores.summary import RunSummary
 
 PHOTOGRAPHS = (
     *("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "retina.jpg"),

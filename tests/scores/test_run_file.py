@@ -8,7 +8,8 @@ import pytest
 from conftest import make_tar
 
 from tastemaker.executors.timing import StageTiming
-from tastemaker.scores.run import RUN_FILE, RunOptions, describe_bottleneck, run_scoring
+from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.scores.summary import RUN_FILE, describe_bottleneck
 
 
 @pytest.fixture

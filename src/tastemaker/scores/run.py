@@ -8,36 +8,32 @@ import json
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors import LocalExecutor
-from tastemaker.executors.timing import StageTiming, find_bottleneck
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
-from tastemaker.machine import describe_machine, usable_cores
+from tastemaker.machine import usable_cores
 from tastemaker.models.device import choose_device
 from tastemaker.parity import (
     MAX_DIFFERENCE,
     MAX_MEDIAN_DIFFERENCE,
-    ParityReport,
     sample_groups,
     verify_parity,
 )
 from tastemaker.pipeline import Pipeline
 from tastemaker.scores.cutoff import Top, keep_top, rows_path
-from tastemaker.scores.files import remove_leftovers, write_whole
-from tastemaker.scores.schema import METADATA_KEY, kind_of_reason
+from tastemaker.scores.files import remove_leftovers
+from tastemaker.scores.schema import METADATA_KEY
+from tastemaker.scores.summary import RunSummary, describe_bottleneck, summarise, write_run_file
 from tastemaker.stages.aesthetic import ImageAestheticFilterStage
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.embed import ImageEmbeddingStage
@@ -48,9 +44,6 @@ from tastemaker.stages.signals import ImageSignalsStage
 from tastemaker.stages.write import ImageWriterStage
 from tastemaker.tasks import FileGroupTask, ImageBatch, Task
 
-PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
-"""Percentiles of the scores that a summary states."""
-
 RANKINGS = ("aesthetic_score", "technical_quality")
 """Columns that images can be ranked by."""
 
@@ -59,20 +52,6 @@ GPU_BATCH_SIZE = 256
 
 INT8_SAMPLE = 16
 """Images that int8 is tried on before a run; they take half a minute, most of it for the exact scores."""
-
-RUN_FILE = "_tastemaker/run.json"
-"""In the output directory: what the last run came to, where its time went, its options and machine.
-
-Readers of a directory of Parquet files pass over names that begin with an underscore, and fail on other files.
-"""
-
-REMEDIES = {
-    "image_reader": "faster storage, or more and faster cores",
-    "image_signals": "more and faster cores, or no signals",
-    "image_embedding": "a GPU, more and faster cores, or a lower precision",
-    "image_writer": "faster storage, or rows without embeddings",
-}
-"""Stage -> what would make a run faster when that stage is its bottleneck."""
 
 _LOCK_NAME = ".tastemaker.lock"
 
@@ -153,43 +132,6 @@ class Progress:
     bytes_total: int
 
 
-@dataclass
-class RunSummary:
-    """What a run came to, counted in the rows on disk.
-
-    Attributes:
-        output_dir: Where the results are.
-        images: All images: kept, dropped and failed.
-        kept: Those that pass.
-        dropped: Those that do not.
-        failed: Those that could not be read or scored.
-        reasons: Reason -> number, for the failed and for those dropped for anything but their score.
-        percentiles: Percentile -> score, over all scored images; empty if there are none.
-        cutoff: The lowest score that is kept; None where nothing was cut.
-        seconds: How long the run took.
-        images_scored_now: Images that this run did; the others were there from an earlier one.
-        provenance: What made the scores.
-        stages: Where the time of each stage went in this run, in seconds.
-        bottleneck: The stage that the others waited for, and what would change it; empty where nothing ran.
-        parity: How the scores differ from exact ones on a sample of this run; None where none was taken.
-    """
-
-    output_dir: str
-    images: int = 0
-    kept: int = 0
-    dropped: int = 0
-    failed: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    percentiles: dict[int, float] = field(default_factory=dict)
-    cutoff: float | None = None
-    seconds: float = 0.0
-    images_scored_now: int = 0
-    provenance: dict[str, Any] = field(default_factory=dict)
-    stages: list[StageTiming] = field(default_factory=list)
-    bottleneck: str = ""
-    parity: ParityReport | None = None
-
-
 def run_scoring(
     inputs: list[str],
     output_dir: Path,
@@ -246,44 +188,8 @@ def run_scoring(
         summary.parity = next((stage.report for stage in stages if isinstance(stage, ImageParityStage)), None)
         summary.bottleneck = describe_bottleneck(executor.timings)
         summary.seconds = round(time.monotonic() - started, 2)
-        _write_run_file(output_dir, inputs, options, started_at, summary)
+        write_run_file(output_dir, inputs, _as_json(options), started_at, summary)
     return summary
-
-
-def describe_bottleneck(timings: list[StageTiming]) -> str:
-    """Return which stage the others waited for, and what would make it faster; empty where nothing ran."""
-    slowest = find_bottleneck(timings)
-    if slowest is None:
-        return ""
-    remedy = REMEDIES.get(slowest.name)
-    change = f"; {remedy} would make the run faster" if remedy else ""
-    return f"{slowest.name} worked {slowest.busy_share:.0%} of the time{change}"
-
-
-def summarise(groups: list[FileGroupTask], output_dir: Path, rank_by: str = "aesthetic_score") -> RunSummary:
-    """Return the counts in the rows of these partitions, and the percentiles of a column."""
-    statuses: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    scores: list[np.ndarray] = []
-    provenance: dict[str, Any] = {}
-    for group in groups:
-        table = pq.read_table(rows_path(output_dir, group), columns=["status", "reason", rank_by])
-        statuses.update(table["status"].to_pylist())
-        explained = table.filter(pc.or_(pc.equal(table["status"], "failed"), table[rank_by].is_null()))
-        reasons.update(kind_of_reason(reason) for reason in explained["reason"].to_pylist())
-        scores.append(table[rank_by].drop_null().to_numpy())
-        provenance = json.loads(table.schema.metadata[METADATA_KEY])
-    together = np.concatenate(scores) if scores else np.empty(0)
-    return RunSummary(
-        output_dir=str(output_dir),
-        images=statuses.total(),
-        kept=statuses["kept"],
-        dropped=statuses["dropped"],
-        failed=statuses["failed"],
-        reasons=dict(reasons.most_common()),
-        percentiles={p: round(float(np.percentile(together, p)), 4) for p in PERCENTILES} if len(together) else {},
-        provenance=provenance,
-    )
 
 
 def _make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
@@ -350,25 +256,12 @@ def _refuse_beyond_tolerance(groups: list[FileGroupTask], options: RunOptions) -
         group._metadata["provenance"]["parity"] = asdict(report)
 
 
-def _write_run_file(
-    output_dir: Path, inputs: list[str], options: RunOptions, started_at: datetime, summary: RunSummary
-) -> None:
-    """Write what the run came to, on what machine: for people and programs that look at it later."""
-    record = {
-        "started": started_at.isoformat(timespec="seconds"),
-        "inputs": inputs,
-        "options": asdict(options) | {"top": str(options.top) if options.top else None},
-        "machine": describe_machine(),
-        "summary": asdict(summary),
-    }
-    path = output_dir / RUN_FILE
-    path.parent.mkdir(exist_ok=True)
-    write_whole(path, (json.dumps(record, indent=2) + "\n").encode())
-
-
 def _describe_options(options: RunOptions) -> dict[str, Any]:
-    described = {name: value for name, value in asdict(options).items() if name in OPTIONS_THAT_CHANGE_ROWS}
-    return described | {"top": str(options.top) if options.top else None}
+    return {name: value for name, value in _as_json(options).items() if name in OPTIONS_THAT_CHANGE_ROWS}
+
+
+def _as_json(options: RunOptions) -> dict[str, Any]:
+    return asdict(options) | {"top": str(options.top) if options.top else None}
 
 
 def _describe_sources(group: FileGroupTask) -> str:
