@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip import Embeddings, Pixels, VisionTower, load_clip
 from tastemaker.models.clip_plain import PlainClip
 from tastemaker.models.device import choose_device
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, ensure_weights
+from tastemaker.models.hub import CLIP_VIT_L14, ensure_predictor, ensure_weights
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.stages.read import ImageReaderStage, choose_resize
 from tastemaker.tasks import FileGroupTask
@@ -135,9 +134,7 @@ def verify_parity(
         WeightsNotFoundError: The models are not there and cannot be fetched.
     """
     weights = ensure_weights(CLIP_VIT_L14, model_dir)
-    scorer = AestheticPredictor.from_file(
-        Path(predictor) if predictor else ensure_weights(AESTHETIC_PREDICTOR, model_dir)
-    )
+    scorer = AestheticPredictor.from_file(ensure_predictor(predictor, model_dir))
     # One tower after the other: two would need twice the memory.
     chosen = _embed(load_clip(weights, device, precision, threads), sample.chosen, on_progress)
     exact = _embed(PlainClip(weights), sample.exact, lambda done: on_progress(len(sample.chosen) + done))

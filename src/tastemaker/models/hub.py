@@ -212,6 +212,11 @@ def ensure_weights(model: ModelFile, model_dir: str | os.PathLike[str] | None = 
     return path
 
 
+def ensure_predictor(path: str | None, model_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return the weights of a predictor: the user's own, or the published one, which is fetched if it is not there."""
+    return Path(path) if path else ensure_weights(AESTHETIC_PREDICTOR, model_dir)
+
+
 def check_weights(model: ModelFile, path: Path, *, with_sha256: bool = False) -> WeightsCheck:
     """Return what is at ``path`` and what keeps it from being used as ``model``.
 

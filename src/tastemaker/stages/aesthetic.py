@@ -10,7 +10,7 @@ import numpy as np
 
 from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.models.aesthetic import CUSTOMARY_CUTOFFS, AestheticPredictor
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_weights
+from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
 from tastemaker.provenance import add_provenance, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
 from tastemaker.tasks import ImageBatch
@@ -72,12 +72,11 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""
-        if self.predictor is None:
-            ensure_weights(AESTHETIC_PREDICTOR, self.model_dir)
+        ensure_predictor(self.predictor, self.model_dir)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Load the predictor."""
-        weights = Path(self.predictor) if self.predictor else ensure_weights(AESTHETIC_PREDICTOR, self.model_dir)
+        weights = ensure_predictor(self.predictor, self.model_dir)
         self._predictor = AestheticPredictor.from_file(weights)
         self._provenance = weights_provenance("predictor", AESTHETIC_PREDICTOR, weights)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from tastemaker.imaging.preprocess import preprocess
 from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip import Embeddings
 from tastemaker.models.clip_plain import PlainClip
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, ensure_weights
+from tastemaker.models.hub import CLIP_VIT_L14, ensure_predictor, ensure_weights
 from tastemaker.parity import Embedded, ParityReport, compare_embeddings
 from tastemaker.provenance import add_provenance
 from tastemaker.stages.base import ProcessingStage, WorkerMetadata
@@ -67,9 +66,7 @@ class ImageParityStage(ProcessingStage[ImageBatch, ImageBatch]):
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Map the weights, and start the clock."""
         self._tower = PlainClip(ensure_weights(CLIP_VIT_L14, self.model_dir))
-        self._predictor = AestheticPredictor.from_file(
-            Path(self.predictor) if self.predictor else ensure_weights(AESTHETIC_PREDICTOR, self.model_dir)
-        )
+        self._predictor = AestheticPredictor.from_file(ensure_predictor(self.predictor, self.model_dir))
         self._started = time.monotonic()
 
     def interrupt(self) -> None:
