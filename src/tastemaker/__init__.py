@@ -13,6 +13,7 @@ _HOMES = {
     "BaseExecutor": "executors",
     "ClipConfig": "models.clip",
     "ConfigurationError": "errors",
+    "Cutoff": "scores.distribution",
     "EmptyTask": "tasks",
     "FileGroupTask": "tasks",
     "FilePartitioningStage": "stages.partition",
@@ -32,8 +33,10 @@ _HOMES = {
     "ProcessingStage": "stages.base",
     "RayDataExecutor": "executors",
     "Resources": "stages.base",
+    "ScoreTable": "scores.table",
     "Signals": "imaging.signals",
     "StageError": "errors",
+    "TableSummary": "scores.distribution",
     "TastemakerError": "errors",
     "Task": "tasks",
     "TorchClip": "models.clip_torch",
@@ -105,6 +108,9 @@ if TYPE_CHECKING:
     from tastemaker.parity import sample_images as sample_images
     from tastemaker.parity import verify_parity as verify_parity
     from tastemaker.pipeline import Pipeline as Pipeline
+    from tastemaker.scores.distribution import Cutoff as Cutoff
+    from tastemaker.scores.distribution import TableSummary as TableSummary
+    from tastemaker.scores.table import ScoreTable as ScoreTable
     from tastemaker.stages.aesthetic import ImageAestheticFilterStage as ImageAestheticFilterStage
     from tastemaker.stages.base import ProcessingStage as ProcessingStage
     from tastemaker.stages.base import Resources as Resources

@@ -1,0 +1,215 @@
+"""What the scores of a table come to: counts, percentiles, a histogram, and where a cut lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.scores.cutoff import Top
+from tastemaker.scores.summary import PERCENTILES
+
+Values = npt.NDArray[np.floating[Any]]
+"""A column of numbers: float32 or float64 (n,), NaN where there is none."""
+
+MAX_BINS = 2000
+"""Bins of a histogram at most, where its bin width is not given."""
+
+_CHUNK = 2**20
+"""Values that are put into bins at once."""
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """Where a cut lies, and what passes it.
+
+    Attributes:
+        score: The lowest value that is kept; None where nothing is.
+        kept: Images that pass. Where several have the score at the cut, and only some of them may pass, those that come
+            first in the table do.
+        share: Their part of the scored images, 0 where there are none.
+        scored: Images that have a value: neither null nor NaN, whatever their status.
+    """
+
+    score: float | None
+    kept: int
+    share: float
+    scored: int
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many values lie where. A value on an edge counts upwards, as a cut at that edge keeps it.
+
+    Attributes:
+        start: Lower edge of the first bin.
+        width: Of every bin.
+        counts: Values in each bin. Infinite values are in the first or last one.
+    """
+
+    start: float
+    width: float
+    counts: list[int]
+
+    def edges(self) -> list[float]:
+        """Return the edges of the bins, one more than there are bins."""
+        first = round(self.start / self.width)
+        digits = max(0, 2 - math.floor(math.log10(self.width)))
+        return [round((first + number) * self.width, digits) for number in range(len(self.counts) + 1)]
+
+
+@dataclass(frozen=True)
+class TableSummary:
+    """What a table comes to.
+
+    Attributes:
+        column: The column that the figures below are of.
+        images: All rows.
+        kept, dropped, failed: Rows of that status.
+        reasons: Kind of reason -> rows, the commonest first; rows without a reason are left out.
+        scored: Rows with a value in the column: neither null nor NaN.
+        minimum, maximum, mean: Of those, the mean of the finite ones; None where there are none.
+        percentiles: Percentile -> value, with linear interpolation; empty where there are none.
+        histogram: Of the column; None where there are no values.
+    """
+
+    column: str
+    images: int
+    kept: int
+    dropped: int
+    failed: int
+    reasons: dict[str, int] = field(default_factory=dict)
+    scored: int = 0
+    minimum: float | None = None
+    maximum: float | None = None
+    mean: float | None = None
+    percentiles: dict[int, float] = field(default_factory=dict)
+    histogram: Histogram | None = None
+
+
+def find_cutoff(
+    values: Values, *, top: float | None = None, keep: int | None = None, min_score: float | None = None
+) -> Cutoff:
+    """Return where a cut lies; `tastemaker.scores.cutoff.mark_best` marks the same images.
+
+    Args:
+        values: float (n,), NaN where there is none.
+        top: Keep this share of the values, in (0, 1], rounded, and 1 at least.
+        keep: Or this many.
+        min_score: Or all from this value on, compared in the values' own precision.
+
+    Raises:
+        ConfigurationError: Not exactly one of the three is given, or it is out of its range.
+
+    Example:
+        >>> find_cutoff(np.array([5, 7, np.nan, 5], np.float32), keep=2)
+        Cutoff(score=5.0, kept=2, share=0.6666666666666666, scored=3)
+    """
+    if sum(value is not None for value in (top, keep, min_score)) != 1:
+        raise ConfigurationError("say where to cut: top=0.2, or keep=1000, or min_score=5.5")
+    present = values[~np.isnan(values)]
+    if min_score is not None:
+        if math.isnan(min_score):
+            raise ConfigurationError("min_score is no number")
+        passing = present[present >= values.dtype.type(min_score)]
+        kept, score = len(passing), float(passing.min()) if len(passing) else None
+    else:
+        kept = make_top(top, keep).of(len(present))
+        score = float(np.partition(present, len(present) - kept)[len(present) - kept]) if kept else None
+    return Cutoff(score, kept, kept / len(present) if len(present) else 0.0, len(present))
+
+
+def make_top(top: float | None, keep: int | None) -> Top:
+    """Return the best by share or by number.
+
+    Raises:
+        ConfigurationError: A share that is not in (0, 1], or a number below 1.
+    """
+    if top is not None and not 0 < top <= 1:
+        raise ConfigurationError(f"top={top} is no share: 0.2 is the best fifth; keep={top:g} is a number of images")
+    if keep is not None and keep < 1:
+        raise ConfigurationError(f"keep={keep} is less than 1")
+    return Top(keep, top)
+
+
+def describe_values(values: Values, bin_width: float | None = None) -> dict[str, object]:
+    """Return the fields of a `TableSummary` that tell of a column.
+
+    Args:
+        values: float (n,), NaN where there is none.
+        bin_width: Of the histogram; None for 0.01, or wider where that makes more than `MAX_BINS` bins.
+    """
+    present = values[~np.isnan(values)]
+    if not len(present):
+        return {}
+    return {
+        "scored": len(present),
+        "minimum": float(present.min()),
+        "maximum": float(present.max()),
+        "mean": float(present[np.isfinite(present)].mean(dtype=np.float64)) if np.isfinite(present).any() else None,
+        "percentiles": _percentiles(present, PERCENTILES),
+        "histogram": make_histogram(present, bin_width),
+    }
+
+
+def make_histogram(present: Values, bin_width: float | None = None) -> Histogram | None:
+    """Return how the values are spread; None where none is finite.
+
+    Args:
+        present: float (n,), without NaN.
+        bin_width: As in `describe_values`.
+
+    Raises:
+        ConfigurationError: A width that is not above 0, or so small that there would be millions of bins.
+    """
+    finite = present[np.isfinite(present)]
+    if not len(finite):
+        return None
+    low, high = float(finite.min()), float(finite.max())
+    width = _choose_width(high - low) if bin_width is None else bin_width
+    if not width > 0 or (high - low) / width > 1e6:
+        raise ConfigurationError(f"bin_width={width} does not suit values from {low:g} to {high:g}")
+    first, last = math.floor(low / width) - 1, math.floor(high / width) + 1
+    edges = np.array([round(number * width, 9) for number in range(first, last + 2)], present.dtype)
+    counts = np.zeros(len(edges) - 1, np.int64)
+    for start in range(0, len(present), _CHUNK):
+        counts += _count(np.clip(present[start : start + _CHUNK], low, high), edges, first, width)
+    used = np.flatnonzero(counts)
+    return Histogram((first + int(used[0])) * width, width, counts[used[0] : used[-1] + 1].tolist())
+
+
+def _count(values: Values, edges: Values, first: int, width: float) -> npt.NDArray[np.int64]:
+    """Return the number of values in each bin. The division may be off by a rounding; the edges decide."""
+    bins = np.floor(values.astype(np.float64) / width).astype(np.int64) - first
+    bins = np.clip(bins, 0, len(edges) - 2)
+    bins[values < edges[bins]] -= 1
+    bins[values >= edges[bins + 1]] += 1
+    return np.bincount(np.clip(bins, 0, len(edges) - 2), minlength=len(edges) - 1)
+
+
+def _choose_width(spread: float) -> float:
+    """Return the narrowest of 0.01, 0.02, 0.05, 0.1 and so on that makes no more bins than `MAX_BINS`."""
+    exponent = -2
+    while True:
+        for step in (1, 2, 5):
+            width = step * 10.0**exponent
+            if spread / width <= MAX_BINS:
+                return width
+        exponent += 1
+
+
+def _percentiles(present: Values, wanted: Sequence[int]) -> dict[int, float]:
+    """Return percentiles with linear interpolation, as numpy's, without sorting everything."""
+    ranks = [(len(present) - 1) * percentile / 100 for percentile in wanted]
+    needed = sorted({index for rank in ranks for index in (math.floor(rank), math.ceil(rank))})
+    ordered = np.partition(present, needed)
+    low = [float(ordered[math.floor(rank)]) for rank in ranks]
+    high = [float(ordered[math.ceil(rank)]) for rank in ranks]
+    return {
+        p: a + (b - a) * (rank % 1) if a != b else a for p, a, b, rank in zip(wanted, low, high, ranks, strict=True)
+    }

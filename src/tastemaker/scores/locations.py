@@ -1,0 +1,155 @@
+"""Where the rows of a score table lie: its files, found, checked and counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.scores.schema import METADATA_KEY
+
+Source = str | os.PathLike[str]
+
+_NEEDED = ("image_id", "image_path", "status")
+"""Columns that tell rows from other Parquet files."""
+
+_OF_ONE_PARTITION = ("sources", "parity")
+"""Entries of the provenance that differ between the partitions of one run."""
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_FOOTERS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the scores of some rows.
+
+    Attributes:
+        entries: Models, precision, preprocessing, versions, options: see docs/rows.md.
+        rows: How many rows it made.
+    """
+
+    entries: dict[str, Any]
+    rows: int
+
+
+@dataclass(frozen=True)
+class RowsSource:
+    """One file of rows.
+
+    Attributes:
+        path: A local path, or a URL.
+        rows: How many there are.
+        schema: Its columns; the metadata has the provenance.
+    """
+
+    path: str
+    rows: int
+    schema: pa.Schema
+
+
+def find_rows(sources: Source | Sequence[Source], storage_options: Mapping[str, Any] | None = None) -> list[RowsSource]:
+    """Return the files of rows in these places, in the order of the places and of the paths in each.
+
+    Args:
+        sources: Directories, files or URLs. Directories are searched with all below them for ``*.parquet``; names that
+            begin with ``_`` or ``.`` are passed over. A file that is named is taken whatever it is called.
+        storage_options: For URLs, as fsspec takes them.
+
+    Raises:
+        ConfigurationError: A place does not exist, has no such files, or a file has no rows of Tastemaker in it.
+    """
+    places = [os.fspath(sources)] if isinstance(sources, str | os.PathLike) else [os.fspath(s) for s in sources]
+    paths = list(dict.fromkeys(path for place in places for path in _find(place, storage_options)))
+    if not paths:
+        raise ConfigurationError("no rows: name a directory that `tastemaker score` or `filter` wrote")
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+        return list(pool.map(partial(_read_footer, storage_options=storage_options), paths))
+
+
+def list_provenances(sources: Sequence[RowsSource]) -> list[Provenance]:
+    """Return what made the scores: one entry for each run that differs, with the number of its rows."""
+    found: dict[str, Provenance] = {}
+    for source in sources:
+        entries = json.loads((source.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+        of_the_run = {name: value for name, value in entries.items() if name not in _OF_ONE_PARTITION}
+        key = json.dumps(of_the_run, sort_keys=True)
+        before = found[key].rows if key in found else 0
+        shown = {name: value for name, value in entries.items() if name != "sources"}
+        found[key] = Provenance(shown, before + source.rows)
+    return list(found.values())
+
+
+def is_url(path: str) -> bool:
+    """Return whether a path has a protocol in front of it."""
+    return _URL.match(path) is not None
+
+
+def _find(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
+    if is_url(place):
+        found = _find_remote(place, storage_options)
+    elif os.path.isdir(place):
+        found = sorted(_walk(os.path.abspath(place)))
+    elif os.path.exists(place):
+        found = [os.path.abspath(place)]
+    else:
+        raise ConfigurationError(f"{place} does not exist")
+    if not found:
+        raise ConfigurationError(
+            f"no rows in {place}: there is no *.parquet file in it; name a directory that `tastemaker score` or "
+            "`filter` wrote"
+        )
+    return found
+
+
+def _find_remote(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
+    from fsspec.core import url_to_fs
+
+    filesystem, root = url_to_fs(place, **(storage_options or {}))
+    if filesystem.isfile(root):
+        return [filesystem.unstrip_protocol(root)]
+    if not filesystem.exists(root):
+        raise ConfigurationError(f"{place} does not exist")
+    below = len(root.rstrip("/"))
+    found = sorted(path for path in filesystem.find(root) if _is_wanted(path[below:].strip("/").split("/")))
+    return [filesystem.unstrip_protocol(path) for path in found]
+
+
+def _walk(root: str) -> Iterator[str]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(("_", "."))]
+        yield from (os.path.join(folder, name) for name in files if _is_wanted([name]))
+
+
+def _is_wanted(names: list[str]) -> bool:
+    return names[-1].endswith(".parquet") and not any(name.startswith(("_", ".")) for name in names)
+
+
+def _read_footer(path: str, storage_options: Mapping[str, Any] | None) -> RowsSource:
+    try:
+        with _open(path, storage_options) as file:  # pyarrow itself takes no path that is no UTF-8
+            footer = pq.ParquetFile(file)
+            rows, schema = footer.metadata.num_rows, footer.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigurationError(f"{path} is no rows file: {error}") from error
+    missing = [name for name in _NEEDED if name not in schema.names]
+    if missing:
+        raise ConfigurationError(f"{path} is no rows file of Tastemaker: it has no column {', '.join(missing)}")
+    return RowsSource(path, rows, schema)
+
+
+def _open(path: str, storage_options: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 - a file, by fsspec or not
+    if not is_url(path):
+        return open(path, "rb")
+    import fsspec
+
+    return fsspec.open(path, "rb", **(storage_options or {}))

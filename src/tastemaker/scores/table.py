@@ -1,0 +1,306 @@
+"""The score table: the rows of one or many runs as one table, queried where they lie."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from tastemaker.errors import ConfigurationError, MissingExtraError
+from tastemaker.machine import usable_cores
+from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
+from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, is_url, list_provenances
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+
+EMBEDDING = "embedding"
+"""The column that is read only where it is named: it is a hundred times as large as the others together."""
+
+ROW_ID = "row_id"
+"""The number of a row, from 0, in the order of the files and of the rows in each."""
+
+
+class ScoreTable:
+    """The rows of one or many runs.
+
+    Nothing is read but the files' footers until something is asked for, and then only the columns that are needed.
+    Runs may have different columns: what a run does not have is null. May be used by several threads.
+
+    Args:
+        source: A directory that `tastemaker score` or `filter` wrote, a file, a URL, or several of them.
+        storage_options: For URLs, as fsspec takes them.
+
+    Attributes:
+        sources: The files, in the order of the rows.
+        columns: Name -> Arrow type of every column but ``row_id``, which numbers the rows from 0.
+
+    Raises:
+        ConfigurationError: There are no rows, or a file has none of Tastemaker's.
+
+    Example::
+
+        table = ScoreTable("scores/")
+        table.cutoff(top=0.2)
+        table.query("SELECT image_path, aesthetic_score FROM rows ORDER BY 2 DESC LIMIT 10")
+    """
+
+    def __init__(self, source: Source | Sequence[Source], *, storage_options: Mapping[str, Any] | None = None) -> None:
+        self.storage_options = dict(storage_options or {})
+        self.sources: list[RowsSource] = find_rows(source, storage_options)
+        merged = pa.unify_schemas([s.schema.remove_metadata() for s in self.sources], promote_options="permissive")
+        self.columns: dict[str, pa.DataType] = {field.name: field.type for field in merged}
+        self._values: dict[str, Values] = {}
+        self._database = _open_database(self)
+
+    def __len__(self) -> int:
+        return sum(source.rows for source in self.sources)
+
+    def __repr__(self) -> str:
+        return f"ScoreTable({len(self):,} rows in {len(self.sources):,} files)"
+
+    @cached_property
+    def provenance(self) -> list[Provenance]:
+        """What made the scores: one entry for each run that differs."""
+        return list_provenances(self.sources)
+
+    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
+        """Return the result of one SELECT over the relation ``rows``.
+
+        ``SELECT *`` leaves the embedding out; a query that names it has it. Nothing can be written, and no other file
+        can be read.
+
+        Args:
+            sql: In DuckDB's dialect.
+            parameters: Values for ``?`` or ``$name`` in it.
+
+        Raises:
+            ConfigurationError: It is no single SELECT, or DuckDB refuses it. The message says why.
+        """
+        cursor = self._database.cursor()
+        try:
+            statements = cursor.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise ConfigurationError(f"a query is one SELECT, not {sql!r}")
+            if re.search(rf"\b{EMBEDDING}\b", sql, re.IGNORECASE):
+                cursor.execute("USE whole")
+            return cursor.sql(sql, params=parameters).to_arrow_table()
+        except duckdb.Error as error:
+            raise ConfigurationError(f"the query cannot be answered: {error}\nIt was: {sql}") from error
+        finally:
+            cursor.close()
+
+    def to_arrow(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+        """Return rows in the order of the table.
+
+        Args:
+            columns: Their names, also ``row_id``; None for all but the embedding.
+            where: A condition in SQL, for example ``"width >= 512 and aesthetic_score < 9"``.
+
+        Raises:
+            ConfigurationError: A column is not there, or the condition is none.
+        """
+        names = "* EXCLUDE (row_id)" if columns is None else ", ".join(_quote(self._known(name)) for name in columns)
+        return self.query(f"SELECT {names} FROM rows {self.where_clause(where)}")
+
+    def to_pandas(self, columns: Sequence[str] | None = None, where: str | None = None) -> pandas.DataFrame:
+        """Return rows as `to_arrow` does, as a pandas data frame.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        _require("pandas")
+        return self.to_arrow(columns, where).to_pandas()
+
+    def to_polars(self, columns: Sequence[str] | None = None, where: str | None = None) -> polars.DataFrame:
+        """Return rows as `to_arrow` does, as a Polars data frame.
+
+        Raises:
+            MissingExtraError: Polars is not installed.
+        """
+        _require("polars")
+        import polars
+
+        frame = polars.from_arrow(self.to_arrow(columns, where))
+        assert isinstance(frame, polars.DataFrame)
+        return frame
+
+    def values(self, column: str = "aesthetic_score", where: str | None = None) -> Values:
+        """Return a column of numbers, in the order of the table: float (n,), NaN where it is null.
+
+        Raises:
+            ConfigurationError: The column is not there, or has no numbers.
+        """
+        if where is None and column in self._values:
+            return self._values[column]
+        kind = self.columns.get(self._known(column), pa.int64())
+        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            raise ConfigurationError(f"the column {column} has no numbers, but {kind}")
+        stored = self.to_arrow([column], where).column(0)
+        values: Values = np.concatenate([_as_floats(chunk) for chunk in stored.chunks] or [np.empty(0, np.float32)])
+        values.flags.writeable = False
+        if where is None:
+            self._values[column] = values
+        return values
+
+    def summary(
+        self, column: str = "aesthetic_score", where: str | None = None, bin_width: float | None = None
+    ) -> TableSummary:
+        """Return counts by status and reason, and how a column's values are spread.
+
+        Args:
+            column: Of numbers.
+            where: Of these rows only.
+            bin_width: Of the histogram; None for 0.01, or wider where the values lie far apart.
+        """
+        clause = self.where_clause(where)
+        statuses = dict(_pairs(self.query(f"SELECT status, count(*) FROM rows {clause} GROUP BY status")))
+        counts = {status: statuses.get(status, 0) for status in ("kept", "dropped", "failed")}
+        described: dict[str, Any] = describe_values(self.values(column, where), bin_width)
+        return TableSummary(
+            column,
+            sum(statuses.values()),
+            **counts,
+            reasons=dict(_pairs(self.query(_reasons_query(clause)))),
+            **described,
+        )
+
+    def cutoff(
+        self,
+        *,
+        top: float | None = None,
+        keep: int | None = None,
+        min_score: float | None = None,
+        column: str = "aesthetic_score",
+        where: str | None = None,
+    ) -> Cutoff:
+        """Return where a cut lies, and how many images pass it.
+
+        Every row with a value counts, whatever its status: rows that an earlier cut dropped do, failed ones have no
+        score. Null and NaN never pass. ``top`` and ``keep`` keep exactly so many: of images with the score at the cut,
+        the first in the table.
+
+        Args:
+            top: Keep this share of the scored images, in (0, 1].
+            keep: Or this many.
+            min_score: Or all with this score or more, compared as float32, as scores are stored.
+            column: Cut by this column of numbers.
+            where: Of these rows only.
+
+        Raises:
+            ConfigurationError: Not exactly one of the three is given, or it is out of its range.
+        """
+        return find_cutoff(self.values(column, where), top=top, keep=keep, min_score=min_score)
+
+    def where_clause(self, where: str | None) -> str:
+        """Return a condition as the WHERE clause of a query over ``rows``; empty where there is none.
+
+        Raises:
+            ConfigurationError: It is not one condition.
+        """
+        if where is None:
+            return ""
+        try:
+            duckdb.SQLExpression(where)
+        except duckdb.Error as error:
+            raise ConfigurationError(f"the condition {where!r} is none: {error}") from error
+        return f"WHERE (\n{where}\n)"
+
+    def _known(self, column: str) -> str:
+        if column not in self.columns and column != ROW_ID:
+            raise ConfigurationError(f"there is no column {column!r}; there are {', '.join(self.columns)}")
+        return column
+
+
+def _open_database(table: ScoreTable) -> duckdb.DuckDBPyConnection:
+    """Return a database in memory with the views ``rows``; it can read the table's files, and nothing else."""
+    folder = Path(tempfile.mkdtemp(prefix="tastemaker-table-"))
+    weakref.finalize(table, shutil.rmtree, folder, ignore_errors=True)
+    database = duckdb.connect(
+        ":memory:",
+        config={
+            "threads": usable_cores(),
+            "temp_directory": str(folder / "spilled"),
+            "python_enable_replacements": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        },
+    )
+    for filesystem in _filesystems(table):
+        database.register_filesystem(filesystem)
+    paths = [_readable_path(source.path, folder, number) for number, source in enumerate(table.sources)]
+    files = "[" + ", ".join(_text(path) for path in paths) + "]"
+    starts = [0, *accumulate(source.rows for source in table.sources)][:-1]
+    without = f"EXCLUDE ({EMBEDDING})" if EMBEDDING in table.columns else ""
+    database.execute("CREATE SCHEMA whole")
+    database.execute(
+        f"CREATE VIEW whole.rows AS SELECT {starts}[file_index::BIGINT + 1]::BIGINT + file_row_number AS {ROW_ID}, * "
+        f"FROM read_parquet({files}, union_by_name = true, hive_partitioning = false)"
+    )
+    database.execute(f"CREATE VIEW rows AS SELECT * {without} FROM whole.rows")
+    database.execute(f"SET allowed_paths = {files}")
+    database.execute("SET enable_external_access = false")
+    database.execute("SET lock_configuration = true")
+    return database
+
+
+def _filesystems(table: ScoreTable) -> list[Any]:
+    protocols = {source.path.partition("://")[0] for source in table.sources if is_url(source.path)}
+    if not protocols:
+        return []
+    import fsspec
+
+    return [fsspec.filesystem(protocol, **table.storage_options) for protocol in sorted(protocols)]
+
+
+def _readable_path(path: str, folder: Path, number: int) -> str:
+    """Return a path that DuckDB takes as it is: a link, where the name would be a pattern or is no UTF-8."""
+    if is_url(path) or (not re.search(r"[*?\[]", path) and path.isprintable()):
+        return path
+    link = folder / f"{number}.parquet"
+    link.symlink_to(path)
+    return str(link)
+
+
+def _reasons_query(clause: str) -> str:
+    """Return a query that counts reasons by their kind, as `tastemaker.scores.schema.kind_of_reason` tells them."""
+    kind = "array_to_string(string_split(string_split(reason, ' (')[1], ':')[1:2], ':')"
+    kind = f"regexp_replace(regexp_replace({kind}, '''[^'']*''', '...', 'g'), '[0-9.,]*[0-9]', 'N', 'g')"
+    counted = f"SELECT reason, count(*) AS number FROM rows {clause} GROUP BY reason HAVING reason IS NOT NULL"
+    return f"SELECT {kind} AS kind, sum(number)::BIGINT FROM ({counted}) GROUP BY kind ORDER BY 2 DESC, kind"
+
+
+def _pairs(table: pa.Table) -> list[tuple[Any, Any]]:
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def _as_floats(chunk: pa.Array) -> Values:
+    kind = np.float32 if pa.types.is_floating(chunk.type) and chunk.type.bit_width <= 32 else np.float64
+    values: Values = chunk.to_numpy(zero_copy_only=False).astype(kind, copy=False)
+    return values
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _require(package: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise MissingExtraError(f"{package} is not installed: python -m pip install {package}")

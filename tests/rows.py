@@ -1,0 +1,49 @@
+"""Rows files made by hand, for tests of what reads them."""
+
+import numpy as np
+
+from tastemaker.imaging.shards import Member
+from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.scores.files import RowsFile
+from tastemaker.scores.schema import make_table, rows_schema
+from tastemaker.tasks import ImageObject
+
+
+def make_image(number, score, *, reason="", failed=False, width=640, **more):
+    """Return an image as it is when it becomes a row."""
+    path = f"photos/{number:05d}.jpg"
+    return ImageObject(
+        image_path=path,
+        image_id=f"{number:05d}",
+        aesthetic_score=score,
+        member=Member(path, 0, 1000 + number),
+        width=None if failed else width,
+        height=None if failed else 480,
+        format=None if failed else "JPEG",
+        reason=reason,
+        failed=failed,
+        **more,
+    )
+
+
+def write_rows(path, images, *, embeddings=False, signals=False, provenance=None):
+    """Write a rows file, by the code that runs write them with."""
+    for number, image in enumerate(images):
+        if embeddings and not image.failed:
+            image.embedding = np.full(768, 768**-0.5, np.float32)
+        if signals and not image.failed:
+            image.signals = dict.fromkeys(SIGNAL_NAMES, number / 10)
+    schema = rows_schema(with_embeddings=embeddings, with_signals=signals, provenance=provenance)
+    rows = RowsFile(path, schema)
+    rows.add_rows(make_table(images, {}, with_embeddings=embeddings, with_signals=signals))
+    rows.commit()
+    return path
+
+
+def write_scores(path, scores, **options):
+    """Write a rows file of images with these scores; None is an image that could not be read."""
+    images = [
+        make_image(n, score, reason="" if score is not None else "unreadable: not an image", failed=score is None)
+        for n, score in enumerate(scores)
+    ]
+    return write_rows(path, images, **options)

@@ -1,0 +1,314 @@
+"""The score table: what it opens, what it answers, and what it refuses."""
+
+import gc
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rows import make_image, write_rows, write_scores
+
+from tastemaker import ConfigurationError, MissingExtraError, ScoreTable
+from tastemaker.scores.cutoff import Top, mark_best
+from tastemaker.scores.schema import kind_of_reason
+
+MADE_BY = {"tastemaker": "0.1.0", "precision": "bf16", "options": {"signals": False}}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two runs with different columns: one with embeddings, one with signals; and what is no rows file beside them."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    write_scores(one / "b.parquet", [6.0, None, 4.5], embeddings=True, provenance=MADE_BY | {"sources": "b"})
+    write_scores(one / "a" / "0.parquet", [5.0, 7.25], embeddings=True, provenance=MADE_BY | {"sources": "a0"})
+    write_scores(two / "x.parquet", [5.5], signals=True, provenance=MADE_BY | {"precision": "f32"})
+    for passed_over in (one / "_tastemaker" / "x.parquet", one / ".hidden.parquet", one / "notes.txt"):
+        passed_over.parent.mkdir(exist_ok=True)
+        passed_over.write_bytes(b"no rows")
+    return one, two
+
+
+def test_rows_are_in_the_order_of_the_files_and_are_numbered(runs):
+    table = ScoreTable(runs)
+    rows = table.query("SELECT row_id, aesthetic_score FROM rows").to_pylist()
+    assert [row["aesthetic_score"] for row in rows] == [5.0, 7.25, 6.0, None, 4.5, 5.5]
+    assert [row["row_id"] for row in rows] == [0, 1, 2, 3, 4, 5]
+    assert len(table) == 6
+    assert [source.path.rpartition("/")[2] for source in table.sources] == ["0.parquet", "b.parquet", "x.parquet"]
+    assert table.query("SELECT aesthetic_score FROM rows WHERE row_id = 2").to_pylist() == [{"aesthetic_score": 6.0}]
+
+
+def test_a_file_a_directory_and_both_at_once_are_sources(runs):
+    one, two = runs
+    assert len(ScoreTable(one / "b.parquet")) == 3
+    assert len(ScoreTable(str(one))) == 5
+    assert len(ScoreTable([one, one / "b.parquet", two])) == 6  # a file counts once
+
+
+def test_columns_that_a_run_does_not_have_are_null(runs):
+    table = ScoreTable(runs)
+    assert table.to_arrow(["sharpness"]).column(0).null_count == 5
+    assert table.to_arrow(["embedding"]).column(0).null_count == 2
+    assert table.columns["embedding"] == pa.list_(pa.float16())
+    assert table.values("technical_quality").tolist()[-1] == 0.0
+
+
+def test_the_embedding_is_there_only_where_it_is_named(runs):
+    table = ScoreTable(runs)
+    assert "embedding" not in table.query("SELECT * FROM rows").column_names
+    assert "embedding" not in table.to_arrow().column_names
+    assert table.query("SELECT row_id, embedding FROM rows LIMIT 1").column_names == ["row_id", "embedding"]
+    stored = table.to_arrow(["embedding"]).column(0)[0].as_py()
+    assert stored == np.full(768, 768**-0.5, np.float16).tolist()
+
+
+def test_the_provenance_tells_runs_apart_and_not_their_partitions(runs):
+    first, second = ScoreTable(runs).provenance
+    assert (first.entries["precision"], first.rows) == ("bf16", 5)
+    assert (second.entries["precision"], second.rows) == ("f32", 1)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DROP VIEW rows",
+        "SELECT 1; DROP VIEW rows",
+        "CREATE TABLE t (a INT)",
+        "COPY rows TO '{folder}/copy.csv'",
+        "ATTACH '{folder}/other.db'",
+        "SET threads = 1",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM '{folder}/other.parquet'",
+        "SELECT * FROM glob('/*')",
+        "SELECT * FROM frame",
+        "SELECT nothing FROM rows",
+        "",
+    ],
+)
+def test_a_query_can_only_select_from_the_rows(runs, tmp_path, sql):
+    frame = pa.table({"a": [1]})
+    pq.write_table(frame, tmp_path / "other.parquet")
+    table = ScoreTable(runs)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigurationError, match="query"):
+        table.query(sql.format(folder=tmp_path))
+    assert len(table.query("SELECT * FROM rows")) == 6
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_values_go_into_a_query_as_parameters(runs):
+    table = ScoreTable(runs)
+    assert len(table.query("SELECT * FROM rows WHERE aesthetic_score > ?", [5.9])) == 2
+    assert len(table.query("SELECT * FROM rows WHERE image_id = $key", {"key": "0'; DROP VIEW rows; --"})) == 0
+
+
+@pytest.mark.parametrize("where", ["1=1; drop table rows", "1=1) OR (1=1", "", "width >", "SELECT 1", "nothing > 3"])
+def test_a_condition_that_is_none_is_an_error(runs, where):
+    with pytest.raises(ConfigurationError, match=r"condition|nothing"):
+        ScoreTable(runs).to_arrow(["image_id"], where)
+
+
+def test_a_condition_chooses_rows(runs):
+    table = ScoreTable(runs)
+    assert table.to_arrow(["aesthetic_score"], "aesthetic_score >= 6 -- the best").column(0).to_pylist() == [7.25, 6.0]
+    assert table.cutoff(keep=1, where="aesthetic_score < 6").score == 5.5
+    assert table.summary(where="status = 'failed'").images == 1
+    with pytest.raises(ConfigurationError, match="no column 'wdith'; there are image_id"):
+        table.to_arrow(["wdith"])
+
+
+def test_data_frames_hold_the_same_rows(runs):
+    table = ScoreTable(runs)
+    rows = table.to_arrow(["image_path", "aesthetic_score"])
+    assert table.to_pandas(["image_path", "aesthetic_score"]).image_path.tolist() == rows["image_path"].to_pylist()
+    assert table.to_polars(["aesthetic_score"])["aesthetic_score"].to_list() == rows["aesthetic_score"].to_pylist()
+
+
+def test_a_data_frame_without_its_library_is_a_clear_error(runs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(MissingExtraError, match="pip install polars"):
+        ScoreTable(runs).to_polars()
+
+
+def random_scores(number, seed=0):
+    """Scores with many ties, some NaN, some missing."""
+    rng = np.random.default_rng(seed)
+    scores = np.round(rng.normal(5.5, 0.7, number), 1).astype(np.float32).tolist()
+    for index in rng.choice(number, number // 5, replace=False):
+        scores[index] = float("nan") if index % 2 else None
+    return scores
+
+
+@pytest.mark.parametrize("top", [Top(count=1), Top(count=17), Top(count=10**6), Top(share=0.2), Top(share=0.001)])
+def test_a_cut_keeps_what_filter_keeps(tmp_path, top):
+    scores = random_scores(500)
+    write_scores(tmp_path / "a.parquet", scores[:200])
+    write_scores(tmp_path / "b.parquet", scores[200:])
+    marks = mark_best(np.array([np.nan if s is None else s for s in scores], np.float32), top)
+    cut = ScoreTable(tmp_path).cutoff(top=top.share, keep=top.count)
+    assert cut.kept == marks.sum()
+    assert cut.score == min(s for s, marked in zip(scores, marks, strict=True) if marked)
+    assert cut.scored == 400
+    assert cut.share == cut.kept / 400
+
+
+@pytest.mark.parametrize("min_score", [5.5, 5.6, 4.1, 99.0, -99.0])
+def test_a_minimum_keeps_what_duckdb_counts_in_float32(tmp_path, min_score):
+    write_scores(tmp_path / "a.parquet", random_scores(500))
+    table = ScoreTable(tmp_path)
+    condition = "aesthetic_score >= CAST(? AS FLOAT) AND NOT isnan(aesthetic_score)"
+    counted = table.query(f"SELECT count(*), min(aesthetic_score) FROM rows WHERE {condition}", [min_score])
+    cut = table.cutoff(min_score=min_score)
+    assert [cut.kept, cut.score] == [column[0].as_py() for column in counted.columns]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"top": 0.2, "keep": 3}, {"top": 20}, {"top": 0}, {"keep": 0}, {"min_score": float("nan")}]
+)
+def test_a_cut_that_makes_no_sense_is_an_error(runs, wrong):
+    with pytest.raises(ConfigurationError):
+        ScoreTable(runs).cutoff(**wrong)
+
+
+def test_a_summary_equals_numpy(tmp_path):
+    scores = random_scores(1000)
+    write_scores(tmp_path / "a.parquet", scores)
+    present = np.array([s for s in scores if s is not None and not np.isnan(s)], np.float32)
+    summary = ScoreTable(tmp_path).summary()
+    assert (summary.images, summary.kept, summary.failed, summary.scored) == (
+        1000,
+        1000 - scores.count(None),
+        scores.count(None),
+        800,
+    )
+    assert (summary.minimum, summary.maximum) == (present.min(), present.max())
+    assert summary.mean == pytest.approx(present.mean(dtype=np.float64))
+    for percentile, value in summary.percentiles.items():
+        assert value == pytest.approx(np.percentile(present.astype(np.float64), percentile), abs=1e-9)
+
+
+@pytest.mark.parametrize("width", [0.01, 0.02, 0.05, 0.1])
+def test_what_lies_above_an_edge_of_the_histogram_is_what_a_cut_there_keeps(tmp_path, width):
+    write_scores(tmp_path / "a.parquet", random_scores(1000))
+    table = ScoreTable(tmp_path)
+    histogram = table.summary(bin_width=width).histogram
+    assert histogram.width == width
+    assert sum(histogram.counts) == 800
+    for number, edge in enumerate(histogram.edges()):
+        assert sum(histogram.counts[number:]) == table.cutoff(min_score=edge).kept
+
+
+def test_a_histogram_of_large_numbers_has_few_bins(tmp_path):
+    images = [make_image(n, 5.0, width=100 + 97 * n) for n in range(100)]
+    write_rows(tmp_path / "a.parquet", images)
+    histogram = ScoreTable(tmp_path).summary("width").histogram
+    assert len(histogram.counts) <= 2001
+    assert sum(histogram.counts) == 100
+
+
+def test_infinite_values_do_not_stretch_the_histogram(tmp_path):
+    write_scores(tmp_path / "a.parquet", [float("inf"), float("-inf"), 5.0, 6.0])
+    summary = ScoreTable(tmp_path).summary()
+    assert (summary.histogram.counts[0], summary.histogram.counts[-1], summary.scored) == (2, 2, 4)
+
+
+def test_reasons_are_counted_by_their_kind(tmp_path):
+    reasons = [
+        "unreadable: image file is truncated (17 bytes not processed)",
+        "unreadable: image file is truncated (4 bytes not processed)",
+        "unreadable: no image among the members: 'a.b' (x)",
+        "aesthetic_score 4.123 is below 5.5",
+        "aesthetic_score 4.5 is below 5.5",
+        "technical_quality 0.12: below 1,000.5: very",
+        "naïve 'quote",
+    ]
+    failed = [make_image(n, None, reason=reason, failed=n < 3) for n, reason in enumerate(reasons)]
+    write_rows(tmp_path / "a.parquet", [make_image(9, 5.0), *failed])
+    summary = ScoreTable(tmp_path).summary()
+    expected: dict[str, int] = {}
+    for reason in reasons:
+        expected[kind_of_reason(reason)] = expected.get(kind_of_reason(reason), 0) + 1
+    assert summary.reasons == expected
+    assert (summary.kept, summary.dropped, summary.failed) == (1, 4, 3)
+
+
+def test_a_table_of_failures_and_one_without_rows_have_no_cutoff(tmp_path):
+    for name, scores in (("failed", [None, None]), ("empty", [])):
+        write_scores(tmp_path / name / "a.parquet", scores)
+        table = ScoreTable(tmp_path / name)
+        assert (len(table), table.summary().images, table.summary().histogram) == (len(scores), len(scores), None)
+        for cut in ({"top": 0.2}, {"keep": 5}, {"min_score": 1.0}):
+            assert table.cutoff(**cut).score is None
+            assert (table.cutoff(**cut).kept, table.cutoff(**cut).share) == (0, 0.0)
+
+
+def test_what_is_no_rows_file_is_a_clear_error(tmp_path):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ConfigurationError, match=r"no rows in .*nothing"):
+        ScoreTable(tmp_path / "nothing")
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        ScoreTable(tmp_path / "missing")
+    with pytest.raises(ConfigurationError, match="no rows"):
+        ScoreTable([])
+    pq.write_table(pa.table({"image_id": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(ConfigurationError, match="no column image_path, status"):
+        ScoreTable(tmp_path)
+    (tmp_path / "other.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(ConfigurationError, match=r"other\.parquet is no rows file"):
+        ScoreTable(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["a*b.parquet", "what?.parquet", "[2019] it's.parquet", "caf\udce9.parquet", "naïve 東.parquet"]
+)
+def test_files_of_any_name_are_read(tmp_path, name):
+    write_scores(tmp_path / "ab" / "axb.parquet", [1.0])
+    write_scores(tmp_path / "rows", [2.0]).rename(tmp_path / "ab" / name)
+    assert sorted(ScoreTable(tmp_path).values().tolist()) == [1.0, 2.0]
+    assert ScoreTable(tmp_path / "ab" / name).values().tolist() == [2.0]
+
+
+def test_a_url_is_read_through_fsspec(tmp_path):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for name, score in (("b/1.parquet", 2.0), ("a.parquet", 1.0), ("_x/2.parquet", 3.0)):
+        memory.pipe(f"/scores/{name}", write_scores(tmp_path / name, [score], embeddings=True).read_bytes())
+    table = ScoreTable(["memory://scores", tmp_path / "a.parquet"])
+    assert table.values().tolist() == [1.0, 2.0, 1.0]
+    assert len(ScoreTable("memory://scores/a.parquet")) == 1
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        ScoreTable("memory://elsewhere")
+
+
+def test_threads_share_a_table(runs):
+    table, results = ScoreTable(runs), []
+    ask = "SELECT count(*) AS n FROM rows", "SELECT count(embedding) AS n FROM rows"
+    threads = [
+        threading.Thread(target=lambda n=n: results.append((n % 2, table.query(ask[n % 2])["n"][0].as_py())))
+        for n in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [(0, 6)] * 8 + [(1, 4)] * 8
+
+
+def test_a_table_leaves_nothing_behind(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    table = ScoreTable(runs)
+    assert list(tmp_path.glob("tastemaker-table-*"))
+    del table
+    gc.collect()
+    assert not list(tmp_path.glob("tastemaker-table-*"))
+
+
+def test_the_table_loads_no_model_and_no_data_frame_library():
+    code = "import sys, tastemaker; tastemaker.ScoreTable; print(*sorted(m for m in sys.modules if '.' not in m))"
+    modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"torch", "transformers", "pandas", "polars"} & set(modules)
+    assert "duckdb" in modules
