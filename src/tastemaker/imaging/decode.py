@@ -44,7 +44,7 @@ EXTENSIONS = (
 )
 """File extensions, lower case, that mark a file or a tar member as an image, whether its extra is installed or not."""
 
-_PILLOW_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+PILLOW_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
@@ -240,7 +240,7 @@ def _decode_with_pillow(data: bytes, name: str, max_pixels: int) -> Pixels:
     try:
         if name == "PNG":
             _check_png(data)
-        image: Image.Image = _PILLOW_READERS[name](io.BytesIO(data))
+        image: Image.Image = PILLOW_READERS[name](io.BytesIO(data))
         _check_size(image.width, image.height, max_pixels)
         image.load()
         return np.asarray(_to_rgb(image))
@@ -278,7 +278,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _read_orientation(data: bytes, name: str) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
     try:
-        return int(_PILLOW_READERS[name](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
+        return int(PILLOW_READERS[name](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - the pixels are sound, whatever the EXIF is
         return 1
 

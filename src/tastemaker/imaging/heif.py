@@ -48,7 +48,7 @@ def open_heif(file: io.BytesIO) -> ImageFile.ImageFile:
         name = sniff_heif(file.getvalue()[:32]) or "HEIF"
         raise UnreadableImageError(f"{name} needs tastemaker[heif]") from None
     _check_whole(file.getbuffer())
-    image: ImageFile.ImageFile = HeifImageFile(file)
+    image: ImageFile.ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call,unused-ignore]
     return image
 
 

@@ -83,8 +83,8 @@ def sniff_raw(head: bytes) -> str | None:
 def name_raw(data: bytes) -> str | None:
     """Return the kind of raw that a TIFF file is: ``DNG``, ``NEF``, ...; None for an ordinary TIFF.
 
-    Most raws are TIFFs whose first picture is a thumbnail. Those that hold the values of a sensor are raws; the camera's
-    make tells which.
+    Most raws are TIFFs whose first picture is a thumbnail. Those that hold the values of a sensor are raws; the make of
+    the camera tells which.
     """
     is_raw, make = False, ""
     for number, directory in enumerate(read_directories(data)):

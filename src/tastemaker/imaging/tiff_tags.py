@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-MAKE, SUB_DIRECTORIES, XMP, RATING, DNG_VERSION = 271, 330, 700, 0x4746, 50706
+MAKE, SUB_DIRECTORIES, XMP, RATING, RATING_PERCENT, DNG_VERSION = 271, 330, 700, 0x4746, 0x4749, 50706
 PHOTOMETRIC = 262
 
 _MAX_DIRECTORIES = 32
