@@ -71,10 +71,23 @@ def read_rating(xmp: bytes, extension: str = "") -> int | None:
         spot = _Parser(xmp).parse()
     except MetadataError:
         return None
-    if extension and spot.sidecar_for and spot.sidecar_for.lower() != extension.lower():
+    if extension and not _names(spot, extension):
         return None
     match = _NUMBER.fullmatch(spot.rating or "")
     return int(match[1]) if match and REJECTED <= int(match[1]) <= 5 else None
+
+
+def belongs_to(xmp: bytes, extension: str) -> bool:
+    """Return whether a sidecar called ``<stem>.xmp`` is of the picture with this extension: it names no other.
+
+    Raises:
+        MetadataError: It is no sound XMP.
+    """
+    return _names(_Parser(xmp).parse(), extension)
+
+
+def _names(spot: _Spot, extension: str) -> bool:
+    return spot.sidecar_for.lower() in ("", extension.lower())
 
 
 def make_xmp(rating: int, extension: str = "") -> bytes:

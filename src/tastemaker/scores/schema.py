@@ -111,7 +111,7 @@ def kind_of_reason(reason: str) -> str:
         'unreadable: image file is truncated'
     """
     kind = ":".join(reason.split(" (")[0].split(":")[:2])
-    return re.sub(r"[\d.,]*\d", "N", re.sub(r"'[^']*'", "...", kind))
+    return re.sub(r"(?<![A-Z\d])[\d.,]*\d", "N", re.sub(r"'[^']*'", "...", kind))
 
 
 def printable(text: str) -> str:
