@@ -156,7 +156,8 @@ class _Parser:
         Raises:
             MetadataError: It is no sound XML, or has a document type.
         """
-        begin = len(self.data) - len(self.data.lstrip())
+        is_wide = b"\0" in self.data[:4]  # UTF-16: its zeros and spaces are not padding
+        begin = 0 if is_wide else len(self.data) - len(self.data.lstrip())
         parser = self._expat = expat.ParserCreate(namespace_separator=" ")
         parser.namespace_prefixes = True
         parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
@@ -166,7 +167,7 @@ class _Parser:
         parser.EndNamespaceDeclHandler = lambda prefix: self._names.pop()
         self._begin = begin
         try:
-            parser.Parse(self.data[begin:].rstrip(b"\0 \t\r\n"), True)
+            parser.Parse(self.data if is_wide else self.data[begin:].rstrip(b"\0 \t\r\n"), True)
         except (expat.ExpatError, UnicodeError, ValueError) as error:
             raise MetadataError(f"the XMP is damaged: {error}") from error
         finally:  # or the parser and its handlers would keep each other, and the data, alive
