@@ -90,6 +90,15 @@ def test_a_packet_between_zeros_and_a_byte_order_mark_is_read():
     )
 
 
+def test_a_long_history_of_edits_is_read_and_kept():
+    history = "".join(f'<rdf:li n="{n}" params="{"00ff" * 40}">\n edit &amp; more</rdf:li>' for n in range(40_000))
+    before = packet(f'<rdf:Description xmlns:xmp="{NS}" xmp:Rating="1"><h>{history}</h></rdf:Description>')
+    assert len(before) > 8_000_000
+    assert set_rating(before, 4) == before.replace(b'xmp:Rating="1"', b'xmp:Rating="4"')
+    behind = packet(f'<rdf:Description xmlns:xmp="{NS}"><h>{history}</h><xmp:Rating>2</xmp:Rating></rdf:Description>')
+    assert set_rating(behind, 4) == behind.replace(b">2<", b">4<")
+
+
 def test_a_sidecar_that_names_another_extension_belongs_to_another_picture():
     data = make_xmp(4, "CR2")
     assert (read_rating(data, "cr2"), read_rating(data, "jpg"), read_rating(data)) == (4, None, 4)
@@ -104,6 +113,7 @@ BOMB = (
     + b"]>"
     + packet(f'<rdf:Description xmlns:xmp="{NS}" xmp:Rating="&j;"/>')
 )
+MANY_ATTRIBUTES = " ".join(f'b{n}=""' for n in range(100))
 FILE = b'<!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]>' + packet(
     "<rdf:Description>&f; Rating</rdf:Description>"
 )
@@ -119,10 +129,28 @@ FILE = b'<!DOCTYPE x [<!ENTITY f SYSTEM "file:///etc/passwd">]>' + packet(
         b"<a " + b'b="Rating" ' * 10**5 + b"/>",
         packet(f'<rdf:Description xmlns:xmp="{NS}" xmp:Rating="5">')[:-30],
         packet('<rdf:Description xmp:Rating="5"/>'),
+        packet("<rdf:Description>Rating" + "<a/>" * 4 * 10**6 + "</rdf:Description>"),
+        packet("<rdf:Description " + " ".join(f'a{n}="Rating"' for n in range(800_000)) + "/>"),
+        packet("<rdf:Description " + " ".join(f'xmlns:a{n}="Rating"' for n in range(500_000)) + "/>"),
+        packet("<rdf:Description>Rating" + f"<a {MANY_ATTRIBUTES}/>" * 10**4 + "</rdf:Description>"),
         b"Rating" * MAX_XMP_BYTES,
         b"",
     ],
-    ids=["entities", "a file", "no XML", "depth", "attributes", "cut", "no namespace", "too large", "empty"],
+    ids=[
+        "entities",
+        "a file",
+        "no XML",
+        "depth",
+        "attributes",
+        "cut",
+        "no namespace",
+        "elements",
+        "long tag",
+        "names",
+        "attributes all over",
+        "too large",
+        "empty",
+    ],
 )
 def test_hostile_and_damaged_xmp_has_no_rating_and_costs_no_time(data):
     start = time.monotonic()

@@ -16,7 +16,10 @@ from tastemaker.errors import MetadataError
 MAX_XMP_BYTES = 2**24
 """Larger XMP is not read. Sidecars with a long history of edits have some megabytes."""
 
-MAX_DEPTH = 200
+MAX_DEPTH, MAX_PARTS, MAX_TAG_BYTES = 200, 300_000, 2**21
+"""Beyond this nesting, this number of elements, attributes and namespaces, or this length of a tag, XMP is not read."""
+
+_CHUNK_BYTES = 2**16
 REJECTED = -1
 """The rating of a rejected picture. 0 says that there are no stars, 1 to 5 are stars."""
 
@@ -149,6 +152,7 @@ class _Parser:
     _path: list[str] = field(default_factory=list)
     _names: list[tuple[str, str]] = field(default_factory=list)  # prefixes and their namespaces, in scope
     _text: list[str] | None = None
+    _parts: int = 0
 
     def parse(self) -> _Spot:
         """Return what was found.
@@ -163,17 +167,34 @@ class _Parser:
         parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
         parser.CharacterDataHandler = self._characters
         parser.StartDoctypeDeclHandler = self._refuse
-        parser.StartNamespaceDeclHandler = lambda prefix, uri: self._names.append((prefix or "", uri or ""))
+        parser.StartNamespaceDeclHandler = self._declare
+        parser.buffer_text = True  # fewer calls
         parser.EndNamespaceDeclHandler = lambda prefix: self._names.pop()
         self._begin = begin
         try:
-            parser.Parse(self.data if is_wide else self.data[begin:].rstrip(b"\0 \t\r\n"), True)
+            self._feed(self.data if is_wide else self.data[begin:].rstrip(b"\0 \t\r\n"))
         except (expat.ExpatError, UnicodeError, ValueError) as error:
             raise MetadataError(f"the XMP is damaged: {error}") from error
         finally:  # or the parser and its handlers would keep each other, and the data, alive
             parser.StartElementHandler = parser.EndElementHandler = parser.CharacterDataHandler = None
             parser.StartDoctypeDeclHandler = parser.StartNamespaceDeclHandler = parser.EndNamespaceDeclHandler = None
         return self.spot
+
+    def _feed(self, data: bytes) -> None:
+        for at in range(0, len(data), _CHUNK_BYTES):
+            self._expat.Parse(data[at : at + _CHUNK_BYTES], False)
+            if at - self._expat.CurrentByteIndex > MAX_TAG_BYTES:
+                raise MetadataError(f"the XMP has a tag of more than {MAX_TAG_BYTES:,} bytes")
+        self._expat.Parse(b"", True)
+
+    def _count(self, parts: int) -> None:
+        self._parts += parts
+        if self._parts > MAX_PARTS or len(self._path) > MAX_DEPTH:
+            raise MetadataError(f"the XMP has more than {MAX_PARTS:,} parts, or is nested deeper than {MAX_DEPTH}")
+
+    def _declare(self, prefix: str | None, uri: str | None) -> None:
+        self._count(1)
+        self._names.append((prefix or "", uri or ""))
 
     def _refuse(self, *_: object) -> None:
         raise MetadataError("the XMP has a document type, which no XMP needs")
@@ -182,8 +203,7 @@ class _Parser:
         name, prefix = _split(name)
         parents = self._path[-2:]
         self._path.append(name)
-        if len(self._path) > MAX_DEPTH:
-            raise MetadataError(f"the XMP is nested deeper than {MAX_DEPTH}")
+        self._count(1 + len(attributes))
         at = self._expat.CurrentByteIndex + self._begin
         if name == _DESCRIPTION and parents[-1:] == [_RDF_ROOT]:
             self._read_attributes(at, attributes)
