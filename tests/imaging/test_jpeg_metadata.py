@@ -46,6 +46,7 @@ KINDS = {
     "EXIF": lambda: with_exif_rating(0),
     "a rated packet with padding": lambda: jpeg(xmp=PADDED),
     "a packet without padding": lambda: jpeg(xmp=make_xmp(2)),
+    "a decimal rating, no packet mark": lambda: jpeg(xmp=make_xmp(2).replace(b'"2"', b'"2.0"')),
     "extended XMP": with_extension,
     "a trailer, as phones append it": lambda: jpeg(xmp=PADDED) + b"MotionPhoto_Data" * 99,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -135,12 +134,12 @@ def _insert_packet(jpeg: bytes, rating: int) -> bytes:
 
 def _keep_length(packet: bytes, length: int) -> bytes:
     """Return the packet as long as it was, by its padding: other parts of the file may count on their position."""
-    match = re.search(rb"[ \t\r\n]*(?=<\?xpacket end=)", packet)
-    more = len(packet) - length
-    if match is None or len(match[0]) <= more:
+    end = packet.rfind(b"<?xpacket end=")
+    start, more = len(packet[: max(end, 0)].rstrip()), len(packet) - length
+    if end < 0 or end - start <= more:
         return packet
-    kept = match[0][: len(match[0]) - more] if more > 0 else match[0] + b" " * -more
-    return packet[: match.start()] + kept + packet[match.end() :]
+    kept = packet[start : end - max(more, 0)] + b" " * -min(more, 0)
+    return packet[:start] + kept + packet[end:]
 
 
 def _length(body: bytes) -> bytes:

@@ -39,8 +39,7 @@ _BY_START = (
     (0, b"\0MRM", "MRW"),
     (4, b"ftypcrx ", "CR3"),
     (6, b"HEAPCCDR", "CRW"),
-    (8, b"CR\x02", "CR2"),
-    (8, b"IIII", "IIQ"),
+    (0, b"II*\0\x10\0\0\0CR\x02", "CR2"),
 )
 _BY_MAKE = (
     *(("NIKON", "NEF"), ("SONY", "ARW"), ("PENTAX", "PEF"), ("RICOH", "PEF"), ("SAMSUNG", "SRW"), ("CANON", "CR2")),
@@ -86,13 +85,14 @@ def name_raw(data: bytes) -> str | None:
     Most raws are TIFFs whose first picture is a thumbnail. Those that hold the values of a sensor are raws; the make of
     the camera tells which.
     """
-    is_raw, make = False, ""
+    is_phase_one, is_raw, make = data[8:12] in (b"IIII", b"MMMM"), False, ""  # grey pixels may say so too
     for number, directory in enumerate(read_directories(data)):
         if DNG_VERSION in directory.tags:
             return "DNG"
         make = directory.text(MAKE).upper() if number == 0 else make
         is_raw = is_raw or directory.integers(PHOTOMETRIC)[:1] in [(value,) for value in _SENSOR_PIXELS]
-    return next((name for start, name in _BY_MAKE if make.startswith(start)), "RAW") if is_raw else None
+    name = next((name for start, name in _BY_MAKE if make.startswith(start)), "RAW")
+    return name if is_raw or (is_phase_one and name == "IIQ") else None
 
 
 def read_raw(data: bytes, name: str, max_pixels: int, decode_jpeg: Callable[[bytes], Pixels]) -> RawPicture:
