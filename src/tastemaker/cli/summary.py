@@ -40,6 +40,8 @@ def print_summary(summary: RunSummary, as_json: bool) -> None:
     table.add_row(f"{summary.failed:,}", "failed")
     for reason, number in summary.reasons.items():
         table.add_row("", f"[dim]{number:,}  {_escape(reason)}[/]")
+    if summary.embeddings_normalised:
+        table.add_row(f"{summary.embeddings_normalised:,}", "not of unit length as given: divided by their length")
     console = Console(highlight=False)
     console.print()
     console.print(table)
