@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tastemaker.embeddings.tables import vectors_of
 from tastemaker.errors import ConfigurationError, MissingExtraError, ModelError
+from tastemaker.machine import usable_cores
 
 MIN_SIMILARITY = 0.95
 """Cosine from which on two pictures count as near-duplicates. docs/embeddings.md says how it was chosen."""
@@ -171,6 +172,7 @@ class _IndexSearch:
 
     def __init__(self, embeddings: Floats, usable: Rows) -> None:
         faiss = _import_faiss()
+        faiss.omp_set_num_threads(usable_cores())  # not all of the machine's, where a control group allows fewer
         self._embeddings, self._usable = embeddings, usable
         count, size = len(usable), embeddings.shape[1]
         cells = int(4 * count**0.5)
