@@ -13,6 +13,7 @@ _HOMES = {
     "BaseExecutor": "executors",
     "ClipConfig": "models.clip",
     "ConfigurationError": "errors",
+    "EmbeddingIndex": "scores.neighbours",
     "EmptyTask": "tasks",
     "FileGroupTask": "tasks",
     "FilePartitioningStage": "stages.partition",
@@ -41,10 +42,13 @@ _HOMES = {
     "VisionTower": "models.clip",
     "WeightsNotFoundError": "errors",
     "XennaExecutor": "executors",
+    "best_of_group": "scores.groups",
     "built_in_sample": "parity",
     "compute_signals": "imaging.signals",
     "decode_image": "imaging.decode",
     "ensure_weights": "models.hub",
+    "group_duplicates": "scores.groups",
+    "group_table": "scores.groups",
     "load_clip": "models.clip",
     "measure_machine": "bench",
     "preprocess": "imaging.preprocess",
@@ -105,6 +109,10 @@ if TYPE_CHECKING:
     from tastemaker.parity import sample_images as sample_images
     from tastemaker.parity import verify_parity as verify_parity
     from tastemaker.pipeline import Pipeline as Pipeline
+    from tastemaker.scores.groups import best_of_group as best_of_group
+    from tastemaker.scores.groups import group_duplicates as group_duplicates
+    from tastemaker.scores.groups import group_table as group_table
+    from tastemaker.scores.neighbours import EmbeddingIndex as EmbeddingIndex
     from tastemaker.stages.aesthetic import ImageAestheticFilterStage as ImageAestheticFilterStage
     from tastemaker.stages.base import ProcessingStage as ProcessingStage
     from tastemaker.stages.base import Resources as Resources

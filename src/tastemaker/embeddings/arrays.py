@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tastemaker.embeddings.names import choose_name
-from tastemaker.errors import ModelError, UnreadableImageError
+from tastemaker.errors import ModelError, TastemakerError, UnreadableImageError
 
 Floats = npt.NDArray[np.floating]
 
@@ -153,7 +153,7 @@ def readable(path: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ModelError, FileNotFoundError, PermissionError, IsADirectoryError):
+    except (TastemakerError, FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise UnreadableImageError(f"damaged: {_first_line(error)}") from error

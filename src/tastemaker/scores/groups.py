@@ -20,6 +20,7 @@ EXACT_ROWS = 30_000
 
 _ROUNDING = 2e-3  # the index holds float16: what is so near to the threshold is computed again
 _BLOCK_ROWS = 65_536
+_HASHED_ROWS = 8192
 _CELLS_VISITED = 8
 _TRAINING_ROUNDS = 6
 _TRAINING_ROWS_PER_CELL = 40
@@ -33,10 +34,10 @@ Hits = tuple[Rows, Rows]
 def group_duplicates(embeddings: Floats, *, min_similarity: float = MIN_SIMILARITY) -> Rows:
     """Return the group of each row: the number of the first row of its group, in the order of the input.
 
-    The first row that is in no group yet begins one, and every later row that is as similar to it as ``min_similarity``
-    or more, and in no group yet, belongs to it. So each member is near to the first: groups do not grow into chains
-    whose ends have nothing in common. A row like no other is a group of its own, and so is one without an embedding (zero,
-    NaN, infinite).
+    The first row that is in no group yet begins one. Every later row whose cosine with it is ``min_similarity`` or more,
+    and that is in no group yet, belongs to it. So each member is near to the first: groups do not grow into chains
+    whose ends have nothing in common. A row like no other is a group of its own, and so is one without an embedding
+    (zero, NaN, infinite).
 
     Up to 30,000 rows are compared pair by pair. More go through an index (faiss, inverted lists) that misses few pairs:
     see docs/embeddings.md. Same input, same groups.
@@ -58,14 +59,15 @@ def group_duplicates(embeddings: Floats, *, min_similarity: float = MIN_SIMILARI
         raise ConfigurationError(f"min_similarity={min_similarity} is not in (0, 1]")
     if embeddings.ndim != 2 or not np.issubdtype(embeddings.dtype, np.floating):
         raise ModelError(f"embeddings must be floats of shape (n, d), not {embeddings.dtype} {embeddings.shape}")
-    groups = np.arange(len(embeddings))
-    usable = np.flatnonzero(_is_usable(embeddings))
+    groups, is_usable = np.arange(len(embeddings)), _is_usable(embeddings)
+    originals = _first_of_identical(embeddings)
+    usable = np.flatnonzero(is_usable & (originals == groups))
     if len(usable) > 1:
         index: _Search = (
             _ExactSearch(embeddings, usable) if len(usable) <= EXACT_ROWS else _IndexSearch(embeddings, usable)
         )
         groups[usable] = usable[_group(index, len(usable), min_similarity)]
-    return groups
+    return np.where(is_usable, groups[originals], np.arange(len(embeddings)))
 
 
 def best_of_group(groups: npt.ArrayLike, scores: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -200,6 +202,27 @@ class _IndexSearch:
         keep &= near >= rows[owners]  # what lies before has been searched for already
         order = np.lexsort((near[keep], owners[keep]))
         return np.searchsorted(owners[keep], np.arange(len(rows) + 1)), near[keep][order]
+
+
+def _first_of_identical(embeddings: Floats) -> Rows:
+    """Return for each row the first row with the same bytes.
+
+    A picture that comes a thousand times (a placeholder, say) would fill cells of the index with itself.
+    """
+    words = np.random.default_rng(0).integers(0, 2**64, embeddings.shape[1], np.uint64)
+    hashes = np.zeros(len(embeddings), np.uint64)
+    bits = f"u{embeddings.dtype.itemsize}"
+    for start in range(0, len(embeddings), _HASHED_ROWS):
+        block = np.ascontiguousarray(embeddings[start : start + _HASHED_ROWS]).view(bits)
+        hashes[start : start + len(block)] = (block * words).sum(axis=1)
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    originals = first[inverse]
+    copies = np.flatnonzero(originals != np.arange(len(originals)))
+    for start in range(0, len(copies), _HASHED_ROWS):  # equal hashes prove nothing
+        part = copies[start : start + _HASHED_ROWS]
+        differ = (embeddings[part] != embeddings[originals[part]]).any(axis=1)
+        originals[part[differ]] = part[differ]
+    return originals
 
 
 def _is_usable(embeddings: Floats) -> npt.NDArray[np.bool_]:

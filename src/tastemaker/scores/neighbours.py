@@ -35,9 +35,7 @@ class EmbeddingIndex:
             raise ModelError(f"embeddings must be float16 or float32 (n, d), not {embeddings.dtype} {embeddings.shape}")
         self.embeddings = embeddings
 
-    def nearest(
-        self, query: int | npt.ArrayLike, k: int = 10
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def nearest(self, query: int | npt.ArrayLike, k: int = 10) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return the ``k`` nearest rows, the nearest first, and their cosines; of equal ones the first.
 
         Args:
