@@ -14,6 +14,7 @@ _HOMES = {
     "ClipConfig": "models.clip",
     "ConfigurationError": "errors",
     "Cutoff": "scores.distribution",
+    "EmbeddingIndex": "scores.neighbours",
     "EmptyTask": "tasks",
     "FileGroupTask": "tasks",
     "FilePartitioningStage": "stages.partition",
@@ -44,10 +45,13 @@ _HOMES = {
     "VisionTower": "models.clip",
     "WeightsNotFoundError": "errors",
     "XennaExecutor": "executors",
+    "best_of_group": "scores.groups",
     "built_in_sample": "parity",
     "compute_signals": "imaging.signals",
     "decode_image": "imaging.decode",
     "ensure_weights": "models.hub",
+    "group_duplicates": "scores.groups",
+    "group_table": "scores.groups",
     "load_clip": "models.clip",
     "measure_machine": "bench",
     "preprocess": "imaging.preprocess",
@@ -111,6 +115,10 @@ if TYPE_CHECKING:
     from tastemaker.scores.distribution import Cutoff as Cutoff
     from tastemaker.scores.distribution import TableSummary as TableSummary
     from tastemaker.scores.table import ScoreTable as ScoreTable
+    from tastemaker.scores.groups import best_of_group as best_of_group
+    from tastemaker.scores.groups import group_duplicates as group_duplicates
+    from tastemaker.scores.groups import group_table as group_table
+    from tastemaker.scores.neighbours import EmbeddingIndex as EmbeddingIndex
     from tastemaker.stages.aesthetic import ImageAestheticFilterStage as ImageAestheticFilterStage
     from tastemaker.stages.base import ProcessingStage as ProcessingStage
     from tastemaker.stages.base import Resources as Resources

@@ -42,6 +42,8 @@ def print_summary(summary: RunSummary, as_json: bool) -> None:
         table.add_row("", f"[dim]{number:,}  {_escape(reason)}[/]")
     if extras := _missing_extras(summary.reasons):
         table.add_row("", _escape(f"to read them: pip install {' '.join(repr(extra) for extra in extras)}"))
+    if summary.embeddings_normalised:
+        table.add_row(f"{summary.embeddings_normalised:,}", "not of unit length as given: divided by their length")
     console = Console(highlight=False)
     console.print()
     console.print(table)
