@@ -114,11 +114,11 @@ if TYPE_CHECKING:
     from tastemaker.pipeline import Pipeline as Pipeline
     from tastemaker.scores.distribution import Cutoff as Cutoff
     from tastemaker.scores.distribution import TableSummary as TableSummary
-    from tastemaker.scores.table import ScoreTable as ScoreTable
     from tastemaker.scores.groups import best_of_group as best_of_group
     from tastemaker.scores.groups import group_duplicates as group_duplicates
     from tastemaker.scores.groups import group_table as group_table
     from tastemaker.scores.neighbours import EmbeddingIndex as EmbeddingIndex
+    from tastemaker.scores.table import ScoreTable as ScoreTable
     from tastemaker.stages.aesthetic import ImageAestheticFilterStage as ImageAestheticFilterStage
     from tastemaker.stages.base import ProcessingStage as ProcessingStage
     from tastemaker.stages.base import Resources as Resources

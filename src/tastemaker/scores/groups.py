@@ -34,8 +34,8 @@ Hits = tuple[Rows, Rows]
 def group_duplicates(embeddings: Floats, *, min_similarity: float = MIN_SIMILARITY) -> Rows:
     """Return the group of each row: the number of the first row of its group, in the order of the input.
 
-    The first row that is in no group yet begins one. Every later row whose cosine with it is ``min_similarity`` or more,
-    and that is in no group yet, belongs to it. So each member is near to the first: groups do not grow into chains
+    The first row that is in no group yet begins one. Every later row that is in none, and whose cosine with it is
+    ``min_similarity`` or more, belongs to it. So each member is near to the first: groups do not grow into chains
     whose ends have nothing in common. A row like no other is a group of its own, and so is one without an embedding
     (zero, NaN, infinite).
 
