@@ -34,6 +34,8 @@ _HOMES = {
     "RayDataExecutor": "executors",
     "Resources": "stages.base",
     "ScoreTable": "scores.table",
+    "SelectSummary": "scores.select",
+    "Selection": "scores.selection",
     "Signals": "imaging.signals",
     "StageError": "errors",
     "TableSummary": "scores.distribution",
@@ -52,6 +54,7 @@ _HOMES = {
     "measure_machine": "bench",
     "preprocess": "imaging.preprocess",
     "sample_images": "parity",
+    "select_images": "scores.select",
     "verify_parity": "parity",
 }
 
@@ -110,6 +113,9 @@ if TYPE_CHECKING:
     from tastemaker.pipeline import Pipeline as Pipeline
     from tastemaker.scores.distribution import Cutoff as Cutoff
     from tastemaker.scores.distribution import TableSummary as TableSummary
+    from tastemaker.scores.select import SelectSummary as SelectSummary
+    from tastemaker.scores.select import select_images as select_images
+    from tastemaker.scores.selection import Selection as Selection
     from tastemaker.scores.table import ScoreTable as ScoreTable
     from tastemaker.stages.aesthetic import ImageAestheticFilterStage as ImageAestheticFilterStage
     from tastemaker.stages.base import ProcessingStage as ProcessingStage

@@ -37,8 +37,8 @@ class TarCopies:
 
     def __init__(self, folder: Path, images_per_tar: int) -> None:
         self._folder, self._images_per_tar = folder, images_per_tar
-        self._names, self._tar, self._tars = _Names(), None, 0
-        self._tar: TarFile | None
+        self._names, self._tars = _Names(), 0
+        self._tar: TarFile | None = None
 
     def add(self, original: Original, members: dict[str, bytes]) -> tuple[str, str]:
         """Append one sample. A key that another sample has goes below a numbered folder."""
