@@ -35,6 +35,8 @@ _HOMES = {
     "RayDataExecutor": "executors",
     "Resources": "stages.base",
     "ScoreTable": "scores.table",
+    "SelectSummary": "scores.select",
+    "Selection": "scores.selection",
     "Signals": "imaging.signals",
     "StageError": "errors",
     "TableSummary": "scores.distribution",
@@ -56,6 +58,7 @@ _HOMES = {
     "measure_machine": "bench",
     "preprocess": "imaging.preprocess",
     "sample_images": "parity",
+    "select_images": "scores.select",
     "verify_parity": "parity",
 }
 
@@ -118,6 +121,9 @@ if TYPE_CHECKING:
     from tastemaker.scores.groups import group_duplicates as group_duplicates
     from tastemaker.scores.groups import group_table as group_table
     from tastemaker.scores.neighbours import EmbeddingIndex as EmbeddingIndex
+    from tastemaker.scores.select import SelectSummary as SelectSummary
+    from tastemaker.scores.select import select_images as select_images
+    from tastemaker.scores.selection import Selection as Selection
     from tastemaker.scores.table import ScoreTable as ScoreTable
     from tastemaker.stages.aesthetic import ImageAestheticFilterStage as ImageAestheticFilterStage
     from tastemaker.stages.base import ProcessingStage as ProcessingStage
