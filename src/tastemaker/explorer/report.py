@@ -1,0 +1,237 @@
+"""The report: one self-contained page about the scores of a table and a cut. It opens from disk and loads nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tastemaker import __version__
+from tastemaker.errors import ConfigurationError
+from tastemaker.explorer.chart import draw_bars, make_bars
+from tastemaker.explorer.page import Figure, format_share, render_page
+from tastemaker.explorer.pictures import Source, Thumbnail, make_thumbnails
+from tastemaker.explorer.report_data import ReportData, gather
+from tastemaker.machine import usable_cores
+from tastemaker.scores.cutoff import Top
+from tastemaker.scores.files import write_whole
+from tastemaker.scores.locations import Source as TableSource
+from tastemaker.scores.table import ScoreTable
+
+MAX_BYTES = 20 * 10**6
+"""Of a report, whatever it is about."""
+
+MAX_SAMPLES = 200
+"""Pictures in a row of samples at most."""
+
+_MARKUP_BYTES = 2 * 10**6
+_WIDEST_ROW = 1.5
+"""Width by height that a picture has in a row of samples on average at most, so that the row stays one."""
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """What a report says in short.
+
+    Attributes:
+        path: The page.
+        bytes: Its size.
+        finding: Its one sentence.
+        column: What was ranked by.
+        cutoff: The lowest score that is kept; None where nothing is.
+        kept: Images that pass.
+        scored: Images with a score.
+        pictures: Pictures in it.
+        missing: Pictures that could not be shown; each has a placeholder with the reason.
+    """
+
+    path: Path
+    bytes: int
+    finding: str
+    column: str
+    cutoff: float | None
+    kept: int
+    scored: int
+    pictures: int
+    missing: int
+
+
+def write_report(
+    scores: ScoreTable | TableSource | Sequence[TableSource],
+    output: str | os.PathLike[str],
+    *,
+    min_score: float | None = None,
+    top: Top | None = None,
+    seed: int = 0,
+    samples: int = 8,
+    title: str | None = None,
+    made_on: date | None = None,
+) -> ReportSummary:
+    """Write one HTML page about the scores of a table: what they are like, and what a cut keeps.
+
+    The same rows, pictures, options and seed give the same bytes: the date is that of the run, not of today.
+
+    Args:
+        scores: A score table, or what it can be made of: directories, files or URLs.
+        output: The page's file.
+        min_score: The cut; with neither this nor ``top`` the run's own, and where it has none the best fifth.
+        top: The cut as a share or number.
+        seed: Of the samples.
+        samples: Pictures in each row of samples, 1 to `MAX_SAMPLES`.
+        title: Its heading; None for the name of the source.
+        made_on: The date that it states; None for that of the latest run.
+
+    Raises:
+        ConfigurationError: There are no rows, or an option is out of its range.
+    """
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise ConfigurationError(f"samples={samples} is not between 1 and {MAX_SAMPLES}")
+    places = [os.fspath(place) for place in _as_list(scores)]
+    table = scores if isinstance(scores, ScoreTable) else ScoreTable(places)
+    data = gather(table, min_score=min_score, top=top, seed=seed, samples=samples)
+    thumbnails = dict(make_thumbnails(_sources(data), MAX_BYTES - _MARKUP_BYTES, usable_cores()))
+    page = render_page(
+        "report.html",
+        styles=("look.css", "page.css", "report.css"),
+        script="report.js",
+        **_content(data, thumbnails, samples),
+        version=__version__,
+        seed=seed,
+        title=title or _name_of(places),
+        places=places,
+        date=_spell(made_on or data.scored_on),
+        provenance=[(entry.rows, _flatten(entry.entries)) for entry in table.provenance],
+    )
+    write_whole(Path(output), page)
+    found = data.cut.found
+    missing = sum(not thumbnail.data for thumbnail in thumbnails.values())
+    return ReportSummary(
+        Path(output), len(page), _finding(data), data.column, found.score, found.kept, found.scored, len(thumbnails), missing
+    )
+
+
+def _as_list(scores: ScoreTable | TableSource | Sequence[TableSource]) -> list[TableSource]:
+    if isinstance(scores, ScoreTable):
+        return [os.path.commonpath([str(Path(source.path).parent) for source in scores.sources])]
+    return [scores] if isinstance(scores, str | os.PathLike) else list(scores)
+
+
+def _content(data: ReportData, thumbnails: dict[int, Thumbnail], samples: int) -> dict[str, Any]:
+    """Return what the template names, but for what it shares with other pages."""
+    kept = _kept_rows(data)
+    make = partial(_figures, data, thumbnails, kept)
+    bars = make_bars(data.reaching, data.summary.scored)
+    return {
+        "data": data,
+        "finding": _finding(data),
+        "score": partial(_format_score, data),
+        "edge": lambda value: f"{value:.{data.scale.edge_decimals}f}",
+        "bars": draw_bars(bars),
+        "bar_count": len(bars),
+        "unscored": data.summary.images - data.summary.scored,
+        "bands": [(band, _fit_row(make(band.row_ids), samples)) for band in data.bands],
+        "below": make(data.below),
+        "above": make(data.above),
+        "best": make(data.best),
+        "worst": make(data.worst),
+    }
+
+
+def _finding(data: ReportData) -> str:
+    """Return the report's one sentence."""
+    found, summary = data.cut.found, data.summary
+    if not summary.images:
+        return "There are no images in these scores."
+    if not found.scored:
+        failed = "could be read" if summary.failed == summary.images else "has a score"
+        return f"None of the {summary.images:,} images {failed}."
+    if data.cut.shown is None or not found.kept:
+        at = "" if data.cut.shown is None else f"At {_format_score(data, data.cut.shown)} "
+        return f"{at}you keep none of {found.scored:,} images." if at else f"You keep none of {found.scored:,} images."
+    share = format_share(found.share)
+    return f"At {_format_score(data, data.cut.shown)} you keep {share} of {found.scored:,} images."
+
+
+def _format_score(data: ReportData, score: float, more: int = 0) -> str:
+    return f"{score:.{data.scale.decimals + more}f}"
+
+
+def _kept_rows(data: ReportData) -> set[int]:
+    """Return which of the shown rows pass, told as the table tells it."""
+    return {row_id for row_id, row in data.pictures.items() if row["is_kept"]}
+
+
+def _figures(
+    data: ReportData, thumbnails: dict[int, Thumbnail], kept: set[int], row_ids: Iterable[int]
+) -> list[Figure]:
+    return [_figure(data, data.pictures[row_id], thumbnails[row_id], row_id in kept) for row_id in row_ids]
+
+
+def _figure(data: ReportData, row: dict[str, Any], thumbnail: Thumbnail, is_kept: bool) -> Figure:
+    name = row["image_id"] or row["image_path"] or "without a name"
+    score = _format_score(data, row["score"])
+    caption = " ".join((row["caption"] or "").split())[:300]
+    return Figure(thumbnail, caption or f"{name}, score {score}", name, score, is_kept)
+
+
+def _fit_row(figures: list[Figure], samples: int) -> list[Figure]:
+    """Return as many of the samples as fit into one row, and the first in any case, the best first."""
+    room, fitting = _WIDEST_ROW * samples, []
+    for figure in figures:
+        room -= figure.thumbnail.aspect
+        if fitting and room < 0:
+            break
+        fitting.append(figure)
+    return sorted(fitting, key=lambda figure: -float(figure.score))
+
+
+def _sources(data: ReportData) -> dict[int, Source]:
+    """Return where each picture comes from, in the order in which they are best read."""
+    rows = sorted(data.pictures.items(), key=lambda item: (item[1]["shard"] or item[1]["image_path"], item[1]["offset"] or 0))
+    return {row_id: Source(partial(_read, row), _size(row)) for row_id, row in rows}
+
+
+def _read(row: dict[str, Any]) -> bytes:
+    from tastemaker.errors import UnreadableImageError
+    from tastemaker.imaging.shards import open_shard
+    from tastemaker.scores.schema import original_name
+
+    path = original_name(row["shard"] or row["image_path"])
+    if row["size"] is None:
+        raise UnreadableImageError("its place was not recorded")
+    reader = open_shard(path)
+    try:
+        data = reader.read_at(row["offset"] or 0, row["size"])
+    finally:
+        reader.close()
+    if len(data) != row["size"]:
+        raise UnreadableImageError("the file has changed since it was scored")
+    return data
+
+
+def _size(row: dict[str, Any]) -> tuple[int, int] | None:
+    return (row["width"], row["height"]) if row["width"] and row["height"] else None
+
+
+def _name_of(places: list[str]) -> str:
+    names = [os.path.basename(os.path.normpath(os.path.abspath(p) if "://" not in p else p)) or p for p in places]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _spell(day: date) -> str:
+    return f"{day.day} {day:%B %Y}"
+
+
+def _flatten(entries: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return (name, value) of all entries, those of inner objects too; empty ones are left out."""
+    flat: list[tuple[str, str]] = []
+    for name, value in entries.items():
+        if isinstance(value, dict):
+            flat += _flatten(value, f"{prefix}{name}: ")
+        elif value not in (None, "", [], {}):
+            flat.append((f"{prefix}{name}".replace("_", " "), str(value)))
+    return flat
