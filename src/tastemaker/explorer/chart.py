@@ -98,7 +98,9 @@ def _choose_band(spread: float, column: str) -> float:
         narrowest = _NARROWEST_BANDS[column]
     else:
         narrowest = 10.0 ** (math.floor(math.log10(spread)) - 1) if spread > 0 else 0.1
-    factor = next(f for f in (1, 2, 5, 10, 20, 50, *(10**n for n in range(2, 40))) if spread / narrowest / f < _MOST_BANDS)
+    factor: int = next(
+        f for f in (1, 2, 5, 10, 20, 50, *(10**n for n in range(2, 40))) if spread / narrowest / f < _MOST_BANDS
+    )
     return round(narrowest * factor, 9)
 
 
@@ -135,6 +137,6 @@ def draw_bars(bars: list[int]) -> str:
     parts = []
     for number, count in enumerate(bars):
         if count:
-            top = 100 - max(100 * count / tallest, 1.0)
+            top = 100 - max(100 * count / tallest, 0.6)
             parts.append(f"M{number + gap / 2:g} 100V{top:.5g}h{1 - gap:g}V100z")
     return "".join(parts)

@@ -18,7 +18,7 @@ from tastemaker.imaging.decode import decode_image
 HEIGHTS = (320, 256, 200, 160, 128, 96, 64)
 """Heights of a small picture, in pixels, largest first: twice what a page shows, for screens of high density."""
 
-MAX_SLOT_ASPECT, MIN_SLOT_ASPECT = 3.6, 0.32
+MAX_SLOT_ASPECT, MIN_SLOT_ASPECT = 4.5, 0.5
 """Width by height of the place that a picture gets. Wider and taller ones are shown whole within it."""
 
 _QUALITIES = (82, 72, 60)
@@ -31,10 +31,12 @@ class Source:
     Attributes:
         read: Returns the bytes; raises `UnreadableImageError` or `OSError` where they cannot be had.
         size: (width, height) as recorded, in pixels; None where it is not known, and then it is not compared.
+        uses: How often the page shows it; each time it takes its room.
     """
 
     read: Callable[[], bytes]
     size: tuple[int, int] | None = None
+    uses: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Thumbnail:
         return min(max(self.width / self.height, MIN_SLOT_ASPECT), MAX_SLOT_ASPECT)
 
     @property
+    def is_extreme(self) -> bool:
+        """Whether the picture is wider or taller than its place, and does not fill it."""
+        return not MIN_SLOT_ASPECT <= self.width / self.height <= MAX_SLOT_ASPECT
+
+    @property
     def uri(self) -> str:
         """The picture as a data URI."""
         return f"data:image/jpeg;base64,{base64.b64encode(self.data).decode()}"
@@ -75,12 +82,14 @@ def make_thumbnails(sources: Mapping[int, Source], max_bytes: int, threads: int 
         max_bytes: For all of them together, as base64.
         threads: Pictures that are decoded at the same time.
     """
-    left, waiting = max_bytes * 3 // 4, len(sources)  # base64 makes 4 characters of 3 bytes
+    left, waiting = max_bytes * 3 // 4, sum(source.uses for source in sources.values())  # base64 makes 4 characters of 3 bytes
     for number, reduced in _reduce_all(sources, threads):
-        thumbnail = _placeholder(sources[number], reduced) if isinstance(reduced, str) else None
-        if thumbnail is None:
+        uses = sources[number].uses
+        if isinstance(reduced, str):
+            thumbnail = _placeholder(sources[number], reduced)
+        else:
             thumbnail = encode_thumbnail(reduced, left // waiting)
-        left, waiting = left - len(thumbnail.data), waiting - 1
+        left, waiting = left - uses * (len(thumbnail.data) + 2), waiting - uses  # base64 fills up to threes
         yield number, thumbnail
 
 
@@ -124,6 +133,8 @@ def _read(source: Source) -> bytes | str:
         return source.read()
     except UnreadableImageError as error:
         return str(error)
+    except FileNotFoundError:
+        return "the file is gone"
     except OSError as error:
         return os.strerror(error.errno) if error.errno else f"it cannot be read: {error}"
 

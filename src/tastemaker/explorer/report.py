@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -17,7 +19,7 @@ from tastemaker.explorer.page import Figure, format_share, render_page
 from tastemaker.explorer.pictures import Source, Thumbnail, make_thumbnails
 from tastemaker.explorer.report_data import ReportData, gather
 from tastemaker.machine import usable_cores
-from tastemaker.scores.cutoff import Top
+from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.files import write_whole
 from tastemaker.scores.locations import Source as TableSource
 from tastemaker.scores.table import ScoreTable
@@ -25,10 +27,13 @@ from tastemaker.scores.table import ScoreTable
 MAX_BYTES = 20 * 10**6
 """Of a report, whatever it is about."""
 
-MAX_SAMPLES = 200
+MAX_SAMPLES = 100
 """Pictures in a row of samples at most."""
 
-_MARKUP_BYTES = 2 * 10**6
+_PAGE_BYTES, _FIGURE_BYTES = 10**6, 3000
+"""Room for what is no picture: the page itself, and the text of each picture at its longest, escaped."""
+
+_LONGEST_NAME, _LONGEST_CAPTION = 120, 200
 _WIDEST_ROW = 1.5
 """Width by height that a picture has in a row of samples on average at most, so that the row stays one."""
 
@@ -65,7 +70,7 @@ def write_report(
     output: str | os.PathLike[str],
     *,
     min_score: float | None = None,
-    top: Top | None = None,
+    top: Top | str | None = None,
     seed: int = 0,
     samples: int = 8,
     title: str | None = None,
@@ -79,7 +84,7 @@ def write_report(
         scores: A score table, or what it can be made of: directories, files or URLs.
         output: The page's file.
         min_score: The cut; with neither this nor ``top`` the run's own, and where it has none the best fifth.
-        top: The cut as a share or number.
+        top: The cut as a share or number: ``20%``, ``1000``.
         seed: Of the samples.
         samples: Pictures in each row of samples, 1 to `MAX_SAMPLES`.
         title: Its heading; None for the name of the source.
@@ -92,8 +97,11 @@ def write_report(
         raise ConfigurationError(f"samples={samples} is not between 1 and {MAX_SAMPLES}")
     places = [os.fspath(place) for place in _as_list(scores)]
     table = scores if isinstance(scores, ScoreTable) else ScoreTable(places)
+    top = parse_top(top) if isinstance(top, str) else top
     data = gather(table, min_score=min_score, top=top, seed=seed, samples=samples)
-    thumbnails = dict(make_thumbnails(_sources(data), MAX_BYTES - _MARKUP_BYTES, usable_cores()))
+    sources = _sources(data)
+    room = MAX_BYTES - _PAGE_BYTES - _FIGURE_BYTES * sum(source.uses for source in sources.values())
+    thumbnails = dict(make_thumbnails(sources, room, usable_cores()))
     page = render_page(
         "report.html",
         styles=("look.css", "page.css", "report.css"),
@@ -103,6 +111,7 @@ def write_report(
         seed=seed,
         title=title or _name_of(places),
         places=places,
+        command=_next_command(data, places),
         date=_spell(made_on or data.scored_on),
         provenance=[(entry.rows, _flatten(entry.entries)) for entry in table.provenance],
     )
@@ -110,20 +119,35 @@ def write_report(
     found = data.cut.found
     missing = sum(not thumbnail.data for thumbnail in thumbnails.values())
     return ReportSummary(
-        Path(output), len(page), _finding(data), data.column, found.score, found.kept, found.scored, len(thumbnails), missing
+        Path(output),
+        len(page),
+        _finding(data),
+        data.column,
+        found.score,
+        found.kept,
+        found.scored,
+        len(thumbnails),
+        missing,
     )
 
 
+def _next_command(data: ReportData, places: list[str]) -> str:
+    """Return the command that takes what passes; empty where nothing does."""
+    if not data.cut.found.kept:
+        return ""
+    return shlex.join(["tastemaker", "select", *places, *data.cut.options, "--to", "kept"])
+
+
 def _as_list(scores: ScoreTable | TableSource | Sequence[TableSource]) -> list[TableSource]:
+    """Return the places that a table was made of; of a table itself the directories of its files."""
     if isinstance(scores, ScoreTable):
-        return [os.path.commonpath([str(Path(source.path).parent) for source in scores.sources])]
+        return list(dict.fromkeys(os.path.dirname(source.path) for source in scores.sources))
     return [scores] if isinstance(scores, str | os.PathLike) else list(scores)
 
 
 def _content(data: ReportData, thumbnails: dict[int, Thumbnail], samples: int) -> dict[str, Any]:
     """Return what the template names, but for what it shares with other pages."""
-    kept = _kept_rows(data)
-    make = partial(_figures, data, thumbnails, kept)
+    make = partial(_figures, data, thumbnails)
     bars = make_bars(data.reaching, data.summary.scored)
     return {
         "data": data,
@@ -132,10 +156,11 @@ def _content(data: ReportData, thumbnails: dict[int, Thumbnail], samples: int) -
         "edge": lambda value: f"{value:.{data.scale.edge_decimals}f}",
         "bars": draw_bars(bars),
         "bar_count": len(bars),
+        "farthest": max([0.05, *(abs(part.difference) for kind in data.slices for part in kind.slices)]),
         "unscored": data.summary.images - data.summary.scored,
         "bands": [(band, _fit_row(make(band.row_ids), samples)) for band in data.bands],
-        "below": make(data.below),
-        "above": make(data.above),
+        "below": make(data.below, 2),
+        "above": make(data.above, 2),
         "best": make(data.best),
         "worst": make(data.worst),
     }
@@ -160,27 +185,26 @@ def _format_score(data: ReportData, score: float, more: int = 0) -> str:
     return f"{score:.{data.scale.decimals + more}f}"
 
 
-def _kept_rows(data: ReportData) -> set[int]:
-    """Return which of the shown rows pass, told as the table tells it."""
-    return {row_id for row_id, row in data.pictures.items() if row["is_kept"]}
-
-
 def _figures(
-    data: ReportData, thumbnails: dict[int, Thumbnail], kept: set[int], row_ids: Iterable[int]
+    data: ReportData, thumbnails: dict[int, Thumbnail], row_ids: Iterable[int], decimals: int = 0
 ) -> list[Figure]:
-    return [_figure(data, data.pictures[row_id], thumbnails[row_id], row_id in kept) for row_id in row_ids]
-
-
-def _figure(data: ReportData, row: dict[str, Any], thumbnail: Thumbnail, is_kept: bool) -> Figure:
-    name = row["image_id"] or row["image_path"] or "without a name"
-    score = _format_score(data, row["score"])
-    caption = " ".join((row["caption"] or "").split())[:300]
-    return Figure(thumbnail, caption or f"{name}, score {score}", name, score, is_kept)
+    """Return pictures as the page shows them; ``decimals`` more than usual where the scores are close together."""
+    figures = []
+    for row_id in row_ids:
+        row = data.pictures[row_id]
+        name = _shorten(row["image_id"] or row["image_path"] or "without a name", _LONGEST_NAME)
+        score = _format_score(data, row["score"], decimals)
+        caption = _shorten(" ".join((row["caption"] or "").split()), _LONGEST_CAPTION)
+        figures.append(
+            Figure(thumbnails[row_id], caption or f"{name}, score {score}", name, score, bool(row["is_kept"]))
+        )
+    return figures
 
 
 def _fit_row(figures: list[Figure], samples: int) -> list[Figure]:
     """Return as many of the samples as fit into one row, and the first in any case, the best first."""
-    room, fitting = _WIDEST_ROW * samples, []
+    room = _WIDEST_ROW * samples
+    fitting: list[Figure] = []
     for figure in figures:
         room -= figure.thumbnail.aspect
         if fitting and room < 0:
@@ -189,10 +213,17 @@ def _fit_row(figures: list[Figure], samples: int) -> list[Figure]:
     return sorted(fitting, key=lambda figure: -float(figure.score))
 
 
+def _shorten(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def _sources(data: ReportData) -> dict[int, Source]:
     """Return where each picture comes from, in the order in which they are best read."""
-    rows = sorted(data.pictures.items(), key=lambda item: (item[1]["shard"] or item[1]["image_path"], item[1]["offset"] or 0))
-    return {row_id: Source(partial(_read, row), _size(row)) for row_id, row in rows}
+    rows = sorted(
+        data.pictures.items(), key=lambda item: (item[1]["shard"] or item[1]["image_path"], item[1]["offset"] or 0)
+    )
+    uses = Counter(row_id for ids in data.shown() for row_id in ids)
+    return {row_id: Source(partial(_read, row), _size(row), uses[row_id]) for row_id, row in rows}
 
 
 def _read(row: dict[str, Any]) -> bytes:
@@ -233,5 +264,5 @@ def _flatten(entries: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]
         if isinstance(value, dict):
             flat += _flatten(value, f"{prefix}{name}: ")
         elif value not in (None, "", [], {}):
-            flat.append((f"{prefix}{name}".replace("_", " "), str(value)))
+            flat.append((f"{prefix}{name}".replace("_", " "), _shorten(str(value), 500)))
     return flat

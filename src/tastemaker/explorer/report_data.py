@@ -37,13 +37,17 @@ class Cut:
         found: Where it lies, and what passes.
         shown: The score that is named: what was asked for, or the lowest one that passes. None where nothing passes.
         origin: Who chose it, for the page.
+        options: The options of `tastemaker select` that make the same cut.
         is_kept: SQL over ``rows``: whether an image passes, equal scores included.
+        tied: Images with just the score at the cut that do not pass; those that come first in the table do.
     """
 
     found: Cutoff
     shown: float | None
     origin: str
+    options: tuple[str, ...]
     is_kept: str
+    tied: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,10 @@ class ReportData:
     scored_on: date
     pictures: dict[int, dict[str, Any]] = field(default_factory=dict)
 
+    def shown(self) -> list[list[int]]:
+        """Return the rows of pictures, each as row numbers."""
+        return [self.below, self.above, self.best, self.worst, *(band.row_ids for band in self.bands)]
+
 
 def gather(
     table: ScoreTable, *, min_score: float | None = None, top: Top | None = None, seed: int = 0, samples: int = 8
@@ -173,8 +181,7 @@ def gather(
         reasons=_reasons(table, column),
         scored_on=_day_of(table),
     )
-    wanted = {row_id for ids in (data.below, data.above, data.best, data.worst) for row_id in ids}
-    wanted.update(row_id for band in data.bands for row_id in band.row_ids)
+    wanted = {row_id for ids in data.shown() for row_id in ids}
     data.pictures.update(_picture_rows(table, column, cut.is_kept, sorted(wanted)))
     return data
 
@@ -189,24 +196,25 @@ def choose_column(table: ScoreTable) -> str:
     return "aesthetic_score" if "aesthetic_score" in table.columns else preferred
 
 
-def _choose_cut(
-    table: ScoreTable, column: str, values: Values, min_score: float | None, top: Top | None
-) -> Cut:
+def _choose_cut(table: ScoreTable, column: str, values: Values, min_score: float | None, top: Top | None) -> Cut:
     if min_score is not None and top is not None:
         raise ConfigurationError("give a cut-off or a top share, not both")
-    origin = "as chosen"
+    origin = "the one that was asked for"
     if min_score is None and top is None:
         min_score, top = _cut_of_the_run(table)
-        origin = "the run's own cut"
+        origin = "the run’s own"
         if min_score is None and top is None:
-            top, origin = DEFAULT_TOP, "the best fifth, as no cut was chosen"
+            origin = "the best fifth, as none was chosen"
     if min_score is not None:
         found = table.cutoff(min_score=min_score, column=column)
+        shown: float | None = min_score
+        options: tuple[str, ...] = ("--min-score", f"{min_score:.9g}")
     else:
-        assert top is not None
+        top = top or DEFAULT_TOP
         found = table.cutoff(top=top.share, keep=top.count, column=column)
-        origin = f"the best {top}" if origin == "as chosen" else origin
-    return Cut(found, found.score if min_score is None else min_score, origin, _kept_condition(column, values, found))
+        shown, options = found.score, ("--top", str(top))
+    reaching = 0 if found.score is None else int(np.count_nonzero(values >= found.score))
+    return Cut(found, shown, origin, options, _kept_condition(column, values, found), reaching - found.kept)
 
 
 def _cut_of_the_run(table: ScoreTable) -> tuple[float | None, Top | None]:
@@ -259,9 +267,7 @@ def _sample_bands(table: ScoreTable, column: str, scale: Scale, seed: int, sampl
         f"count(*) AS number, arg_min(row_id, hash(row_id, {int(seed)}), {int(samples)}) AS row_ids "
         f"FROM rows WHERE {_has_value(column)} GROUP BY 1 ORDER BY 1 DESC"
     ).to_pylist()
-    return [
-        Band(scale.edge(row["band"]), scale.edge(row["band"] + 1), row["number"], row["row_ids"]) for row in found
-    ]
+    return [Band(scale.edge(row["band"]), scale.edge(row["band"] + 1), row["number"], row["row_ids"]) for row in found]
 
 
 def _ids(table: ScoreTable, column: str, condition: str, order: str, ties: str, limit: int) -> list[int]:
@@ -276,10 +282,14 @@ def _ids(table: ScoreTable, column: str, condition: str, order: str, ties: str, 
 def _picture_rows(table: ScoreTable, column: str, is_kept: str, row_ids: list[int]) -> dict[int, dict[str, Any]]:
     optional = ("caption", "width", "height", "offset", "size", "shard")
     columns = ", ".join(
-        [*("row_id", "image_id", "image_path"), *(_quoted(c) if c in table.columns else f"NULL AS {c}" for c in optional)]
+        [
+            *("row_id", "image_id", "image_path"),
+            *(_quoted(c) if c in table.columns else f"NULL AS {c}" for c in optional),
+        ]
     )
     rows = table.query(
-        f"SELECT {columns}, {_quoted(column)} AS score, {is_kept} AS is_kept FROM rows WHERE list_contains(?, row_id)", [row_ids]
+        f"SELECT {columns}, {_quoted(column)} AS score, {is_kept} AS is_kept FROM rows WHERE list_contains(?, row_id)",
+        [row_ids],
     )
     return {row["row_id"]: row for row in rows.to_pylist()}
 
@@ -311,17 +321,21 @@ def _day_of(table: ScoreTable) -> date:
 
     A report of the same scores has the same date, whenever it is made.
     """
-    days = []
-    for folder in {Path(source.path).parent for source in table.sources if not is_url(source.path)}:
-        try:
-            started = json.loads((folder / RUN_FILE).read_bytes())["started"]
-            days.append(datetime.fromisoformat(started).astimezone(UTC).date())
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+    files = [Path(source.path) for source in table.sources if not is_url(source.path)]
+    days = [day for folder in {file.parent for file in files} if (day := _day_of_the_run(folder)) is not None]
     if not days:
-        times = [Path(s.path).stat().st_mtime for s in table.sources if not is_url(s.path)]
+        times = [file.stat().st_mtime for file in files]
         days = [datetime.fromtimestamp(max(times), UTC).date()] if times else [datetime.now(UTC).date()]
     return max(days)
+
+
+def _day_of_the_run(folder: Path) -> date | None:
+    """Return the day that the run file of this folder, or of the nearest one above it, has."""
+    path = next((f / RUN_FILE for f in (folder, *folder.parents) if (f / RUN_FILE).is_file()), None)
+    try:
+        return None if path is None else datetime.fromisoformat(json.loads(path.read_bytes())["started"]).date()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _quoted(column: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 
 from tastemaker.explorer.chart import Scale, draw_bars
@@ -133,8 +132,9 @@ def _slice_by(
 
 def _shared_folder(names: list[str]) -> str:
     """Return the folder that all names begin with, and its slash."""
-    shared = os.path.commonprefix(names)
-    return shared[: max(shared.rfind("/"), shared.rfind("\\")) + 1]
+    first, last = min(names), max(names)
+    same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[: max(first.rfind("/", 0, same), first.rfind("\\", 0, same)) + 1]
 
 
 def _rank(kept: int, scored: int, share: float) -> tuple[float, float]:
@@ -144,7 +144,8 @@ def _rank(kept: int, scored: int, share: float) -> tuple[float, float]:
 def _sure_distance(kept: int, scored: int, share: float) -> float:
     """Return how far a slice's share is from the whole's at least: 0 where chance may explain it.
 
-    Wilson's interval of 99.9%, as the farthest of many slices are looked for: E. B. Wilson, "Probable inference", JASA 22 (1927).
+    Wilson's interval (E. B. Wilson, "Probable inference", JASA 22, 1927) of 99.9%, as the farthest of many slices
+    are looked for.
     """
     z = 3.290527
     middle = (kept + z * z / 2) / (scored + z * z)
