@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from tastemaker.errors import UnreadableImageError
+from tastemaker.explorer.originals import CHANGED
 from tastemaker.imaging.decode import decode_image
 
 HEIGHTS = (320, 256, 200, 160, 128, 96, 64)
@@ -82,7 +83,10 @@ def make_thumbnails(sources: Mapping[int, Source], max_bytes: int, threads: int 
         max_bytes: For all of them together, as base64.
         threads: Pictures that are decoded at the same time.
     """
-    left, waiting = max_bytes * 3 // 4, sum(source.uses for source in sources.values())  # base64 makes 4 characters of 3 bytes
+    left, waiting = (
+        max_bytes * 3 // 4,
+        sum(source.uses for source in sources.values()),
+    )  # base64 makes 4 characters of 3 bytes
     for number, reduced in _reduce_all(sources, threads):
         uses = sources[number].uses
         if isinstance(reduced, str):
@@ -149,7 +153,7 @@ def _reduce(data: bytes | str, size: tuple[int, int] | None) -> Image.Image | st
     except MemoryError:
         return "too large for the memory of this machine"
     if size is not None and sorted(pixels.shape[:2]) != sorted(size):
-        return "the file has changed since it was scored"
+        return CHANGED
     return _shrink(Image.fromarray(pixels))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from tastemaker import __version__
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import draw_bars, make_bars
+from tastemaker.explorer.originals import OriginalReader
 from tastemaker.explorer.page import Figure, format_share, render_page
 from tastemaker.explorer.pictures import Source, Thumbnail, make_thumbnails
 from tastemaker.explorer.report_data import ReportData, gather
@@ -99,9 +100,10 @@ def write_report(
     table = scores if isinstance(scores, ScoreTable) else ScoreTable(places)
     top = parse_top(top) if isinstance(top, str) else top
     data = gather(table, min_score=min_score, top=top, seed=seed, samples=samples)
-    sources = _sources(data)
-    room = MAX_BYTES - _PAGE_BYTES - _FIGURE_BYTES * sum(source.uses for source in sources.values())
-    thumbnails = dict(make_thumbnails(sources, room, usable_cores()))
+    with OriginalReader() as originals:
+        sources = _sources(data, originals)
+        room = MAX_BYTES - _PAGE_BYTES - _FIGURE_BYTES * sum(source.uses for source in sources.values())
+        thumbnails = dict(make_thumbnails(sources, room, usable_cores()))
     page = render_page(
         "report.html",
         styles=("look.css", "page.css", "report.css"),
@@ -217,31 +219,13 @@ def _shorten(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _sources(data: ReportData) -> dict[int, Source]:
+def _sources(data: ReportData, originals: OriginalReader) -> dict[int, Source]:
     """Return where each picture comes from, in the order in which they are best read."""
     rows = sorted(
         data.pictures.items(), key=lambda item: (item[1]["shard"] or item[1]["image_path"], item[1]["offset"] or 0)
     )
     uses = Counter(row_id for ids in data.shown() for row_id in ids)
-    return {row_id: Source(partial(_read, row), _size(row), uses[row_id]) for row_id, row in rows}
-
-
-def _read(row: dict[str, Any]) -> bytes:
-    from tastemaker.errors import UnreadableImageError
-    from tastemaker.imaging.shards import open_shard
-    from tastemaker.scores.schema import original_name
-
-    path = original_name(row["shard"] or row["image_path"])
-    if row["size"] is None:
-        raise UnreadableImageError("its place was not recorded")
-    reader = open_shard(path)
-    try:
-        data = reader.read_at(row["offset"] or 0, row["size"])
-    finally:
-        reader.close()
-    if len(data) != row["size"]:
-        raise UnreadableImageError("the file has changed since it was scored")
-    return data
+    return {row_id: Source(partial(originals.read, row), _size(row), uses[row_id]) for row_id, row in rows}
 
 
 def _size(row: dict[str, Any]) -> tuple[int, int] | None:
