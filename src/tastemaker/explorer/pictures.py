@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.explorer.originals import CHANGED
 from tastemaker.imaging.decode import decode_image
+from tastemaker.imaging.shards import ShardReader, open_shard
+from tastemaker.scores.schema import original_name
 
 HEIGHTS = (320, 256, 200, 160, 128, 96, 64)
 """Heights of a small picture, in pixels, largest first: twice what a page shows, for screens of high density."""
@@ -23,6 +25,10 @@ MAX_SLOT_ASPECT, MIN_SLOT_ASPECT = 4.5, 0.5
 """Width by height of the place that a picture gets. Wider and taller ones are shown whole within it."""
 
 _QUALITIES = (82, 72, 60)
+_QUALITY_GAIN = 0.6
+"""What the lowest quality leaves of the bytes of the highest, about."""
+
+_CHANGED = "the file has changed since it was scored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,45 @@ class Source:
     read: Callable[[], bytes]
     size: tuple[int, int] | None = None
     uses: int = 1
+
+
+class OriginalReader:
+    """Reads pictures from shards and loose files; keeps the last shard open, so rows of one shard go together."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        self._reader: ShardReader | None = None
+
+    def __enter__(self) -> OriginalReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def read(self, row: Mapping[str, Any]) -> bytes:
+        """Return the encoded bytes of the picture in a row with ``image_path``, ``shard``, ``offset`` and ``size``.
+
+        Raises:
+            UnreadableImageError: They were not recorded, or the file has changed in size since.
+            OSError: The file cannot be read.
+        """
+        if row["size"] is None:
+            raise UnreadableImageError("where it lies was not recorded")
+        path = original_name(row["shard"] or row["image_path"])
+        if not row["shard"] and os.path.getsize(path) != row["size"]:
+            raise UnreadableImageError(_CHANGED)
+        if path != self._path or self._reader is None:
+            self._close()
+            self._path, self._reader = path, open_shard(path)
+        data = self._reader.read_at(row["offset"] or 0, row["size"])
+        if len(data) != row["size"]:
+            raise UnreadableImageError(_CHANGED)
+        return data
+
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._path, self._reader = "", None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +147,20 @@ def encode_thumbnail(image: Image.Image, max_bytes: int) -> Thumbnail:
 
     Where even the smallest does not, it is the place of the picture, with the reason.
     """
+    bytes_per_pixel = 0.04  # at first what the emptiest picture has, then what this one had in the last attempt
     for height in HEIGHTS:
-        if height != HEIGHTS[-1] and max_bytes < height * height / 25:
-            continue  # hopeless: no picture worth looking at is compressed like that
-        small = image.copy()
-        small.thumbnail((round(height * MAX_SLOT_ASPECT), height), Image.Resampling.LANCZOS)
+        small = _fit(image, height)
+        if height != HEIGHTS[-1] and bytes_per_pixel * small.width * small.height > max_bytes:
+            continue
         for quality in _QUALITIES:
             file = io.BytesIO()
-            small.save(file, "JPEG", quality=quality, optimize=True)
+            small.save(file, "JPEG", quality=quality)
             if file.tell() <= max_bytes:
                 return Thumbnail(file.getvalue(), small.width, small.height)
+            bytes_per_pixel = file.tell() / small.width / small.height
+            if file.tell() > 2 * max_bytes:
+                break  # no quality makes up for that
+        bytes_per_pixel *= _QUALITY_GAIN
     return Thumbnail(b"", image.width, image.height, "left out: there are too many pictures for one page")
 
 
@@ -153,13 +202,15 @@ def _reduce(data: bytes | str, size: tuple[int, int] | None) -> Image.Image | st
     except MemoryError:
         return "too large for the memory of this machine"
     if size is not None and sorted(pixels.shape[:2]) != sorted(size):
-        return CHANGED
-    return _shrink(Image.fromarray(pixels))
+        return _CHANGED
+    return _fit(Image.fromarray(pixels), HEIGHTS[0])
 
 
-def _shrink(image: Image.Image) -> Image.Image:
-    image.thumbnail((round(HEIGHTS[0] * MAX_SLOT_ASPECT), HEIGHTS[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return image
+def _fit(image: Image.Image, height: int) -> Image.Image:
+    """Return a copy that fits into the place of this height; a smaller one stays as large as it is."""
+    small = image.copy()
+    small.thumbnail((round(height * MAX_SLOT_ASPECT), height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return small
 
 
 def _placeholder(source: Source, problem: str) -> Thumbnail:

@@ -15,9 +15,8 @@ from typing import Any
 from tastemaker import __version__
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import draw_bars, make_bars
-from tastemaker.explorer.originals import OriginalReader
 from tastemaker.explorer.page import Figure, format_share, render_page
-from tastemaker.explorer.pictures import Source, Thumbnail, make_thumbnails
+from tastemaker.explorer.pictures import OriginalReader, Source, Thumbnail, make_thumbnails
 from tastemaker.explorer.report_data import ReportData, gather
 from tastemaker.machine import usable_cores
 from tastemaker.scores.cutoff import Top, parse_top
@@ -134,8 +133,8 @@ def write_report(
 
 
 def _next_command(data: ReportData, places: list[str]) -> str:
-    """Return the command that takes what passes; empty where nothing does."""
-    if not data.cut.found.kept:
+    """Return the command that takes what passes; empty where nothing does, or it is not the aesthetic score's cut."""
+    if not data.cut.found.kept or data.column != "aesthetic_score":
         return ""
     return shlex.join(["tastemaker", "select", *places, *data.cut.options, "--to", "kept"])
 
@@ -176,11 +175,9 @@ def _finding(data: ReportData) -> str:
     if not found.scored:
         failed = "could be read" if summary.failed == summary.images else "has a score"
         return f"None of the {summary.images:,} images {failed}."
-    if data.cut.shown is None or not found.kept:
-        at = "" if data.cut.shown is None else f"At {_format_score(data, data.cut.shown)} "
-        return f"{at}you keep none of {found.scored:,} images." if at else f"You keep none of {found.scored:,} images."
-    share = format_share(found.share)
-    return f"At {_format_score(data, data.cut.shown)} you keep {share} of {found.scored:,} images."
+    share = format_share(found.share) if found.kept else "none"
+    at = f"At {_format_score(data, data.cut.shown)} you" if data.cut.shown is not None else "You"
+    return f"{at} keep {share} of {found.scored:,} image{'s' if found.scored != 1 else ''}."
 
 
 def _format_score(data: ReportData, score: float, more: int = 0) -> str:

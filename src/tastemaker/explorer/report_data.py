@@ -12,7 +12,7 @@ import numpy as np
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import CUSTOMARY_CUTOFFS, Scale, choose_scale, count_steps
-from tastemaker.explorer.slices import SliceKind, slice_table
+from tastemaker.explorer.report_slices import SliceKind, slice_table
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values
 from tastemaker.scores.locations import is_url
@@ -230,7 +230,7 @@ def _kept_condition(column: str, values: Values, found: Cutoff) -> str:
     """Return SQL that holds for exactly the images that a cut keeps: of equal scores the first ones."""
     if found.score is None:
         return "false"
-    score = f"{found.score!r}::DOUBLE"
+    score = f"'{found.score!r}'::DOUBLE"  # quoted, for infinity is a number too
     above = int(np.count_nonzero(values > found.score))
     at_the_cut = np.flatnonzero(values == values.dtype.type(found.score))
     last = int(at_the_cut[found.kept - above - 1])
