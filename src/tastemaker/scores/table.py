@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from tastemaker.errors import ConfigurationError, MissingExtraError
 from tastemaker.machine import usable_cores
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
+from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows
 from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, is_url, list_provenances
 from tastemaker.scores.schema import kind_of_reason
 
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 EMBEDDING = "embedding"
 """The column that is read only where it is named: it is a hundred times as large as the others together."""
-
-ROW_ID = "row_id"
-"""The number of a row, from 0, in the order of the files and of the rows in each."""
 
 
 class ScoreTable:
@@ -139,6 +137,37 @@ class ScoreTable:
         assert isinstance(frame, polars.DataFrame)
         return frame
 
+    def take(self, row_ids: Sequence[int] | IntArray, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return single rows, in the order in which they are asked for, reading the row groups that hold them.
+
+        Args:
+            row_ids: Their numbers, each from 0 to below the length of the table; one may occur several times.
+            columns: As in `to_arrow`.
+
+        Raises:
+            ConfigurationError: A column is not there, or a number is out of range.
+        """
+        wanted, places = np.unique(np.asarray(row_ids, np.int64), return_inverse=True)
+        tables = list(self.iterate(wanted, columns))
+        if not tables:
+            return pa.schema(self._types(columns).items()).empty_table()
+        return pa.concat_tables(tables).take(pa.array(places))
+
+    def iterate(self, row_ids: IntArray, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield single rows, a table for each row group that has any.
+
+        Args:
+            row_ids: int64 (n,), ascending.
+            columns: As in `to_arrow`.
+
+        Raises:
+            ConfigurationError: A column is not there, or a number is out of range.
+        """
+        types = self._types(columns)
+        if len(row_ids) and not 0 <= row_ids[0] <= row_ids[-1] < len(self):
+            raise ConfigurationError(f"row {row_ids[-1]} is not in a table of {len(self)} rows")
+        return fetch_rows(self.sources, row_ids, types, self.storage_options)
+
     def values(self, column: str = "aesthetic_score", where: str | None = None) -> Values:
         """Return a column of numbers, in the order of the table: float (n,), NaN where it is null.
 
@@ -227,6 +256,10 @@ class ScoreTable:
         except duckdb.Error as error:
             raise ConfigurationError(f"the condition {where!r} is none: {error}") from error
         return f"WHERE (\n{where}\n)"
+
+    def _types(self, columns: Sequence[str] | None) -> dict[str, pa.DataType]:
+        names = [name for name in self.columns if name != EMBEDDING] if columns is None else columns
+        return {name: self.columns.get(self._known(name), pa.int64()) for name in names}
 
     def _known(self, column: str) -> str:
         if column not in self.columns and column != ROW_ID:
