@@ -49,11 +49,11 @@ def test_the_options_that_pages_name_exist():
             check=True,
             env=os.environ | {"COLUMNS": "200"},
         ).stdout
-        for command in ("", "score", "filter", "models pull", "models list", "models verify", "demo")
+        for command in ("", "score", "filter", "models pull", "models list", "models verify", "demo", "report")
     )
     for page in PAGES:
         for line in page.read_text().splitlines():
-            if re.match(r"\s*(\$ )?tastemaker (score|filter|models|demo)", line):
+            if re.match(r"\s*(\$ )?tastemaker (score|filter|models|demo|report)", line):
                 for option in re.findall(r"(?<= )--[a-z][a-z-]+", line):
                     assert option in known, f"{page.name}: {line}"
 
