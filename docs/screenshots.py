@@ -1,8 +1,8 @@
 """Makes the pictures of pages that the documentation shows: python docs/screenshots.py [--output docs/images].
 
-Scores photographs of scikit-image that are free for any use, makes each page of `PAGES` from the scores, and takes it in light and
-dark. Needs playwright and a chromium (CHROMIUM=/usr/bin/chromium, or the one that playwright installs). For another page, write a function that
-takes the scores and a scratch folder and returns its address, and add it to `PAGES`.
+Scores photographs of scikit-image that are free for any use, makes each page of `PAGES` from the scores, and takes it in
+light and dark. Needs playwright, and a chromium: the one on the path, or CHROMIUM=/path/to/it. For another page, write a
+function that takes the scores and a scratch folder and returns its address, and add it to `PAGES`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tastemaker.demo import make_pictures
 from tastemaker.scores.run import RunOptions, run_scoring
 
 LEFT_OUT = ("motorcycle_left",)
-"""Photographs without a word about their licence; the others are CC0 or in the public domain, as their docstrings say."""
+"""Photographs without a word about their licence; the others are CC0 or in the public domain by their docstrings."""
 
 WIDTH, HEIGHT, MAX_BYTES = 1440, 900, 300_000
 
