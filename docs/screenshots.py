@@ -1,8 +1,8 @@
 """Makes the pictures of pages that the documentation shows: python docs/screenshots.py [--output docs/images].
 
-Scores photographs of scikit-image that are free for any use, makes each page of `PAGES` from the scores, and takes it in
-light and dark. Needs playwright, and a chromium: the one on the path, or CHROMIUM=/path/to/it. For another page, write a
-function that takes the scores and a scratch folder and returns its address, and add it to `PAGES`.
+Scores photographs of scikit-image that are free for any use, makes each page of `PAGES` from the scores, and takes it
+in light and dark. Needs playwright, and a chromium: the one on the path, or CHROMIUM=/path/to/it. For another page,
+write a function that takes the scores and a scratch folder and returns its address, and add it to `PAGES`.
 """
 
 from __future__ import annotations
