@@ -33,6 +33,7 @@ _HOMES = {
     "Pipeline": "pipeline",
     "ProcessingStage": "stages.base",
     "RayDataExecutor": "executors",
+    "ReportSummary": "explorer.report",
     "Resources": "stages.base",
     "ScoreTable": "scores.table",
     "SelectSummary": "scores.select",
@@ -60,6 +61,7 @@ _HOMES = {
     "sample_images": "parity",
     "select_images": "scores.select",
     "verify_parity": "parity",
+    "write_report": "explorer.report",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
@@ -99,6 +101,8 @@ if TYPE_CHECKING:
     from tastemaker.executors import (
         XennaExecutor as XennaExecutor,
     )
+    from tastemaker.explorer.report import ReportSummary as ReportSummary
+    from tastemaker.explorer.report import write_report as write_report
     from tastemaker.imaging.decode import decode_image as decode_image
     from tastemaker.imaging.preprocess import preprocess as preprocess
     from tastemaker.imaging.signals import Signals as Signals

@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 from tastemaker import __version__
-from tastemaker.cli import bench, cutoff, demo, filter, models, score, select, top, verify  # noqa: A004 - the command is called filter
+from tastemaker.cli import (
+    bench,
+    cutoff,
+    demo,
+    filter,  # noqa: A004 - the command is called so
+    models,
+    report,
+    score,
+    select,
+    top,
+    verify,
+)
 from tastemaker.errors import TastemakerError
 
 app = typer.Typer(
@@ -27,6 +38,7 @@ app.command("filter", epilog=filter.EXAMPLE)(filter.filter_images)
 app.command("select", epilog=select.EXAMPLE)(select.select)
 app.command("cutoff", epilog=cutoff.EXAMPLE)(cutoff.cutoff)
 app.command("top", epilog=top.EXAMPLE)(top.top)
+app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
 app.command("bench", epilog=bench.EXAMPLE)(bench.bench)
 app.add_typer(models.app, name="models")
