@@ -9,14 +9,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from PIL import Image
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.decode import decode_image
-from tastemaker.imaging.shards import ShardReader, open_shard
-from tastemaker.scores.schema import original_name
 
 HEIGHTS = (320, 256, 200, 160, 128, 96, 64)
 """Heights of a small picture, in pixels, largest first: twice what a page shows, for screens of high density."""
@@ -28,7 +25,7 @@ _QUALITIES = (82, 72, 60)
 _QUALITY_GAIN = 0.6
 """What the lowest quality leaves of the bytes of the highest, about."""
 
-_CHANGED = "the file has changed since it was scored"
+CHANGED = "the file has changed since it was scored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,45 +41,6 @@ class Source:
     read: Callable[[], bytes]
     size: tuple[int, int] | None = None
     uses: int = 1
-
-
-class OriginalReader:
-    """Reads pictures from shards and loose files; keeps the last shard open, so rows of one shard go together."""
-
-    def __init__(self) -> None:
-        self._path = ""
-        self._reader: ShardReader | None = None
-
-    def __enter__(self) -> OriginalReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def read(self, row: Mapping[str, Any]) -> bytes:
-        """Return the encoded bytes of the picture in a row with ``image_path``, ``shard``, ``offset`` and ``size``.
-
-        Raises:
-            UnreadableImageError: They were not recorded, or the file has changed in size since.
-            OSError: The file cannot be read.
-        """
-        if row["size"] is None:
-            raise UnreadableImageError("where it lies was not recorded")
-        path = original_name(row["shard"] or row["image_path"])
-        if not row["shard"] and os.path.getsize(path) != row["size"]:
-            raise UnreadableImageError(_CHANGED)
-        if path != self._path or self._reader is None:
-            self._close()
-            self._path, self._reader = path, open_shard(path)
-        data = self._reader.read_at(row["offset"] or 0, row["size"])
-        if len(data) != row["size"]:
-            raise UnreadableImageError(_CHANGED)
-        return data
-
-    def _close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-        self._path, self._reader = "", None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +160,7 @@ def _reduce(data: bytes | str, size: tuple[int, int] | None) -> Image.Image | st
     except MemoryError:
         return "too large for the memory of this machine"
     if size is not None and sorted(pixels.shape[:2]) != sorted(size):
-        return _CHANGED
+        return CHANGED
     return _fit(Image.fromarray(pixels), HEIGHTS[0])
 
 

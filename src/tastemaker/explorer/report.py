@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker import __version__
-from tastemaker.errors import ConfigurationError
+from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.explorer.chart import draw_bars, make_bars
 from tastemaker.explorer.page import Figure, format_share, render_page
-from tastemaker.explorer.pictures import OriginalReader, Source, Thumbnail, make_thumbnails
+from tastemaker.explorer.pictures import CHANGED, Source, Thumbnail, make_thumbnails
 from tastemaker.explorer.report_data import ReportData, gather
 from tastemaker.machine import usable_cores
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.files import write_whole
 from tastemaker.scores.locations import Source as TableSource
+from tastemaker.scores.sources import OriginalsReader, SkippedError
 from tastemaker.scores.table import ScoreTable
 
 MAX_BYTES = 20 * 10**6
@@ -99,7 +100,7 @@ def write_report(
     table = scores if isinstance(scores, ScoreTable) else ScoreTable(places)
     top = parse_top(top) if isinstance(top, str) else top
     data = gather(table, min_score=min_score, top=top, seed=seed, samples=samples)
-    with OriginalReader() as originals:
+    with OriginalsReader(table.storage_options) as originals:
         sources = _sources(data, originals)
         room = MAX_BYTES - _PAGE_BYTES - _FIGURE_BYTES * sum(source.uses for source in sources.values())
         thumbnails = dict(make_thumbnails(sources, room, usable_cores()))
@@ -216,13 +217,21 @@ def _shorten(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _sources(data: ReportData, originals: OriginalReader) -> dict[int, Source]:
+def _sources(data: ReportData, originals: OriginalsReader) -> dict[int, Source]:
     """Return where each picture comes from, in the order in which they are best read."""
     rows = sorted(
         data.pictures.items(), key=lambda item: (item[1]["shard"] or item[1]["image_path"], item[1]["offset"] or 0)
     )
     uses = Counter(row_id for ids in data.shown() for row_id in ids)
-    return {row_id: Source(partial(originals.read, row), _size(row), uses[row_id]) for row_id, row in rows}
+    return {row_id: Source(partial(_read_picture, originals, row), _size(row), uses[row_id]) for row_id, row in rows}
+
+
+def _read_picture(originals: OriginalsReader, row: dict[str, Any]) -> bytes:
+    try:
+        return originals.read_image(row)
+    except SkippedError as error:
+        problem = CHANGED if error.kind == "changed" else f"the file {error.problem}"  # its name is below the picture
+        raise UnreadableImageError(problem) from error
 
 
 def _size(row: dict[str, Any]) -> tuple[int, int] | None:

@@ -1,24 +1,20 @@
-"""Where selected originals go: tars, a folder, or links; all below a folder that appears when it is complete."""
+"""Where selected originals go: tars, a folder, or links."""
 
 from __future__ import annotations
 
 import os
 import posixpath
-import shutil
-import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import xxhash
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.shards import split_key
-from tastemaker.scores.files import TEMPORARY_PREFIX, TarFile
-from tastemaker.scores.sources import Original, check_file
-
-RECORD = "_tastemaker/selection.json"
-"""In a folder that `select` wrote: what was asked for. Nothing else is ever replaced."""
+from tastemaker.scores.files import TarFile
+from tastemaker.scores.sources import FoundOriginal, Original, SkippedError, as_skipped, check_file, find_original
 
 
 class Copies(Protocol):
@@ -30,6 +26,10 @@ class Copies(Protocol):
 
     def close(self) -> None:
         """Finish what is unfinished."""
+        ...
+
+    def discard(self) -> None:
+        """Close what is open; the folder is deleted."""
         ...
 
 
@@ -57,6 +57,11 @@ class TarCopies:
         if self._tar is not None:
             self._tar.commit()
             self._tar = None
+
+    def discard(self) -> None:
+        """Close and delete the last tar."""
+        if self._tar is not None:
+            self._tar.discard()
 
 
 class FolderCopies:
@@ -87,6 +92,9 @@ class FolderCopies:
     def close(self) -> None:
         """Do nothing: files are written at once."""
 
+    def discard(self) -> None:
+        """Do nothing, too."""
+
     def _write(self, path: Path, name: str, original: Original, data: bytes) -> None:
         with path.open("xb") as file:
             file.write(data)
@@ -100,21 +108,30 @@ class LinkCopies(FolderCopies):
         path.symlink_to(os.path.abspath(source))
 
 
-def check_links(original: Original) -> dict[str, bytes]:
-    """Return name -> nothing for files that can be linked to.
+def find_links(rows: Iterable[Mapping[str, Any]]) -> Iterator[FoundOriginal | SkippedError]:
+    """Yield what can be linked to for each row, name -> nothing, or why it cannot.
 
     Raises:
-        ConfigurationError: The image lies in a shard.
-        SkippedError: A file has another size than when it was scored.
-        OSError: It is gone.
+        ConfigurationError: An image lies in a shard.
     """
-    if original.parts[0].shard:
-        raise ConfigurationError(
-            f"{original.parts[0].name} lies in {original.parts[0].shard}: there is no file to link to; use --as folder"
-        )
-    for part in original.parts:
-        check_file(part)
-    return {part.name: b"" for part in original.parts}
+    for row in rows:
+        original = find_original(row)
+        if isinstance(original, SkippedError):
+            yield original
+            continue
+        image = original.parts[0]
+        if image.shard:
+            raise ConfigurationError(
+                f"{image.name} lies in {image.shard}: there is no file to link to; use --as folder"
+            )
+        try:
+            for part in original.parts:
+                check_file(part)
+            yield FoundOriginal(original, {part.name: b"" for part in original.parts})
+        except SkippedError as problem:
+            yield problem
+        except OSError as error:
+            yield as_skipped(error, image.path)
 
 
 class _Names:
@@ -144,36 +161,3 @@ class _Names:
 
 def _number(text: str) -> int:
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogateescape"))
-
-
-class PendingFolder:
-    """A folder under a temporary name beside its final one. `commit` moves it there, `discard` deletes it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.draft = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"[:250])
-        self.draft.mkdir()
-
-    def commit(self) -> None:
-        """Make the folder visible, in place of one that `check_folder` allowed to replace."""
-        old = self.draft.with_name(self.draft.name + ".old")
-        if self.path.exists():
-            self.path.rename(old)
-        self.draft.rename(self.path)
-        shutil.rmtree(old, ignore_errors=True)
-
-    def discard(self) -> None:
-        """Delete what was written."""
-        shutil.rmtree(self.draft, ignore_errors=True)
-
-
-def check_folder(path: Path, record: str, *, overwrite: bool) -> None:
-    """Raise `ConfigurationError` unless a folder may be written: it is empty, or `select` wrote it and may again."""
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
-    before = path / RECORD
-    if not before.is_file():
-        raise ConfigurationError(f"{path} is there, and select did not write it: choose another, or empty it yourself")
-    if not overwrite and before.read_text() != record:
-        raise ConfigurationError(f"{path} holds another selection; choose another folder, or say --overwrite")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
-from tastemaker.imaging.shards import ShardReader, open_shard
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.originals import OriginalsWriter
-from tastemaker.scores.schema import original_name
+from tastemaker.scores.sources import NEEDED_COLUMNS, OriginalsReader, SkippedError
 from tastemaker.tasks import FileGroupTask
 
 
@@ -97,7 +94,7 @@ def keep_top(
         verdicts = _judge(path, part, is_kept[start : start + len(part)], top)
         place = group._metadata
         writer = OriginalsWriter(output_dir, place["partition"], place["folder"], originals, images_per_tar)
-        _cut_partition(path, verdicts, writer, place["root"])
+        _cut_partition(path, verdicts, writer)
         start += len(part)
     return float(together[is_kept].min()) if is_kept.any() else None
 
@@ -127,13 +124,13 @@ def _read_scores(path: Path, rank_by: str) -> npt.NDArray[np.float32]:
     return scores
 
 
-def _cut_partition(path: Path, verdicts: list[_Verdict], writer: OriginalsWriter, root: str) -> None:
+def _cut_partition(path: Path, verdicts: list[_Verdict], writer: OriginalsWriter) -> None:
     """Write one partition's rows again with the cut in them, and its kept originals."""
     table = pq.read_table(path)
     rows = RowsFile(path, table.schema)
     try:
         if writer.kind != "none":
-            _copy_originals(table, verdicts, writer, root)
+            _copy_originals(table, verdicts, writer)
         for column in ("kept", "status", "reason", "tar_file", "member_name"):
             number = table.schema.get_field_index(column)
             values = pa.array([getattr(verdict, column) for verdict in verdicts], table.schema.field(number).type)
@@ -173,52 +170,15 @@ def _judge(path: Path, scores: npt.NDArray[np.float32], is_kept: npt.NDArray[np.
     return verdicts
 
 
-def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: OriginalsWriter, root: str) -> None:
+def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: OriginalsWriter) -> None:
     """Read every kept sample by its byte ranges, and write it; what has changed since becomes a failed row."""
-    places = table.select(["image_id", "image_path", "shard", "offset", "size", "sidecars"])
     kept = np.flatnonzero([verdict.kept for verdict in verdicts])
-    with _Sources() as sources:
-        for number, row in zip(kept, places.take(pa.array(kept)).to_pylist(), strict=True):
+    rows = table.select([name for name in NEEDED_COLUMNS if name in table.column_names]).take(pa.array(kept))
+    with OriginalsReader() as reader:
+        for number, sample in zip(kept, reader.read_rows(rows.to_pylist()), strict=True):
             try:
-                verdicts[number].tar_file, verdicts[number].member_name = writer.add(sources.read_sample(row, root))
-            except (UnreadableImageError, OSError) as error:
+                if isinstance(sample, SkippedError):
+                    raise sample
+                verdicts[number].tar_file, verdicts[number].member_name = writer.add(sample.members)
+            except UnreadableImageError as error:
                 verdicts[number] = _Verdict("failed", f"unreadable: {error}")
-
-
-class _Sources:
-    """Reads samples from shards and loose files; keeps the last shard open."""
-
-    def __init__(self) -> None:
-        self._path = ""
-        self._reader: ShardReader | None = None
-
-    def __enter__(self) -> _Sources:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._reader is not None:
-            self._reader.close()
-
-    def read_sample(self, row: dict[str, Any], root: str) -> dict[str, bytes]:
-        """Return name -> bytes of the sample in a row, the image first, named as the input has them."""
-        path, shard = original_name(row["image_path"]), original_name(row["shard"] or "")
-        name = path.removeprefix(f"{shard}/") if shard else path
-        places = [(name, row["offset"], row["size"])]
-        places += [(original_name(s["member"]), s["offset"], s["size"]) for s in row["sidecars"]]
-        return {
-            member if shard else os.path.relpath(member, root or ".").replace(os.sep, "/"): self._read(
-                shard or member, offset, size
-            )
-            for member, offset, size in places
-        }
-
-    def _read(self, path: str, offset: int, size: int) -> bytes:
-        if path != self._path:
-            if self._reader is not None:
-                self._reader.close()
-            self._path, self._reader = path, open_shard(path)
-        assert self._reader is not None
-        data = self._reader.read_at(offset, size)
-        if len(data) != size:
-            raise UnreadableImageError(f"{path} has changed since it was scored")
-        return data

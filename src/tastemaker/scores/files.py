@@ -9,6 +9,7 @@ import os
 import tarfile
 import uuid
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -93,6 +94,7 @@ class RowsFile(PendingFile):
         self.schema = schema
         self._waiting: list[pa.Table] = []
         self._writer: pq.ParquetWriter | None = None
+        self._file: BinaryIO | None = None
 
     def add_rows(self, table: pa.Table) -> None:
         """Append rows."""
@@ -104,6 +106,7 @@ class RowsFile(PendingFile):
         """Finish the file, and make it visible."""
         self._flush()
         self._open_writer().close()
+        self._close_file()
         super().commit()
 
     def discard(self) -> None:
@@ -111,7 +114,13 @@ class RowsFile(PendingFile):
         with contextlib.suppress(OSError):  # the disk may be full
             if self._writer is not None:
                 self._writer.close()
+        with contextlib.suppress(OSError):
+            self._close_file()
         super().discard()
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def _flush(self) -> None:
         if self._waiting:
@@ -121,7 +130,8 @@ class RowsFile(PendingFile):
 
     def _open_writer(self) -> pq.ParquetWriter:
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self.draft, self.schema, compression="zstd")
+            self._file = self.draft.open("wb")  # pyarrow itself takes no path that is no UTF-8
+            self._writer = pq.ParquetWriter(self._file, self.schema, compression="zstd")
         return self._writer
 
 

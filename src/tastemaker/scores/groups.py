@@ -101,9 +101,9 @@ def group_table(
         rank_by: Column of the scores.
 
     Raises:
-        ConfigurationError: The rows have no embeddings.
+        ConfigurationError: The rows have no embeddings: not one of them has.
     """
-    if "embedding" not in rows.column_names:
+    if "embedding" not in rows.column_names or (len(rows) and rows["embedding"].null_count == len(rows)):
         raise ConfigurationError(
             "the rows have no embeddings to group by; score without --no-embeddings, or embeddings with "
             "--copy-embeddings"

@@ -14,25 +14,25 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.files import PendingFile
 
 MANIFESTS = (".parquet", ".csv", ".jsonl")
+UIDS = (".txt", ".npy")
 _UID = np.dtype("u8,u8")
 
 
 def write_manifest(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
     """Write rows by the extension of the path: Parquet, CSV (with lists as JSON) or a line of JSON each."""
-    if path.name.endswith(".csv.draft"):
+    if path.name.endswith(".csv"):
         flat = pa.schema([(f.name, pa.string() if pa.types.is_nested(f.type) else f.type) for f in schema])
-        with pyarrow.csv.CSVWriter(path, flat) as writer:
+        with path.open("wb") as file, pyarrow.csv.CSVWriter(file, flat) as writer:
             for table in tables:
                 writer.write_table(_flatten(table, flat))
-    elif path.name.endswith(".jsonl.draft"):
-        with path.open("w", encoding="utf-8") as file:
+    elif path.name.endswith(".jsonl"):
+        with path.open("w", encoding="utf-8") as lines:
             for table in tables:
-                file.writelines(json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in table.to_pylist())
+                lines.writelines(json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in table.to_pylist())
     else:
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for table in tables:
                 writer.write_table(table)
 
@@ -43,7 +43,7 @@ def write_uids(path: Path, tables: Iterable[pa.Table]) -> None:
     Raises:
         ConfigurationError: A row has no uid of 32 hexadecimal digits in its JSON, or a key has a line break.
     """
-    if path.name.endswith(".npy.draft"):
+    if path.name.endswith(".npy"):
         uids = [_uid(row) for table in tables for row in table.to_pylist()]
         array = np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in uids], _UID)
         array.sort()
@@ -56,24 +56,6 @@ def write_uids(path: Path, tables: Iterable[pa.Table]) -> None:
                 if "\n" in key:
                     raise ConfigurationError(f"the key {key!r} has a line break; write a manifest instead")
                 file.write(key + "\n")
-
-
-class Draft(PendingFile):
-    """A list in the making; its temporary name keeps the extension. Replaces only what has the same bytes."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.draft = self.draft.with_name(self.draft.name + ".draft")
-
-    def commit_over(self, *, overwrite: bool) -> None:
-        """Make the list visible.
-
-        Raises:
-            ConfigurationError: There is a file with other content, and it is not to be overwritten.
-        """
-        if self.path.exists() and not overwrite and self.path.read_bytes() != self.draft.read_bytes():
-            raise ConfigurationError(f"{self.path} is there with other content; choose another, or say --overwrite")
-        self.commit()
 
 
 def _uid(row: dict[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""The original bytes of rows: read by their recorded ranges, and checked against what was scored."""
+"""The original bytes of rows: read by their recorded ranges, and checked against what was scored.
+
+Whoever reads originals of rows reads them here: selections, ``filter --top``, pages.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,9 @@ from tastemaker.imaging.tars import is_header_of
 from tastemaker.scores.locations import is_url
 from tastemaker.scores.schema import original_name
 
+NEEDED_COLUMNS = ("image_id", "image_path", "shard", "offset", "size", "sidecars", "reason", "xxh3")
+"""What a row must have to be found again; ``reason`` and ``xxh3`` may be missing."""
+
 _HEADER = 512
 _MAX_GAP = 2**15
 """Ranges that lie closer together are read at once."""
@@ -34,11 +40,12 @@ class SkippedError(UnreadableImageError):
 
     Attributes:
         kind: ``missing``, ``changed`` or ``refused``.
+        problem: What it is or has, without its name: ``is gone``.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
+    def __init__(self, kind: str, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.kind, self.problem = kind, problem
 
 
 @dataclass(frozen=True)
@@ -65,23 +72,46 @@ class Original:
     xxh3: str
 
 
+@dataclass(frozen=True)
+class FoundOriginal:
+    """An original that was read: ``members`` are name -> bytes, the image first."""
+
+    original: Original
+    members: dict[str, bytes]
+
+
 def original_of(row: Mapping[str, Any]) -> Original:
     """Return where the original of a row lies.
+
+    Args:
+        row: With `NEEDED_COLUMNS`, as far as the table has them.
+
+    Raises:
+        SkippedError: The row has none.
+    """
+    if row["size"] is None or row["offset"] is None or not row["image_path"]:
+        raise SkippedError(
+            "missing", "the original", "was not recorded" + (f": {row['reason']}" if row.get("reason") else "")
+        )
+    path, shard = original_name(row["image_path"]), original_name(row["shard"] or "")
+    root = f"{shard}/" if shard else _root_of(path, original_name(row.get("image_id") or ""))
+    places = [(path, row["offset"], row["size"])]
+    places += [(original_name(s["member"]), s["offset"], s["size"]) for s in row.get("sidecars") or ()]
+    parts = [Part(p.removeprefix(root), shard or p, offset, size, shard) for p, offset, size in places]
+    return Original(parts, row.get("xxh3") or "")
+
+
+def copyable_original_of(row: Mapping[str, Any]) -> Original:
+    """Return where the original of a row lies, if its files may be written under their names.
 
     Raises:
         SkippedError: The row has none, or a name that leads out of the output folder.
     """
-    if row["size"] is None or row["offset"] is None or not row["image_path"]:
-        raise SkippedError("missing", "the row has no original: " + (row.get("reason") or "no size is recorded"))
-    path, shard = original_name(row["image_path"]), original_name(row["shard"] or "")
-    root = f"{shard}/" if shard else _root_of(path, original_name(row["image_id"]))
-    places = [(path, row["offset"], row["size"])]
-    places += [(original_name(s["member"]), s["offset"], s["size"]) for s in row["sidecars"] or ()]
-    parts = [Part(p.removeprefix(root), shard or p, offset, size, shard) for p, offset, size in places]
-    unsafe = next((part.name for part in parts if is_unsafe_name(part.name)), None)
+    original = original_of(row)
+    unsafe = next((part.name for part in original.parts if is_unsafe_name(part.name)), None)
     if unsafe is not None:
-        raise SkippedError("refused", f"unsafe name {unsafe!r}: it leads out of the output folder")
-    return Original(parts, row.get("xxh3") or "")
+        raise SkippedError("refused", f"unsafe name {unsafe!r}:", "it leads out of the output folder")
+    return original
 
 
 def _root_of(path: str, key: str) -> str:
@@ -91,7 +121,10 @@ def _root_of(path: str, key: str) -> str:
 
 
 class OriginalsReader:
-    """Reads originals in their order, the next ones while the last are worked on. Use it as a context.
+    """Reads originals of rows; keeps the last shard open, so rows of one shard go together. Use it as a context.
+
+    What is read is what was scored: size and hash are compared, and in a shard the header in front of the bytes. One
+    thread at a time may use it.
 
     Args:
         storage_options: For originals that are URLs.
@@ -113,21 +146,46 @@ class OriginalsReader:
         if self._reader is not None:
             self._reader.close()
 
-    def read(self, originals: Sequence[Original]) -> Iterator[dict[str, bytes] | SkippedError]:
-        """Yield name -> bytes of each, the image first, or why there are none."""
+    def read_image(self, row: Mapping[str, Any]) -> bytes:
+        """Return the encoded bytes of a row's image, without its sidecars.
+
+        Args:
+            row: With ``image_path``, ``shard``, ``offset``, ``size``, and ``xxh3`` where it is to be compared.
+
+        Raises:
+            SkippedError: They are gone, or not what was scored.
+        """
+        original = original_of(row)
+        (found,) = self._read_chunk([Original(original.parts[:1], original.xxh3)])
+        if isinstance(found, SkippedError):
+            raise found
+        return next(iter(found.members.values()))
+
+    def read_rows(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[FoundOriginal | SkippedError]:
+        """Yield the original of each row with its sidecars, or why there is none; the next are read meanwhile.
+
+        Args:
+            rows: With `NEEDED_COLUMNS`.
+        """
+        originals = [find_original(row) for row in rows]
+        samples = self._read([original for original in originals if isinstance(original, Original)])
+        for original in originals:
+            yield original if isinstance(original, SkippedError) else next(samples)
+
+    def _read(self, originals: Sequence[Original]) -> Iterator[FoundOriginal | SkippedError]:
         chunks = _chunks(originals)
         pending = deque(self._pool.submit(self._read_chunk, chunk) for chunk in islice(chunks, self._workers + 1))
         while pending:
             yield from pending.popleft().result()
             pending.extend(self._pool.submit(self._read_chunk, chunk) for chunk in islice(chunks, 1))
 
-    def _read_chunk(self, originals: list[Original]) -> list[dict[str, bytes] | SkippedError]:
+    def _read_chunk(self, originals: list[Original]) -> list[FoundOriginal | SkippedError]:
         shard = originals[0].parts[0].shard
         try:
             found = self._read_shard(shard, originals) if shard else None
         except OSError as error:
-            return [_as_skipped(error, shard)] * len(originals)
-        results: list[dict[str, bytes] | SkippedError] = []
+            return [as_skipped(error, shard)] * len(originals)
+        results: list[FoundOriginal | SkippedError] = []
         for original in originals:
             try:
                 data = [found.get(p.offset) if found is not None else self._read_loose(p) for p in original.parts]
@@ -135,7 +193,7 @@ class OriginalsReader:
             except SkippedError as problem:
                 results.append(problem)
             except OSError as error:
-                results.append(_as_skipped(error, original.parts[0].path))
+                results.append(as_skipped(error, original.parts[0].path))
         return results
 
     def _read_shard(self, shard: str, originals: list[Original]) -> dict[int, bytes | None]:
@@ -180,26 +238,36 @@ class OriginalsReader:
             return file.read(part.size + 1)
 
 
+def as_skipped(error: OSError, path: str) -> SkippedError:
+    """Return why a file that cannot be opened is skipped."""
+    problem = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
+    return SkippedError("missing", path, problem)
+
+
 def check_file(part: Part) -> None:
     """Raise `SkippedError` where a loose file is none any more, or has another size."""
     status = os.stat(part.path)
     if not stat.S_ISREG(status.st_mode) or status.st_size != part.size:
-        raise SkippedError("changed", f"{part.path} has changed since it was scored: it had {part.size:,} bytes")
+        raise SkippedError("changed", part.path, f"has changed since it was scored: it had {part.size:,} bytes")
 
 
-def _check(original: Original, data: Sequence[bytes | None]) -> dict[str, bytes]:
+def find_original(row: Mapping[str, Any]) -> Original | SkippedError:
+    """Return what `copyable_original_of` returns, or raises."""
+    try:
+        return copyable_original_of(row)
+    except SkippedError as problem:
+        return problem
+
+
+def _check(original: Original, data: Sequence[bytes | None]) -> FoundOriginal:
     for part, content in zip(original.parts, data, strict=True):
         if content is None or len(content) != part.size:
-            raise SkippedError("changed", f"{part.path} has changed since it was scored: {part.name!r} is not there")
+            raise SkippedError("changed", part.path, f"has changed since it was scored: {part.name!r} is not there")
     found = {part.name: content for part, content in zip(original.parts, data, strict=True) if content is not None}
-    image = next(iter(found.values()))
-    if original.xxh3 and xxhash.xxh3_64_hexdigest(image) != original.xxh3:
-        raise SkippedError("changed", f"{original.parts[0].name!r} has other bytes than when it was scored")
-    return found
-
-
-def _as_skipped(error: OSError, path: str) -> SkippedError:
-    return SkippedError("missing", f"{path} cannot be read: {error.strerror or error}")
+    image = original.parts[0]
+    if original.xxh3 and xxhash.xxh3_64_hexdigest(found[image.name]) != original.xxh3:
+        raise SkippedError("changed", image.path, f"has changed since it was scored: {image.name!r} has other bytes")
+    return FoundOriginal(original, found)
 
 
 def _chunks(originals: Sequence[Original]) -> Iterator[list[Original]]:

@@ -1,0 +1,96 @@
+"""Stars for what is selected: into sidecars beside the originals, or into the copies that a selection makes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tastemaker.errors import MetadataError
+from tastemaker.imaging.jpeg_metadata import embed_rating
+from tastemaker.scores.selection import Selection, choose_rows
+from tastemaker.scores.stars import DEFAULT_BOUNDS, StarsReport, stars_by_percentile, write_xmp_sidecars
+from tastemaker.scores.table import ScoreTable
+
+_JPEG_MARK = b"\xff\xd8\xff"
+
+
+@dataclass(frozen=True)
+class StarOptions:
+    """How scores become stars.
+
+    Attributes:
+        bounds: The share of all scored images of the table that gets 5 stars, 4 or more, and so on.
+        overwrite: Replace ratings that are there.
+    """
+
+    bounds: Sequence[float] = DEFAULT_BOUNDS
+    overwrite: bool = False
+
+
+def write_stars(
+    table: ScoreTable, selection: Selection, options: StarOptions | None = None, *, dry_run: bool = False
+) -> StarsReport:
+    """Write stars into XMP sidecars beside the selected originals, and return what was done.
+
+    How many stars an image gets depends on all scores of the table, not on what else is selected.
+
+    Args:
+        table: The rows.
+        selection: Which images.
+        options: How scores become stars; the column is the selection's ``rank_by``.
+        dry_run: Write nothing.
+
+    Raises:
+        ConfigurationError: Options make no sense, or selected images lie in tars.
+    """
+    options = options or StarOptions()
+    rows = choose_rows(table, selection).rows
+    stars = stars_by_percentile(table.values(selection.rank_by), options.bounds)[rows]
+    images = table.take(rows, ["image_path", "shard"])
+    return write_xmp_sidecars(images, stars, overwrite=options.overwrite, dry_run=dry_run)
+
+
+class StarEmbedder:
+    """Puts stars into the bytes of JPEGs that are about to be copied.
+
+    Attributes:
+        counts: ``embedded``, ``already_rated``, ``without_stars``, ``no_jpeg`` or ``failed`` -> images.
+        problems: Path of an image -> why it could not be rated. Its copy is the original's bytes.
+    """
+
+    def __init__(self, table: ScoreTable, rank_by: str, options: StarOptions) -> None:
+        self._stars: npt.NDArray[np.int8] = stars_by_percentile(table.values(rank_by), options.bounds)
+        self._overwrite = options.overwrite
+        self.counts: Counter[str] = Counter()
+        self.problems: dict[str, str] = {}
+
+    def embed(self, row_id: int, row: Mapping[str, Any], members: dict[str, bytes]) -> dict[str, bytes]:
+        """Return the members of a sample, the image first, with the stars of its row in it where it is a JPEG.
+
+        An image that has a rating, inside or in a sidecar, stays as it is unless ratings are to be replaced.
+        """
+        name, image = next(iter(members.items()))
+        outcome = self._refuse(row, image, rating := int(self._stars[row_id]))
+        if not outcome:
+            try:
+                rated = embed_rating(image, rating, overwrite=self._overwrite)
+                outcome = "embedded" if rated != image else "already_rated"
+                members = {**members, name: rated}
+            except MetadataError as error:
+                outcome = "failed"
+                self.problems[row["image_path"]] = str(error)
+        self.counts[outcome] += 1
+        return members
+
+    def _refuse(self, row: Mapping[str, Any], image: bytes, rating: int) -> str:
+        """Return why nothing is to be embedded; empty where it is."""
+        if image[:3] != _JPEG_MARK:
+            return "no_jpeg"
+        if rating == 0:
+            return "without_stars"
+        return "already_rated" if not self._overwrite and row.get("rating") else ""
