@@ -6,12 +6,19 @@ import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tastemaker.cli import options as o
 from tastemaker.cli.progress import show_progress
+from tastemaker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tastemaker.scores.rating import StarOptions
+    from tastemaker.scores.select import SelectSummary
+    from tastemaker.scores.selection import Selection
+    from tastemaker.scores.table import ScoreTable
 
 EXAMPLE = "Example: tastemaker select scores/ --top 20% --to best/ --as folder"
 
@@ -33,49 +40,118 @@ class As(StrEnum):
     LINKS = "links"
     MANIFEST = "manifest"
     UIDS = "uids"
+    XMP = "xmp"
 
 
 def select(
     scores: ScoresArgument,
-    to: Annotated[Path, typer.Option("--to", help="A folder; for a manifest or uids a file, its kind by extension.")],
-    written_as: Annotated[As, typer.Option("--as", help="What is written.")] = As.WEBDATASET,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="A folder; for a manifest or uids a file, its kind by extension.")
+    ] = None,
+    written_as: Annotated[
+        As, typer.Option("--as", help="What is written; xmp: stars, into sidecars beside the originals.")
+    ] = As.WEBDATASET,
     min_score: Annotated[float | None, typer.Option("--min-score", help="Images with this score or more.")] = None,
     top: Annotated[str | None, typer.Option("--top", help="The best: a share (20%) or a number (1000).")] = None,
     where: WhereOption = None,
+    best_of_group: Annotated[
+        bool, typer.Option("--best-of-group", help="Of images that look alike, only the best; before the cut.")
+    ] = False,
+    min_similarity: Annotated[
+        float, typer.Option("--min-similarity", help="Cosine of embeddings from which on images look alike.")
+    ] = 0.95,
     rank_by: RankByOption = "aesthetic_score",
     images_per_tar: Annotated[int, typer.Option("--images-per-tar", min=1, help="Samples in a tar at most.")] = 1000,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another selection.")] = False,
+    embed: Annotated[bool, typer.Option("--embed", help="Put stars into the JPEGs that are copied.")] = False,
+    stars_bounds: Annotated[
+        str, typer.Option("--stars-bounds", help="Which best shares of all scores get 5, 4, 3, 2 and 1 stars.")
+    ] = "5%,20%,50%,80%,100%",
+    overwrite_ratings: Annotated[
+        bool, typer.Option("--overwrite-ratings", help="Stars replace ratings that images have.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --as xmp: only say what would be written.")] = False,
     as_json: o.JsonOption = False,
 ) -> None:
     """Write the originals of the best images, byte for byte, or a list of them. Nothing is scored again."""
     from tastemaker.scores.cutoff import parse_top
-    from tastemaker.scores.select import select_images
+    from tastemaker.scores.rating import StarOptions
     from tastemaker.scores.selection import Selection
+    from tastemaker.scores.stars import parse_star_bounds
     from tastemaker.scores.table import ScoreTable
 
-    selection = Selection(where, min_score, parse_top(top) if top else None, rank_by)
+    is_xmp = written_as is As.XMP
+    _check_options(to, is_xmp=is_xmp, embed=embed, dry_run=dry_run)
+    best = parse_top(top) if top else None
+    if is_xmp and where is None and min_score is None and best is None and not best_of_group:
+        where = "true"  # stars are for all images
+    selection = Selection(where, min_score, best, rank_by, best_of_group=best_of_group, min_similarity=min_similarity)
+    stars = StarOptions(parse_star_bounds(stars_bounds), overwrite_ratings) if is_xmp or embed else None
+    if to is None:
+        _write_stars(ScoreTable(scores), selection, stars, dry_run=dry_run, as_json=as_json)
+        return
+    _write(
+        ScoreTable(scores),
+        to,
+        selection,
+        as_json=as_json,
+        kind=written_as.value,
+        images_per_tar=images_per_tar,
+        overwrite=overwrite,
+        stars=stars,
+    )
+
+
+def _check_options(to: Path | None, *, is_xmp: bool, embed: bool, dry_run: bool) -> None:
+    if is_xmp and to is not None:
+        raise ConfigurationError(
+            "--as xmp writes beside the originals, where programs look for sidecars: leave --to out"
+        )
+    if is_xmp and embed:
+        raise ConfigurationError("--embed puts stars into copies; say --as folder or --as webdataset, or leave it out")
+    if not is_xmp and to is None:
+        raise ConfigurationError("say where to: --to FOLDER, or a file for a manifest or uids")
+    if not is_xmp and dry_run:
+        raise ConfigurationError("--dry-run is for --as xmp; `tastemaker cutoff` says how many images a cut keeps")
+
+
+def _write_stars(
+    table: ScoreTable, selection: Selection, stars: StarOptions | None, *, dry_run: bool, as_json: bool
+) -> None:
+    from tastemaker.scores.rating import write_stars
+
+    report = write_stars(table, selection, stars, dry_run=dry_run)
+    typer.echo(json.dumps(asdict(report), indent=2) if as_json else "\n".join(report.lines()))
+    if report.failed:
+        raise typer.Exit(1)
+
+
+def _write(table: ScoreTable, to: Path, selection: Selection, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401
+    from tastemaker.scores.select import select_images
+
     try:
         with show_progress("selecting") as update:
-            summary = select_images(
-                ScoreTable(scores),
-                to,
-                selection,
-                kind=written_as.value,
-                images_per_tar=images_per_tar,
-                overwrite=overwrite,
-                on_progress=update,
-            )
+            summary = select_images(table, to, selection, on_progress=update, **options)
     except KeyboardInterrupt:
         typer.secho("tastemaker: stopped; nothing was written", err=True)
         raise typer.Exit(130) from None
     if as_json:
         typer.echo(json.dumps(asdict(summary), indent=2))
     else:
-        cut = "" if summary.lowest is None else f", {rank_by} {summary.lowest:.3f} and up"
-        typer.echo(f"{summary.written:,} of {summary.rows:,} images{cut}: {summary.output}")
-        if summary.checked_by_size_only:
-            typer.echo(f"{summary.checked_by_size_only:,} of them could be checked by their size only")
+        _print(summary, selection.rank_by)
     if summary.skipped:
-        kinds = ", ".join(f"{number:,} {kind}" for kind, number in summary.skipped.items())
-        typer.secho(f"tastemaker: skipped {kinds}; see {summary.skipped_file}", fg="red", err=True)
+        typer.secho(f"tastemaker: skipped {_counts(summary.skipped)}; see {summary.skipped_file}", fg="red", err=True)
         raise typer.Exit(1)
+
+
+def _print(summary: SelectSummary, rank_by: str) -> None:
+    cut = "" if summary.lowest is None else f", {rank_by} {summary.lowest:.3f} and up"
+    typer.echo(f"{summary.written:,} of {summary.rows:,} images{cut}: {summary.output}")
+    if summary.checked_by_size_only:
+        typer.echo(f"{summary.checked_by_size_only:,} of them could be checked by their size only")
+    if summary.ratings:
+        typer.echo(f"stars: {_counts(summary.ratings)}")
+
+
+def _counts(kinds: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in kinds.items())

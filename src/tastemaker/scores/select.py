@@ -97,7 +97,7 @@ def select_images(
     try:
         with hold_output(path) as pending:
             if kind not in FORMS:
-                _write_list(chosen, pending, kind, overwrite=overwrite)
+                _write_list(table, chosen, pending, kind, overwrite=overwrite)
                 summary.written = len(chosen)
                 return summary
             record = _record(table, selection, kind, images_per_tar, stars)
@@ -144,12 +144,11 @@ def _lowest(table: ScoreTable, chosen: Chosen, selection: Selection) -> float | 
     return float(values.min()) if len(values) else None
 
 
-def _write_list(chosen: Chosen, pending: PendingOutput, kind: str, *, overwrite: bool) -> None:
-    rows = (part for _, part in chosen.iterate())
+def _write_list(table: ScoreTable, chosen: Chosen, pending: PendingOutput, kind: str, *, overwrite: bool) -> None:
     if kind == "manifest":
-        write_manifest(pending.draft, rows, chosen.schema)
+        write_manifest(pending.draft, (part for _, part in chosen.iterate()), chosen.schema)
     else:
-        write_uids(pending.draft, rows)
+        write_uids(pending.draft, table.iterate(chosen.rows, ["image_id", "image_path", "json"]))
     path = pending.path
     if path.exists() and not overwrite and path.read_bytes() != pending.draft.read_bytes():
         raise ConfigurationError(f"{path} is there with other content; choose another, or say --overwrite")
