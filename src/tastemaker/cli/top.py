@@ -1,39 +1,117 @@
-"""``tastemaker top``: the best and the worst images, as a table."""
+"""``tastemaker top``: the best and the worst images, as a table, with small pictures where the terminal shows them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tastemaker.cli.select import RankByOption, ScoresArgument
 
+if TYPE_CHECKING:
+    from tastemaker.scores.sources import OriginalsReader
+    from tastemaker.scores.table import ScoreTable
+
 EXAMPLE = "Example: tastemaker top scores/ -n 10"
+
+_NEEDED = ("image_path", "shard", "offset", "size", "xxh3", "reason")
+
+
+class Pictures(StrEnum):
+    """How pictures are shown."""
+
+    AUTO = "auto"
+    NONE = "none"
+    KITTY = "kitty"
+    ITERM2 = "iterm2"
+    SIXEL = "sixel"
+    BLOCKS = "blocks"
 
 
 def top(
     scores: ScoresArgument,
     number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many of each.")] = 10,
     rank_by: RankByOption = "aesthetic_score",
+    pictures: Annotated[
+        Pictures, typer.Option("--pictures", help="Small pictures: what the terminal understands, none, or a way.")
+    ] = Pictures.AUTO,
 ) -> None:
     """Print the best and the worst images with their scores."""
-    from rich.console import Console
-    from rich.table import Table
-
     from tastemaker.scores.table import ScoreTable
 
     table = ScoreTable(scores)
+    ranked = _rank(table, number, rank_by)
+    how = _choose(pictures)
+    if how:
+        _print_pictures(table, ranked, rank_by, how)
+    else:
+        _print_table(ranked, rank_by)
+
+
+def _rank(table: ScoreTable, number: int, rank_by: str) -> list[tuple[int, dict[str, Any]]]:
+    """Return rank, from 0, and row of the best and the worst; None in between where some are left out."""
     values = table.values(rank_by)
     order = (-values).argsort(kind="stable")
     scored = int((values == values).sum())  # a NaN differs from itself
+    ranks = [rank for rank in range(scored) if rank < number or rank >= scored - number]
+    columns = list(dict.fromkeys([rank_by, *(name for name in _NEEDED if name in table.columns)]))
+    return list(zip(ranks, table.take(order[ranks], columns).to_pylist(), strict=True))
+
+
+def _choose(pictures: Pictures) -> str:
+    if pictures in (Pictures.AUTO, Pictures.NONE) and (pictures is Pictures.NONE or not sys.stdout.isatty()):
+        return ""
+    if pictures is not Pictures.AUTO:
+        return pictures.value
+    from tastemaker.cli.terminal_pictures import ask_terminal, detect
+
+    return detect(os.environ, is_terminal=True, ask=ask_terminal)
+
+
+def _print_table(ranked: list[tuple[int, dict[str, Any]]], rank_by: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     shown = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     shown.add_column("rank", justify="right")
     shown.add_column(rank_by, justify="right")
     shown.add_column("image", overflow="fold")
-    ranks = [rank for rank in range(scored) if rank < number or rank >= scored - number]
-    rows = table.take(order[ranks], ["image_path", rank_by]).to_pylist()
-    for rank, row in zip(ranks, rows, strict=True):
-        if rank == max(number, scored - number) and rank > 0:
+    before = -1
+    for rank, row in ranked:
+        if rank > before + 1:
             shown.add_section()
-        shown.add_row(f"{rank + 1:,}", f"{row[rank_by]:.3f}", row["image_path"])
+        before = rank
+        shown.add_row(f"{rank + 1:,}", f"{row[rank_by]:.3f}", _plain(row["image_path"]))
     Console(highlight=False, markup=False).print(shown)
+
+
+def _print_pictures(table: ScoreTable, ranked: list[tuple[int, dict[str, Any]]], rank_by: str, how: str) -> None:
+    from tastemaker.scores.sources import OriginalsReader
+
+    with OriginalsReader(table.storage_options) as reader:
+        for rank, row in ranked:
+            typer.echo(f"{rank + 1:>6,}  {row[rank_by]:.3f}  {_plain(row['image_path'])}", color=True)
+            typer.echo(_draw(reader, row, how), color=True)
+
+
+def _draw(reader: OriginalsReader, row: dict[str, Any], how: str) -> str:
+    """Return a row's picture as the terminal takes it, or why there is none."""
+    from PIL import Image
+
+    from tastemaker.cli.terminal_pictures import ENCODERS
+    from tastemaker.errors import UnreadableImageError
+    from tastemaker.imaging.decode import decode_image
+
+    try:
+        pixels = decode_image(reader.read_image(row), apply_exif_rotation=True).pixels
+    except UnreadableImageError as error:
+        return f"        ({_plain(str(error))})\n"
+    return ENCODERS[how](Image.fromarray(pixels))
+
+
+def _plain(text: str | None) -> str:
+    """Return a name without what would steer the terminal: names come from strangers."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text or "")
