@@ -31,7 +31,9 @@ select_images(ScoreTable(sys.argv[1]), sys.argv[2], Selection(where="true"), kin
 
 @pytest.fixture
 def scores(tmp_path, photographs, model_dir):
-    run_scoring([str(make_tar(tmp_path / "a.tar", photographs.items()))], tmp_path / "s", RunOptions(model_dir=str(model_dir)))
+    run_scoring(
+        [str(make_tar(tmp_path / "a.tar", photographs.items()))], tmp_path / "s", RunOptions(model_dir=str(model_dir))
+    )
     return tmp_path / "s"
 
 

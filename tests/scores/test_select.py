@@ -1,20 +1,28 @@
 """Selections: exactly the chosen originals, byte for byte, and nothing where something is wrong."""
 
 import errno
+import gzip
 import hashlib
 import json
 import tarfile
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import make_tar
 from rows import write_scores
 
 from tastemaker import ConfigurationError, ScoreTable, Selection, TastemakerError, select_images
+from tastemaker.imaging.decode import decode_image
+from tastemaker.imaging.jpeg_metadata import embed_rating
+from tastemaker.imaging.ratings import embedded_rating
+from tastemaker.imaging.xmp import make_xmp, read_rating
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.files import TarFile
+from tastemaker.scores.rating import StarOptions, write_stars
 from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.scores.selection import choose_rows
 
 ALL = Selection(where="status = 'kept'")
 
@@ -155,3 +163,160 @@ def test_a_selection_without_a_condition_and_one_of_nothing(tmp_path, scored):
     with pytest.raises(ConfigurationError, match="say what to select"):
         Selection()
     assert select_images(scored, tmp_path / "none", Selection(min_score=99)).written == 0
+
+
+def with_columns(path, **columns):
+    """Replace columns of a rows file."""
+    rows = pq.read_table(path)
+    for name, values in columns.items():
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, name, pa.array(values, rows.schema.field(name).type))
+    pq.write_table(rows, path)
+    return ScoreTable(path)
+
+
+def test_of_each_group_the_best_is_kept_before_the_cut(tmp_path):
+    path = write_scores(tmp_path / "a.parquet", [5.0, 9.0, 6.0, 4.0, None, 7.0], embeddings=True)
+    first, second, third = np.eye(3, 768, dtype=np.float16)
+    table = with_columns(path, embedding=[first, first, second, second, None, third])
+    select_images(table, tmp_path / "m.parquet", Selection(best_of_group=True), kind="manifest")
+    rows = pq.read_table(tmp_path / "m.parquet")
+    assert rows["aesthetic_score"].to_pylist() == [9.0, 6.0, 7.0]
+    assert rows["group"].to_pylist() == [0, 2, 5]
+    assert "embedding" not in rows.column_names
+    two = Selection(best_of_group=True, top=Top(count=2), where="aesthetic_score < 9")
+    select_images(table, tmp_path / "n.jsonl", two, kind="manifest")
+    lines = [json.loads(line) for line in (tmp_path / "n.jsonl").read_text().splitlines()]
+    assert [(line["aesthetic_score"], line["group"]) for line in lines] == [(6.0, 2), (7.0, 5)]
+    near = with_columns(path, embedding=[first, first + second / 4, third, None, None, None])
+    assert len(choose_rows(near, Selection(best_of_group=True, min_similarity=0.99)).rows) == 5
+    assert choose_rows(near, Selection(best_of_group=True)).rows.tolist() == [1, 2, 3, 5]
+
+
+def test_grouping_needs_embeddings_and_a_similarity_that_is_one(tmp_path):
+    table = ScoreTable(write_scores(tmp_path / "a.parquet", [5.0, 9.0]))
+    with pytest.raises(ConfigurationError, match="no embeddings to group by"):
+        choose_rows(table, Selection(best_of_group=True))
+    with pytest.raises(ConfigurationError, match="not in"):
+        Selection(best_of_group=True, min_similarity=1.5)
+
+
+def test_a_column_called_group_is_kept_beside_ours(tmp_path):
+    path = write_scores(tmp_path / "a.parquet", [5.0, 9.0], embeddings=True)
+    pq.write_table(pq.read_table(path).append_column("group", [["x", "y"]]), path)
+    select_images(ScoreTable(path), tmp_path / "m.parquet", Selection(best_of_group=True), kind="manifest")
+    rows = pq.read_table(tmp_path / "m.parquet")
+    assert (rows["group"].to_pylist(), rows["given_group"].to_pylist()) == ([0], ["y"])
+    assert rows["aesthetic_score"].to_pylist() == [9.0]
+
+
+def test_stars_go_into_the_copies_and_never_into_originals(tmp_path, scored, photo_folder, photographs):
+    before = contents(photo_folder)
+    loose = Selection(where="shard IS NULL")
+    summary = select_images(scored, tmp_path / "out", loose, kind="folder", stars=StarOptions(bounds=(1.0,)))
+    assert contents(photo_folder) == before
+    assert summary.ratings == {"embedded": 3, "no_jpeg": 5}
+    copy = (tmp_path / "out" / "rocket.jpg").read_bytes()
+    assert embedded_rating(copy) == 5
+    assert decode_image(copy).pixels.tolist() == decode_image(photographs["rocket.jpg"]).pixels.tolist()
+    with pytest.raises(ConfigurationError, match="makes none"):
+        select_images(scored, tmp_path / "l", loose, kind="links", stars=StarOptions())
+    with pytest.raises(ConfigurationError, match="another selection"):
+        select_images(scored, tmp_path / "out", loose, kind="folder")
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdataset"])
+def test_a_copy_that_has_a_rating_keeps_it_unless_told(tmp_path, photographs, model_dir, kind):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rated = embed_rating(photographs["rocket.jpg"], 2)
+    for name, data in (
+        ("in.jpg", rated),
+        ("beside.jpg", photographs["rocket.jpg"]),
+        ("none.jpg", photographs["rocket.jpg"]),
+    ):
+        (photos / name).write_bytes(data)
+    (photos / "beside.jpg.xmp").write_bytes(make_xmp(4))
+    run_scoring([str(photos)], tmp_path / "s", RunOptions(model_dir=str(model_dir)))
+    table, stars = ScoreTable(tmp_path / "s"), StarOptions(bounds=(1.0,))
+    summary = select_images(table, tmp_path / "a", ALL, kind=kind, stars=stars)
+    assert summary.ratings == {"already_rated": 2, "embedded": 1}
+    unchanged = set(contents(tmp_path / "a").values()) & set(contents(photos).values())
+    assert unchanged == {contents(photos)[name] for name in ("in.jpg", "beside.jpg", "beside.jpg.xmp")}
+    told = StarOptions(bounds=(1.0,), overwrite=True)
+    assert select_images(table, tmp_path / "b", ALL, kind=kind, stars=told).ratings == {"embedded": 3}
+
+
+def test_stars_beside_originals_follow_all_scores_and_not_the_selection(tmp_path, scored, photo_folder):
+    with pytest.raises(ConfigurationError, match="lie in tars"):
+        write_stars(scored, ALL)
+    loose = Selection(where="shard IS NULL AND image_id IN ('coffee', 'rocket')")
+    report = write_stars(scored, loose, StarOptions(bounds=(0.001, 1.0)))
+    assert (report.images, report.created, report.failed) == (2, 2, {})
+    assert read_rating((photo_folder / "rocket.jpg.xmp").read_bytes()) == 4
+    assert write_stars(scored, loose).already_rated == 2
+
+
+def test_a_selection_that_would_replace_its_own_originals_is_refused(tmp_path, photographs, model_dir):
+    """An output of `select` is scored and selected from again, into itself, also through a link."""
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a.jpg").write_bytes(photographs["rocket.jpg"])
+    run_scoring([str(tmp_path / "p")], tmp_path / "s1", RunOptions(model_dir=str(model_dir)))
+    select_images(ScoreTable(tmp_path / "s1"), tmp_path / "best", ALL, kind="folder")
+    run_scoring([str(tmp_path / "best")], tmp_path / "s2", RunOptions(model_dir=str(model_dir)))
+    (tmp_path / "link").symlink_to(tmp_path / "best")
+    for output in (tmp_path / "best", tmp_path / "link"):
+        with pytest.raises(ConfigurationError, match="lies in the output"):
+            select_images(ScoreTable(tmp_path / "s2"), output, ALL, kind="folder", overwrite=True)
+    assert (tmp_path / "best" / "a.jpg").read_bytes() == photographs["rocket.jpg"]
+
+
+@pytest.mark.parametrize("member", ["../out.jpg", "/etc/out.jpg", "a/../../out.jpg", "C:\\out.jpg"])
+def test_rows_whose_names_lead_out_are_refused(tmp_path, scored, member):
+    path = tmp_path / "scores" / "plain.parquet"
+    rows = pq.read_table(path)
+    shard = rows["shard"][0].as_py()
+    table = with_columns(path, image_path=[f"{shard}/{member}", *rows["image_path"].to_pylist()[1:]])
+    for kind in ("folder", "webdataset"):
+        summary = select_images(table, tmp_path / kind, Selection(row_ids=[0, 1]), kind=kind)
+        assert (summary.written, summary.skipped) == (1, {"refused": 1})
+    assert not list(tmp_path.rglob("out.jpg"))
+
+
+def test_rows_without_hashes_are_checked_by_size_and_header(tmp_path, scored):
+    path = tmp_path / "scores" / "plain.parquet"
+    table = with_columns(path, xxh3=[None] * len(pq.read_table(path)))
+    summary = select_images(table, tmp_path / "out", ALL, kind="folder")
+    assert summary.written == summary.checked_by_size_only > 0
+    shard = bytearray((tmp_path / "plain.tar").read_bytes())
+    (tmp_path / "plain.tar").write_bytes(shard[512:] + bytes(512))
+    assert select_images(table, tmp_path / "moved", ALL, kind="folder").written == 0
+
+
+def test_one_file_under_two_paths_is_two_rows_and_nothing_is_lost(tmp_path, photographs, model_dir, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(photographs["rocket.jpg"])
+    for number, source in enumerate(("a.jpg", "./a.jpg", str(tmp_path / "a.jpg"))):
+        run_scoring([source], tmp_path / f"s{number}", RunOptions(model_dir=str(model_dir)))
+    table = ScoreTable([tmp_path / "s0", tmp_path / "s1", tmp_path / "s2"])
+    for kind in ("folder", "webdataset", "links"):
+        assert select_images(table, tmp_path / kind, ALL, kind=kind).written == 3
+        assert set(contents(tmp_path / kind).values()) == {digests([photographs["rocket.jpg"]])[0]}
+
+
+def test_a_packed_sidecar_comes_out_packed(tmp_path, photo_folder, model_dir):
+    packed = gzip.compress(b"{}")
+    (photo_folder / "rocket.jpg.gz").write_bytes(packed)
+    options = RunOptions(model_dir=str(model_dir), top=Top(count=100), originals="folder")
+    run_scoring([str(photo_folder)], tmp_path / "top", options)
+    assert [path.read_bytes() for path in (tmp_path / "top").rglob("rocket.jpg.gz")] == [packed]
+    select_images(ScoreTable(tmp_path / "top"), tmp_path / "out", ALL, kind="folder")
+    assert (tmp_path / "out" / "rocket.jpg.gz").read_bytes() == packed
+
+
+def test_folders_whose_names_are_no_utf8_are_written(tmp_path, photo_folder, model_dir):
+    folder = tmp_path / "caf\udce9"
+    run_scoring([str(photo_folder)], folder / "scores", RunOptions(model_dir=str(model_dir)))
+    table = ScoreTable(folder / "scores")
+    for kind, name in (("folder", "f"), ("webdataset", "w"), ("manifest", "m.parquet"), ("manifest", "m.csv")):
+        assert select_images(table, folder / name, Selection(top=Top(count=2)), kind=kind).written == 2

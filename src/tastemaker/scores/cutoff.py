@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
-from tastemaker.scores.files import RowsFile
+from tastemaker.scores.files import RowsFile, read_rows
 from tastemaker.scores.originals import OriginalsWriter
 from tastemaker.scores.sources import NEEDED_COLUMNS, OriginalsReader, SkippedError
 from tastemaker.tasks import FileGroupTask
@@ -119,14 +118,14 @@ def rows_path(output_dir: Path, group: FileGroupTask) -> Path:
 
 
 def _read_scores(path: Path, rank_by: str) -> npt.NDArray[np.float32]:
-    column = pq.read_table(path, columns=[rank_by]).column(0)
+    column = read_rows(path, columns=[rank_by]).column(0)
     scores: npt.NDArray[np.float32] = pc.fill_null(column, np.nan).to_numpy().astype(np.float32)
     return scores
 
 
 def _cut_partition(path: Path, verdicts: list[_Verdict], writer: OriginalsWriter) -> None:
     """Write one partition's rows again with the cut in them, and its kept originals."""
-    table = pq.read_table(path)
+    table = read_rows(path)
     rows = RowsFile(path, table.schema)
     try:
         if writer.kind != "none":
@@ -160,7 +159,7 @@ class _Verdict:
 
 def _judge(path: Path, scores: npt.NDArray[np.float32], is_kept: npt.NDArray[np.bool_], top: Top) -> list[_Verdict]:
     """Return what becomes of each row: those without a score stay what they are."""
-    table = pq.read_table(path, columns=["status", "reason"])
+    table = read_rows(path, columns=["status", "reason"])
     verdicts = []
     for score, kept, status, reason in zip(scores, is_kept, *(c.to_pylist() for c in table.columns), strict=True):
         if np.isnan(score):

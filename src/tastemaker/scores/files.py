@@ -135,6 +135,18 @@ class RowsFile(PendingFile):
         return self._writer
 
 
+def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Return the rows of a file, or some columns of them. pyarrow itself takes no path that is no UTF-8."""
+    with path.open("rb") as file:
+        return pq.ParquetFile(file).read(columns=columns)
+
+
+def read_rows_schema(path: Path) -> pa.Schema:
+    """Return the columns of a file of rows, with what made it as metadata."""
+    with path.open("rb") as file:
+        return pq.read_schema(file)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that no reader ever sees a part of it."""
     pending = PendingFile(path)

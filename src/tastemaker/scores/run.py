@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import pyarrow.parquet as pq
 
 from tastemaker.embeddings.find import find_embeddings, group_embeddings
 from tastemaker.embeddings.run import check_options, make_embedding_stages
@@ -34,7 +33,7 @@ from tastemaker.parity import (
 )
 from tastemaker.pipeline import Pipeline
 from tastemaker.scores.cutoff import Top, keep_top, rows_path
-from tastemaker.scores.files import remove_leftovers
+from tastemaker.scores.files import read_rows_schema, remove_leftovers
 from tastemaker.scores.schema import METADATA_KEY
 from tastemaker.scores.summary import RunSummary, describe_bottleneck, summarise, write_run_file
 from tastemaker.stages.aesthetic import ImageAestheticFilterStage
@@ -290,7 +289,7 @@ def _is_finished(group: FileGroupTask, output_dir: Path, *, overwrite: bool) -> 
     if not path.exists():
         return False
     wanted = group._metadata["provenance"]
-    made_by = json.loads((pq.read_schema(path).metadata or {}).get(METADATA_KEY, b"{}"))
+    made_by = json.loads((read_rows_schema(path).metadata or {}).get(METADATA_KEY, b"{}"))
     options = made_by.get("options", {})
     differing = [
         f"{name} was {options.get(name)!r} and is {value!r}"

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tastemaker.executors.timing import StageTiming, find_bottleneck
 from tastemaker.machine import describe_machine
 from tastemaker.parity import ParityReport
 from tastemaker.scores.cutoff import rows_path
-from tastemaker.scores.files import write_whole
+from tastemaker.scores.files import read_rows, write_whole
 from tastemaker.scores.schema import METADATA_KEY, kind_of_reason
 from tastemaker.tasks import FileGroupTask
 
@@ -89,7 +88,7 @@ def summarise(groups: list[FileGroupTask], output_dir: Path, rank_by: str = "aes
     provenance: dict[str, Any] = {}
     normalised = 0
     for group in groups:
-        table = pq.read_table(rows_path(output_dir, group), columns=["status", "reason", rank_by])
+        table = read_rows(rows_path(output_dir, group), columns=["status", "reason", rank_by])
         statuses.update({item["values"]: item["counts"] for item in pc.value_counts(table["status"]).to_pylist()})
         explained = table.filter(pc.or_(pc.equal(table["status"], "failed"), table[rank_by].is_null()))
         reasons.update(kind_of_reason(reason) for reason in explained["reason"].to_pylist())

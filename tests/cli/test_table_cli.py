@@ -1,0 +1,134 @@
+"""`select`, `cutoff` and `top`, as a user starts them."""
+
+import json
+import os
+import re
+import shlex
+
+import pyarrow.parquet as pq
+import pytest
+from test_cli import tastemaker
+
+from tastemaker.imaging.xmp import read_rating
+from tastemaker.scores.run import RunOptions, run_scoring
+
+
+@pytest.fixture
+def scores(tmp_path, photo_folder, model_dir):
+    run_scoring([str(photo_folder)], tmp_path / "scores", RunOptions(model_dir=str(model_dir)))
+    return tmp_path / "scores"
+
+
+@pytest.mark.parametrize("command", ["select", "cutoff", "top"])
+def test_help_shows_an_example(command):
+    assert f"Example: tastemaker {command}" in " ".join(tastemaker(command, "--help").stdout.split())
+
+
+def test_select_writes_and_says_what(tmp_path, scores):
+    result = tastemaker("select", scores, "--top", "3", "--to", "best", "--as", "folder", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(r"3 of 7 images, aesthetic_score -?\d+\.\d{3} and up: best\n", result.stdout)
+    again = tastemaker("select", scores, "--top", "3", "--to", "best", "--as", "folder", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["written"] == 3
+    other = tastemaker("select", scores, "--top", "2", "--to", "best", "--as", "folder", cwd=tmp_path)
+    assert (other.returncode, other.stdout) == (2, "")
+    assert "say --overwrite" in other.stderr
+
+
+def test_select_ends_with_1_where_an_original_is_gone(tmp_path, scores, photo_folder):
+    (photo_folder / "rocket.jpg").unlink()
+    result = tastemaker("select", scores, "--where", "true", "--to", tmp_path / "out", "--as", "folder")
+    assert result.returncode == 1
+    assert "skipped 1 missing; see" in result.stderr
+    assert "rocket.jpg is gone" in (tmp_path / "out" / "_tastemaker" / "skipped.jsonl").read_text()
+
+
+def test_select_keeps_the_best_of_each_group(tmp_path, scores):
+    result = tastemaker("select", scores, "--best-of-group", "--min-similarity", "0.9999", "--to", tmp_path / "o")
+    assert result.returncode == 0, result.stderr
+    rows = pq.read_table(tmp_path / "o" / "_tastemaker" / "selected.parquet")
+    names = [os.path.basename(path) for path in rows["image_path"].to_pylist()]
+    assert ("coffee.png" in names) != ("again.png" in names)  # the same picture twice
+    assert len(set(rows["group"].to_pylist())) == len(rows)
+
+
+def test_select_as_xmp_stars_the_originals(scores, photo_folder):
+    dry = tastemaker("select", scores, "--as", "xmp", "--dry-run")
+    assert "7 of 7 images would be starred" in dry.stdout
+    assert not list(photo_folder.rglob("*.xmp"))
+    result = tastemaker("select", scores, "--as", "xmp", "--top", "2", "--stars-bounds", "100%", "--json")
+    assert json.loads(result.stdout)["created"] == 2
+    assert [read_rating(path.read_bytes()) for path in photo_folder.rglob("*.xmp")] == [5, 5]
+    again = tastemaker("select", scores, "--as", "xmp", "--overwrite-ratings")
+    assert "7 of 7 images starred (5 sidecars created" in again.stdout
+
+
+def test_select_embeds_stars_into_copies(tmp_path, scores):
+    result = tastemaker("select", scores, "--where", "true", "--embed", "--as", "folder", "--to", tmp_path / "o")
+    assert result.stdout.splitlines()[-1] == "stars: 2 embedded, 5 no jpeg"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--top", "3"], "say where to"),
+        (["--to", "x"], "say what to select"),
+        (["--to", "x", "--top", "3", "--min-score", "5"], "not both"),
+        (["--to", "x", "--as", "xmp"], "leave --to out"),
+        (["--as", "xmp", "--embed"], "puts stars into copies"),
+        (["--as", "xmp", "--stars-bounds", "5"], "no list of shares"),
+        (["--to", "x", "--top", "3", "--dry-run"], "--dry-run is for --as xmp"),
+        (["--to", "x", "--as", "manifest", "--top", "3"], "ends with .parquet"),
+        (["--to", "x.csv", "--as", "manifest", "--top", "3", "--embed"], "makes none"),
+        (["--to", "x", "--where", "width >"], "the condition"),
+        (["--to", "x", "--where", "true", "--best-of-group", "--min-similarity", "2"], "is not in (0, 1]"),
+    ],
+)
+def test_options_that_make_no_sense_are_errors(tmp_path, scores, options, message):
+    result = tastemaker("select", scores, *options, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_cutoff_prints_how_many_remain(scores):
+    result = tastemaker("cutoff", scores, "--top", "3", "--top", "50%")
+    lines = result.stdout.splitlines()
+    assert [re.sub(r"-?\d+\.\d{4}$", "N", line) for line in lines] == [
+        "top      3  keep            3  cut-off N",
+        "top    50%  keep            4  cut-off N",
+    ]
+    found = json.loads(tastemaker("cutoff", scores, "--top", "3", "--json").stdout)
+    assert f"{found[0]['score']:.4f}" in lines[0]
+
+
+def test_top_prints_best_and_worst_without_escapes_where_nobody_looks(scores):
+    environment = {**os.environ, "TERM": "xterm-kitty", "COLORTERM": "truecolor"}
+    result = tastemaker("top", scores, "-n", "2", env=environment)
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["rank", "1", "2", "6", "7"]
+    assert "\x1b" not in result.stdout
+
+
+def test_top_draws_pictures_on_request_and_names_cannot_steer_the_terminal(tmp_path, photographs, model_dir):
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a\x1b]0;title\x07.jpg").write_bytes(photographs["rocket.jpg"])
+    (tmp_path / "p" / "gone.jpg").write_bytes(photographs["rocket.jpg"])
+    run_scoring([str(tmp_path / "p")], tmp_path / "s", RunOptions(model_dir=str(model_dir)))
+    (tmp_path / "p" / "gone.jpg").unlink()
+    result = tastemaker("top", tmp_path / "s", "-n", "2", "--pictures", "blocks")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("▀") > 100
+    assert "gone.jpg is gone" in result.stdout
+    assert "\x1b]" not in result.stdout
+    assert "\x1b]" not in tastemaker("top", tmp_path / "s").stdout
+
+
+@pytest.mark.parametrize("cut", [["--top", "30%"], ["--cutoff", "4.5"], []])
+def test_the_command_that_the_report_prints_takes_what_passes(tmp_path, scores, cut):
+    assert tastemaker("report", "scores", "--output", "r.html", *cut, cwd=tmp_path).returncode == 0
+    page = (tmp_path / "r.html").read_text()
+    command = re.search(r"<code>tastemaker (select [^<]*)</code>", page)
+    assert command, "no command in the page"
+    result = tastemaker(*shlex.split(command[1].replace("&#39;", "'")), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "kept" / "_tastemaker" / "selected.parquet").is_file()
