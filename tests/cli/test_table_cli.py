@@ -123,7 +123,7 @@ def test_top_draws_pictures_on_request_and_names_cannot_steer_the_terminal(tmp_p
     assert "\x1b]" not in tastemaker("top", tmp_path / "s").stdout
 
 
-@pytest.mark.parametrize("cut", [["--top", "30%"], ["--cutoff", "4.5"], []])
+@pytest.mark.parametrize("cut", [["--top", "30%"], ["--cut-off", "4.5"], []])
 def test_the_command_that_the_report_prints_takes_what_passes(tmp_path, scores, cut):
     assert tastemaker("report", "scores", "--output", "r.html", *cut, cwd=tmp_path).returncode == 0
     page = (tmp_path / "r.html").read_text()

@@ -143,3 +143,14 @@ def test_an_original_that_changed_since_it_was_scored_is_a_failed_row(tmp_path, 
     assert {row["image_id"] for row in rows if row["kept"]} == {"below/again", "hubble_deep_field", "rocket"}
     assert all("has changed since it was scored" in row["reason"] for row in rows if row["status"] == "failed")
     assert len(rows) == 7
+
+
+def test_an_original_with_other_bytes_of_the_same_number_is_a_failed_row(tmp_path, photo_folder, model_dir):
+    run_scoring([str(photo_folder)], tmp_path / "out", RunOptions(model_dir=str(model_dir)))
+    groups = FilePartitioningStage([str(photo_folder)]).process()
+    data = (photo_folder / "rocket.jpg").read_bytes()
+    (photo_folder / "rocket.jpg").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    keep_top(groups, tmp_path / "out", Top(share=1.0), "folder")
+    failed = [row for row in read_rows(tmp_path / "out") if row["status"] == "failed"]
+    assert [row["image_id"] for row in failed] == ["rocket"]
+    assert "has other bytes" in failed[0]["reason"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example: tastemaker top scores/ -n 10"
 
+_UNFOLDED = 10_000
 _NEEDED = ("image_path", "shard", "offset", "size", "xxh3", "reason")
 
 
@@ -52,7 +53,7 @@ def top(
 
 
 def _rank(table: ScoreTable, number: int, rank_by: str) -> list[tuple[int, dict[str, Any]]]:
-    """Return rank, from 0, and row of the best and the worst; None in between where some are left out."""
+    """Return rank, from 0, and row of the best and the worst."""
     values = table.values(rank_by)
     order = (-values).argsort(kind="stable")
     scored = int((values == values).sum())  # a NaN differs from itself
@@ -85,7 +86,8 @@ def _print_table(ranked: list[tuple[int, dict[str, Any]]], rank_by: str) -> None
             shown.add_section()
         before = rank
         shown.add_row(f"{rank + 1:,}", f"{row[rank_by]:.3f}", _plain(row["image_path"]))
-    Console(highlight=False, markup=False).print(shown)
+    width = None if sys.stdout.isatty() else _UNFOLDED  # a program wants a line for each image
+    Console(highlight=False, markup=False, width=width).print(shown)
 
 
 def _print_pictures(table: ScoreTable, ranked: list[tuple[int, dict[str, Any]]], rank_by: str, how: str) -> None:
