@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import make_tar
@@ -123,3 +124,12 @@ def test_a_name_as_long_as_a_file_system_takes_is_possible(tmp_path):
         pending.draft.write_text("a")
         pending.commit()
     assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("path", ["/", "/dev/null/out"])
+def test_a_place_that_takes_no_output_is_an_error(path):
+    with (
+        pytest.raises(ConfigurationError, match=r"no place for an output|cannot be written to"),
+        hold_output(Path(path)),
+    ):
+        pass

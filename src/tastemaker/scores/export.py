@@ -98,7 +98,7 @@ class Export:
         """Raise `TastemakerError` where the images need more than is free."""
         free = shutil.disk_usage(parent).free
         if self._form != "links" and self._bytes_total > free:
-            needed = f"the images have {self._bytes_total / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free"
+            needed = f"the images have {self._bytes_total / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"
             raise TastemakerError(f"no room in {parent}: {needed}")
 
     def write(self, folder: Path) -> None:

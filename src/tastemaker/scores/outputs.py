@@ -25,15 +25,19 @@ def hold_output(path: Path) -> Iterator[PendingOutput]:
     """Keep other selections away from an output until the block ends; what a killed one left there is put right.
 
     Raises:
-        ConfigurationError: Another process is writing to it.
+        ConfigurationError: Another process is writing to it, or its folder cannot be written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.name:
+        raise ConfigurationError(f"{path} is no place for an output; name a file or a folder")
     output = PendingOutput(path)
     lock = filelock.FileLock(output.lock)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except filelock.Timeout:
         raise ConfigurationError(f"another process is writing to {path}; wait for it, or choose another") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path.parent} cannot be written to: {error.strerror}") from error
     try:
         output.clear()
         yield output
