@@ -1,5 +1,6 @@
 """`select`, `cutoff` and `top`, as a user starts them."""
 
+import inspect
 import json
 import os
 import re
@@ -9,8 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from test_cli import tastemaker
 
+from tastemaker.cli.select import select
 from tastemaker.imaging.xmp import read_rating
+from tastemaker.scores.groups import MIN_SIMILARITY
 from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.scores.stars import DEFAULT_BOUNDS, parse_star_bounds
 
 
 @pytest.fixture
@@ -132,3 +136,10 @@ def test_the_command_that_the_report_prints_takes_what_passes(tmp_path, scores, 
     result = tastemaker(*shlex.split(command[1].replace("&#39;", "'")), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "kept" / "_tastemaker" / "selected.parquet").is_file()
+
+
+def test_the_defaults_of_select_are_those_of_the_library():
+    """The command states them itself, because to import the library takes longer than to show the help."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(select).parameters.items()}
+    assert defaults["min_similarity"] == MIN_SIMILARITY
+    assert parse_star_bounds(defaults["stars_bounds"]) == DEFAULT_BOUNDS
