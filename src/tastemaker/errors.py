@@ -9,6 +9,7 @@
     |   +-- WeightsNotFoundError  a weights file is not there and cannot be fetched
     +-- UnreadableImageError    one image cannot be decoded; the pipeline turns it into a row
     +-- StageError              a stage raised; names the stage, the shard and the key
+    +-- DiskFullError           the results have no room; what is finished stays
 """
 
 
@@ -38,3 +39,7 @@ class UnreadableImageError(TastemakerError):
 
 class StageError(TastemakerError):
     """A stage of a pipeline raised. The original error is its ``__cause__``."""
+
+
+class DiskFullError(TastemakerError):
+    """The results have no room left. What is finished stays, and the same run goes on from there."""

@@ -9,7 +9,8 @@ from conftest import make_tar
 
 from tastemaker.executors.timing import StageTiming
 from tastemaker.scores.run import RunOptions, run_scoring
-from tastemaker.scores.summary import RUN_FILE, describe_bottleneck
+from tastemaker.scores.runfile import RUN_FILE
+from tastemaker.scores.summary import describe_bottleneck
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tastemaker.scores.run import Progress
+    from tastemaker.scores.progress import Progress
 
 _LINE_EVERY_S = 10.0
 

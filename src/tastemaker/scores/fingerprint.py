@@ -1,0 +1,78 @@
+"""What made a row, in so few words that two runs can be compared by them: found without loading a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.models.clip import resolve_precision
+from tastemaker.models.device import choose_device
+from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, ModelFile, file_sha256, weights_path
+from tastemaker.scores.options import RunOptions
+
+OPTIONS_THAT_CHANGE_ROWS = (
+    *("min_score", "top", "originals", "images_per_tar", "preprocess", "exif_rotate", "max_pixels"),
+    *("signals", "min_technical_quality", "embeddings", "rank_by"),
+)
+"""Options that stand in the fingerprint as they are. Models and precision stand there as what they come to."""
+
+ROWS_FORMAT = 1
+"""Changes when the same options and models give other rows, because the program computes something differently."""
+
+Fingerprint = dict[str, Any]
+
+_DIGITS = 12
+
+
+def make_fingerprint(options: RunOptions) -> Fingerprint:
+    """Return what decides the rows of a run: options, weights by digest, and the precision that really runs.
+
+    No model is loaded, and no GPU is used. Of weights that are not there yet, the digest of the file that will be
+    fetched counts.
+
+    Raises:
+        ConfigurationError: The device or precision is not to be had on this machine.
+    """
+    values = {name: value for name, value in options.as_json().items() if name in OPTIONS_THAT_CHANGE_ROWS}
+    values["signals"] = options.signals or options.min_technical_quality is not None
+    device = choose_device(options.device)
+    by_model = options.rank_by == "aesthetic_score"
+    return {
+        "rows_format": ROWS_FORMAT,
+        "clip_sha256": _digest(CLIP_VIT_L14, options.model_dir) if by_model else None,
+        "predictor_sha256": _digest(AESTHETIC_PREDICTOR, options.model_dir, options.predictor) if by_model else None,
+        "precision": resolve_precision(device, options.precision) if by_model else None,
+        "resize": "pillow" if device == "cpu" else "torch",
+        **values,
+    }
+
+
+def list_differences(made_by: Fingerprint, wanted: Fingerprint) -> list[str]:
+    """Return what differs between two fingerprints, one line each.
+
+    Example:
+        >>> list_differences({"precision": "bf16", "signals": False}, {"precision": "f32", "signals": False})
+        ["precision was 'bf16' and is 'f32'"]
+    """
+    if not made_by:
+        return ["no fingerprint says how: another version of Tastemaker wrote them"]
+    names = dict.fromkeys([*wanted, *made_by])
+    return [
+        f"{name} was {_short(made_by.get(name))} and is {_short(wanted.get(name))}"
+        for name in names
+        if made_by.get(name) != wanted.get(name)
+    ]
+
+
+def _digest(model: ModelFile, model_dir: str | None, other: str | None = None) -> str | None:
+    try:
+        return file_sha256(other or weights_path(model, model_dir))
+    except FileNotFoundError:
+        if other:
+            raise ConfigurationError(f"predictor: {other} does not exist") from None
+        return model.sha256
+
+
+def _short(value: object) -> str:
+    is_digest = isinstance(value, str) and len(value) == 64
+    return f"{str(value)[:_DIGITS]}..." if is_digest else repr(value)
