@@ -40,8 +40,8 @@ class Partition:
 def assign_loose(partitions: list[Partition], index: RowsIndex) -> list[Partition]:
     """Return the partitions of a run, in which every loose file that has a row is where its row is.
 
-    Partitions that have rows stay as they are, and know which of their files are gone. Files without a row come into new
-    partitions, which take the lowest numbers that are free: with an empty directory, or one where some partitions
+    Partitions that have rows stay as they are, and know which of their files are gone. Files without a row come into
+    new partitions, which take the lowest numbers that are free: with an empty directory, or one where some partitions
     are finished and no file was added, that is the same as cutting the list of files every 500.
 
     Args:
@@ -90,14 +90,14 @@ def _recorded(partitions: list[Partition], index: RowsIndex) -> dict[str, dict[i
 
 
 def _free_folder(first: Partition, recorded: dict[str, dict[int, Sources]], taken: set[str]) -> str:
-    """Return the folder's name, or ``name-2`` and so on where rows of another input folder have it."""
+    """Return the folder that has this input folder's rows; else its name, or ``name-2`` where that is taken."""
+    owners = {folder: next(iter(numbers.values())).place for folder, numbers in recorded.items()}
+    own = next((folder for folder, place in owners.items() if place == first.sources.place), None)
+    if own is not None and own not in taken:
+        return own
     wanted = str(first.group._metadata["folder"])
     names = (wanted if number == 1 else f"{wanted}-{number}" for number in count(1))
-    return next(
-        name
-        for name in names
-        if name not in taken and all(s.place == first.sources.place for s in recorded.get(name, {}).values())
-    )
+    return next(name for name in names if name not in taken and name not in owners)
 
 
 def _assign_folder(below: list[Partition], folder: str, recorded: dict[int, Sources]) -> list[Partition]:

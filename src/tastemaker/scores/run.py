@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tastemaker.errors import ConfigurationError, DiskFullError
@@ -16,14 +16,14 @@ from tastemaker.pipeline import Pipeline
 from tastemaker.scores.cutoff import describe_cut, keep_top
 from tastemaker.scores.files import remove_leftovers
 from tastemaker.scores.fingerprint import Fingerprint, make_fingerprint
-from tastemaker.scores.index import STATE_FOLDER, RowsIndex
+from tastemaker.scores.index import RowsIndex
 from tastemaker.scores.lock import only_run_on
 from tastemaker.scores.loose import Partition, assign_loose
 from tastemaker.scores.metrics import RunCollector, serve_metrics
 from tastemaker.scores.options import RunMode, RunOptions
 from tastemaker.scores.progress import Progress, ProgressCounter, total_bytes
 from tastemaker.scores.recipe import make_stages, refuse_beyond_tolerance
-from tastemaker.scores.resume import Plan, make_plan
+from tastemaker.scores.resume import REDO_FOLDER, Plan, make_plan
 from tastemaker.scores.rewrite import Place, mark_deleted, merge_redone
 from tastemaker.scores.runfile import RunFile
 from tastemaker.scores.sources import describe_sources
@@ -147,12 +147,14 @@ class _Run:
         done = {task._metadata["partition"] for task in plan.tasks}
         partitions = [partition for partition in plan.partitions if partition.name not in done]
         self._merge(partitions)
+        with suppress(OSError):  # slices beside this one may use it
+            (self.output_dir / REDO_FOLDER).rmdir()
         for partition in plan.updates:
             mark_deleted(self._place(partition), partition.sources, self.fingerprint)
         self.index.refresh([*done, *(partition.name for partition in plan.updates)])
 
     def _merge(self, partitions: list[Partition], *, is_leftover: bool = False) -> None:
-        if not (self.output_dir / STATE_FOLDER / "redo").exists():
+        if not (self.output_dir / REDO_FOLDER).exists():
             return
         merged = [p.name for p in partitions if merge_redone(self._place(p), is_leftover=is_leftover)]
         self.index.refresh(merged)
