@@ -75,7 +75,10 @@ class RunCollector:
             started = time.monotonic()
             if started - self._looked_at < max(_LOOK_AGAIN_S, self._look_took / _SHARE_OF_TIME):
                 return
-            self._index.look_again()
+            if self._looked_at < 0:
+                self._index.load({name.rpartition("/")[0] for name in self._names})
+            else:
+                self._index.look_again()
             notes = self._index.notes(self._names)
             statuses: dict[str, int] = {}
             for note in notes.values():
