@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tastemaker.errors import ConfigurationError
 from tastemaker.models.clip import resolve_precision
 from tastemaker.models.device import choose_device
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, ModelFile, file_sha256, weights_path
+from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14
+from tastemaker.provenance import weights_digest
 from tastemaker.scores.options import RunOptions
 
 OPTIONS_THAT_CHANGE_ROWS = (
@@ -39,8 +39,10 @@ def make_fingerprint(options: RunOptions) -> Fingerprint:
     by_model = options.rank_by == "aesthetic_score"
     return {
         "rows_format": ROWS_FORMAT,
-        "clip_sha256": _digest(CLIP_VIT_L14, options.model_dir) if by_model else None,
-        "predictor_sha256": _digest(AESTHETIC_PREDICTOR, options.model_dir, options.predictor) if by_model else None,
+        "clip_sha256": weights_digest(CLIP_VIT_L14, options.model_dir) if by_model else None,
+        "predictor_sha256": weights_digest(AESTHETIC_PREDICTOR, options.model_dir, options.predictor)
+        if by_model
+        else None,
         "precision": resolve_precision(device, options.precision) if by_model else None,
         "resize": "pillow" if device == "cpu" else "torch",
         **values,
@@ -62,15 +64,6 @@ def list_differences(made_by: Fingerprint, wanted: Fingerprint) -> list[str]:
         for name in names
         if made_by.get(name) != wanted.get(name)
     ]
-
-
-def _digest(model: ModelFile, model_dir: str | None, other: str | None = None) -> str | None:
-    try:
-        return file_sha256(other or weights_path(model, model_dir))
-    except FileNotFoundError:
-        if other:
-            raise ConfigurationError(f"predictor: {other} does not exist") from None
-        return model.sha256
 
 
 def _short(value: object) -> str:
