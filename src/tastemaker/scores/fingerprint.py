@@ -36,17 +36,15 @@ def make_fingerprint(options: RunOptions) -> Fingerprint:
     values = {name: value for name, value in options.as_json().items() if name in OPTIONS_THAT_CHANGE_ROWS}
     values["signals"] = options.signals or options.min_technical_quality is not None
     device = choose_device(options.device)
-    by_model = options.rank_by == "aesthetic_score"
-    return {
-        "rows_format": ROWS_FORMAT,
-        "clip_sha256": weights_digest(CLIP_VIT_L14, options.model_dir) if by_model else None,
-        "predictor_sha256": weights_digest(AESTHETIC_PREDICTOR, options.model_dir, options.predictor)
-        if by_model
-        else None,
-        "precision": resolve_precision(device, options.precision) if by_model else None,
-        "resize": "pillow" if device == "cpu" else "torch",
-        **values,
-    }
+    models: Fingerprint = {"clip_sha256": None, "predictor_sha256": None, "precision": None}
+    if options.rank_by == "aesthetic_score":
+        models = {
+            "clip_sha256": weights_digest(CLIP_VIT_L14, options.model_dir),
+            "predictor_sha256": weights_digest(AESTHETIC_PREDICTOR, options.model_dir, options.predictor),
+            "precision": resolve_precision(device, options.precision),
+        }
+    resize = "pillow" if device == "cpu" else "torch"
+    return {"rows_format": ROWS_FORMAT, **models, "resize": resize, **values}
 
 
 def list_differences(made_by: Fingerprint, wanted: Fingerprint) -> list[str]:
