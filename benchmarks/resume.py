@@ -1,8 +1,8 @@
 """How long a run takes to see that there is nothing left to do, with 100,000 finished shards.
 
-Makes shards that are empty files and their rows files (small, but with everything in their metadata), then times, each in
-a process of its own: the check with notes of an earlier run, the check without, the whole ``tastemaker score``, and what
-it was before: one ``pyarrow.parquet.read_schema`` for each file.
+Makes shards that are empty files and their rows files (small, but with everything in their metadata), then times, each
+in a process of its own: the check with notes of an earlier run, the check without, the whole ``tastemaker score``, and
+what it was before: one ``pyarrow.parquet.read_schema`` for each file.
 
     python benchmarks/resume.py [--shards 100000] [--runs 3] [--folder DIR]
 """

@@ -19,13 +19,15 @@ from typing import Any
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
-from tastemaker.machine import usable_cores
 from tastemaker.scores.schema import COUNTS_KEY, CUT_KEY, METADATA_KEY, SOURCES_KEY
 
 STATE_FOLDER = "_tastemaker"
 """Folder for what is no rows. Readers of a directory of Parquet files pass over names that begin with an underscore."""
 
 ROWS_SUFFIX = ".parquet"
+
+_REMOTE_THREADS = 32
+"""Rows files in an object store whose metadata is read at the same time."""
 
 _STALE_LINES = 2
 """Notes are written anew once there are so many times as many lines as rows files."""
@@ -100,13 +102,11 @@ class RowsIndex:
         """
         wanted = [name for name in names if name in self._listed]
         unknown = [name for name in wanted if name not in self._notes]
-        if len(unknown) == 1:
-            found = [self._read(unknown[0])]
-        elif unknown:
-            with ThreadPoolExecutor(2 * usable_cores()) as pool:
-                found = list(pool.map(self._read, unknown, chunksize=64))
+        if is_local(self.output_dir):  # threads would only wait for each other: 0.7 times as fast
+            found = [self._read(name) for name in unknown]
         else:
-            found = []
+            with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
+                found = list(pool.map(self._read, unknown))
         for name, note in zip(unknown, found, strict=True):
             if note is not None:
                 self._notes[name] = note

@@ -1,6 +1,6 @@
 """Which partition a loose file belongs to: the one that has its row, or a new one.
 
-Decision 0010 says why, and what else was thought of.
+docs/decisions/0010-resume.md says why, and what else was thought of.
 """
 
 from __future__ import annotations

@@ -113,12 +113,24 @@ class _Run:
         plan = self._plan(partitions)
         self.record.start()
         names = [partition.name for partition in plan.partitions]
+        self.record.beside = self._note_rows(names)
         collector = RunCollector(self.counter, RowsIndex(self.output_dir), names)
         with serve_metrics(self.mode.metrics_port, collector):
             self._score(plan)
             self._update(plan)
             cutoff = self._cut(plan)
         return self._sum_up(plan, cutoff)
+
+    def _note_rows(self, names: list[str]) -> Callable[[], None]:
+        """Return what notes the rows files that are finished since: a run that is killed needs them later."""
+        index = RowsIndex(self.output_dir, self.index.name)
+
+        def note() -> None:
+            index.load({name.rpartition("/")[0] for name in names})
+            index.notes(names)
+            index.save()
+
+        return note
 
     def _plan(self, partitions: list[Partition]) -> Plan:
         """Compare the input with the rows that are there. No model has been loaded yet."""

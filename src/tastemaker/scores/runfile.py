@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -40,11 +41,15 @@ class RunFile:
         inputs: As they were given.
         options: The same.
         fingerprint: What its rows are made with.
+
+    Attributes:
+        beside: Called each time that the file is written while the run lasts, in a thread.
     """
 
     def __init__(
         self, output_dir: Path, part: Slice | None, inputs: list[str], options: dict[str, Any], fingerprint: Fingerprint
     ) -> None:
+        self.beside: Callable[[], None] = lambda: None
         self.path = run_file(output_dir, part)
         self._started = datetime.now(UTC)
         self._images = 0
@@ -122,6 +127,7 @@ class RunFile:
         while not self._ended.wait(_SAVE_EVERY_S):
             with suppress(OSError):
                 self._save()
+                self.beside()
 
     def _save(self) -> None:
         with self._lock:
