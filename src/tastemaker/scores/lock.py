@@ -64,7 +64,7 @@ def only_run_on(output_dir: Path, part: Slice | None = None, *, wait: bool = Fal
         kind = _Locks(output_dir) if is_local(output_dir) else _Leases(output_dir)
         while True:
             try:
-                yield_to = _take(kind, part, held, starting)
+                taken = _take(kind, part, held, starting)
                 break
             except _TakenError as error:
                 starting.close()
@@ -74,7 +74,7 @@ def only_run_on(output_dir: Path, part: Slice | None = None, *, wait: bool = Fal
                         "or choose another directory"
                     ) from None
                 time.sleep(_POLL_S)
-        yield Hold(yield_to.is_alone, yield_to.check, starting.close)
+        yield Hold(taken.is_alone, taken.check, starting.close)
 
 
 @dataclass
@@ -101,16 +101,16 @@ def _take(kind: _Locks | _Leases, part: Slice | None, held: ExitStack, starting:
     with ExitStack() as undo:
         undo.callback(lock.release)
         others = [name for name in kind.slices() if name != own]
-        alive = [name for name in others if kind.is_held(name)]
-        excluding = alive if part is None else [name for name in alive if not name.endswith(f"-of-{part.total}")]
-        if part is not None and kind.is_held(""):
-            excluding.append("")
-        if excluding:
-            name = excluding[0]
-            raise _TakenError((f", slice {name.replace('-', ' ')}" if name else "") + kind.holder(name))
+        beside = [name for name in others if part is not None and name.endswith(f"-of-{part.total}")]
+        excluding = [*([""] if part is not None else []), *(name for name in others if name not in beside)]
+        for name in excluding:
+            if kind.is_held(name, GRACE_S):
+                raise _TakenError((f", slice {name.replace('-', ' ')}" if name else "") + kind.holder(name))
+        # Only one slice begins at a time, so nobody looks at these locks now: one look each is enough.
+        is_alone = not any(kind.is_held(name, 0) for name in beside)
         undo.pop_all()
     held.callback(lock.release)
-    return _Taken(not alive, lock.check if isinstance(lock, Lease) else lambda: None)
+    return _Taken(is_alone, lock.check if isinstance(lock, Lease) else lambda: None)
 
 
 class _Locks:
@@ -146,10 +146,10 @@ class _Locks:
             raise _TakenError((f", slice {name.replace('-', ' ')}" if name else "") + self.holder(name)) from None
         return lock
 
-    def is_held(self, name: str) -> bool:
+    def is_held(self, name: str, grace_s: float) -> bool:
         lock = filelock.FileLock(self.path(name))
         try:
-            lock.acquire(timeout=GRACE_S)
+            lock.acquire(timeout=grace_s)
         except filelock.Timeout:
             return True
         lock.release()
@@ -187,7 +187,7 @@ class _Leases:
             raise _TakenError((f", slice {name.replace('-', ' ')}" if name else "") + self.holder(name))
         return lease
 
-    def is_held(self, name: str) -> bool:
+    def is_held(self, name: str, _grace_s: float) -> bool:
         return is_lease_alive(self.path(name))
 
     def holder(self, name: str) -> str:
