@@ -29,7 +29,7 @@ from tastemaker.scores.loose import Partition, assign_loose
 from tastemaker.scores.options import RunMode, RunOptions
 from tastemaker.scores.resume import make_plan
 from tastemaker.scores.schema import METADATA_KEY, SOURCES_KEY, rows_schema
-from tastemaker.scores.sources import Sources, describe_file, describe_sources
+from tastemaker.scores.input_files import Sources, describe_file, describe_sources
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.testing import write_random_models
 

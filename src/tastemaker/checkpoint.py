@@ -14,7 +14,7 @@ from tastemaker.executors.base import BaseExecutor
 from tastemaker.scores.files import remove_leftovers, write_whole
 from tastemaker.scores.fingerprint import list_differences
 from tastemaker.scores.lock import only_run_on
-from tastemaker.scores.sources import describe_file
+from tastemaker.scores.input_files import describe_file
 from tastemaker.stages.base import ProcessingStage, run_stage
 from tastemaker.tasks import EmptyTask, FileGroupTask, StagePerfStats, Task
 

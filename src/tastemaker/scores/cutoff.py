@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.shards import ShardReader, open_shard
-from tastemaker.scores.copies import remove_copies
+from tastemaker.scores.kept_copies import remove_copies
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.originals import OriginalsWriter
 from tastemaker.scores.schema import CUT_KEY, DELETED, original_name

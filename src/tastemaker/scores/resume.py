@@ -18,7 +18,7 @@ from tastemaker.scores.index import ROWS_SUFFIX, STATE_FOLDER, RowsIndex, RowsNo
 from tastemaker.scores.loose import Partition
 from tastemaker.scores.options import RunMode
 from tastemaker.scores.schema import original_name
-from tastemaker.scores.sources import Sources, is_shard_group, read_sources
+from tastemaker.scores.input_files import Sources, is_shard_group, read_sources
 from tastemaker.tasks import FileGroupTask
 
 REDO_FOLDER = f"{STATE_FOLDER}/redo"

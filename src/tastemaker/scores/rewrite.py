@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.scores.copies import Row, remove_copies, retire_copies
+from tastemaker.scores.kept_copies import Row, remove_copies, retire_copies
 from tastemaker.scores.cutoff import SourceReader
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.fingerprint import Fingerprint
@@ -18,7 +18,7 @@ from tastemaker.scores.index import ROWS_SUFFIX
 from tastemaker.scores.originals import OriginalsWriter
 from tastemaker.scores.resume import REDO_FOLDER
 from tastemaker.scores.schema import CUT_KEY, DELETED, DELETED_REASON, METADATA_KEY, SOURCES_KEY, original_name
-from tastemaker.scores.sources import Sources, read_sources
+from tastemaker.scores.input_files import Sources, read_sources
 
 _PLACES = ["image_id", "image_path", "shard", "offset", "size", "sidecars"]
 _VERDICTS = ["kept", "status", "reason", "tar_file", "member_name"]

@@ -26,7 +26,7 @@ from tastemaker.scores.recipe import make_stages, refuse_beyond_tolerance
 from tastemaker.scores.resume import REDO_FOLDER, Plan, make_plan
 from tastemaker.scores.rewrite import Place, mark_deleted, merge_redone
 from tastemaker.scores.runfile import RunFile
-from tastemaker.scores.sources import describe_sources
+from tastemaker.scores.input_files import describe_sources
 from tastemaker.scores.summary import RunSummary, describe_bottleneck, summarise
 from tastemaker.stages.parity import ImageParityStage
 from tastemaker.stages.partition import FilePartitioningStage
