@@ -10,6 +10,7 @@
     +-- UnreadableImageError    one image cannot be decoded; the pipeline turns it into a row
     +-- MetadataError           a rating cannot be read or set: the XMP is damaged, or there is no room
     +-- StageError              a stage raised; names the stage, the shard and the key
+    +-- DiskFullError           the results have no room; what is finished stays
 """
 
 
@@ -43,3 +44,7 @@ class MetadataError(TastemakerError, ValueError):
 
 class StageError(TastemakerError):
     """A stage of a pipeline raised. The original error is its ``__cause__``."""
+
+
+class DiskFullError(TastemakerError):
+    """The results have no room left. What is finished stays, and the same run goes on from there."""

@@ -13,7 +13,7 @@ import pytest
 from tastemaker import AestheticPredictor, errors
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
 from tastemaker.scores.cutoff import Top
-from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.scores.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.schema import rows_schema
 
 
@@ -26,7 +26,7 @@ def unit_vectors(count, seed=0, dtype=np.float16):
 def score(tmp_path, model_dir):
     def run(*inputs, output="out", overwrite=False, **options):
         options = RunOptions(model_dir=str(model_dir), **options)
-        return run_scoring([str(path) for path in inputs], tmp_path / output, options, overwrite=overwrite)
+        return run_scoring([str(path) for path in inputs], tmp_path / output, options, RunMode(overwrite=overwrite))
 
     return run
 

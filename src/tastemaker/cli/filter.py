@@ -28,6 +28,7 @@ def filter_images(
     inputs: o.InputsArgument,
     output: o.OutputOption,
     options: Any,  # noqa: ANN401 - RunOptions, which is imported only when a command runs
+    mode: Any,  # noqa: ANN401 - RunMode, the same
     min_score: Annotated[
         float | None,
         typer.Option("--min-score", help="Keep images with this score or more (4.5, 5, 6, 6.5 are usual)."),
@@ -38,7 +39,6 @@ def filter_images(
     ] = KeptAs.AUTO,
     images_per_tar: Annotated[int, typer.Option("--images-per-tar", min=1, help="Samples in a tar at most.")] = 1000,
     max_failures: o.MaxFailuresOption = None,
-    overwrite: o.OverwriteOption = False,
     as_json: o.JsonOption = False,
 ) -> None:
     """Keep the images that score well: their originals byte for byte, and a row for every image.
@@ -56,7 +56,7 @@ def filter_images(
         originals=_choose_kind(inputs, options.embedding_column) if kept_as is KeptAs.AUTO else kept_as.value,
         images_per_tar=images_per_tar,
     )
-    run_and_print("filtering", inputs, output, options, max_failures, overwrite, as_json)
+    run_and_print("filtering", inputs, output, options, mode, max_failures, as_json)
 
 
 def _choose_kind(inputs: list[str], embedding_column: str | None) -> str:

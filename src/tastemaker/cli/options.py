@@ -11,6 +11,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from tastemaker.cli.mode import run_mode
+
 
 class Precision(StrEnum):
     """Arithmetic of the vision tower."""
@@ -133,9 +135,6 @@ MaxFailuresOption = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace rows made with other options.", rich_help_panel=_OUTPUT)
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel=_OUTPUT)]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log what happens to each image.", rich_help_panel=_OUTPUT)
@@ -162,7 +161,7 @@ def run_options(
     """Return the `RunOptions` of a command; `takes_run_options` gives it these parameters."""
     import logging
 
-    from tastemaker.scores.run import RunOptions
+    from tastemaker.scores.options import RunOptions
 
     if verbose:
         logging.getLogger("tastemaker").setLevel(logging.INFO)
@@ -186,19 +185,24 @@ def run_options(
 
 
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the parameters of `run_options` beside its own; it gets their result as ``options``."""
-    shared = inspect.signature(run_options).parameters
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
+    """Give a command the parameters of `run_options` and `run_mode` beside its own.
+
+    It gets their results as ``options`` and ``mode``.
+    """
+    makers: dict[str, Callable[..., Any]] = {"options": run_options, "mode": run_mode}
+    shared = {name: inspect.signature(maker).parameters for name, maker in makers.items()}
+    own = [p for p in inspect.signature(command).parameters.values() if p.name not in makers]
 
     @functools.wraps(command)
     def with_options(**arguments: Any) -> None:  # noqa: ANN401 - whatever the command line parsed
-        options = run_options(**{name: arguments.pop(name) for name in shared})
-        command(**arguments, options=options)
+        made = {name: maker(**{p: arguments.pop(p) for p in shared[name]}) for name, maker in makers.items()}
+        command(**arguments, **made)
 
-    hints = get_type_hints(command, include_extras=True) | get_type_hints(run_options, include_extras=True)
-    parameters = [
-        p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in [*own, *shared.values()]
-    ]
+    hints = get_type_hints(command, include_extras=True)
+    for maker in makers.values():
+        hints |= get_type_hints(maker, include_extras=True)
+    every = [*own, *(p for parameters in shared.values() for p in parameters.values())]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in every]
     with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {p.name: p.annotation for p in parameters}
     return with_options

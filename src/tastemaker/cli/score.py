@@ -19,12 +19,12 @@ def score(
     inputs: o.InputsArgument,
     output: o.OutputOption,
     options: Any,  # noqa: ANN401 - RunOptions, which is imported only when a command runs
+    mode: Any,  # noqa: ANN401 - RunMode, the same
     max_failures: o.MaxFailuresOption = None,
-    overwrite: o.OverwriteOption = False,
     as_json: o.JsonOption = False,
 ) -> None:
     """Score images: a Parquet row for each, one file for each shard."""
-    run_and_print("scoring", inputs, output, options, max_failures, overwrite, as_json)
+    run_and_print("scoring", inputs, output, options, mode, max_failures, as_json)
 
 
 def run_and_print(
@@ -32,8 +32,8 @@ def run_and_print(
     inputs: list[str],
     output: Path,
     options: Any,  # noqa: ANN401
+    mode: Any,  # noqa: ANN401
     max_failures: str | None,
-    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Run, showing the progress; print the summary; end with 1 if too many images failed."""
@@ -43,7 +43,7 @@ def run_and_print(
         parse_max_failures(max_failures, 0)  # a wrong value is an error before the work, not after it
     try:
         with show_progress(what) as update:
-            summary = run_scoring(inputs, output, options, overwrite=overwrite, on_progress=update)
+            summary = run_scoring(inputs, output, options, mode, on_progress=update)
     except KeyboardInterrupt:
         typer.secho("tastemaker: stopped; the same command goes on from here", err=True)
         raise typer.Exit(130) from None

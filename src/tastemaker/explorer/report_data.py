@@ -16,8 +16,8 @@ from tastemaker.explorer.report_slices import SliceKind, slice_table
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values
 from tastemaker.scores.locations import is_url
+from tastemaker.scores.runfile import RUN_FILE
 from tastemaker.scores.schema import kind_of_reason
-from tastemaker.scores.summary import RUN_FILE
 from tastemaker.scores.table import ScoreTable
 
 DEFAULT_TOP = Top(share=0.2)

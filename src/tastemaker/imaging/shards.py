@@ -28,6 +28,13 @@ _STARTS_OUTSIDE = ("/", "\\")
 _UNSAFE_NAME = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.($|[/\\])|\0")
 
 
+_PROBLEMS_OF_SHARDS = re.compile(
+    "unsafe name|duplicate key|no image among|truncated: the shard ends|damaged shard|a link, not|a sparse file|"
+    r"it has [\d,]+ bytes, too many"
+)
+"""How the problems begin that lie in how a shard is made: reading a sample of it again does not change them."""
+
+
 @dataclass(slots=True)
 class Sample:
     """The members that share a key.
@@ -71,6 +78,36 @@ def is_unsafe_name(name: str) -> bool:
     if ".." not in name and name[:1] not in _STARTS_OUTSIDE and name[1:2] != ":" and "\0" not in name:
         return False  # most names, in a fraction of the time
     return _UNSAFE_NAME.search(name) is not None
+
+
+def is_problem_of_the_shard(problem: str) -> bool:
+    """Return whether a sample's problem lies in how its shard is made, and not in the bytes of its image.
+
+    Example:
+        >>> is_problem_of_the_shard("duplicate key: another sample"), is_problem_of_the_shard("not an image")
+        (True, False)
+    """
+    return _PROBLEMS_OF_SHARDS.match(problem) is not None
+
+
+def read_at_ranges(path: str, samples: list[Sample]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    """Yield samples with the bytes of their members, as `read_samples` does, reading nothing else of the shard.
+
+    Args:
+        path: Of the shard.
+        samples: Where their members lie, from an earlier reading of the same shard.
+
+    Raises:
+        OSError: The file cannot be opened or read.
+    """
+    reader = open_shard(path)
+    try:
+        if isinstance(reader, GzipReader):
+            yield from _read_in_one_pass(reader, samples)
+        else:
+            yield from _read_each(reader, samples)
+    finally:
+        reader.close()
 
 
 def read_samples(path: str) -> Iterator[tuple[Sample, dict[str, bytes]]]:

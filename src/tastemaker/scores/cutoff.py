@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -17,9 +19,12 @@ import pyarrow.parquet as pq
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.shards import ShardReader, open_shard
 from tastemaker.scores.files import RowsFile
+from tastemaker.scores.kept_copies import remove_copies
 from tastemaker.scores.originals import OriginalsWriter
-from tastemaker.scores.schema import original_name
+from tastemaker.scores.schema import CUT_KEY, DELETED, original_name
 from tastemaker.tasks import FileGroupTask
+
+_COPY_COLUMNS = ["image_path", "shard", "sidecars", "tar_file", "member_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +97,23 @@ def keep_top(
     scores = [_read_scores(path, rank_by) for path in paths]
     together = np.concatenate(scores) if scores else np.empty(0, np.float32)
     is_kept = mark_best(together, top)
+    cutoff = float(together[is_kept].min()) if is_kept.any() else None
+    cut = json.dumps({**describe_cut(groups, top, rank_by), "cutoff": cutoff}, sort_keys=True)
     start = 0
     for group, path, part in zip(groups, paths, scores, strict=True):
         verdicts = _judge(path, part, is_kept[start : start + len(part)], top)
         place = group._metadata
         writer = OriginalsWriter(output_dir, place["partition"], place["folder"], originals, images_per_tar)
-        _cut_partition(path, verdicts, writer, place["root"])
+        _cut_partition(path, verdicts, writer, place["root"], output_dir, cut)
         start += len(part)
-    return float(together[is_kept].min()) if is_kept.any() else None
+    return cutoff
+
+
+def describe_cut(groups: list[FileGroupTask], top: Top, rank_by: str) -> dict[str, Any]:
+    """Return what a cut is over: rows that were part of it say so, until they change."""
+    names = "\n".join(str(group._metadata["partition"]) for group in groups)
+    digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return {"top": str(top), "rank_by": rank_by, "partitions": digest}
 
 
 def mark_best(scores: npt.NDArray[np.float32], top: Top) -> npt.NDArray[np.bool_]:
@@ -122,15 +136,18 @@ def rows_path(output_dir: Path, group: FileGroupTask) -> Path:
 
 
 def _read_scores(path: Path, rank_by: str) -> npt.NDArray[np.float32]:
-    column = pq.read_table(path, columns=[rank_by]).column(0)
-    scores: npt.NDArray[np.float32] = pc.fill_null(column, np.nan).to_numpy().astype(np.float32)
-    return scores
+    table = pq.read_table(path, columns=[rank_by, "status"])
+    scores: npt.NDArray[np.float32] = pc.fill_null(table[rank_by], np.nan).to_numpy().astype(np.float32)
+    return np.where(pc.equal(table["status"], DELETED).to_numpy(), np.float32(np.nan), scores)
 
 
-def _cut_partition(path: Path, verdicts: list[_Verdict], writer: OriginalsWriter, root: str) -> None:
+def _cut_partition(
+    path: Path, verdicts: list[_Verdict], writer: OriginalsWriter, root: str, output_dir: Path, cut: str
+) -> None:
     """Write one partition's rows again with the cut in them, and its kept originals."""
     table = pq.read_table(path)
-    rows = RowsFile(path, table.schema)
+    before = table.select(_COPY_COLUMNS).to_pylist() if writer.kind == "folder" else []
+    rows = RowsFile(path, table.schema.with_metadata({**(table.schema.metadata or {}), CUT_KEY: cut.encode()}))
     try:
         if writer.kind != "none":
             _copy_originals(table, verdicts, writer, root)
@@ -138,6 +155,7 @@ def _cut_partition(path: Path, verdicts: list[_Verdict], writer: OriginalsWriter
             number = table.schema.get_field_index(column)
             values = pa.array([getattr(verdict, column) for verdict in verdicts], table.schema.field(number).type)
             table = table.set_column(number, column, values)
+        remove_copies(output_dir, before, table.select(_COPY_COLUMNS).to_pylist() if before else [], root)
         rows.add_rows(table)
         writer.commit()
         rows.commit()
@@ -162,12 +180,12 @@ class _Verdict:
 
 
 def _judge(path: Path, scores: npt.NDArray[np.float32], is_kept: npt.NDArray[np.bool_], top: Top) -> list[_Verdict]:
-    """Return what becomes of each row: those without a score stay what they are."""
-    table = pq.read_table(path, columns=["status", "reason"])
+    """Return what becomes of each row: those without a score, and of pictures that are gone, stay what they are."""
+    table = pq.read_table(path, columns=["status", "reason", "tar_file", "member_name"])
     verdicts = []
-    for score, kept, status, reason in zip(scores, is_kept, *(c.to_pylist() for c in table.columns), strict=True):
+    for score, kept, *row in zip(scores, is_kept, *(c.to_pylist() for c in table.columns), strict=True):
         if np.isnan(score):
-            verdicts.append(_Verdict(status, reason))
+            verdicts.append(_Verdict(*row))
         else:
             verdicts.append(_Verdict("kept", None) if kept else _Verdict("dropped", f"not in the top {top}"))
     return verdicts
@@ -177,7 +195,7 @@ def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: Originals
     """Read every kept sample by its byte ranges, and write it; what has changed since becomes a failed row."""
     places = table.select(["image_id", "image_path", "shard", "offset", "size", "sidecars"])
     kept = np.flatnonzero([verdict.kept for verdict in verdicts])
-    with _Sources() as sources:
+    with SourceReader() as sources:
         for number, row in zip(kept, places.take(pa.array(kept)).to_pylist(), strict=True):
             try:
                 verdicts[number].tar_file, verdicts[number].member_name = writer.add(sources.read_sample(row, root))
@@ -185,14 +203,14 @@ def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: Originals
                 verdicts[number] = _Verdict("failed", f"unreadable: {error}")
 
 
-class _Sources:
+class SourceReader:
     """Reads samples from shards and loose files; keeps the last shard open."""
 
     def __init__(self) -> None:
         self._path = ""
         self._reader: ShardReader | None = None
 
-    def __enter__(self) -> _Sources:
+    def __enter__(self) -> SourceReader:
         return self
 
     def __exit__(self, *_: object) -> None:

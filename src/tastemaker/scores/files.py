@@ -5,19 +5,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import tarfile
 import uuid
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from tastemaker.scores.schema import COUNTS_KEY, kind_of_reason
 
 TEMPORARY_PREFIX = ".tastemaker-tmp-"
 """How the names of unfinished files begin."""
 
 ROW_GROUP_ROWS = 4096
 """Rows in a row group of a rows file: 7 MB with embeddings."""
+
+MAX_REASONS = 100
+"""Kinds of reasons that are counted for one rows file: the most frequent ones."""
 
 
 class PendingFile:
@@ -84,6 +91,8 @@ def content_digest(data: bytes) -> bytes:
 class RowsFile(PendingFile):
     """A Parquet file in the making, written in row groups so that it never lies in memory as a whole.
 
+    The number of rows by status and by reason goes into its metadata, so that a summary need not read the rows.
+
     Attributes:
         schema: Of the file. Its metadata may still change until the first row group is full.
     """
@@ -92,17 +101,23 @@ class RowsFile(PendingFile):
         super().__init__(path)
         self.schema = schema
         self._waiting: list[pa.Table] = []
+        self._statuses: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
         self._writer: pq.ParquetWriter | None = None
 
     def add_rows(self, table: pa.Table) -> None:
         """Append rows."""
         self._waiting.append(table)
+        self._statuses.update(table["status"].to_pylist())
+        self._reasons.update(kind_of_reason(reason) for reason in table["reason"].drop_null().to_pylist())
         if sum(len(waiting) for waiting in self._waiting) >= ROW_GROUP_ROWS:
             self._flush()
 
     def commit(self) -> None:
         """Finish the file, and make it visible."""
         self._flush()
+        counts = {"statuses": self._statuses, "reasons": dict(self._reasons.most_common(MAX_REASONS))}
+        self._open_writer().add_key_value_metadata({COUNTS_KEY: json.dumps(counts).encode()})
         self._open_writer().close()
         super().commit()
 
@@ -115,12 +130,14 @@ class RowsFile(PendingFile):
 
     def _flush(self) -> None:
         if self._waiting:
-            table = pa.concat_tables(self._waiting).replace_schema_metadata(self.schema.metadata)
-            self._open_writer().write_table(table)
+            table = pa.concat_tables(self._waiting)
+            self._open_writer().write_table(table.replace_schema_metadata(self.schema.metadata))
             self._waiting.clear()
 
     def _open_writer(self) -> pq.ParquetWriter:
         if self._writer is None:
+            metadata = {key: value for key, value in (self.schema.metadata or {}).items() if key != COUNTS_KEY}
+            self.schema = self.schema.with_metadata(metadata)
             self._writer = pq.ParquetWriter(self.draft, self.schema, compression="zstd")
         return self._writer
 

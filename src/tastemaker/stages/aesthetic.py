@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.models.aesthetic import CUSTOMARY_CUTOFFS, AestheticPredictor
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
-from tastemaker.provenance import add_provenance, weights_provenance
+from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
 from tastemaker.tasks import ImageBatch
 
@@ -69,6 +70,11 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
                 self.score_threshold,
                 ", ".join(f"{cutoff:g}" for cutoff in CUSTOMARY_CUTOFFS),
             )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the cut-off and the weights."""
+        digest = weights_digest(AESTHETIC_PREDICTOR, self.model_dir, self.predictor)
+        return {**super().fingerprint(), "predictor": digest}
 
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
-from tastemaker.models.clip import PRECISIONS, VisionTower, check_choice, check_device, load_clip
+from tastemaker.models.clip import PRECISIONS, VisionTower, check_choice, check_device, load_clip, resolve_precision
 from tastemaker.models.device import choose_device
 from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
-from tastemaker.provenance import add_provenance, weights_provenance
+from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
 from tastemaker.tasks import ImageBatch, ImageObject
 
@@ -86,6 +87,15 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         tower = self._tower.describe()
         self._provenance = {**weights_provenance("clip", CLIP_VIT_L14, weights), **tower}
         logger.info("CLIP runs on %s (%s, %s)", tower["device"], tower["backend"], tower["precision"])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the weights and the precision that will run, and no model is loaded for it."""
+        precision = resolve_precision(choose_device(self.device), self.precision)
+        return {
+            **super().fingerprint(),
+            "precision": precision,
+            "clip_sha256": weights_digest(CLIP_VIT_L14, self.model_dir),
+        }
 
     def interrupt(self) -> None:
         """Cancel the inference that is going on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import logging
 import os
@@ -127,7 +128,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
 
     def _take(self, path: str, root: str) -> Iterator[_Found]:
         if not os.path.basename(path).startswith(".") and self._is_wanted(path):
-            yield _Found(path, root, os.path.getsize(path) if os.path.exists(path) else 0)
+            yield _Found(path, root, _size_of(path))
 
     def _is_wanted(self, path: str) -> bool:
         lower = path.lower()
@@ -181,7 +182,7 @@ def _name_groups(parts: list[list[_Found]]) -> list[FileGroupTask]:
         if _is_shard(first.path):
             name = folder = _distinct(_shard_name(first), first.path, owners)
         else:
-            folder = _distinct(Path(first.root).resolve().name or "images", first.root, owners)
+            folder = _distinct(_folder_name(first.root) or "images", first.root, owners)
             name = f"{folder}-{numbers[folder]:05d}"
             numbers[folder] += 1
         paths = [file.path for file in files]
@@ -194,7 +195,7 @@ def _name_groups(parts: list[list[_Found]]) -> list[FileGroupTask]:
             "root": first.root,
             "folder": folder,
         }
-        dataset = (Path(first.path).resolve().parent.name or "dataset").lower()
+        dataset = (_folder_name(os.path.dirname(first.path)) or "dataset").lower()
         groups.append(FileGroupTask(dataset, paths, _metadata=metadata, task_id=str(index)))
     return groups
 
@@ -207,10 +208,25 @@ def _distinct(name: str, owner: str, owners: dict[str, str]) -> str:
     return chosen
 
 
+@functools.lru_cache(maxsize=1024)
+def _folder_name(folder: str) -> str:
+    """Return the name of a folder, links resolved. Remembered, since a folder may hold 100,000 shards."""
+    return Path(folder).resolve().name
+
+
 def _shard_name(file: _Found) -> str:
     """Return a shard's path below its input folder, without its extension."""
-    relative = os.path.relpath(file.path, file.root or ".")
+    below = f"{file.root.rstrip(os.sep)}{os.sep}"
+    is_below = bool(file.root) and file.path.startswith(below)
+    relative = file.path[len(below) :] if is_below else os.path.relpath(file.path, file.root or ".")
     return re.sub(r"\.(tar|tar\.gz|tgz)$", "", relative.replace(os.sep, "/"), flags=re.IGNORECASE)
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # a link that leads nowhere: reading it fails, and makes a row
+        return 0
 
 
 def _is_shard(path: str) -> bool:

@@ -19,7 +19,7 @@ from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
-from tastemaker.imaging.shards import TAR_EXTENSIONS, Sample, read_samples, split_key
+from tastemaker.imaging.shards import TAR_EXTENSIONS, Sample, read_at_ranges, read_samples, split_key
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.provenance import reader_provenance
@@ -141,7 +141,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         index = 0
         for path in task.data:
             if path.lower().endswith(TAR_EXTENSIONS):
-                samples = _read_shard(path)
+                samples = _read_shard(path, task._metadata.get("samples"))
             else:
                 samples = iter([folders.read_sample(path, task._metadata.get("root", os.path.dirname(path)))])
             for sample, data in samples:
@@ -216,9 +216,9 @@ def _name_partition(paths: list[str]) -> str:
     return f"images-{digest.hexdigest()[:12]}"
 
 
-def _read_shard(path: str) -> Iterator[tuple[Sample, dict[str, bytes]]]:
-    """Yield the samples of a shard; one that the system cannot read yields a row that says so."""
+def _read_shard(path: str, wanted: list[Sample] | None) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    """Yield the samples of a shard, or the wanted ones; one that the system cannot read yields a row that says so."""
     try:
-        yield from read_samples(path)
+        yield from read_samples(path) if wanted is None else read_at_ranges(path, wanted)
     except OSError as error:
         yield Sample("", problem=f"the shard cannot be read: {error.strerror or error}"), {}

@@ -125,10 +125,14 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         output, folder = Path(self.output_dir), str(task._metadata.get("folder", stem))
         partition = _Partition(
             RowsFile(output / f"{stem}.parquet", self._schema(task)),
-            OriginalsWriter(output, stem, folder, self.originals, self.images_per_tar),
+            OriginalsWriter(output, stem, folder, self._kind(task), self.images_per_tar),
         )
         self._open[name] = partition
         return partition
+
+    def _kind(self, task: ImageBatch) -> str:
+        """Return where the originals of a batch go; a partition may say so itself."""
+        return str(task._metadata.get("originals", self.originals))
 
     def _schema(self, task: ImageBatch) -> pa.Schema:
         made_by = task._metadata.get("provenance", {})
@@ -136,7 +140,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
 
     def _place(self, image: ImageObject, partition: _Partition, task: ImageBatch) -> tuple[str, str] | None:
         """Write one kept image where it belongs; return the file that it is in and its name there."""
-        if self.originals == "none":
+        if self._kind(task) == "none":
             return None
         try:
             return partition.originals.add(_members_of(image, str(task._metadata.get("root", ""))))
