@@ -31,6 +31,14 @@ class Device(StrEnum):
     MPS = "mps"
 
 
+class Executor(StrEnum):
+    """What runs the stages."""
+
+    LOCAL = "local"
+    XENNA = "xenna"
+    RAY_DATA = "ray-data"
+
+
 class Preprocess(StrEnum):
     """Which reference the centre crop follows."""
 
@@ -38,7 +46,7 @@ class Preprocess(StrEnum):
     TRANSFORMERS = "transformers"
 
 
-_MODEL, _IMAGES, _OUTPUT = "Model", "Images", "Results"
+_MODEL, _IMAGES, _OUTPUT, _CLUSTER = "Model", "Images", "Results", "Cluster"
 
 InputsArgument = Annotated[
     list[str], typer.Argument(metavar="INPUT...", help="Folders, tar shards, image files, or globs of them.")
@@ -129,6 +137,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as J
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log what happens to each image.", rich_help_panel=_OUTPUT)
 ]
+ExecutorOption = Annotated[
+    Executor,
+    typer.Option("--executor", help="This machine, or a Ray cluster by Xenna or Ray Data.", rich_help_panel=_CLUSTER),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Ray cluster, host:port or auto. Default: $RAY_ADDRESS, else a Ray on this machine for this run.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
 
 
 def run_options(
@@ -144,6 +164,8 @@ def run_options(
     signals: SignalsOption = False,
     min_technical_quality: MinTechnicalQualityOption = None,
     no_embeddings: NoEmbeddingsOption = False,
+    executor: ExecutorOption = Executor.LOCAL,
+    address: AddressOption = None,
     verbose: VerboseOption = False,
 ) -> Any:  # noqa: ANN401 - RunOptions, which is imported only when a command runs
     """Return the `RunOptions` of a command; `takes_run_options` gives it these parameters."""
@@ -167,6 +189,8 @@ def run_options(
         min_technical_quality=min_technical_quality,
         embeddings=not no_embeddings,
         verbose=verbose,
+        executor=executor.value,
+        address=address,
     )
 
 

@@ -19,13 +19,14 @@ import filelock
 import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.executors import LocalExecutor
+from tastemaker.executors import StageCount, make_executor
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import choose_device
 from tastemaker.parity import (
     MAX_DIFFERENCE,
     MAX_MEDIAN_DIFFERENCE,
+    ParityReport,
     sample_groups,
     verify_parity,
 )
@@ -42,7 +43,7 @@ from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.stages.read import ImageReaderStage
 from tastemaker.stages.signals import ImageSignalsStage
 from tastemaker.stages.write import ImageWriterStage
-from tastemaker.tasks import FileGroupTask, ImageBatch, Task
+from tastemaker.tasks import FileGroupTask, Task
 
 RANKINGS = ("aesthetic_score", "technical_quality")
 """Columns that images can be ranked by."""
@@ -81,6 +82,8 @@ class RunOptions:
         embeddings: Store embeddings in the rows.
         rank_by: ``aesthetic_score``; or ``technical_quality``, for which no model is loaded.
         verbose: Log each image that is dropped or cannot be read.
+        executor: Where to run: ``local``, ``xenna`` or ``ray-data``.
+        address: Of a Ray cluster; None for ``RAY_ADDRESS``, or a Ray of this run's own.
     """
 
     min_score: float | None = None
@@ -101,6 +104,8 @@ class RunOptions:
     embeddings: bool = True
     rank_by: str = "aesthetic_score"
     verbose: bool = False
+    executor: str = "local"
+    address: str | None = None
 
     def __post_init__(self) -> None:
         if self.min_score is not None and self.top is not None:
@@ -158,7 +163,7 @@ def run_scoring(
         StageError: A stage failed. What is finished stays, and the same call goes on from there.
     """
     started, started_at = time.monotonic(), datetime.now(UTC)
-    executor = LocalExecutor()
+    executor = make_executor(options.executor, {"address": options.address})
     groups = FilePartitioningStage(file_paths=inputs).process()
     described = _describe_options(options)
     for group in groups:
@@ -170,12 +175,13 @@ def run_scoring(
         if len(missing) < len(groups):
             logger.info("%d of %d partitions are finished already", len(groups) - len(missing), len(groups))
         stages = _make_stages(output_dir, options)
-        counter = _ProgressCounter(missing, stages[-2], on_progress)
+        counter = _ProgressCounter(missing, stages[-2].name, on_progress)
         if missing and options.precision == "int8" and options.rank_by == "aesthetic_score":
             _refuse_beyond_tolerance(missing, options)
+        written: list[Task[Any]] = []
         if missing:
             executor.on_progress = counter.count
-            Pipeline("score", stages=stages).run(executor, initial_tasks=list(missing))
+            written = Pipeline("score", stages=stages).run(executor, initial_tasks=list(missing))
         cutoff = options.min_score
         if options.top is not None:
             cutoff = keep_top(
@@ -185,7 +191,8 @@ def run_scoring(
         summary.cutoff = cutoff
         summary.images_scored_now = counter.images
         summary.stages = executor.timings
-        summary.parity = next((stage.report for stage in stages if isinstance(stage, ImageParityStage)), None)
+        summary.parity = _find_parity(written)
+        summary.bytes_per_image = round(executor.bytes_per_image)
         summary.bottleneck = describe_bottleneck(executor.timings)
         summary.seconds = round(time.monotonic() - started, 2)
         write_run_file(output_dir, inputs, _as_json(options), started_at, summary)
@@ -309,12 +316,15 @@ def _only_run_on(output_dir: Path) -> Iterator[None]:
         lock.release()
 
 
+def _find_parity(written: list[Task[Any]]) -> ParityReport | None:
+    """Return the comparison with exact scores that this run's rows state; of several workers', that of most images."""
+    stated = [task._metadata.get("provenance", {}).get("parity") for task in written]
+    return max((ParityReport(**found) for found in stated if found), key=lambda report: report.images, default=None)
+
+
 class _ProgressCounter:
     def __init__(
-        self,
-        groups: list[FileGroupTask],
-        counted: ProcessingStage[Any, Any],
-        on_progress: Callable[[Progress], None] | None,
+        self, groups: list[FileGroupTask], counted: str, on_progress: Callable[[Progress], None] | None
     ) -> None:
         self.images = 0
         self._counted = counted
@@ -322,13 +332,11 @@ class _ProgressCounter:
         self._bytes_total = sum(group._metadata["source_bytes"] for group in groups)
         self._on_progress = on_progress
 
-    def count(self, stage: ProcessingStage[Any, Any], task: Task[Any]) -> None:
+    def count(self, count: StageCount) -> None:
         """Count what leaves the last stage before the writer."""
-        if stage is self._counted and isinstance(task, ImageBatch):
-            images = [*task.data, *task.dropped]
-            self.images += len(images)
-            members = [m for image in images for m in [image.member, *image.sidecar_members.values()] if m]
-            self._bytes_done += sum(member.size for member in members)
+        if count.stage == self._counted:
+            self.images += count.images
+            self._bytes_done += count.source_bytes
             if self._on_progress is not None:
                 done = min(self._bytes_done, self._bytes_total)
                 self._on_progress(Progress(self.images, done, self._bytes_total))

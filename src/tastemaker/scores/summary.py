@@ -57,7 +57,9 @@ class RunSummary:
         provenance: What made the scores.
         stages: Where the time of each stage went in this run, in seconds.
         bottleneck: The stage that the others waited for, and what would change it; empty where nothing ran.
-        parity: How the scores differ from exact ones on a sample of this run; None where none was taken.
+        parity: How the scores differ from exact ones on a sample of this run (on a cluster: of one worker's images);
+            None where none was taken.
+        bytes_per_image: Bytes that crossed processes for each image that this run did; 0 on this machine alone.
     """
 
     output_dir: str
@@ -74,6 +76,7 @@ class RunSummary:
     stages: list[StageTiming] = field(default_factory=list)
     bottleneck: str = ""
     parity: ParityReport | None = None
+    bytes_per_image: int = 0
 
 
 def summarise(groups: list[FileGroupTask], output_dir: Path, rank_by: str = "aesthetic_score") -> RunSummary:

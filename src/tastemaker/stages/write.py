@@ -76,10 +76,6 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         """Return what the stage reads."""
         return ["data"], []
 
-    def num_workers(self) -> int | None:
-        """Return 1: the batches of a partition go into the same files."""
-        return 1
-
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Make the output directory."""
         Path(self.output_dir).mkdir(parents=True, exist_ok=True)
