@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 from tastemaker.errors import ConfigurationError, MissingExtraError, StageError
 from tastemaker.executors.base import BaseExecutor, Stage, StageCount
 from tastemaker.executors.chain import QUEUE_SIZE, Chain
+from tastemaker.executors.error_travel import pickle_error, unpickle_error
 from tastemaker.executors.plan import Node, WorkerPlan, asks_for_gpu_memory, group_tasks, plan_workers
 from tastemaker.executors.ray_session import list_nodes, on_node, ray_session
-from tastemaker.executors.timing import StageTiming
 from tastemaker.tasks import EmptyTask, Task
 
 LOGGING_INTERVAL_S = 60.0
@@ -146,6 +146,7 @@ class _ClusterRun:
         self._counts: dict[str, tuple[int, int]] = {}
         self._said: set[str] = set()
         self._error: Exception | None = None
+        self._timings_here = list(executor.timings)
         self._last_line = time.monotonic()
         self._ended = threading.Event()
         self._collector = threading.Thread(target=self._collect_often, name="collect", daemon=True)
@@ -186,16 +187,22 @@ class _ClusterRun:
         try:
             job, plan, nodes = self._prepare(len(numbers))
             self._executor.run_engine(job, plan, nodes, group_tasks(numbers, plan.workers))
+            self._raise_error()
             return None
         except Exception as error:
-            self._collect()
-            if self._error is not None:
-                raise self._error from None
+            self._raise_error()
             if not _is_death(error, self._ray):
                 raise
             return error
         finally:
             self._end_workers()
+
+    def _raise_error(self) -> None:
+        """Raise what a worker or `on_progress` raised, if one did: rather than what the engine made of it."""
+        if self._error is None:
+            self._collect()
+        if self._error is not None:
+            raise self._error
 
     def _prepare(self, tasks: int) -> tuple[Any, WorkerPlan, list[Node]]:
         from tastemaker.executors.worker import Job
@@ -229,22 +236,27 @@ class _ClusterRun:
                 self._collect()
             except self._ray.exceptions.RayError:
                 return  # the main thread meets the same error
+            except Exception as error:  # noqa: BLE001 - of on_progress; raised again in the main thread
+                self._error = error
+                self._ray.get(self._ledger.fail.remote(pickle_error(error)))
+                return
 
     def _collect(self) -> None:
         """Fetch what is new; tell of it."""
         report = self._ray.get(self._ledger.collect.remote())
         self._results.update({number: pickle.loads(results) for number, results in report.results.items()})
+        self._executor.timings = [*self._timings_here, *report.timings]
         if report.error is not None and self._error is None:
-            self._error = pickle.loads(report.error)
+            self._error = unpickle_error(report.error)
         for level, name, text in report.records:
             if text not in self._said:
                 self._said |= {text} if level >= logging.WARNING else set()
                 logging.getLogger(name).log(level, "%s", text)
+        before, self._counts = self._counts, report.counts
         for stage, (images, size) in report.counts.items():
-            images_before, size_before = self._counts.get(stage, (0, 0))
+            images_before, size_before = before.get(stage, (0, 0))
             if self._executor.on_progress is not None and (images, size) != (images_before, size_before):
                 self._executor.on_progress(StageCount(stage, images - images_before, size - size_before))
-        self._counts = report.counts
         if time.monotonic() - self._last_line >= self._executor.config.get("logging_interval", LOGGING_INTERVAL_S):
             self._last_line = time.monotonic()
             logger.info("%d of %d tasks done, %d images", report.finished, self._number, self._images())
@@ -254,7 +266,6 @@ class _ClusterRun:
 
     def _state_figures(self) -> None:
         executor, ray = self._executor, self._ray
-        executor.timings += _sum_timings(self._stages, ray.get(self._ledger.timings.remote()))
         if images := self._images():
             executor.bytes_per_image = ray.get(self._ledger.bytes_crossed.remote()) / images
             logger.info("%.0f bytes crossed processes for each of %d images", executor.bytes_per_image, images)
@@ -308,13 +319,3 @@ def _dead_actors(error: Exception) -> list[str]:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def _sum_timings(stages: list[Stage], timings: list[list[StageTiming]]) -> list[StageTiming]:
-    """Return the time of each stage, summed over the workers that did anything."""
-    sums = [StageTiming(stage.name) for stage in stages]
-    for worker in timings:
-        for total, timing in zip(sums, worker, strict=False):
-            for name in ("setup_s", "busy_s", "waiting_for_input_s", "waiting_for_output_s"):
-                setattr(total, name, getattr(total, name) + getattr(timing, name))
-    return sums

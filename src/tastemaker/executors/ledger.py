@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from tastemaker.executors.timing import StageTiming, sum_timings
+
 MAX_DEATHS = 3
 """Workers that may die on the same batch before its images are recorded as failed; also workers that may die while
 they set up, or between the batches of one task, before the run ends with an error."""
@@ -70,6 +72,7 @@ class Report:
         counts: Stage -> images and bytes so far.
         records: Log records of workers: level, logger, text.
         finished: Tasks with a result.
+        timings: Where the time of each stage went, summed over workers.
         error: What a worker raised, pickled; None if nothing did.
     """
 
@@ -77,6 +80,7 @@ class Report:
     counts: Counts
     records: list[tuple[int, str, str]]
     finished: int
+    timings: list[StageTiming]
     error: bytes | None
 
 
@@ -92,7 +96,7 @@ class Ledger:
         self._results: dict[int, bytes] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._records: list[tuple[int, str, str]] = []
-        self._timings: dict[str, list[Any]] = {}
+        self._timings: dict[str, list[StageTiming]] = {}
         self._setups: Counter[str] = Counter()
         self._loaded: set[str] = set()
         self._handles: list[Any] = []
@@ -131,13 +135,10 @@ class Ledger:
         for attempt in self._open.values():
             counts.update(_flat(attempt.counts))
         stages = {stage: (counts[stage, "images"], counts[stage, "bytes"]) for stage, _ in counts}
-        report = Report(self._results, stages, self._records, len(self._finished), self._error)
+        timings = sum_timings(list(self._timings.values()))
+        report = Report(self._results, stages, self._records, len(self._finished), timings, self._error)
         self._results, self._records = {}, []
         return report
-
-    def timings(self) -> list[list[Any]]:
-        """Return each worker's timings."""
-        return list(self._timings.values())
 
     def bytes_crossed(self) -> int:
         """Return the bytes of all tasks and results that went to and from workers."""
@@ -209,7 +210,7 @@ class Ledger:
         self._failed_batches[number, batch] = keys
         return REASON
 
-    def pulse(self, worker: str, counts: dict[int, Counts], timings: list[Any], records: list[Any]) -> bool:
+    def pulse(self, worker: str, counts: dict[int, Counts], timings: list[StageTiming], records: list[Any]) -> bool:
         """Note how far a worker is. Return whether there is nothing left for it to begin."""
         for number, count in counts.items():
             if number in self._open and self._open[number].worker == worker:

@@ -57,7 +57,8 @@ def ray_session(address: str | None, *, sets_gpus: bool) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigurationError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     try:
-        yield
+        with _quiet_raylet():
+            yield
     finally:
         ray.shutdown()
 
@@ -125,6 +126,19 @@ def _start(*, sets_gpus: bool) -> None:
             else:
                 os.environ[name] = value
     logger.info("started Ray on this machine with %d cores", usable_cores())
+
+
+@contextmanager
+def _quiet_raylet() -> Iterator[None]:
+    """Keep Ray's words on dead workers from stdout, where it prints them whatever is asked for: they are logged."""
+    from ray._private import worker
+
+    original = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, **_: logger.debug("%s: %s", data.get("pid"), " ".join(data["lines"]))
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = original
 
 
 def _gpu_memory_gb(node_id: str) -> float:

@@ -21,6 +21,7 @@ from ray import cloudpickle
 from tastemaker.errors import StageError
 from tastemaker.executors.base import StageCount
 from tastemaker.executors.chain import Chain
+from tastemaker.executors.error_travel import pickle_error
 from tastemaker.executors.ledger import MAX_DEATHS, Counts, Work
 from tastemaker.machine import CORES_VARIABLE
 from tastemaker.stages.base import NodeInfo, WorkerMetadata, describe_task
@@ -87,7 +88,7 @@ class ChainWorker:
                     self._run_together(waiting)
                     self._run_aside()
             except Exception as error:
-                self._ask(self._ledger.fail.remote(_pickle_error(error)))
+                self._ask(self._ledger.fail.remote(pickle_error(error)))
                 raise
             if self._send():
                 self._free()
@@ -222,13 +223,3 @@ def _task_of(work: Work) -> Task[Any]:
 
 def _as_pairs(counts: dict[str, list[int]]) -> Counts:
     return {stage: (images, size) for stage, (images, size) in counts.items()}
-
-
-def _pickle_error(error: Exception) -> bytes:
-    """Return an error for the driver; one that cannot travel becomes a `StageError` with the same words."""
-    try:
-        pickled: bytes = cloudpickle.dumps(error)
-        pickle.loads(pickled)
-    except Exception:  # noqa: BLE001 - whatever its class does
-        pickled = pickle.dumps(StageError(f"{type(error).__name__}: {error}"))
-    return pickled

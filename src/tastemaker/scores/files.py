@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import tarfile
 import uuid
 from pathlib import Path
@@ -140,3 +141,11 @@ def remove_leftovers(folder: Path) -> None:
     """Delete the unfinished files of a run that was killed."""
     for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
+
+
+def remove_drafts(stem: Path) -> None:
+    """Delete the unfinished rows and tars of one partition, whose writer died."""
+    name = rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-{re.escape(stem.name)}(-\d{{6}}\.tar|\.parquet)"
+    for leftover in stem.parent.glob(f"{TEMPORARY_PREFIX}*"):
+        if re.fullmatch(name, leftover.name):
+            leftover.unlink(missing_ok=True)
