@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import sys
 import threading
 import time
 from abc import abstractmethod
@@ -218,7 +219,8 @@ class _ClusterRun:
         config = self._executor.config
         plan = plan_workers(self._stages, nodes, tasks, config.get("max_workers_per_stage"))
         level = logging.getLogger("tastemaker").getEffectiveLevel()
-        job = Job(self._pickled_stages, self._ledger, plan.threads, config.get("queue_size", QUEUE_SIZE), level)
+        queue_size = config.get("queue_size", QUEUE_SIZE)
+        job = Job(self._pickled_stages, list(sys.path), self._ledger, plan.threads, queue_size, level)
         logger.info(
             "%d tasks on %d workers of %g cores and %g GPUs, on %d machines",
             *(tasks, plan.workers, plan.cpus, plan.gpus, len(plan.threads)),

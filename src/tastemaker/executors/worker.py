@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import platform
+import sys
 import tempfile
 import threading
 import time
@@ -18,8 +20,8 @@ import filelock
 import ray
 from ray import cloudpickle
 
-from tastemaker.errors import StageError
-from tastemaker.executors.base import StageCount
+from tastemaker.errors import ConfigurationError, StageError
+from tastemaker.executors.base import Stage, StageCount
 from tastemaker.executors.chain import Chain
 from tastemaker.executors.error_travel import pickle_error
 from tastemaker.executors.ledger import MAX_DEATHS, Counts, Work
@@ -42,6 +44,7 @@ class Job:
 
     Attributes:
         stages: The stages of the chain, pickled.
+        python_path: Where the driver finds modules; workers look there after their own places.
         ledger: Handle of the run's ledger.
         threads: Node -> threads that a worker there may start.
         queue_size: Tasks that may wait before each stage.
@@ -49,6 +52,7 @@ class Job:
     """
 
     stages: bytes
+    python_path: list[str]
     ledger: Any
     threads: dict[str, int]
     queue_size: int
@@ -142,7 +146,7 @@ class ChainWorker:
         if not self._ask(self._ledger.begin_setup.remote(self._name)):
             raise StageError(f"{MAX_DEATHS} workers died while they loaded their stages; is there enough memory?")
         if not self._chain.stages:
-            self._chain = Chain(pickle.loads(self._job.stages), self._job.queue_size)
+            self._chain = Chain(_unpickle_stages(self._job), self._job.queue_size)
         # One at a time on a machine: the first fetches the weights, the others find them.
         with filelock.FileLock(Path(tempfile.gettempdir()) / f"tastemaker-{os.getuid()}.lock"):
             if not self._ask(self._ledger.node_is_ready.remote(self._node)):
@@ -212,6 +216,23 @@ class _Records(logging.Handler):
         while self._kept:
             taken.append(self._kept.popleft())
         return taken
+
+
+def _unpickle_stages(job: Job) -> list[Stage]:
+    """Return the stages.
+
+    Raises:
+        ConfigurationError: A module that one of them comes from is not on this machine.
+    """
+    sys.path += [place for place in job.python_path if place not in sys.path]
+    try:
+        stages: list[Stage] = pickle.loads(job.stages)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"a worker on {platform.node()} cannot load the stages: {error}. Install what they come from on every "
+            "machine of the cluster, or define them in the script that runs the pipeline"
+        ) from error
+    return stages
 
 
 def _task_of(work: Work) -> Task[Any]:
