@@ -4,6 +4,9 @@ import logging
 import os
 import random
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -267,7 +270,9 @@ def object_store_bytes():
 @pytest.mark.parametrize("engine", ["xenna", "ray-data"])
 def test_a_slow_stage_holds_back_the_stages_before_it(engine, cluster, shards, model_dir, tmp_path):
     first, last = tmp_path / "first", tmp_path / "last"
-    stages = make_stages(shards, model_dir, tmp_path / "out", Diary(str(first), name="first"), batch_size=1)
+    stages = make_stages(
+        shards, model_dir, tmp_path / "out", Diary(str(first), name="first"), batch_size=1, threshold=-100
+    )
     stages.insert(-1, Diary(str(last), pause_s=0.1, name="last"))
     ahead, done = [], threading.Event()
 
@@ -374,3 +379,75 @@ def test_an_engine_that_is_not_installed_names_the_extra(monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "cosmos_xenna" else object())
     with pytest.raises(MissingExtraError, match=r'XennaExecutor needs cosmos_xenna: pip install "tastemaker\[ray\]"'):
         XennaExecutor()
+
+
+LOCAL = """
+    import logging, sys, psutil
+    from dataclasses import dataclass
+    from tastemaker import *
+    sys.path.insert(0, sys.argv[5])
+    from cluster_stages import ENGINES, make_stages
+    source, models, output, engine = sys.argv[1:5]
+
+    @dataclass
+    class OfTheScript(ProcessingStage):
+        name: str = "of_the_script"
+        def process(self, task):
+            import time
+            print("of a worker", flush=True)
+            time.sleep(0.1)
+            return task
+
+    if __name__ == "__main__":
+        stages = make_stages(source, models, output, OfTheScript(), batch_size=2)
+        with open(output + ".begun", "w"):
+            pass
+        results = Pipeline("p", stages=stages).run(ENGINES[engine]())
+        import ray
+        print(len(results), ray.is_initialized(), psutil.Process().children(recursive=True))
+"""
+
+
+def marked_processes(mark):
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder.name, (folder / "cmdline").read_bytes()[:80]))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def script(tmp_path, shards, model_dir):
+    """The command that runs a script with a Ray of its own, and its environment with a mark in it."""
+    (tmp_path / "script.py").write_text(textwrap.dedent(LOCAL))
+    tests = Path(__file__).parent
+    environment = {**os.environ, "TASTEMAKER_MARK": tmp_path.name, "PYTHONPATH": str(tests.parent)}
+
+    def command(engine):
+        return [
+            *(sys.executable, str(tmp_path / "script.py"), str(shards), str(model_dir), str(tmp_path / "out")),
+            *(engine, str(tests)),
+        ]
+
+    return command, environment
+
+
+@pytest.mark.parametrize("engine", ["xenna", "ray-data"])
+def test_a_ray_of_its_own_starts_and_ends_with_the_run_and_stdout_stays_clean(engine, script, tmp_path):
+    command, environment = script
+    done = subprocess.run(command(engine), env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "6 False []\n", done.stderr
+    assert wait_until(lambda: not marked_processes(tmp_path.name)), marked_processes(tmp_path.name)
+
+
+def test_ctrl_c_ends_the_run_and_everything_that_it_started(script, tmp_path):
+    command, environment = script
+    with subprocess.Popen(command("xenna"), env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert wait_until(lambda: list((tmp_path / "out").glob("*.parquet")), 60)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in errors
+    assert wait_until(lambda: not marked_processes(tmp_path.name)), marked_processes(tmp_path.name)

@@ -36,6 +36,12 @@ def test_a_task_of_a_dead_worker_is_done_carefully_and_one_of_a_stopped_worker_a
     assert (ledger.begin(0, "new").careful, ledger.begin(1, "new").careful) == (True, False)
 
 
+def test_an_attempt_says_that_another_writer_may_have_left_something(ledger):
+    assert ledger.begin(1, "stopped").attempt == 1
+    ledger.start_run([])
+    assert ledger.begin(1, "new").attempt == 2
+
+
 def test_a_task_that_is_begun_again_was_left_by_a_dead_worker(ledger):
     assert ledger.begin(0, "w").attempt == 1
     again = ledger.begin(0, "w")

@@ -16,6 +16,7 @@ from tastemaker.errors import ConfigurationError, MissingExtraError, StageError
 from tastemaker.executors.base import BaseExecutor, Stage, StageCount
 from tastemaker.executors.chain import QUEUE_SIZE, Chain
 from tastemaker.executors.error_travel import pickle_error, unpickle_error
+from tastemaker.executors.ledger import Ledger, Report
 from tastemaker.executors.plan import Node, WorkerPlan, asks_for_gpu_memory, group_tasks, plan_workers
 from tastemaker.executors.ray_session import list_nodes, on_node, ray_session
 from tastemaker.tasks import EmptyTask, Task
@@ -133,8 +134,6 @@ class _ClusterRun:
     def __init__(self, executor: ClusterExecutor, stages: list[Stage], tasks: list[Task[Any]]) -> None:
         import ray
 
-        from tastemaker.executors.ledger import Ledger
-
         self._ray = ray
         self._executor, self._stages, self._number = executor, stages, len(tasks)
         self._pickled_stages = _pickle_stages(stages)
@@ -149,6 +148,7 @@ class _ClusterRun:
         self._error: Exception | None = None
         self._timings_here = list(executor.timings)
         self._last_line = time.monotonic()
+        self._collecting = threading.Lock()
         self._ended = threading.Event()
         self._collector = threading.Thread(target=self._collect_often, name="collect", daemon=True)
 
@@ -244,8 +244,11 @@ class _ClusterRun:
                 return
 
     def _collect(self) -> None:
-        """Fetch what is new; tell of it."""
-        report = self._ray.get(self._ledger.collect.remote())
+        """Fetch what is new; tell of it. Both threads do, one at a time: or the difference would be told twice."""
+        with self._collecting:
+            self._take(self._ray.get(self._ledger.collect.remote()))
+
+    def _take(self, report: Report) -> None:
         self._results.update({number: pickle.loads(results) for number, results in report.results.items()})
         self._executor.timings = [*self._timings_here, *report.timings]
         if report.error is not None and self._error is None:

@@ -29,7 +29,7 @@ class Work:
 
     Attributes:
         payload: The task, pickled.
-        attempt: 1, or more where workers died on it.
+        attempt: 1, or more where a worker that had it died or was stopped.
         careful: Whether it is to be done one batch at a time.
     """
 
@@ -53,9 +53,6 @@ class _Deaths:
     ordinary: int = 0
     batches: Counter[int] = field(default_factory=Counter)
     between: int = 0
-
-    def total(self) -> int:
-        return self.ordinary + self.batches.total() + self.between
 
     def in_batch(self, batch: int) -> int:
         """The death in the ordinary way counts for the batch that the next one was found in."""
@@ -91,6 +88,7 @@ class Ledger:
         self._payloads: list[bytes] = []
         self._waiting: set[int] = set()
         self._open: dict[int, _Attempt] = {}
+        self._begun: Counter[int] = Counter()
         self._deaths: dict[int, _Deaths] = {}
         self._finished: set[int] = set()
         self._results: dict[int, bytes] = {}
@@ -191,12 +189,12 @@ class Ledger:
             return None
         if number in self._open:
             self._note_death(number)
-        deaths = self._deaths.get(number)
-        careful = deaths is not None
+        careful = number in self._deaths
+        self._begun[number] += 1
         self._open[number] = _Attempt(worker, careful)
         self._waiting.discard(number)
         self._bytes += len(self._payloads[number])
-        return Work(self._payloads[number], 1 + (deaths.total() if deaths else 0), careful)
+        return Work(self._payloads[number], self._begun[number], careful)
 
     def deaths_between_batches(self, number: int) -> int:
         """Return how many workers died on a task while they had no batch of it in hand."""
@@ -228,6 +226,7 @@ class Ledger:
         self._finished.add(number)
         self._results[number] = results
         self._payloads[number] = b""
+        del self._begun[number]
         self._counts.update(_flat(counts))
         self._progress += 1
 

@@ -81,7 +81,9 @@ def plan_workers(stages: list[Stage], nodes: list[Node], tasks: int, max_workers
         cpus = min(wanted, *(node.cores / _fit(node.gpus, gpus) for node in usable))
     else:
         cpus = min(wanted, max(node.cores for node in usable))
-    fitting = {node.node_id: min(_fit(node.cores, cpus), _fit(node.gpus, gpus) if gpus else tasks) for node in usable}
+    fitting = {
+        node.node_id: min(int(node.cores / cpus + _TINY), _fit(node.gpus, gpus) if gpus else tasks) for node in usable
+    }
     stated = [number for stage in stages if (number := stage.num_workers()) is not None]
     workers = max(1, min(sum(fitting.values()), tasks, *stated, *([max_workers] if max_workers else [])))
     threads = {
@@ -124,10 +126,6 @@ def _gpu_share(stages: list[Stage], nodes: list[Node]) -> float:
     return math.ceil(share - _TINY) if share > 1 else share
 
 
-def _fit(has: float, need: float) -> int:
-    """Return how many workers fit; of shares of a GPU, those that fit into each one."""
-    if need <= 0:
-        return 0
-    if need < 1 <= has and has == int(has):
-        return int(has) * int(1 / need + _TINY)
-    return int(has / need + _TINY)
+def _fit(gpus: float, share: float) -> int:
+    """Return how many workers the GPUs of a machine take: a share is of one GPU, never of two."""
+    return int(gpus) * int(1 / share + _TINY) if share < 1 <= gpus else int(gpus / share + _TINY)
