@@ -258,8 +258,9 @@ class _ClusterRun:
                 self._said |= {text} if level >= logging.WARNING else set()
                 logging.getLogger(name).log(level, "%s", text)
         before, self._counts = self._counts, report.counts
-        for stage, (images, size) in report.counts.items():
+        for stage in before | report.counts:  # a stage's counts are gone with a worker that died
             images_before, size_before = before.get(stage, (0, 0))
+            images, size = report.counts.get(stage, (0, 0))
             if self._executor.on_progress is not None and (images, size) != (images_before, size_before):
                 self._executor.on_progress(StageCount(stage, images - images_before, size - size_before))
         if time.monotonic() - self._last_line >= self._executor.config.get("logging_interval", LOGGING_INTERVAL_S):
