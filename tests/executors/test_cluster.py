@@ -400,8 +400,6 @@ LOCAL = """
 
     if __name__ == "__main__":
         stages = make_stages(source, models, output, OfTheScript(), batch_size=2)
-        with open(output + ".begun", "w"):
-            pass
         results = Pipeline("p", stages=stages).run(ENGINES[engine]())
         import ray
         print(len(results), ray.is_initialized(), psutil.Process().children(recursive=True))
