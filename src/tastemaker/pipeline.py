@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.executors import BaseExecutor, LocalExecutor
+from tastemaker.executors import BaseExecutor, default_executor
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.tasks import Task
 
@@ -77,7 +77,8 @@ class Pipeline:
         """Run all stages, and return what the last one made, in the order of the input.
 
         Args:
-            executor: Where to run; None for `LocalExecutor`.
+            executor: Where to run; None for `XennaExecutor` where Xenna is installed and `LocalExecutor` where not,
+                or for what ``TASTEMAKER_EXECUTOR`` names (``local``, ``xenna``, ``ray-data``).
             initial_tasks: For the first stage; None for one empty task.
             checkpoint_path: Directory that remembers which initial tasks are finished, so that a later run leaves them
                 out and returns what they came to. The pipeline must end in a stage that writes. See docs/resume.md.
@@ -90,7 +91,7 @@ class Pipeline:
         if not self.stages:
             raise ConfigurationError(f"pipeline {self.name!r} has no stages")
         if executor is None:
-            executor = LocalExecutor()
+            executor = default_executor()
         logger.info("pipeline %r runs on %s", self.name, type(executor).__name__)
         if checkpoint_path is not None:
             from tastemaker.checkpoint import run_with_checkpoint

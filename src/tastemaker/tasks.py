@@ -56,6 +56,10 @@ class Task(ABC, Generic[T]):
     def num_items(self) -> int:
         """Number of things in ``data``."""
 
+    def count_images(self) -> tuple[int, int]:
+        """Return the images in it, with those that left, and their bytes in the input files; zeros if it has none."""
+        return 0, 0
+
     def validate(self) -> bool:
         """Return whether the task can be worked on. For subclasses that want to check more."""
         return True
@@ -238,6 +242,12 @@ class ImageBatch(Task[list[ImageObject]]):
     def num_items(self) -> int:
         """Number of images still in."""
         return len(self.data)
+
+    def count_images(self) -> tuple[int, int]:
+        """Return the images, kept or not, and the bytes that they and their sidecars have in the input files."""
+        images = [*self.data, *self.dropped]
+        members = (m for image in images for m in (image.member, *image.sidecar_members.values()) if m)
+        return len(images), sum(member.size for member in members)
 
     def drop(self, image: ImageObject, reason: str) -> None:
         """Move one image from ``data`` to ``dropped``."""

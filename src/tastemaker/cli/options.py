@@ -33,6 +33,14 @@ class Device(StrEnum):
     MPS = "mps"
 
 
+class Executor(StrEnum):
+    """What runs the stages."""
+
+    LOCAL = "local"
+    XENNA = "xenna"
+    RAY_DATA = "ray-data"
+
+
 class Preprocess(StrEnum):
     """Which reference the centre crop follows."""
 
@@ -41,6 +49,7 @@ class Preprocess(StrEnum):
 
 
 _MODEL, _IMAGES, _EMBEDDINGS, _OUTPUT = "Model", "Images", "Embeddings as input", "Results"
+_CLUSTER = "Cluster"
 
 InputsArgument = Annotated[
     list[str], typer.Argument(metavar="INPUT...", help="Folders, tar shards, image files, or files of embeddings.")
@@ -139,6 +148,18 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as J
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log what happens to each image.", rich_help_panel=_OUTPUT)
 ]
+ExecutorOption = Annotated[
+    Executor,
+    typer.Option("--executor", help="This machine, or a Ray cluster by Xenna or Ray Data.", rich_help_panel=_CLUSTER),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Ray cluster, host:port or auto. Default: $RAY_ADDRESS, else a Ray on this machine for this run.",
+        rich_help_panel=_CLUSTER,
+    ),
+]
 
 
 def run_options(
@@ -156,6 +177,8 @@ def run_options(
     no_embeddings: NoEmbeddingsOption = False,
     embedding_column: EmbeddingColumnOption = None,
     copy_embeddings: CopyEmbeddingsOption = False,
+    executor: ExecutorOption = Executor.LOCAL,
+    address: AddressOption = None,
     verbose: VerboseOption = False,
 ) -> Any:  # noqa: ANN401 - RunOptions, which is imported only when a command runs
     """Return the `RunOptions` of a command; `takes_run_options` gives it these parameters."""
@@ -181,6 +204,8 @@ def run_options(
         embedding_column=embedding_column,
         copy_embeddings=copy_embeddings,
         verbose=verbose,
+        executor=executor.value,
+        address=address,
     )
 
 

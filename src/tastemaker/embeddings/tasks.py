@@ -42,10 +42,9 @@ class EmbeddingBatch(Task[EmbeddingBlock | None]):
         """Number of embeddings."""
         return 0 if self.data is None else len(self.data.vectors)
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the embeddings in memory, which is about what was read of the file."""
-        return 0 if self.data is None else self.data.vectors.nbytes
+    def count_images(self) -> tuple[int, int]:
+        """Return the embeddings, and their bytes in memory, which is about what was read of the file."""
+        return self.num_items, 0 if self.data is None else self.data.vectors.nbytes
 
     def status(self) -> pa.Array:
         """Return ``kept``, ``dropped`` or ``failed`` for each row."""

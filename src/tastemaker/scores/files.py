@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 import uuid
 from collections import Counter
@@ -157,3 +158,11 @@ def remove_leftovers(folder: Path) -> None:
     """Delete the unfinished files of a run that was killed."""
     for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
+
+
+def remove_drafts(stem: Path) -> None:
+    """Delete the unfinished rows and tars of one partition, whose writer died."""
+    name = rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-{re.escape(stem.name)}(-\d{{6}}\.tar|\.parquet)"
+    for leftover in stem.parent.glob(f"{TEMPORARY_PREFIX}*"):
+        if re.fullmatch(name, leftover.name):
+            leftover.unlink(missing_ok=True)

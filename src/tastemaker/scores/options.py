@@ -41,6 +41,8 @@ class RunOptions:
         copy_embeddings: Where the input is embeddings: store them in the rows, too.
         rank_by: ``aesthetic_score``; or ``technical_quality``, for which no model is loaded.
         verbose: Log each image that is dropped or cannot be read.
+        executor: Where to run: ``local``, ``xenna`` or ``ray-data``.
+        address: Of a Ray cluster; None for ``RAY_ADDRESS``, or a Ray of this run's own.
     """
 
     min_score: float | None = None
@@ -63,6 +65,8 @@ class RunOptions:
     copy_embeddings: bool = False
     rank_by: str = "aesthetic_score"
     verbose: bool = False
+    executor: str = "local"
+    address: str | None = None
 
     def __post_init__(self) -> None:
         if self.min_score is not None and self.top is not None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-from tastemaker.embeddings.tasks import EmbeddingBatch
+from tastemaker.executors.base import StageCount
 from tastemaker.executors.timing import StageTiming
-from tastemaker.stages.base import ProcessingStage
-from tastemaker.tasks import FileGroupTask, ImageBatch, Task
+from tastemaker.tasks import FileGroupTask
 
 
 @dataclass(frozen=True)
@@ -50,14 +48,10 @@ class ProgressCounter:
     last_batch: float = 0.0
     timings: Callable[[], list[StageTiming]] = list
 
-    def count(self, stage: ProcessingStage[Any, Any], task: Task[Any]) -> None:
-        """Count one result of a stage."""
-        if stage.name == self.counted and isinstance(task, EmbeddingBatch):
-            self.add(task.num_items, task.num_bytes)
-        elif stage.name == self.counted and isinstance(task, ImageBatch):
-            images = [*task.data, *task.dropped]
-            members = [m for image in images for m in [image.member, *image.sidecar_members.values()] if m]
-            self.add(len(images), sum(member.size for member in members))
+    def count(self, count: StageCount) -> None:
+        """Count what a stage has done."""
+        if count.stage == self.counted:
+            self.add(count.images, count.source_bytes)
 
     def add(self, images: int, source_bytes: int) -> None:
         """Count images and the bytes that they have in the input files."""

@@ -14,7 +14,8 @@ from typing import Any
 from tastemaker.embeddings.find import find_embeddings, group_embeddings
 from tastemaker.embeddings.run import check_options, make_embedding_stages
 from tastemaker.errors import ConfigurationError, DiskFullError
-from tastemaker.executors import LocalExecutor
+from tastemaker.executors import make_executor
+from tastemaker.parity import ParityReport
 from tastemaker.pipeline import Pipeline
 from tastemaker.scores.cutoff import describe_cut, keep_top
 from tastemaker.scores.files import remove_leftovers
@@ -33,8 +34,8 @@ from tastemaker.scores.runfile import RunFile
 from tastemaker.scores.summary import RunSummary, describe_bottleneck, summarise
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.embed import ImageEmbeddingStage
-from tastemaker.stages.parity import ImageParityStage
 from tastemaker.stages.partition import FilePartitioningStage
+from tastemaker.tasks import Task
 
 __all__ = ["Progress", "RunMode", "RunOptions", "run_scoring"]
 
@@ -117,7 +118,7 @@ class _Run:
         self.fingerprint = fingerprint
         self.record = record
         self.index = RowsIndex(output_dir, f"index-{mode.part}" if mode.part else "index")
-        self.executor = LocalExecutor()
+        self.executor = make_executor(options.executor, {"address": options.address})
         self.stages = stages
         self.counter = ProgressCounter(self.stages[-2].name, timings=lambda: self.executor.timings)
         self.counter.listeners.append(lambda _progress, images: record.count(images))
@@ -130,10 +131,10 @@ class _Run:
         self.record.beside = self._note_rows(names)
         collector = RunCollector(self.counter, RowsIndex(self.output_dir), names)
         with serve_metrics(self.mode.metrics_port, collector):
-            self._score(plan)
+            written = self._score(plan)
             self._update(plan)
             cutoff = self._cut(plan)
-        return self._sum_up(plan, cutoff)
+        return self._sum_up(plan, cutoff, written)
 
     def _note_rows(self, names: list[str]) -> Callable[[], None]:
         """Return what notes the rows files that are finished since: a run that is killed needs them later."""
@@ -159,14 +160,15 @@ class _Run:
             logger.info("%d of %d partitions are finished already", len(partitions) - plan.work, len(partitions))
         return plan
 
-    def _score(self, plan: Plan) -> None:
+    def _score(self, plan: Plan) -> list[Task[Any]]:
+        """Run the stages over what is to be done; return what the writer made."""
         self.counter.bytes_total = total_bytes(plan.tasks)
         if not plan.tasks:
-            return
+            return []
         if self.options.precision == "int8" and any(isinstance(stage, ImageEmbeddingStage) for stage in self.stages):
             refuse_beyond_tolerance(plan.tasks, self.options)
         self.executor.on_progress = self.counter.count
-        Pipeline("score", stages=self.stages).run(self.executor, initial_tasks=list(plan.tasks))
+        return Pipeline("score", stages=self.stages).run(self.executor, initial_tasks=list(plan.tasks))
 
     def _update(self, plan: Plan) -> None:
         """Put the rows of single images into the files of their partitions, and mark rows of what is gone."""
@@ -209,14 +211,15 @@ class _Run:
         self.index.refresh(partition.name for partition in plan.partitions)
         return cutoff
 
-    def _sum_up(self, plan: Plan, cutoff: float | None) -> RunSummary:
+    def _sum_up(self, plan: Plan, cutoff: float | None, written: list[Task[Any]]) -> RunSummary:
         groups = [partition.group for partition in plan.partitions]
         summary = summarise(groups, self.output_dir, self.options.rank_by, self.index)
         self.index.save()
         summary.cutoff = cutoff
         summary.images_scored_now = self.counter.images
         summary.stages = self.executor.timings
-        summary.parity = next((stage.report for stage in self.stages if isinstance(stage, ImageParityStage)), None)
+        summary.parity = _find_parity(written)
+        summary.bytes_per_image = round(self.executor.bytes_per_image)
         summary.bottleneck = describe_bottleneck(self.executor.timings)
         summary.is_mixed, summary.not_retried = plan.is_mixed, plan.not_retried
         return summary
@@ -232,6 +235,12 @@ class _Run:
             options.images_per_tar,
             is_cut_later=options.top is not None,
         )
+
+
+def _find_parity(written: list[Task[Any]]) -> ParityReport | None:
+    """Return the comparison with exact scores that this run's rows state; of several workers', that of most images."""
+    stated = [task._metadata.get("provenance", {}).get("parity") for task in written]
+    return max((ParityReport(**found) for found in stated if found), key=lambda report: report.images, default=None)
 
 
 def _check(options: RunOptions, mode: RunMode) -> None:

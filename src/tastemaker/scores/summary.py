@@ -60,7 +60,9 @@ class RunSummary:
         embeddings_normalised: Embeddings that were given without unit length, and divided by their length.
         is_mixed: Some rows were made with other models or options, and were left alone.
         not_retried: Failed images that were not run again, because what is wrong lies in how their shard is made.
-        parity: How the scores differ from exact ones on a sample of this run; None where none was taken.
+        parity: How the scores differ from exact ones on a sample of this run (on a cluster: of one worker's images);
+            None where none was taken.
+        bytes_per_image: Bytes that crossed processes for each image that this run did; 0 on this machine alone.
     """
 
     output_dir: str
@@ -82,6 +84,7 @@ class RunSummary:
     is_mixed: bool = False
     not_retried: int = 0
     parity: ParityReport | None = None
+    bytes_per_image: int = 0
 
 
 def summarise(

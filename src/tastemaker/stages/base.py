@@ -6,7 +6,7 @@ import copy
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -72,6 +72,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
         concurrent_tasks: Tasks that a worker may process at the same time, each in a thread of its own.
         handles_empty: Whether the stage wants to see batches that no image is left in.
         is_sink_stage: Whether images end here: what it returns is no batch, and None is no loss.
+        before_batch: Set where a worker died on the task. A stage that makes batches calls it with the number and the
+            keys of each batch before it decodes anything of it, and fails the images unseen if a reason comes back.
     """
 
     name: str = "stage"
@@ -80,6 +82,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
     concurrent_tasks: int = 1
     handles_empty: bool = False
     is_sink_stage: bool = False
+    before_batch: Callable[[int, list[str]], str | None] | None = None
 
     def check(self) -> None:
         """Raise `ConfigurationError` for what can be seen to be wrong before any worker starts."""

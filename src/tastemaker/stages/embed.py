@@ -60,8 +60,8 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         check_choice("preprocess", self.preprocess, PREPROCESSINGS)
         if self.model_inference_batch_size is not None and self.model_inference_batch_size < 1:
             raise ConfigurationError(f"model_inference_batch_size={self.model_inference_batch_size} is less than 1")
-        on_gpu = self.device != "cpu" and choose_device("auto") != "cpu"
-        self.resources = Resources(gpus=self.num_gpus_per_worker) if on_gpu else Resources()
+        # Executors give a GPU only where there is one: the workers' machines may have some, and this one none.
+        self.resources = Resources() if self.device == "cpu" else Resources(gpus=self.num_gpus_per_worker)
 
     def inputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage reads."""

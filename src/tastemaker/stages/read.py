@@ -106,6 +106,9 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def stream(self, task: FileGroupTask) -> Iterator[ImageBatch]:
         """Yield the images of a group of files in batches, decoding ahead of what was asked for."""
         self.setup()
+        if self.before_batch is not None:
+            yield from self._stream_one_by_one(task, self.before_batch)
+            return
         images = self._decode_ahead(self._read(task))
         following = next(images, None)
         number = 0
@@ -113,6 +116,24 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             members = [] if following is None else [following, *islice(images, self.batch_size - 1)]
             following = next(images, None)
             yield self._make_batch(task, members, number, is_last=following is None)
+            number += 1
+
+    def _stream_one_by_one(
+        self, task: FileGroupTask, before_batch: Callable[[int, list[str]], str | None]
+    ) -> Iterator[ImageBatch]:
+        """Yield the same batches, each decoded alone, or failed unseen where ``before_batch`` has a reason."""
+        images = self._read(task)
+        following = list(islice(images, self.batch_size))
+        number = 0
+        while following or number == 0:
+            members, following = following, list(islice(images, self.batch_size))
+            reason = before_batch(number, [image.image_id for image in members])
+            for image in members:
+                if reason is None:
+                    self._prepare(image)
+                elif not image.failed:
+                    image.fail(reason)
+            yield self._make_batch(task, members, number, is_last=not following)
             number += 1
 
     def _make_batch(self, task: FileGroupTask, images: list[ImageObject], number: int, *, is_last: bool) -> ImageBatch:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.scores.files import RowsFile
+from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.originals import OriginalsWriter, check_originals
 from tastemaker.scores.schema import kind_of_reason, make_table, rows_schema, status_of
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
@@ -76,10 +76,6 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         """Return what the stage reads."""
         return ["data"], []
 
-    def num_workers(self) -> int | None:
-        """Return 1: the batches of a partition go into the same files."""
-        return 1
-
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Make the output directory."""
         Path(self.output_dir).mkdir(parents=True, exist_ok=True)
@@ -123,6 +119,8 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         stem = name if not times else f"{name}-again-{times}"  # a stage in between split the last batch
         stem = stem if self.deterministic_name else f"images-{uuid.uuid4().hex[:16]}"
         output, folder = Path(self.output_dir), str(task._metadata.get("folder", stem))
+        if task._metadata.get("attempt", 1) > 1:
+            remove_drafts(output / stem)
         partition = _Partition(
             RowsFile(output / f"{stem}.parquet", self._schema(task)),
             OriginalsWriter(output, stem, folder, self._kind(task), self.images_per_tar),
