@@ -26,7 +26,7 @@ class KeptAs(StrEnum):
 @o.takes_run_options
 def filter_images(
     inputs: o.InputsArgument,
-    output: o.OutputOption,
+    output: o.AnyOutputOption,
     options: Any,  # noqa: ANN401 - RunOptions, which is imported only when a command runs
     min_score: Annotated[
         float | None,
@@ -50,16 +50,16 @@ def filter_images(
         options,
         min_score=min_score,
         top=parse_top(top) if top else None,
-        originals=_choose_kind(inputs) if kept_as is KeptAs.AUTO else kept_as.value,
+        originals=_choose_kind(inputs, options.storage_options) if kept_as is KeptAs.AUTO else kept_as.value,
         images_per_tar=images_per_tar,
     )
     run_and_print("filtering", inputs, output, options, max_failures, overwrite, as_json)
 
 
-def _choose_kind(inputs: list[str]) -> str:
+def _choose_kind(inputs: list[str], storage_options: dict[str, Any] | None) -> str:
     """Return ``folder`` where the input is loose files, ``shards`` where any of it is a tar."""
-    from tastemaker.imaging.shards import TAR_EXTENSIONS
+    from tastemaker.imaging.shards import is_shard
     from tastemaker.stages.partition import FilePartitioningStage
 
-    groups = FilePartitioningStage(file_paths=inputs).process()
-    return "shards" if any(group.data[0].lower().endswith(TAR_EXTENSIONS) for group in groups) else "folder"
+    groups = FilePartitioningStage(file_paths=inputs, storage_options=storage_options).process()
+    return "shards" if any(is_shard(group.data[0]) for group in groups) else "folder"

@@ -214,7 +214,7 @@ def open_shard(path: str, options: Options | None = None) -> ShardReader:
     if not is_gzip:
         return plain
     plain.close()
-    return GzipReader(open(path, "rb"))  # noqa: SIM115 - closed by close()
+    return GzipReader(open(path, "rb"))
 
 
 def open_stream(url: str, options: Options | None = None) -> ShardReader:

@@ -113,9 +113,7 @@ def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sa
         reader.close()
 
 
-def report_damage(
-    reader: ShardReader, damage: str, *, found_any: bool
-) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+def report_damage(reader: ShardReader, damage: str, *, found_any: bool) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     """Yield the sample of an empty key that says what is wrong with a shard that was read to its end, if anything."""
     if reader.damage:
         damage = f"damaged shard: {reader.damage}"

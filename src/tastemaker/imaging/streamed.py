@@ -6,7 +6,7 @@ range. So the samples are those that a local file gives, as long as the members 
 
 Shards that are not laid out so (all pictures first, then all captions) are told from their first window and their last
 megabyte: there, most keys have no picture. All headers of such a shard are walked before its first sample is given out,
-as those of a local file are. What neither finds, a member that turns up behind a window, becomes a failed row of its own.
+as those of a local file are. What neither finds, a member that turns up behind a window, is a failed row of its own.
 """
 
 from __future__ import annotations

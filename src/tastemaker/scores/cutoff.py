@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.shards import ShardReader, open_shard
-from tastemaker.scores.files import RowsFile
+from tastemaker.scores.files import RowsFile, read_rows
 from tastemaker.scores.originals import OriginalsWriter
 from tastemaker.scores.schema import original_name
+from tastemaker.storage import public_url, relative_to
 from tastemaker.tasks import FileGroupTask
 
 
@@ -97,7 +96,7 @@ def keep_top(
         verdicts = _judge(path, part, is_kept[start : start + len(part)], top)
         place = group._metadata
         writer = OriginalsWriter(output_dir, place["partition"], place["folder"], originals, images_per_tar)
-        _cut_partition(path, verdicts, writer, place["root"])
+        _cut_partition(path, verdicts, writer, group)
         start += len(part)
     return float(together[is_kept].min()) if is_kept.any() else None
 
@@ -122,18 +121,18 @@ def rows_path(output_dir: Path, group: FileGroupTask) -> Path:
 
 
 def _read_scores(path: Path, rank_by: str) -> npt.NDArray[np.float32]:
-    column = pq.read_table(path, columns=[rank_by]).column(0)
+    column = read_rows(path, columns=[rank_by]).column(0)
     scores: npt.NDArray[np.float32] = pc.fill_null(column, np.nan).to_numpy().astype(np.float32)
     return scores
 
 
-def _cut_partition(path: Path, verdicts: list[_Verdict], writer: OriginalsWriter, root: str) -> None:
+def _cut_partition(path: Path, verdicts: list[_Verdict], writer: OriginalsWriter, group: FileGroupTask) -> None:
     """Write one partition's rows again with the cut in them, and its kept originals."""
-    table = pq.read_table(path)
+    table = read_rows(path)
     rows = RowsFile(path, table.schema)
     try:
         if writer.kind != "none":
-            _copy_originals(table, verdicts, writer, root)
+            _copy_originals(table, verdicts, writer, group)
         for column in ("kept", "status", "reason", "tar_file", "member_name"):
             number = table.schema.get_field_index(column)
             values = pa.array([getattr(verdict, column) for verdict in verdicts], table.schema.field(number).type)
@@ -163,7 +162,7 @@ class _Verdict:
 
 def _judge(path: Path, scores: npt.NDArray[np.float32], is_kept: npt.NDArray[np.bool_], top: Top) -> list[_Verdict]:
     """Return what becomes of each row: those without a score stay what they are."""
-    table = pq.read_table(path, columns=["status", "reason"])
+    table = read_rows(path, columns=["status", "reason"])
     verdicts = []
     for score, kept, status, reason in zip(scores, is_kept, *(c.to_pylist() for c in table.columns), strict=True):
         if np.isnan(score):
@@ -173,11 +172,12 @@ def _judge(path: Path, scores: npt.NDArray[np.float32], is_kept: npt.NDArray[np.
     return verdicts
 
 
-def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: OriginalsWriter, root: str) -> None:
+def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: OriginalsWriter, group: FileGroupTask) -> None:
     """Read every kept sample by its byte ranges, and write it; what has changed since becomes a failed row."""
     places = table.select(["image_id", "image_path", "shard", "offset", "size", "sidecars"])
     kept = np.flatnonzero([verdict.kept for verdict in verdicts])
-    with _Sources() as sources:
+    root = group._metadata["root"]
+    with _Sources(group) as sources:
         for number, row in zip(kept, places.take(pa.array(kept)).to_pylist(), strict=True):
             try:
                 verdicts[number].tar_file, verdicts[number].member_name = writer.add(sources.read_sample(row, root))
@@ -188,7 +188,9 @@ def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: Originals
 class _Sources:
     """Reads samples from shards and loose files; keeps the last shard open."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: FileGroupTask) -> None:
+        self._options = group._metadata.get("storage_options")
+        self._urls = {public_url(path): path for path in group.data}  # rows have no signatures
         self._path = ""
         self._reader: ShardReader | None = None
 
@@ -206,9 +208,7 @@ class _Sources:
         places = [(name, row["offset"], row["size"])]
         places += [(original_name(s["member"]), s["offset"], s["size"]) for s in row["sidecars"]]
         return {
-            member if shard else os.path.relpath(member, root or ".").replace(os.sep, "/"): self._read(
-                shard or member, offset, size
-            )
+            member if shard else relative_to(member, root): self._read(shard or member, offset, size)
             for member, offset, size in places
         }
 
@@ -216,7 +216,7 @@ class _Sources:
         if path != self._path:
             if self._reader is not None:
                 self._reader.close()
-            self._path, self._reader = path, open_shard(path)
+            self._path, self._reader = path, open_shard(self._urls.get(path, path), self._options)
         assert self._reader is not None
         data = self._reader.read_at(offset, size)
         if len(data) != size:

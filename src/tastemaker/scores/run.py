@@ -6,23 +6,22 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import filelock
-import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors import LocalExecutor
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import choose_device
+from tastemaker.models.hub import cache_dir
 from tastemaker.parity import (
     MAX_DIFFERENCE,
     MAX_MEDIAN_DIFFERENCE,
@@ -31,7 +30,7 @@ from tastemaker.parity import (
 )
 from tastemaker.pipeline import Pipeline
 from tastemaker.scores.cutoff import Top, keep_top, rows_path
-from tastemaker.scores.files import remove_leftovers
+from tastemaker.scores.files import read_rows_schema, remove_leftovers
 from tastemaker.scores.schema import METADATA_KEY
 from tastemaker.scores.summary import RunSummary, describe_bottleneck, summarise, write_run_file
 from tastemaker.stages.aesthetic import ImageAestheticFilterStage
@@ -42,6 +41,7 @@ from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.stages.read import ImageReaderStage
 from tastemaker.stages.signals import ImageSignalsStage
 from tastemaker.stages.write import ImageWriterStage
+from tastemaker.storage import Options, describe_source, is_remote, make_folder, public_url
 from tastemaker.tasks import FileGroupTask, ImageBatch, Task
 
 RANKINGS = ("aesthetic_score", "technical_quality")
@@ -81,6 +81,7 @@ class RunOptions:
         embeddings: Store embeddings in the rows.
         rank_by: ``aesthetic_score``; or ``technical_quality``, for which no model is loaded.
         verbose: Log each image that is dropped or cannot be read.
+        storage_options: Arguments of the fsspec file systems of URLs; they are never written.
     """
 
     min_score: float | None = None
@@ -101,6 +102,7 @@ class RunOptions:
     embeddings: bool = True
     rank_by: str = "aesthetic_score"
     verbose: bool = False
+    storage_options: Options | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.min_score is not None and self.top is not None:
@@ -159,11 +161,11 @@ def run_scoring(
     """
     started, started_at = time.monotonic(), datetime.now(UTC)
     executor = LocalExecutor()
-    groups = FilePartitioningStage(file_paths=inputs).process()
+    groups = FilePartitioningStage(file_paths=inputs, storage_options=options.storage_options).process()
     described = _describe_options(options)
     for group in groups:
         group._metadata["provenance"] = {"options": described, "sources": _describe_sources(group)}
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(output_dir)
     with _only_run_on(output_dir):
         remove_leftovers(output_dir)
         missing = [group for group in groups if not _is_finished(group, output_dir, overwrite=overwrite)]
@@ -214,19 +216,24 @@ def _make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[
         threads=options.threads,
         model_inference_batch_size=options.batch_size,
         preprocess=options.preprocess,
+        storage_options=options.storage_options,
     )
-    parity = ImageParityStage(options.model_dir, options.predictor, options.preprocess)
+    parity = ImageParityStage(
+        options.model_dir, options.predictor, options.preprocess, storage_options=options.storage_options
+    )
     judge = ImageAestheticFilterStage(
         model_dir=options.model_dir,
         score_threshold=options.min_score,
         predictor=options.predictor,
         verbose=options.verbose,
+        storage_options=options.storage_options,
     )
     writer = ImageWriterStage(
         str(output_dir),
         images_per_tar=options.images_per_tar,
         originals="none" if options.top else options.originals,  # the best are known only at the end
         write_embeddings=options.embeddings and by_model,
+        storage_options=options.storage_options,
     )
     return [reader, *signals, *([embedder, parity, judge] if by_model else []), writer]
 
@@ -244,6 +251,7 @@ def _refuse_beyond_tolerance(groups: list[FileGroupTask], options: RunOptions) -
         precision=options.precision,
         threads=options.threads,
         predictor=options.predictor,
+        storage_options=options.storage_options,
     )
     if not report.is_within_tolerance:
         difference = report.score_difference
@@ -261,7 +269,11 @@ def _describe_options(options: RunOptions) -> dict[str, Any]:
 
 
 def _as_json(options: RunOptions) -> dict[str, Any]:
-    return asdict(options) | {"top": str(options.top) if options.top else None}
+    """Return the options as they are written: without secrets."""
+    places = {name: public_url(value) for name in ("model_dir", "predictor") if (value := getattr(options, name))}
+    values = asdict(options) | {"top": str(options.top) if options.top else None} | places
+    del values["storage_options"]
+    return values
 
 
 def _describe_sources(group: FileGroupTask) -> str:
@@ -269,8 +281,8 @@ def _describe_sources(group: FileGroupTask) -> str:
     digest = hashlib.sha256()
     for path in group.data:
         with contextlib.suppress(OSError):
-            stat = os.stat(path)
-            digest.update(f"{path}\n{stat.st_size}\n{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            source = describe_source(path, group._metadata.get("storage_options"))
+            digest.update(source.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -280,7 +292,7 @@ def _is_finished(group: FileGroupTask, output_dir: Path, *, overwrite: bool) -> 
     if not path.exists():
         return False
     wanted = group._metadata["provenance"]
-    made_by = json.loads((pq.read_schema(path).metadata or {}).get(METADATA_KEY, b"{}"))
+    made_by = json.loads((read_rows_schema(path).metadata or {}).get(METADATA_KEY, b"{}"))
     options = made_by.get("options", {})
     differing = [
         f"{name} was {options.get(name)!r} and is {value!r}"
@@ -298,7 +310,11 @@ def _is_finished(group: FileGroupTask, output_dir: Path, *, overwrite: bool) -> 
 @contextmanager
 def _only_run_on(output_dir: Path) -> Iterator[None]:
     """Keep a second run out of the directory. The lock goes with the process that holds it."""
-    lock = filelock.FileLock(output_dir / _LOCK_NAME)
+    folder = output_dir
+    if is_remote(str(output_dir)):  # object stores have no locks: this one keeps out runs of this machine
+        folder = cache_dir() / "locks" / hashlib.sha256(str(output_dir).encode()).hexdigest()[:32]
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / _LOCK_NAME)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tastemaker.executors.timing import StageTiming, find_bottleneck
 from tastemaker.machine import describe_machine
 from tastemaker.parity import ParityReport
 from tastemaker.scores.cutoff import rows_path
-from tastemaker.scores.files import write_whole
+from tastemaker.scores.files import read_rows, write_whole
 from tastemaker.scores.schema import METADATA_KEY, kind_of_reason
+from tastemaker.storage import public_url
 from tastemaker.tasks import FileGroupTask
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
@@ -83,7 +83,7 @@ def summarise(groups: list[FileGroupTask], output_dir: Path, rank_by: str = "aes
     scores: list[np.ndarray] = []
     provenance: dict[str, Any] = {}
     for group in groups:
-        table = pq.read_table(rows_path(output_dir, group), columns=["status", "reason", rank_by])
+        table = read_rows(rows_path(output_dir, group), columns=["status", "reason", rank_by])
         statuses.update(table["status"].to_pylist())
         explained = table.filter(pc.or_(pc.equal(table["status"], "failed"), table[rank_by].is_null()))
         reasons.update(kind_of_reason(reason) for reason in explained["reason"].to_pylist())
@@ -118,11 +118,10 @@ def write_run_file(
     """Write what the run came to, on what machine: for people and programs that look at it later."""
     record = {
         "started": started_at.isoformat(timespec="seconds"),
-        "inputs": inputs,
+        "inputs": [public_url(path) for path in inputs],
         "options": options,
         "machine": describe_machine(),
         "summary": asdict(summary),
     }
     path = output_dir / RUN_FILE
-    path.parent.mkdir(exist_ok=True)
     write_whole(path, (json.dumps(record, indent=2) + "\n").encode())

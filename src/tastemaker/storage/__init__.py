@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from pathlib import Path
 from typing import Any
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
@@ -17,10 +18,10 @@ ones."""
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a URL.
+    r"""Return whether a path is a URL.
 
     Example:
-        >>> is_remote("s3://bucket/a.tar"), is_remote("photos/a.jpg"), is_remote("C:\\\\a.jpg")
+        >>> is_remote("s3://bucket/a.tar"), is_remote("photos/a.jpg"), is_remote("C:\\a.jpg")
         (True, False, False)
     """
     return _URL.match(str(path)) is not None
@@ -85,3 +86,51 @@ def options_for(url: str, options: Options | None) -> Options:
         if set(options) <= set(available_protocols()):
             return dict(options.get(scheme_of(url), {}))
     return dict(options)
+
+
+def output_path(path: str | Path, options: Options | None = None) -> Path:
+    """Return where results go: a path, or for a URL an object that has the methods of one (universal-pathlib).
+
+    Raises:
+        MissingExtraError: The library of the scheme is not installed.
+        ConfigurationError: Nothing can be written to that kind of place.
+    """
+    if not is_remote(path):
+        return Path(path)
+    from tastemaker.storage.files import remote_path
+
+    return remote_path(path, options)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder; in an object store, where there are none, look whether its bucket is there.
+
+    Raises:
+        ConfigurationError: There is no such bucket, or it cannot be asked.
+    """
+    if is_remote(path):
+        from tastemaker.storage.files import check_bucket
+
+        check_bucket(path)
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def describe_source(path: str, options: Options | None = None) -> str:
+    """Return what identifies a file and its content: path, size, and ETag or time of modification.
+
+    Of a remote file that was listed before, the listing says so, without another request.
+
+    Args:
+        path: A local path or a URL.
+        options: Arguments of the URL's fsspec file system.
+
+    Raises:
+        OSError: It is not there, or cannot be asked.
+    """
+    if is_remote(path):
+        from tastemaker.storage.files import describe_remote
+
+        return describe_remote(path, options)
+    stat = os.stat(path)
+    return f"{path}\n{stat.st_size}\n{stat.st_mtime_ns}\n"

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tastemaker.imaging.tars import ShardReader
+    from tastemaker.imaging.readers import ShardReader
 
 BLOCK_BYTES = 2**23
 HELD_BLOCKS = 6

@@ -10,16 +10,13 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from tastemaker.errors import ConfigurationError, RemoteError
-from tastemaker.storage import Options, base_name, is_remote, options_for, public_url, scheme_of
+from tastemaker.storage import Options, base_name, options_for, public_url, scheme_of
 from tastemaker.storage.objects import RemoteFile, version_of
 from tastemaker.storage.retries import persist
 from tastemaker.storage.systems import OBJECT_STORES, check_scheme, open_system
-
-if TYPE_CHECKING:
-    from upath import UPath
 
 _WEB = ("http", "https")
 _COPY_BYTES = 2**24
@@ -78,25 +75,16 @@ def glob_files(pattern: str, options: Options | None = None) -> list[Entry]:
     return _list(pattern, options, "glob")
 
 
-def describe_source(path: str, options: Options | None = None) -> str:
-    """Return what identifies a file and its content: path, size, and ETag or time of modification.
-
-    Of a remote file that was listed before, the listing says so, without another request.
-
-    Args:
-        path: A local path or a URL.
-        options: Arguments of the URL's fsspec file system.
+def describe_remote(url: str, options: Options | None) -> str:
+    """Return path, size and version of a remote file; one that was listed before is not asked for again.
 
     Raises:
         OSError: It is not there, or cannot be asked.
     """
-    if not is_remote(path):
-        stat = os.stat(path)
-        return f"{path}\n{stat.st_size}\n{stat.st_mtime_ns}\n"
-    entry = find_file(path, options)
+    entry = find_file(url, options)
     if entry is None:
-        raise FileNotFoundError(f"{public_url(path)} is not there any more")
-    return f"{public_url(path)}\n{entry.size}\n{entry.version}\n"
+        raise FileNotFoundError(f"{public_url(url)} does not exist")
+    return f"{public_url(url)}\n{entry.size}\n{entry.version}\n"
 
 
 def read_whole(url: str, options: Options | None, max_bytes: int) -> bytes:
@@ -130,15 +118,13 @@ def fetch_file(url: str, target: Path, options: Options | None = None) -> None:
         file.close()
 
 
-def output_path(path: str | os.PathLike[str], options: Options | None = None) -> Path | UPath:
-    """Return where results go: a `pathlib.Path`, or for a URL an object of the same methods (universal-pathlib).
+def remote_path(path: str | Path, options: Options | None = None) -> Path:
+    """Return a URL as an object with the methods of a `pathlib.Path` (universal-pathlib).
 
     Raises:
         MissingExtraError: The library of the scheme is not installed.
         ConfigurationError: Nothing can be written to that kind of place.
     """
-    if not is_remote(path):
-        return Path(path)
     url = str(path)
     check_scheme(scheme_of(url))
     if scheme_of(url) in _WEB:
@@ -146,22 +132,23 @@ def output_path(path: str | os.PathLike[str], options: Options | None = None) ->
     from upath import UPath
 
     chosen = options_for(url, options)
-    return UPath(url.rstrip("/"), **{**chosen, "use_listings_cache": False}) if chosen else UPath(url.rstrip("/"))
+    made: Any = UPath(url.rstrip("/"), **{**chosen, "use_listings_cache": False})
+    return cast(Path, made)
 
 
-def make_folder(path: Path | UPath) -> None:
-    """Make a folder; in an object store, where there are none, look whether its bucket is there.
+def check_bucket(path: Path) -> None:
+    """Look whether the bucket of an object store is there; where there are folders, make the folder.
 
     Raises:
         ConfigurationError: There is no such bucket, or it cannot be asked.
     """
-    if not is_remote(str(path)) or scheme_of(str(path)) not in OBJECT_STORES:
+    if scheme_of(str(path)) not in OBJECT_STORES:
         path.mkdir(parents=True, exist_ok=True)
         return
     if scheme_of(str(path)) == "memory":
         return
-    system: Any = path.fs  # type: ignore[union-attr]
-    bucket = path.path.strip("/").split("/")[0]  # type: ignore[union-attr]
+    system, name = open_system(str(path), _options_of(path))
+    bucket = name.strip("/").split("/")[0]
     try:
         is_there = persist(f"{path} cannot be used", lambda: _exists(system, bucket))
     except RemoteError as error:
@@ -170,26 +157,26 @@ def make_folder(path: Path | UPath) -> None:
         raise ConfigurationError(f"{path}: there is no bucket {bucket!r}; make it first")
 
 
-def publish(draft: Path, target: UPath) -> None:
+def publish(draft: Path, target: Path) -> None:
     """Put a finished local file where it is to be seen, whole or not at all, and delete the local one.
 
     Raises:
         RemoteError: It cannot be written, whatever was tried. The draft is still there.
     """
-    system, path = open_system(str(target), dict(target.storage_options))
+    system, path = open_system(str(target), _options_of(target))
     if scheme_of(str(target)) not in OBJECT_STORES:
         target.parent.mkdir(parents=True, exist_ok=True)
     persist(f"{target} cannot be written", lambda: system.put_file(str(draft), path))
     draft.unlink()
 
 
-def publish_bytes(data: bytes, target: UPath) -> None:
+def publish_bytes(data: bytes, target: Path) -> None:
     """Put bytes where they are to be seen, whole or not at all.
 
     Raises:
         RemoteError: They cannot be written, whatever was tried.
     """
-    system, path = open_system(str(target), dict(target.storage_options))
+    system, path = open_system(str(target), _options_of(target))
     if scheme_of(str(target)) not in OBJECT_STORES:
         target.parent.mkdir(parents=True, exist_ok=True)
     persist(f"{target} cannot be written", lambda: system.pipe_file(path, data))
@@ -260,6 +247,10 @@ def _entry(system: Any, url: str, info: dict[str, Any]) -> Entry:  # noqa: ANN40
     if scheme != "file":
         name = name.lstrip("/")
     return Entry(f"{scheme}://{name}", int(info.get("size") or 0), version_of(info))
+
+
+def _options_of(path: Path) -> Options:
+    return dict(cast(Any, path).storage_options)
 
 
 def _exists(system: Any, bucket: str) -> bool:  # noqa: ANN401
