@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from typing import Any
@@ -215,7 +216,8 @@ class _WebObject(_AnyObject):
         self._lock = threading.Lock()
 
     def look(self) -> None:
-        self._run(self._get, bytearray(), 0, 1)
+        with contextlib.suppress(_BeyondEndError):  # it is empty
+            self._run(self._get, bytearray(), 0, 1)
 
     def read_into(self, data: bytearray, offset: int, size: int) -> None:
         self._run(self._get, data, offset, size)
