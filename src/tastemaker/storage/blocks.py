@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,7 +17,8 @@ AHEAD = 2
 class BlockReader:
     """A `ShardReader` over another: few large reads in place of many small ones.
 
-    Memory holds ``held + ahead`` blocks at most, those used last. A block that was let go is read again when its bytes
+    Memory holds ``held + ahead`` blocks at most, those that were
+    read last. A block that was let go is read again when its bytes
     are asked for: what comes back never depends on the sizes.
 
     Args:
@@ -38,7 +38,7 @@ class BlockReader:
         self._block_bytes = block_bytes
         self._held_blocks = held
         self._wanted_ahead = ahead
-        self._held: OrderedDict[int, bytes] = OrderedDict()
+        self._held: dict[int, bytes] = {}
         self._coming: dict[int, _Fetch] = {}
         self._latest = -1  # the block that was fetched last
         self._end: int | None = None  # size of the source, once that was seen
@@ -115,11 +115,11 @@ class BlockReader:
             block = self._fetch(number)
             self._held[number] = block
             while len(self._held) > self._held_blocks:
-                self._held.popitem(last=False)
+                del self._held[next(iter(self._held))]  # the first that came, not the one used longest ago: that is
+                # the next that a sample needs, where headers are read ahead of the samples
             self._look_ahead(number)
             self._latest = number
             self.peak_bytes = max(self.peak_bytes, (len(self._held) + len(self._coming)) * self._block_bytes)
-        self._held.move_to_end(number)
         return block
 
     def _fetch(self, number: int) -> bytes:
