@@ -1,9 +1,12 @@
 """One remote file by position: only the bytes that are wanted, whatever the connection does."""
 
+# ruff: noqa: F811 - fixtures are arguments
+
 import random
 import time
 
 import pytest
+from remote_servers import _impatient, bucket, moto_port, plain_web, web  # noqa: F401 - fixtures
 from web_server import Fault
 
 from tastemaker.errors import ConfigurationError, MissingExtraError, RemoteError

@@ -17,9 +17,8 @@ AHEAD = 2
 class BlockReader:
     """A `ShardReader` over another: few large reads in place of many small ones.
 
-    Memory holds ``held + ahead`` blocks at most, those that were
-    read last. A block that was let go is read again when its bytes
-    are asked for: what comes back never depends on the sizes.
+    Memory holds ``held + ahead`` blocks at most, those that were read last. A block that was let go is read again when
+    its bytes are asked for: what comes back never depends on the sizes.
 
     Args:
         source: What is read. With `streams` only forwards, one block at a time.
