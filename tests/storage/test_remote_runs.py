@@ -14,8 +14,8 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
-from remote_servers import _impatient, bucket, moto_port, plain_web, web  # noqa: F401 - fixtures
 from conftest import make_tar
+from remote_servers import _impatient, bucket, moto_port, plain_web, web  # noqa: F401 - fixtures
 from web_server import Fault
 
 from tastemaker import FilePartitioningStage, ImageReaderStage
