@@ -23,6 +23,9 @@ PIPELINE_FILE = "pipeline.json"
 _KEY = "checkpoint"
 """Entry of a task's metadata: which initial task it came from. It travels through all stages."""
 
+_SECRET = "storage_options"
+"""Entry that may hold credentials, and is never written."""
+
 Stage = ProcessingStage[Any, Any]
 
 logger = logging.getLogger(__name__)
@@ -105,7 +108,7 @@ def _make_initial_tasks(
         tasks, rest = list(initial_tasks), stages
     keyed: dict[str, Task[Any]] = {}
     for task in tasks:
-        sources = [list(describe_file(path)) for path in task.data] if isinstance(task, FileGroupTask) else []
+        sources = _describe_sources(task) if isinstance(task, FileGroupTask) else []
         named = [path for path, _, _ in sources] or [task.task_id, len(keyed)]
         key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
         task._metadata[_KEY] = {"key": key, "sources": sources}
@@ -151,8 +154,14 @@ def _read_finished(path: Path, task: Task[Any]) -> list[Task[Any]] | None:
         results: list[Task[Any]] = [_restore_result(result) for result in content["results"]]
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
-    is_there = all(describe_file(file)[1] >= 0 for result in results for file in result.data)
+    options = task._metadata.get(_SECRET)
+    is_there = all(describe_file(file, options)[1] >= 0 for result in results for file in result.data)
     return results if is_there else None
+
+
+def _describe_sources(task: FileGroupTask) -> list[list[Any]]:
+    options = task._metadata.get(_SECRET)
+    return [list(describe_file(path, options)) for path in task.data]
 
 
 def _describe_result(task: FileGroupTask) -> dict[str, Any]:
@@ -160,7 +169,7 @@ def _describe_result(task: FileGroupTask) -> dict[str, Any]:
         "dataset_name": task.dataset_name,
         "data": task.data,
         "stage_perf": [asdict(perf) for perf in task._stage_perf],
-        "metadata": {name: value for name, value in task._metadata.items() if name != _KEY},
+        "metadata": {name: value for name, value in task._metadata.items() if name not in (_KEY, _SECRET)},
         "task_id": task.task_id,
     }
 

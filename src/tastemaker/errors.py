@@ -7,6 +7,7 @@
     |   +-- MissingExtraError   an optional part is not installed; the message names the extra
     +-- ModelError              weights or embeddings are not what they must be
     |   +-- WeightsNotFoundError  a weights file is not there and cannot be fetched
+    +-- RemoteError             a remote file cannot be read or written, and trying again did not help
     +-- UnreadableImageError    one image cannot be decoded; the pipeline turns it into a row
     +-- MetadataError           a rating cannot be read or set: the XMP is damaged, or there is no room
     +-- StageError              a stage raised; names the stage, the shard and the key
@@ -32,6 +33,10 @@ class ModelError(TastemakerError, ValueError):
 
 class WeightsNotFoundError(ModelError):
     """A weights file is not on this machine and could not be fetched."""
+
+
+class RemoteError(TastemakerError, OSError):
+    """A remote file cannot be read or written, and trying again did not help. The pipeline turns it into rows."""
 
 
 class UnreadableImageError(TastemakerError):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.decode import DecodedImage, decode_image
 from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, Member, open_shard
+from tastemaker.storage import Options, public_url
 
 T = TypeVar("T")
 
@@ -139,6 +140,7 @@ class ImageObject:
         failed: True where it could not be read or scored at all.
         index: Position in its partition, from 0; -1 where a program made the object by hand.
         decode_options: Keyword arguments of `decode_image`.
+        storage_options: Arguments of the file system that the source lies in, where it is remote. Never written.
     """
 
     image_path: str = ""
@@ -166,6 +168,7 @@ class ImageObject:
     failed: bool = False
     index: int = -1
     decode_options: dict[str, Any] = field(default_factory=dict)
+    storage_options: Options | None = None
 
     @property
     def has_pixels(self) -> bool:
@@ -203,7 +206,7 @@ class ImageObject:
         if self.member is None:
             raise UnreadableImageError("the image has neither encoded bytes nor a source to read them from")
         try:
-            with contextlib.closing(open_shard(self.shard or self.member.name)) as reader:
+            with contextlib.closing(open_shard(self.shard or self.member.name, self.storage_options)) as reader:
                 return reader.read_at(self.member.offset, self.member.size)
         except OSError as error:
             raise UnreadableImageError(f"the source is gone: {error}") from error
@@ -212,7 +215,7 @@ class ImageObject:
         """Free pixels and encoded bytes; the bytes only where they can be read again by their position."""
         self._pixels = None
         self.model_input = None
-        if self.member is not None and not self.shard.lower().endswith(COMPRESSED_EXTENSIONS):
+        if self.member is not None and not public_url(self.shard).lower().endswith(COMPRESSED_EXTENSIONS):
             self.encoded = None
 
     def fail(self, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -52,14 +53,26 @@ _MODEL, _IMAGES, _EMBEDDINGS, _OUTPUT = "Model", "Images", "Embeddings as input"
 _CLUSTER = "Cluster"
 
 InputsArgument = Annotated[
-    list[str], typer.Argument(metavar="INPUT...", help="Folders, tar shards, image files, or files of embeddings.")
+    list[str],
+    typer.Argument(metavar="INPUT...", help="Folders, tar shards, images, globs, files of embeddings; also s3://, ..."),
 ]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.", file_okay=False)]
+AnyOutputOption = Annotated[
+    str, typer.Option("--output", "-o", metavar="DIRECTORY", help="Directory of the results, local or s3://, ...")
+]
+StorageOptionsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage-options",
+        metavar="JSON",
+        help='For URLs, as fsspec takes them: {"endpoint_url": "..."}, or {"s3": {...}, "gs": {...}}.',
+    ),
+]
 ModelDirOption = Annotated[
     str | None,
     typer.Option(
         "--model-dir",
-        help="Directory of models. Default: $TASTEMAKER_MODEL_DIR, else the user's cache directory.",
+        help="Directory of models, local or a URL. Default: $TASTEMAKER_MODEL_DIR, else the user's cache directory.",
         rich_help_panel=_MODEL,
     ),
 ]
@@ -180,6 +193,7 @@ def run_options(
     executor: ExecutorOption = Executor.LOCAL,
     address: AddressOption = None,
     verbose: VerboseOption = False,
+    storage_options: StorageOptionsOption = None,
 ) -> Any:  # noqa: ANN401 - RunOptions, which is imported only when a command runs
     """Return the `RunOptions` of a command; `takes_run_options` gives it these parameters."""
     import logging
@@ -206,7 +220,31 @@ def run_options(
         verbose=verbose,
         executor=executor.value,
         address=address,
+        storage_options=parse_storage_options(storage_options),
     )
+
+
+def parse_storage_options(text: str | None) -> dict[str, Any] | None:
+    """Return the options in a JSON object.
+
+    Raises:
+        ConfigurationError: It is none.
+
+    Example:
+        >>> parse_storage_options('{"anon": true}')
+        {'anon': True}
+    """
+    from tastemaker.errors import ConfigurationError
+
+    if text is None:
+        return None
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--storage-options is no JSON ({error}); write '{{\"anon\": true}}'") from None
+    if not isinstance(options, dict):
+        raise ConfigurationError("--storage-options must be a JSON object, such as '{\"anon\": true}'")
+    return options
 
 
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.shards import ShardReader, open_shard
-from tastemaker.scores.files import RowsFile
+from tastemaker.scores.files import RowsFile, read_rows
 from tastemaker.scores.kept_copies import remove_copies
 from tastemaker.scores.originals import OriginalsWriter
 from tastemaker.scores.schema import CUT_KEY, DELETED, original_name
+from tastemaker.storage import public_url, relative_to
 from tastemaker.tasks import FileGroupTask
 
 _COPY_COLUMNS = ["image_path", "shard", "sidecars", "tar_file", "member_name"]
@@ -104,7 +103,7 @@ def keep_top(
         verdicts = _judge(path, part, is_kept[start : start + len(part)], top)
         place = group._metadata
         writer = OriginalsWriter(output_dir, place["partition"], place["folder"], originals, images_per_tar)
-        _cut_partition(path, verdicts, writer, place["root"], output_dir, cut)
+        _cut_partition(path, verdicts, writer, group, output_dir, cut)
         start += len(part)
     return cutoff
 
@@ -136,26 +135,27 @@ def rows_path(output_dir: Path, group: FileGroupTask) -> Path:
 
 
 def _read_scores(path: Path, rank_by: str) -> npt.NDArray[np.float32]:
-    table = pq.read_table(path, columns=[rank_by, "status"])
+    table = read_rows(path, columns=[rank_by, "status"])
     scores: npt.NDArray[np.float32] = pc.fill_null(table[rank_by], np.nan).to_numpy().astype(np.float32)
     return np.where(pc.equal(table["status"], DELETED).to_numpy(), np.float32(np.nan), scores)
 
 
 def _cut_partition(
-    path: Path, verdicts: list[_Verdict], writer: OriginalsWriter, root: str, output_dir: Path, cut: str
+    path: Path, verdicts: list[_Verdict], writer: OriginalsWriter, group: FileGroupTask, output_dir: Path, cut: str
 ) -> None:
     """Write one partition's rows again with the cut in them, and its kept originals."""
-    table = pq.read_table(path)
+    table = read_rows(path)
     before = table.select(_COPY_COLUMNS).to_pylist() if writer.kind == "folder" else []
     rows = RowsFile(path, table.schema.with_metadata({**(table.schema.metadata or {}), CUT_KEY: cut.encode()}))
     try:
         if writer.kind != "none":
-            _copy_originals(table, verdicts, writer, root)
+            _copy_originals(table, verdicts, writer, group)
         for column in ("kept", "status", "reason", "tar_file", "member_name"):
             number = table.schema.get_field_index(column)
             values = pa.array([getattr(verdict, column) for verdict in verdicts], table.schema.field(number).type)
             table = table.set_column(number, column, values)
-        remove_copies(output_dir, before, table.select(_COPY_COLUMNS).to_pylist() if before else [], root)
+        after = table.select(_COPY_COLUMNS).to_pylist() if before else []
+        remove_copies(output_dir, before, after, group._metadata["root"])
         rows.add_rows(table)
         writer.commit()
         rows.commit()
@@ -181,7 +181,7 @@ class _Verdict:
 
 def _judge(path: Path, scores: npt.NDArray[np.float32], is_kept: npt.NDArray[np.bool_], top: Top) -> list[_Verdict]:
     """Return what becomes of each row: those without a score, and of pictures that are gone, stay what they are."""
-    table = pq.read_table(path, columns=["status", "reason", "tar_file", "member_name"])
+    table = read_rows(path, columns=["status", "reason", "tar_file", "member_name"])
     verdicts = []
     for score, kept, *row in zip(scores, is_kept, *(c.to_pylist() for c in table.columns), strict=True):
         if np.isnan(score):
@@ -191,11 +191,12 @@ def _judge(path: Path, scores: npt.NDArray[np.float32], is_kept: npt.NDArray[np.
     return verdicts
 
 
-def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: OriginalsWriter, root: str) -> None:
+def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: OriginalsWriter, group: FileGroupTask) -> None:
     """Read every kept sample by its byte ranges, and write it; what has changed since becomes a failed row."""
     places = table.select(["image_id", "image_path", "shard", "offset", "size", "sidecars"])
     kept = np.flatnonzero([verdict.kept for verdict in verdicts])
-    with SourceReader() as sources:
+    root = group._metadata["root"]
+    with SourceReader(group) as sources:
         for number, row in zip(kept, places.take(pa.array(kept)).to_pylist(), strict=True):
             try:
                 verdicts[number].tar_file, verdicts[number].member_name = writer.add(sources.read_sample(row, root))
@@ -206,7 +207,9 @@ def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: Originals
 class SourceReader:
     """Reads samples from shards and loose files; keeps the last shard open."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: FileGroupTask) -> None:
+        self._options = group._metadata.get("storage_options")
+        self._urls = {public_url(path): path for path in group.data}  # rows have no signatures
         self._path = ""
         self._reader: ShardReader | None = None
 
@@ -224,9 +227,7 @@ class SourceReader:
         places = [(name, row["offset"], row["size"])]
         places += [(original_name(s["member"]), s["offset"], s["size"]) for s in row["sidecars"]]
         return {
-            member if shard else os.path.relpath(member, root or ".").replace(os.sep, "/"): self._read(
-                shard or member, offset, size
-            )
+            member if shard else relative_to(member, root): self._read(shard or member, offset, size)
             for member, offset, size in places
         }
 
@@ -234,7 +235,7 @@ class SourceReader:
         if path != self._path:
             if self._reader is not None:
                 self._reader.close()
-            self._path, self._reader = path, open_shard(path)
+            self._path, self._reader = path, open_shard(self._urls.get(path, path), self._options)
         assert self._reader is not None
         data = self._reader.read_at(offset, size)
         if len(data) != size:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.scores.schema import COUNTS_KEY, kind_of_reason
+from tastemaker.storage import is_remote
 
 TEMPORARY_PREFIX = ".tastemaker-tmp-"
 """How the names of unfinished files begin."""
@@ -29,15 +30,33 @@ MAX_REASONS = 100
 
 
 class PendingFile:
-    """A file under a temporary name beside its final one. `commit` moves it there, `discard` deletes it."""
+    """A file under a temporary name beside its final one. `commit` moves it there, `discard` deletes it.
+
+    Of a remote file the draft lies on this machine, and `commit` uploads it: an object is seen whole or not at all.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.draft = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"[:250])
+        name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"[:250]
+        if is_remote(str(path)):
+            from tastemaker.storage.files import draft_folder
+
+            self.draft = draft_folder() / name
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.draft = path.with_name(name)
 
     def commit(self) -> None:
-        """Make the file durable, then visible."""
+        """Make the file durable, then visible.
+
+        Raises:
+            RemoteError: It cannot be uploaded, whatever was tried.
+        """
+        if is_remote(str(self.path)):
+            from tastemaker.storage.files import publish
+
+            publish(self.draft, self.path)
+            return
         with self.draft.open("rb+") as file:
             os.fsync(file.fileno())
         self.draft.replace(self.path)
@@ -143,6 +162,22 @@ class RowsFile(PendingFile):
         return self._writer
 
 
+def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Return the rows of a file, local or remote, or some columns of them, of which alone a remote file is asked."""
+    if not is_remote(str(path)):
+        return pq.read_table(path, columns=columns)
+    with path.open("rb") as file:
+        return pq.ParquetFile(file).read(columns=columns)
+
+
+def read_rows_schema(path: Path) -> pa.Schema:
+    """Return the columns of a file of rows, with what made it as metadata."""
+    if not is_remote(str(path)):
+        return pq.read_schema(path)
+    with path.open("rb") as file:
+        return pq.read_schema(file)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that no reader ever sees a part of it."""
     pending = PendingFile(path)
@@ -155,7 +190,12 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the unfinished files of a run that was killed."""
+    """Delete the unfinished files of a run that was killed; of one with a remote output they lie on this machine."""
+    if is_remote(str(folder)):
+        from tastemaker.storage.files import remove_old_drafts
+
+        remove_old_drafts()
+        return
     for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
 

@@ -41,12 +41,14 @@ def make_fingerprint(options: RunOptions, *, of_embeddings: bool = False) -> Fin
     values["signals"] = options.signals or options.min_technical_quality is not None
     models: Fingerprint = {"clip_sha256": None, "predictor_sha256": None, "precision": None, "resize": None}
     if options.rank_by == "aesthetic_score":
-        models["predictor_sha256"] = weights_digest(AESTHETIC_PREDICTOR, options.model_dir, options.predictor)
+        models["predictor_sha256"] = weights_digest(
+            AESTHETIC_PREDICTOR, options.model_dir, options.predictor, options.storage_options
+        )
     if not of_embeddings:
         device = choose_device(options.device)
         models["resize"] = "pillow" if device == "cpu" else "torch"
         if options.rank_by == "aesthetic_score":
-            models["clip_sha256"] = weights_digest(CLIP_VIT_L14, options.model_dir)
+            models["clip_sha256"] = weights_digest(CLIP_VIT_L14, options.model_dir, None, options.storage_options)
             models["precision"] = resolve_precision(device, options.precision)
     return {"rows_format": ROWS_FORMAT, **models, **values}
 

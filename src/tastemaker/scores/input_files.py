@@ -6,7 +6,8 @@ import json
 import os
 from dataclasses import dataclass
 
-from tastemaker.imaging.shards import TAR_EXTENSIONS
+from tastemaker.imaging.shards import is_shard
+from tastemaker.storage import Options, is_remote, public_url
 from tastemaker.tasks import FileGroupTask
 
 SourceFile = tuple[str, int, str]
@@ -44,15 +45,28 @@ def read_sources(text: str) -> Sources | None:
 
 def describe_sources(group: FileGroupTask) -> Sources:
     """Return the files of a partition as they are now."""
-    files = tuple(describe_file(path) for path in group.data)
+    options = group._metadata.get("storage_options")
+    files = tuple(describe_file(path, options) for path in group.data)
     if is_shard_group(group):
         return Sources(files)
     root = str(group._metadata["root"])
-    return Sources(files, root, root if "://" in root else os.path.abspath(root))
+    return Sources(files, root, root if is_remote(root) else os.path.abspath(root))
 
 
-def describe_file(path: str) -> SourceFile:
-    """Return size and version of one file; -1 and an empty version for one that is not there."""
+def describe_file(path: str, options: Options | None = None) -> SourceFile:
+    """Return size and version of one file; -1 and an empty version for one that is not there.
+
+    Of a remote file that was listed before, the listing says so, without another request.
+
+    Args:
+        path: A local path or a URL.
+        options: Arguments of the URL's fsspec file system.
+    """
+    if is_remote(path):
+        from tastemaker.storage.files import find_file
+
+        entry = find_file(path, options)
+        return (public_url(path), entry.size, entry.version) if entry else (public_url(path), -1, "")
     try:
         found = os.stat(path)
     except OSError:
@@ -60,11 +74,11 @@ def describe_file(path: str) -> SourceFile:
     return path, found.st_size, str(found.st_mtime_ns)
 
 
-def is_gone(path: str) -> bool:
+def is_gone(path: str, options: Options | None = None) -> bool:
     """Return whether a file that was there once is not there any more."""
-    return not os.path.lexists(path)
+    return describe_file(path, options)[1] < 0 if is_remote(path) else not os.path.lexists(path)
 
 
 def is_shard_group(group: FileGroupTask) -> bool:
     """Return whether a partition is a shard or a file of embeddings, and no group of loose images."""
-    return bool(group.data) and ("embedding_file" in group._metadata or group.data[0].lower().endswith(TAR_EXTENSIONS))
+    return bool(group.data) and ("embedding_file" in group._metadata or is_shard(group.data[0]))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.scores.cutoff import Top
+from tastemaker.storage import Options, public_url
 
 RANKINGS = ("aesthetic_score", "technical_quality")
 """Columns that images can be ranked by."""
@@ -43,6 +44,7 @@ class RunOptions:
         verbose: Log each image that is dropped or cannot be read.
         executor: Where to run: ``local``, ``xenna`` or ``ray-data``.
         address: Of a Ray cluster; None for ``RAY_ADDRESS``, or a Ray of this run's own.
+        storage_options: Arguments of the fsspec file systems of URLs; they are never written.
     """
 
     min_score: float | None = None
@@ -67,6 +69,7 @@ class RunOptions:
     verbose: bool = False
     executor: str = "local"
     address: str | None = None
+    storage_options: Options | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.min_score is not None and self.top is not None:
@@ -77,8 +80,11 @@ class RunOptions:
             raise ConfigurationError(f"threads={self.threads} is less than 1")
 
     def as_json(self) -> dict[str, Any]:
-        """Return the options as JSON takes them."""
-        return asdict(self) | {"top": str(self.top) if self.top else None}
+        """Return the options as JSON takes them, without secrets."""
+        places = {name: public_url(place) for name in ("model_dir", "predictor") if (place := getattr(self, name))}
+        values = asdict(self) | {"top": str(self.top) if self.top else None} | places
+        del values["storage_options"]
+        return values
 
 
 @dataclass(frozen=True)

@@ -55,19 +55,24 @@ def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[A
         threads=options.threads,
         model_inference_batch_size=options.batch_size,
         preprocess=options.preprocess,
+        storage_options=options.storage_options,
     )
-    parity = ImageParityStage(options.model_dir, options.predictor, options.preprocess)
+    parity = ImageParityStage(
+        options.model_dir, options.predictor, options.preprocess, storage_options=options.storage_options
+    )
     judge = ImageAestheticFilterStage(
         model_dir=options.model_dir,
         score_threshold=options.min_score,
         predictor=options.predictor,
         verbose=options.verbose,
+        storage_options=options.storage_options,
     )
     writer = ImageWriterStage(
         str(output_dir),
         images_per_tar=options.images_per_tar,
         originals="none" if options.top else options.originals,  # the best are known only at the end
         write_embeddings=options.embeddings and by_model,
+        storage_options=options.storage_options,
     )
     return [reader, *signals, *([embedder, parity, judge] if by_model else []), writer]
 
@@ -85,6 +90,7 @@ def refuse_beyond_tolerance(groups: list[FileGroupTask], options: RunOptions) ->
         precision=options.precision,
         threads=options.threads,
         predictor=options.predictor,
+        storage_options=options.storage_options,
     )
     if not report.is_within_tolerance:
         difference = report.score_difference

@@ -19,6 +19,7 @@ from tastemaker.scores.kept_copies import Row, remove_copies, retire_copies
 from tastemaker.scores.originals import OriginalsWriter
 from tastemaker.scores.resume import REDO_FOLDER
 from tastemaker.scores.schema import CUT_KEY, DELETED, DELETED_REASON, METADATA_KEY, SOURCES_KEY, original_name
+from tastemaker.tasks import FileGroupTask
 
 _PLACES = ["image_id", "image_path", "shard", "offset", "size", "sidecars"]
 _VERDICTS = ["kept", "status", "reason", "tar_file", "member_name"]
@@ -31,7 +32,8 @@ class Place:
 
     Attributes:
         output_dir: Directory of the results.
-        name: Of the partition.
+        group: The partition.
+        name: Of it.
         folder: Below ``kept``, for plain files.
         root: Input folder of loose files; empty for a shard.
         originals: ``shards``, ``folder`` or ``none``.
@@ -40,6 +42,7 @@ class Place:
     """
 
     output_dir: Path
+    group: FileGroupTask
     name: str
     folder: str
     root: str
@@ -173,7 +176,7 @@ def _mark_gone(place: Place, before: list[Row], after: list[Row], gone: set[str]
 def _copy_kept(rows: list[Row], replaced: list[int], writer: OriginalsWriter, place: Place) -> None:
     """Copy the kept originals: of all rows into tars, which cannot change in part; of new ones into a folder."""
     numbers = replaced if place.originals == "folder" else range(len(rows))
-    with SourceReader() as sources:
+    with SourceReader(place.group) as sources:
         for number in numbers:
             row = rows[number]
             if row["kept"]:

@@ -35,6 +35,7 @@ from tastemaker.scores.summary import RunSummary, describe_bottleneck, summarise
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.embed import ImageEmbeddingStage
 from tastemaker.stages.partition import FilePartitioningStage
+from tastemaker.storage import make_folder, public_url
 from tastemaker.tasks import Task
 
 __all__ = ["Progress", "RunMode", "RunOptions", "run_scoring"]
@@ -75,16 +76,19 @@ def run_scoring(
     embeddings = find_embeddings(inputs, options.embedding_column)
     if embeddings:
         check_options(options)
-    groups = group_embeddings(embeddings) if embeddings else FilePartitioningStage(file_paths=inputs).process()
+        groups = group_embeddings(embeddings)
+    else:
+        groups = FilePartitioningStage(file_paths=inputs, storage_options=options.storage_options).process()
     partitions = [Partition(group, describe_sources(group)) for group in groups]
     fingerprint = make_fingerprint(options, of_embeddings=bool(embeddings))
     with _explain_full_disk(output_dir):
-        output_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(output_dir)
         with only_run_on(output_dir, mode.part, wait=mode.wait) as hold:
             if hold.is_alone:
                 remove_leftovers(output_dir)
             hold.release_start()
-            record = RunFile(output_dir, mode.part, inputs, options.as_json(), fingerprint)
+            shown = [public_url(path) for path in inputs]
+            record = RunFile(output_dir, mode.part, shown, options.as_json(), fingerprint)
             stages = (make_embedding_stages if embeddings else make_stages)(output_dir, options)
             run = _Run(output_dir, options, mode, fingerprint, record, stages)
             run.counter.listeners.append(lambda _progress, _images: hold.check())
@@ -228,6 +232,7 @@ class _Run:
         metadata, options = partition.group._metadata, self.options
         return Place(
             self.output_dir,
+            partition.group,
             partition.name,
             str(metadata["folder"]),
             partition.sources.root,

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from tastemaker.imaging.shards import Member
 from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.storage import public_url
 from tastemaker.tasks import ImageObject
 
 METADATA_KEY = b"tastemaker"
@@ -96,8 +97,8 @@ def make_table(
     """
     columns: dict[str, Any] = {
         "image_id": [printable(image.image_id) for image in images],
-        "image_path": [printable(image.image_path) for image in images],
-        "shard": [printable(image.shard) or None for image in images],
+        "image_path": [printable(public_url(image.image_path)) for image in images],
+        "shard": [printable(public_url(image.shard)) or None for image in images],
         "offset": [image.member.offset if image.member else None for image in images],
         "size": [image.member.size if image.member else None for image in images],
         "xxh3": [image.xxh3 or None for image in images],

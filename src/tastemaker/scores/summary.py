@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tastemaker.executors.timing import StageTiming, find_bottleneck
 from tastemaker.parity import ParityReport
 from tastemaker.scores.cutoff import rows_path
+from tastemaker.scores.files import read_rows
 from tastemaker.scores.index import ROWS_SUFFIX, RowsIndex, read_metadata
 from tastemaker.scores.schema import DELETED, DELETED_REASON, METADATA_KEY
 from tastemaker.tasks import FileGroupTask
@@ -130,8 +130,7 @@ def summarise(
 
 
 def _read_scores(path: Path, column: str) -> np.ndarray:
-    with path.open("rb") as file:
-        table = pq.read_table(file, columns=[column, "status"])
+    table = read_rows(path, columns=[column, "status"])
     scores: np.ndarray = table.filter(pc.not_equal(table["status"], DELETED))[column].drop_null().to_numpy()
     return scores
 

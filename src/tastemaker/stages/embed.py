@@ -16,6 +16,7 @@ from tastemaker.models.device import choose_device
 from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
+from tastemaker.storage import Options
 from tastemaker.tasks import ImageBatch, ImageObject
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
         threads: Processor threads for inference; None for all cores.
         preprocess: Used for images that no reader prepared: ``openai`` or ``transformers``.
+        storage_options: Arguments of the fsspec file system of models at a URL.
     """
 
     model_dir: str | None = None
@@ -50,6 +52,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
     precision: str = "auto"
     threads: int | None = None
     preprocess: str = "openai"
+    storage_options: Options | None = field(default=None, repr=False)
     handles_empty: bool = field(default=True, init=False, repr=False)
     _tower: VisionTower | None = field(default=None, init=False, repr=False)
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
@@ -77,11 +80,11 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""
-        ensure_weights(CLIP_VIT_L14, self.model_dir)
+        ensure_weights(CLIP_VIT_L14, self.model_dir, self.storage_options)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Load the vision tower."""
-        weights = ensure_weights(CLIP_VIT_L14, self.model_dir)
+        weights = ensure_weights(CLIP_VIT_L14, self.model_dir, self.storage_options)
         self._tower = load_clip(weights, self.device, self.precision, self.threads, self.model_inference_batch_size)
         self.concurrent_tasks = self._tower.concurrency
         tower = self._tower.describe()
@@ -94,7 +97,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         return {
             **super().fingerprint(),
             "precision": precision,
-            "clip_sha256": weights_digest(CLIP_VIT_L14, self.model_dir),
+            "clip_sha256": weights_digest(CLIP_VIT_L14, self.model_dir, None, self.storage_options),
         }
 
     def interrupt(self) -> None:
