@@ -317,7 +317,7 @@ def break_decoding(monkeypatch, *keys):
 def test_failed_images_of_shards_are_read_by_their_byte_ranges_and_no_others(
     tmp_path, shards, model_dir, monkeypatch, cut
 ):
-    from tastemaker.imaging.tars import PlainReader
+    from tastemaker.imaging.readers import PlainReader
 
     options = RunOptions(model_dir=str(model_dir), **cut)
     run_scoring([str(shards)], tmp_path / "whole", options)
