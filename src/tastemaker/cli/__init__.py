@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tastemaker import __version__
-from tastemaker.cli import bench, demo, filter, models, score, verify  # noqa: A004 - the command is called filter
+from tastemaker.cli import bench, demo, explore, filter, models, score, verify  # noqa: A004 - the command is called filter
 from tastemaker.errors import TastemakerError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("score", epilog=score.EXAMPLE)(score.score)
 app.command("filter", epilog=filter.EXAMPLE)(filter.filter_images)
+app.command("explore", epilog=explore.EXAMPLE)(explore.explore)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
 app.command("bench", epilog=bench.EXAMPLE)(bench.bench)
 app.add_typer(models.app, name="models")

@@ -1,0 +1,81 @@
+"""Everything that is known of one picture: its columns, sidecars and technical signals."""
+
+from __future__ import annotations
+
+import bisect
+import json
+from itertools import accumulate
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from tastemaker.errors import UnreadableImageError
+from tastemaker.explorer.originals import read_sidecar
+from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.scores.locations import is_url
+from tastemaker.scores.table import EMBEDDING, ScoreTable
+
+_SHOWN_ELSEWHERE = {"caption", "json", "metadata", "sidecars", "aesthetic_score", "kept", *SIGNAL_NAMES}
+_MAX_TEXT = 20_000
+
+
+def read_row(table: ScoreTable, number: int) -> dict[str, Any]:
+    """Return all columns of one row but its embedding.
+
+    A local file is opened at the row group that the row is in: a query would pass over the whole table.
+    """
+    starts = [0, *accumulate(source.rows for source in table.sources)]
+    place = bisect.bisect_right(starts, number) - 1
+    source = table.sources[place]
+    if is_url(source.path):
+        return dict(table.query("SELECT * EXCLUDE (row_id) FROM rows WHERE row_id = ?", [number]).to_pylist()[0])
+    with open(source.path, "rb") as opened:  # pyarrow itself takes no path that is no UTF-8
+        file = pq.ParquetFile(opened)
+        left, group = number - starts[place], 0
+        while left >= file.metadata.row_group(group).num_rows:
+            left -= file.metadata.row_group(group).num_rows
+            group += 1
+        names = [name for name in file.schema_arrow.names if name != EMBEDDING]
+        row: dict[str, Any] = file.read_row_group(group, columns=names).slice(left, 1).to_pylist()[0]
+    return row
+
+
+def describe_picture(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as the page shows it: groups of names and values, all of them text.
+
+    Args:
+        row: As `read_row` returns it.
+    """
+    return {
+        "caption": row.get("caption") or "",
+        "columns": [[name, _shown(value)] for name, value in row.items() if name not in _SHOWN_ELSEWHERE and value != []],
+        "signals": [[name, f"{row[name]:.3f}"] for name in SIGNAL_NAMES if row.get(name) is not None],
+        "sidecars": [[sidecar["extension"], _sidecar_text(row, sidecar)] for sidecar in row.get("sidecars") or []],
+        "metadata": _pretty(row.get("metadata")),
+    }
+
+
+def _sidecar_text(row: dict[str, Any], sidecar: dict[str, Any]) -> str:
+    try:
+        text = read_sidecar(row, sidecar)
+    except (UnreadableImageError, OSError) as error:
+        return f"cannot be read: {error}"
+    return _pretty(text) if sidecar["extension"].rpartition(".")[2].lower() == "json" else text
+
+
+def _pretty(text: str | None) -> str:
+    """Return JSON with one entry a line; other text as it is."""
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)[:_MAX_TEXT] if text else ""
+    except ValueError:
+        return text or ""
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401 - whatever a column holds
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)[:_MAX_TEXT]
