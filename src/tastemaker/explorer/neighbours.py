@@ -18,7 +18,7 @@ def nearest(table: ScoreTable, row: int, number: int) -> list[tuple[int, float]]
 
     Empty where the table or the row has no embedding, or the table has more than `MAX_ROWS` rows.
     """
-    if EMBEDDING not in table.columns or len(table) > MAX_ROWS:
+    if not can_answer(table):
         return []
     own = table.query(f"SELECT {EMBEDDING} FROM rows WHERE row_id = ?", [row]).column(0).combine_chunks()
     if not len(own) or not own[0].is_valid:
@@ -36,6 +36,11 @@ def nearest(table: ScoreTable, row: int, number: int) -> list[tuple[int, float]]
     together = np.concatenate(similarities)
     best = np.argsort(-together, kind="stable")[:number]
     return [(int(r), float(s)) for r, s in zip(np.concatenate(rows)[best], together[best], strict=True)]
+
+
+def can_answer(table: ScoreTable) -> bool:
+    """Return whether the pictures of a table have neighbours."""
+    return EMBEDDING in table.columns and len(table) <= MAX_ROWS
 
 
 def _matrix(column: pa.ChunkedArray, size: int) -> np.ndarray:

@@ -46,6 +46,7 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
     routes = [
         Route("/", partial(_static, static, "index.html")),
         *(Route(f"/static/{name}", partial(_static, static, name)) for name in static),
+        Route("/favicon.ico", _no_icon),
         Route("/thumbnail/{row:int}/{size:int}", pictures.thumbnail),
         Route("/view/{row:int}/{size:int}", pictures.view),
         Route("/api/table", ask(lambda e, r: e.describe())),
@@ -138,10 +139,6 @@ async def _reply(work: Callable[[], Any]) -> Response:
     return JSONResponse(result, headers=_NEVER)
 
 
-async def _static_reply(content: bytes, kind: str) -> Response:
-    return Response(content, media_type=kind, headers={"cache-control": "no-cache"})
-
-
 def _read_static() -> dict[str, bytes]:
     """Return the files of the page by name: the only ones that are ever served."""
     folder = files("tastemaker.explorer") / "static"
@@ -149,7 +146,12 @@ def _read_static() -> dict[str, bytes]:
 
 
 async def _static(static: dict[str, bytes], name: str, request: Request) -> Response:
-    return await _static_reply(static[name], _KINDS[name[name.rfind(".") :]])
+    kind = _KINDS[name[name.rfind(".") :]]
+    return Response(static[name], media_type=kind, headers={"cache-control": "no-cache"})
+
+
+async def _no_icon(request: Request) -> Response:
+    return Response(status_code=204)
 
 
 def _slices(explorer: Explorer, request: Request) -> Any:  # noqa: ANN401 - plain data

@@ -59,6 +59,7 @@ class Explorer:
         return {
             "name": self.name,
             "images": len(self.table),
+            "embeddings": neighbours.can_answer(self.table),
             "columns": [[name, str(kind)] for name, kind in self.table.columns.items() if name != EMBEDDING],
             "ranked_by": self.index.columns,
             "stamp": self.stamp,

@@ -68,8 +68,8 @@ function startHeader() {
   order.addEventListener("change", () => setOrder(order.value));
   on("order", () => (order.value = model.order));
   const { ranked_by: columns } = model.table;
-  by.hidden = columns.length < 2;
-  by.append(...columns.map((name) => element("option", { value: name, textContent: columnName(name) })));
+  document.getElementById("by-label").hidden = columns.length < 2;
+  by.append(...columns.map((name) => element("option", { value: name, textContent: columnName(name).replace(/ score$/, "") })));
   by.addEventListener("change", async () => {
     await apply({ by: by.value });
     await chooseFirstCut(null);

@@ -9,6 +9,7 @@ import { Scroller } from "./scroller.js";
 
 const OVERSCAN = 0.75; // screens above and below
 const SETTLE_MS = 90;
+const WORD = 140; // px that the word on the line takes
 
 const frame = document.getElementById("scroller");
 const grid = document.getElementById("grid");
@@ -27,7 +28,6 @@ export function startGrid() {
   scroller = new Scroller(frame, grid, renderSoon);
   line.className = "cut-line";
   line.setAttribute("role", "presentation");
-  line.innerHTML = "";
   line.append(...["over", "down", "under"].map((name) => Object.assign(document.createElement("i"), { className: name })));
   line.append(Object.assign(document.createElement("span"), { className: "word" }));
   grid.append(line);
@@ -143,9 +143,10 @@ async function fill() {
 
 function showKnown() {
   const { top, room } = scroller;
-  const middle = top + room / 2;
-  const distance = (cell) => Math.abs(layout.tops[cell.row] - middle);
-  const sorted = [...cells.values()].sort((a, b) => distance(a) - distance(b));
+  const from = layout.tops[rowAt(layout, top)];
+  // What is on screen comes first, from its upper edge; then what is below, then what is above.
+  const turn = (cell) => layout.tops[cell.row] - from + (layout.tops[cell.row] < from ? 3 * room : 0);
+  const sorted = [...cells.values()].sort((a, b) => turn(a) - turn(b) || a.place - b.place);
   for (const cell of sorted) {
     if (!cell.picture) {
       const picture = peek(cell.place);
@@ -184,6 +185,7 @@ function placeLine() {
   line.style.height = `${isBetween ? 0 : high}px`;
   line.style.setProperty("--at", `${at}px`);
   line.classList.toggle("stepped", !isBetween);
+  line.classList.toggle("left", at > width - WORD);
   line.lastChild.textContent = `cut-off ${score(model.cut.score, digits())}`;
 }
 

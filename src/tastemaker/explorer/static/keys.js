@@ -82,11 +82,11 @@ function actions() {
     s: () => setShow("slices"),
     f: () => setShow("failures"),
     e: () => emit("export-open"),
-    ...(isElsewhere() ? {} : { Enter: () => emit("open", model.active) }),
+    ...(isOnControl() ? {} : { Enter: () => emit("open", model.active) }),
   };
 }
 
-const isElsewhere = () => document.activeElement?.closest("button, a, select, summary, [role=slider]") !== null && document.activeElement !== document.body;
+const isOnControl = () => document.activeElement?.closest("button, a, select, summary");
 
 function act(event, action) {
   event.preventDefault();

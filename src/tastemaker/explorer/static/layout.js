@@ -3,8 +3,8 @@
 const WIDEST = 8; // a wider picture gets a box of this shape, and lies in it uncropped
 const NARROWEST = 0.3;
 
-export const LABEL = 20; // px below each picture
-export const GAP = 16; // px below the label
+export const LABEL = 24; // px below each picture
+export const GAP = 20; // px below the label
 export const BESIDE = 8; // px between pictures
 
 // Returns {starts, tops, heights, rows, height}: of each row the first position, its upper edge, and how high its pictures are.

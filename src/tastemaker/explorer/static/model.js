@@ -93,13 +93,15 @@ export async function loadView() {
 export const isOnStep = (score) => Math.abs(score / model.view.step - Math.round(score / model.view.step)) < 1e-6;
 
 export async function changeFilter(changes) {
-  const before = model.filter;
+  const { filter: before, active } = model;
   model.filter = { ...model.filter, ...changes };
+  model.active = 0;
   try {
     await loadView();
   } catch (error) {
     if (error.name === "AbortError") return;
     model.filter = before;
+    model.active = active;
     throw error;
   }
 }

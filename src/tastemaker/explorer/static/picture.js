@@ -7,10 +7,14 @@ import { columnName, count, element, score, stars } from "./format.js";
 import { focusGrid, reveal } from "./grid.js";
 import { digits, emit, model, on, placeOf, positionOf, setActive, toHash } from "./model.js";
 
+const NEIGHBOUR = 72; // px high
+
 const dialog = document.getElementById("picture");
 const stage = element("div", { className: "stage" });
 const facts = element("aside", { className: "facts", tabIndex: 0 });
 facts.setAttribute("aria-label", "About this picture");
+const row = element("div", { className: "neighbour-row", role: "group" });
+row.setAttribute("aria-label", "Pictures that look like it");
 const close = element("button", { type: "button", textContent: "Close", className: "close" });
 const back = element("button", { type: "button", textContent: "Previous", className: "step back" });
 const onward = element("button", { type: "button", textContent: "Next", className: "step onward" });
@@ -22,7 +26,8 @@ export const isOpen = () => dialog.open;
 export const openedPicture = () => shown;
 
 export function startPicture() {
-  dialog.append(stage, facts, element("div", { className: "picture-tools" }, back, onward, close));
+  dialog.append(element("div", { className: "picture-tools" }, back, onward, close), stage, row, facts);
+  row.hidden = !model.table.embeddings; // where there may be some, their place is kept free
   close.addEventListener("click", () => dialog.close());
   back.addEventListener("click", () => walk(-1));
   onward.addEventListener("click", () => walk(1));
@@ -84,15 +89,14 @@ async function show(picture, place) {
   if (isFirst) {
     history.pushState(null, "", `/${toHash()}`);
     dialog.showModal();
-    facts.focus({ preventScroll: true });
+    close.focus({ preventScroll: true });
   } else history.replaceState(null, "", `/${toHash()}`);
   dialog.setAttribute("aria-label", `${picture.name}, score ${score(picture.score, digits())}`);
   back.disabled = place < 0 || positionOf(place) === 0;
   onward.disabled = place < 0 || positionOf(place) === model.view.images - 1;
   showStage(picture, mine);
   showHead();
-  await showFacts(picture, mine);
-  if (mine === turn) await showNeighbours(picture.row, mine);
+  await Promise.all([showFacts(picture, mine), showNeighbours(picture, mine)]);
 }
 
 // The thumbnail at once, the large picture over it when it is here.
@@ -169,11 +173,10 @@ async function showFacts(picture, mine) {
   try {
     const facts = await ask(`/api/picture/${picture.row}`, model.filter);
     if (mine !== turn) return;
-    const rank = facts.rank ? `${count(facts.rank)} of ${count(facts.of)}` : "none";
-    const percentile = facts.percentile === null ? "" : `${facts.percentile.toFixed(1)} % score less`;
-    const parts = [element("p", { className: "rank quiet", textContent: `rank ${rank}  ·  ${percentile}` })];
+    const rank = facts.rank ? `${count(facts.rank)} of ${count(facts.of)}` : "";
+    const percentile = facts.percentile === null ? "" : `better than ${facts.percentile.toFixed(1)} %`;
+    const parts = [element("p", { className: "rank quiet", textContent: [rank && `rank ${rank}`, percentile].filter(Boolean).join(" · ") })];
     if (facts.caption) parts.push(element("p", { className: "caption", textContent: facts.caption }));
-    parts.push(neighbourRow());
     parts.push(group("Signals", facts.signals));
     parts.push(group("Columns", facts.columns));
     for (const [extension, text] of facts.sidecars) {
@@ -196,27 +199,23 @@ function group(name, pairs) {
 
 const sidecar = (name, text) => element("section", {}, element("h3", { textContent: name }), element("pre", { textContent: text }));
 
-function neighbourRow() {
-  return element("section", { className: "neighbours", hidden: true }, element("h3", { textContent: "Looks like" }), element("div", { className: "neighbour-row" }));
-}
-
-async function showNeighbours(row, mine) {
-  const section = rest.querySelector(".neighbours");
-  if (!section) return;
+async function showNeighbours(picture, mine) {
+  row.replaceChildren();
+  if (row.hidden) return;
   try {
-    const found = await ask(`/api/neighbours/${row}`);
-    if (mine !== turn || !found.length) return;
-    section.hidden = false;
-    section.lastChild.replaceChildren(...found.map((picture) => {
-      const image = element("img", { alt: altText(picture), src: thumbnail(picture.row, 80), draggable: false });
-      const words = `${score(picture.score, digits())}, similarity ${picture.similarity.toFixed(3)}`;
-      const button = element("button", { type: "button", title: `${picture.name}: ${words}` }, image);
-      const aspect = picture.width && picture.height ? picture.width / picture.height : 1;
-      button.style.width = `${Math.round(80 * Math.min(Math.max(aspect, 0.4), 2.6))}px`;
-      button.addEventListener("click", () => openRow(picture.row));
-      return button;
-    }));
+    const found = await ask(`/api/neighbours/${picture.row}`);
+    if (mine === turn) row.replaceChildren(...found.map(makeNeighbour));
   } catch {
     // without neighbours the page is whole
   }
+}
+
+function makeNeighbour(picture) {
+  const image = element("img", { alt: altText(picture), src: thumbnail(picture.row, NEIGHBOUR), draggable: false });
+  const words = `${picture.name}: ${score(picture.score, digits())}, similarity ${picture.similarity.toFixed(3)}`;
+  const button = element("button", { type: "button", title: words }, image);
+  const aspect = picture.width && picture.height ? picture.width / picture.height : 1;
+  button.style.width = `${Math.round(NEIGHBOUR * Math.min(Math.max(aspect, 0.2), 4))}px`;
+  button.addEventListener("click", () => openRow(picture.row));
+  return button;
 }

@@ -61,7 +61,7 @@ function build() {
   const head = ["Slice", "Images", "Scores", "Kept", "Against the whole"].map((name) => element("th", { scope: "col", textContent: name }));
   table = element("table", { className: "slices" }, element("thead", {}, element("tr", {}, ...head)), element("tbody"));
   host.append(
-    element("div", { className: "page-head" }, element("label", { htmlFor: "dimension", textContent: "by" }), choice, note),
+    element("div", { className: "page-head" }, element("label", { htmlFor: "dimension", textContent: "by" }), element("span", { className: "choose" }, choice), note),
     dimensions.length ? table : element("p", { className: "empty", textContent: "There is nothing to slice by: all pictures are alike." }),
   );
 }
@@ -75,7 +75,7 @@ function makeSlice(slice) {
   const words = element("span", { className: "lean-words" });
   const row = element("tr", {},
     element("th", { scope: "row" }, name), element("td", { className: "number", textContent: count(slice.images) }),
-    element("td", {}, canvas), rate, element("td", { className: "lean" }, element("span", { className: "lean-bar" }, bar), words));
+    element("td", {}, canvas), rate, element("td", { className: "lean" }, words, element("span", { className: "lean-bar" }, bar)));
   return { ...slice, row, rate, bar, words, canvas };
 }
 
