@@ -45,8 +45,13 @@ class Filter:
     text: str = ""
     rated: str = ""
 
-    def condition(self, ratings: Ratings) -> str | None:
-        """Return the same in SQL, None where all pictures are meant."""
+    def condition(self, table: ScoreTable, ratings: Ratings) -> str | None:
+        """Return the same in SQL, None where all pictures are meant.
+
+        Raises:
+            ConfigurationError: ``where`` is not one condition.
+        """
+        table.where_clause(self.where.strip() or None)  # by itself, before it stands in brackets beside others
         parts = [self.where.strip(), _text_condition(self.text.strip()), rated_condition(self.rated, ratings)]
         return " AND ".join(f"(\n{part}\n)" for part in parts if part) or None
 
@@ -129,7 +134,7 @@ class ScoreIndex:
             if key in self._views:
                 self._views.move_to_end(key)
                 return self._views[key]
-        view = self._make_view(by, chosen.condition(self._ratings))
+        view = self._make_view(by, chosen.condition(self.table, self._ratings))
         with self._lock:
             self._views[key] = view
             while len(self._views) > _KEPT_VIEWS:
@@ -178,8 +183,8 @@ def describe_view(view: View) -> dict[str, Any]:
         "first": first,
         "step": view.step,
         "kept": view.counts(first, last - first + 1),
-        "low": float(max(finite[0], low - (high - low))),
-        "high": float(min(finite[-1], high + (high - low))),
+        "low": float(max(finite[0], low - (high - low) / 5)),  # a few far away do not stretch the axis
+        "high": float(min(finite[-1], high + (high - low) / 5)),
     }
 
 

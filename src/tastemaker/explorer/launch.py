@@ -52,6 +52,7 @@ def _listen(port: int | None) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((HOST, candidate))
+            listening.listen(128)  # from now on a browser waits for the page, and is not refused
         except OSError as error:
             listening.close()
             if candidate == candidates[-1]:

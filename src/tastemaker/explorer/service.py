@@ -173,13 +173,13 @@ class Explorer:
         position = -1 if found["position"] is None else found["position"]
         picture = Picture(row, found["image_path"] or "", position, found["image_id"] or "")
         self.ratings.rate(picture, Rating(stars, rejected))
-        return {"row": row, "stars": stars, "rejected": rejected, **self.ratings.counts()}
+        return {"row": row, "stars": stars, "rejected": rejected, "ratings": self.ratings.counts()}
 
     def undo_rating(self) -> _Json:
         """Take the last rating back; return what it is now, with ``row`` None where there was nothing to take back."""
         undone = self.ratings.undo(self.table)
         row, rating = undone or (None, Rating())
-        return {"row": row, "stars": rating.stars, "rejected": rating.rejected, **self.ratings.counts()}
+        return {"row": row, "stars": rating.stars, "rejected": rating.rejected, "ratings": self.ratings.counts()}
 
     def original(self, row: int) -> _Json:
         """Return where a row's picture lies.

@@ -21,7 +21,7 @@ async function save(path, body, words) {
   try {
     const result = await send(path, body);
     if (result.row === null) return tell("nothing to undo");
-    model.table.ratings = { ...model.table.ratings, ...result };
+    Object.assign(model.table.ratings, result.ratings);
     emit("rating", result);
     tell(words ? `saved  ${words}` : `undone  ${describe(result)}`);
   } catch (error) {

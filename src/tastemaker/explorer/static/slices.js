@@ -28,9 +28,10 @@ export function startSlices() {
 async function load() {
   const mine = ++turn;
   host.setAttribute("aria-busy", "true");
+  if (!host.firstChild) host.append(element("p", { className: "quiet", textContent: "counting ..." }));
   try {
     dimensions ??= await ask("/api/dimensions");
-    if (!host.firstChild) build();
+    if (!table) build();
     if (!dimensions.length) return;
     if (!dimensions.includes(model.dimension)) model.dimension = dimensions[0];
     host.querySelector("select").value = model.dimension;
@@ -43,7 +44,7 @@ async function load() {
     follow();
     sort();
   } catch (error) {
-    if (mine === turn) note.textContent = error.message;
+    if (mine === turn) (note ?? host).textContent = error.message;
   } finally {
     if (mine === turn) host.removeAttribute("aria-busy");
   }
@@ -60,7 +61,7 @@ function build() {
   note = element("p", { className: "quiet" });
   const head = ["Slice", "Images", "Scores", "Kept", "Against the whole"].map((name) => element("th", { scope: "col", textContent: name }));
   table = element("table", { className: "slices" }, element("thead", {}, element("tr", {}, ...head)), element("tbody"));
-  host.append(
+  host.replaceChildren(
     element("div", { className: "page-head" }, element("label", { htmlFor: "dimension", textContent: "by" }), element("span", { className: "choose" }, choice), note),
     dimensions.length ? table : element("p", { className: "empty", textContent: "There is nothing to slice by: all pictures are alike." }),
   );
