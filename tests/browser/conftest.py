@@ -55,7 +55,10 @@ def opened(browser, address, **options):
     page = context.new_page()
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda message: message.type == "error" and "status of 4" not in message.text and errors.append(message.text))
+    page.on(
+        "console",
+        lambda message: message.type == "error" and "status of 4" not in message.text and errors.append(message.text),
+    )
     try:
         page.goto(address)
         page.wait_for_selector("body.ready", timeout=30_000)

@@ -1,8 +1,8 @@
 """Fixtures of the explorer's tests."""
 
 import pytest
-from explorer.table import write_table
 
+from explorer.table import write_table
 from tastemaker.explorer.service import Explorer
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from explorer.table import SCORES, write_large_table, write_table
 
+from explorer.table import SCORES, write_large_table, write_table
 from tastemaker import ScoreTable
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.index import MAX_EDGES, Filter, ScoreIndex, describe_view
@@ -72,7 +72,13 @@ def test_filters_by_condition_text_and_rating_are_combined(explorer):
 
 @pytest.mark.parametrize(
     "where",
-    ["formt = 'JPEG'", "width >", "1=1) OR (1=1", "true; SELECT 1", "image_id IN (SELECT content FROM read_text('/etc/passwd'))"],
+    [
+        "formt = 'JPEG'",
+        "width >",
+        "1=1) OR (1=1",
+        "true; SELECT 1",
+        "image_id IN (SELECT content FROM read_text('/etc/passwd'))",
+    ],
 )
 def test_a_condition_that_is_none_or_reads_files_is_refused(explorer, where):
     with pytest.raises(ConfigurationError):
@@ -100,7 +106,9 @@ def test_pictures_without_an_aesthetic_score_are_ranked_by_technical_quality(exp
 
     table = explorer.table.to_arrow()
     number = table.schema.get_field_index("aesthetic_score")
-    pq.write_table(table.set_column(number, "aesthetic_score", pa.nulls(len(table), pa.float32())), tmp_path / "q.parquet")
+    pq.write_table(
+        table.set_column(number, "aesthetic_score", pa.nulls(len(table), pa.float32())), tmp_path / "q.parquet"
+    )
     index = ScoreIndex(ScoreTable(str(tmp_path / "q.parquet")), explorer.ratings)
     assert index.columns == ["technical_quality"]
     assert index.view(Filter()).step == 0.001

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from explorer.table import write_table
 
+from explorer.table import write_table
 from tastemaker import ScoreTable
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.ratings import RATINGS_FILE, Picture, Rating, Ratings, ratings_path

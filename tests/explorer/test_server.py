@@ -5,18 +5,33 @@ import re
 from importlib.resources import files
 
 import pytest
-from explorer.table import SCORES
 from starlette.testclient import TestClient
 
+from explorer.table import SCORES
 from tastemaker.explorer.server import create_app
 
 TOKEN, PORT = "a-token", 8765
 BASE = f"http://127.0.0.1:{PORT}"
 EVERY_ADDRESS = [
-    "/", "/static/app.js", "/static/look.css", "/favicon.ico", "/thumbnail/0/200", "/view/0/800", "/api/table", "/api/view",
-    "/api/shapes", "/api/rows?start=0&stop=5", "/api/cutoff?top=3", "/api/picture/0", "/api/neighbours/0",
-    "/api/dimensions", "/api/slices?dimension=shape&number=10", "/api/failures", "/api/failures/rows?kind=x", "/api/exports/0",
-]  # fmt: skip
+    "/",
+    "/static/app.js",
+    "/static/look.css",
+    "/favicon.ico",
+    "/thumbnail/0/200",
+    "/view/0/800",
+    "/api/table",
+    "/api/view",
+    "/api/shapes",
+    "/api/rows?start=0&stop=5",
+    "/api/cutoff?top=3",
+    "/api/picture/0",
+    "/api/neighbours/0",
+    "/api/dimensions",
+    "/api/slices?dimension=shape&number=10",
+    "/api/failures",
+    "/api/failures/rows?kind=x",
+    "/api/exports/0",
+]
 
 
 @pytest.fixture
@@ -33,7 +48,12 @@ def page(stranger):
 
 @pytest.mark.parametrize("address", EVERY_ADDRESS)
 def test_nothing_is_served_without_the_token(stranger, address):
-    wrong = [{}, {"cookie": f"tastemaker_{PORT}=wrong"}, {"cookie": "tastemaker_1=a-token"}, {"x-tastemaker-token": "a-toke"}]
+    wrong = [
+        {},
+        {"cookie": f"tastemaker_{PORT}=wrong"},
+        {"cookie": "tastemaker_1=a-token"},
+        {"x-tastemaker-token": "a-toke"},
+    ]
     for headers in wrong:
         answer = stranger.get(address, headers=headers)
         assert answer.status_code == 403
@@ -51,7 +71,9 @@ def test_a_program_may_give_the_token_in_a_header(stranger):
     assert stranger.get("/api/table", headers={"x-tastemaker-token": TOKEN}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example:8765", "", "10.0.0.7:8765"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example:8765", "", "10.0.0.7:8765"]
+)
 def test_a_foreign_host_is_refused_with_the_token_too(page, host):
     assert page.get("/api/table", headers={"host": host}).status_code == 403
     assert page.get(f"/?token={TOKEN}", headers={"host": host}).status_code == 403
@@ -62,7 +84,9 @@ def test_the_names_of_this_machine_are_taken_on_any_port(page, host):
     assert page.get("/api/table", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", [None, "http://evil.example", "null", "http://127.0.0.1:9999", "https://127.0.0.1:8765"])
+@pytest.mark.parametrize(
+    "origin", [None, "http://evil.example", "null", "http://127.0.0.1:9999", "https://127.0.0.1:8765"]
+)
 def test_another_page_can_change_nothing(page, explorer, origin):
     del page.headers["origin"]
     headers = {} if origin is None else {"origin": origin}
@@ -90,11 +114,22 @@ def test_every_answer_has_the_headers_of_a_guarded_page(page, stranger):
 @pytest.mark.parametrize(
     "path",
     [
-        "/static/../server.py", "/static/..%2fserver.py", "/static/%2e%2e/server.py", "/../../etc/passwd", "/static//etc/passwd",
-        "/thumbnail/..%2f..%2fetc%2fpasswd/200", "/thumbnail/-1/200", "/thumbnail/0/../../../etc/passwd", "/view/1e3/400",
-        "/static/index.html%00.js", "/static/", "/static/nothing.js", "/thumbnail/99999/200", "/thumbnail/999999999999999999999/200",
+        "/static/../server.py",
+        "/static/..%2fserver.py",
+        "/static/%2e%2e/server.py",
+        "/../../etc/passwd",
+        "/static//etc/passwd",
+        "/thumbnail/..%2f..%2fetc%2fpasswd/200",
+        "/thumbnail/-1/200",
+        "/thumbnail/0/../../../etc/passwd",
+        "/view/1e3/400",
+        "/static/index.html%00.js",
+        "/static/",
+        "/static/nothing.js",
+        "/thumbnail/99999/200",
+        "/thumbnail/999999999999999999999/200",
     ],
-)  # fmt: skip
+)
 def test_no_address_reaches_the_file_system(page, path):
     answer = page.get(path)
     assert answer.status_code in (400, 404)
@@ -150,7 +185,10 @@ def test_ratings_are_saved_and_undone_from_the_page(page, explorer):
     assert explorer.ratings.counts()["rated"] == 0
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"row": "x", "stars": 1}', b'{"row": 99, "stars": 1, "rejected": false}', b"x" * 70_000])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{", b'{"row": "x", "stars": 1}', b'{"row": 99, "stars": 1, "rejected": false}', b"x" * 70_000],
+)
 def test_what_is_no_rating_is_refused(page, explorer, body):
     assert page.post("/api/ratings", content=body).status_code in (400, 413)
     assert explorer.ratings.counts()["changes"] == 0

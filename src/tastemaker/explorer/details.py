@@ -48,7 +48,9 @@ def describe_picture(row: dict[str, Any]) -> dict[str, Any]:
     """
     return {
         "caption": row.get("caption") or "",
-        "columns": [[name, _shown(value)] for name, value in row.items() if name not in _SHOWN_ELSEWHERE and value != []],
+        "columns": [
+            [name, _shown(value)] for name, value in row.items() if name not in _SHOWN_ELSEWHERE and value != []
+        ],
         "signals": [[name, f"{row[name]:.3f}"] for name in SIGNAL_NAMES if row.get(name) is not None],
         "sidecars": [[sidecar["extension"], _sidecar_text(row, sidecar)] for sidecar in row.get("sidecars") or []],
         "metadata": _pretty(row.get("metadata")),

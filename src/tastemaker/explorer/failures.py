@@ -20,7 +20,9 @@ def group_failures(table: ScoreTable, by: str) -> list[dict[str, Any]]:
         table: The rows.
         by: The column that pictures are ranked by.
     """
-    query = f"SELECT reason, status, count(*) AS number FROM rows WHERE {_without(table, by)} GROUP BY ALL ORDER BY 3 DESC"
+    query = (
+        f"SELECT reason, status, count(*) AS number FROM rows WHERE {_without(table, by)} GROUP BY ALL ORDER BY 3 DESC"
+    )
     groups: dict[tuple[str, str], int] = {}
     for row in table.query(f"{query} LIMIT {_MAX_REASONS}").to_pylist():
         kind = kind_of_reason(row["reason"] or "no reason given")
@@ -47,7 +49,9 @@ def list_failures(table: ScoreTable, by: str, kind: str, start: int) -> list[dic
 
 def count_without_score(table: ScoreTable, by: str) -> dict[str, int]:
     """Return how many rows have no value in a column: those that failed, and those that something else dropped."""
-    found = table.query(f"SELECT status = 'failed' AS failed, count(*) AS number FROM rows WHERE {_without(table, by)} GROUP BY 1")
+    found = table.query(
+        f"SELECT status = 'failed' AS failed, count(*) AS number FROM rows WHERE {_without(table, by)} GROUP BY 1"
+    )
     counts = {bool(row["failed"]): row["number"] for row in found.to_pylist()}
     return {"failed": counts.get(True, 0), "unscored": counts.get(False, 0)}
 

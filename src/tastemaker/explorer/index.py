@@ -1,4 +1,4 @@
-"""The pictures of a score table in the order of their scores, whole or filtered: arrays in memory, ten bytes a picture."""
+"""The pictures of a score table in the order of their scores, whole or filtered: ten bytes a picture, in memory."""
 
 from __future__ import annotations
 

@@ -38,7 +38,9 @@ def explore(sources: list[str], port: int | None, open_browser: bool, say: Calla
         token = secrets.token_urlsafe(24)
         address = f"http://{HOST}:{chosen}/?token={token}"
         app = create_app(explorer, token, chosen)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off", ws="none")
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, lifespan="off", ws="none"
+        )
         say(address)
         if open_browser:
             Timer(_BROWSER_DELAY_S, webbrowser.open, (address,)).start()

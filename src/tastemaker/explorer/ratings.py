@@ -94,10 +94,14 @@ class Ratings:
 
     def rows(self, choice: str) -> list[int]:
         """Return the rows that are ``rated``, ``rejected``, or have so many stars or more, in ascending order."""
-        tests = {"rated": lambda r: r.stars > 0 or r.rejected, "rejected": lambda r: r.rejected}
-        test = tests.get(choice) or (lambda r: r.stars >= int(choice) and not r.rejected)
+
+        def passes(rating: Rating) -> bool:
+            if choice == "rated":
+                return rating != Rating()
+            return rating.rejected if choice == "rejected" else rating.stars >= int(choice) and not rating.rejected
+
         with self._lock:
-            return sorted(row for row, rating in self._by_row.items() if test(rating))
+            return sorted(row for row, rating in self._by_row.items() if passes(rating))
 
     def counts(self) -> dict[str, int]:
         """Return how many pictures have a rating, how many of them are rejected, and how many changes can be undone."""

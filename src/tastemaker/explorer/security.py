@@ -34,7 +34,7 @@ _HEADERS = {
 class Guard:
     """Lets a request through that comes from the page or has the token, and adds headers to every answer.
 
-    - ``Host`` must be a name of this machine, so that no foreign name that resolves to it reaches the page (DNS rebinding).
+    - ``Host`` must be a name of this machine, against DNS rebinding: a foreign name that resolves to it is refused.
     - The token comes in the printed URL, then in a cookie that is sent to no other site's requests, or in a header.
     - What changes anything must come from the page's own origin.
 

@@ -59,11 +59,17 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
         Route("/api/dimensions", ask(lambda e, r: e.dimensions())),
         Route("/api/slices", ask(_slices)),
         Route("/api/failures", ask(lambda e, r: e.failures(_text(r, "by")))),
-        Route("/api/failures/rows", ask(lambda e, r: e.failed_rows(_text(r, "by"), _text(r, "kind"), _number(r, "start")))),
+        Route(
+            "/api/failures/rows", ask(lambda e, r: e.failed_rows(_text(r, "by"), _text(r, "kind"), _number(r, "start")))
+        ),
         Route("/api/exports/{number:int}", ask(lambda e, r: e.exports.get(r.path_params["number"]))),
         Route("/api/exports", take(start_export), methods=["POST"]),
         Route("/api/exports/stop", take(lambda e, b: e.exports.stop(int(b["number"]))), methods=["POST"]),
-        Route("/api/ratings", take(lambda e, b: e.rate(int(b["row"]), int(b["stars"]), b["rejected"] is True)), methods=["POST"]),
+        Route(
+            "/api/ratings",
+            take(lambda e, b: e.rate(int(b["row"]), int(b["stars"]), b["rejected"] is True)),
+            methods=["POST"],
+        ),
         Route("/api/ratings/undo", take(lambda e, b: e.undo_rating()), methods=["POST"]),
     ]
     return Guard(Starlette(routes=routes), token, f"tastemaker_{port}")

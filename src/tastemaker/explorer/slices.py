@@ -64,7 +64,9 @@ class Dimension:
 def list_dimensions(table: ScoreTable) -> list[Dimension]:
     """Return the ways to slice a table: built-in ones, entries of JSON sidecars and metadata, and signals in fifths."""
     have = set(table.columns)
-    found = [Dimension(name, sql) for name, sql in _BUILT_IN.items() if _columns_in(sql) <= have and _varies(table, sql)]
+    found = [
+        Dimension(name, sql) for name, sql in _BUILT_IN.items() if _columns_in(sql) <= have and _varies(table, sql)
+    ]
     for column in ("json", "metadata"):
         if column in have:
             found += [_json_dimension(column, key) for key in _json_keys(table, column)]
@@ -74,15 +76,18 @@ def list_dimensions(table: ScoreTable) -> list[Dimension]:
     return found
 
 
-def slice_view(table: ScoreTable, view: View, dimension: Dimension, first: int, number: int, kept: int) -> dict[str, Any]:
+def slice_view(
+    table: ScoreTable, view: View, dimension: Dimension, first: int, number: int, kept: int
+) -> dict[str, Any]:
     """Return the slices of a view, those whose keep rate is furthest from the whole first.
 
     Args:
         table: The rows.
         view: The pictures that are sliced.
         dimension: How.
-        first, number: Which cut-offs: for each of them it is told how many of a slice are kept, so that the page can
-            follow the handle.
+        first: Number of the lowest cut-off: it is ``first * step``.
+        number: How many cut-offs. For each of them it is told how many of a slice are kept, so that the page can follow
+            the handle.
         kept: How many of the view the present cut-off keeps.
     """
     names, codes = _slice_rows(table, dimension)
@@ -140,14 +145,17 @@ def _entries(text: str) -> list[tuple[str, str]]:
     if not isinstance(entries, dict):
         return []
     return [
-        (key, str(value)) for key, value in entries.items()
+        (key, str(value))
+        for key, value in entries.items()
         if isinstance(value, str | int | float) and len(str(value)) <= _MAX_VALUE_LENGTH
     ]
 
 
 def _json_dimension(column: str, key: str) -> Dimension:
     path = json.dumps(key, ensure_ascii=False).replace("'", "''")
-    return Dimension(f"{column}: {key}", f"CASE WHEN json_valid({column}) THEN json_extract_string({column}, '$.{path}') END")
+    return Dimension(
+        f"{column}: {key}", f"CASE WHEN json_valid({column}) THEN json_extract_string({column}, '$.{path}') END"
+    )
 
 
 def _fifths(table: ScoreTable, column: str) -> str:
@@ -160,6 +168,8 @@ def _fifths(table: ScoreTable, column: str) -> str:
     if len(set(bounds)) < len(bounds):
         return ""
     cases = [f"WHEN {column} < {bounds[0]} THEN '1  below {bounds[0]}'"]
-    cases += [f"WHEN {column} < {high} THEN '{n}  {low} to {high}'" for n, (low, high) in enumerate(pairwise(bounds), 2)]
+    cases += [
+        f"WHEN {column} < {high} THEN '{n}  {low} to {high}'" for n, (low, high) in enumerate(pairwise(bounds), 2)
+    ]
     cases.append(f"WHEN {column} IS NOT NULL THEN '5  {bounds[3]} and more'")
     return f"CASE {' '.join(cases)} END"

@@ -121,7 +121,8 @@ def encode_small(data: bytes, width: int, height: int, quality: int) -> bytes:
 
     Args:
         data: The encoded original.
-        width, height: Of the box, in pixels.
+        width: Of the box, in pixels.
+        height: Of the box, in pixels.
         quality: Of the JPEG, 1 to 100.
 
     Raises:
