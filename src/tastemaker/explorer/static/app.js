@@ -58,7 +58,7 @@ async function chooseFirstCut(wanted) {
     }
   }
   const { score } = await ask("/api/cutoff", { ...model.filter, top: FIRST_SHARE });
-  cutAt(score);
+  cutAt(Math.floor(score / model.view.step + 1e-6) * model.view.step); // so that at least this share is kept
 }
 
 function startHeader() {
@@ -90,6 +90,7 @@ function showAbout() {
   const isFiltered = Boolean(where || text || rated);
   about.replaceChildren(element("span", { textContent: name }), " · ", isFiltered ? `${count(shown)} of ${images(all)}` : images(all));
   by.value = ranked;
+  document.body.classList.toggle("nothing", !shown && !isFiltered);
   const empty = document.getElementById("empty");
   if (!all) empty.textContent = "There are no rows in this table yet.";
   else if (isFiltered && !shown) empty.textContent = "No picture passes the filter.";

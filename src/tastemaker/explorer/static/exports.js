@@ -57,13 +57,13 @@ function build() {
 }
 
 function open() {
+  if (!model.cut.kept) return;
   if (!dialog.firstChild) build();
   const { kept } = model.cut;
   document.getElementById("export-title").textContent = `Export ${images(kept)}`;
   said.textContent = describe();
   document.getElementById("export-note").textContent = `A path on this machine; a relative one is below ${model.table.folder}`;
   form.querySelector(".without").hidden = !model.table.ratings.rejected;
-  form.querySelector("[type=submit]").disabled = !kept;
   if (running === null) result.textContent = "";
   dialog.showModal();
   if (running === null) document.getElementById("export-to").focus();

@@ -67,6 +67,7 @@ function show() {
   parts["keep-share"].textContent = share(kept, all);
   parts["drop-share"].textContent = share(all - kept, all);
   parts["export-count"].textContent = compact(kept);
+  parts["export-count"].parentNode.disabled = !kept;
   clearTimeout(announcing);
   announcing = setTimeout(() => {
     live.textContent = `cut-off ${asText()}: keeps ${images(kept)}, ${share(kept, all)}, drops ${count(all - kept)}`;

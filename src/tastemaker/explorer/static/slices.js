@@ -61,9 +61,13 @@ function build() {
   note = element("p", { className: "quiet" });
   const head = ["Slice", "Images", "Scores", "Kept", "Against the whole"].map((name) => element("th", { scope: "col", textContent: name }));
   table = element("table", { className: "slices" }, element("thead", {}, element("tr", {}, ...head)), element("tbody"));
+  if (!dimensions.length) {
+    host.replaceChildren(element("p", { className: "empty", textContent: "There is nothing to slice by: all pictures are alike." }));
+    return;
+  }
   host.replaceChildren(
     element("div", { className: "page-head" }, element("label", { htmlFor: "dimension", textContent: "by" }), element("span", { className: "choose" }, choice), note),
-    dimensions.length ? table : element("p", { className: "empty", textContent: "There is nothing to slice by: all pictures are alike." }),
+    table,
   );
 }
 
