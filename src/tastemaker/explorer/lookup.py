@@ -26,7 +26,7 @@ _COLUMNS = {
     "reason": "reason[:500]",
 }
 _BATCH_ROWS = 2**14
-_ROWS_AT_ONCE = 2**21
+_ROWS_AT_ONCE = 2**19
 
 
 class RowLookup:
@@ -91,6 +91,7 @@ class RowLookup:
                 part = self._query(f"WHERE row_id >= {start} AND row_id < {end} ORDER BY row_id").cast(schema)
                 for batch in part.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS):
                     writer.write_batch(batch)
+        pa.default_memory_pool().release_unused()
         if total:
             self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self._is_ready.set()

@@ -47,6 +47,7 @@ class Explorer:
         self.thumbnails = Thumbnails(cache)
         self.exports = Exports()
         self.stamp = _stamp(self.table)
+        self._unscored: dict[str, dict[str, int]] = {}
         self._dimensions: list[slices.Dimension] | None = None
 
     def close(self) -> None:
@@ -69,11 +70,13 @@ class Explorer:
 
     def view(self, chosen: Filter) -> _Json:
         """Return the counts of a view, and those of the rows that have no score."""
-        by = self.ranked_by(chosen)
+        by = self._column(chosen.by)
+        if by not in self._unscored:
+            self._unscored[by] = failures.count_without_score(self.table, by)
         return {
             "by": by,
             **describe_view(self.index.view(chosen)),
-            **failures.count_without_score(self.table, by),
+            **self._unscored[by],
         }
 
     def ranked_by(self, chosen: Filter) -> str:

@@ -4,6 +4,8 @@ import { thumbnail, whyNot } from "./api.js";
 import { digits, model } from "./model.js";
 import { element, score, stars } from "./format.js";
 
+const NARROW = 116; // px that a score and five stars take
+
 export function makeCell(position, place) {
   const frame = element("div", { className: "frame" });
   const figure = element("span", { className: "score" });
@@ -27,7 +29,8 @@ export function fillCell(cell, picture) {
 export function showMark(cell) {
   const { picture } = cell;
   const mark = cell.querySelector(".mark");
-  mark.textContent = picture.rejected ? "rejected" : stars(picture.stars);
+  const isNarrow = Number.parseFloat(cell.style.width) < NARROW && picture.stars > 1;
+  mark.textContent = picture.rejected ? "rejected" : isNarrow ? `${picture.stars} ★` : stars(picture.stars);
   if (picture.stars && !picture.rejected) mark.setAttribute("aria-label", `${picture.stars} stars`);
   else mark.removeAttribute("aria-label");
   if (picture.stars && !picture.rejected) mark.setAttribute("role", "img");

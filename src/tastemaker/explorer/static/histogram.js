@@ -87,8 +87,8 @@ function paint() {
   paper.setTransform(scale, 0, 0, scale, 0, 0);
   paper.clearRect(0, 0, width, height);
   const at = Math.min(Math.max(x(model.cut.score), PADDING), width - PADDING);
-  paintBars(paper, 0, at, colours.dropped, height - AXIS);
-  paintBars(paper, at, width, colours.accent, height - AXIS);
+  paintBars(paper, PADDING, at, colours.dropped, height - AXIS);
+  paintBars(paper, at, width - PADDING, colours.accent, height - AXIS);
   paintAxis(paper, width, height);
   placeHandle(at);
 }

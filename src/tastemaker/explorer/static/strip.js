@@ -7,6 +7,7 @@ import { element, score } from "./format.js";
 import { digits, emit, model, on, setActive } from "./model.js";
 
 const EACH = 14;
+const GAP = 4; // px between pictures
 const DEBOUNCE_MS = 60;
 const PATIENCE_MS = 700;
 
@@ -19,6 +20,7 @@ let turn = 0;
 
 export function startStrip() {
   for (const event of ["cut", "view"]) on(event, followSoon);
+  new ResizeObserver(followSoon).observe(strip);
   strip.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
@@ -43,11 +45,17 @@ async function follow() {
     const items = pictures.map((picture, n) => makeItem(picture, start + n, high));
     await Promise.race([Promise.all(items.map(hasLoaded)), new Promise((done) => setTimeout(done, PATIENCE_MS))]);
     if (mine !== turn) return;
-    above.replaceChildren(...items.slice(0, kept - start).reverse());
-    below.replaceChildren(...items.slice(kept - start));
+    above.replaceChildren(...whatFits(items.slice(0, kept - start).reverse(), above.clientWidth));
+    below.replaceChildren(...whatFits(items.slice(kept - start), below.clientWidth));
   } catch (error) {
     if (mine === turn) emit("trouble", error);
   }
+}
+
+// No picture is cut at the end of the strip.
+function whatFits(items, room) {
+  let left = room + GAP;
+  return items.filter((item) => (left -= Number.parseInt(item.style.width, 10) + GAP) >= 0);
 }
 
 function makeItem(picture, place, high) {
