@@ -119,6 +119,7 @@ class ImageObject:
         aesthetic_score: The predictor's score, roughly 1 to 10.
         nsfw_score: For other programs; Tastemaker does not set it.
         encoded: The source bytes, exactly as they are in the file.
+        xxh3: XXH3-64 of those bytes, as 16 hexadecimal digits; empty where nobody has computed it.
         shard: Path of the tar that holds it; empty for a loose file.
         member: Its name, byte offset and size in that tar; for a loose file its path, 0 and the file's size.
         sidecars: Extension -> bytes of every other file with its key (captions, JSON, ...).
@@ -144,6 +145,7 @@ class ImageObject:
     aesthetic_score: float | None = None
     nsfw_score: float | None = None
     encoded: bytes | None = None
+    xxh3: str = ""
     shard: str = ""
     member: Member | None = None
     sidecars: dict[str, bytes] = field(default_factory=dict)

@@ -165,6 +165,27 @@ def test_a_minimum_keeps_what_duckdb_counts_in_float32(tmp_path, min_score):
     assert [cut.kept, cut.score] == [column[0].as_py() for column in counted.columns]
 
 
+def test_single_rows_come_in_the_order_they_are_asked_for(runs):
+    table = ScoreTable(runs)
+    found = table.take([4, 0, 5, 0], ["row_id", "aesthetic_score", "sharpness"])
+    assert found["row_id"].to_pylist() == [4, 0, 5, 0]
+    assert found["aesthetic_score"].to_pylist() == [4.5, 5.0, 5.5, 5.0]
+    assert found["sharpness"].to_pylist() == [None, None, 0.0, None]
+    assert "embedding" not in table.take([1]).column_names
+    assert table.take([1], ["embedding"]).schema.field("embedding").type == pa.list_(pa.float16())
+    assert table.take([], ["row_id"]).num_rows == 0
+    for wrong in ([6], [-1], [0, 99]):
+        with pytest.raises(ConfigurationError, match="not in a table of 6 rows"):
+            table.take(wrong)
+
+
+def test_rows_are_taken_from_every_row_group(tmp_path):
+    write_scores(tmp_path / "a.parquet", [n / 1000 for n in range(9000)])
+    write_scores(tmp_path / "b.parquet", [9 + n / 1000 for n in range(10)])
+    table, wanted = ScoreTable(tmp_path), [0, 4095, 4096, 8191, 8192, 8999, 9000, 9009]
+    assert table.take(wanted, ["aesthetic_score"]).column(0).to_numpy().tolist() == table.values()[wanted].tolist()
+
+
 @pytest.mark.parametrize(
     "wrong", [{}, {"top": 0.2, "keep": 3}, {"top": 20}, {"top": 0}, {"keep": 0}, {"min_score": float("nan")}]
 )

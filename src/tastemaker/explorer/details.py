@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import bisect
 import json
-from itertools import accumulate
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.explorer.originals import read_sidecar
 from tastemaker.imaging.signals import SIGNAL_NAMES
-from tastemaker.scores.locations import is_url
-from tastemaker.scores.table import EMBEDDING, ScoreTable
+from tastemaker.scores.table import ScoreTable
 
 _SHOWN_ELSEWHERE = {"caption", "json", "metadata", "sidecars", "aesthetic_score", "kept", *SIGNAL_NAMES}
 _MAX_TEXT = 20_000
 
 
 def read_row(table: ScoreTable, number: int) -> dict[str, Any]:
-    """Return all columns of one row but its embedding.
-
-    A local file is opened at the row group that the row is in: a query would pass over the whole table.
-    """
-    starts = [0, *accumulate(source.rows for source in table.sources)]
-    place = bisect.bisect_right(starts, number) - 1
-    source = table.sources[place]
-    if is_url(source.path):
-        return dict(table.query("SELECT * EXCLUDE (row_id) FROM rows WHERE row_id = ?", [number]).to_pylist()[0])
-    with open(source.path, "rb") as opened:  # pyarrow itself takes no path that is no UTF-8
-        file = pq.ParquetFile(opened)
-        left, group = number - starts[place], 0
-        while left >= file.metadata.row_group(group).num_rows:
-            left -= file.metadata.row_group(group).num_rows
-            group += 1
-        names = [name for name in file.schema_arrow.names if name != EMBEDDING]
-        row: dict[str, Any] = file.read_row_group(group, columns=names).slice(left, 1).to_pylist()[0]
+    """Return all columns of one row but its embedding."""
+    row: dict[str, Any] = table.take([number]).to_pylist()[0]
     return row
 
 

@@ -20,7 +20,7 @@ def nearest(table: ScoreTable, row: int, number: int) -> list[tuple[int, float]]
     """
     if not can_answer(table):
         return []
-    own = table.query(f"SELECT {EMBEDDING} FROM rows WHERE row_id = ?", [row]).column(0).combine_chunks()
+    own = table.take([row], [EMBEDDING]).column(0).combine_chunks()
     if not len(own) or not own[0].is_valid:
         return []
     target = own.flatten().to_numpy().astype(np.float32)  # (768,)

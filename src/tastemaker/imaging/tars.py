@@ -234,6 +234,11 @@ def _is_header(block: bytes) -> bool:
     return stated > 0 and (stated - 8 * 32 + sum(block[148:156]) + 1 - (zlib.adler32(block) & 0xFFFF)) % 65521 == 0
 
 
+def is_header_of(block: bytes, size: int) -> bool:
+    """Return whether a block is the header of a member with so many bytes."""
+    return _is_header(block) and _number(block[124:136]) == size
+
+
 def _judge_end(block: bytes, position: int) -> str:
     """Return what is wrong with the end of a tar, behind which no header was found; empty if it is the end mark."""
     if len(block) == _BLOCK and not any(block):

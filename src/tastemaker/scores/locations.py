@@ -89,6 +89,15 @@ def list_provenances(sources: Sequence[RowsSource]) -> list[Provenance]:
     return list(found.values())
 
 
+def open_rows(path: str, storage_options: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 - a file, by fsspec or not
+    """Return a file of rows, open for reading."""
+    if not is_url(path):
+        return open(path, "rb")
+    import fsspec
+
+    return fsspec.open(path, "rb", **(storage_options or {}))
+
+
 def is_url(path: str) -> bool:
     """Return whether a path has a protocol in front of it."""
     return _URL.match(path) is not None
@@ -136,7 +145,7 @@ def _is_wanted(names: list[str]) -> bool:
 
 def _read_footer(path: str, storage_options: Mapping[str, Any] | None) -> RowsSource:
     try:
-        with _open(path, storage_options) as file:  # pyarrow itself takes no path that is no UTF-8
+        with open_rows(path, storage_options) as file:  # pyarrow itself takes no path that is no UTF-8
             footer = pq.ParquetFile(file)
             rows, schema = footer.metadata.num_rows, footer.schema_arrow
     except (pa.ArrowException, OSError) as error:
@@ -145,11 +154,3 @@ def _read_footer(path: str, storage_options: Mapping[str, Any] | None) -> RowsSo
     if missing:
         raise ConfigurationError(f"{path} is no rows file of Tastemaker: it has no column {', '.join(missing)}")
     return RowsSource(path, rows, schema)
-
-
-def _open(path: str, storage_options: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 - a file, by fsspec or not
-    if not is_url(path):
-        return open(path, "rb")
-    import fsspec
-
-    return fsspec.open(path, "rb", **(storage_options or {}))

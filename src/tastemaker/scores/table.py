@@ -6,7 +6,8 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tastemaker.errors import ConfigurationError, MissingExtraError
 from tastemaker.machine import usable_cores
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
+from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows
 from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, is_url, list_provenances
+from tastemaker.scores.schema import kind_of_reason
 
 if TYPE_CHECKING:
     import pandas
@@ -27,9 +31,6 @@ if TYPE_CHECKING:
 
 EMBEDDING = "embedding"
 """The column that is read only where it is named: it is a hundred times as large as the others together."""
-
-ROW_ID = "row_id"
-"""The number of a row, from 0, in the order of the files and of the rows in each."""
 
 
 class ScoreTable:
@@ -136,6 +137,37 @@ class ScoreTable:
         assert isinstance(frame, polars.DataFrame)
         return frame
 
+    def take(self, row_ids: Sequence[int] | IntArray, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return single rows, in the order in which they are asked for, reading the row groups that hold them.
+
+        Args:
+            row_ids: Their numbers, each from 0 to below the length of the table; one may occur several times.
+            columns: As in `to_arrow`.
+
+        Raises:
+            ConfigurationError: A column is not there, or a number is out of range.
+        """
+        wanted, places = np.unique(np.asarray(row_ids, np.int64), return_inverse=True)
+        tables = list(self.iterate(wanted, columns))
+        if not tables:
+            return pa.schema(self._types(columns).items()).empty_table()
+        return pa.concat_tables(tables).take(pa.array(places))
+
+    def iterate(self, row_ids: IntArray, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield single rows, a table for each row group that has any.
+
+        Args:
+            row_ids: int64 (n,), ascending.
+            columns: As in `to_arrow`.
+
+        Raises:
+            ConfigurationError: A column is not there, or a number is out of range.
+        """
+        types = self._types(columns)
+        if len(row_ids) and not 0 <= row_ids[0] <= row_ids[-1] < len(self):
+            raise ConfigurationError(f"row {row_ids[-1]} is not in a table of {len(self)} rows")
+        return fetch_rows(self.sources, row_ids, types, self.storage_options)
+
     def values(self, column: str = "aesthetic_score", where: str | None = None) -> Values:
         """Return a column of numbers, in the order of the table: float (n,), NaN where it is null.
 
@@ -148,7 +180,9 @@ class ScoreTable:
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise ConfigurationError(f"the column {column} has no numbers, but {kind}")
         stored = self.to_arrow([column], where).column(0)
-        values: Values = np.concatenate([_as_floats(chunk) for chunk in stored.chunks] or [np.empty(0, np.float32)])
+        single = pa.types.is_floating(kind) and kind.bit_width <= 32
+        stored = stored.cast(pa.float32() if single else pa.float64())
+        values: Values = pc.fill_null(stored, np.nan).to_numpy()
         values.flags.writeable = False
         if where is None:
             self._values[column] = values
@@ -165,16 +199,22 @@ class ScoreTable:
             bin_width: Of the histogram; None for 0.01, or wider where the values lie far apart.
         """
         clause = self.where_clause(where)
-        statuses = dict(_pairs(self.query(f"SELECT status, count(*) FROM rows {clause} GROUP BY status")))
-        counts = {status: statuses.get(status, 0) for status in ("kept", "dropped", "failed")}
-        described: dict[str, Any] = describe_values(self.values(column, where), bin_width)
-        return TableSummary(
-            column,
-            sum(statuses.values()),
-            **counts,
-            reasons=dict(_pairs(self.query(_reasons_query(clause)))),
-            **described,
-        )
+        counts, reasons = self._count(clause)
+        figures: dict[str, Any] = {**counts, **describe_values(self.values(column, where), bin_width)}
+        return TableSummary(column, reasons=reasons, **figures)
+
+    def _count(self, clause: str) -> tuple[dict[str, int], dict[str, int]]:
+        """Return how many rows there are of each status, and of each kind of reason, the commonest first."""
+        statuses = ", ".join(f"count_if(status = '{status}') AS {status}" for status in ("kept", "dropped", "failed"))
+        counted = self.query(
+            f"SELECT reason, count(*) AS images, {statuses} FROM rows {clause} GROUP BY reason"
+        ).to_pylist()
+        counts = {name: sum(row[name] for row in counted) for name in ("images", "kept", "dropped", "failed")}
+        reasons: Counter[str] = Counter()
+        for row in sorted(counted, key=lambda row: str(row["reason"])):
+            if row["reason"]:
+                reasons[kind_of_reason(row["reason"])] += row["images"]
+        return counts, dict(reasons.most_common())
 
     def cutoff(
         self,
@@ -217,6 +257,10 @@ class ScoreTable:
             raise ConfigurationError(f"the condition {where!r} is none: {error}") from error
         return f"WHERE (\n{where}\n)"
 
+    def _types(self, columns: Sequence[str] | None) -> dict[str, pa.DataType]:
+        names = [name for name in self.columns if name != EMBEDDING] if columns is None else columns
+        return {name: self.columns.get(self._known(name), pa.int64()) for name in names}
+
     def _known(self, column: str) -> str:
         if column not in self.columns and column != ROW_ID:
             raise ConfigurationError(f"there is no column {column!r}; there are {', '.join(self.columns)}")
@@ -243,10 +287,12 @@ def _open_database(table: ScoreTable) -> duckdb.DuckDBPyConnection:
     files = "[" + ", ".join(_text(path) for path in paths) + "]"
     starts = [0, *accumulate(source.rows for source in table.sources)][:-1]
     without = f"EXCLUDE ({EMBEDDING})" if EMBEDDING in table.columns else ""
+    differ = any(not source.schema.equals(table.sources[0].schema) for source in table.sources)
+    database.execute("SET parquet_metadata_cache = true")
     database.execute("CREATE SCHEMA whole")
     database.execute(
         f"CREATE VIEW whole.rows AS SELECT {starts}[file_index::BIGINT + 1]::BIGINT + file_row_number AS {ROW_ID}, * "
-        f"FROM read_parquet({files}, union_by_name = true, hive_partitioning = false)"
+        f"FROM read_parquet({files}, union_by_name = {differ}, hive_partitioning = false)"
     )
     database.execute(f"CREATE VIEW rows AS SELECT * {without} FROM whole.rows")
     database.execute(f"SET allowed_paths = {files}")
@@ -271,24 +317,6 @@ def _readable_path(path: str, folder: Path, number: int) -> str:
     link = folder / f"{number}.parquet"
     link.symlink_to(path)
     return str(link)
-
-
-def _reasons_query(clause: str) -> str:
-    """Return a query that counts reasons by their kind, as `tastemaker.scores.schema.kind_of_reason` tells them."""
-    kind = "array_to_string(string_split(string_split(reason, ' (')[1], ':')[1:2], ':')"
-    kind = f"regexp_replace(regexp_replace({kind}, '''[^'']*''', '...', 'g'), '[0-9.,]*[0-9]', 'N', 'g')"
-    counted = f"SELECT reason, count(*) AS number FROM rows {clause} GROUP BY reason HAVING reason IS NOT NULL"
-    return f"SELECT {kind} AS kind, sum(number)::BIGINT FROM ({counted}) GROUP BY kind ORDER BY 2 DESC, kind"
-
-
-def _pairs(table: pa.Table) -> list[tuple[Any, Any]]:
-    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
-
-
-def _as_floats(chunk: pa.Array) -> Values:
-    kind = np.float32 if pa.types.is_floating(chunk.type) and chunk.type.bit_width <= 32 else np.float64
-    values: Values = chunk.to_numpy(zero_copy_only=False).astype(kind, copy=False)
-    return values
 
 
 def _quote(name: str) -> str:

@@ -12,6 +12,8 @@ from dataclasses import InitVar, dataclass, field
 from importlib.util import find_spec
 from itertools import islice
 
+import xxhash
+
 from tastemaker.errors import ConfigurationError, MissingExtraError, UnreadableImageError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.folders import FolderReader
@@ -174,6 +176,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
 
     def _prepare(self, image: ImageObject) -> ImageObject:
         assert self._make_input is not None
+        if image.encoded is not None:
+            image.xxh3 = xxhash.xxh3_64_hexdigest(image.encoded)
         if not image.failed:
             try:
                 image.model_input = self._make_input(image.decode().pixels, self.preprocess)
