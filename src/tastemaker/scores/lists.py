@@ -1,0 +1,102 @@
+"""Selected rows as files that other programs read: manifests and lists of keys."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.scores.files import PendingFile
+
+MANIFESTS = (".parquet", ".csv", ".jsonl")
+_UID = np.dtype("u8,u8")
+
+
+def write_manifest(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write rows by the extension of the path: Parquet, CSV (with lists as JSON) or a line of JSON each."""
+    if path.name.endswith(".csv.draft"):
+        flat = pa.schema([(f.name, pa.string() if pa.types.is_nested(f.type) else f.type) for f in schema])
+        with pyarrow.csv.CSVWriter(path, flat) as writer:
+            for table in tables:
+                writer.write_table(_flatten(table, flat))
+    elif path.name.endswith(".jsonl.draft"):
+        with path.open("w", encoding="utf-8") as file:
+            for table in tables:
+                file.writelines(json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in table.to_pylist())
+    else:
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table)
+
+
+def write_uids(path: Path, tables: Iterable[pa.Table]) -> None:
+    """Write the keys of rows, one a line; or DataComp's array of uids, sorted, where the path ends with ``.npy``.
+
+    Raises:
+        ConfigurationError: A row has no uid of 32 hexadecimal digits in its JSON, or a key has a line break.
+    """
+    if path.name.endswith(".npy.draft"):
+        uids = [_uid(row) for table in tables for row in table.to_pylist()]
+        array = np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in uids], _UID)
+        array.sort()
+        with path.open("wb") as file:
+            np.save(file, array)
+        return
+    with path.open("w", encoding="utf-8") as file:
+        for table in tables:
+            for key in table["image_id"].to_pylist():
+                if "\n" in key:
+                    raise ConfigurationError(f"the key {key!r} has a line break; write a manifest instead")
+                file.write(key + "\n")
+
+
+class Draft(PendingFile):
+    """A list in the making; its temporary name keeps the extension. Replaces only what has the same bytes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.draft = self.draft.with_name(self.draft.name + ".draft")
+
+    def commit_over(self, *, overwrite: bool) -> None:
+        """Make the list visible.
+
+        Raises:
+            ConfigurationError: There is a file with other content, and it is not to be overwritten.
+        """
+        if self.path.exists() and not overwrite and self.path.read_bytes() != self.draft.read_bytes():
+            raise ConfigurationError(f"{self.path} is there with other content; choose another, or say --overwrite")
+        self.commit()
+
+
+def _uid(row: dict[str, Any]) -> str:
+    try:
+        uid = str(json.loads(row["json"] or "{}").get("uid") or row["image_id"])
+        if len(uid) == 32 and int(uid, 16) >= 0:
+            return uid
+    except (ValueError, AttributeError):
+        pass
+    raise ConfigurationError(
+        f"{row['image_path']} has no DataComp uid (32 hexadecimal digits, `uid` of its JSON); write to a .txt for keys"
+    )
+
+
+def _flatten(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = [
+        pa.array([None if v is None else json.dumps(v, ensure_ascii=False) for v in column.to_pylist()], pa.string())
+        if pa.types.is_nested(column.type)
+        else column
+        for column in table.columns
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}

@@ -1,0 +1,230 @@
+"""The original bytes of rows: read by their recorded ranges, and checked against what was scored."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Any
+
+import xxhash
+
+from tastemaker.errors import UnreadableImageError
+from tastemaker.imaging.shards import ShardReader, is_unsafe_name, open_shard
+from tastemaker.imaging.tars import is_header_of
+from tastemaker.scores.locations import is_url
+from tastemaker.scores.schema import original_name
+
+_HEADER = 512
+_MAX_GAP = 2**15
+"""Ranges that lie closer together are read at once."""
+
+_MAX_READ = 2**23
+_MAX_CHUNK_SAMPLES = 256
+_CHUNK_BYTES = 2**24
+_REMOTE_READERS = 8
+
+
+class SkippedError(UnreadableImageError):
+    """An original that cannot be had as it was scored.
+
+    Attributes:
+        kind: ``missing``, ``changed`` or ``refused``.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a sample: its name in the output, and where its bytes lie. ``shard`` is empty for a loose file."""
+
+    name: str
+    path: str
+    offset: int
+    size: int
+    shard: str
+
+    @property
+    def source(self) -> str:
+        """Which bytes these are."""
+        return f"{self.path}:{self.offset}"
+
+
+@dataclass(frozen=True)
+class Original:
+    """The files of one row, the image first; ``xxh3`` of the image is empty in rows of older runs."""
+
+    parts: list[Part]
+    xxh3: str
+
+
+def original_of(row: Mapping[str, Any]) -> Original:
+    """Return where the original of a row lies.
+
+    Raises:
+        SkippedError: The row has none, or a name that leads out of the output folder.
+    """
+    if row["size"] is None or row["offset"] is None or not row["image_path"]:
+        raise SkippedError("missing", "the row has no original: " + (row.get("reason") or "no size is recorded"))
+    path, shard = original_name(row["image_path"]), original_name(row["shard"] or "")
+    root = f"{shard}/" if shard else _root_of(path, original_name(row["image_id"]))
+    places = [(path, row["offset"], row["size"])]
+    places += [(original_name(s["member"]), s["offset"], s["size"]) for s in row["sidecars"] or ()]
+    parts = [Part(p.removeprefix(root), shard or p, offset, size, shard) for p, offset, size in places]
+    unsafe = next((part.name for part in parts if is_unsafe_name(part.name)), None)
+    if unsafe is not None:
+        raise SkippedError("refused", f"unsafe name {unsafe!r}: it leads out of the output folder")
+    return Original(parts, row.get("xxh3") or "")
+
+
+def _root_of(path: str, key: str) -> str:
+    """Return what lies in front of a loose file's key, which is its path below the input folder."""
+    stem = os.path.splitext(path)[0]
+    return stem.removesuffix(key) if stem.endswith(key) else path[: len(path) - len(os.path.basename(path))]
+
+
+class OriginalsReader:
+    """Reads originals in their order, the next ones while the last are worked on. Use it as a context.
+
+    Args:
+        storage_options: For originals that are URLs.
+        remote: Read several at once, as a network wants it.
+    """
+
+    def __init__(self, storage_options: Mapping[str, Any] | None = None, *, remote: bool = False) -> None:
+        self._options = dict(storage_options or {})
+        self._workers = _REMOTE_READERS if remote else 1
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="originals")
+        self._path, self._reader = "", None
+
+    def __enter__(self) -> OriginalsReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        if self._reader is not None:
+            self._reader.close()
+
+    def read(self, originals: Sequence[Original]) -> Iterator[dict[str, bytes] | SkippedError]:
+        """Yield name -> bytes of each, the image first, or why there are none."""
+        chunks = _chunks(originals)
+        pending = deque(self._pool.submit(self._read_chunk, chunk) for chunk in islice(chunks, self._workers + 1))
+        while pending:
+            yield from pending.popleft().result()
+            pending.extend(self._pool.submit(self._read_chunk, chunk) for chunk in islice(chunks, 1))
+
+    def _read_chunk(self, originals: list[Original]) -> list[dict[str, bytes] | SkippedError]:
+        shard = originals[0].parts[0].shard
+        try:
+            found = self._read_shard(shard, originals) if shard else None
+        except OSError as error:
+            return [_as_skipped(error, shard)] * len(originals)
+        results: list[dict[str, bytes] | SkippedError] = []
+        for original in originals:
+            try:
+                data = [found.get(p.offset) if found is not None else self._read_loose(p) for p in original.parts]
+                results.append(_check(original, data))
+            except SkippedError as problem:
+                results.append(problem)
+            except OSError as error:
+                results.append(_as_skipped(error, original.parts[0].path))
+        return results
+
+    def _read_shard(self, shard: str, originals: list[Original]) -> dict[int, bytes | None]:
+        """Return offset -> bytes of all members, None where there is no such member any more."""
+        parts = sorted((p for original in originals for p in original.parts), key=lambda part: part.offset)
+        reader, found = self._open(shard), {}
+        try:
+            for span in _spans(parts):
+                start = max(0, span[0].offset - _HEADER)
+                data = reader.read_at(start, max(p.offset + p.size for p in span) - start)
+                for part in span:
+                    at = part.offset - start
+                    content = data[at : at + part.size]
+                    sound = len(content) == part.size and is_header_of(data[max(0, at - _HEADER) : at], part.size)
+                    found[part.offset] = content if sound else None
+        finally:
+            if self._workers > 1:
+                reader.close()
+        return found
+
+    def _open(self, shard: str) -> ShardReader:
+        options: dict[str, Any] = {"options": self._options} if is_url(shard) else {}
+        if self._workers > 1:
+            return open_shard(shard, **options)
+        if shard != self._path or self._reader is None:
+            if self._reader is not None:
+                self._reader.close()
+            self._path, self._reader = "", None
+            self._reader = open_shard(shard, **options)
+            self._path = shard
+        return self._reader
+
+    def _read_loose(self, part: Part) -> bytes:
+        if is_url(part.path):
+            import fsspec
+
+            with fsspec.open(part.path, "rb", **self._options) as file:
+                data: bytes = file.read(part.size + 1)
+            return data
+        check_file(part)
+        with open(part.path, "rb") as file:
+            return file.read(part.size + 1)
+
+
+def check_file(part: Part) -> None:
+    """Raise `SkippedError` where a loose file is none any more, or has another size."""
+    status = os.stat(part.path)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != part.size:
+        raise SkippedError("changed", f"{part.path} has changed since it was scored: it had {part.size:,} bytes")
+
+
+def _check(original: Original, data: Sequence[bytes | None]) -> dict[str, bytes]:
+    for part, content in zip(original.parts, data, strict=True):
+        if content is None or len(content) != part.size:
+            raise SkippedError("changed", f"{part.path} has changed since it was scored: {part.name!r} is not there")
+    found = {part.name: content for part, content in zip(original.parts, data, strict=True) if content is not None}
+    image = next(iter(found.values()))
+    if original.xxh3 and xxhash.xxh3_64_hexdigest(image) != original.xxh3:
+        raise SkippedError("changed", f"{original.parts[0].name!r} has other bytes than when it was scored")
+    return found
+
+
+def _as_skipped(error: OSError, path: str) -> SkippedError:
+    return SkippedError("missing", f"{path} cannot be read: {error.strerror or error}")
+
+
+def _chunks(originals: Sequence[Original]) -> Iterator[list[Original]]:
+    for _, group in groupby(originals, key=lambda original: original.parts[0].shard):
+        chunk: list[Original] = []
+        total = 0
+        for original in group:
+            chunk.append(original)
+            total += sum(part.size for part in original.parts)
+            if total >= _CHUNK_BYTES or len(chunk) == _MAX_CHUNK_SAMPLES:
+                yield chunk
+                chunk, total = [], 0
+        if chunk:
+            yield chunk
+
+
+def _spans(parts: list[Part]) -> Iterator[list[Part]]:
+    """Yield runs of members that lie close together, so that each run is one read."""
+    span: list[Part] = []
+    for part in parts:
+        if span and (
+            part.offset - _HEADER - (span[-1].offset + span[-1].size) > _MAX_GAP
+            or part.offset + part.size - span[0].offset > _MAX_READ
+        ):
+            yield span
+            span = []
+        span.append(part)
+    if span:
+        yield span
