@@ -1,11 +1,13 @@
 """The explorer in a real browser: what a user does, and what must come of it."""
 
+import hashlib
 import signal
 import sqlite3
+import tarfile
 
 import numpy as np
 import pytest
-from explorer.table import write_large_table, write_table
+from explorer.table import SCORES, write_large_table, write_table
 
 from browser.conftest import opened, served, text_of, wait_until
 from tastemaker import ScoreTable
@@ -142,7 +144,7 @@ def test_scrolling_by_the_wheel_moves_the_pictures_by_as_much(browser, million):
 
 
 _MARKS = """[...document.querySelectorAll(".cell")].sort((a, b) => a.place - b.place)
-  .map((cell) => [cell.picture.stars, cell.querySelector(".mark").textContent !== "", cell.className.includes("rejected")])"""
+  .map((cell) => [cell.picture.stars, cell.querySelector(".mark").textContent !== "", cell.picture.rejected])"""
 
 
 def test_a_rating_given_by_key_outlives_a_killed_server(browser, tmp_path):
@@ -227,6 +229,37 @@ def test_filters_slices_and_failures(browser, small):
         page.locator("[data-show=failures]").click()
         page.locator("#failures summary").click()
         wait_until(page, "document.querySelectorAll('#failures li').length === 2")
+
+
+@pytest.mark.parametrize("form", ["webdataset", "folder"])
+def test_an_export_has_the_bytes_of_what_is_kept_and_of_nothing_else(browser, tmp_path, form):
+    folder = write_table(tmp_path)
+    out = tmp_path / "chosen"
+    with served(folder) as (_, address), opened(browser, f"{address}#cut=5.42") as page:
+        page.keyboard.press("x")  # the best one
+        wait_until(page, "document.querySelectorAll('.cell.rejected').length === 1")
+        page.keyboard.press("e")
+        page.locator(f"#form-{form}").check()
+        page.locator("#export-without").check()
+        page.locator("#export-to").fill(str(out))
+        page.keyboard.press("Enter")
+        wait_until(page, "document.querySelector('#export .result').textContent.includes('written')")
+        assert f"5 images written to {out}" in text_of(page, "#export .result")
+    before, after = digests(tmp_path / "shards"), digests(out)
+    kept = {f"p{n:05d}" for n, score in enumerate(SCORES) if score >= 5.42} - {"p00005"}
+    assert after == {name: digest for name, digest in before.items() if name.partition(".")[0] in kept}
+
+
+def digests(folder):
+    """Return name -> SHA-256 of every file in a folder and in its tars."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix == ".tar":
+            with tarfile.open(path) as tar:
+                found |= {member.name: hashlib.sha256(tar.extractfile(member).read()).hexdigest() for member in tar}
+        elif path.is_file() and "_tastemaker" not in path.parts:
+            found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
 
 
 def test_originals_that_are_gone_leave_a_box_with_the_reason(browser, tmp_path):

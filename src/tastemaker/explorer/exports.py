@@ -10,11 +10,11 @@ from threading import Lock, Thread
 from typing import Any
 
 from tastemaker.errors import ConfigurationError, TastemakerError
+from tastemaker.scores.select import SelectSummary
 
 logger = logging.getLogger(__name__)
 
-FORMS = ("folder", "webdataset", "links", "manifest", "uids")
-"""What an export can be, as ``tastemaker select --as`` takes it."""
+Work = Callable[[Path, Callable[[int], None]], SelectSummary]
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Export:
     Attributes:
         number: Names it.
         to: Where it goes, as an absolute path.
-        form: One of `FORMS`.
+        form: One of `tastemaker.scores.select.KINDS`.
         images: How many pictures were chosen.
         done: How many of them are written.
         state: ``running``, ``done``, ``stopped`` or ``failed``.
@@ -52,23 +52,20 @@ class Exports:
         self._stopping: set[int] = set()
         self._lock = Lock()
 
-    def start(self, to: str, form: str, images: int, work: Callable[[Path, Callable[[int, int], None]], str]) -> Export:
+    def start(self, to: str, form: str, images: int, work: Work) -> dict[str, Any]:
         """Start an export and return it while it runs.
 
         Args:
-            to: Where it goes, as the user typed it.
-            form: One of `FORMS`.
+            to: Where it goes, as the user typed it: nobody else knows the token.
+            form: One of `tastemaker.scores.select.KINDS`.
             images: How many pictures were chosen.
-            work: Does it: takes the path and a function to be told images done and images in all, and returns what
-                came of it.
+            work: Does it: takes the path and a function to be told how many images are done.
 
         Raises:
-            ConfigurationError: Nothing was typed, the form is not known, or another export is running.
+            ConfigurationError: Nothing was typed, or another export is running.
         """
         if not to.strip() or "\0" in to:
             raise ConfigurationError("say where the export goes: a folder, or a file for a manifest")
-        if form not in FORMS:
-            raise ConfigurationError(f"{form!r} is not one of {', '.join(FORMS)}")
         path = Path(to.strip()).expanduser().absolute()
         with self._lock:
             if any(export.state == "running" for export in self._all):
@@ -76,7 +73,7 @@ class Exports:
             export = Export(len(self._all), str(path), form, images)
             self._all.append(export)
         Thread(target=self._run, args=(export, path, work), name=f"export {export.number}", daemon=True).start()
-        return export
+        return asdict(export)
 
     def get(self, number: int) -> dict[str, Any]:
         """Return an export's state.
@@ -94,19 +91,28 @@ class Exports:
         self._stopping.add(number)
         return state
 
-    def _run(self, export: Export, path: Path, work: Callable[[Path, Callable[[int, int], None]], str]) -> None:
-        def on_progress(done: int, images: int) -> None:
-            export.done, export.images = done, images
+    def _run(self, export: Export, path: Path, work: Work) -> None:
+        def on_progress(done: int) -> None:
+            export.done = done
             if export.number in self._stopping:
                 raise StopExport
 
         try:
-            export.message = work(path, on_progress)
+            summary = work(path, on_progress)
+            export.done, export.message = summary.written, _describe(summary, path)
             export.state = "done"
         except StopExport:
-            export.state, export.message = "stopped", f"stopped after {export.done:,} of {export.images:,} images"
+            export.message = f"stopped after {export.done:,} of {export.images:,} images; nothing is left of them"
+            export.state = "stopped"
         except (TastemakerError, OSError) as error:
             export.state, export.message = "failed", str(error)
         except Exception as error:
             logger.exception("the export to %s failed", path)
             export.state, export.message = "failed", repr(error)
+
+
+def _describe(summary: SelectSummary, path: Path) -> str:
+    """Return what came of an export, for people."""
+    skipped = ", ".join(f"{number:,} {kind}" for kind, number in summary.skipped.items())
+    message = f"{summary.written:,} images written to {path}"
+    return f"{message}\n{skipped}, not copied: see {summary.skipped_file}" if skipped else message

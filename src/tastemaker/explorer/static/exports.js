@@ -11,8 +11,8 @@ const FORMS = [
   ["folder", "Files in a folder", "originals with their sidecars"],
   ["webdataset", "Tar shards", "WebDataset, 1,000 samples each"],
   ["links", "Links", "symbolic links to loose originals"],
-  ["manifest", "Manifest", "paths and scores: .parquet, .csv or .jsonl"],
-  ["uids", "Identifiers", "one a line"],
+  ["manifest", "Manifest", "all columns: .parquet, .csv or .jsonl"],
+  ["uids", "Identifiers", "keys, one a line: .txt, or .npy"],
 ];
 
 let running = null;
