@@ -1,9 +1,9 @@
-"""The explorer at a million rows: start, answers, memory of server and page, repaint while the cut-off moves, thumbnails.
+"""The explorer at a million rows: start, answers, memory of server and page, repaint of the cut-off, thumbnails.
 
     python benchmarks/explorer.py [--rows 1000000] [--pictures 200]
 
-Makes rows that point at real JPEGs of 24 megapixels and of 1 megapixel (noise over gradients) in a tar, serves them with the
-command line, and drives them with Playwright and Debian's chromium. Needs both.
+Makes rows that point at JPEGs of 24 megapixels and of 1 megapixel (noise over gradients) in a tar, serves them
+with the command line, and drives the page with Playwright and Debian's chromium. Needs both.
 """
 
 import argparse
@@ -38,7 +38,7 @@ ASKED = (
     "/api/cutoff?top=100000",
     "/api/picture/{row}",
     "/api/view?where=width+%3E+2000",
-    "/api/slices?dimension=shape&number=800&kept=1000",
+    "/api/slices?dimension=size&number=800&kept=1000",
     "/api/failures",
 )
 
@@ -78,12 +78,13 @@ def main() -> None:
         start = time.perf_counter()
         command = [sys.executable, "-m", "tastemaker", "explore", str(scores), "--no-browser"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-            address = server.stdout.readline().strip()
-            print(f"the address is printed after {time.perf_counter() - start:.2f} s")
-            measure_page(address, server.pid)
-            measure_answers(address, arguments.pictures)
-            print(f"server: {memory(server.pid)}")
-            server.kill()
+            try:
+                address = server.stdout.readline().strip()
+                print(f"the address is printed after {time.perf_counter() - start:.2f} s")
+                measure_page(address, server.pid)
+                measure_answers(address, arguments.pictures)
+            finally:
+                server.kill()
 
 
 def write_scores(folder: Path, rows: int, pictures: int) -> Path:
