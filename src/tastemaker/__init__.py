@@ -14,6 +14,7 @@ _HOMES = {
     "ClipConfig": "models.clip",
     "ConfigurationError": "errors",
     "Cutoff": "scores.distribution",
+    "EmbeddingIndex": "scores.neighbours",
     "EmptyTask": "tasks",
     "FileGroupTask": "tasks",
     "FilePartitioningStage": "stages.partition",
@@ -32,8 +33,11 @@ _HOMES = {
     "Pipeline": "pipeline",
     "ProcessingStage": "stages.base",
     "RayDataExecutor": "executors",
+    "ReportSummary": "explorer.report",
     "Resources": "stages.base",
     "ScoreTable": "scores.table",
+    "SelectSummary": "scores.select",
+    "Selection": "scores.selection",
     "Signals": "imaging.signals",
     "StageError": "errors",
     "TableSummary": "scores.distribution",
@@ -44,15 +48,20 @@ _HOMES = {
     "VisionTower": "models.clip",
     "WeightsNotFoundError": "errors",
     "XennaExecutor": "executors",
+    "best_of_group": "scores.groups",
     "built_in_sample": "parity",
     "compute_signals": "imaging.signals",
     "decode_image": "imaging.decode",
     "ensure_weights": "models.hub",
+    "group_duplicates": "scores.groups",
+    "group_table": "scores.groups",
     "load_clip": "models.clip",
     "measure_machine": "bench",
     "preprocess": "imaging.preprocess",
     "sample_images": "parity",
+    "select_images": "scores.select",
     "verify_parity": "parity",
+    "write_report": "explorer.report",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
@@ -92,6 +101,8 @@ if TYPE_CHECKING:
     from tastemaker.executors import (
         XennaExecutor as XennaExecutor,
     )
+    from tastemaker.explorer.report import ReportSummary as ReportSummary
+    from tastemaker.explorer.report import write_report as write_report
     from tastemaker.imaging.decode import decode_image as decode_image
     from tastemaker.imaging.preprocess import preprocess as preprocess
     from tastemaker.imaging.signals import Signals as Signals
@@ -110,6 +121,13 @@ if TYPE_CHECKING:
     from tastemaker.pipeline import Pipeline as Pipeline
     from tastemaker.scores.distribution import Cutoff as Cutoff
     from tastemaker.scores.distribution import TableSummary as TableSummary
+    from tastemaker.scores.groups import best_of_group as best_of_group
+    from tastemaker.scores.groups import group_duplicates as group_duplicates
+    from tastemaker.scores.groups import group_table as group_table
+    from tastemaker.scores.neighbours import EmbeddingIndex as EmbeddingIndex
+    from tastemaker.scores.select import SelectSummary as SelectSummary
+    from tastemaker.scores.select import select_images as select_images
+    from tastemaker.scores.selection import Selection as Selection
     from tastemaker.scores.table import ScoreTable as ScoreTable
     from tastemaker.stages.aesthetic import ImageAestheticFilterStage as ImageAestheticFilterStage
     from tastemaker.stages.base import ProcessingStage as ProcessingStage

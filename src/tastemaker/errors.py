@@ -8,6 +8,7 @@
     +-- ModelError              weights or embeddings are not what they must be
     |   +-- WeightsNotFoundError  a weights file is not there and cannot be fetched
     +-- UnreadableImageError    one image cannot be decoded; the pipeline turns it into a row
+    +-- MetadataError           a rating cannot be read or set: the XMP is damaged, or there is no room
     +-- StageError              a stage raised; names the stage, the shard and the key
 """
 
@@ -34,6 +35,10 @@ class WeightsNotFoundError(ModelError):
 
 class UnreadableImageError(TastemakerError):
     """One image cannot be read. Its message is the reason that its row records."""
+
+
+class MetadataError(TastemakerError, ValueError):
+    """The metadata of a picture cannot be read or changed: it is damaged, or there is no room for more."""
 
 
 class StageError(TastemakerError):

@@ -17,6 +17,7 @@ def reader_provenance(preprocess: str, apply_exif_rotation: bool, resize: str) -
         "resize": resize,
         "exif_rotation": "applied" if apply_exif_rotation else "ignored",
         **_versions("pillow", "simplejpeg", "numpy", *(["torch"] if resize == "torch" else [])),
+        **{package: found for package in ("pillow-heif", "rawpy") if (found := _version(package)) != "unknown"},
     }
 
 

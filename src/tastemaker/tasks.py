@@ -127,6 +127,7 @@ class ImageObject:
         width: Columns of the decoded image, in pixels; None before it is decoded.
         height: Rows, in pixels.
         format: Encoding by content, for example ``JPEG``.
+        rating: Stars that somebody gave it: -1 (rejected), 0 to 5; None where there are none.
         model_input: uint8 (224, 224, 3), made by the reader so that megabytes of pixels need not travel.
         model_input_kind: The preprocessing that made ``model_input``.
         signals: Technical signals by name, where they were computed.
@@ -153,6 +154,7 @@ class ImageObject:
     width: int | None = None
     height: int | None = None
     format: str | None = None
+    rating: int | None = None
     model_input: npt.NDArray[np.uint8] | None = None
     model_input_kind: str = ""
     signals: dict[str, float] = field(default_factory=dict)
@@ -182,6 +184,8 @@ class ImageObject:
         """
         image = decode_image(self.read_encoded(), **self.decode_options)
         self.width, self.height, self.format = image.width, image.height, image.format
+        if image.source:
+            self.metadata["raw_pixels"] = image.source
         return image
 
     def read_encoded(self) -> bytes:

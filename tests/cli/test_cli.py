@@ -24,7 +24,7 @@ def shard(tmp_path, photographs):
 
 
 @pytest.mark.parametrize(
-    "command", [["score"], ["filter"], ["run"], ["demo"], ["models", "pull"], ["models", "verify"]]
+    "command", [["score"], ["filter"], ["run"], ["demo"], ["report"], ["models", "pull"], ["models", "verify"]]
 )
 def test_help_shows_an_example(command):
     assert f"Example: tastemaker {' '.join(command)}" in " ".join(tastemaker(*command, "--help").stdout.split())

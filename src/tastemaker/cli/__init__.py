@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from tastemaker import __version__
-from tastemaker.cli import bench, demo, explore, filter, models, score, verify  # noqa: A004 - the command is called filter
+from tastemaker.cli import (
+    bench,
+    cutoff,
+    demo,
+    explore,
+    filter,  # noqa: A004 - the command is called so
+    models,
+    report,
+    score,
+    select,
+    top,
+    verify,
+)
 from tastemaker.errors import TastemakerError
 
 app = typer.Typer(
@@ -24,7 +36,11 @@ app = typer.Typer(
 )
 app.command("score", epilog=score.EXAMPLE)(score.score)
 app.command("filter", epilog=filter.EXAMPLE)(filter.filter_images)
+app.command("select", epilog=select.EXAMPLE)(select.select)
+app.command("cutoff", epilog=cutoff.EXAMPLE)(cutoff.cutoff)
+app.command("top", epilog=top.EXAMPLE)(top.top)
 app.command("explore", epilog=explore.EXAMPLE)(explore.explore)
+app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
 app.command("bench", epilog=bench.EXAMPLE)(bench.bench)
 app.add_typer(models.app, name="models")

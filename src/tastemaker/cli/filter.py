@@ -41,7 +41,10 @@ def filter_images(
     overwrite: o.OverwriteOption = False,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Keep the images that score well: their originals byte for byte, and a row for every image."""
+    """Keep the images that score well: their originals byte for byte, and a row for every image.
+
+    Of embeddings there are no originals: the rows say which are kept.
+    """
     from tastemaker.scores.cutoff import parse_top
 
     if (min_score is None) == (top is None):
@@ -50,16 +53,19 @@ def filter_images(
         options,
         min_score=min_score,
         top=parse_top(top) if top else None,
-        originals=_choose_kind(inputs) if kept_as is KeptAs.AUTO else kept_as.value,
+        originals=_choose_kind(inputs, options.embedding_column) if kept_as is KeptAs.AUTO else kept_as.value,
         images_per_tar=images_per_tar,
     )
     run_and_print("filtering", inputs, output, options, max_failures, overwrite, as_json)
 
 
-def _choose_kind(inputs: list[str]) -> str:
-    """Return ``folder`` where the input is loose files, ``shards`` where any of it is a tar."""
+def _choose_kind(inputs: list[str], embedding_column: str | None) -> str:
+    """Return ``none`` where the input is embeddings, ``shards`` where any of it is a tar, else ``folder``."""
+    from tastemaker.embeddings.find import find_embeddings
     from tastemaker.imaging.shards import TAR_EXTENSIONS
     from tastemaker.stages.partition import FilePartitioningStage
 
+    if find_embeddings(inputs, embedding_column):
+        return "none"
     groups = FilePartitioningStage(file_paths=inputs).process()
     return "shards" if any(group.data[0].lower().endswith(TAR_EXTENSIONS) for group in groups) else "folder"

@@ -38,10 +38,10 @@ class Preprocess(StrEnum):
     TRANSFORMERS = "transformers"
 
 
-_MODEL, _IMAGES, _OUTPUT = "Model", "Images", "Results"
+_MODEL, _IMAGES, _EMBEDDINGS, _OUTPUT = "Model", "Images", "Embeddings as input", "Results"
 
 InputsArgument = Annotated[
-    list[str], typer.Argument(metavar="INPUT...", help="Folders, tar shards, image files, or globs of them.")
+    list[str], typer.Argument(metavar="INPUT...", help="Folders, tar shards, image files, or files of embeddings.")
 ]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.", file_okay=False)]
 ModelDirOption = Annotated[
@@ -114,6 +114,17 @@ MinTechnicalQualityOption = Annotated[
 NoEmbeddingsOption = Annotated[
     bool, typer.Option("--no-embeddings", help="Leave embeddings out of the rows.", rich_help_panel=_OUTPUT)
 ]
+EmbeddingColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--embedding-column",
+        help="Column (or array of a .npz) that holds them. Default: found by name and type.",
+        rich_help_panel=_EMBEDDINGS,
+    ),
+]
+CopyEmbeddingsOption = Annotated[
+    bool, typer.Option("--copy-embeddings", help="Store them in the rows, too.", rich_help_panel=_EMBEDDINGS)
+]
 MaxFailuresOption = Annotated[
     str | None,
     typer.Option(
@@ -144,6 +155,8 @@ def run_options(
     signals: SignalsOption = False,
     min_technical_quality: MinTechnicalQualityOption = None,
     no_embeddings: NoEmbeddingsOption = False,
+    embedding_column: EmbeddingColumnOption = None,
+    copy_embeddings: CopyEmbeddingsOption = False,
     verbose: VerboseOption = False,
 ) -> Any:  # noqa: ANN401 - RunOptions, which is imported only when a command runs
     """Return the `RunOptions` of a command; `takes_run_options` gives it these parameters."""
@@ -166,6 +179,8 @@ def run_options(
         signals=signals,
         min_technical_quality=min_technical_quality,
         embeddings=not no_embeddings,
+        embedding_column=embedding_column,
+        copy_embeddings=copy_embeddings,
         verbose=verbose,
     )
 

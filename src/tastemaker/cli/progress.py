@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tastemaker.scores.run import Progress
+    from tastemaker.scores.run import Progress as RunProgress
+    from tastemaker.scores.select import SelectProgress
+
+    Progress = RunProgress | SelectProgress
 
 _LINE_EVERY_S = 10.0
 

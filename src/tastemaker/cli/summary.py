@@ -40,6 +40,10 @@ def print_summary(summary: RunSummary, as_json: bool) -> None:
     table.add_row(f"{summary.failed:,}", "failed")
     for reason, number in summary.reasons.items():
         table.add_row("", f"[dim]{number:,}  {_escape(reason)}[/]")
+    if extras := _missing_extras(summary.reasons):
+        table.add_row("", _escape(f"to read them: pip install {' '.join(repr(extra) for extra in extras)}"))
+    if summary.embeddings_normalised:
+        table.add_row(f"{summary.embeddings_normalised:,}", "not of unit length as given: divided by their length")
     console = Console(highlight=False)
     console.print()
     console.print(table)
@@ -84,6 +88,11 @@ def parse_max_failures(text: str, images: int) -> float:
     if match[2]:
         return value / 100 * images
     return value * images if "." in match[1] and value < 1 else value
+
+
+def _missing_extras(reasons: dict[str, int]) -> list[str]:
+    """Return the extras that images failed for want of."""
+    return sorted({match[0] for reason in reasons if (match := re.search(r"tastemaker\[\w+\]", reason))})
 
 
 def _seconds(summary: RunSummary) -> str:

@@ -1,1 +1,1 @@
-"""Pages to look at: the gallery of a run."""
+"""Pages to look at: the gallery of a run, and the report of a score table."""

@@ -1,7 +1,8 @@
 """Encoded bytes to pixels: uint8 (H, W, 3), RGB, the same as Pillow's `Image.open(...).convert("RGB")`.
 
 simplejpeg decodes JPEG: bit for bit what Pillow gives, without holding Python's lock, and it reports damage that
-Pillow passes over. Pillow decodes everything else, and JPEGs of rare kinds that simplejpeg does not know.
+Pillow passes over. Pillow decodes everything else, and JPEGs of rare kinds that simplejpeg does not know; HEIC by
+libheif, camera raws by LibRaw, where their extras are installed.
 """
 
 from __future__ import annotations
@@ -30,14 +31,20 @@ from PIL import (
 )
 
 from tastemaker.errors import UnreadableImageError
+from tastemaker.imaging.heif import HEIF_EXTENSIONS, HEIF_FORMATS, open_heif, sniff_heif
+from tastemaker.imaging.raws import RAW_EXTENSIONS, RAW_FORMATS, name_raw, read_raw, sniff_raw
 
 MAX_IMAGE_PIXELS = 178_956_970
 """Pixels beyond which an image is taken for a decompression bomb (Pillow's own hard limit)."""
 
-EXTENSIONS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"})
-"""File extensions, lower case, that mark a file or a tar member as an image."""
+EXTENSIONS = (
+    frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"})
+    | HEIF_EXTENSIONS
+    | RAW_EXTENSIONS
+)
+"""File extensions, lower case, that mark a file or a tar member as an image, whether its extra is installed or not."""
 
-_PILLOW_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+PILLOW_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
@@ -45,8 +52,12 @@ _PILLOW_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "BMP": BmpImagePlugin.BmpImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "AVIF": AvifImagePlugin.AvifImageFile,
+    **dict.fromkeys(HEIF_FORMATS, open_heif),
 }
 """Called directly: `Image.open` would try other formats too, and has a limit of pixels of its own."""
+
+_TURNED_ALREADY = HEIF_FORMATS | {"TIFF"}
+"""Their decoders turn the picture by themselves."""
 
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
@@ -65,11 +76,14 @@ class DecodedImage:
 
     Attributes:
         pixels: uint8 (height, width, 3), RGB.
-        format: Name of the encoding, by content: ``JPEG``, ``PNG``, ``WEBP``, ``GIF``, ``BMP``, ``TIFF`` or ``AVIF``.
+        format: Name of the encoding, by content: ``JPEG``, ``PNG``, ``WEBP``, ``GIF``, ``BMP``, ``TIFF``, ``AVIF``,
+            ``HEIC``, ``HEIF``, or the kind of a raw: ``DNG``, ``CR2``, ``NEF``, ...
+        source: Of a raw, whether these are the pixels of its ``preview`` or those it was ``developed`` to; else empty.
     """
 
     pixels: Pixels
     format: str
+    source: str = ""
 
     @property
     def width(self) -> int:
@@ -92,9 +106,11 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
         data: The whole encoded file.
         max_pixels: Larger images are refused before their pixels are decoded.
         apply_exif_rotation: Turn the image as its EXIF orientation says. Off by default, as in the references.
+            A raw's preview is turned as the raw's orientation says. TIFF and HEIC are always turned.
 
     Raises:
-        UnreadableImageError: The bytes are no image, a damaged or truncated one, or one above ``max_pixels``.
+        UnreadableImageError: The bytes are no image, a damaged or truncated one, or one above ``max_pixels``; or they
+            need an extra that is not installed.
 
     Example:
         >>> import io
@@ -107,19 +123,28 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
     """
     if not data:
         raise UnreadableImageError("the file is empty")
-    name = sniff_format(data)
+    name = name_format(data)
     if name is None:
         raise UnreadableImageError(f"not an image in a known format (it starts with {bytes(data[:8])!r})")
-    pixels = _decode_jpeg(data, max_pixels) if name == "JPEG" else None
-    if pixels is None:
-        pixels = _decode_with_pillow(data, name, max_pixels)
-    if apply_exif_rotation and name != "TIFF":  # Pillow turns TIFF by itself
+    if name in RAW_FORMATS:
+        raw = read_raw(data, name, max_pixels, lambda preview: _decode_plain(preview, "JPEG", max_pixels))
+        return DecodedImage(_turn(raw.pixels, raw.orientation) if apply_exif_rotation else raw.pixels, name, raw.source)
+    pixels = _decode_plain(data, name, max_pixels)
+    if apply_exif_rotation and name not in _TURNED_ALREADY:
         pixels = _turn(pixels, _read_orientation(data, name))
     return DecodedImage(pixels, name)
 
 
+def name_format(data: bytes) -> str | None:
+    """Return the format of a whole encoded image, with the kind of a raw that is a TIFF; None for anything else."""
+    name = sniff_format(data[:32])
+    return (name_raw(data) or name) if name == "TIFF" else name
+
+
 def sniff_format(head: bytes) -> str | None:
     """Return the format of an encoded image from its first 32 bytes, None for anything else.
+
+    Most raws are TIFFs, and are called so here: see `name_format`.
 
     Example:
         >>> sniff_format(b"GIF89a...")
@@ -135,11 +160,19 @@ def sniff_format(head: bytes) -> str | None:
         return "GIF"
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "BMP"
+    if (raw := sniff_raw(head)) is not None:
+        return raw
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "TIFF"
     if head[4:8] == b"ftyp" and (b"avif" in head[8:32] or b"avis" in head[8:32]):
         return "AVIF"
-    return None
+    return sniff_heif(head)
+
+
+def _decode_plain(data: bytes, name: str, max_pixels: int) -> Pixels:
+    """Return the pixels of anything but a raw, as stored."""
+    pixels = _decode_jpeg(data, max_pixels) if name == "JPEG" else None
+    return _decode_with_pillow(data, name, max_pixels) if pixels is None else pixels
 
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
@@ -207,7 +240,7 @@ def _decode_with_pillow(data: bytes, name: str, max_pixels: int) -> Pixels:
     try:
         if name == "PNG":
             _check_png(data)
-        image: Image.Image = _PILLOW_READERS[name](io.BytesIO(data))
+        image: Image.Image = PILLOW_READERS[name](io.BytesIO(data))
         _check_size(image.width, image.height, max_pixels)
         image.load()
         return np.asarray(_to_rgb(image))
@@ -245,7 +278,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _read_orientation(data: bytes, name: str) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
     try:
-        return int(_PILLOW_READERS[name](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
+        return int(PILLOW_READERS[name](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - the pixels are sound, whatever the EXIF is
         return 1
 

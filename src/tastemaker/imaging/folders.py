@@ -7,8 +7,11 @@ import stat
 from collections import defaultdict
 
 from tastemaker.imaging.decode import EXTENSIONS
+from tastemaker.imaging.heif import HEIF_EXTENSIONS
+from tastemaker.imaging.raws import RAW_EXTENSIONS
 from tastemaker.imaging.shards import MAX_MEMBER_BYTES, Member, Sample
 
+_PAIRED_EXTENSIONS = HEIF_EXTENSIONS | RAW_EXTENSIONS
 _KEPT_LISTINGS = 16
 """Folders whose listings are remembered: a sorted walk leaves a folder for those below it, and comes back."""
 
@@ -22,15 +25,17 @@ class FolderReader:
     def read_sample(self, path: str, root: str) -> tuple[Sample, dict[str, bytes]]:
         """Return one image file as a sample: key, picture and sidecars, with the bytes by name.
 
-        The key is the path below ``root`` without the last extension. Sidecars are the files beside it that are no
+        The key is the path below ``root`` without the last extension; that of a raw or a HEIF file keeps it, because
+        cameras write a JPEG of the same stem beside it. Sidecars are the files beside it that are no
         images and are called ``<stem>.<extension>`` or ``<whole name>.<extension>``.
 
         Args:
             path: The image file.
             root: The input folder that it was found in.
         """
-        stem = os.path.splitext(path)[0]
-        key = os.path.relpath(stem, root or ".").replace(os.sep, "/")
+        stem, extension = os.path.splitext(path)
+        named = path if extension[1:].lower() in _PAIRED_EXTENSIONS else stem
+        key = os.path.relpath(named, root or ".").replace(os.sep, "/")
         sample = Sample(key)
         data: dict[str, bytes] = {}
         sample.image = _read(path, sample, data)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_BLOCK = 4096
+_BLOCK = 1024
 """Rows in one go: they fit the processor's cache."""
 
 

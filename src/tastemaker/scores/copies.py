@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import shutil
 import uuid
 from itertools import count
@@ -37,8 +38,8 @@ class TarCopies:
 
     def __init__(self, folder: Path, images_per_tar: int) -> None:
         self._folder, self._images_per_tar = folder, images_per_tar
-        self._names, self._tar, self._tars = _Names(), None, 0
-        self._tar: TarFile | None
+        self._names, self._tars = _Names(), 0
+        self._tar: TarFile | None = None
 
     def add(self, original: Original, members: dict[str, bytes]) -> tuple[str, str]:
         """Append one sample. A key that another sample has goes below a numbered folder."""
@@ -63,6 +64,7 @@ class FolderCopies:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._names = folder, _Names()
+        self._written: dict[int, str] = {}
 
     def add(self, original: Original, members: dict[str, bytes]) -> tuple[str, str]:
         """Write one sample. A name that another file has goes below a numbered folder."""
@@ -71,8 +73,13 @@ class FolderCopies:
             prefix = self._names.prefix(sources)
             try:
                 for name, data in members.items():
-                    self._write(self._folder / (prefix + name), name, original, data)
+                    path = self._folder / (prefix + name)
+                    if self._written.get(_number(str(path))) != sources[name]:  # two images may share a sidecar
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        self._write(path, name, original, data)
+                        self._written[_number(str(path))] = sources[name]
             except (NotADirectoryError, IsADirectoryError, FileExistsError):
+                self._names.pass_over(sources)
                 continue  # a file is where a folder must be, or names differ in case only; the next number is free
             name = prefix + next(iter(members))
             return name, name
@@ -81,10 +88,8 @@ class FolderCopies:
         """Do nothing: files are written at once."""
 
     def _write(self, path: Path, name: str, original: Original, data: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_bytes() != data:  # two images may share a sidecar
-            with path.open("xb") as file:
-                file.write(data)
+        with path.open("xb") as file:
+            file.write(data)
 
 
 class LinkCopies(FolderCopies):
@@ -92,9 +97,7 @@ class LinkCopies(FolderCopies):
 
     def _write(self, path: Path, name: str, original: Original, data: bytes) -> None:
         source = next(part.path for part in original.parts if part.name == name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.is_symlink() or os.readlink(path) != os.path.abspath(source):
-            path.symlink_to(os.path.abspath(source))
+        path.symlink_to(os.path.abspath(source))
 
 
 def check_links(original: Original) -> dict[str, bytes]:
@@ -123,6 +126,7 @@ class _Names:
 
     def prefix(self, owners: dict[str, str]) -> str:
         """Return what to put in front of the names so that each is its owner's: nothing, or ``2/`` and so on."""
+        owners = {posixpath.normpath(name): owner for name, owner in owners.items()}
         for number in count(max(self._tried.get(_number(name), 1) for name in owners)):
             prefix = "" if number == 1 else f"{number}/"
             wanted = {_number(prefix + name): _number(owner) for name, owner in owners.items()}
@@ -131,6 +135,11 @@ class _Names:
                 return prefix
             self._tried |= {_number(name): number + 1 for name in owners}
         raise AssertionError  # count() does not end
+
+    def pass_over(self, owners: dict[str, str]) -> None:
+        """Do not give these names the last prefix again."""
+        names = [_number(posixpath.normpath(name)) for name in owners]
+        self._tried |= dict.fromkeys(names, max(self._tried.get(name, 1) for name in names) + 1)
 
 
 def _number(text: str) -> int:

@@ -18,6 +18,9 @@ from typing import Any
 import filelock
 import pyarrow.parquet as pq
 
+from tastemaker.embeddings.find import find_embeddings, group_embeddings
+from tastemaker.embeddings.run import check_options, make_embedding_stages
+from tastemaker.embeddings.tasks import EmbeddingBatch
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors import LocalExecutor
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
@@ -79,6 +82,8 @@ class RunOptions:
         signals: Measure the technical signals too.
         min_technical_quality: Drop images below before they are embedded; implies ``signals``.
         embeddings: Store embeddings in the rows.
+        embedding_column: Where the input is embeddings: the array or column that holds them; None to recognise it.
+        copy_embeddings: Where the input is embeddings: store them in the rows, too.
         rank_by: ``aesthetic_score``; or ``technical_quality``, for which no model is loaded.
         verbose: Log each image that is dropped or cannot be read.
     """
@@ -99,6 +104,8 @@ class RunOptions:
     signals: bool = False
     min_technical_quality: float | None = None
     embeddings: bool = True
+    embedding_column: str | None = None
+    copy_embeddings: bool = False
     rank_by: str = "aesthetic_score"
     verbose: bool = False
 
@@ -113,7 +120,7 @@ class RunOptions:
 
 OPTIONS_THAT_CHANGE_ROWS = (
     *("min_score", "top", "originals", "images_per_tar", "predictor", "precision", "preprocess", "exif_rotate"),
-    *("max_pixels", "signals", "min_technical_quality", "embeddings", "rank_by"),
+    *("max_pixels", "signals", "min_technical_quality", "embeddings", "embedding_column", "copy_embeddings", "rank_by"),
 )
 
 
@@ -140,7 +147,7 @@ def run_scoring(
     overwrite: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
-    """Score images, write a row for each, and keep the originals that pass.
+    """Score images, or embeddings that others computed; write a row for each, and keep the originals that pass.
 
     A run that was stopped goes on where it stopped: partitions whose rows are there, made with the same options from
     the same files, are not done again.
@@ -159,7 +166,10 @@ def run_scoring(
     """
     started, started_at = time.monotonic(), datetime.now(UTC)
     executor = LocalExecutor()
-    groups = FilePartitioningStage(file_paths=inputs).process()
+    embeddings = find_embeddings(inputs, options.embedding_column)
+    if embeddings:
+        check_options(options)
+    groups = group_embeddings(embeddings) if embeddings else FilePartitioningStage(file_paths=inputs).process()
     described = _describe_options(options)
     for group in groups:
         group._metadata["provenance"] = {"options": described, "sources": _describe_sources(group)}
@@ -169,9 +179,9 @@ def run_scoring(
         missing = [group for group in groups if not _is_finished(group, output_dir, overwrite=overwrite)]
         if len(missing) < len(groups):
             logger.info("%d of %d partitions are finished already", len(groups) - len(missing), len(groups))
-        stages = _make_stages(output_dir, options)
+        stages = make_embedding_stages(output_dir, options) if embeddings else _make_stages(output_dir, options)
         counter = _ProgressCounter(missing, stages[-2], on_progress)
-        if missing and options.precision == "int8" and options.rank_by == "aesthetic_score":
+        if missing and not embeddings and options.precision == "int8" and options.rank_by == "aesthetic_score":
             _refuse_beyond_tolerance(missing, options)
         if missing:
             executor.on_progress = counter.count
@@ -324,11 +334,16 @@ class _ProgressCounter:
 
     def count(self, stage: ProcessingStage[Any, Any], task: Task[Any]) -> None:
         """Count what leaves the last stage before the writer."""
-        if stage is self._counted and isinstance(task, ImageBatch):
+        if stage is not self._counted:
+            return
+        if isinstance(task, EmbeddingBatch):
+            self.images += task.num_items
+            self._bytes_done += task.num_bytes
+        elif isinstance(task, ImageBatch):
             images = [*task.data, *task.dropped]
             self.images += len(images)
             members = [m for image in images for m in [image.member, *image.sidecar_members.values()] if m]
             self._bytes_done += sum(member.size for member in members)
-            if self._on_progress is not None:
-                done = min(self._bytes_done, self._bytes_total)
-                self._on_progress(Progress(self.images, done, self._bytes_total))
+        if self._on_progress is not None:
+            done = min(self._bytes_done, self._bytes_total)
+            self._on_progress(Progress(self.images, done, self._bytes_total))

@@ -37,6 +37,7 @@ def rows_schema(*, with_embeddings: bool, with_signals: bool, provenance: Mappin
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("format", pa.string()),
+        ("rating", pa.int8()),
         ("aesthetic_score", pa.float32()),
         ("kept", pa.bool_()),
         ("status", pa.string()),
@@ -77,6 +78,7 @@ def make_table(
         "width": [image.width for image in images],
         "height": [image.height for image in images],
         "format": [image.format for image in images],
+        "rating": [image.rating for image in images],
         "aesthetic_score": [image.aesthetic_score for image in images],
         "kept": [status_of(image) == "kept" for image in images],
         "status": [status_of(image) for image in images],
@@ -111,7 +113,7 @@ def kind_of_reason(reason: str) -> str:
         'unreadable: image file is truncated'
     """
     kind = ":".join(reason.split(" (")[0].split(":")[:2])
-    return re.sub(r"[\d.,]*\d", "N", re.sub(r"'[^']*'", "...", kind))
+    return re.sub(r"(?<![A-Z\d])[\d.,]*\d", "N", re.sub(r"'[^']*'", "...", kind))
 
 
 def printable(text: str) -> str:

@@ -219,8 +219,8 @@ class _Export:
         rows = part.select([name for name in wanted if name in part.column_names]).to_pylist()
         originals: list[Original | SkippedError] = [_locate(row) for row in rows]
         found = [original for original in originals if isinstance(original, Original)]
-        for original in found:
-            self._refuse_inside(original)
+        for located in found:
+            self._refuse_inside(located)
         contents = iter([_link(o) for o in found]) if self._summary.kind == "links" else reader.read(found)
         placed: list[tuple[str, str] | None] = []
         ids = part[ROW_ID].to_pylist()

@@ -102,7 +102,8 @@ class OriginalsReader:
         self._options = dict(storage_options or {})
         self._workers = _REMOTE_READERS if remote else 1
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="originals")
-        self._path, self._reader = "", None
+        self._path = ""
+        self._reader: ShardReader | None = None
 
     def __enter__(self) -> OriginalsReader:
         return self

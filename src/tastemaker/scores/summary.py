@@ -35,6 +35,9 @@ REMEDIES = {
     "image_signals": "more and faster cores, or no signals",
     "image_embedding": "a GPU, more and faster cores, or a lower precision",
     "image_writer": "faster storage, or rows without embeddings",
+    "embedding_reader": "faster storage",
+    "embedding_score": "more and faster cores",
+    "embedding_writer": "more and faster cores, or fewer columns beside the embeddings",
 }
 """Stage -> what would make a run faster when that stage is its bottleneck."""
 
@@ -57,6 +60,7 @@ class RunSummary:
         provenance: What made the scores.
         stages: Where the time of each stage went in this run, in seconds.
         bottleneck: The stage that the others waited for, and what would change it; empty where nothing ran.
+        embeddings_normalised: Embeddings that were given without unit length, and divided by their length.
         parity: How the scores differ from exact ones on a sample of this run; None where none was taken.
     """
 
@@ -73,6 +77,7 @@ class RunSummary:
     provenance: dict[str, Any] = field(default_factory=dict)
     stages: list[StageTiming] = field(default_factory=list)
     bottleneck: str = ""
+    embeddings_normalised: int = 0
     parity: ParityReport | None = None
 
 
@@ -82,13 +87,15 @@ def summarise(groups: list[FileGroupTask], output_dir: Path, rank_by: str = "aes
     reasons: Counter[str] = Counter()
     scores: list[np.ndarray] = []
     provenance: dict[str, Any] = {}
+    normalised = 0
     for group in groups:
         table = pq.read_table(rows_path(output_dir, group), columns=["status", "reason", rank_by])
-        statuses.update(table["status"].to_pylist())
+        statuses.update({item["values"]: item["counts"] for item in pc.value_counts(table["status"]).to_pylist()})
         explained = table.filter(pc.or_(pc.equal(table["status"], "failed"), table[rank_by].is_null()))
         reasons.update(kind_of_reason(reason) for reason in explained["reason"].to_pylist())
         scores.append(table[rank_by].drop_null().to_numpy())
         provenance = json.loads(table.schema.metadata[METADATA_KEY])
+        normalised += provenance.get("embeddings_normalised", 0)
     together = np.concatenate(scores) if scores else np.empty(0)
     return RunSummary(
         output_dir=str(output_dir),
@@ -99,6 +106,7 @@ def summarise(groups: list[FileGroupTask], output_dir: Path, rank_by: str = "aes
         reasons=dict(reasons.most_common()),
         percentiles={p: round(float(np.percentile(together, p)), 4) for p in PERCENTILES} if len(together) else {},
         provenance=provenance,
+        embeddings_normalised=normalised,
     )
 
 

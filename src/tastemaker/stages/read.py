@@ -18,7 +18,8 @@ from tastemaker.errors import ConfigurationError, MissingExtraError, UnreadableI
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
-from tastemaker.imaging.shards import TAR_EXTENSIONS, Sample, read_samples
+from tastemaker.imaging.ratings import find_rating
+from tastemaker.imaging.shards import TAR_EXTENSIONS, Sample, read_samples, split_key
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.provenance import reader_provenance
@@ -179,6 +180,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         if image.encoded is not None:
             image.xxh3 = xxhash.xxh3_64_hexdigest(image.encoded)
         if not image.failed:
+            image.rating = find_rating(image.encoded, image.sidecars, _extension_of(image))
             try:
                 image.model_input = self._make_input(image.decode().pixels, self.preprocess)
                 image.model_input_kind = self.preprocess
@@ -201,6 +203,12 @@ def load_preprocess(resize: str) -> Callable[[Pixels, str], Pixels]:
     from tastemaker.imaging.preprocess_torch import preprocess_with_torch
 
     return preprocess_with_torch
+
+
+def _extension_of(image: ImageObject) -> str:
+    """Return what follows the key in a member's name, or the stem in a loose file's."""
+    name = image.member.name if image.member else image.image_path
+    return split_key(name)[1] if image.shard else os.path.splitext(name)[1][1:]
 
 
 def _name_partition(paths: list[str]) -> str:

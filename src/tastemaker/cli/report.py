@@ -1,0 +1,53 @@
+"""``tastemaker report``: one page that tells what the scores are like and what a cut-off keeps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tastemaker.cli.options import JsonOption
+
+EXAMPLE = "Example: tastemaker report scores/ --top 20% --output report.html"
+
+
+def report(
+    scores: Annotated[
+        list[str], typer.Argument(metavar="SCORES...", help="Directories that score or filter wrote, or files of rows.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page's file.", dir_okay=False)] = Path(
+        "report.html"
+    ),
+    cut_off: Annotated[
+        float | None,
+        typer.Option("--cut-off", help="The score from which images are kept. Default: the run's own cut."),
+    ] = None,
+    top: Annotated[
+        str | None, typer.Option("--top", help="Or keep the best: a share (20%) or a number (1000).")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the samples: the same seed draws the same.")] = 0,
+    samples: Annotated[int, typer.Option("--samples", min=1, max=100, help="Pictures in a row of samples.")] = 8,
+    title: Annotated[str | None, typer.Option("--title", help="Its heading. Default: the name of the source.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one HTML page about scores and a cut-off. It opens from disk, without a network."""
+    from tastemaker.explorer.report import write_report
+
+    summary = write_report(
+        scores,
+        output,
+        min_score=cut_off,
+        top=top,
+        seed=seed,
+        samples=samples,
+        title=title,
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(summary) | {"path": str(summary.path)}, indent=2))
+        return
+    typer.echo(summary.finding)
+    missing = f", {summary.missing:,} of them placeholders" if summary.missing else ""
+    typer.echo(f"{summary.path}  {summary.bytes / 1e6:.1f} MB, {summary.pictures:,} pictures{missing}")

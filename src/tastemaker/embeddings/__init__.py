@@ -1,0 +1,1 @@
+"""Embeddings that exist already: found, read, and scored, without a picture."""

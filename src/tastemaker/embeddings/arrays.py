@@ -1,0 +1,194 @@
+"""Embeddings in ``.npy`` and ``.npz`` files, read in blocks from the first byte to the last."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tastemaker.embeddings.names import choose_name
+from tastemaker.errors import ModelError, TastemakerError, UnreadableImageError
+
+Floats = npt.NDArray[np.floating]
+
+BLOCK_ROWS = 16_384
+"""Embeddings in a block: 25 MB in float16."""
+
+
+@dataclass
+class EmbeddingBlock:
+    """Some rows of a file.
+
+    Attributes:
+        vectors: float16 or float32 (n, 768), as they are in the file; zeros where ``lengths`` is another.
+        lengths: int64 (n,), numbers in each row, -1 where there is none; None where all have 768.
+        columns: What else the file says of these rows.
+    """
+
+    vectors: Floats
+    lengths: npt.NDArray[np.int64] | None = None
+    columns: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """What an array's header promises: its shape and type."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    is_fortran: bool
+
+
+@dataclass
+class ArraySource:
+    """The embeddings of a ``.npy`` file, or of one array in a ``.npz``.
+
+    Args:
+        path: The file.
+        wanted: Name of the array, where the user gave one.
+        size: Numbers in an embedding.
+
+    Attributes:
+        name: The array's name in a ``.npz``; empty for a ``.npy``.
+        rows: How many its header promises.
+        dtype: As stored, for example ``float16``.
+        schema: There are no other columns.
+
+    Raises:
+        UnreadableImageError: It is no such file.
+        ModelError: Another shape or type, or pickled objects, which are never loaded.
+        ConfigurationError: Several arrays could be meant.
+    """
+
+    path: str
+    wanted: str | None
+    size: int
+    name: str = field(default="", init=False)
+    rows: int = field(default=0, init=False)
+    dtype: str = field(default="", init=False)
+    schema: pa.Schema = field(default_factory=lambda: pa.schema([]), init=False)
+
+    def __post_init__(self) -> None:
+        with readable(self.path):
+            self.name = self._choose() if self.path.lower().endswith(".npz") else ""
+            with self._open() as file:
+                header = read_header(file)
+        _check(header, self.size, f"{self.path}[{self.name}]" if self.name else self.path)
+        self.rows, self.dtype = header.shape[0], header.dtype.name
+
+    def blocks(self, block_rows: int = BLOCK_ROWS) -> Iterator[EmbeddingBlock]:
+        """Yield the embeddings in order.
+
+        Raises:
+            UnreadableImageError: The file ends before its header says so, goes on after, or is damaged. What could be
+                read was yielded before.
+        """
+        with readable(self.path), self._open() as file:
+            dtype = read_header(file).dtype
+            for start in range(0, self.rows, block_rows):
+                wanted = min(block_rows, self.rows - start)
+                numbers = np.empty(wanted * self.size, dtype)
+                there = _read_into(file, numbers.view(np.uint8).data) // (dtype.itemsize * self.size)
+                if there:
+                    yield EmbeddingBlock(as_floats(numbers[: there * self.size].reshape(there, self.size)))
+                if there < wanted:
+                    found = f"{start + there:,} of {self.rows:,}"
+                    raise UnreadableImageError(f"truncated: only {found} embeddings are there")
+            if file.read(1):
+                raise UnreadableImageError(f"damaged: more bytes follow the {self.rows:,} embeddings of its header")
+
+    def _choose(self) -> str:
+        with zipfile.ZipFile(self.path) as archive:
+            headers = {}
+            for member in archive.namelist():
+                if member.endswith(".npy"):
+                    with archive.open(member) as file:
+                        headers[member.removesuffix(".npy")] = read_header(file)
+        widths = {
+            name: header.shape[1] if len(header.shape) == 2 else 0
+            for name, header in headers.items()
+            if header.dtype.kind == "f" or name == self.wanted
+        }
+        return choose_name(widths, self.wanted, self.size, self.path)
+
+    def _open(self) -> AbstractContextManager[IO[bytes]]:
+        if not self.name:
+            return open(self.path, "rb", buffering=0)
+        return self._open_member()
+
+    @contextlib.contextmanager
+    def _open_member(self) -> Iterator[IO[bytes]]:
+        with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.name}.npy") as file:
+            yield file
+
+
+def read_header(file: IO[bytes]) -> ArrayHeader:
+    """Return what the header at the start of a ``.npy`` file says, and leave the file behind it.
+
+    Raises:
+        ValueError: It is no header.
+    """
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    return ArrayHeader(shape, dtype, is_fortran)
+
+
+@contextlib.contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Turn what readers raise on files that are not what they should be into `UnreadableImageError`.
+
+    An `OSError` goes through where the file is not there or may not be read.
+    """
+    try:
+        yield
+    except (TastemakerError, FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise UnreadableImageError(f"damaged: {_first_line(error)}") from error
+    except (ValueError, NotImplementedError, RuntimeError) as error:  # no magic, a wrong header, an encrypted archive
+        raise UnreadableImageError(f"not a sound {os.path.splitext(path)[1]} file: {_first_line(error)}") from error
+
+
+def as_floats(vectors: Floats) -> Floats:
+    """Return float16 or float32 in the machine's byte order; float64 is narrowed, and copied only where need be."""
+    kind = np.float16 if vectors.dtype.itemsize == 2 else np.float32
+    with np.errstate(over="ignore"):  # an infinity fails with its reason later
+        return np.ascontiguousarray(vectors, kind)
+
+
+def _check(header: ArrayHeader, size: int, where: str) -> None:
+    if header.dtype.hasobject:
+        raise ModelError(f"{where} holds pickled objects, which are never loaded; save a plain array of floats")
+    if header.dtype.kind != "f" or header.dtype.itemsize not in (2, 4, 8):
+        raise ModelError(f"{where} holds {header.dtype}, and embeddings are float16, float32 or float64")
+    if len(header.shape) != 2 or header.shape[1] != size or header.shape[0] < 0:
+        raise ModelError(f"{where} has the shape {header.shape}, and CLIP ViT-L/14 embeddings have (n, {size})")
+    if header.is_fortran:
+        raise ModelError(f"{where} is stored column by column; save it again with numpy.ascontiguousarray")
+
+
+def _read_into(file: IO[bytes], buffer: memoryview) -> int:
+    """Fill a buffer as far as the file goes; return how many bytes that is."""
+    done = 0
+    while done < len(buffer):
+        count = file.readinto(buffer[done:])  # type: ignore[attr-defined]
+        if not count:
+            break
+        done += count
+    return done
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]

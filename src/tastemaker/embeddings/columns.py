@@ -1,0 +1,132 @@
+"""The columns that come with embeddings, as columns of the rows. No Python loop over rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.scores.schema import rows_schema
+
+SOURCES = {
+    "image_id": ("key", "image_id", "id", "uid", "hash"),
+    "image_path": ("image_path", "url", "path"),
+    "caption": ("caption", "text"),
+    "width": ("width", "original_width"),
+    "height": ("height", "original_height"),
+}
+"""Column of the rows -> the columns that it is made of, in any case (``URL``), the first one that is there."""
+
+TAKEN_AS_THEY_ARE = ("shard", "offset", "size", "format", "json", "sidecars", "metadata")
+"""Columns of rows that an earlier run wrote: where the originals lie stays known."""
+
+_RESERVED = ("embedding", *SIGNAL_NAMES)
+
+
+@dataclass
+class ColumnPlan:
+    """Which column of the rows comes from which given one.
+
+    Args:
+        given: The columns that come with the embeddings.
+
+    Attributes:
+        sources: Column of the rows -> given column.
+        others: Column of the rows -> given column, for those that only go along; ``given_`` stands before the name
+            where the rows have a column of that name already, as ``given_aesthetic_score``.
+        fields: The columns of ``others``.
+    """
+
+    given: pa.Schema
+    sources: dict[str, str] = field(default_factory=dict, init=False)
+    others: dict[str, str] = field(default_factory=dict, init=False)
+    fields: list[pa.Field] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        rows = rows_schema(with_embeddings=False, with_signals=False)
+        for target, names in SOURCES.items():
+            source = self._find(names, _FITS[target])
+            if source is not None:
+                self.sources[target] = source
+        for name in TAKEN_AS_THEY_ARE:
+            if name in self.given.names and self.given.field(name).type.equals(rows.field(name).type):
+                self.sources[name] = name
+        taken = {name.lower() for name in (*rows.names, *_RESERVED)}
+        used = set(self.sources.values())
+        for column in self.given:
+            if column.name not in used and not column.name.startswith("__"):  # __index_level_0__ of pandas
+                name = column.name
+                while name.lower() in taken:
+                    name = f"given_{name}"
+                taken.add(name.lower())
+                self.others[name] = column.name
+                self.fields.append(pa.field(name, column.type))
+
+    def make(self, given: pa.Table | None, count: int, first: int, stem: str) -> dict[str, pa.Array | pa.ChunkedArray]:
+        """Return the columns of ``count`` rows.
+
+        Args:
+            given: Their part of the given columns; None where there are none.
+            count: Rows.
+            first: Position of the first of them in the file.
+            stem: Identifies the file: ``<stem>/000000123`` is the ``image_id`` where none was given.
+        """
+        columns: dict[str, pa.Array | pa.ChunkedArray] = {}
+        if given is not None:
+            for target, source in self.sources.items():
+                convert = _CONVERTERS.get(target)
+                columns[target] = convert(given[source]) if convert else given[source]
+            columns |= {name: given[source] for name, source in self.others.items()}
+        known = columns.get("image_id")
+        if known is None or known.null_count:
+            numbered = _number(count, first, stem)
+            columns["image_id"] = numbered if known is None else pc.coalesce(known, numbered)
+        return columns
+
+    def _find(self, names: tuple[str, ...], fits: Callable[[pa.DataType], bool]) -> str | None:
+        for wanted in names:
+            for column in self.given:
+                if column.name.lower() == wanted and fits(column.type):
+                    return str(column.name)
+        return None
+
+
+def _number(count: int, first: int, stem: str) -> pa.Array:
+    numbers = pc.cast(pa.arange(first, first + count), pa.string())
+    return pc.binary_join_element_wise(stem, pc.utf8_lpad(numbers, 9, "0"), "/")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(pa.string())
+
+
+def _to_pixels(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return int32; what is no number of pixels becomes null (pandas stores missing ones as NaN)."""
+    wide = column.cast(pa.float64(), safe=False)
+    sound = pc.and_(pc.greater_equal(wide, 0), pc.less(wide, 2**31))  # False for NaN
+    return pc.if_else(sound, wide, None).cast(pa.int32(), safe=False)
+
+
+_CONVERTERS: dict[str, Callable[[pa.ChunkedArray], pa.ChunkedArray]] = {
+    **dict.fromkeys(("image_id", "image_path", "caption"), _to_text),
+    **dict.fromkeys(("width", "height"), _to_pixels),
+}
+
+_FITS: dict[str, Callable[[pa.DataType], bool]] = {
+    **dict.fromkeys(("image_path", "caption"), _is_text),
+    **dict.fromkeys(("width", "height"), _is_number),
+    "image_id": lambda kind: _is_text(kind) or pa.types.is_integer(kind),
+}

@@ -1,0 +1,63 @@
+"""Which array or column holds the embeddings, where several could."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tastemaker.errors import ConfigurationError, ModelError
+
+EMBEDDING_NAMES = (
+    *("embedding", "image_embedding", "img_emb", "embeddings", "image_embeddings", "img_embedding", "img_embeddings"),
+    *("clip_embedding", "clip_image_embedding", "image_features", "features", "l14_img", "vector", "emb", "arr_0"),
+)
+"""Names by which embeddings of images are known, the first in this order that is there."""
+
+_TEXT_MARKS = ("txt", "text", "caption")
+
+
+def choose_name(widths: Mapping[str, int | None], wanted: str | None, size: int, path: str) -> str:
+    """Return which of several arrays or columns holds the embeddings of images.
+
+    The one that the user names. Else the only one of ``size`` numbers a row whose name does not speak of text; of
+    several the one whose name comes first in `EMBEDDING_NAMES`. Rows of no fixed length need such a name.
+
+    Args:
+        widths: Name -> numbers in a row of every array or column of floating-point numbers; None where they vary.
+        wanted: The name that the user gave.
+        size: Numbers in an embedding.
+        path: Of the file, for messages.
+
+    Raises:
+        ModelError: None of them fits.
+        ConfigurationError: Several fit, or the one that the user named is not there.
+
+    Example:
+        >>> choose_name({"b32_img": 512, "l14_img": 768, "l14_txt": 768}, None, 768, "0.npz")
+        'l14_img'
+    """
+    there = ", ".join(f"{name} ({'any' if width is None else width} numbers a row)" for name, width in widths.items())
+    there = there or "no floating-point arrays"
+    if wanted is not None:
+        if wanted not in widths:
+            raise ConfigurationError(f"{path} has no embeddings called {wanted!r}; it has {there}")
+        if widths[wanted] not in (size, None):
+            raise ModelError(f"{path}: {wanted} has {widths[wanted]} numbers a row, and CLIP ViT-L/14 has {size}")
+        return wanted
+    ranks = {name: rank for rank, name in enumerate(EMBEDDING_NAMES)}
+    known = sorted((name for name in widths if name.lower() in ranks), key=lambda name: ranks[name.lower()])
+    fitting = [name for name, width in widths.items() if width == size and not _is_of_text(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    for name in known:
+        if name in fitting or (not fitting and widths[name] is None):
+            return name
+    if not fitting:
+        raise ModelError(
+            f"{path} holds no embeddings of CLIP ViT-L/14 ({size} numbers a row); it has {there}. "
+            "Other models' embeddings cannot be scored; --embedding-column names a column that was not recognised"
+        )
+    raise ConfigurationError(f"{path}: {', '.join(fitting)} could all be the embeddings; say --embedding-column NAME")
+
+
+def _is_of_text(name: str) -> bool:
+    return any(mark in name.lower() for mark in _TEXT_MARKS)

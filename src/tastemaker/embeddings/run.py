@@ -1,0 +1,33 @@
+"""What a run over embeddings does differently from one over images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tastemaker.embeddings.stages import EmbeddingReaderStage, EmbeddingScoreStage, EmbeddingWriterStage
+from tastemaker.errors import ConfigurationError
+from tastemaker.stages.base import ProcessingStage
+
+if TYPE_CHECKING:
+    from tastemaker.scores.run import RunOptions
+
+
+def check_options(options: RunOptions) -> None:
+    """Raise `ConfigurationError` for options that need pictures, where the input is embeddings."""
+    if options.originals != "none":
+        raise ConfigurationError(
+            f"the input is embeddings, so there are no pictures to write as {options.originals}; "
+            "the rows say which are kept: leave --as out"
+        )
+    if options.signals or options.min_technical_quality is not None or options.rank_by != "aesthetic_score":
+        raise ConfigurationError("the input is embeddings, and technical quality is measured in pictures")
+
+
+def make_embedding_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
+    """Return the stages that read, score and write embeddings."""
+    return [
+        EmbeddingReaderStage(),
+        EmbeddingScoreStage(options.model_dir, options.predictor, options.min_score),
+        EmbeddingWriterStage(str(output_dir), options.copy_embeddings),
+    ]

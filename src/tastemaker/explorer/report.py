@@ -1,0 +1,249 @@
+"""The report: one self-contained page about the scores of a table and a cut. It opens from disk and loads nothing."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tastemaker import __version__
+from tastemaker.errors import ConfigurationError
+from tastemaker.explorer.chart import draw_bars, make_bars
+from tastemaker.explorer.page import Figure, format_share, render_page
+from tastemaker.explorer.pictures import OriginalReader, Source, Thumbnail, make_thumbnails
+from tastemaker.explorer.report_data import ReportData, gather
+from tastemaker.machine import usable_cores
+from tastemaker.scores.cutoff import Top, parse_top
+from tastemaker.scores.files import write_whole
+from tastemaker.scores.locations import Source as TableSource
+from tastemaker.scores.table import ScoreTable
+
+MAX_BYTES = 20 * 10**6
+"""Of a report, whatever it is about."""
+
+MAX_SAMPLES = 100
+"""Pictures in a row of samples at most."""
+
+_PAGE_BYTES, _FIGURE_BYTES = 10**6, 3000
+"""Room for what is no picture: the page itself, and the text of each picture at its longest, escaped."""
+
+_LONGEST_NAME, _LONGEST_CAPTION = 120, 200
+_WIDEST_ROW = 1.5
+"""Width by height that a picture has in a row of samples on average at most, so that the row stays one."""
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """What a report says in short.
+
+    Attributes:
+        path: The page.
+        bytes: Its size.
+        finding: Its one sentence.
+        column: What was ranked by.
+        cutoff: The lowest score that is kept; None where nothing is.
+        kept: Images that pass.
+        scored: Images with a score.
+        pictures: Pictures in it.
+        missing: Pictures that could not be shown; each has a placeholder with the reason.
+    """
+
+    path: Path
+    bytes: int
+    finding: str
+    column: str
+    cutoff: float | None
+    kept: int
+    scored: int
+    pictures: int
+    missing: int
+
+
+def write_report(
+    scores: ScoreTable | TableSource | Sequence[TableSource],
+    output: str | os.PathLike[str],
+    *,
+    min_score: float | None = None,
+    top: Top | str | None = None,
+    seed: int = 0,
+    samples: int = 8,
+    title: str | None = None,
+    made_on: date | None = None,
+) -> ReportSummary:
+    """Write one HTML page about the scores of a table: what they are like, and what a cut keeps.
+
+    The same rows, pictures, options and seed give the same bytes: the date is that of the run, not of today.
+
+    Args:
+        scores: A score table, or what it can be made of: directories, files or URLs.
+        output: The page's file.
+        min_score: The cut; with neither this nor ``top`` the run's own, and where it has none the best fifth.
+        top: The cut as a share or number: ``20%``, ``1000``.
+        seed: Of the samples.
+        samples: Pictures in each row of samples, 1 to `MAX_SAMPLES`.
+        title: Its heading; None for the name of the source.
+        made_on: The date that it states; None for that of the latest run.
+
+    Raises:
+        ConfigurationError: There are no rows, or an option is out of its range.
+    """
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise ConfigurationError(f"samples={samples} is not between 1 and {MAX_SAMPLES}")
+    places = [os.fspath(place) for place in _as_list(scores)]
+    table = scores if isinstance(scores, ScoreTable) else ScoreTable(places)
+    top = parse_top(top) if isinstance(top, str) else top
+    data = gather(table, min_score=min_score, top=top, seed=seed, samples=samples)
+    with OriginalReader() as originals:
+        sources = _sources(data, originals)
+        room = MAX_BYTES - _PAGE_BYTES - _FIGURE_BYTES * sum(source.uses for source in sources.values())
+        thumbnails = dict(make_thumbnails(sources, room, usable_cores()))
+    page = render_page(
+        "report.html",
+        styles=("look.css", "page.css", "report.css"),
+        script="report.js",
+        **_content(data, thumbnails, samples),
+        version=__version__,
+        seed=seed,
+        title=title or _name_of(places),
+        places=places,
+        command=_next_command(data, places),
+        date=_spell(made_on or data.scored_on),
+        provenance=[(entry.rows, _flatten(entry.entries)) for entry in table.provenance],
+    )
+    write_whole(Path(output), page)
+    found = data.cut.found
+    missing = sum(not thumbnail.data for thumbnail in thumbnails.values())
+    return ReportSummary(
+        Path(output),
+        len(page),
+        _finding(data),
+        data.column,
+        found.score,
+        found.kept,
+        found.scored,
+        len(thumbnails),
+        missing,
+    )
+
+
+def _next_command(data: ReportData, places: list[str]) -> str:
+    """Return the command that takes what passes; empty where nothing does, or it is not the aesthetic score's cut."""
+    if not data.cut.found.kept or data.column != "aesthetic_score":
+        return ""
+    return shlex.join(["tastemaker", "select", *places, *data.cut.options, "--to", "kept"])
+
+
+def _as_list(scores: ScoreTable | TableSource | Sequence[TableSource]) -> list[TableSource]:
+    """Return the places that a table was made of; of a table itself the directories of its files."""
+    if isinstance(scores, ScoreTable):
+        return list(dict.fromkeys(os.path.dirname(source.path) for source in scores.sources))
+    return [scores] if isinstance(scores, str | os.PathLike) else list(scores)
+
+
+def _content(data: ReportData, thumbnails: dict[int, Thumbnail], samples: int) -> dict[str, Any]:
+    """Return what the template names, but for what it shares with other pages."""
+    make = partial(_figures, data, thumbnails)
+    bars = make_bars(data.reaching, data.summary.scored)
+    return {
+        "data": data,
+        "finding": _finding(data),
+        "score": partial(_format_score, data),
+        "edge": lambda value: f"{value:.{data.scale.edge_decimals}f}",
+        "bars": draw_bars(bars),
+        "bar_count": len(bars),
+        "farthest": max([0.05, *(abs(part.difference) for kind in data.slices for part in kind.slices)]),
+        "unscored": data.summary.images - data.summary.scored,
+        "bands": [(band, _fit_row(make(band.row_ids), samples)) for band in data.bands],
+        "below": make(data.below, 2),
+        "above": make(data.above, 2),
+        "best": make(data.best),
+        "worst": make(data.worst),
+    }
+
+
+def _finding(data: ReportData) -> str:
+    """Return the report's one sentence."""
+    found, summary = data.cut.found, data.summary
+    if not summary.images:
+        return "There are no images in these scores."
+    if not found.scored:
+        failed = "could be read" if summary.failed == summary.images else "has a score"
+        return f"None of the {summary.images:,} images {failed}."
+    share = format_share(found.share) if found.kept else "none"
+    at = f"At {_format_score(data, data.cut.shown)} you" if data.cut.shown is not None else "You"
+    return f"{at} keep {share} of {found.scored:,} image{'s' if found.scored != 1 else ''}."
+
+
+def _format_score(data: ReportData, score: float, more: int = 0) -> str:
+    return f"{score:.{data.scale.decimals + more}f}"
+
+
+def _figures(
+    data: ReportData, thumbnails: dict[int, Thumbnail], row_ids: Iterable[int], decimals: int = 0
+) -> list[Figure]:
+    """Return pictures as the page shows them; ``decimals`` more than usual where the scores are close together."""
+    figures = []
+    for row_id in row_ids:
+        row = data.pictures[row_id]
+        name = _shorten(row["image_id"] or row["image_path"] or "without a name", _LONGEST_NAME)
+        score = _format_score(data, row["score"], decimals)
+        caption = _shorten(" ".join((row["caption"] or "").split()), _LONGEST_CAPTION)
+        figures.append(
+            Figure(thumbnails[row_id], caption or f"{name}, score {score}", name, score, bool(row["is_kept"]))
+        )
+    return figures
+
+
+def _fit_row(figures: list[Figure], samples: int) -> list[Figure]:
+    """Return as many of the samples as fit into one row, and the first in any case, the best first."""
+    room = _WIDEST_ROW * samples
+    fitting: list[Figure] = []
+    for figure in figures:
+        room -= figure.thumbnail.aspect
+        if fitting and room < 0:
+            break
+        fitting.append(figure)
+    return sorted(fitting, key=lambda figure: -float(figure.score))
+
+
+def _shorten(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _sources(data: ReportData, originals: OriginalReader) -> dict[int, Source]:
+    """Return where each picture comes from, in the order in which they are best read."""
+    rows = sorted(
+        data.pictures.items(), key=lambda item: (item[1]["shard"] or item[1]["image_path"], item[1]["offset"] or 0)
+    )
+    uses = Counter(row_id for ids in data.shown() for row_id in ids)
+    return {row_id: Source(partial(originals.read, row), _size(row), uses[row_id]) for row_id, row in rows}
+
+
+def _size(row: dict[str, Any]) -> tuple[int, int] | None:
+    return (row["width"], row["height"]) if row["width"] and row["height"] else None
+
+
+def _name_of(places: list[str]) -> str:
+    names = [os.path.basename(os.path.normpath(os.path.abspath(p) if "://" not in p else p)) or p for p in places]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _spell(day: date) -> str:
+    return f"{day.day} {day:%B %Y}"
+
+
+def _flatten(entries: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return (name, value) of all entries, those of inner objects too; empty ones are left out."""
+    flat: list[tuple[str, str]] = []
+    for name, value in entries.items():
+        if isinstance(value, dict):
+            flat += _flatten(value, f"{prefix}{name}: ")
+        elif value not in (None, "", [], {}):
+            flat.append((f"{prefix}{name}".replace("_", " "), _shorten(str(value), 500)))
+    return flat

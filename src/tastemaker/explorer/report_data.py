@@ -1,0 +1,342 @@
+"""What a report says: every number and every picture that it shows, asked of a score table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.explorer.chart import CUSTOMARY_CUTOFFS, Scale, choose_scale, count_steps
+from tastemaker.explorer.report_slices import SliceKind, slice_table
+from tastemaker.scores.cutoff import Top, parse_top
+from tastemaker.scores.distribution import Cutoff, TableSummary, Values
+from tastemaker.scores.locations import is_url
+from tastemaker.scores.schema import kind_of_reason
+from tastemaker.scores.summary import RUN_FILE
+from tastemaker.scores.table import ScoreTable
+
+DEFAULT_TOP = Top(share=0.2)
+"""The cut of a report where neither the caller nor the run chose one."""
+
+KEEP_SHARES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 0.9)
+KEEP_COUNTS = tuple(10**power for power in range(2, 10))
+EXAMPLES_OF_A_REASON = 3
+_REASONS_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The cut that a report is about.
+
+    Attributes:
+        found: Where it lies, and what passes.
+        shown: The score that is named: what was asked for, or the lowest one that passes. None where nothing passes.
+        origin: Who chose it, for the page.
+        options: The options of `tastemaker select` that make the same cut.
+        is_kept: SQL over ``rows``: whether an image passes, equal scores included.
+        tied: Images with just the score at the cut that do not pass; those that come first in the table do.
+    """
+
+    found: Cutoff
+    shown: float | None
+    origin: str
+    options: tuple[str, ...]
+    is_kept: str
+    tied: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRow:
+    """One line of "keep so many -> cut-off".
+
+    Attributes:
+        label: What was asked for: a share, a number, or one of LAION's cut-offs.
+        score: The cut-off.
+        kept: How many pass.
+        share: Their part of the scored.
+    """
+
+    label: str
+    score: float
+    kept: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonRow:
+    """Images without a score for one kind of reason.
+
+    Attributes:
+        reason: Its kind.
+        status: ``failed`` or ``dropped``.
+        count: Images.
+        examples: (path, whole reason) of the first few.
+    """
+
+    reason: str
+    status: str
+    count: int
+    examples: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A band of scores, and the samples of it.
+
+    Attributes:
+        low: Its lower edge, which belongs to it.
+        high: Its upper edge, which does not.
+        count: Images in it.
+        row_ids: The samples, in the order of their scores.
+    """
+
+    low: float
+    high: float
+    count: int
+    row_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """Everything in a report but the pixels.
+
+    Attributes:
+        column: What was ranked by.
+        summary: Counts and percentiles.
+        scale: The axis.
+        reaching: Images that reach each step of the axis.
+        cut: The cut.
+        keep: "Keep so many -> cut-off", by share and number.
+        customary: The same for LAION's cut-offs; empty for other columns.
+        bands: Samples for each band, best first.
+        below: Rows just below the cut, the nearest last.
+        above: Rows just above the cut, the nearest first.
+        best: The best rows.
+        worst: The worst rows, the worst first.
+        slices: What the cut keeps of size, aspect ratio, format and source.
+        reasons: Why images have no score.
+        scored_on: The day of the latest run.
+        pictures: Row number -> the columns that a picture needs.
+    """
+
+    column: str
+    summary: TableSummary
+    scale: Scale
+    reaching: list[int]
+    cut: Cut
+    keep: list[KeepRow]
+    customary: list[KeepRow]
+    bands: list[Band]
+    below: list[int]
+    above: list[int]
+    best: list[int]
+    worst: list[int]
+    slices: list[SliceKind]
+    reasons: list[ReasonRow]
+    scored_on: date
+    pictures: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def shown(self) -> list[list[int]]:
+        """Return the rows of pictures, each as row numbers."""
+        return [self.below, self.above, self.best, self.worst, *(band.row_ids for band in self.bands)]
+
+
+def gather(
+    table: ScoreTable, *, min_score: float | None = None, top: Top | None = None, seed: int = 0, samples: int = 8
+) -> ReportData:
+    """Return what a report of a table says.
+
+    Args:
+        table: The scores.
+        min_score: The cut; not together with ``top``. With neither the run's own cut, else `DEFAULT_TOP`.
+        top: The cut, as a number or share.
+        seed: Of the samples of each band.
+        samples: Pictures in each row of samples; the other rows follow it.
+    """
+    column = choose_column(table)
+    values = table.values(column)
+    ordered = np.sort(values[~np.isnan(values)])
+    scale = choose_scale(ordered, column)
+    cut = _choose_cut(table, column, values, min_score, top)
+    half = len(ordered) // 2
+    data = ReportData(
+        column=column,
+        summary=table.summary(column),
+        scale=scale,
+        reaching=count_steps(ordered, scale),
+        cut=cut,
+        keep=_keep_rows(ordered),
+        customary=_customary_rows(ordered) if column == "aesthetic_score" else [],
+        bands=_sample_bands(table, column, scale, seed, samples),
+        below=_ids(table, column, f"NOT ({cut.is_kept})", "DESC", "ASC", samples)[::-1],
+        above=_ids(table, column, cut.is_kept, "ASC", "DESC", samples),
+        best=_ids(table, column, "true", "DESC", "ASC", min(samples, len(ordered) - half)),
+        worst=_ids(table, column, "true", "ASC", "DESC", min(samples, half)),
+        slices=slice_table(table, column, cut.is_kept, scale, cut.found.share),
+        reasons=_reasons(table, column),
+        scored_on=_day_of(table),
+    )
+    wanted = {row_id for ids in data.shown() for row_id in ids}
+    data.pictures.update(_picture_rows(table, column, cut.is_kept, sorted(wanted)))
+    return data
+
+
+def choose_column(table: ScoreTable) -> str:
+    """Return what the images were ranked by: the aesthetic score, or technical quality where only that is there."""
+    options = table.provenance[0].entries.get("options", {}) if table.provenance else {}
+    preferred = options.get("rank_by", "aesthetic_score") if isinstance(options, dict) else "aesthetic_score"
+    for column in (preferred, "aesthetic_score", "technical_quality"):
+        if column in table.columns and not np.isnan(table.values(column)).all():
+            return str(column)
+    return "aesthetic_score" if "aesthetic_score" in table.columns else preferred
+
+
+def _choose_cut(table: ScoreTable, column: str, values: Values, min_score: float | None, top: Top | None) -> Cut:
+    if min_score is not None and top is not None:
+        raise ConfigurationError("give a cut-off or a top share, not both")
+    origin = "the one that was asked for"
+    if min_score is None and top is None:
+        min_score, top = _cut_of_the_run(table)
+        origin = "the run’s own"
+        if min_score is None and top is None:
+            origin = "the best fifth, as none was chosen"
+    if min_score is not None:
+        found = table.cutoff(min_score=min_score, column=column)
+        shown: float | None = min_score
+        options: tuple[str, ...] = ("--min-score", f"{min_score:.9g}")
+    else:
+        top = top or DEFAULT_TOP
+        found = table.cutoff(top=top.share, keep=top.count, column=column)
+        shown, options = found.score, ("--top", str(top))
+    reaching = 0 if found.score is None else int(np.count_nonzero(values >= found.score))
+    return Cut(found, shown, origin, options, _kept_condition(column, values, found), reaching - found.kept)
+
+
+def _cut_of_the_run(table: ScoreTable) -> tuple[float | None, Top | None]:
+    options = [entry.entries.get("options") for entry in table.provenance]
+    cuts = {(o.get("min_score"), o.get("top")) if isinstance(o, dict) else (None, None) for o in options}
+    if len(cuts) != 1:
+        return None, None
+    min_score, top = cuts.pop()
+    return min_score, parse_top(top) if top else None
+
+
+def _kept_condition(column: str, values: Values, found: Cutoff) -> str:
+    """Return SQL that holds for exactly the images that a cut keeps: of equal scores the first ones."""
+    if found.score is None:
+        return "false"
+    score = f"'{found.score!r}'::DOUBLE"  # quoted, for infinity is a number too
+    above = int(np.count_nonzero(values > found.score))
+    at_the_cut = np.flatnonzero(values == values.dtype.type(found.score))
+    last = int(at_the_cut[found.kept - above - 1])
+    return f'("{column}" > {score} OR ("{column}" = {score} AND row_id <= {last})) AND NOT isnan("{column}")'
+
+
+def _keep_rows(ordered: Values) -> list[KeepRow]:
+    """Return the cut-off for usual shares and round numbers, the strictest first."""
+    scored = len(ordered)
+    wanted = {Top(share=share).of(scored): f"{share:.0%}" for share in KEEP_SHARES} if scored >= 8 else {}
+    wanted |= {count: f"{count:,}" for count in KEEP_COUNTS if count < scored and count not in wanted}
+    return [
+        KeepRow(label, float(ordered[scored - kept]), kept, kept / scored) for kept, label in sorted(wanted.items())
+    ]
+
+
+def _customary_rows(ordered: Values) -> list[KeepRow]:
+    scored = len(ordered)
+    rows = []
+    for score in CUSTOMARY_CUTOFFS:
+        kept = scored - int(np.searchsorted(ordered, ordered.dtype.type(score), side="left"))
+        rows.append(KeepRow(f"{score:g}", score, kept, kept / scored if scored else 0.0))
+    return rows
+
+
+def _has_value(column: str) -> str:
+    return f'("{column}" IS NOT NULL AND NOT isnan("{column}"))'
+
+
+def _sample_bands(table: ScoreTable, column: str, scale: Scale, seed: int, samples: int) -> list[Band]:
+    """Return so many images of each band, drawn by the seed: the same table and seed give the same ones."""
+    found = table.query(
+        f"SELECT {scale.band_of(_quoted(column))} AS band, "
+        f"count(*) AS number, arg_min(row_id, hash(row_id, {int(seed)}), {int(samples)}) AS row_ids "
+        f"FROM rows WHERE {_has_value(column)} GROUP BY 1 ORDER BY 1 DESC"
+    ).to_pylist()
+    return [Band(scale.edge(row["band"]), scale.edge(row["band"] + 1), row["number"], row["row_ids"]) for row in found]
+
+
+def _ids(table: ScoreTable, column: str, condition: str, order: str, ties: str, limit: int) -> list[int]:
+    found = table.query(
+        f"SELECT row_id FROM rows WHERE {_has_value(column)} AND ({condition}) "
+        f"ORDER BY {_quoted(column)} {order}, row_id {ties} LIMIT {int(limit)}"
+    )
+    ids: list[int] = found.column(0).to_pylist()
+    return ids
+
+
+def _picture_rows(table: ScoreTable, column: str, is_kept: str, row_ids: list[int]) -> dict[int, dict[str, Any]]:
+    optional = ("caption", "width", "height", "offset", "size", "shard")
+    columns = ", ".join(
+        [
+            *("row_id", "image_id", "image_path"),
+            *(_quoted(c) if c in table.columns else f"NULL AS {c}" for c in optional),
+        ]
+    )
+    rows = table.query(
+        f"SELECT {columns}, {_quoted(column)} AS score, {is_kept} AS is_kept FROM rows WHERE list_contains(?, row_id)",
+        [row_ids],
+    )
+    return {row["row_id"]: row for row in rows.to_pylist()}
+
+
+def _reasons(table: ScoreTable, column: str) -> list[ReasonRow]:
+    """Return why images have no score, the commonest first, with the first examples of each."""
+    found = table.query(
+        "SELECT status, coalesce(reason, 'no score') AS reason, count(*) AS number, "
+        f"min(row_id, {EXAMPLES_OF_A_REASON}) AS first FROM rows WHERE NOT {_has_value(column)} GROUP BY 1, 2"
+    ).to_pylist()
+    kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in found:
+        kinds.setdefault((row["status"], kind_of_reason(row["reason"])), []).append(row)
+    ranked = sorted(kinds.items(), key=lambda item: (-sum(row["number"] for row in item[1]), item[0]))[:_REASONS_SHOWN]
+    first = {kind: sorted(i for row in rows for i in row["first"])[:EXAMPLES_OF_A_REASON] for kind, rows in ranked}
+    wanted = [row_id for ids in first.values() for row_id in ids]
+    named = table.query(
+        "SELECT row_id, image_path, coalesce(reason, '') AS reason FROM rows WHERE list_contains(?, row_id)", [wanted]
+    )
+    known = {row["row_id"]: (row["image_path"] or "", row["reason"]) for row in named.to_pylist()}
+    return [
+        ReasonRow(kind[1], kind[0], sum(row["number"] for row in rows), [known[i] for i in first[kind]])
+        for kind, rows in ranked
+    ]
+
+
+def _day_of(table: ScoreTable) -> date:
+    """Return the day of the latest run: as its run file has it, else when its rows were written.
+
+    A report of the same scores has the same date, whenever it is made.
+    """
+    files = [Path(source.path) for source in table.sources if not is_url(source.path)]
+    days = [day for folder in {file.parent for file in files} if (day := _day_of_the_run(folder)) is not None]
+    if not days:
+        times = [file.stat().st_mtime for file in files]
+        days = [datetime.fromtimestamp(max(times), UTC).date()] if times else [datetime.now(UTC).date()]
+    return max(days)
+
+
+def _day_of_the_run(folder: Path) -> date | None:
+    """Return the day that the run file of this folder, or of the nearest one above it, has."""
+    path = next((f / RUN_FILE for f in (folder, *folder.parents) if (f / RUN_FILE).is_file()), None)
+    try:
+        return None if path is None else datetime.fromisoformat(json.loads(path.read_bytes())["started"]).date()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _quoted(column: str) -> str:
+    return '"' + column.replace('"', '""') + '"'

@@ -1,0 +1,216 @@
+"""Scores as stars: XMP sidecars beside the originals, under the names that darktable, digiKam and Lightroom read."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tastemaker.errors import ConfigurationError, MetadataError
+from tastemaker.imaging.jpeg_metadata import embed_rating as embed_rating
+from tastemaker.imaging.ratings import file_rating
+from tastemaker.imaging.raws import RAW_EXTENSIONS
+from tastemaker.imaging.xmp import belongs_to, make_xmp, set_rating
+from tastemaker.scores.files import PendingFile
+from tastemaker.scores.schema import original_name
+
+DEFAULT_BOUNDS = (0.05, 0.2, 0.5, 0.8, 1.0)
+"""5 stars for the best 5%, 4 for the next 15%, 3 and 2 for 30% each, 1 for the last fifth."""
+
+
+def stars_by_percentile(
+    scores: npt.NDArray[np.floating], bounds: Sequence[float] = DEFAULT_BOUNDS
+) -> npt.NDArray[np.int8]:
+    """Return 5 to 1 stars for each score, by the share of the scores that are better; int8, as many as scores.
+
+    Equal scores get equal stars: those of the middle of their ranks.
+
+    Args:
+        scores: Any float, (n,). NaN gets 0.
+        bounds: The share of all scores that gets 5 stars, 4 or more, 3 or more, and so on: up to five shares that do
+            not fall, in (0, 1]. What lies beyond the last gets 0, for none.
+
+    Raises:
+        ConfigurationError: The bounds are no such shares.
+
+    Example:
+        >>> stars_by_percentile(np.array([4.0, 6.5, np.nan, 5.0, 5.5, 4.5]), bounds=(0.2, 0.4)).tolist()
+        [0, 5, 0, 0, 4, 0]
+    """
+    limits = np.asarray(bounds, np.float64)
+    if not 1 <= limits.size <= 5 or np.any(np.diff(limits) < 0) or not np.all((limits > 0) & (limits <= 1)):
+        raise ConfigurationError(f"stars need one to five shares in (0, 1] that do not fall, not {tuple(bounds)}")
+    stars = np.zeros(len(scores), np.int8)
+    valid = ~np.isnan(scores)
+    values = np.sort(scores[valid])
+    worse = np.searchsorted(values, scores[valid], "left")
+    not_better = np.searchsorted(values, scores[valid], "right")
+    middle = 1 - (worse + not_better) / 2 / max(
+        len(values), 1
+    )  # the share that is better, half of the equal ones in it
+    level = np.searchsorted(limits, middle, "left")
+    stars[valid] = np.where(level < limits.size, 5 - level, 0)
+    return stars
+
+
+def parse_star_bounds(text: str) -> tuple[float, ...]:
+    """Return the bounds of `stars_by_percentile` from ``5%,20%,50%,80%,100%``.
+
+    Raises:
+        ConfigurationError: It is no list of shares.
+
+    Example:
+        >>> parse_star_bounds("5%, 20%, 50%")
+        (0.05, 0.2, 0.5)
+    """
+    shares = [re.fullmatch(r"\s*(\d{1,3}(?:\.\d+)?)\s*%\s*", part) for part in text.split(",")]
+    if not all(shares):
+        raise ConfigurationError(f"{text!r} is no list of shares such as 5%,20%,50%,80%,100%")
+    bounds = tuple(float(share[1]) / 100 for share in shares if share)
+    stars_by_percentile(np.empty(0), bounds)
+    return bounds
+
+
+@dataclass
+class StarsReport:
+    """What became of the stars.
+
+    Attributes:
+        dry_run: True where nothing was written, and the numbers say what would be.
+        images: Images that were asked for.
+        starred: Those whose sidecars have their stars now.
+        created: Sidecars that are new.
+        updated: Sidecars that were there without these stars; all else in them is as it was.
+        already_rated: Images left alone, because somebody had rated them.
+        without_stars: Images that got no stars (0), for which nothing is written.
+        failed: Path of the image -> why it could not be rated.
+    """
+
+    dry_run: bool = False
+    images: int = 0
+    starred: int = 0
+    created: int = 0
+    updated: int = 0
+    already_rated: int = 0
+    without_stars: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def lines(self, examples: int = 5) -> list[str]:
+        """Return the report in words, with that many failures at most."""
+        would = "would be " if self.dry_run else ""
+        files = f"{self.created:,} sidecars {would}created, {self.updated:,} {would}changed in their rating only"
+        lines = [f"{self.starred:,} of {self.images:,} images {would}starred ({files})"]
+        if self.already_rated:
+            lines.append(f"{self.already_rated:,} left alone: they have a rating")
+        if self.without_stars:
+            lines.append(f"{self.without_stars:,} without stars")
+        if self.failed:
+            lines.append(f"{len(self.failed):,} failed")
+            lines += [f"  {path}: {reason}" for path, reason in list(self.failed.items())[:examples]]
+        return lines
+
+
+def write_xmp_sidecars(
+    rows: pa.Table, stars: npt.NDArray[np.int8], *, overwrite: bool = False, dry_run: bool = False
+) -> StarsReport:
+    """Write stars into the sidecars of originals, and return what was done.
+
+    ``IMG_1.jpg.xmp`` for ``IMG_1.jpg``; for a raw ``IMG_1.CR2.xmp`` and ``IMG_1.xmp``, which is Lightroom's name. A
+    sidecar that is there keeps every byte but its rating. No original is ever opened for writing. Each file is replaced
+    as a whole, so that a kill leaves the old one or the new one.
+
+    Args:
+        rows: With the columns ``image_path`` and ``shard``.
+        stars: One for each row: -1 (rejected) or 1 to 5; 0 for none.
+        overwrite: Replace ratings that are there. Without, an image that has one anywhere (in a sidecar or in its own
+            file) is left alone.
+        dry_run: Write nothing.
+
+    Raises:
+        ConfigurationError: Images lie in tars, beside which no program looks for sidecars; or the lengths differ.
+    """
+    if len(stars) != len(rows):
+        raise ConfigurationError(f"{len(stars)} ratings for {len(rows)} images")
+    inside = len(rows) - rows["shard"].null_count
+    if inside:
+        raise ConfigurationError(
+            f"{inside:,} of the {len(rows):,} images lie in tars; stars go beside loose files only. "
+            "Write these with --as folder first, or select images that are files"
+        )
+    report = StarsReport(dry_run=dry_run, images=len(rows))
+    for name, rating in zip(rows["image_path"].to_pylist(), stars.tolist(), strict=True):
+        path = Path(original_name(name))
+        if rating == 0:
+            report.without_stars += 1
+            continue
+        try:
+            _rate_one(path, rating, overwrite, report)
+        except OSError as error:
+            report.failed[name] = error.strerror or str(error)
+        except MetadataError as error:
+            report.failed[name] = str(error)
+    return report
+
+
+def sidecar_names(path: Path) -> list[Path]:
+    """Return where programs look for the sidecars of an image, the name that is written first.
+
+    Example:
+        >>> [name.name for name in sidecar_names(Path("IMG_1.CR2"))]
+        ['IMG_1.CR2.xmp', 'IMG_1.xmp']
+    """
+    whole = path.with_name(f"{path.name}.xmp")
+    return [whole, path.with_suffix(".xmp")] if path.suffix[1:].lower() in RAW_EXTENSIONS else [whole]
+
+
+def _rate_one(path: Path, rating: int, overwrite: bool, report: StarsReport) -> None:
+    """Write the sidecars of one image, and count them; all contents are made before the first is written."""
+    if not path.is_file():
+        raise MetadataError("the image is not there")
+    if not overwrite and (file_rating(path) or 0) != 0:
+        report.already_rated += 1
+        return
+    changes = []
+    for sidecar in map(_as_spelt, sidecar_names(path)):
+        present = sidecar.read_bytes() if sidecar.exists() else None
+        is_by_stem = sidecar.stem == path.stem
+        if present is None:
+            changes.append((sidecar, make_xmp(rating, path.suffix[1:].upper() if is_by_stem else ""), True))
+        elif not is_by_stem or belongs_to(present, path.suffix[1:]):
+            content = set_rating(present, rating)
+            if content != present:
+                changes.append((sidecar, content, False))
+    for sidecar, content, is_new in changes:
+        if report.dry_run and not os.access(sidecar.parent, os.W_OK):
+            raise MetadataError("its folder cannot be written to")
+        if not report.dry_run:
+            _replace(sidecar, content)
+        report.created += is_new
+        report.updated += not is_new
+    report.starred += 1
+
+
+def _as_spelt(sidecar: Path) -> Path:
+    """Return the sidecar, or the one that is there under a name in capitals."""
+    capital = sidecar.with_suffix(".XMP")
+    return capital if not sidecar.exists() and capital.exists() else sidecar
+
+
+def _replace(sidecar: Path, content: bytes) -> None:
+    target = Path(os.path.realpath(sidecar))  # a link stays a link
+    pending = PendingFile(target)
+    try:
+        pending.draft.write_bytes(content)
+        if target.exists():
+            shutil.copymode(target, pending.draft)
+        pending.commit()
+    except BaseException:
+        pending.discard()
+        raise

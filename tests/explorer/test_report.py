@@ -1,0 +1,458 @@
+"""The report: one page that loads nothing, whose numbers are the table's, and whose pictures are there or excused."""
+
+import base64
+import html
+import io
+import json
+import re
+import subprocess
+import sys
+from datetime import date
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import encode, make_tar
+from PIL import Image
+from rows import write_rows
+
+from tastemaker import ConfigurationError, ScoreTable, write_report
+from tastemaker.explorer.report import MAX_BYTES
+from tastemaker.imaging.decode import decode_image
+from tastemaker.imaging.shards import Member, read_samples
+from tastemaker.tasks import ImageObject
+
+HOSTILE = "</script><script>alert('1')</script><img src=x onerror=alert(2)> & \"quoted\""
+MADE_BY = {"tastemaker": "0.1.0", "precision": "bf16", "predictor_sha256": "b0d5", "options": {"signals": False}}
+
+
+class Page(HTMLParser):
+    """What a browser would find in a page."""
+
+    VOID = frozenset({"meta", "img", "link", "br", "input", "path", "use"})
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.open, self.texts = [], [], []
+        self.source = path.read_text("utf-8")
+        self.feed(self.source)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def all(self, tag, **attributes):
+        return [a for t, a in self.tags if t == tag and all(a.get(k) == v for k, v in attributes.items())]
+
+    def pictures(self):
+        return [a for a in self.all("img") if a["src"].startswith("data:image/jpeg;base64,")]
+
+    def section(self, name):
+        """Return the source of the section with this heading's id."""
+        start = self.source.index(f'<section aria-labelledby="{name}">')
+        return self.source[start : self.source.index("</section>", start)]
+
+
+def rows_of(table):
+    """Return the cells of each row of every table in some HTML, as text."""
+    lines = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
+    cells = [re.findall(r"<t[hd].*?</t[hd]>", line, re.DOTALL) for line in lines]
+    return [[" ".join(html.unescape(re.sub(r"<[^>]*>", "", cell)).split()) for cell in row] for row in cells]
+
+
+def photo(number, folder, score, size=(64, 48), **more):
+    """Return a loose picture as a row, and write it."""
+    pixels = np.random.default_rng(number).integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8)
+    data = encode(Image.fromarray(pixels).resize(size), "JPEG")
+    path = folder / f"{number:03d}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return image_row(f"{number:03d}", str(path), data, score, **more)
+
+
+def image_row(key, path, data, score, shard="", offset=0, **more):
+    decoded = decode_image(data)
+    options = {"width": decoded.width, "height": decoded.height, "format": decoded.format} | more
+    return ImageObject(
+        image_path=path,
+        image_id=key,
+        shard=shard,
+        member=Member(path, offset, len(data)),
+        aesthetic_score=score,
+        **options,
+    )
+
+
+def failed_row(number, reason):
+    path = f"photos/bad-{number}.jpg"
+    return ImageObject(image_path=path, image_id=f"bad-{number}", member=Member(path, 0, 9), failed=True, reason=reason)
+
+
+@pytest.fixture
+def scores(tmp_path):
+    """Scores of 60 small pictures, 2 to 7.9, and of 5 that could not be read."""
+    rows = [photo(n, tmp_path / "photos", 2 + n / 10) for n in range(60)]
+    rows += [failed_row(n, "unreadable: damaged or truncated JPEG: Premature end of JPEG file") for n in range(3)]
+    rows += [failed_row(n, "unreadable: the file is empty") for n in (3, 4)]
+    write_rows(tmp_path / "scores" / "a.parquet", rows, provenance=MADE_BY)
+    return tmp_path / "scores"
+
+
+def make(scores, tmp_path, name="report.html", **options):
+    summary = write_report(scores, tmp_path / name, **options)
+    return summary, Page(tmp_path / name)
+
+
+def test_the_page_loads_nothing_from_outside_and_runs_only_its_own_script(scores, tmp_path):
+    _, page = make(scores, tmp_path)
+    addresses = [a[k] for _, a in page.tags for k in ("src", "href", "data", "srcset", "action", "poster") if k in a]
+    assert len(addresses) > 60
+    assert all(address.startswith(("data:image/jpeg;base64,", "#")) for address in addresses)
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
+    style = re.search(r"<style>(.*?)</style>", page.source, re.DOTALL)[1]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "://" not in re.sub(r"data:image/jpeg;base64,[A-Za-z0-9+/=]*", "", page.source)
+
+
+def test_the_policy_allows_the_pages_own_script_and_no_other(scores, tmp_path):
+    import hashlib
+
+    _, page = make(scores, tmp_path)
+    (script,) = re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; ")
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert not [name for _, a in page.tags for name in a if name.startswith("on")]
+
+
+def test_its_numbers_are_those_of_the_table(scores, tmp_path):
+    summary, page = make(scores, tmp_path, min_score=5.5)
+    table = ScoreTable(scores)
+    kept, scored = (
+        table.query(f"SELECT count(*) FROM rows WHERE aesthetic_score >= {least}").column(0)[0].as_py()
+        for least in ("5.5::FLOAT", "-1")
+    )
+    assert (summary.kept, summary.scored, summary.pictures, summary.missing) == (kept, scored, 60, 0)
+    assert f"At 5.50 you keep 41.7% of {scored} images." in page.text
+    assert "65 images, 5 of them without a score" in page.text
+
+    keep, customary, percentiles = page.section("cutoffs").split("</table>")[:3]
+    for label, images, cutoff in rows_of(keep)[1:]:
+        wanted = {"keep": int(label)} if label.isdecimal() else {"top": int(label[:-1]) / 100}
+        found = table.cutoff(**wanted)
+        assert (int(images), float(cutoff)) == (found.kept, pytest.approx(found.score, abs=5e-5))
+    for least, images, share in rows_of(customary)[1:]:
+        found = table.cutoff(min_score=float(least))
+        assert (int(images), share) == (found.kept, f"{100 * found.share:.1f}%")
+    for percentile, value in rows_of(percentiles)[1:]:
+        exact = table.query(f"SELECT quantile_cont(aesthetic_score, {int(percentile) / 100}) FROM rows").column(0)[0]
+        assert float(value) == pytest.approx(exact.as_py(), abs=0.0051)
+
+
+def test_a_cut_that_is_moved_counts_as_the_table_does(scores, tmp_path):
+    _, page = make(scores, tmp_path)
+    (chart,) = page.all("div", **{"class": "chart"})
+    reaching = [int(count) for count in chart["data-reaching"].split()]
+    start, step = float(chart["data-start"]), float(chart["data-step"])
+    values = ScoreTable(scores).values()
+    for number in range(0, len(reaching), 7):
+        least = np.float32(round(start + number * step, 2))
+        assert reaching[number] == np.count_nonzero(values >= least)
+    assert reaching[0] == 60
+    assert reaching[-1] == 0
+
+
+def test_equal_scores_at_the_cut_are_told_and_the_first_are_kept(tmp_path):
+    write_rows(tmp_path / "a.parquet", [photo(n, tmp_path / "p", 5.0) for n in range(30)])
+    summary, page = make(tmp_path / "a.parquet", tmp_path, top="20%")
+    assert summary.kept == 6
+    assert "24 more images have just the score at the cut" in page.text
+    above = page.source[
+        page.source.index("just above") : page.source.index("</section>", page.source.index("just above"))
+    ]
+    assert sorted(re.findall(r'title="(\d+)"', above)) == [f"{n:03d}" for n in range(6)]
+
+
+def test_what_strangers_wrote_is_text(tmp_path):
+    rows = [photo(n, tmp_path / "p", 5 + n / 10) for n in range(4)]
+    for row in rows:
+        row.image_id = HOSTILE
+    rows[0].sidecars = {"txt": HOSTILE.encode()}
+    rows.append(failed_row(0, f"unreadable: {HOSTILE}"))
+    made_by = {"precision": HOSTILE, "options": {HOSTILE: HOSTILE}}
+    write_rows(tmp_path / "a.parquet", rows, provenance=made_by)
+    _, page = make(tmp_path / "a.parquet", tmp_path, title=HOSTILE)
+    assert page.source.count("<script") == 1
+    assert not [a for a in page.all("img") if a["src"] == "x"]
+    assert HOSTILE in {a["alt"] for a in page.pictures()}
+    assert HOSTILE in page.text
+
+
+def test_the_alternative_text_is_the_caption_or_the_key_and_score(tmp_path):
+    rows = [photo(n, tmp_path / "p", 5.0 + n) for n in range(2)]
+    rows[0].sidecars = {"txt": b"a fox\nin the grass"}
+    write_rows(tmp_path / "a.parquet", rows)
+    _, page = make(tmp_path / "a.parquet", tmp_path)
+    assert {a["alt"] for a in page.pictures()} >= {"a fox in the grass", "001, score 6.00"}
+
+
+def test_a_page_of_many_large_pictures_stays_below_its_size(tmp_path):
+    rng = np.random.default_rng(0)
+    data = encode(rng.integers(0, 256, (400, 600, 3), np.uint8), "JPEG", quality=95)  # noise: hardly compressed
+    (tmp_path / "noise.jpg").write_bytes(data)
+    rows = [image_row(f"{n:04d}", str(tmp_path / "noise.jpg"), data, 3 + n / 125) for n in range(500)]
+    write_rows(tmp_path / "a.parquet", rows)
+    summary, page = make(tmp_path / "a.parquet", tmp_path, samples=50)
+    assert summary.bytes == (tmp_path / "report.html").stat().st_size
+    assert summary.bytes <= MAX_BYTES == 20_000_000
+    assert summary.missing == 0
+    assert len(page.pictures()) > 500
+
+
+def test_a_few_pictures_are_large_and_are_never_enlarged(tmp_path):
+    write_rows(tmp_path / "a.parquet", [photo(0, tmp_path / "p", 5.0, (1200, 900)), photo(1, tmp_path / "p", 6.0)])
+    _, page = make(tmp_path / "a.parquet", tmp_path)
+    assert {(a["width"], a["height"]) for a in page.pictures()} == {("427", "320"), ("64", "48")}
+
+
+def test_no_picture_is_cropped_whatever_its_shape(tmp_path):
+    sizes = [(1600, 80), (80, 1600), (64, 48), (48, 64)]
+    write_rows(tmp_path / "a.parquet", [photo(n, tmp_path / "p", 5.0 + n, size) for n, size in enumerate(sizes)])
+    _, page = make(tmp_path / "a.parquet", tmp_path)
+    for shown in page.pictures():
+        small = Image.open(io.BytesIO(base64.b64decode(shown["src"].partition(",")[2])))
+        assert small.size == (int(shown["width"]), int(shown["height"]))
+        assert min(abs(small.width / small.height / (w / h) - 1) for w, h in sizes) < 0.1
+        assert ("class" in shown) == (not 0.5 <= small.width / small.height <= 4.5)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_samples(scores, tmp_path):
+    first, again, other = (
+        (make(scores, tmp_path, f"{number}.html", seed=seed, samples=2)[0].path).read_bytes()
+        for number, seed in enumerate((0, 0, 1))
+    )
+    assert first == again
+    samples = [
+        re.sub(rb"seed \d", b"", page[page.index(b'id="samples"') : page.index(b'id="best"')])
+        for page in (first, other)
+    ]
+    assert samples[0] != samples[1]
+
+
+def test_the_date_is_that_of_the_run_or_the_one_that_is_said(scores, tmp_path):
+    run_file = scores / "_tastemaker" / "run.json"
+    run_file.parent.mkdir()
+    run_file.write_text(json.dumps({"started": "2026-03-09T23:30:00+00:00"}))
+    assert "9 March 2026" in make(scores, tmp_path)[1].text
+    assert "1 May 2025" in make(scores, tmp_path, made_on=date(2025, 5, 1))[1].text
+    run_file.write_text("{")
+    assert re.search(r"· \d+ \w+ 20\d\d ·", make(scores, tmp_path)[1].text)
+
+
+def test_sources_that_are_gone_changed_or_broken_keep_their_place(tmp_path):
+    folder = tmp_path / "p"
+    rows = [photo(n, folder, 5.0 + n / 10) for n in range(6)]
+    rows[5].width, rows[5].height = 480, 640  # another picture lies there now
+    (folder / "000.jpg").unlink()
+    (folder / "001.jpg").write_bytes((folder / "001.jpg").read_bytes() + b"more")
+    (folder / "002.jpg").write_bytes(bytes(rows[2].member.size))
+    rows[3].image_path = f"{tmp_path}/gone.tar/3.jpg"
+    rows[3].shard = f"{tmp_path}/gone.tar"
+    write_rows(tmp_path / "a.parquet", rows)
+    summary, page = make(tmp_path / "a.parquet", tmp_path)
+    assert (summary.pictures, summary.missing) == (6, 5)
+    labels = {a["aria-label"] for a in page.all("div", role="img")}
+    assert {label.partition(",")[0] for label in labels} == {"000", "001", "002", "003", "005"}
+    assert {label.partition(": ")[2] for label in labels} == {
+        "the file is gone",
+        "the file has changed since it was scored",
+        "not an image in a known format (it starts with b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00')",
+    }
+
+
+def test_pictures_come_out_of_shards_by_their_place(tmp_path):
+    pictures = {f"{n}.jpg": photo(n, tmp_path / "p", 5.0) for n in range(3)}
+    data = {name: (tmp_path / "p" / f"00{name}").read_bytes() for name in pictures}
+    rows = []
+    for mode, name in (("w", "plain.tar"), ("w:gz", "packed.tar.gz")):
+        shard = str(make_tar(tmp_path / name, data.items(), mode=mode))
+        rows += [
+            image_row(s.key, f"{shard}/{s.image.name}", data[s.image.name], 5.0 + len(rows), shard, s.image.offset)
+            for s, _ in read_samples(shard)
+        ]
+    write_rows(tmp_path / "a.parquet", rows)
+    summary, _ = make(tmp_path / "a.parquet", tmp_path)
+    assert (summary.pictures, summary.missing) == (6, 0)
+
+
+def test_slices_tell_what_the_cut_keeps_of_them_the_farthest_first(tmp_path):
+    rows = [photo(n, tmp_path / "wide", 4.0 + n / 100, (96, 32)) for n in range(50)]  # none passes
+    rows += [photo(n, tmp_path / "square", 6.0 + n / 100, (48, 48)) for n in range(10)]  # all pass
+    rows += [photo(n, tmp_path / "mixed", 5.9 if n % 2 else 4.0, (64, 48)) for n in range(40)]
+    write_rows(tmp_path / "a.parquet", rows)
+    table = ScoreTable(tmp_path / "a.parquet")
+    _, page = make(tmp_path / "a.parquet", tmp_path, min_score=5.5)
+    section = page.section("slices")
+    assert "The cut keeps 30.0% of all." in section
+    found = {
+        rows[0][0]: [[row[0], *row[1::2]] for row in rows[1:]] for rows in map(rows_of, section.split("</table>")[:-1])
+    }
+    assert list(found) == ["Aspect ratio", "Source"]  # all are of one size and format
+    by_source = {
+        name: (scored, kept)
+        for name, scored, kept in table.query(
+            "SELECT regexp_extract(image_path, '([^/]+)/[^/]+$', 1), count(*), "
+            "count(*) FILTER (aesthetic_score >= 5.5) FROM rows GROUP BY 1"
+        )
+        .to_pandas()
+        .itertuples(index=False)
+    }
+    assert [row[0] for row in found["Source"]] == ["square", "wide", "mixed"]
+    for name, scored, share, difference in found["Source"]:
+        assert int(scored) == by_source[name][0]
+        assert share == f"{100 * by_source[name][1] / by_source[name][0]:.1f}%"
+        assert difference.replace("−", "-") == f"{100 * by_source[name][1] / by_source[name][0] - 30:+.1f}"
+
+
+def test_differences_that_chance_makes_are_marked():
+    from tastemaker.explorer.report_slices import _sure_distance
+
+    assert _sure_distance(1, 2, 0.2) == 0.0
+    assert _sure_distance(0, 1000, 0.2) > 0.15
+    assert _sure_distance(500, 1000, 0.5) == 0.0
+
+
+def test_failures_are_counted_by_reason_with_examples(scores, tmp_path):
+    _, page = make(scores, tmp_path)
+    first, second = rows_of(page.section("failures"))[1:]
+    assert first == ["3", "unreadable: damaged or truncated JPEG", "photos/bad-0.jpgphotos/bad-1.jpgphotos/bad-2.jpg"]
+    assert second == ["2", "unreadable: the file is empty", "photos/bad-3.jpgphotos/bad-4.jpg"]
+
+
+def test_every_section_is_there_and_headings_are_in_order(scores, tmp_path):
+    _, page = make(scores, tmp_path)
+    for name in ("distribution", "borderline", "cutoffs", "samples", "best", "worst", "failures", "provenance"):
+        assert page.all("h2", id=name), name
+    levels = [int(tag[1]) for tag, _ in page.tags if tag in ("h1", "h2", "h3")]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
+    assert "predictor sha256 b0d5" in page.text
+    assert "options: signals False" in page.text
+    bands = re.findall(r"<h3>([\d.]+)–([\d.]+)", page.section("samples"))
+    assert bands[0] == ("7.5", "8.0")
+    assert all(float(high) - float(low) == 0.5 for low, high in bands)
+    assert len(bands) == 12
+
+
+def test_the_page_says_everything_without_its_script(scores, tmp_path):
+    _, page = make(scores, tmp_path)
+    assert [a for a in page.all("button") if "hidden" not in a and a.get("id") != "back"] == []
+    assert [a for a in page.all("div") if a.get("class") == "moved" and "hidden" in a]
+    assert not page.all("input")
+    distribution = page.source[page.source.index("<details") : page.source.index("</details>")]
+    assert sum(int(row[1]) for row in rows_of(distribution)[1:]) == 60
+
+
+def test_it_prints_light_on_a4_without_controls(scores, tmp_path):
+    _, page = make(scores, tmp_path)
+    style = re.search(r"<style>(.*?)</style>", page.source, re.DOTALL)[1]
+    prints = style.split("@media print")[1:]
+    assert len(prints) == 2
+    assert any("size: A4" in part and "--ground: #fff" in part for part in prints)
+    assert any(re.search(r"button, details, \.handle \{ display: none", part) for part in prints)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "finding"),
+    [
+        ([], "There are no images in these scores."),
+        ([None, None], "None of the 2 images could be read."),
+        ([float("nan")] * 3, "None of the 3 images has a score."),
+        ([5.0], "At 5.00 you keep 100% of 1 image."),
+        ([5.0, float("inf"), float("-inf"), 30.0], "At inf you keep 25% of 4 images."),
+    ],
+    ids=["none", "failed", "nan", "one", "infinite"],
+)
+def test_odd_tables_have_a_report(tmp_path, numbers, finding):
+    rows = [
+        failed_row(n, "unreadable: the file is empty") if score is None else photo(n, tmp_path / "p", score)
+        for n, score in enumerate(numbers)
+    ]
+    write_rows(tmp_path / "a.parquet", rows)
+    summary, page = make(tmp_path / "a.parquet", tmp_path)
+    assert summary.finding == finding
+    assert finding in page.text
+
+
+def test_a_cut_that_nothing_reaches_is_reported(scores, tmp_path):
+    summary, page = make(scores, tmp_path, min_score=9.0)
+    assert (summary.kept, summary.cutoff) == (0, None)
+    assert "At 9.00 you keep none of 60 images." in page.text
+    assert "nothing: no image passes" in page.text
+
+
+def test_a_run_by_technical_quality_is_reported_as_what_it_is(tmp_path):
+    rows = [photo(n, tmp_path / "p", None) for n in range(10)]
+    write_rows(tmp_path / "a.parquet", rows, signals=True, provenance={"options": {"rank_by": "technical_quality"}})
+    summary, page = make(tmp_path / "a.parquet", tmp_path)
+    assert summary.column == "technical_quality"
+    assert "which is no aesthetic score" in page.text
+    assert "LAION" not in page.text
+
+
+def test_the_runs_own_cut_is_the_default(tmp_path):
+    rows = [photo(n, tmp_path / "p", 4.0 + n / 10) for n in range(20)]
+    write_rows(tmp_path / "a.parquet", rows, provenance={"options": {"min_score": 5.0, "top": None}})
+    assert make(tmp_path / "a.parquet", tmp_path)[0].finding == "At 5.00 you keep 50% of 20 images."
+    write_rows(tmp_path / "a.parquet", rows, provenance={"options": {"min_score": None, "top": "25%"}})
+    assert make(tmp_path / "a.parquet", tmp_path)[0].finding == "At 5.50 you keep 25% of 20 images."
+
+
+def test_wrong_options_are_refused(scores, tmp_path):
+    for options in ({"samples": 0}, {"samples": 101}, {"min_score": 5.0, "top": "20%"}, {"top": "many"}):
+        with pytest.raises(ConfigurationError):
+            write_report(scores, tmp_path / "report.html", **options)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_command_writes_the_page_and_says_the_finding(scores, tmp_path):
+    page = tmp_path / "made" / "report.html"
+    command = [
+        sys.executable,
+        "-m",
+        "tastemaker",
+        "report",
+        scores,
+        "--output",
+        page,
+        "--cut-off",
+        "6.5",
+        "--seed",
+        "3",
+    ]
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("At 6.50 you keep 25% of 60 images.\n")
+    assert "seed 3" in Page(page).text
+    result = subprocess.run([str(part) for part in [*command, "--json"]], capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout)["bytes"] == page.stat().st_size

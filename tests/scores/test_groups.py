@@ -1,0 +1,134 @@
+"""Near-duplicates, and the best of them."""
+
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tastemaker import errors
+from tastemaker.scores import groups
+from tastemaker.scores.groups import best_of_group, group_duplicates, group_table
+from tastemaker.scores.neighbours import EmbeddingIndex
+
+
+def with_copies(count, seed=0, cosine=0.97, size=64):
+    """Unit vectors of which every third is a near copy of the one two before it."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((count, size))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    noise = rng.standard_normal((count // 3, size))
+    originals = vectors[0 : 3 * (count // 3) : 3]
+    noise -= (noise * originals).sum(1, keepdims=True) * originals
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    vectors[2::3] = cosine * originals + (1 - cosine**2) ** 0.5 * noise
+    return vectors.astype(np.float32)
+
+
+def test_near_copies_are_grouped_under_the_first_of_them():
+    found = group_duplicates(with_copies(300))
+    expected = np.arange(300)
+    expected[2::3] -= 2
+    assert found.tolist() == expected.tolist()
+    assert found.dtype == np.int64
+
+
+def test_length_and_number_type_do_not_matter():
+    vectors = with_copies(300)
+    lengths = np.random.default_rng(1).uniform(0.5, 20, (300, 1)).astype(np.float32)
+    assert (group_duplicates(vectors * lengths) == group_duplicates(vectors)).all()
+    assert (group_duplicates((vectors * lengths).astype(np.float16)) == group_duplicates(vectors)).all()
+
+
+def test_a_chain_is_cut_where_a_picture_is_too_far_from_the_first():
+    angles = np.arange(10) * np.arccos(0.97)
+    burst = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    found = group_duplicates(burst, min_similarity=0.96)
+    assert found.tolist() == [0, 0, 2, 2, 4, 4, 6, 6, 8, 8]
+    assert (np.einsum("ij,ij->i", burst, burst[found]) >= 0.96).all()
+
+
+def test_rows_without_an_embedding_are_groups_of_their_own():
+    vectors = np.ones((6, 8), np.float16)
+    vectors[1], vectors[3, 2], vectors[4, 0] = 0, np.nan, np.inf
+    assert group_duplicates(vectors).tolist() == [0, 1, 0, 3, 4, 0]
+    assert group_duplicates(np.zeros((3, 8), np.float32)).tolist() == [0, 1, 2]
+    assert group_duplicates(np.empty((0, 8), np.float32)).tolist() == []
+
+
+def test_the_index_finds_what_comparing_all_pairs_finds(monkeypatch):
+    pytest.importorskip("faiss")
+    vectors = with_copies(6000, cosine=0.96)
+    exact = group_duplicates(vectors)
+    monkeypatch.setattr(groups, "EXACT_ROWS", 100)
+    found = group_duplicates(vectors)
+    is_same = found == exact
+    assert is_same.mean() > 0.99
+    assert (found[~is_same] == np.flatnonzero(~is_same)).all()  # missed, never wrong
+    assert (group_duplicates(vectors) == found).all()
+
+
+def test_many_identical_pictures_are_one_group_in_little_time(monkeypatch):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(groups, "EXACT_ROWS", 100)
+    vectors = with_copies(9000)
+    vectors[1000:] = vectors[0]
+    found = group_duplicates(vectors)
+    assert (found[1000:] == 0).all()
+    assert (found[:1000] == group_duplicates(vectors[:1000])).mean() > 0.99
+
+
+def test_many_embeddings_without_the_extra_say_what_to_install(monkeypatch):
+    monkeypatch.setattr(groups, "EXACT_ROWS", 10)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(errors.MissingExtraError, match=r"tastemaker\[groups\]"):
+        group_duplicates(with_copies(12))
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, float("nan")])
+def test_a_similarity_that_is_none_is_an_error(value):
+    with pytest.raises(errors.ConfigurationError, match="min_similarity"):
+        group_duplicates(np.ones((2, 8), np.float32), min_similarity=value)
+
+
+def test_the_best_of_a_group_is_its_highest_score_and_of_equal_ones_the_first():
+    rng = np.random.default_rng(0)
+    found, scores = rng.integers(0, 50, 1000), rng.integers(0, 9, 1000).astype(np.float64)
+    scores[rng.random(1000) < 0.1] = np.nan
+    marks = best_of_group(found, scores)
+    for group in range(50):
+        rows = np.flatnonzero(found == group)
+        assert np.flatnonzero(marks & (found == group)).tolist() == [rows[np.nanargmax(scores[rows])]]
+    assert not best_of_group([1, 1], [np.nan, np.nan]).any()
+
+
+def test_a_score_table_is_grouped_by_its_embeddings():
+    vectors = with_copies(9, size=768).astype(np.float16)
+    embeddings = pa.chunked_array([pa.array([*map(list, vectors[:5]), None], pa.list_(pa.float16())),
+                                   pa.array([*map(list, vectors[5:])], pa.list_(pa.float16()))])  # fmt: skip
+    scores = pa.array([5, 4, 6, 7, 3, None, 8, 1, 1, 1], pa.float32())
+    found, is_best = group_table(pa.table({"embedding": embeddings, "aesthetic_score": scores}))
+    assert found.to_pylist() == [0, 1, 0, 3, 4, 5, 3, 7, 8, 7]
+    assert is_best.to_pylist() == [False, True, True, False, True, False, True, True, True, False]
+    with pytest.raises(errors.ConfigurationError, match="--copy-embeddings"):
+        group_table(pa.table({"aesthetic_score": scores}))
+
+
+def test_nearest_neighbours_are_those_of_exact_search():
+    rng = np.random.default_rng(0)
+    vectors = (rng.standard_normal((5000, 96)) * rng.uniform(0.1, 9, (5000, 1))).astype(np.float16)
+    vectors[7], vectors[8, 3] = 0, np.nan
+    unit = vectors.astype(np.float64)
+    unit /= np.where(np.linalg.norm(unit, axis=1, keepdims=True) > 0, np.linalg.norm(unit, axis=1, keepdims=True), 1)
+    index = EmbeddingIndex(vectors)
+    rows, similarities = index.nearest(42, 5)
+    expected = np.nan_to_num(unit @ unit[42], nan=-9)
+    expected[42] = -9
+    assert rows.tolist() == np.argsort(-expected)[:5].tolist()
+    assert np.abs(similarities - expected[rows]).max() < 1e-5
+    by_vector, _ = index.nearest(vectors[42].astype(np.float32) * 3, 6)
+    assert by_vector.tolist() == [42, *rows.tolist()]
+    assert len(index.nearest(42, 10_000)[0]) == 4997
+    for query in (7, 8, np.ones(3)):
+        with pytest.raises(errors.ModelError, match="96 numbers"):
+            index.nearest(query)

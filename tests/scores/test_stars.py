@@ -1,0 +1,196 @@
+"""Stars: which score gets how many, and sidecars that harm nobody's work."""
+
+import hashlib
+import os
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from camera_files import make_dng
+from conftest import encode
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.imaging.jpeg_metadata import embed_rating
+from tastemaker.imaging.ratings import file_rating
+from tastemaker.imaging.xmp import make_xmp, read_rating
+from tastemaker.scores.stars import parse_star_bounds, stars_by_percentile, write_xmp_sidecars
+
+JPEG = encode(np.linspace(0, 255, 80 * 60 * 3).reshape(60, 80, 3).astype(np.uint8), "JPEG")
+DEVELOPED = make_xmp(2).replace(
+    b"<rdf:Description", b"<rdf:Description\n   xmlns:d='urn:d' d:history='gz11 &lt;edits>'"
+)
+
+
+def rows(*paths, shard=None):
+    return pa.table({"image_path": pa.array(map(str, paths)), "shard": pa.array([shard] * len(paths), pa.string())})
+
+
+def write(paths, ratings, **options):
+    return write_xmp_sidecars(rows(*paths), np.array(ratings, np.int8), **options)
+
+
+def snapshot(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A JPEG, and a pair of raw and JPEG of one stem."""
+    for name in ("IMG_1.jpg", "IMG_2.JPG"):
+        (tmp_path / name).write_bytes(JPEG)
+    (tmp_path / "IMG_2.DNG").write_bytes(make_dng((64, 48)))
+    return tmp_path
+
+
+def test_stars_follow_the_share_of_better_scores():
+    scores = np.random.default_rng(0).permutation(np.linspace(3, 8, 1000)).astype(np.float32)
+    stars = stars_by_percentile(scores)
+    assert stars.dtype == np.int8
+    assert np.bincount(stars, minlength=6).tolist() == [0, 200, 300, 300, 150, 50]
+    assert np.all(np.diff(stars[np.argsort(scores)]) >= 0)
+
+
+def test_equal_scores_get_equal_stars_and_no_score_gets_none():
+    assert stars_by_percentile(np.full(10, 5.0)).tolist() == [3] * 10
+    assert stars_by_percentile(np.array([np.nan, 5.0])).tolist() == [0, 3]
+    assert stars_by_percentile(np.empty(0)).tolist() == []
+    assert stars_by_percentile(np.array([1.0, 2.0, 3.0, 4.0]), (0.25, 0.5)).tolist() == [0, 0, 4, 5]
+
+
+@pytest.mark.parametrize("bounds", [(), (0.5, 0.4), (0.0,), (1.1,), (float("nan"),), (0.1,) * 6])
+def test_bounds_that_are_none_are_refused(bounds):
+    with pytest.raises(ConfigurationError, match="shares"):
+        stars_by_percentile(np.array([5.0]), bounds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "5%,,6%", "20%,5%", "0%", "101%", "many"])
+def test_bounds_in_words_that_are_none_are_refused(text):
+    with pytest.raises(ConfigurationError, match="shares"):
+        parse_star_bounds(text)
+
+
+def test_sidecars_have_the_names_that_darktable_digikam_and_lightroom_read(photos):
+    before = snapshot(photos)
+    paths = [photos / name for name in ("IMG_1.jpg", "IMG_2.JPG", "IMG_2.DNG")]
+    report = write(paths, [5, 4, -1])
+    assert (report.starred, report.created, report.updated, report.failed) == (3, 4, 0, {})
+    after = snapshot(photos)
+    assert after.keys() - before.keys() == {"IMG_1.jpg.xmp", "IMG_2.JPG.xmp", "IMG_2.DNG.xmp", "IMG_2.xmp"}
+    assert {name: after[name] for name in before} == before, "an original was touched"
+    assert [file_rating(path) for path in paths] == [5, 4, -1]
+
+
+def test_a_dry_run_counts_and_writes_nothing(photos):
+    (photos / "IMG_1.jpg.xmp").write_bytes(make_xmp(0))
+    before = snapshot(photos)
+    arguments = [photos / "IMG_1.jpg", photos / "IMG_2.DNG", photos / "IMG_2.JPG"], [5, 2, 0]
+    planned = write(*arguments, dry_run=True)
+    assert snapshot(photos) == before
+    done = write(*arguments)
+    assert (
+        (planned.starred, planned.created, planned.updated) == (done.starred, done.created, done.updated) == (2, 2, 1)
+    )
+    assert planned.without_stars == 1
+    assert "would be starred (2 sidecars would be created, 1 would be changed" in planned.lines()[0]
+    assert "would" not in "".join(done.lines())
+
+
+@pytest.mark.parametrize("place", ["sidecar", "sidecar in capitals", "sidecar of the stem", "file"])
+def test_a_rating_that_somebody_gave_is_left_alone_unless_told(photos, place):
+    image = photos / "IMG_1.jpg"
+    if place == "file":
+        image.write_bytes(embed_rating(JPEG, 2))
+    else:
+        name = {"sidecar": "IMG_1.jpg.xmp", "sidecar in capitals": "IMG_1.jpg.XMP"}.get(place, "IMG_1.xmp")
+        (photos / name).write_bytes(DEVELOPED)
+    before = snapshot(photos)
+    report = write([image], [5])
+    assert (report.already_rated, report.starred) == (1, 0)
+    assert snapshot(photos) == before
+    assert write([image], [5], overwrite=True).starred == 1
+    assert file_rating(image) == 5
+    assert snapshot(photos)["IMG_1.jpg"] == before["IMG_1.jpg"]
+
+
+def test_edits_in_a_sidecar_stay_byte_for_byte(photos):
+    sidecar = photos / "IMG_1.jpg.xmp"
+    sidecar.write_bytes(DEVELOPED)
+    sidecar.chmod(0o640)
+    report = write([photos / "IMG_1.jpg"], [5], overwrite=True)
+    assert (report.created, report.updated) == (0, 1)
+    assert sidecar.read_bytes() == DEVELOPED.replace(b'xmp:Rating="2"', b'xmp:Rating="5"')
+    assert sidecar.stat().st_mode & 0o777 == 0o640 or sys.platform == "win32"
+    again = write([photos / "IMG_1.jpg"], [5], overwrite=True)
+    assert (again.starred, again.updated) == (1, 0)
+
+
+def test_the_raws_sidecar_does_not_rate_the_jpeg_beside_it(photos):
+    assert write([photos / "IMG_2.DNG"], [5]).created == 2
+    report = write([photos / "IMG_2.JPG"], [1])
+    assert (report.starred, report.already_rated) == (1, 0)
+    assert file_rating(photos / "IMG_2.DNG") == 5
+
+
+def test_a_sidecar_of_the_stem_that_is_another_pictures_is_not_the_raws(photos):
+    other = photos / "IMG_2.xmp"
+    other.write_bytes(make_xmp(1, "JPG"))
+    report = write([photos / "IMG_2.DNG"], [4], overwrite=True)
+    assert (report.created, report.updated) == (1, 0)
+    assert read_rating(other.read_bytes()) == 1
+
+
+def test_failures_are_reported_and_the_others_go_on(photos):
+    (photos / "IMG_1.jpg.xmp").write_text("no XML: Rating")
+    (photos / "IMG_2.JPG.xmp").mkdir()
+    before = snapshot(photos)
+    paths = [photos / name for name in ("IMG_1.jpg", "IMG_2.JPG", "gone.jpg", "IMG_2.DNG")]
+    report = write(paths, [5, 5, 5, 5])
+    reasons = [report.failed[str(path)] for path in paths[:3]]
+    assert "damaged" in reasons[0]
+    assert reasons[1:] == ["Is a directory", "the image is not there"]
+    assert report.starred == 1
+    assert snapshot(photos).items() >= before.items()
+    assert not [name for name in os.listdir(photos) if name.startswith(".")]
+    assert any("gone.jpg: the image is not there" in line for line in report.lines())
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_folder_that_cannot_be_written_to_is_a_failure(photos, dry_run):
+    photos.chmod(0o500)
+    try:
+        report = write([photos / "IMG_1.jpg"], [5], dry_run=dry_run)
+    finally:
+        photos.chmod(0o700)
+    assert list(report.failed) == [str(photos / "IMG_1.jpg")]
+    assert report.starred == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_linked_sidecar_stays_a_link(photos):
+    real = photos / "elsewhere"
+    real.write_bytes(make_xmp(0))
+    (photos / "IMG_1.jpg.xmp").symlink_to(real)
+    assert write([photos / "IMG_1.jpg"], [3]).updated == 1
+    assert (photos / "IMG_1.jpg.xmp").is_symlink()
+    assert read_rating(real.read_bytes()) == 3
+
+
+def test_images_in_tars_are_refused_before_anything_is_written(photos):
+    table = pa.concat_tables([rows(photos / "IMG_1.jpg"), rows("a.tar/b.jpg", shard="a.tar")])
+    with pytest.raises(ConfigurationError, match="1 of the 2 images lie in tars"):
+        write_xmp_sidecars(table, np.array([5, 5], np.int8))
+    assert not (photos / "IMG_1.jpg.xmp").exists()
+
+
+def test_names_that_are_no_utf8_are_found(photos):
+    if sys.platform != "linux":
+        pytest.skip("other systems refuse such names")
+    from tastemaker.scores.schema import printable
+
+    path = os.path.join(photos, "caf\udce9.jpg")
+    with open(path, "wb") as file:
+        file.write(JPEG)
+    assert write([printable(path)], [4]).starred == 1
+    assert os.path.exists(f"{path}.xmp")

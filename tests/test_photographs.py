@@ -1,0 +1,121 @@
+"""A photographer's folder, from scoring to kept copies: pairs, sidecars, ratings, files that need an extra."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from camera_files import make_dng
+from conftest import encode, make_tar
+from PIL import Image
+
+from tastemaker.imaging.xmp import make_xmp
+from tastemaker.scores.run import RunOptions, run_scoring
+
+rawpy = pytest.importorskip("rawpy")
+pillow_heif = pytest.importorskip("pillow_heif")
+PIXELS = np.linspace(0, 255, 320 * 240 * 3).reshape(240, 320, 3).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """IMG_1 as raw and JPEG with every kind of sidecar, IMG_2 as HEIC and JPEG."""
+    heic = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(PIXELS)).save(heic)
+    files = {
+        "IMG_1.DNG": make_dng((640, 480), encode(PIXELS, "JPEG")),
+        "IMG_1.JPG": encode(PIXELS[::-1].copy(), "JPEG"),
+        "IMG_1.xmp": make_xmp(4, "DNG"),
+        "IMG_1.JPG.xmp": make_xmp(2),
+        "IMG_1.DNG.pp3": b"[Version]\nAppVersion=5.8\n",
+        "IMG_2.HEIC": heic.getvalue(),
+        "IMG_2.JPG": encode(PIXELS, "JPEG"),
+        "IMG_2.AAE": b"<plist/>",
+    }
+    (tmp_path / "photos").mkdir()
+    for name, data in files.items():
+        (tmp_path / "photos" / name).write_bytes(data)
+    return tmp_path / "photos"
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def score(inputs, output, model_dir, **options):
+    run_scoring([str(inputs)], output, RunOptions(model_dir=str(model_dir), **options))
+    columns = ["image_id", "format", "rating", "status", "metadata"]
+    return [row for path in output.glob("*.parquet") for row in pq.read_table(path, columns=columns).to_pylist()]
+
+
+def test_pairs_are_two_rows_with_two_keys_and_their_own_ratings(folder, tmp_path, model_dir):
+    rows = {row["image_id"]: row for row in score(folder, tmp_path / "out", model_dir)}
+    assert {key: (row["format"], row["rating"]) for key, row in rows.items()} == {
+        "IMG_1.DNG": ("DNG", 4),
+        "IMG_1": ("JPEG", 2),
+        "IMG_2.HEIC": ("HEIC", None),
+        "IMG_2": ("JPEG", None),
+    }
+    assert rows["IMG_1.DNG"]["metadata"] == '{"raw_pixels": "preview"}'
+    assert rows["IMG_1"]["metadata"] is None
+    made_by = pq.read_schema(tmp_path / "out" / "photos-00000.parquet").metadata[b"tastemaker"]
+    assert b'"rawpy"' in made_by
+    assert b'"pillow-heif"' in made_by
+
+
+@pytest.mark.parametrize("options", [{"min_score": -100.0}, {"top": "100%"}], ids=["min_score", "top"])
+def test_pairs_and_shared_sidecars_come_out_byte_for_byte_in_a_folder(folder, tmp_path, model_dir, options):
+    from tastemaker.scores.cutoff import parse_top
+
+    if "top" in options:
+        options = {"top": parse_top(options["top"])}
+    score(folder, tmp_path / "out", model_dir, originals="folder", **options)
+    assert contents(tmp_path / "out" / "kept" / "photos") == contents(folder)
+
+
+def test_in_tars_a_pair_is_one_sample_whose_jpeg_is_the_picture_and_nothing_is_lost(folder, tmp_path, model_dir):
+    score(folder, tmp_path / "out", model_dir, originals="shards", min_score=-100.0)
+    tar = tmp_path / "out" / "photos-00000-000000.tar"
+    rows = score(tar, tmp_path / "again", model_dir, originals="folder", min_score=-100.0)
+    assert [(row["image_id"], row["format"], row["rating"]) for row in rows] == [
+        ("IMG_1", "JPEG", 2),
+        ("IMG_2", "JPEG", None),
+    ]
+    assert contents(tmp_path / "again" / "kept" / "photos-00000-000000") == contents(folder)
+
+
+def test_raws_and_heic_in_tars_are_images_whatever_they_are_called(folder, tmp_path, model_dir):
+    names = {"a.dng": "IMG_1.DNG", "b.heic": "IMG_2.HEIC", "c.bin": "IMG_1.DNG", "d.data": "IMG_2.HEIC"}
+    members = [(name, (folder / source).read_bytes()) for name, source in names.items()]
+    members.append(("a.xmp", make_xmp(-1)))
+    rows = score(make_tar(tmp_path / "s.tar", members), tmp_path / "out", model_dir)
+    assert [(row["image_id"], row["format"], row["rating"]) for row in rows] == [
+        ("a", "DNG", -1),
+        ("b", "HEIC", None),
+        ("c", "DNG", None),
+        ("d", "HEIC", None),
+    ]
+
+
+WITHOUT_EXTRAS = """
+import sys
+for name in ("rawpy", "pillow_heif", "pillow_heif.as_plugin"):
+    sys.modules[name] = None
+from tastemaker.cli import main
+main()
+"""
+
+
+def test_without_the_extras_every_file_is_a_row_that_names_them_and_the_summary_says_how(folder, tmp_path, model_dir):
+    arguments = ["score", str(folder), "--output", str(tmp_path / "out"), "--model-dir", str(model_dir)]
+    run = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS, *arguments], capture_output=True, text=True, check=True)
+    table = pq.read_table(tmp_path / "out", columns=["image_id", "status", "reason", "rating"]).to_pylist()
+    failed = {row["image_id"]: (row["reason"], row["rating"]) for row in table if row["status"] == "failed"}
+    assert failed == {
+        "IMG_1.DNG": ("unreadable: DNG needs tastemaker[raw]", 4),
+        "IMG_2.HEIC": ("unreadable: HEIC needs tastemaker[heif]", None),
+    }
+    assert len(table) == 4
+    assert run.stdout.count("pip install 'tastemaker[heif]' 'tastemaker[raw]'") == 1
