@@ -128,8 +128,7 @@ def encode_small(data: bytes, width: int, height: int, quality: int) -> bytes:
     Raises:
         UnreadableImageError: It cannot be decoded.
     """
-    image = _decode(data, width, height)
-    orientation = _orientation(data)
+    image, orientation = _decode(data, width, height)
     box = (height, width) if orientation >= 5 else (width, height)
     image.thumbnail(box, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if orientation in _TURNS:
@@ -139,22 +138,24 @@ def encode_small(data: bytes, width: int, height: int, quality: int) -> bytes:
     return encoded
 
 
-def _decode(data: bytes, width: int, height: int) -> Image.Image:
-    """Return the pixels; of a JPEG no more than it takes, which is several times as fast."""
+def _decode(data: bytes, width: int, height: int) -> tuple[Image.Image, int]:
+    """Return the pixels, and the EXIF orientation that is left to apply.
+
+    Of a JPEG no more pixels are decoded than it takes, which is several times as fast.
+    """
     if sniff_format(data) == "JPEG":
         with contextlib.suppress(ValueError, KeyError, MemoryError):
             full_height, full_width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
             if full_width * full_height <= MAX_IMAGE_PIXELS and colorspace not in ("CMYK", "YCCK"):
                 scale = min(1.0, max(width, height) / max(full_width, full_height))
                 wanted = {"min_width": int(scale * full_width), "min_height": int(scale * full_height)}
-                return Image.fromarray(simplejpeg.decode_jpeg(data, strict=False, **wanted))
-    return Image.fromarray(decode_image(data).pixels)
+                pixels = simplejpeg.decode_jpeg(data, strict=False, **wanted)
+                return Image.fromarray(pixels), _orientation(data)
+    return Image.fromarray(decode_image(data, apply_exif_rotation=True).pixels), 1
 
 
 def _orientation(data: bytes) -> int:
-    """Return the EXIF orientation of a JPEG, 1 where there is none."""
-    if sniff_format(data) != "JPEG":
-        return 1
+    """Return the EXIF orientation of a JPEG, 1 where there is none that can be read."""
     try:
         return int(JpegImagePlugin.JpegImageFile(io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - the pixels are sound, whatever the EXIF is
