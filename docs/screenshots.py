@@ -19,12 +19,14 @@ SIZE = {"width": 1280, "height": 800}
 
 
 def main() -> None:
+    """Make the table, serve it, take the pictures."""
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         program = [sys.executable, "-m", "tastemaker"]
-        subprocess.run([*program, "demo", "--output", folder], check=True, stdout=subprocess.DEVNULL)
-        command = [*program, "explore", f"{folder}/results", "--no-browser"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        options = {"cwd": folder, "stderr": subprocess.DEVNULL}  # relative paths are what the pictures show
+        subprocess.run([*program, "demo"], check=True, stdout=subprocess.DEVNULL, **options)
+        command = [*program, "explore", "demo-output/results", "--no-browser"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options) as server:
             try:
                 assert server.stdout
                 take_pictures(server.stdout.readline().strip())
