@@ -112,3 +112,10 @@ def test_rows_are_found_before_the_lookup_is_ready(explorer, monkeypatch):
     ready = explorer.lookup.rows([13, 0, 7])
     monkeypatch.setattr(explorer.lookup, "_reader", None)
     assert explorer.lookup.rows([13, 0, 7]) == ready
+
+
+def test_the_lookup_leaves_no_file_behind_a_kill(explorer):
+    from pathlib import Path
+
+    assert explorer.lookup.rows([3])[0]["image_id"] == "p00003"
+    assert not Path(explorer.lookup._folder.name).exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +70,8 @@ class RowLookup:
         self._is_closed = True
         self._thread.join()
         self._reader = None
-        self._folder.cleanup()
+        with contextlib.suppress(OSError):
+            self._folder.cleanup()
 
     def _one(self, reader: pa.RecordBatchFileReader, number: int) -> dict[str, Any]:
         batch = reader.get_batch(number // _BATCH_ROWS)
@@ -94,4 +96,6 @@ class RowLookup:
         pa.default_memory_pool().release_unused()
         if total:
             self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        with contextlib.suppress(OSError):  # where a mapped file can be deleted, no kill leaves it behind
+            self._folder.cleanup()
         self._is_ready.set()
