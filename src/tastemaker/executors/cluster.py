@@ -277,7 +277,11 @@ class _ClusterRun:
         executor, ray = self._executor, self._ray
         if images := self._images():
             executor.bytes_per_image = ray.get(self._ledger.bytes_crossed.remote()) / images
-            logger.info("%.0f bytes crossed processes for each of %d images", executor.bytes_per_image, images)
+            logger.info(
+                "%.2f bytes of tasks and results crossed processes for each of %d images",
+                executor.bytes_per_image,
+                images,
+            )
         for keys in ray.get(self._ledger.failed_batches.remote()).values():
             shown = keys if len(keys) <= MAX_SHOWN_KEYS else [keys[0], "...", keys[-1]]
             logger.warning("a batch killed its workers; its %d images are recorded as failed: %s", len(keys), shown)
