@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rows import mark_as_gone
 
-from explorer.table import SCORES
+from explorer.table import SCORES, write_table
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.details import describe_picture, read_row
 from tastemaker.explorer.index import Filter
@@ -119,3 +120,25 @@ def test_the_lookup_leaves_no_file_behind_a_kill(explorer):
 
     assert explorer.lookup.rows([3])[0]["image_id"] == "p00003"
     assert not Path(explorer.lookup._folder.name).exists()
+
+
+def test_pictures_that_are_gone_are_told_and_shown_nowhere(tmp_path):
+    folder = write_table(tmp_path)
+    (path,) = folder.glob("*.parquet")
+    mark_as_gone(path, [5, 12])  # the best, and one that could not be read
+    explorer = Explorer([str(folder)], ratings=tmp_path / "r.sqlite")
+    everything = Filter()
+    view = explorer.view(everything)
+    seen = explorer.rows(everything, 0, 100)
+    slices = explorer.slices(everything, "shape", 0, 1000, 3)["slices"]
+    failures = explorer.failures("")
+    near = explorer.neighbours(0)
+    told = explorer.describe()
+    explorer.close()
+    assert (told["images"], told["deleted"]) == (len(SCORES), 2)  # of fourteen rows
+    assert (view["images"], view["kept"][0], view["failed"], view["unscored"]) == (11, 11, 1, 0)
+    assert 5 not in {item["row"] for item in seen}
+    assert len(seen) == 11
+    assert sum(part["images"] for part in slices) == 11
+    assert [(group["status"], group["images"]) for group in failures] == [("failed", 1)]
+    assert {item["row"] for item in near} == set(range(1, 12)) - {5}

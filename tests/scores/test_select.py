@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import make_tar
-from rows import write_scores
+from rows import mark_as_gone, write_scores
 
 from tastemaker import ConfigurationError, ScoreTable, Selection, TastemakerError, select_images
 from tastemaker.scores.cutoff import Top
@@ -155,3 +155,19 @@ def test_a_selection_without_a_condition_and_one_of_nothing(tmp_path, scored):
     with pytest.raises(ConfigurationError, match="say what to select"):
         Selection()
     assert select_images(scored, tmp_path / "none", Selection(min_score=99)).written == 0
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(where="true"),
+        Selection(min_score=0),
+        Selection(top=Top(count=5)),
+        Selection(row_ids=[0, 1, 2]),
+    ],
+)
+def test_pictures_that_are_gone_are_not_selected(tmp_path, selection):
+    path = write_scores(tmp_path / "rows.parquet", [6.0, 7.0, 5.0])
+    mark_as_gone(path, [1])
+    summary = select_images(ScoreTable(path), tmp_path / "list.csv", selection, kind="manifest")
+    assert (summary.chosen, summary.lowest) == (2, 5.0)

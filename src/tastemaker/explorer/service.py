@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tastemaker.errors import ConfigurationError
-from tastemaker.explorer import failures, neighbours, slices
+from tastemaker.errors import ConfigurationError, ModelError
+from tastemaker.explorer import failures, slices
 from tastemaker.explorer.details import describe_picture, read_row
 from tastemaker.explorer.exports import Exports
 from tastemaker.explorer.index import STEPS, Filter, ScoreIndex, describe_view
@@ -18,6 +18,7 @@ from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.ratings import Picture, Rating, Ratings, ratings_path
 from tastemaker.explorer.thumbnails import Thumbnails
 from tastemaker.scores.locations import is_url
+from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 
 MAX_ROWS_AT_ONCE = 1000
@@ -57,10 +58,12 @@ class Explorer:
 
     def describe(self) -> _Json:
         """Return what does not change while the page is open, and the state of the ratings."""
+        present = len(self.table.present_rows())
         return {
             "name": self.name,
-            "images": len(self.table),
-            "embeddings": neighbours.can_answer(self.table),
+            "images": present,
+            "deleted": len(self.table) - present,
+            "embeddings": EMBEDDING in self.table.columns,
             "columns": [[name, str(kind)] for name, kind in self.table.columns.items() if name != EMBEDDING],
             "ranked_by": self.index.columns,
             "stamp": self.stamp,
@@ -128,15 +131,18 @@ class Explorer:
         }
 
     def neighbours(self, row: int) -> list[_Json]:
-        """Return the pictures that look most like one, with ``similarity``."""
+        """Return the pictures that look most like one, with ``similarity``; none where it has no embedding."""
         self._check(row)
-        found = neighbours.nearest(self.table, row, NEIGHBOURS)
+        try:
+            found, similarities = nearest_rows(self.table, row, NEIGHBOURS)
+        except ModelError:
+            return []
         by = self.ranked_by(Filter())
         values = self.table.values(by) if by in self.table.columns else None
-        scores = [float(values[number]) if values is not None else None for number, _ in found]
+        scores = [float(values[number]) if values is not None else None for number in found]
         scores = [None if score is None or np.isnan(score) else score for score in scores]
-        short = self._short([number for number, _ in found], scores)
-        return [{**item, "similarity": similarity} for item, (_, similarity) in zip(short, found, strict=True)]
+        short = self._short(found.tolist(), scores)
+        return [{**item, "similarity": float(cosine)} for item, cosine in zip(short, similarities, strict=True)]
 
     def dimensions(self) -> list[str]:
         """Return the names of the ways to slice the table."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.cutoff import Top, mark_best
-from tastemaker.scores.fetch import ROW_ID, IntArray
+from tastemaker.scores.fetch import IntArray
 from tastemaker.scores.table import ScoreTable
 
 
@@ -50,9 +50,7 @@ def choose_rows(table: ScoreTable, selection: Selection) -> IntArray:
 
 
 def _candidates(table: ScoreTable, selection: Selection) -> IntArray:
-    rows = np.arange(len(table), dtype=np.int64)
-    if selection.where is not None:
-        rows = table.to_arrow([ROW_ID], selection.where).column(0).to_numpy()
+    rows = table.present_rows(selection.where)
     if selection.row_ids is not None:
         rows = np.intersect1d(rows, np.asarray(selection.row_ids, np.int64))
     return rows

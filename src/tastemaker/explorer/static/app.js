@@ -84,11 +84,12 @@ function startHeader() {
 }
 
 function showAbout() {
-  const { name, images: all } = model.table;
+  const { name, images: all, deleted } = model.table;
   const { images: shown, failed, unscored, by: ranked } = model.view;
   const { where, text, rated } = model.filter;
   const isFiltered = Boolean(where || text || rated);
   about.replaceChildren(element("span", { textContent: name }), " · ", isFiltered ? `${count(shown)} of ${images(all)}` : images(all));
+  if (deleted) about.append(` · ${count(deleted)} gone`);
   by.value = ranked;
   document.body.classList.toggle("nothing", !shown && !isFiltered);
   const empty = document.getElementById("empty");
