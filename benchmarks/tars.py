@@ -15,8 +15,9 @@ from pathlib import Path
 
 from common import alternate, print_machine, print_rates
 
+from tastemaker.imaging.readers import open_shard
 from tastemaker.imaging.shards import group_samples, read_samples
-from tastemaker.imaging.tars import open_shard, walk_headers
+from tastemaker.imaging.tars import walk_headers
 
 
 def main() -> None:

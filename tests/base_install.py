@@ -13,7 +13,7 @@ from tastemaker.demo import make_pictures
 from tastemaker.testing import write_random_models
 
 MAX_MEGABYTES, MAX_PACKAGES = 700, 60
-UNWANTED = ("torch", "transformers", "ray", "duckdb", "openvino", "pyarrow", "rich")
+UNWANTED = ("torch", "transformers", "ray", "duckdb", "openvino", "pyarrow", "rich", "starlette", "uvicorn")
 
 
 def run(*command):

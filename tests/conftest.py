@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the real hub
+os.environ.setdefault("TASTEMAKER_EXECUTOR", "local")  # tests of the engines name them
 REAL_HEAD = Path(__file__).resolve().parents[2] / "shared" / "models" / "sac-logos-ava1-l14-linearMSE.safetensors"
 
 

@@ -1,11 +1,13 @@
 """Rows files made by hand, for tests of what reads them."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tastemaker.imaging.shards import Member
 from tastemaker.imaging.signals import SIGNAL_NAMES
 from tastemaker.scores.files import RowsFile
-from tastemaker.scores.schema import make_table, rows_schema
+from tastemaker.scores.schema import DELETED, DELETED_REASON, make_table, rows_schema
 from tastemaker.tasks import ImageObject
 
 
@@ -47,3 +49,15 @@ def write_scores(path, scores, **options):
         for n, score in enumerate(scores)
     ]
     return write_rows(path, images, **options)
+
+
+def mark_as_gone(path, numbers):
+    """Change rows of a file into those of pictures that are gone, as a run does that misses them."""
+    table = pq.read_table(path)
+    for column, value in {"status": DELETED, "reason": DELETED_REASON, "kept": False}.items():
+        values = table[column].to_pylist()
+        for number in numbers:
+            values[number] = value
+        at = table.schema.get_field_index(column)
+        table = table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
+    pq.write_table(table, path)

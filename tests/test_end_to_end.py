@@ -17,7 +17,6 @@ from tastemaker import (
     ImageSignalsStage,
     ImageWriterStage,
     Pipeline,
-    XennaExecutor,
     errors,
 )
 
@@ -221,13 +220,26 @@ def test_a_wrong_input_is_an_error_before_any_model_loads(tmp_path):
             make_pipeline(path, tmp_path / "no models here", 5.0).run()
 
 
-def test_a_pipeline_without_stages_and_an_absent_engine_say_what_to_do():
+def test_a_pipeline_without_stages_says_what_to_do():
     with pytest.raises(errors.ConfigurationError, match="no stages"):
         Pipeline("empty").run()
     with pytest.raises(TypeError, match="stages"):
         Pipeline("wrong").add_stage("reader")
-    with pytest.raises(errors.MissingExtraError, match=r"install tastemaker\[ray\]"):
-        XennaExecutor()
+
+
+def test_a_pipeline_that_names_no_executor_runs_where_the_variable_says_or_on_what_is_installed(monkeypatch):
+    from tastemaker import executors
+
+    assert type(executors.default_executor()).__name__ == "LocalExecutor"  # the variable is set for the tests
+    monkeypatch.setenv("TASTEMAKER_EXECUTOR", "cloud")
+    with pytest.raises(errors.ConfigurationError, match="'cloud' is not one of local, xenna, ray-data"):
+        executors.default_executor()
+    monkeypatch.delenv("TASTEMAKER_EXECUTOR")
+    monkeypatch.setattr(executors, "find_spec", lambda name: None)
+    assert type(executors.default_executor()).__name__ == "LocalExecutor"
+    monkeypatch.setattr(executors, "find_spec", lambda name: object())
+    monkeypatch.setattr("tastemaker.executors.cluster.find_spec", lambda name: object())
+    assert type(executors.default_executor()).__name__ == "XennaExecutor"
 
 
 def test_the_low_default_threshold_is_remarked_on_once(model_dir, tmp_path, photographs, caplog):

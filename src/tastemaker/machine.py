@@ -15,8 +15,21 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "am
 _PACKAGES = ("tastemaker", "openvino", "numpy", "pillow", "simplejpeg", "pyarrow", "torch")
 
 
+CORES_VARIABLE = "TASTEMAKER_CORES"
+"""Environment variable: cores that this process may use at most, where several processes share a machine."""
+
+
 def usable_cores() -> int:
-    """Return how many processor cores this process may use: its affinity, and its control group's quota."""
+    """Return how many processor cores this process may use.
+
+    The least of its affinity, its control group's quota, and ``TASTEMAKER_CORES``.
+    """
+    cores = _cores_of_system()
+    share = os.environ.get(CORES_VARIABLE, "")
+    return max(1, min(cores, int(share))) if share.isdecimal() else cores
+
+
+def _cores_of_system() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

@@ -23,6 +23,7 @@ from tastemaker.models.device import choose_device
 from tastemaker.models.hub import CLIP_VIT_L14, ensure_predictor, ensure_weights
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.stages.read import ImageReaderStage, choose_resize
+from tastemaker.storage import Options
 from tastemaker.tasks import FileGroupTask
 
 CUTOFFS = (4.5, 5.0, 5.5, 6.0, 6.5)
@@ -116,6 +117,7 @@ def verify_parity(
     precision: str = "auto",
     threads: int | None = None,
     predictor: str | None = None,
+    storage_options: Options | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> ParityReport:
     """Return how the chosen device and precision differ from the exact way, on a sample of images.
@@ -127,14 +129,15 @@ def verify_parity(
         precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
         threads: Processor threads; None for all cores.
         predictor: Path of another predictor.
+        storage_options: Arguments of the fsspec file system of models at a URL.
         on_progress: Called with the images done: each counts twice, once for each way.
 
     Raises:
         ConfigurationError: This machine does not have the device or the precision.
         WeightsNotFoundError: The models are not there and cannot be fetched.
     """
-    weights = ensure_weights(CLIP_VIT_L14, model_dir)
-    scorer = AestheticPredictor.from_file(ensure_predictor(predictor, model_dir))
+    weights = ensure_weights(CLIP_VIT_L14, model_dir, storage_options)
+    scorer = AestheticPredictor.from_file(ensure_predictor(predictor, model_dir, storage_options))
     # One tower after the other: two would need twice the memory.
     chosen = _embed(load_clip(weights, device, precision, threads), sample.chosen, on_progress)
     exact = _embed(PlainClip(weights), sample.exact, lambda done: on_progress(len(sample.chosen) + done))

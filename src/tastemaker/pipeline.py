@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.executors import BaseExecutor, LocalExecutor
+from tastemaker.executors import BaseExecutor, default_executor
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.tasks import Task
 
@@ -77,21 +77,26 @@ class Pipeline:
         """Run all stages, and return what the last one made, in the order of the input.
 
         Args:
-            executor: Where to run; None for `LocalExecutor`.
+            executor: Where to run; None for `XennaExecutor` where Xenna is installed and `LocalExecutor` where not,
+                or for what ``TASTEMAKER_EXECUTOR`` names (``local``, ``xenna``, ``ray-data``).
             initial_tasks: For the first stage; None for one empty task.
-            checkpoint_path: Not offered yet.
+            checkpoint_path: Directory that remembers which initial tasks are finished, so that a later run leaves them
+                out and returns what they came to. The pipeline must end in a stage that writes. See docs/resume.md.
 
         Raises:
-            ConfigurationError: No stages, or one cannot run as it is configured. Raised before any work.
+            ConfigurationError: No stages, or one cannot run as it is configured; a checkpoint of another pipeline.
+                Raised before any work.
             StageError: A stage raised.
         """
         if not self.stages:
             raise ConfigurationError(f"pipeline {self.name!r} has no stages")
-        if checkpoint_path is not None:
-            raise ConfigurationError("checkpoint_path is not supported yet; leave it out, or run `tastemaker score`")
         if executor is None:
-            executor = LocalExecutor()
+            executor = default_executor()
         logger.info("pipeline %r runs on %s", self.name, type(executor).__name__)
+        if checkpoint_path is not None:
+            from tastemaker.checkpoint import run_with_checkpoint
+
+            return run_with_checkpoint(self.stages, executor, initial_tasks, Path(checkpoint_path))
         return executor.execute(self.stages, initial_tasks)
 
     def __repr__(self) -> str:

@@ -6,7 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tastemaker import __version__
-from tastemaker.models.hub import ModelFile, file_sha256
+from tastemaker.errors import ConfigurationError
+from tastemaker.models.hub import ModelFile, ensure_predictor, ensure_weights, file_sha256, weights_path
+from tastemaker.storage import Options, is_remote
 
 
 def reader_provenance(preprocess: str, apply_exif_rotation: bool, resize: str) -> dict[str, str]:
@@ -36,6 +38,32 @@ def weights_provenance(part: str, model: ModelFile, weights: Path) -> dict[str, 
         f"{part}_revision": model.revision if is_pinned else "unknown",
         f"{part}_sha256": sha256,
     }
+
+
+def weights_digest(
+    model: ModelFile, model_dir: str | None, other: str | None = None, options: Options | None = None
+) -> str | None:
+    """Return the SHA-256 of the weights that a run will use, without loading them.
+
+    Args:
+        model: Which weights. Of those that are not there yet, the digest of the file that will be fetched is returned.
+        model_dir: Directory of models.
+        other: Path of the user's own weights instead.
+        options: Arguments of the fsspec file system where weights lie at a URL: those are fetched.
+
+    Raises:
+        ConfigurationError: The user's own weights are not there.
+    """
+    if is_remote(other or model_dir or ""):
+        return file_sha256(
+            ensure_predictor(other, None, options) if other else ensure_weights(model, model_dir, options)
+        )
+    try:
+        return file_sha256(other or weights_path(model, model_dir))
+    except FileNotFoundError:
+        if other:
+            raise ConfigurationError(f"predictor: {other} does not exist") from None
+        return model.sha256
 
 
 def add_provenance(metadata: dict[str, object], **entries: object) -> None:

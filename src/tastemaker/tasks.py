@@ -10,9 +10,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tastemaker.errors import UnreadableImageError
+from tastemaker.errors import StageError, UnreadableImageError
 from tastemaker.imaging.decode import DecodedImage, decode_image
 from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, Member, open_shard
+from tastemaker.storage import Options, public_url
 
 T = TypeVar("T")
 
@@ -55,6 +56,22 @@ class Task(ABC, Generic[T]):
     @abstractmethod
     def num_items(self) -> int:
         """Number of things in ``data``."""
+
+    def count_images(self) -> tuple[int, int]:
+        """Return the images in it, with those that left, and their bytes in the input files; zeros if it has none."""
+        return 0, 0
+
+    def image_ids(self) -> list[str]:
+        """Return the keys of the images in it, with those that left."""
+        return []
+
+    def fail_all(self, reason: str) -> None:
+        """Mark all images in it as failed, because workers died of them.
+
+        Raises:
+            StageError: The task has no images that could be recorded.
+        """
+        raise StageError(f"task {self.task_id!r}: {reason}")
 
     def validate(self) -> bool:
         """Return whether the task can be worked on. For subclasses that want to check more."""
@@ -135,6 +152,7 @@ class ImageObject:
         failed: True where it could not be read or scored at all.
         index: Position in its partition, from 0; -1 where a program made the object by hand.
         decode_options: Keyword arguments of `decode_image`.
+        storage_options: Arguments of the file system that the source lies in, where it is remote. Never written.
     """
 
     image_path: str = ""
@@ -162,6 +180,7 @@ class ImageObject:
     failed: bool = False
     index: int = -1
     decode_options: dict[str, Any] = field(default_factory=dict)
+    storage_options: Options | None = None
 
     @property
     def has_pixels(self) -> bool:
@@ -199,7 +218,7 @@ class ImageObject:
         if self.member is None:
             raise UnreadableImageError("the image has neither encoded bytes nor a source to read them from")
         try:
-            with contextlib.closing(open_shard(self.shard or self.member.name)) as reader:
+            with contextlib.closing(open_shard(self.shard or self.member.name, self.storage_options)) as reader:
                 return reader.read_at(self.member.offset, self.member.size)
         except OSError as error:
             raise UnreadableImageError(f"the source is gone: {error}") from error
@@ -208,7 +227,7 @@ class ImageObject:
         """Free pixels and encoded bytes; the bytes only where they can be read again by their position."""
         self._pixels = None
         self.model_input = None
-        if self.member is not None and not self.shard.lower().endswith(COMPRESSED_EXTENSIONS):
+        if self.member is not None and not public_url(self.shard).lower().endswith(COMPRESSED_EXTENSIONS):
             self.encoded = None
 
     def fail(self, reason: str) -> None:
@@ -238,6 +257,23 @@ class ImageBatch(Task[list[ImageObject]]):
     def num_items(self) -> int:
         """Number of images still in."""
         return len(self.data)
+
+    def count_images(self) -> tuple[int, int]:
+        """Return the images, kept or not, and the bytes that they and their sidecars have in the input files."""
+        images = [*self.data, *self.dropped]
+        members = (m for image in images for m in (image.member, *image.sidecar_members.values()) if m)
+        return len(images), sum(member.size for member in members)
+
+    def image_ids(self) -> list[str]:
+        """Return the keys of its images, kept or not."""
+        return [image.image_id for image in [*self.data, *self.dropped]]
+
+    def fail_all(self, reason: str) -> None:
+        """Move all images that are still in to ``dropped``, as failed."""
+        for image in self.data:
+            image.fail(reason)
+        self.dropped += self.data
+        self.data = []
 
     def drop(self, image: ImageObject, reason: str) -> None:
         """Move one image from ``data`` to ``dropped``."""

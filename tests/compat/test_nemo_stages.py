@@ -328,11 +328,19 @@ def test_executor_uses_the_engine_where_it_is_installed(monkeypatch):
         def execute(self, stages, initial_tasks=None):
             return [self.config]
 
+    monkeypatch.delenv("TASTEMAKER_EXECUTOR")
     monkeypatch.setattr(executors, "XennaExecutor", Engine)
     assert Pipeline("x", stages=[Given()]).run(XennaExecutor(config={"a": 1})) == [{"a": 1}]
 
 
-def test_executor_says_once_that_it_is_local(caplog):
+@pytest.fixture
+def no_engine(monkeypatch):
+    """The machine of a user who has not installed the extra."""
+    monkeypatch.delenv("TASTEMAKER_EXECUTOR")
+    monkeypatch.setattr("tastemaker.executors.cluster.find_spec", lambda name: None)
+
+
+def test_executor_says_once_that_it_is_local(no_engine, caplog):
     from tastemaker.compat.nemo_curator import engines
 
     engines._say_local.cache_clear()
@@ -342,7 +350,7 @@ def test_executor_says_once_that_it_is_local(caplog):
     assert "tastemaker[ray]" in caplog.text
 
 
-def test_engines_of_our_own_still_say_that_they_are_missing():
+def test_engines_of_our_own_still_say_that_they_are_missing(no_engine):
     import tastemaker
 
     with pytest.raises(MissingExtraError, match="ray"):

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from conftest import encode, make_tar
 from PIL import Image
-from rows import write_rows
+from rows import mark_as_gone, write_rows
 
+from explorer.table import write_table
 from tastemaker import ConfigurationError, ScoreTable, write_report
 from tastemaker.explorer.report import MAX_BYTES
+from tastemaker.explorer.report_data import gather
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.shards import Member, read_samples
 from tastemaker.tasks import ImageObject
@@ -456,3 +458,18 @@ def test_the_command_writes_the_page_and_says_the_finding(scores, tmp_path):
     assert "seed 3" in Page(page).text
     result = subprocess.run([str(part) for part in [*command, "--json"]], capture_output=True, text=True, check=True)
     assert json.loads(result.stdout)["bytes"] == page.stat().st_size
+
+
+def test_pictures_that_are_gone_are_told_and_count_nowhere(tmp_path):
+    folder = write_table(tmp_path)
+    (path,) = folder.glob("*.parquet")
+    mark_as_gone(path, [5, 12])
+    data = gather(ScoreTable(folder), min_score=5.0)
+    assert (data.summary.images, data.summary.deleted, data.summary.scored) == (12, 2, 11)
+    assert data.reaching[0] == sum(band.count for band in data.bands) == data.cut.found.scored == 11
+    assert all(sum(part.scored for part in kind.slices) == 11 for kind in data.slices)
+    assert 5 not in {row for rows in data.shown() for row in rows}
+    assert [(reason.status, reason.count) for reason in data.reasons] == [("failed", 1)]
+    write_report(folder, tmp_path / "report.html")
+    assert "12 images" in (page := (tmp_path / "report.html").read_text())
+    assert "2 more are gone since" in page

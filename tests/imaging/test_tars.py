@@ -14,7 +14,8 @@ JPEG = b"\xff\xd8\xff" + b"pixels" * 100
 
 
 def contents(path):
-    """Return (key, name of the image, all bytes, problem) of each sample."""
+    """Return (key, name of the image, all bytes, problem) of each sample; at a URL they are the same."""
+    assert list(read_samples(f"file://{path}")) == list(read_samples(str(path)))
     return [(s.key, s.image and s.image.name, data, s.problem) for s, data in read_samples(str(path))]
 
 

@@ -10,7 +10,7 @@ from conftest import make_tar
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.cutoff import Top, keep_top, mark_best, parse_top
 from tastemaker.scores.files import TEMPORARY_PREFIX
-from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.scores.run import RunMode, RunOptions, run_scoring
 from tastemaker.stages.partition import FilePartitioningStage
 
 
@@ -110,7 +110,7 @@ def test_rows_made_with_other_options_are_not_mixed(tmp_path, shards, model_dir)
     other = RunOptions(model_dir=str(model_dir), preprocess="transformers")
     with pytest.raises(ConfigurationError, match="preprocess was 'openai' and is 'transformers'"):
         run_scoring([str(shards)], tmp_path / "out", other)
-    assert run_scoring([str(shards)], tmp_path / "out", other, overwrite=True).images_scored_now == 21
+    assert run_scoring([str(shards)], tmp_path / "out", other, RunMode(overwrite=True)).images_scored_now == 21
 
 
 def test_a_second_run_on_the_same_directory_is_refused(tmp_path, shards, model_dir):
@@ -129,7 +129,7 @@ def test_tars_of_an_earlier_run_that_kept_more_are_gone(tmp_path, shards, model_
     run_scoring([str(shards)], tmp_path / "out", many)
     assert len(list((tmp_path / "out").glob("0-*.tar"))) == 3
     few = RunOptions(top=Top(count=1), originals="shards", images_per_tar=2, model_dir=str(model_dir))
-    run_scoring([str(shards)], tmp_path / "out", few, overwrite=True)
+    run_scoring([str(shards)], tmp_path / "out", few, RunMode(overwrite=True))
     assert len(list((tmp_path / "out").glob("*.tar"))) == 1
 
 

@@ -2,14 +2,18 @@
 
 import json
 from dataclasses import asdict
+from datetime import timedelta
 
 import pandas as pd
 import pytest
 from conftest import make_tar
 
+from tastemaker.errors import StageError
 from tastemaker.executors.timing import StageTiming
+from tastemaker.scores import runfile
 from tastemaker.scores.run import RunOptions, run_scoring
-from tastemaker.scores.summary import RUN_FILE, describe_bottleneck
+from tastemaker.scores.runfile import RUN_FILE
+from tastemaker.scores.summary import describe_bottleneck
 
 
 @pytest.fixture
@@ -43,3 +47,59 @@ def test_the_bottleneck_is_the_stage_that_worked_longest_and_comes_with_a_remedy
     assert describe_bottleneck(timings).startswith("image_embedding worked 100% of the time; a GPU")
     timings[0].busy_s = 30
     assert describe_bottleneck(timings).startswith("image_reader worked 81% of the time; faster storage")
+
+
+def test_it_tells_of_the_runs_before_and_how_they_ended(tmp_path, shard, model_dir, monkeypatch):
+    output, options = tmp_path / "out", RunOptions(model_dir=str(model_dir))
+
+    def fail(*_args):
+        raise OSError("the disk is broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tastemaker.stages.write.RowsFile.commit", fail)
+        with pytest.raises(StageError):
+            run_scoring([str(shard)], output, options)
+    stopped = json.loads((output / RUN_FILE).read_text())
+    assert (stopped["state"], stopped["summary"]) == ("stopped", None)
+    assert "the disk is broken" in stopped["error"]
+    killed = stopped | {"state": "running", "ended": None}  # as a kill leaves it
+    (output / RUN_FILE).write_text(json.dumps(killed))
+    run_scoring([str(shard)], output, options)
+    run_scoring([str(shard)], output, options)
+    record = json.loads((output / RUN_FILE).read_text())
+    assert [run["state"] for run in record["earlier_runs"]] == ["finished", "killed"]
+    assert [run["images_done"] for run in record["earlier_runs"]] == [6, 6]
+    assert (record["state"], record["images_done"]) == ("finished", 0)
+
+
+def test_it_holds_the_fingerprint_the_rates_and_a_time_line(tmp_path, shard, model_dir):
+    run_scoring([str(shard)], tmp_path / "out", RunOptions(model_dir=str(model_dir)))
+    record = json.loads((tmp_path / "out" / RUN_FILE).read_text())
+    assert len(record["fingerprint"]["clip_sha256"]) == 64
+    assert record["time_line"] == [{"minute": 0, "images": 6}]
+    assert record["rates"]["image_embedding"] > 0
+    assert record["ended"] >= record["started"]
+    assert record["pid"] > 0
+
+
+def test_a_time_line_stays_short(tmp_path, monkeypatch):
+    monkeypatch.setattr(runfile, "MINUTES", 4)
+    record = runfile.RunFile(tmp_path, None, [], {}, {})
+    for minute in range(9):
+        record._started -= timedelta(minutes=1) if minute else timedelta()
+        record.count(10)
+    record.start()
+    record.stop(ValueError("over"))
+    line = json.loads((tmp_path / RUN_FILE).read_text())["time_line"]
+    assert len(line) <= 4
+    assert sum(entry["images"] for entry in line) == 90
+    assert line[-1]["minute"] == 8
+
+
+def test_earlier_runs_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(runfile, "EARLIER_RUNS", 3)
+    for _ in range(6):
+        record = runfile.RunFile(tmp_path, None, [], {}, {})
+        record.start()
+        record.stop(ValueError("over"))
+    assert len(json.loads((tmp_path / RUN_FILE).read_text())["earlier_runs"]) == 3

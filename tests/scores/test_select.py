@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import make_tar
-from rows import write_scores
+from rows import mark_as_gone, write_scores
 
 from tastemaker import ConfigurationError, ScoreTable, Selection, TastemakerError, select_images
 from tastemaker.imaging.decode import decode_image
@@ -320,3 +320,19 @@ def test_folders_whose_names_are_no_utf8_are_written(tmp_path, photo_folder, mod
     table = ScoreTable(folder / "scores")
     for kind, name in (("folder", "f"), ("webdataset", "w"), ("manifest", "m.parquet"), ("manifest", "m.csv")):
         assert select_images(table, folder / name, Selection(top=Top(count=2)), kind=kind).written == 2
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        Selection(where="true"),
+        Selection(min_score=0),
+        Selection(top=Top(count=5)),
+        Selection(row_ids=[0, 1, 2]),
+    ],
+)
+def test_pictures_that_are_gone_are_not_selected(tmp_path, selection):
+    path = write_scores(tmp_path / "rows.parquet", [6.0, 7.0, 5.0])
+    mark_as_gone(path, [1])
+    summary = select_images(ScoreTable(path), tmp_path / "list.csv", selection, kind="manifest")
+    assert (summary.chosen, summary.lowest) == (2, 5.0)

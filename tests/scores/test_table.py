@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from rows import make_image, write_rows, write_scores
+from rows import make_image, mark_as_gone, write_rows, write_scores
 
 from tastemaker import ConfigurationError, MissingExtraError, ScoreTable
 from tastemaker.scores.cutoff import Top, mark_best
+from tastemaker.scores.distribution import Cutoff
 from tastemaker.scores.schema import kind_of_reason
 
 MADE_BY = {"tastemaker": "0.1.0", "precision": "bf16", "options": {"signals": False}}
@@ -333,3 +334,21 @@ def test_the_table_loads_no_model_and_no_data_frame_library():
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert not {"torch", "transformers", "pandas", "polars"} & set(modules)
     assert "duckdb" in modules
+
+
+def test_pictures_that_are_gone_are_told_and_otherwise_left_out(tmp_path):
+    path = write_scores(tmp_path / "rows.parquet", [6.0, None, 7.0, 5.0, 4.0])
+    mark_as_gone(path, [1, 2])
+    table = ScoreTable(path)
+    summary = table.summary()
+    assert (summary.images, summary.kept, summary.failed, summary.deleted) == (3, 3, 0, 2)
+    assert (summary.scored, summary.maximum, summary.reasons) == (3, 6.0, {})
+    assert sum(summary.histogram.counts) == 3
+    assert table.cutoff(keep=1) == Cutoff(6.0, 1, 1 / 3, 3)
+    assert table.cutoff(min_score=0).kept == 3
+    assert np.isnan(table.values()[[1, 2]]).all()
+    assert len(table.values(where="aesthetic_score > 5.5")) == 2
+    assert np.nanmax(table.values(where="aesthetic_score > 5.5")) == 6.0
+    assert table.present_rows().tolist() == [0, 3, 4]
+    assert table.present_rows("aesthetic_score < 4.5 OR image_id = '00002'").tolist() == [4]
+    assert len(table.to_arrow()) == len(table) == 5  # their rows are there for who asks

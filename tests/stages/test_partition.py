@@ -64,7 +64,11 @@ def test_wrong_options_are_refused_at_once(options, message):
 
 
 def test_what_is_not_there_is_an_error(tree):
-    for paths, message in ((["nowhere"], "nowhere does not exist"), ([], "no images"), ("s3://bucket/x", "remote")):
+    for paths, message in (
+        (["nowhere"], "nowhere does not exist"),
+        ([], "no images"),
+        ("memory://nowhere/x", "does not exist"),
+    ):
         with pytest.raises(ConfigurationError, match=message):
             FilePartitioningStage(paths).process()
     with pytest.raises(ConfigurationError, match="no images"):

@@ -15,6 +15,7 @@ from tastemaker.cli import (
     bench,
     cutoff,
     demo,
+    explore,
     filter,  # noqa: A004 - the command is called so
     models,
     report,
@@ -38,6 +39,7 @@ app.command("filter", epilog=filter.EXAMPLE)(filter.filter_images)
 app.command("select", epilog=select.EXAMPLE)(select.select)
 app.command("cutoff", epilog=cutoff.EXAMPLE)(cutoff.cutoff)
 app.command("top", epilog=top.EXAMPLE)(top.top)
+app.command("explore", epilog=explore.EXAMPLE)(explore.explore)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
 app.command("bench", epilog=bench.EXAMPLE)(bench.bench)

@@ -26,8 +26,9 @@ class KeptAs(StrEnum):
 @o.takes_run_options
 def filter_images(
     inputs: o.InputsArgument,
-    output: o.OutputOption,
+    output: o.AnyOutputOption,
     options: Any,  # noqa: ANN401 - RunOptions, which is imported only when a command runs
+    mode: Any,  # noqa: ANN401 - RunMode, the same
     min_score: Annotated[
         float | None,
         typer.Option("--min-score", help="Keep images with this score or more (4.5, 5, 6, 6.5 are usual)."),
@@ -38,7 +39,6 @@ def filter_images(
     ] = KeptAs.AUTO,
     images_per_tar: Annotated[int, typer.Option("--images-per-tar", min=1, help="Samples in a tar at most.")] = 1000,
     max_failures: o.MaxFailuresOption = None,
-    overwrite: o.OverwriteOption = False,
     as_json: o.JsonOption = False,
 ) -> None:
     """Keep the images that score well: their originals byte for byte, and a row for every image.
@@ -53,19 +53,19 @@ def filter_images(
         options,
         min_score=min_score,
         top=parse_top(top) if top else None,
-        originals=_choose_kind(inputs, options.embedding_column) if kept_as is KeptAs.AUTO else kept_as.value,
+        originals=_choose_kind(inputs, options) if kept_as is KeptAs.AUTO else kept_as.value,
         images_per_tar=images_per_tar,
     )
-    run_and_print("filtering", inputs, output, options, max_failures, overwrite, as_json)
+    run_and_print("filtering", inputs, output, options, mode, max_failures, as_json)
 
 
-def _choose_kind(inputs: list[str], embedding_column: str | None) -> str:
+def _choose_kind(inputs: list[str], options: Any) -> str:  # noqa: ANN401 - RunOptions
     """Return ``none`` where the input is embeddings, ``shards`` where any of it is a tar, else ``folder``."""
     from tastemaker.embeddings.find import find_embeddings
-    from tastemaker.imaging.shards import TAR_EXTENSIONS
+    from tastemaker.imaging.shards import is_shard
     from tastemaker.stages.partition import FilePartitioningStage
 
-    if find_embeddings(inputs, embedding_column):
+    if find_embeddings(inputs, options.embedding_column):
         return "none"
-    groups = FilePartitioningStage(file_paths=inputs).process()
-    return "shards" if any(group.data[0].lower().endswith(TAR_EXTENSIONS) for group in groups) else "folder"
+    groups = FilePartitioningStage(file_paths=inputs, storage_options=options.storage_options).process()
+    return "shards" if any(is_shard(group.data[0]) for group in groups) else "folder"

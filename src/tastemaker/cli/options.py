@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
+
+from tastemaker.cli.mode import run_mode
 
 
 class Precision(StrEnum):
@@ -31,6 +34,14 @@ class Device(StrEnum):
     MPS = "mps"
 
 
+class Executor(StrEnum):
+    """What runs the stages."""
+
+    LOCAL = "local"
+    XENNA = "xenna"
+    RAY_DATA = "ray-data"
+
+
 class Preprocess(StrEnum):
     """Which reference the centre crop follows."""
 
@@ -39,16 +50,29 @@ class Preprocess(StrEnum):
 
 
 _MODEL, _IMAGES, _EMBEDDINGS, _OUTPUT = "Model", "Images", "Embeddings as input", "Results"
+_CLUSTER = "Cluster"
 
 InputsArgument = Annotated[
-    list[str], typer.Argument(metavar="INPUT...", help="Folders, tar shards, image files, or files of embeddings.")
+    list[str],
+    typer.Argument(metavar="INPUT...", help="Folders, tar shards, images, globs, files of embeddings; also s3://, ..."),
 ]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.", file_okay=False)]
+AnyOutputOption = Annotated[
+    str, typer.Option("--output", "-o", metavar="DIRECTORY", help="Directory of the results, local or s3://, ...")
+]
+StorageOptionsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage-options",
+        metavar="JSON",
+        help='For URLs, as fsspec takes them: {"endpoint_url": "..."}, or {"s3": {...}, "gs": {...}}.',
+    ),
+]
 ModelDirOption = Annotated[
     str | None,
     typer.Option(
         "--model-dir",
-        help="Directory of models. Default: $TASTEMAKER_MODEL_DIR, else the user's cache directory.",
+        help="Directory of models, local or a URL. Default: $TASTEMAKER_MODEL_DIR, else the user's cache directory.",
         rich_help_panel=_MODEL,
     ),
 ]
@@ -133,12 +157,21 @@ MaxFailuresOption = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
-OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace rows made with other options.", rich_help_panel=_OUTPUT)
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel=_OUTPUT)]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log what happens to each image.", rich_help_panel=_OUTPUT)
+]
+ExecutorOption = Annotated[
+    Executor,
+    typer.Option("--executor", help="This machine, or a Ray cluster by Xenna or Ray Data.", rich_help_panel=_CLUSTER),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Ray cluster, host:port or auto. Default: $RAY_ADDRESS, else a Ray on this machine for this run.",
+        rich_help_panel=_CLUSTER,
+    ),
 ]
 
 
@@ -157,12 +190,15 @@ def run_options(
     no_embeddings: NoEmbeddingsOption = False,
     embedding_column: EmbeddingColumnOption = None,
     copy_embeddings: CopyEmbeddingsOption = False,
+    executor: ExecutorOption = Executor.LOCAL,
+    address: AddressOption = None,
     verbose: VerboseOption = False,
+    storage_options: StorageOptionsOption = None,
 ) -> Any:  # noqa: ANN401 - RunOptions, which is imported only when a command runs
     """Return the `RunOptions` of a command; `takes_run_options` gives it these parameters."""
     import logging
 
-    from tastemaker.scores.run import RunOptions
+    from tastemaker.scores.options import RunOptions
 
     if verbose:
         logging.getLogger("tastemaker").setLevel(logging.INFO)
@@ -182,23 +218,54 @@ def run_options(
         embedding_column=embedding_column,
         copy_embeddings=copy_embeddings,
         verbose=verbose,
+        executor=executor.value,
+        address=address,
+        storage_options=parse_storage_options(storage_options),
     )
 
 
+def parse_storage_options(text: str | None) -> dict[str, Any] | None:
+    """Return the options in a JSON object.
+
+    Raises:
+        ConfigurationError: It is none.
+
+    Example:
+        >>> parse_storage_options('{"anon": true}')
+        {'anon': True}
+    """
+    from tastemaker.errors import ConfigurationError
+
+    if text is None:
+        return None
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--storage-options is no JSON ({error}); write '{{\"anon\": true}}'") from None
+    if not isinstance(options, dict):
+        raise ConfigurationError("--storage-options must be a JSON object, such as '{\"anon\": true}'")
+    return options
+
+
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the parameters of `run_options` beside its own; it gets their result as ``options``."""
-    shared = inspect.signature(run_options).parameters
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
+    """Give a command the parameters of `run_options` and `run_mode` beside its own.
+
+    It gets their results as ``options`` and ``mode``.
+    """
+    makers: dict[str, Callable[..., Any]] = {"options": run_options, "mode": run_mode}
+    shared = {name: inspect.signature(maker).parameters for name, maker in makers.items()}
+    own = [p for p in inspect.signature(command).parameters.values() if p.name not in makers]
 
     @functools.wraps(command)
     def with_options(**arguments: Any) -> None:  # noqa: ANN401 - whatever the command line parsed
-        options = run_options(**{name: arguments.pop(name) for name in shared})
-        command(**arguments, options=options)
+        made = {name: maker(**{p: arguments.pop(p) for p in shared[name]}) for name, maker in makers.items()}
+        command(**arguments, **made)
 
-    hints = get_type_hints(command, include_extras=True) | get_type_hints(run_options, include_extras=True)
-    parameters = [
-        p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in [*own, *shared.values()]
-    ]
+    hints = get_type_hints(command, include_extras=True)
+    for maker in makers.values():
+        hints |= get_type_hints(maker, include_extras=True)
+    every = [*own, *(p for parameters in shared.values() for p in parameters.values())]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in every]
     with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {p.name: p.annotation for p in parameters}
     return with_options

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tastemaker.scores.run import Progress as RunProgress
+    from tastemaker.scores.progress import Progress as RunProgress
     from tastemaker.scores.select import SelectProgress
 
     Progress = RunProgress | SelectProgress

@@ -17,33 +17,38 @@ EXAMPLE = "Example: tastemaker score shards/*.tar --output scores/"
 @o.takes_run_options
 def score(
     inputs: o.InputsArgument,
-    output: o.OutputOption,
+    output: o.AnyOutputOption,
     options: Any,  # noqa: ANN401 - RunOptions, which is imported only when a command runs
+    mode: Any,  # noqa: ANN401 - RunMode, the same
     max_failures: o.MaxFailuresOption = None,
-    overwrite: o.OverwriteOption = False,
     as_json: o.JsonOption = False,
 ) -> None:
     """Score images: a Parquet row for each, one file for each shard."""
-    run_and_print("scoring", inputs, output, options, max_failures, overwrite, as_json)
+    run_and_print("scoring", inputs, output, options, mode, max_failures, as_json)
 
 
 def run_and_print(
     what: str,
     inputs: list[str],
-    output: Path,
+    output: str,
     options: Any,  # noqa: ANN401
+    mode: Any,  # noqa: ANN401
     max_failures: str | None,
-    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Run, showing the progress; print the summary; end with 1 if too many images failed."""
+    from tastemaker.errors import ConfigurationError
     from tastemaker.scores.run import run_scoring
+    from tastemaker.storage import is_remote, output_path
 
+    if not is_remote(output) and Path(output).is_file():
+        raise ConfigurationError(f"--output {output} is a file, not a directory")
     if max_failures is not None:
         parse_max_failures(max_failures, 0)  # a wrong value is an error before the work, not after it
     try:
         with show_progress(what) as update:
-            summary = run_scoring(inputs, output, options, overwrite=overwrite, on_progress=update)
+            place = output_path(output, options.storage_options)
+            summary = run_scoring(inputs, place, options, mode, on_progress=update)
     except KeyboardInterrupt:
         typer.secho("tastemaker: stopped; the same command goes on from here", err=True)
         raise typer.Exit(130) from None

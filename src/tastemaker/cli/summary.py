@@ -38,6 +38,8 @@ def print_summary(summary: RunSummary, as_json: bool) -> None:
     if summary.dropped or summary.cutoff is not None:
         table.add_row(f"{summary.dropped:,}", "dropped")
     table.add_row(f"{summary.failed:,}", "failed")
+    if summary.deleted:
+        table.add_row(f"{summary.deleted:,}", "deleted [dim](rows of pictures that are gone; not among the images)[/]")
     for reason, number in summary.reasons.items():
         table.add_row("", f"[dim]{number:,}  {_escape(reason)}[/]")
     if extras := _missing_extras(summary.reasons):
@@ -50,6 +52,8 @@ def print_summary(summary: RunSummary, as_json: bool) -> None:
     if summary.percentiles:
         console.print()
         console.print(_percentiles_table(summary.percentiles))
+        if summary.percentiles_of:
+            console.print(f"[dim]of the scores in {summary.percentiles_of}[/]")
     if summary.stages:
         console.print()
         console.print(_stages_table(summary))
@@ -57,6 +61,9 @@ def print_summary(summary: RunSummary, as_json: bool) -> None:
     if summary.parity is not None:
         console.print()
         console.print(_parity_line(summary.parity), soft_wrap=True)
+    for remark in _remarks(summary):
+        console.print()
+        console.print(remark, soft_wrap=True)
     console.print()
     console.print(f"Results: {_escape(summary.output_dir)}", soft_wrap=True)
 
@@ -135,6 +142,19 @@ def _parity_line(report: ParityReport) -> str:
         f"median, {difference['maximum']:.4f} at most"
     )
     return line if report.is_within_tolerance else f"[red]{line}: beyond the tolerance[/]; see tastemaker verify"
+
+
+def _remarks(summary: RunSummary) -> list[str]:
+    remarks = []
+    if summary.is_mixed:
+        remarks.append(
+            "[yellow]The rows are mixed:[/] some were made with other models or options, and were left alone."
+        )
+    if summary.not_retried:
+        remarks.append(
+            f"{summary.not_retried:,} failed images were not run again: the fault lies in how their shards are made."
+        )
+    return remarks
 
 
 def _share(part: int, whole: int) -> str:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from tastemaker.embeddings.columns import ColumnPlan
 from tastemaker.embeddings.tasks import EmbeddingBatch
 from tastemaker.scores.files import PendingFile
-from tastemaker.scores.schema import METADATA_KEY, printable, rows_schema
+from tastemaker.scores.schema import COUNTS_KEY, kind_of_reason, printable, rows_metadata, rows_schema
 
 _REPETITIVE = ("kept", "status", "reason", "shard", "format")
 """Columns whose values are few, so that a dictionary of them pays."""
@@ -47,12 +47,14 @@ class EmbeddingRowsFile(PendingFile):
 
     Attributes:
         counts: Status -> rows, so far.
+        reasons: Kind of reason -> failed rows, so far.
         normalised: Embeddings that were not of unit length, so far.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         super().__init__(path)
         self.counts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
         self.normalised = 0
         self._schema = schema
         few = [name for name in _REPETITIVE if name in schema.names]
@@ -64,15 +66,18 @@ class EmbeddingRowsFile(PendingFile):
         self.normalised += normalised
         for item in pc.value_counts(table["status"]).to_pylist():
             self.counts[item["values"]] += item["counts"]
+        failed = table.filter(pc.equal(table["status"], "failed"))
+        self.reasons.update(kind_of_reason(reason) for reason in failed["reason"].to_pylist())
         if len(table):
             self._writer.write_table(table)
 
     def finish(self, provenance: Mapping[str, Any]) -> None:
         """Write what made the scores, and make the file visible."""
-        text = json.dumps({**provenance, "embeddings_normalised": self.normalised}).encode()
-        schema = self._schema.with_metadata({METADATA_KEY: text})
-        stored = base64.b64encode(schema.serialize().to_pybytes())
-        self._writer.add_key_value_metadata({METADATA_KEY: text, b"ARROW:schema": stored})
+        metadata = rows_metadata({**provenance, "embeddings_normalised": self.normalised})
+        stored = base64.b64encode(self._schema.with_metadata(metadata).serialize().to_pybytes())
+        counts = {"statuses": self.counts, "reasons": self.reasons, "embeddings": {"normalised": self.normalised}}
+        metadata |= {b"ARROW:schema": stored, COUNTS_KEY: json.dumps(counts).encode()}
+        self._writer.add_key_value_metadata(metadata)
         self._writer.close()
         self.commit()
 

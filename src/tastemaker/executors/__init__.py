@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+import os
+from importlib.util import find_spec
+from typing import Any
 
-from tastemaker.errors import MissingExtraError
-from tastemaker.executors.base import BaseExecutor
+from tastemaker.errors import ConfigurationError
+from tastemaker.executors.base import BaseExecutor, StageCount
 from tastemaker.executors.local import LocalExecutor
+from tastemaker.executors.ray_data import RayDataExecutor
+from tastemaker.executors.xenna import XennaExecutor
 
-__all__ = ["BaseExecutor", "LocalExecutor", "RayDataExecutor", "XennaExecutor"]
+__all__ = [
+    "EXECUTORS",
+    "BaseExecutor",
+    "LocalExecutor",
+    "RayDataExecutor",
+    "StageCount",
+    "XennaExecutor",
+    "default_executor",
+    "make_executor",
+]
+
+EXECUTORS: dict[str, type[BaseExecutor]] = {
+    "local": LocalExecutor,
+    "xenna": XennaExecutor,
+    "ray-data": RayDataExecutor,
+}
+"""Name on the command line and in ``TASTEMAKER_EXECUTOR`` -> executor."""
+
+EXECUTOR_VARIABLE = "TASTEMAKER_EXECUTOR"
+"""Environment variable: which executor runs what names none."""
 
 
-class _ClusterExecutor(BaseExecutor):
-    """A cluster engine that this version does not have yet."""
+def make_executor(name: str, config: dict[str, Any] | None = None) -> BaseExecutor:
+    """Return the executor of a name: ``local``, ``xenna`` or ``ray-data``.
 
-    def __init__(self, config: dict[str, Any] | None = None, ignore_head_node: bool = False) -> None:
-        raise MissingExtraError(
-            f"{type(self).__name__} needs the distributed engines: install tastemaker[ray]. This version comes without "
-            "them; LocalExecutor runs the same stages on this machine"
-        )
-
-    def execute(self, stages: object, initial_tasks: object = None) -> NoReturn:
-        """Never reached: the object cannot be made."""
-        raise NotImplementedError
+    Raises:
+        MissingExtraError: Its engine is not installed.
+        ConfigurationError: There is no such executor.
+    """
+    if name not in EXECUTORS:
+        raise ConfigurationError(f"executor={name!r} is not one of {', '.join(EXECUTORS)}")
+    return EXECUTORS[name](config)
 
 
-class XennaExecutor(_ClusterExecutor):
-    """Runs a pipeline on cosmos-xenna. Raises `MissingExtraError` in this version."""
+def default_executor() -> BaseExecutor:
+    """Return what runs a pipeline that names no executor.
 
-
-class RayDataExecutor(_ClusterExecutor):
-    """Runs a pipeline on Ray Data. Raises `MissingExtraError` in this version."""
+    The one that ``TASTEMAKER_EXECUTOR`` names; else `XennaExecutor` where Xenna is installed, else `LocalExecutor`.
+    """
+    named = os.environ.get(EXECUTOR_VARIABLE)
+    if named:
+        return make_executor(named)
+    has_xenna = all(find_spec(module) is not None for module in ("ray", "cosmos_xenna"))
+    return XennaExecutor() if has_xenna else LocalExecutor()

@@ -41,6 +41,17 @@ class StageTiming:
         return self.busy_s / max(self.busy_s + self.waiting_for_input_s + self.waiting_for_output_s, 1e-9)
 
 
+def sum_timings(workers: list[list[StageTiming]]) -> list[StageTiming]:
+    """Return the time of each stage, summed over workers that run the same stages."""
+    sums: list[StageTiming] = []
+    for timings in workers:
+        sums = sums or [StageTiming(timing.name) for timing in timings]
+        for total, timing in zip(sums, timings, strict=False):
+            for name in ("setup_s", "busy_s", "waiting_for_input_s", "waiting_for_output_s"):
+                setattr(total, name, getattr(total, name) + getattr(timing, name))
+    return sums
+
+
 def find_bottleneck(timings: list[StageTiming]) -> StageTiming | None:
     """Return the stage that worked longest: the others wait for it. None if nothing ran."""
     return max((timing for timing in timings if timing.busy_s), key=lambda timing: timing.busy_s, default=None)

@@ -16,8 +16,8 @@ from tastemaker.explorer.report_slices import SliceKind, slice_table
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values
 from tastemaker.scores.locations import is_url
+from tastemaker.scores.runfile import RUN_FILE
 from tastemaker.scores.schema import kind_of_reason
-from tastemaker.scores.summary import RUN_FILE
 from tastemaker.scores.table import ScoreTable
 
 DEFAULT_TOP = Top(share=0.2)
@@ -256,23 +256,19 @@ def _customary_rows(ordered: Values) -> list[KeepRow]:
     return rows
 
 
-def _has_value(column: str) -> str:
-    return f'("{column}" IS NOT NULL AND NOT isnan("{column}"))'
-
-
 def _sample_bands(table: ScoreTable, column: str, scale: Scale, seed: int, samples: int) -> list[Band]:
     """Return so many images of each band, drawn by the seed: the same table and seed give the same ones."""
     found = table.query(
         f"SELECT {scale.band_of(_quoted(column))} AS band, "
         f"count(*) AS number, arg_min(row_id, hash(row_id, {int(seed)}), {int(samples)}) AS row_ids "
-        f"FROM rows WHERE {_has_value(column)} GROUP BY 1 ORDER BY 1 DESC"
+        f"FROM rows WHERE {table.has_value(column)} GROUP BY 1 ORDER BY 1 DESC"
     ).to_pylist()
     return [Band(scale.edge(row["band"]), scale.edge(row["band"] + 1), row["number"], row["row_ids"]) for row in found]
 
 
 def _ids(table: ScoreTable, column: str, condition: str, order: str, ties: str, limit: int) -> list[int]:
     found = table.query(
-        f"SELECT row_id FROM rows WHERE {_has_value(column)} AND ({condition}) "
+        f"SELECT row_id FROM rows WHERE {table.has_value(column)} AND ({condition}) "
         f"ORDER BY {_quoted(column)} {order}, row_id {ties} LIMIT {int(limit)}"
     )
     ids: list[int] = found.column(0).to_pylist()
@@ -298,7 +294,7 @@ def _reasons(table: ScoreTable, column: str) -> list[ReasonRow]:
     """Return why images have no score, the commonest first, with the first examples of each."""
     found = table.query(
         "SELECT status, coalesce(reason, 'no score') AS reason, count(*) AS number, "
-        f"min(row_id, {EXAMPLES_OF_A_REASON}) AS first FROM rows WHERE NOT {_has_value(column)} GROUP BY 1, 2"
+        f"min(row_id, {EXAMPLES_OF_A_REASON}) AS first FROM rows WHERE {table.lacks_value(column)} GROUP BY 1, 2"
     ).to_pylist()
     kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in found:

@@ -97,7 +97,7 @@ def _slice_by(
     table: ScoreTable, title: str, name: str, column: str, is_kept: str, scale: Scale, share: float
 ) -> SliceKind:
     quoted, name = f'"{column}"', f"coalesce({name}, 'not known')"
-    scored = f"FROM rows WHERE {quoted} IS NOT NULL AND NOT isnan({quoted})"
+    scored = f"FROM rows WHERE {table.has_value(column)}"
     counted = table.query(
         f"SELECT {name} AS name, count(*) AS scored, count(*) FILTER ({is_kept}) AS kept {scored} GROUP BY 1 ORDER BY 1"
     ).to_pylist()

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tastemaker.imaging.decode import EXTENSIONS
+from tastemaker.imaging.readers import ShardReader as ShardReader
+from tastemaker.imaging.readers import open_shard as open_shard
 from tastemaker.imaging.tars import MAX_MEMBER_BYTES as MAX_MEMBER_BYTES
-from tastemaker.imaging.tars import GzipReader, walk_headers
 from tastemaker.imaging.tars import Member as Member
-from tastemaker.imaging.tars import ShardReader as ShardReader
-from tastemaker.imaging.tars import open_shard as open_shard
+from tastemaker.imaging.tars import walk_headers
+from tastemaker.storage import Options, is_remote, public_url
 
 COMPRESSED_EXTENSIONS = (".tar.gz", ".tgz")
 TAR_EXTENSIONS = (".tar", *COMPRESSED_EXTENSIONS)
@@ -28,6 +29,13 @@ _STARTS_OUTSIDE = ("/", "\\")
 _UNSAFE_NAME = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.($|[/\\])|\0")
 
 
+_PROBLEMS_OF_SHARDS = re.compile(
+    "unsafe name|duplicate key|no image among|truncated: the shard ends|damaged shard|a link, not|a sparse file|"
+    r"it has [\d,]+ bytes, too many"
+)
+"""How the problems begin that lie in how a shard is made: reading a sample of it again does not change them."""
+
+
 @dataclass(slots=True)
 class Sample:
     """The members that share a key.
@@ -37,12 +45,14 @@ class Sample:
         image: The member that is the picture; None where there is none.
         sidecars: Extension (after that first dot, as stored) -> every other member.
         problem: Why there is nothing to score; empty if there is.
+        is_finished: Whether all members are there; a further one begins a sample of its own.
     """
 
     key: str
     image: Member | None = None
     sidecars: dict[str, Member] = field(default_factory=dict)
     problem: str = ""
+    is_finished: bool = field(default=False, compare=False, repr=False)
 
     def members(self) -> list[Member]:
         """Return all members, the image first."""
@@ -73,13 +83,50 @@ def is_unsafe_name(name: str) -> bool:
     return _UNSAFE_NAME.search(name) is not None
 
 
-def read_samples(path: str) -> Iterator[tuple[Sample, dict[str, bytes]]]:
-    """Yield every sample of a shard with the bytes of its members, in the order of the shard.
+def is_problem_of_the_shard(problem: str) -> bool:
+    """Return whether a sample's problem lies in how its shard is made, and not in the bytes of its image.
 
-    A cut or damaged shard, and an empty one, end with a sample of an empty key whose ``problem`` says so.
+    Example:
+        >>> is_problem_of_the_shard("duplicate key: another sample"), is_problem_of_the_shard("not an image")
+        (True, False)
+    """
+    return _PROBLEMS_OF_SHARDS.match(problem) is not None
+
+
+def read_at_ranges(
+    path: str, samples: list[Sample], options: Options | None = None
+) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    """Yield samples with the bytes of their members, as `read_samples` does, reading nothing else of the shard.
 
     Args:
-        path: ``.tar``, or ``.tar.gz`` / ``.tgz``.
+        path: Of the shard.
+        samples: Where their members lie, from an earlier reading of the same shard.
+        options: Arguments of the URL's fsspec file system.
+
+    Raises:
+        OSError: The file cannot be opened or read.
+    """
+    reader = open_shard(path, options)
+    try:
+        yield from _read_in_one_pass(reader, samples) if reader.streams else _read_each(reader, samples)
+    finally:
+        reader.close()
+
+
+def is_shard(path: str) -> bool:
+    """Return whether a path or URL is called like a shard."""
+    return public_url(path).lower().endswith(TAR_EXTENSIONS)
+
+
+def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    """Yield every sample of a shard with the bytes of its members, in the order of the shard.
+
+    A cut or damaged shard, and an empty one, end with a sample of an empty key whose ``problem`` says so. A remote
+    shard is streamed, see `tastemaker.imaging.streamed`.
+
+    Args:
+        path: ``.tar``, or ``.tar.gz`` / ``.tgz``; a local path or a URL.
+        options: Arguments of the URL's fsspec file system.
 
     Yields:
         The sample, and member name -> bytes. A member that the shard ends in the middle of is missing there and
@@ -88,20 +135,29 @@ def read_samples(path: str) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     Raises:
         OSError: The file cannot be opened or read.
     """
+    if is_remote(path):
+        from tastemaker.imaging.streamed import stream_samples
+
+        yield from stream_samples(path, options)
+        return
     reader = open_shard(path)
     try:
         members, damage = walk_headers(reader)
         samples = group_samples(members)
-        pick = _read_in_one_pass if isinstance(reader, GzipReader) else _read_each
-        yield from pick(reader, samples)
-        if isinstance(reader, GzipReader) and reader.damage:
-            damage = f"damaged shard: {reader.damage}"
-        if not samples and not damage:
-            damage = "empty shard: there are no images in it"
-        if damage:
-            yield Sample("", problem=damage), {}
+        yield from _read_in_one_pass(reader, samples) if reader.streams else _read_each(reader, samples)
+        yield from report_damage(reader, damage, found_any=bool(samples))
     finally:
         reader.close()
+
+
+def report_damage(reader: ShardReader, damage: str, *, found_any: bool) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    """Yield the sample of an empty key that says what is wrong with a shard that was read to its end, if anything."""
+    if reader.damage:
+        damage = f"damaged shard: {reader.damage}"
+    if not found_any and not damage:
+        damage = "empty shard: there are no images in it"
+    if damage:
+        yield Sample("", problem=damage), {}
 
 
 def group_samples(members: list[Member]) -> list[Sample]:
@@ -110,21 +166,35 @@ def group_samples(members: list[Member]) -> list[Sample]:
     Names without a key (hidden files) and WebDataset's own ``__meta__`` names are left out. A second member with
     the same name begins a second sample, which carries a problem.
     """
-    samples: list[Sample] = []
-    current: dict[str, Sample] = {}
-    for member in members:
-        key, extension = split_key(member.name)
-        sample = current.get(key)
-        if sample is None or extension in sample.sidecars:
-            problem = f"duplicate key: another sample of this shard is called {key!r}" if sample else ""
-            if not sample and _has_no_key(key) and not is_unsafe_name(member.name):
-                continue
-            sample = current[key] = Sample(key, problem=problem)
-            samples.append(sample)
-        sample.sidecars[extension] = member
+    grouping = Grouping()
+    samples = [sample for member in members if (sample := grouping.add(member))]
     for sample in samples:
-        _choose_image(sample)
+        finish_sample(sample)
     return samples
+
+
+class Grouping:
+    """Puts the members of a shard together by key, one after the other."""
+
+    def __init__(self) -> None:
+        self._current: dict[str, Sample] = {}
+
+    def add(self, member: Member) -> Sample | None:
+        """Return the sample that a member begins, None where it belongs to one that is there, or to none at all."""
+        key, extension = split_key(member.name)
+        sample, problem = self._current.get(key), ""
+        if sample is None:
+            if _has_no_key(key) and not is_unsafe_name(member.name):
+                return None
+        elif extension in sample.sidecars or (sample.image and split_key(sample.image.name)[1] == extension):
+            problem = f"duplicate key: another sample of this shard is called {key!r}"
+        elif sample.is_finished:
+            problem = f"split sample: {member.name!r} lies too far behind the other members of its key"
+        else:
+            sample.sidecars[extension] = member
+            return None
+        self._current[key] = begun = Sample(key, sidecars={extension: member}, problem=problem)
+        return begun
 
 
 def _has_no_key(key: str) -> bool:
@@ -132,21 +202,22 @@ def _has_no_key(key: str) -> bool:
     return not base or (base.startswith("__") and base.endswith("__"))
 
 
-def _choose_image(sample: Sample) -> None:
-    """Take the picture out of the sidecars, and note what is wrong with the sample."""
+def finish_sample(sample: Sample) -> None:
+    """Take the picture out of the sidecars, and note what is wrong with the sample; it has all its members."""
+    sample.is_finished = True
     for member in sample.sidecars.values():
         if is_unsafe_name(member.name):
             sample.problem = "unsafe name: it leads out of the folder that the shard is unpacked to"
         elif member.problem and not sample.problem:
             sample.problem = member.problem
-    chosen = _image_extension(sample.sidecars)
+    chosen = image_extension(sample.sidecars)
     if chosen is not None:
         sample.image = sample.sidecars.pop(chosen)
     elif not sample.problem:
         sample.problem = "no image among the members of this key"
 
 
-def _image_extension(by_extension: dict[str, Member]) -> str | None:
+def image_extension(by_extension: dict[str, Member]) -> str | None:
     """Return the extension of the picture: ``jpg`` before ``seg.png``, any known one before a look at the content."""
     known = [e for e in by_extension if e.rpartition(".")[2].lower() in EXTENSIONS]
     if len(known) > 1:
@@ -156,18 +227,23 @@ def _image_extension(by_extension: dict[str, Member]) -> str | None:
 
 def _read_each(reader: ShardReader, samples: list[Sample]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     for sample in samples:
-        data: dict[str, bytes] = {}
-        members = [] if sample.problem else sample.members()
-        start, end = _span(members)
-        if end - start <= _MAX_SPAN_BYTES:
-            span = reader.read_at(start, end - start)
-            for member in members:
-                at = member.offset - start
-                _keep(span[at : at + member.size], member, sample, data)
-        else:
-            for member in members:
-                _keep(reader.read_at(member.offset, member.size), member, sample, data)
-        yield sample, data
+        yield sample, read_members(reader, sample)
+
+
+def read_members(reader: ShardReader, sample: Sample) -> dict[str, bytes]:
+    """Return member name -> bytes of a sample without a problem; what is not all there becomes its problem."""
+    data: dict[str, bytes] = {}
+    members = [] if sample.problem else sample.members()
+    start, end = _span(members)
+    if end - start <= _MAX_SPAN_BYTES:
+        span = reader.read_at(start, end - start)
+        for member in members:
+            at = member.offset - start
+            _keep(span[at : at + member.size], member, sample, data)
+    else:
+        for member in members:
+            _keep(reader.read_at(member.offset, member.size), member, sample, data)
+    return data
 
 
 def _span(members: list[Member]) -> tuple[int, int]:

@@ -1,16 +1,14 @@
-"""Tars as they are found: bytes by position, and a walk over the headers that goes on behind damage."""
+"""Tars as they are found: a walk over the headers that goes on behind damage."""
 
 from __future__ import annotations
 
-import gzip
-import os
 import re
-import sys
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from tastemaker.imaging.decode import EXTENSIONS, sniff_format
+from tastemaker.imaging.readers import ShardReader
 
 MAX_MEMBER_BYTES = 2**31
 """A larger member is recorded as unreadable: no image is, and a damaged header may claim any size."""
@@ -51,149 +49,80 @@ class Member(NamedTuple):
     looks_like_image: bool = False
 
 
-class ShardReader(Protocol):
-    """Bytes of a tar by position."""
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``: fewer where the file ends."""
-        ...
-
-    def holds(self, size: int) -> bool:
-        """Return whether the tar has that many bytes."""
-        ...
-
-    def close(self) -> None:
-        """Close the file."""
-        ...
-
-
-class PlainReader:
-    """An uncompressed file. Any position costs the same."""
-
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
-        self._end = os.fstat(self._file.fileno()).st_size
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``."""
-        self._file.seek(offset)
-        data = self._file.read(size)
-        while data and len(data) < size and (more := self._file.read(size - len(data))):
-            data += more
-        return data
-
-    def holds(self, size: int) -> bool:
-        """Return whether the file has that many bytes."""
-        return size <= self._end
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-class GzipReader:
-    """A gzip file, cheap to read forwards only. Ends where it is cut or damaged.
-
-    Attributes:
-        damage: What stopped the decompression early; empty if nothing did.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
-        self._chunks = self._decompress()
-        self._chunk, self._start = b"", 0  # bytes at hand, and where in the tar they begin
-        self._end = sys.maxsize  # until it is reached
-        self.damage = ""
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``."""
-        if offset < self._start:
-            self._chunks = self._decompress()
-            self._chunk, self._start = b"", 0
-        parts: list[bytes] = []
-        while size > 0 and self.holds(offset + 1):
-            part = self._chunk[offset - self._start : offset - self._start + size]
-            parts.append(part)
-            offset, size = offset + len(part), size - len(part)
-        return b"".join(parts)
-
-    def holds(self, size: int) -> bool:
-        """Return whether the tar has that many bytes; decompresses up to there, or to the end, which is remembered."""
-        while self._start + len(self._chunk) < size <= self._end:
-            self._start += len(self._chunk)
-            self._chunk = next(self._chunks, b"")
-            if not self._chunk:
-                self._end = self._start
-        return size <= self._end
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _decompress(self) -> Iterator[bytes]:
-        """Yield the tar from its start, until it ends or is damaged."""
-        self._file.seek(0)
-        try:
-            with gzip.GzipFile(fileobj=self._file) as file:
-                while chunk := file.read1(2**16):
-                    yield chunk
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            self.damage = str(error)
-
-
-def open_shard(path: str) -> PlainReader | GzipReader:
-    """Return a reader for a shard: gzip or not is told from its first bytes.
-
-    Raises:
-        OSError: The file cannot be opened.
-    """
-    plain = PlainReader(path)
-    try:
-        is_gzip = plain.read_at(0, 2) == b"\x1f\x8b"
-    except OSError:
-        plain.close()
-        raise
-    if not is_gzip:
-        return plain
-    plain.close()
-    return GzipReader(path)
-
-
 def walk_headers(reader: ShardReader) -> tuple[list[Member], str]:
     """Return the members of a tar, and what is wrong with it (empty if nothing is).
 
     Long names of GNU and pax archives are resolved. Where a header is damaged, or promises more bytes than there are,
     the walk goes on at the next sound one, wherever that is.
     """
-    window = _Window(reader)
-    members: list[Member] = []
-    position, data, damage = 0, 0, ""
-    extra: dict[str, str] = {}  # what the headers in front of a member's own say of it
-    while True:
-        header = window.read(position, _BLOCK)
-        if not _is_header(header):
-            # Where bytes went missing, the next header begins before this position.
-            is_shifted = any(header) and isinstance(reader, PlainReader)
-            following = _find_header(window, data if is_shifted else position)
-            if following is None:
-                return members, damage or _judge_end(header, position)
-            damage = damage or f"damaged shard: no sound header at byte {position:,}; the walk went on at {following:,}"
-            if members and members[-1].offset == data and following < data + members[-1].size:
-                members[-1] = members[-1]._replace(problem="damaged shard: another member begins inside this one")
-            position, extra = following, {}
-            continue
-        kind, data, size = header[156:157], position + _BLOCK, _size(header, extra)
-        is_whole = size >= 0 and reader.holds(data + size)
-        if not is_whole:
-            damage = damage or f"damaged shard: the header at byte {position:,} promises more than there is"
-        if kind in _EXTENSIONS:
-            if is_whole:
-                extra.update(_parse_extension(kind, window.read(data, min(size, _MAX_EXTENSION_BYTES))))
-        else:
-            if kind in _REGULAR or kind in _NO_PLAIN_FILES:
-                members.append(_make_member(header, extra, data, size if is_whole else -1, window))
-            extra = {}
-        position = data + -(-size // _BLOCK) * _BLOCK if is_whole else data
+    walk = HeaderWalk(reader)
+    return list(walk), walk.damage
+
+
+class HeaderWalk:
+    """The members of a tar, as `walk_headers` returns them, one by one. Its last read lies at most one member ahead.
+
+    Attributes:
+        damage: What is wrong with the tar; complete after the last member.
+    """
+
+    def __init__(self, reader: ShardReader) -> None:
+        self._reader = reader
+        self._window = _Window(reader)
+        self.damage = ""
+
+    def __iter__(self) -> Iterator[Member]:
+        """Yield the members; one is known once the header behind it is, which may show that it is damaged."""
+        waiting: Member | None = None
+        try:
+            for member, replaces in self._walk():
+                if waiting is not None and not replaces:
+                    yield waiting
+                waiting = member
+        except OSError:
+            if waiting is not None:
+                yield waiting
+            raise
+        if waiting is not None:
+            yield waiting
+
+    def _walk(self) -> Iterator[tuple[Member, bool]]:
+        """Yield the members, and whether one takes the place of the one before, found to be damaged."""
+        reader, window = self._reader, self._window
+        latest: Member | None = None
+        position, data = 0, 0
+        extra: dict[str, str] = {}  # what the headers in front of a member's own say of it
+        while True:
+            header = window.read(position, _BLOCK)
+            if not _is_header(header):
+                # Where bytes went missing, the next header begins before this position.
+                is_shifted = any(header) and not reader.compressed
+                following = _find_header(window, data if is_shifted else position)
+                if following is None:
+                    self.damage = self.damage or _judge_end(header, position)
+                    return
+                self._note(f"no sound header at byte {position:,}; the walk went on at {following:,}")
+                if latest is not None and latest.offset == data and following < data + latest.size:
+                    latest = latest._replace(problem="damaged shard: another member begins inside this one")
+                    yield latest, True
+                position, extra = following, {}
+                continue
+            kind, data, size = header[156:157], position + _BLOCK, _size(header, extra)
+            is_whole = size >= 0 and reader.holds(data + size)
+            if not is_whole:
+                self._note(f"the header at byte {position:,} promises more than there is")
+            if kind in _EXTENSIONS:
+                if is_whole:
+                    extra.update(_parse_extension(kind, window.read(data, min(size, _MAX_EXTENSION_BYTES))))
+            else:
+                if kind in _REGULAR or kind in _NO_PLAIN_FILES:
+                    latest = _make_member(header, extra, data, size if is_whole else -1, window)
+                    yield latest, False
+                extra = {}
+            position = data + -(-size // _BLOCK) * _BLOCK if is_whole else data
+
+    def _note(self, damage: str) -> None:
+        self.damage = self.damage or f"damaged shard: {damage}"
 
 
 class _Window:

@@ -221,6 +221,26 @@ def load_clip(
     return ReplicatedClip(towers) if others else towers[0]
 
 
+def resolve_precision(device: str, precision: str) -> str:
+    """Return the precision that `load_clip` will run in on a device of this machine. Loads nothing.
+
+    Args:
+        device: What `tastemaker.models.device.choose_device` says.
+        precision: One of `PRECISIONS`.
+
+    Raises:
+        ConfigurationError: An unknown precision, or one that the device does not have.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    if device == "cpu":
+        from tastemaker.models.clip_openvino import choose_precision, processor_capabilities
+
+        return choose_precision(precision, processor_capabilities())
+    if precision == "int8":
+        raise ConfigurationError(f"precision={precision!r} is not offered on {device}; use f32, bf16 or fp16")
+    return "fp16" if precision == "auto" else precision
+
+
 def make_inference_lock() -> threading.Lock:
     """Return a lock to hold during inference. The end of the process takes it and keeps it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class OpenVinoClip:
             raise ConfigurationError(f"threads={threads} is less than 1; leave it out to use all cores")
         core = ov.Core()
         self.config = read_config(weights)
-        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        capabilities = processor_capabilities()
         self.precision = choose_precision(precision, capabilities)
         arithmetic = choose_precision("auto", capabilities) if self.precision == "int8" else self.precision
         options: dict[str, Any] = {
@@ -112,6 +113,14 @@ class OpenVinoClip:
                 self._weights.release_memory()
                 self._is_first = False
         return result
+
+
+@functools.cache
+def processor_capabilities() -> list[str]:
+    """Return what OpenVINO says that this processor multiplies in hardware: ``BF16``, ``INT8`` and so on."""
+    import openvino as ov
+
+    return list(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def choose_precision(wanted: str, capabilities: list[str]) -> str:

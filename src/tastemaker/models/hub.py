@@ -27,7 +27,9 @@ from pathlib import Path
 
 import platformdirs
 
-from tastemaker.errors import ModelError, WeightsNotFoundError
+from tastemaker.errors import ConfigurationError, ModelError, WeightsNotFoundError
+from tastemaker.models.remote import fetch_weights
+from tastemaker.storage import Options, is_remote, public_url
 
 TensorShapes = dict[str, tuple[int | str, ...]]
 """Tensor name to shape. A word stands for a size that the file chooses, the same wherever the word occurs."""
@@ -165,7 +167,13 @@ def default_model_dir() -> Path:
 
 
 def resolve_model_dir(model_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Return ``model_dir``, or the default one for None, as an absolute path."""
+    """Return ``model_dir``, or the default one for None, as an absolute path.
+
+    Raises:
+        ConfigurationError: It is a URL, which only `ensure_weights` takes.
+    """
+    if model_dir and is_remote(model_dir):
+        raise ConfigurationError(f"{public_url(str(model_dir))}: a local directory of models is needed here")
     return Path(model_dir or default_model_dir()).expanduser().absolute()
 
 
@@ -178,7 +186,9 @@ def weights_path(model: ModelFile, model_dir: str | os.PathLike[str] | None = No
     return resolve_model_dir(model_dir) / model.repo_id / model.filename
 
 
-def ensure_weights(model: ModelFile, model_dir: str | os.PathLike[str] | None = None) -> Path:
+def ensure_weights(
+    model: ModelFile, model_dir: str | os.PathLike[str] | None = None, options: Options | None = None
+) -> Path:
     """Return the path of a model's weights, which are downloaded first if they are not there.
 
     A file that is there is taken if its tensors fit, without a request. Processes and threads that ask at the same
@@ -186,12 +196,17 @@ def ensure_weights(model: ModelFile, model_dir: str | os.PathLike[str] | None = 
 
     Args:
         model: Which weights.
-        model_dir: Directory of models; None for `default_model_dir`.
+        model_dir: Directory of models; None for `default_model_dir`. One at a URL is copied to the user's cache.
+        options: Arguments of the URL's fsspec file system.
 
     Raises:
         WeightsNotFoundError: The file is not there and cannot be downloaded.
         ModelError: What was downloaded is not the file. Nothing of it is kept.
     """
+    if model_dir and is_remote(model_dir):
+        url = f"{str(model_dir).rstrip('/')}/{model.repo_id}/{model.filename}"
+        find_problems = lambda path: check_weights(model, path).problems  # noqa: E731
+        return fetch_weights(url, options, cache_dir() / "remote", find_problems, model.has_config)
     path = weights_path(model, model_dir)
     problems = check_weights(model, path).problems
     if not problems:
@@ -212,9 +227,13 @@ def ensure_weights(model: ModelFile, model_dir: str | os.PathLike[str] | None = 
     return path
 
 
-def ensure_predictor(path: str | None, model_dir: str | os.PathLike[str] | None = None) -> Path:
+def ensure_predictor(
+    path: str | None, model_dir: str | os.PathLike[str] | None = None, options: Options | None = None
+) -> Path:
     """Return the weights of a predictor: the user's own, or the published one, which is fetched if it is not there."""
-    return Path(path) if path else ensure_weights(AESTHETIC_PREDICTOR, model_dir)
+    if path and is_remote(path):
+        return fetch_weights(path, options, cache_dir() / "remote")
+    return Path(path) if path else ensure_weights(AESTHETIC_PREDICTOR, model_dir, options)
 
 
 def check_weights(model: ModelFile, path: Path, *, with_sha256: bool = False) -> WeightsCheck:

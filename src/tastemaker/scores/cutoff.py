@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +16,14 @@ import pyarrow.compute as pc
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.scores.files import RowsFile, read_rows
+from tastemaker.scores.kept_copies import remove_copies
 from tastemaker.scores.originals import OriginalsWriter
+from tastemaker.scores.schema import CUT_KEY, DELETED
 from tastemaker.scores.sources import NEEDED_COLUMNS, OriginalsReader, SkippedError
+from tastemaker.storage import public_url
 from tastemaker.tasks import FileGroupTask
+
+_COPY_COLUMNS = ["image_path", "shard", "sidecars", "tar_file", "member_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +96,23 @@ def keep_top(
     scores = [_read_scores(path, rank_by) for path in paths]
     together = np.concatenate(scores) if scores else np.empty(0, np.float32)
     is_kept = mark_best(together, top)
+    cutoff = float(together[is_kept].min()) if is_kept.any() else None
+    cut = json.dumps({**describe_cut(groups, top, rank_by), "cutoff": cutoff}, sort_keys=True)
     start = 0
     for group, path, part in zip(groups, paths, scores, strict=True):
         verdicts = _judge(path, part, is_kept[start : start + len(part)], top)
         place = group._metadata
         writer = OriginalsWriter(output_dir, place["partition"], place["folder"], originals, images_per_tar)
-        _cut_partition(path, verdicts, writer)
+        _cut_partition(path, verdicts, writer, group, output_dir, cut)
         start += len(part)
-    return float(together[is_kept].min()) if is_kept.any() else None
+    return cutoff
+
+
+def describe_cut(groups: list[FileGroupTask], top: Top, rank_by: str) -> dict[str, Any]:
+    """Return what a cut is over: rows that were part of it say so, until they change."""
+    names = "\n".join(str(group._metadata["partition"]) for group in groups)
+    digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return {"top": str(top), "rank_by": rank_by, "partitions": digest}
 
 
 def mark_best(scores: npt.NDArray[np.float32], top: Top) -> npt.NDArray[np.bool_]:
@@ -118,22 +135,27 @@ def rows_path(output_dir: Path, group: FileGroupTask) -> Path:
 
 
 def _read_scores(path: Path, rank_by: str) -> npt.NDArray[np.float32]:
-    column = read_rows(path, columns=[rank_by]).column(0)
-    scores: npt.NDArray[np.float32] = pc.fill_null(column, np.nan).to_numpy().astype(np.float32)
-    return scores
+    table = read_rows(path, columns=[rank_by, "status"])
+    scores: npt.NDArray[np.float32] = pc.fill_null(table[rank_by], np.nan).to_numpy().astype(np.float32)
+    return np.where(pc.equal(table["status"], DELETED).to_numpy(), np.float32(np.nan), scores)
 
 
-def _cut_partition(path: Path, verdicts: list[_Verdict], writer: OriginalsWriter) -> None:
+def _cut_partition(
+    path: Path, verdicts: list[_Verdict], writer: OriginalsWriter, group: FileGroupTask, output_dir: Path, cut: str
+) -> None:
     """Write one partition's rows again with the cut in them, and its kept originals."""
     table = read_rows(path)
-    rows = RowsFile(path, table.schema)
+    before = table.select(_COPY_COLUMNS).to_pylist() if writer.kind == "folder" else []
+    rows = RowsFile(path, table.schema.with_metadata({**(table.schema.metadata or {}), CUT_KEY: cut.encode()}))
     try:
         if writer.kind != "none":
-            _copy_originals(table, verdicts, writer)
+            _copy_originals(table, verdicts, writer, group)
         for column in ("kept", "status", "reason", "tar_file", "member_name"):
             number = table.schema.get_field_index(column)
             values = pa.array([getattr(verdict, column) for verdict in verdicts], table.schema.field(number).type)
             table = table.set_column(number, column, values)
+        after = table.select(_COPY_COLUMNS).to_pylist() if before else []
+        remove_copies(output_dir, before, after, group._metadata["root"])
         rows.add_rows(table)
         writer.commit()
         rows.commit()
@@ -158,22 +180,22 @@ class _Verdict:
 
 
 def _judge(path: Path, scores: npt.NDArray[np.float32], is_kept: npt.NDArray[np.bool_], top: Top) -> list[_Verdict]:
-    """Return what becomes of each row: those without a score stay what they are."""
-    table = read_rows(path, columns=["status", "reason"])
+    """Return what becomes of each row: those without a score, and of pictures that are gone, stay what they are."""
+    table = read_rows(path, columns=["status", "reason", "tar_file", "member_name"])
     verdicts = []
-    for score, kept, status, reason in zip(scores, is_kept, *(c.to_pylist() for c in table.columns), strict=True):
+    for score, kept, *row in zip(scores, is_kept, *(c.to_pylist() for c in table.columns), strict=True):
         if np.isnan(score):
-            verdicts.append(_Verdict(status, reason))
+            verdicts.append(_Verdict(*row))
         else:
             verdicts.append(_Verdict("kept", None) if kept else _Verdict("dropped", f"not in the top {top}"))
     return verdicts
 
 
-def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: OriginalsWriter) -> None:
+def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: OriginalsWriter, group: FileGroupTask) -> None:
     """Read every kept sample by its byte ranges, and write it; what has changed since becomes a failed row."""
     kept = np.flatnonzero([verdict.kept for verdict in verdicts])
     rows = table.select([name for name in NEEDED_COLUMNS if name in table.column_names]).take(pa.array(kept))
-    with OriginalsReader() as reader:
+    with open_originals(group) as reader:
         for number, sample in zip(kept, reader.read_rows(rows.to_pylist()), strict=True):
             try:
                 if isinstance(sample, SkippedError):
@@ -181,3 +203,9 @@ def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: Originals
                 verdicts[number].tar_file, verdicts[number].member_name = writer.add(sample.members)
             except UnreadableImageError as error:
                 verdicts[number] = _Verdict("failed", f"unreadable: {error}")
+
+
+def open_originals(group: FileGroupTask) -> OriginalsReader:
+    """Return a reader of the originals of a partition. Rows have no signatures of URLs; the partition has."""
+    urls = {public_url(path): path for path in group.data}
+    return OriginalsReader(group._metadata.get("storage_options"), urls=urls)

@@ -33,7 +33,7 @@ class Cutoff:
         kept: Images that pass. Where several have the score at the cut, and only some of them may pass, those that come
             first in the table do.
         share: Their part of the scored images, 0 where there are none.
-        scored: Images that have a value: neither null nor NaN, whatever their status.
+        scored: Images that have a value: neither null nor NaN. Pictures that are gone are no images.
     """
 
     score: float | None
@@ -69,9 +69,10 @@ class TableSummary:
 
     Attributes:
         column: The column that the figures below are of.
-        images: All rows.
-        kept, dropped, failed: Rows of that status.
-        reasons: Kind of reason -> rows, the commonest first; rows without a reason are left out.
+        images: All rows but those of pictures that are gone.
+        kept, dropped, failed: Images of that status.
+        deleted: Rows of pictures that are gone; no other figure has them.
+        reasons: Kind of reason -> images, the commonest first; images without a reason are left out.
         scored: Rows with a value in the column: neither null nor NaN.
         minimum, maximum, mean: Of those, the mean of the finite ones; None where there are none.
         percentiles: Percentile -> value, with linear interpolation; empty where there are none.
@@ -83,6 +84,7 @@ class TableSummary:
     kept: int
     dropped: int
     failed: int
+    deleted: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     scored: int = 0
     minimum: float | None = None

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
+import re
 import tarfile
 import uuid
+from collections import Counter
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from tastemaker.scores.schema import COUNTS_KEY, kind_of_reason
+from tastemaker.storage import is_remote
 
 TEMPORARY_PREFIX = ".tastemaker-tmp-"
 """How the names of unfinished files begin."""
@@ -20,17 +26,38 @@ TEMPORARY_PREFIX = ".tastemaker-tmp-"
 ROW_GROUP_ROWS = 4096
 """Rows in a row group of a rows file: 7 MB with embeddings."""
 
+MAX_REASONS = 100
+"""Kinds of reasons that are counted for one rows file: the most frequent ones."""
+
 
 class PendingFile:
-    """A file under a temporary name beside its final one. `commit` moves it there, `discard` deletes it."""
+    """A file under a temporary name beside its final one. `commit` moves it there, `discard` deletes it.
+
+    Of a remote file the draft lies on this machine, and `commit` uploads it: an object is seen whole or not at all.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.draft = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"[:250])
+        name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"[:250]
+        if is_remote(str(path)):
+            from tastemaker.storage.files import draft_folder
+
+            self.draft = draft_folder() / name
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.draft = path.with_name(name)
 
     def commit(self) -> None:
-        """Make the file durable, then visible."""
+        """Make the file durable, then visible.
+
+        Raises:
+            RemoteError: It cannot be uploaded, whatever was tried.
+        """
+        if is_remote(str(self.path)):
+            from tastemaker.storage.files import publish
+
+            publish(self.draft, self.path)
+            return
         with self.draft.open("rb+") as file:
             os.fsync(file.fileno())
         self.draft.replace(self.path)
@@ -85,6 +112,8 @@ def content_digest(data: bytes) -> bytes:
 class RowsFile(PendingFile):
     """A Parquet file in the making, written in row groups so that it never lies in memory as a whole.
 
+    The number of rows by status and by reason goes into its metadata, so that a summary need not read the rows.
+
     Attributes:
         schema: Of the file. Its metadata may still change until the first row group is full.
     """
@@ -93,18 +122,24 @@ class RowsFile(PendingFile):
         super().__init__(path)
         self.schema = schema
         self._waiting: list[pa.Table] = []
+        self._statuses: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
         self._writer: pq.ParquetWriter | None = None
         self._file: BinaryIO | None = None
 
     def add_rows(self, table: pa.Table) -> None:
         """Append rows."""
         self._waiting.append(table)
+        self._statuses.update(table["status"].to_pylist())
+        self._reasons.update(kind_of_reason(reason) for reason in table["reason"].drop_null().to_pylist())
         if sum(len(waiting) for waiting in self._waiting) >= ROW_GROUP_ROWS:
             self._flush()
 
     def commit(self) -> None:
         """Finish the file, and make it visible."""
         self._flush()
+        counts = {"statuses": self._statuses, "reasons": dict(self._reasons.most_common(MAX_REASONS))}
+        self._open_writer().add_key_value_metadata({COUNTS_KEY: json.dumps(counts).encode()})
         self._open_writer().close()
         self._close_file()
         super().commit()
@@ -124,19 +159,24 @@ class RowsFile(PendingFile):
 
     def _flush(self) -> None:
         if self._waiting:
-            table = pa.concat_tables(self._waiting).replace_schema_metadata(self.schema.metadata)
-            self._open_writer().write_table(table)
+            table = pa.concat_tables(self._waiting)
+            self._open_writer().write_table(table.replace_schema_metadata(self.schema.metadata))
             self._waiting.clear()
 
     def _open_writer(self) -> pq.ParquetWriter:
         if self._writer is None:
+            metadata = {key: value for key, value in (self.schema.metadata or {}).items() if key != COUNTS_KEY}
+            self.schema = self.schema.with_metadata(metadata)
             self._file = self.draft.open("wb")  # pyarrow itself takes no path that is no UTF-8
             self._writer = pq.ParquetWriter(self._file, self.schema, compression="zstd")
         return self._writer
 
 
 def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Return the rows of a file, or some columns of them. pyarrow itself takes no path that is no UTF-8."""
+    """Return the rows of a file, local or remote, or some columns of them, of which alone a remote file is asked.
+
+    The file is opened here: pyarrow itself takes no path that is no UTF-8.
+    """
     with path.open("rb") as file:
         return pq.ParquetFile(file).read(columns=columns)
 
@@ -159,6 +199,19 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the unfinished files of a run that was killed."""
+    """Delete the unfinished files of a run that was killed; of one with a remote output they lie on this machine."""
+    if is_remote(str(folder)):
+        from tastemaker.storage.files import remove_old_drafts
+
+        remove_old_drafts()
+        return
     for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
+
+
+def remove_drafts(stem: Path) -> None:
+    """Delete the unfinished rows and tars of one partition, whose writer died."""
+    name = rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-{re.escape(stem.name)}(-\d{{6}}\.tar|\.parquet)"
+    for leftover in stem.parent.glob(f"{TEMPORARY_PREFIX}*"):
+        if re.fullmatch(name, leftover.name):
+            leftover.unlink(missing_ok=True)

@@ -1,14 +1,21 @@
-"""The nearest neighbours of a picture by its embedding, exactly."""
+"""The nearest neighbours of a picture by its embedding, exactly: in an array, or in a score table where it lies."""
 
 from __future__ import annotations
+
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 
+from tastemaker.embeddings.tables import vectors_of
 from tastemaker.errors import ModelError
 from tastemaker.models.bulk import score_many
+from tastemaker.scores.table import EMBEDDING, ScoreTable
 
 Floats = npt.NDArray[np.floating]
+Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+
+_ONE_AT_A_TIME = Lock()  # a search takes all cores, and what it multiplies with serves one thread
 
 
 class EmbeddingIndex:
@@ -35,7 +42,7 @@ class EmbeddingIndex:
             raise ModelError(f"embeddings must be float16 or float32 (n, d), not {embeddings.dtype} {embeddings.shape}")
         self.embeddings = embeddings
 
-    def nearest(self, query: int | npt.ArrayLike, k: int = 10) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def nearest(self, query: int | npt.ArrayLike, k: int = 10) -> Found:
         """Return the ``k`` nearest rows, the nearest first, and their cosines; of equal ones the first.
 
         Args:
@@ -46,18 +53,59 @@ class EmbeddingIndex:
             ModelError: The query is no embedding of that size, or has none.
         """
         row = int(query) if isinstance(query, int | np.integer) else None
-        vector = np.asarray(query if row is None else self.embeddings[row], np.float64)
-        length = np.linalg.norm(vector)
-        if vector.shape != self.embeddings.shape[1:] or not (np.isfinite(length) and length > 0):
-            raise ModelError(f"the query must be an embedding of {self.embeddings.shape[1]} numbers, not zero, not NaN")
-        products, lengths = score_many(self.embeddings, vector / length, 0.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            cosines = products / lengths
-        cosines[~np.isfinite(cosines)] = -np.inf
+        unit = _unit(np.asarray(query if row is None else self.embeddings[row]), self.embeddings.shape[1])
+        with _ONE_AT_A_TIME:
+            cosines = _cosines(self.embeddings, unit)
         if row is not None:
             cosines[row] = -np.inf
         found = _largest(cosines, k)
         return found, cosines[found]
+
+
+def nearest_rows(table: ScoreTable, row: int, k: int = 10) -> Found:
+    """Return the rows of a table whose embeddings are nearest to that of one, as `EmbeddingIndex.nearest` does.
+
+    The embeddings are read from the rows files a block at a time: a search holds one block and four bytes a row.
+
+    Args:
+        table: With the column ``embedding``.
+        row: Its number. It is not among the results, nor are rows of pictures that are gone.
+        k: How many at most.
+
+    Raises:
+        ConfigurationError: The table has no embeddings.
+        ModelError: The row has none.
+    """
+    own = table.take([row], [EMBEDDING]).column(0).combine_chunks()
+    size = len(own[0].values) if own[0].is_valid else 0
+    unit = _unit(vectors_of(own, max(size, 1))[0][0], size)
+    present, cosines = table.present_rows(), np.full(len(table), -np.inf, np.float32)
+    with _ONE_AT_A_TIME:
+        start = 0
+        for block in table.blocks(EMBEDDING):
+            cosines[start : start + len(block)] = _cosines(vectors_of(block, size)[0], unit)
+            start += len(block)
+    cosines[row] = -np.inf
+    found = present[_largest(cosines[present], k)]
+    return found, cosines[found]
+
+
+def _unit(vector: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.float64]:
+    wide = vector.astype(np.float64)
+    length = np.linalg.norm(wide)
+    if wide.shape != (size,) or not (np.isfinite(length) and length > 0):
+        raise ModelError(f"the query must be an embedding of {size} numbers, not zero, not NaN")
+    unit: npt.NDArray[np.float64] = wide / length
+    return unit
+
+
+def _cosines(embeddings: Floats, unit: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Return the cosine of each embedding with a vector of length 1: float32 (n,), -inf for those of no length."""
+    products, lengths = score_many(embeddings, unit, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosines: npt.NDArray[np.float32] = products / lengths
+    cosines[~np.isfinite(cosines)] = -np.inf
+    return cosines
 
 
 def _largest(values: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:

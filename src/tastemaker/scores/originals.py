@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.shards import is_unsafe_name
 from tastemaker.scores.files import PendingFile, TarFile, content_digest
+from tastemaker.storage import is_remote
+
+if TYPE_CHECKING:
+    from tastemaker.storage.uploads import Uploads
 
 ORIGINALS = ("shards", "folder", "none")
 """WebDataset tars, plain files below ``kept``, or rows only."""
@@ -21,7 +26,7 @@ class OriginalsWriter:
     """Writes the kept images of one partition, byte for byte, each with its sidecars.
 
     Args:
-        output_dir: Directory of the results.
+        output_dir: Directory of the results, local or remote.
         name: Name of the partition: tars are called ``<name>-000000.tar`` and following.
         folder: Folder below ``kept`` that plain files of this partition go to.
         kind: ``shards``, ``folder`` or ``none``.
@@ -37,6 +42,7 @@ class OriginalsWriter:
         self.tars: list[TarFile] = []
         self._stem = output_dir / name
         self._copied: dict[Path, bytes] = {}
+        self._uploads: Uploads | None = None
         self._folder = output_dir / KEPT_FOLDER / folder
         self._images_per_tar = images_per_tar
 
@@ -56,13 +62,26 @@ class OriginalsWriter:
         if self.kind == "folder":
             folder = self._free_folder(members)
             for member, data in members.items():
-                _write_copy(folder / member, data)
+                self._write_copy(folder / member, data)
                 self._copied[folder / member] = content_digest(data)
             return str(folder / name), name
         if not self.tars or self.tars[-1].samples == self._images_per_tar or self.tars[-1].has_other(members):
-            self.tars.append(TarFile(self._stem.with_name(f"{self._stem.name}-{len(self.tars):06d}.tar")))
+            self.tars.append(TarFile(self._tar_path(len(self.tars))))
         self.tars[-1].add_sample(members)
         return str(self.tars[-1].path), name
+
+    def _tar_path(self, number: int) -> Path:
+        return self._stem.with_name(f"{self._stem.name}-{number:06d}.tar")
+
+    def _write_copy(self, path: Path, data: bytes) -> None:
+        if not is_remote(str(path)):
+            _write_copy(path, data)
+            return
+        if self._uploads is None:
+            from tastemaker.storage.uploads import Uploads
+
+            self._uploads = Uploads()
+        self._uploads.add(data, path)
 
     def _free_folder(self, members: dict[str, bytes]) -> Path:
         """Return the partition's folder, or ``folder-2`` and so on where a name is taken by another image."""
@@ -74,8 +93,16 @@ class OriginalsWriter:
 
     def commit(self) -> None:
         """Make the tars visible, and delete those that an earlier run of the same partition had beyond them."""
+        if self._uploads is not None:
+            self._uploads.finish()
         for tar in self.tars:
             tar.commit()
+        if is_remote(str(self._stem)):
+            number = len(self.tars)  # one question a partition, where a listing may be of a million objects
+            while (path := self._tar_path(number)).exists():
+                path.unlink()
+                number += 1
+            return
         pattern = re.compile(re.escape(self._stem.name) + r"-(\d{6})\.tar")
         for path in self._stem.parent.glob("*.tar"):
             match = pattern.fullmatch(path.name)
@@ -84,6 +111,8 @@ class OriginalsWriter:
 
     def discard(self) -> None:
         """Delete the tars that are not visible yet."""
+        if self._uploads is not None:
+            self._uploads.abandon()
         for tar in self.tars:
             tar.discard()
 

@@ -12,10 +12,25 @@ import pyarrow as pa
 
 from tastemaker.imaging.shards import Member
 from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.storage import public_url
 from tastemaker.tasks import ImageObject
 
 METADATA_KEY = b"tastemaker"
 """Key of the schema's metadata that holds the provenance, as JSON."""
+
+SOURCES_KEY = b"tastemaker.sources"
+"""Key of the input files that the rows were made from, each with its size and version, as JSON."""
+
+COUNTS_KEY = b"tastemaker.counts"
+"""Key of the number of rows by status and by reason, as JSON. `tastemaker.scores.files.RowsFile` writes it."""
+
+CUT_KEY = b"tastemaker.cut"
+"""Key of the cut over the whole run that decided which rows are kept, as JSON; absent before there was one."""
+
+DELETED = "deleted"
+"""Status of a row whose picture is gone."""
+
+DELETED_REASON = "the file is gone since it was scored"
 
 CAPTION_EXTENSIONS = ("txt", "caption")
 JSON_EXTENSIONS = ("json",)
@@ -25,8 +40,11 @@ _SIDECAR = pa.struct(
 )
 
 
-def rows_schema(*, with_embeddings: bool, with_signals: bool, provenance: Mapping[str, str] | None = None) -> pa.Schema:
-    """Return the columns of a rows file, and what made its scores as the schema's metadata."""
+def rows_schema(*, with_embeddings: bool, with_signals: bool, provenance: Mapping[str, Any] | None = None) -> pa.Schema:
+    """Return the columns of a rows file, and what made its scores as the schema's metadata.
+
+    The ``sources`` of the provenance go under a key of their own: for 500 loose files they are long.
+    """
     fields = [
         ("image_id", pa.string()),
         ("image_path", pa.string()),
@@ -53,8 +71,17 @@ def rows_schema(*, with_embeddings: bool, with_signals: bool, provenance: Mappin
         fields += [(name, pa.float32()) for name in SIGNAL_NAMES]
     if with_embeddings:
         fields.append(("embedding", pa.list_(pa.float16())))
-    metadata = {METADATA_KEY: json.dumps(provenance).encode()} if provenance else None
-    return pa.schema(fields, metadata)
+    return pa.schema(fields, rows_metadata(provenance or {}) or None)
+
+
+def rows_metadata(provenance: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """Return what made rows as the metadata of their schema."""
+    made_by = dict(provenance)
+    sources = made_by.pop("sources", None)
+    metadata = {METADATA_KEY: json.dumps(made_by).encode()} if made_by else {}
+    if sources is not None:
+        metadata[SOURCES_KEY] = json.dumps(sources, ensure_ascii=True).encode()
+    return metadata
 
 
 def make_table(
@@ -70,8 +97,8 @@ def make_table(
     """
     columns: dict[str, Any] = {
         "image_id": [printable(image.image_id) for image in images],
-        "image_path": [printable(image.image_path) for image in images],
-        "shard": [printable(image.shard) or None for image in images],
+        "image_path": [printable(public_url(image.image_path)) for image in images],
+        "shard": [printable(public_url(image.shard)) or None for image in images],
         "offset": [image.member.offset if image.member else None for image in images],
         "size": [image.member.size if image.member else None for image in images],
         "xxh3": [image.xxh3 or None for image in images],

@@ -102,9 +102,7 @@ def choose_rows(table: ScoreTable, selection: Selection) -> Chosen:
 
 
 def _candidates(table: ScoreTable, selection: Selection) -> IntArray:
-    rows = np.arange(len(table), dtype=np.int64)
-    if selection.where is not None:
-        rows = table.to_arrow([ROW_ID], selection.where).column(0).to_numpy()
+    rows = table.present_rows(selection.where)
     if selection.row_ids is not None:
         rows = np.intersect1d(rows, np.asarray(selection.row_ids, np.int64))
     return rows

@@ -116,8 +116,10 @@ def copyable_original_of(row: Mapping[str, Any]) -> Original:
 
 def _root_of(path: str, key: str) -> str:
     """Return what lies in front of a loose file's key, which is its path below the input folder."""
-    stem = os.path.splitext(path)[0]
-    return stem.removesuffix(key) if stem.endswith(key) else path[: len(path) - len(os.path.basename(path))]
+    for whole in (path, os.path.splitext(path)[0]):  # the key of a raw keeps the extension
+        if whole.endswith(key):
+            return whole.removesuffix(key)
+    return path[: len(path) - len(os.path.basename(path))]
 
 
 class OriginalsReader:
@@ -129,10 +131,18 @@ class OriginalsReader:
     Args:
         storage_options: For originals that are URLs.
         remote: Read several at once, as a network wants it.
+        urls: URL as rows have it -> URL with its signature.
     """
 
-    def __init__(self, storage_options: Mapping[str, Any] | None = None, *, remote: bool = False) -> None:
+    def __init__(
+        self,
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        remote: bool = False,
+        urls: Mapping[str, str] | None = None,
+    ) -> None:
         self._options = dict(storage_options or {})
+        self._urls = urls or {}
         self._workers = _REMOTE_READERS if remote else 1
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="originals")
         self._path = ""
@@ -217,22 +227,20 @@ class OriginalsReader:
     def _open(self, shard: str) -> ShardReader:
         options: dict[str, Any] = {"options": self._options} if is_url(shard) else {}
         if self._workers > 1:
-            return open_shard(shard, **options)
+            return open_shard(self._urls.get(shard, shard), **options)
         if shard != self._path or self._reader is None:
             if self._reader is not None:
                 self._reader.close()
             self._path, self._reader = "", None
-            self._reader = open_shard(shard, **options)
+            self._reader = open_shard(self._urls.get(shard, shard), **options)
             self._path = shard
         return self._reader
 
     def _read_loose(self, part: Part) -> bytes:
         if is_url(part.path):
-            import fsspec
+            from tastemaker.storage.files import read_whole
 
-            with fsspec.open(part.path, "rb", **self._options) as file:
-                data: bytes = file.read(part.size + 1)
-            return data
+            return read_whole(self._urls.get(part.path, part.path), self._options, part.size)
         check_file(part)
         with open(part.path, "rb") as file:
             return file.read(part.size + 1)

@@ -1,11 +1,10 @@
-"""What a run came to: counted in its rows, with where its time went; and the file that keeps it."""
+"""What a run came to: counted in its rows, with where its time went."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,18 @@ import numpy as np
 import pyarrow.compute as pc
 
 from tastemaker.executors.timing import StageTiming, find_bottleneck
-from tastemaker.machine import describe_machine
 from tastemaker.parity import ParityReport
 from tastemaker.scores.cutoff import rows_path
-from tastemaker.scores.files import read_rows, write_whole
-from tastemaker.scores.schema import METADATA_KEY, kind_of_reason
+from tastemaker.scores.files import read_rows
+from tastemaker.scores.index import ROWS_SUFFIX, RowsIndex, read_metadata
+from tastemaker.scores.schema import DELETED, DELETED_REASON, METADATA_KEY
 from tastemaker.tasks import FileGroupTask
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 """Percentiles of the scores that a summary states."""
 
-RUN_FILE = "_tastemaker/run.json"
-"""In the output directory: what the last run came to, where its time went, its options and machine.
-
-Readers of a directory of Parquet files pass over names that begin with an underscore, and fail on other files.
-"""
+SAMPLED_PARTITIONS = 2000
+"""Partitions whose scores are read for the percentiles: two seconds' worth. The counts are of all."""
 
 REMEDIES = {
     "image_reader": "faster storage, or more and faster cores",
@@ -51,8 +47,10 @@ class RunSummary:
         kept: Those that pass.
         dropped: Those that do not.
         failed: Those that could not be read or scored.
+        deleted: Rows of pictures that are gone; not among the images.
         reasons: Reason -> number, for the failed and for those dropped for anything but their score.
-        percentiles: Percentile -> score, over all scored images; empty if there are none.
+        percentiles: Percentile -> score, over the scored images; empty if there are none.
+        percentiles_of: Which partitions the percentiles are of, where they are not of all: a sample, evenly spread.
         cutoff: The lowest score that is kept; None where nothing was cut.
         seconds: How long the run took.
         images_scored_now: Images that this run did; the others were there from an earlier one.
@@ -60,7 +58,11 @@ class RunSummary:
         stages: Where the time of each stage went in this run, in seconds.
         bottleneck: The stage that the others waited for, and what would change it; empty where nothing ran.
         embeddings_normalised: Embeddings that were given without unit length, and divided by their length.
-        parity: How the scores differ from exact ones on a sample of this run; None where none was taken.
+        is_mixed: Some rows were made with other models or options, and were left alone.
+        not_retried: Failed images that were not run again, because what is wrong lies in how their shard is made.
+        parity: How the scores differ from exact ones on a sample of this run (on a cluster: of one worker's images);
+            None where none was taken.
+        bytes_per_image: Bytes of tasks and results that crossed processes, for each image; 0 on this machine alone.
     """
 
     output_dir: str
@@ -68,8 +70,10 @@ class RunSummary:
     kept: int = 0
     dropped: int = 0
     failed: int = 0
+    deleted: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     percentiles: dict[int, float] = field(default_factory=dict)
+    percentiles_of: str = ""
     cutoff: float | None = None
     seconds: float = 0.0
     images_scored_now: int = 0
@@ -77,36 +81,68 @@ class RunSummary:
     stages: list[StageTiming] = field(default_factory=list)
     bottleneck: str = ""
     embeddings_normalised: int = 0
+    is_mixed: bool = False
+    not_retried: int = 0
     parity: ParityReport | None = None
+    bytes_per_image: float = 0.0
 
 
-def summarise(groups: list[FileGroupTask], output_dir: Path, rank_by: str = "aesthetic_score") -> RunSummary:
-    """Return the counts in the rows of these partitions, and the percentiles of a column."""
+def summarise(
+    groups: list[FileGroupTask], output_dir: Path, rank_by: str = "aesthetic_score", index: RowsIndex | None = None
+) -> RunSummary:
+    """Return the counts of the rows of these partitions, and the percentiles of a column.
+
+    Counts stand in the metadata of each rows file. Scores are read, of at most `SAMPLED_PARTITIONS` partitions.
+
+    Args:
+        groups: The partitions; all of them have rows.
+        output_dir: Where these lie.
+        rank_by: The column.
+        index: What is known of the rows files; None looks now.
+    """
+    names = [str(group._metadata["partition"]) for group in groups]
+    if index is None:
+        index = RowsIndex(output_dir)
+        index.load({name.rpartition("/")[0] for name in names})
+    notes = index.notes(names)
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    scores: list[np.ndarray] = []
-    provenance: dict[str, Any] = {}
-    normalised = 0
-    for group in groups:
-        table = read_rows(rows_path(output_dir, group), columns=["status", "reason", rank_by])
-        statuses.update({item["values"]: item["counts"] for item in pc.value_counts(table["status"]).to_pylist()})
-        explained = table.filter(pc.or_(pc.equal(table["status"], "failed"), table[rank_by].is_null()))
-        reasons.update(kind_of_reason(reason) for reason in explained["reason"].to_pylist())
-        scores.append(table[rank_by].drop_null().to_numpy())
-        provenance = json.loads(table.schema.metadata[METADATA_KEY])
-        normalised += provenance.get("embeddings_normalised", 0)
+    for note in notes.values():
+        statuses.update(note.counts.get("statuses", {}))
+        reasons.update(note.counts.get("reasons", {}))
+    sampled = groups[:: -(-len(groups) // SAMPLED_PARTITIONS)] if groups else []
+    scores = [_read_scores(rows_path(output_dir, group), rank_by) for group in sampled]
     together = np.concatenate(scores) if scores else np.empty(0)
+    last = next((name for name in reversed(names) if name in notes), None)
     return RunSummary(
         output_dir=str(output_dir),
-        images=statuses.total(),
+        images=statuses["kept"] + statuses["dropped"] + statuses["failed"],
         kept=statuses["kept"],
         dropped=statuses["dropped"],
         failed=statuses["failed"],
-        reasons=dict(reasons.most_common()),
+        deleted=statuses["deleted"],
+        reasons={kind: number for kind, number in reasons.most_common() if not _is_cut(kind, rank_by)},
         percentiles={p: round(float(np.percentile(together, p)), 4) for p in PERCENTILES} if len(together) else {},
-        provenance=provenance,
-        embeddings_normalised=normalised,
+        embeddings_normalised=sum(note.counts.get("embeddings", {}).get("normalised", 0) for note in notes.values()),
+        percentiles_of=f"{len(sampled):,} of {len(groups):,} partitions" if len(sampled) < len(groups) else "",
+        provenance=_read_provenance(output_dir / f"{last}{ROWS_SUFFIX}") if last else {},
     )
+
+
+def _read_scores(path: Path, column: str) -> np.ndarray:
+    table = read_rows(path, columns=[column, "status"])
+    scores: np.ndarray = table.filter(pc.not_equal(table["status"], DELETED))[column].drop_null().to_numpy()
+    return scores
+
+
+def _read_provenance(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(read_metadata(path).get(METADATA_KEY, b"{}"))
+    return found
+
+
+def _is_cut(kind: str, rank_by: str) -> bool:
+    """Return whether a reason is the cut itself, or that a picture is gone, which have counts of their own."""
+    return kind.startswith(("not in the top", f"{rank_by} N is below", DELETED_REASON))
 
 
 def describe_bottleneck(timings: list[StageTiming]) -> str:
@@ -117,19 +153,3 @@ def describe_bottleneck(timings: list[StageTiming]) -> str:
     remedy = REMEDIES.get(slowest.name)
     change = f"; {remedy} would make the run faster" if remedy else ""
     return f"{slowest.name} worked {slowest.busy_share:.0%} of the time{change}"
-
-
-def write_run_file(
-    output_dir: Path, inputs: list[str], options: dict[str, Any], started_at: datetime, summary: RunSummary
-) -> None:
-    """Write what the run came to, on what machine: for people and programs that look at it later."""
-    record = {
-        "started": started_at.isoformat(timespec="seconds"),
-        "inputs": inputs,
-        "options": options,
-        "machine": describe_machine(),
-        "summary": asdict(summary),
-    }
-    path = output_dir / RUN_FILE
-    path.parent.mkdir(exist_ok=True)
-    write_whole(path, (json.dumps(record, indent=2) + "\n").encode())

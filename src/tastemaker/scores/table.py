@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 from tastemaker.errors import ConfigurationError, MissingExtraError
 from tastemaker.machine import usable_cores
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
-from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows
+from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows, read_blocks
 from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, is_url, list_provenances
-from tastemaker.scores.schema import kind_of_reason
+from tastemaker.scores.schema import DELETED, kind_of_reason
 
 if TYPE_CHECKING:
     import pandas
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 EMBEDDING = "embedding"
 """The column that is read only where it is named: it is a hundred times as large as the others together."""
+
+_PRESENT = f"(status IS DISTINCT FROM '{DELETED}')"
+"""SQL: whether the picture of a row is still there. What is gone is neither counted, cut nor selected."""
 
 
 class ScoreTable:
@@ -168,8 +171,16 @@ class ScoreTable:
             raise ConfigurationError(f"row {row_ids[-1]} is not in a table of {len(self)} rows")
         return fetch_rows(self.sources, row_ids, types, self.storage_options)
 
+    def blocks(self, column: str) -> Iterator[pa.Array]:
+        """Yield a whole column in the order of the rows, a few thousand rows at a time: for one that fits no memory.
+
+        Raises:
+            ConfigurationError: The column is not there.
+        """
+        return read_blocks(self.sources, column, self.columns[self._known(column)], self.storage_options)
+
     def values(self, column: str = "aesthetic_score", where: str | None = None) -> Values:
-        """Return a column of numbers, in the order of the table: float (n,), NaN where it is null.
+        """Return a column of numbers, in the order of the table: float (n,), NaN for nulls and pictures that are gone.
 
         Raises:
             ConfigurationError: The column is not there, or has no numbers.
@@ -179,7 +190,8 @@ class ScoreTable:
         kind = self.columns.get(self._known(column), pa.int64())
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise ConfigurationError(f"the column {column} has no numbers, but {kind}")
-        stored = self.to_arrow([column], where).column(0)
+        present = f"CASE WHEN {_PRESENT} THEN {_quote(column)} END"
+        stored = self.query(f"SELECT {present} FROM rows {self.where_clause(where)}").column(0)
         single = pa.types.is_floating(kind) and kind.bit_width <= 32
         stored = stored.cast(pa.float32() if single else pa.float64())
         values: Values = pc.fill_null(stored, np.nan).to_numpy()
@@ -187,6 +199,26 @@ class ScoreTable:
         if where is None:
             self._values[column] = values
         return values
+
+    def present_rows(self, where: str | None = None) -> IntArray:
+        """Return the numbers of the rows that meet a condition and whose pictures are not gone: int64 (n,), ascending.
+
+        Raises:
+            ConfigurationError: The condition is none.
+        """
+        condition = f"{self.where_clause(where)} AND {_PRESENT}" if where is not None else f"WHERE {_PRESENT}"
+        rows: IntArray = self.query(f"SELECT {ROW_ID} FROM rows {condition}").column(0).to_numpy()
+        return rows
+
+    def has_value(self, column: str) -> str:
+        """Return SQL over ``rows``: whether a picture that is not gone has a number in a column, which NaN is not."""
+        return f"({_PRESENT} AND {_quote(column)} IS NOT NULL AND NOT isnan({_quote(column)}))"
+
+    def lacks_value(self, column: str) -> str:
+        """Return SQL over ``rows``: whether a picture that is not gone has no number in a column, or there is none."""
+        if column not in self.columns:
+            return _PRESENT
+        return f"({_PRESENT} AND ({_quote(column)} IS NULL OR isnan({_quote(column)})))"
 
     def summary(
         self, column: str = "aesthetic_score", where: str | None = None, bin_width: float | None = None
@@ -205,14 +237,15 @@ class ScoreTable:
 
     def _count(self, clause: str) -> tuple[dict[str, int], dict[str, int]]:
         """Return how many rows there are of each status, and of each kind of reason, the commonest first."""
-        statuses = ", ".join(f"count_if(status = '{status}') AS {status}" for status in ("kept", "dropped", "failed"))
+        names = ("kept", "dropped", "failed", DELETED)
+        statuses = ", ".join(f"count_if(status = '{status}') AS {status}" for status in names)
         counted = self.query(
-            f"SELECT reason, count(*) AS images, {statuses} FROM rows {clause} GROUP BY reason"
+            f"SELECT reason, count_if({_PRESENT}) AS images, {statuses} FROM rows {clause} GROUP BY reason"
         ).to_pylist()
-        counts = {name: sum(row[name] for row in counted) for name in ("images", "kept", "dropped", "failed")}
+        counts = {name: sum(row[name] for row in counted) for name in ("images", *names)}
         reasons: Counter[str] = Counter()
         for row in sorted(counted, key=lambda row: str(row["reason"])):
-            if row["reason"]:
+            if row["reason"] and row["images"]:
                 reasons[kind_of_reason(row["reason"])] += row["images"]
         return counts, dict(reasons.most_common())
 
@@ -227,9 +260,9 @@ class ScoreTable:
     ) -> Cutoff:
         """Return where a cut lies, and how many images pass it.
 
-        Every row with a value counts, whatever its status: rows that an earlier cut dropped do, failed ones have no
-        score. Null and NaN never pass. ``top`` and ``keep`` keep exactly so many: of images with the score at the cut,
-        the first in the table.
+        Every row with a value counts, also those that an earlier cut dropped; failed ones have no score. Rows of
+        pictures that are gone count nowhere. Null and NaN never pass. ``top`` and ``keep`` keep exactly so many: of
+        images with the score at the cut, the first in the table.
 
         Args:
             top: Keep this share of the scored images, in (0, 1].

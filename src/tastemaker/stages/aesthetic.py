@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.models.aesthetic import CUSTOMARY_CUTOFFS, AestheticPredictor
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
-from tastemaker.provenance import add_provenance, weights_provenance
+from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
+from tastemaker.storage import Options, is_remote
 from tastemaker.tasks import ImageBatch
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
             and most photographs between 4 and 7, so NeMo Curator's default of 0.5 keeps nearly everything.
         verbose: Log each dropped image with its score, and a count for each batch.
         predictor: Path of another predictor, ``.safetensors`` or ``.pth`` (see `AestheticPredictor.from_file`).
+        storage_options: Arguments of the fsspec file system of models at a URL.
     """
 
     model_dir: str | None = None
@@ -41,6 +44,7 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
     verbose: bool = False
     name: str = "image_aesthetic_filter"
     predictor: str | None = None
+    storage_options: Options | None = field(default=None, repr=False)
     handles_empty: bool = field(default=True, init=False, repr=False)
     _predictor: AestheticPredictor | None = field(default=None, init=False, repr=False)
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
@@ -60,7 +64,7 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def check(self) -> None:
         """Raise `ConfigurationError` if the predictor's file is not there; say so if the cut-off keeps everything."""
-        if self.predictor is not None and not Path(self.predictor).is_file():
+        if self.predictor is not None and not is_remote(self.predictor) and not Path(self.predictor).is_file():
             raise ConfigurationError(f"predictor: {self.predictor} does not exist")
         if self.score_threshold is not None and self.score_threshold < 1:
             logger.warning(
@@ -70,13 +74,18 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
                 ", ".join(f"{cutoff:g}" for cutoff in CUSTOMARY_CUTOFFS),
             )
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the cut-off and the weights."""
+        digest = weights_digest(AESTHETIC_PREDICTOR, self.model_dir, self.predictor, self.storage_options)
+        return {**super().fingerprint(), "predictor": digest}
+
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""
-        ensure_predictor(self.predictor, self.model_dir)
+        ensure_predictor(self.predictor, self.model_dir, self.storage_options)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Load the predictor."""
-        weights = ensure_predictor(self.predictor, self.model_dir)
+        weights = ensure_predictor(self.predictor, self.model_dir, self.storage_options)
         self._predictor = AestheticPredictor.from_file(weights)
         self._provenance = weights_provenance("predictor", AESTHETIC_PREDICTOR, weights)
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from tastemaker.errors import ConfigurationError, StageError
 from tastemaker.tasks import ImageBatch, ImageObject, StagePerfStats, Task
+
+_NEUTRAL = frozenset(
+    {"verbose", "num_threads", "threads", "num_gpus_per_worker", "model_inference_batch_size", "model_dir", "device"}
+    | {"resources", "concurrent_tasks", "handles_empty", "is_sink_stage", "remove_image_data", "storage_options"}
+)
+"""Fields of stages that say how the work is done, and nothing of what comes out."""
 
 X = TypeVar("X", bound=Task[Any])
 Y = TypeVar("Y", bound=Task[Any])
@@ -65,6 +72,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
         concurrent_tasks: Tasks that a worker may process at the same time, each in a thread of its own.
         handles_empty: Whether the stage wants to see batches that no image is left in.
         is_sink_stage: Whether images end here: what it returns is no batch, and None is no loss.
+        before_batch: Set where a worker died on the task. A stage that makes batches calls it with the number and the
+            keys of each batch before it decodes anything of it, and fails the images unseen if a reason comes back.
     """
 
     name: str = "stage"
@@ -73,6 +82,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
     concurrent_tasks: int = 1
     handles_empty: bool = False
     is_sink_stage: bool = False
+    before_batch: Callable[[int, list[str]], str | None] | None = None
 
     def check(self) -> None:
         """Raise `ConfigurationError` for what can be seen to be wrong before any worker starts."""
@@ -98,6 +108,15 @@ class ProcessingStage(ABC, Generic[X, Y]):
             yield from result
         elif result is not None:
             yield result
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what of the stage decides its results, as JSON takes it: all public fields of a dataclass.
+
+        A pipeline with a checkpoint is not gone on with when it differs. Stages with weights add their digests.
+        """
+        fields = getattr(self, "__dataclass_fields__", None) or vars(self)
+        values = {name: getattr(self, name) for name in fields if not name.startswith("_") and name not in _NEUTRAL}
+        return json.loads(json.dumps(values, default=repr))  # type: ignore[no-any-return]
 
     def interrupt(self) -> None:
         """Make a `process` that runs in another thread end soon, by any error. The run is over; `teardown` follows."""
@@ -189,6 +208,8 @@ def _account_for(
     for batch in batches:
         batch.task_id = batch.task_id or task.task_id
         batch._metadata = {**task._metadata, **batch._metadata}
+    for batch in batches[:-1]:  # of a last batch that was split, one part is the last
+        batch._metadata |= {"is_last_batch": False} if "is_last_batch" in batch._metadata else {}
     return list(batches)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
-from tastemaker.models.clip import PRECISIONS, VisionTower, check_choice, check_device, load_clip
+from tastemaker.models.clip import PRECISIONS, VisionTower, check_choice, check_device, load_clip, resolve_precision
 from tastemaker.models.device import choose_device
 from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
-from tastemaker.provenance import add_provenance, weights_provenance
+from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
+from tastemaker.storage import Options
 from tastemaker.tasks import ImageBatch, ImageObject
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
         threads: Processor threads for inference; None for all cores.
         preprocess: Used for images that no reader prepared: ``openai`` or ``transformers``.
+        storage_options: Arguments of the fsspec file system of models at a URL.
     """
 
     model_dir: str | None = None
@@ -49,6 +52,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
     precision: str = "auto"
     threads: int | None = None
     preprocess: str = "openai"
+    storage_options: Options | None = field(default=None, repr=False)
     handles_empty: bool = field(default=True, init=False, repr=False)
     _tower: VisionTower | None = field(default=None, init=False, repr=False)
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
@@ -59,8 +63,8 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         check_choice("preprocess", self.preprocess, PREPROCESSINGS)
         if self.model_inference_batch_size is not None and self.model_inference_batch_size < 1:
             raise ConfigurationError(f"model_inference_batch_size={self.model_inference_batch_size} is less than 1")
-        on_gpu = self.device != "cpu" and choose_device("auto") != "cpu"
-        self.resources = Resources(gpus=self.num_gpus_per_worker) if on_gpu else Resources()
+        # Executors give a GPU only where there is one: the workers' machines may have some, and this one none.
+        self.resources = Resources() if self.device == "cpu" else Resources(gpus=self.num_gpus_per_worker)
 
     def inputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage reads."""
@@ -76,16 +80,25 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""
-        ensure_weights(CLIP_VIT_L14, self.model_dir)
+        ensure_weights(CLIP_VIT_L14, self.model_dir, self.storage_options)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Load the vision tower."""
-        weights = ensure_weights(CLIP_VIT_L14, self.model_dir)
+        weights = ensure_weights(CLIP_VIT_L14, self.model_dir, self.storage_options)
         self._tower = load_clip(weights, self.device, self.precision, self.threads, self.model_inference_batch_size)
         self.concurrent_tasks = self._tower.concurrency
         tower = self._tower.describe()
         self._provenance = {**weights_provenance("clip", CLIP_VIT_L14, weights), **tower}
         logger.info("CLIP runs on %s (%s, %s)", tower["device"], tower["backend"], tower["precision"])
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the weights and the precision that will run, and no model is loaded for it."""
+        precision = resolve_precision(choose_device(self.device), self.precision)
+        return {
+            **super().fingerprint(),
+            "precision": precision,
+            "clip_sha256": weights_digest(CLIP_VIT_L14, self.model_dir, None, self.storage_options),
+        }
 
     def interrupt(self) -> None:
         """Cancel the inference that is going on."""

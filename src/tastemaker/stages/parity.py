@@ -18,6 +18,7 @@ from tastemaker.models.hub import CLIP_VIT_L14, ensure_predictor, ensure_weights
 from tastemaker.parity import Embedded, ParityReport, compare_embeddings
 from tastemaker.provenance import add_provenance
 from tastemaker.stages.base import ProcessingStage, WorkerMetadata
+from tastemaker.storage import Options
 from tastemaker.tasks import ImageBatch, ImageObject
 
 MAX_IMAGES = 256
@@ -43,6 +44,7 @@ class ImageParityStage(ProcessingStage[ImageBatch, ImageBatch]):
         preprocess: ``openai`` or ``transformers``, as in the reader.
         max_images: Images in the sample.
         max_time_share: Share of the run's time that it may take.
+        storage_options: Arguments of the fsspec file system of models at a URL.
 
     Attributes:
         report: The comparison so far; None before the first image.
@@ -54,6 +56,7 @@ class ImageParityStage(ProcessingStage[ImageBatch, ImageBatch]):
     max_images: int = MAX_IMAGES
     max_time_share: float = MAX_TIME_SHARE
     name: str = "image_parity"
+    storage_options: Options | None = field(default=None, repr=False)
     report: ParityReport | None = field(default=None, init=False, repr=False)
     _tower: PlainClip | None = field(default=None, init=False, repr=False)
     _predictor: AestheticPredictor | None = field(default=None, init=False, repr=False)
@@ -65,8 +68,10 @@ class ImageParityStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Map the weights, and start the clock."""
-        self._tower = PlainClip(ensure_weights(CLIP_VIT_L14, self.model_dir))
-        self._predictor = AestheticPredictor.from_file(ensure_predictor(self.predictor, self.model_dir))
+        self._tower = PlainClip(ensure_weights(CLIP_VIT_L14, self.model_dir, self.storage_options))
+        self._predictor = AestheticPredictor.from_file(
+            ensure_predictor(self.predictor, self.model_dir, self.storage_options)
+        )
         self._started = time.monotonic()
 
     def interrupt(self) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import glob
 import logging
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
-from tastemaker.errors import ConfigurationError
+from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.imaging.decode import EXTENSIONS, sniff_format
-from tastemaker.imaging.shards import TAR_EXTENSIONS
+from tastemaker.imaging.shards import TAR_EXTENSIONS, is_shard
 from tastemaker.stages.base import ProcessingStage, Resources
+from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to
 from tastemaker.tasks import EmptyTask, FileGroupTask
 
 LOOSE_FILES_PER_PARTITION = 500
@@ -24,6 +28,9 @@ LOOSE_FILES_PER_PARTITION = 500
 
 _UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY_UNITS = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+_ASKED_AT_ONCE = 16
+"""Questions to servers that are under way at the same time."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +47,12 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     """Makes groups of files to be read together.
 
     Args:
-        file_paths: A file, folder (searched with all folders below it) or glob, or a list of them.
+        file_paths: A file, folder (searched with all folders below it) or glob, local or a URL, or a list of them.
         files_per_partition: Files in a group. Default: 1 shard, or 500 loose images.
         blocksize: Bytes in a group instead, for example ``"512MB"``. Not together with ``files_per_partition``.
         file_extensions: Extensions of the files that are wanted. Default: shards and every kind of image, and
             files without an extension whose content is an image.
-        storage_options: For remote file systems.
+        storage_options: Arguments of the fsspec file systems of URLs (see docs/remote-data.md). Never written.
         limit: Groups to make at most.
 
     Raises:
@@ -56,7 +63,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     files_per_partition: int | None = None
     blocksize: int | str | None = None
     file_extensions: list[str] | None = None
-    storage_options: dict[str, Any] | None = None
+    storage_options: dict[str, Any] | None = field(default=None, repr=False)
     limit: int | None = None
     name: str = "file_partitioning"
     _groups: list[FileGroupTask] | None = field(default=None, init=False, repr=False)
@@ -90,25 +97,59 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
 
     def _make_groups(self) -> list[FileGroupTask]:
         paths = [self.file_paths] if isinstance(self.file_paths, str | os.PathLike) else list(self.file_paths)
-        found = [file for path in paths for file in self._find(os.fspath(path))]
+        names = [str(path) if is_remote(path) else os.fspath(path) for path in paths]
+        found = [file for files in self._find_each(names) for file in files]
         found = list({file.path: file for file in found}.values())
         if not found:
             wanted = ", ".join(self.file_extensions or ["every image format", *TAR_EXTENSIONS])
             raise ConfigurationError(
-                f"no images in {', '.join(map(str, paths)) or 'an empty list of paths'} ({wanted})"
+                f"no images in {', '.join(map(public_url, names)) or 'an empty list of paths'} ({wanted})"
             )
-        shards = [file for file in found if _is_shard(file.path)]
-        loose = [file for file in found if not _is_shard(file.path)]
+        shards = [file for file in found if is_shard(file.path)]
+        loose = [file for file in found if not is_shard(file.path)]
         parts = list(self._split(shards, 1))
         for _, below_one_root in groupby(loose, key=lambda file: file.root):
             parts += self._split(list(below_one_root), LOOSE_FILES_PER_PARTITION)
-        groups = _name_groups(parts)[: self.limit]
+        groups = _name_groups(parts, self.storage_options)[: self.limit]
         logger.info("found %d files in %d groups", len(found), len(groups))
         return groups
 
+    def _find_each(self, paths: list[str]) -> list[list[_Found]]:
+        if not any(map(is_remote, paths)):
+            return [self._find_all(path) for path in paths]
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            return list(pool.map(self._find_all, paths))
+
+    def _find_all(self, path: str) -> list[_Found]:
+        return list(self._find_remote(path) if is_remote(path) else self._find(path))
+
+    def _find_remote(self, url: str) -> Iterator[_Found]:
+        from tastemaker.storage.files import find_file, glob_files, list_files
+
+        options, is_web = self.storage_options, url.startswith("http")
+        try:
+            if "*" in url or (not is_web and re.search(r"[?\[]", url)):
+                entries = [(entry, folder_of(entry.path)) for entry in glob_files(url, options)]
+            elif not url.endswith("/") and (file := find_file(url, options)):
+                yield _Found(url, folder_of(url), file.size)  # named by the user, so it is taken whatever it is called
+                return
+            elif is_web and not url.endswith("/"):
+                entries = []
+            else:
+                root = url.rstrip("/")
+                entries = [(entry, root) for entry in list_files(url, options)]
+        except RemoteError as error:
+            raise ConfigurationError(str(error)) from error
+        if not entries:
+            raise ConfigurationError(f"{public_url(url)} does not exist")
+        wanted = [not _is_hidden(entry.path, root) and self._is_named_so(entry.path) for entry, root in entries]
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:  # None: only the content tells
+            decided = pool.map(lambda a, b: self._looks_like_image(a[0].path) if b is None else b, entries, wanted)
+            yield from (
+                _Found(e.path, root, e.size) for (e, root), is_in in zip(entries, decided, strict=True) if is_in
+            )
+
     def _find(self, path: str) -> Iterator[_Found]:
-        if re.match(r"[a-z][a-z0-9+]+://", path):
-            raise ConfigurationError(f"{path}: remote paths are not supported yet; use a local path")
         if os.path.isdir(path):
             yield from sorted(self._walk(path), key=lambda file: file.path)
         elif os.path.isfile(path):  # named by the user, so it is taken whatever it is called
@@ -127,14 +168,33 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
 
     def _take(self, path: str, root: str) -> Iterator[_Found]:
         if not os.path.basename(path).startswith(".") and self._is_wanted(path):
-            yield _Found(path, root, os.path.getsize(path) if os.path.exists(path) else 0)
+            yield _Found(path, root, _size_of(path))
 
     def _is_wanted(self, path: str) -> bool:
-        lower = path.lower()
+        is_named_so = self._is_named_so(path)
+        return self._looks_like_image(path) if is_named_so is None else is_named_so
+
+    def _is_named_so(self, path: str) -> bool | None:
+        """Return whether a file's name says that it is wanted; None where only its content tells."""
+        lower = public_url(path).lower()
         if self.file_extensions is not None:
             return lower.endswith(tuple("." + extension.lower().lstrip(".") for extension in self.file_extensions))
-        extension = os.path.splitext(lower)[1]
-        return _is_shard(path) or extension[1:] in EXTENSIONS or (not extension and _looks_like_image(path))
+        extension = os.path.splitext(base_name(lower))[1]
+        if not extension:
+            return None
+        return is_shard(path) or extension[1:] in EXTENSIONS
+
+    def _looks_like_image(self, path: str) -> bool:
+        try:
+            if is_remote(path):
+                from tastemaker.storage.objects import RemoteFile
+
+                with contextlib.closing(RemoteFile(path, self.storage_options)) as remote:
+                    return sniff_format(remote.read_at(0, 32)) is not None
+            with open(path, "rb") as file:
+                return sniff_format(file.read(32)) is not None
+        except OSError:
+            return False
 
     def _split(self, files: list[_Found], default_count: int) -> Iterator[list[_Found]]:
         if self.blocksize is not None:
@@ -171,17 +231,17 @@ def _split_by_size(files: list[_Found], max_bytes: int) -> Iterator[list[_Found]
         yield group
 
 
-def _name_groups(parts: list[list[_Found]]) -> list[FileGroupTask]:
+def _name_groups(parts: list[list[_Found]], options: Options | None) -> list[FileGroupTask]:
     """Return the groups, each with the name of its output (see docs/rows.md)."""
     owners: dict[str, str] = {}
     numbers: Counter[str] = Counter()
     groups = []
     for index, files in enumerate(parts):
         first = files[0]
-        if _is_shard(first.path):
+        if is_shard(first.path):
             name = folder = _distinct(_shard_name(first), first.path, owners)
         else:
-            folder = _distinct(Path(first.root).resolve().name or "images", first.root, owners)
+            folder = _distinct(_folder_name(first.root) or "images", first.root, owners)
             name = f"{folder}-{numbers[folder]:05d}"
             numbers[folder] += 1
         paths = [file.path for file in files]
@@ -193,8 +253,9 @@ def _name_groups(parts: list[list[_Found]]) -> list[FileGroupTask]:
             "source_bytes": sum(file.size for file in files),
             "root": first.root,
             "folder": folder,
+            "storage_options": options,
         }
-        dataset = (Path(first.path).resolve().parent.name or "dataset").lower()
+        dataset = (_folder_name(folder_of(first.path)) or "dataset").lower()
         groups.append(FileGroupTask(dataset, paths, _metadata=metadata, task_id=str(index)))
     return groups
 
@@ -207,19 +268,26 @@ def _distinct(name: str, owner: str, owners: dict[str, str]) -> str:
     return chosen
 
 
+@functools.lru_cache(maxsize=1024)
+def _folder_name(folder: str) -> str:
+    """Return the name of a folder, links resolved. Remembered, since a folder may hold 100,000 shards."""
+    return base_name(folder) if is_remote(folder) else Path(folder).resolve().name
+
+
 def _shard_name(file: _Found) -> str:
     """Return a shard's path below its input folder, without its extension."""
-    relative = os.path.relpath(file.path, file.root or ".")
+    below = f"{file.root.rstrip(os.sep)}{os.sep}"
+    is_below = bool(file.root) and not is_remote(file.path) and file.path.startswith(below)
+    relative = file.path[len(below) :] if is_below else relative_to(file.path, file.root)  # ten times as slow
     return re.sub(r"\.(tar|tar\.gz|tgz)$", "", relative.replace(os.sep, "/"), flags=re.IGNORECASE)
 
 
-def _is_shard(path: str) -> bool:
-    return path.lower().endswith(TAR_EXTENSIONS)
-
-
-def _looks_like_image(path: str) -> bool:
+def _size_of(path: str) -> int:
     try:
-        with open(path, "rb") as file:
-            return sniff_format(file.read(32)) is not None
-    except OSError:
-        return False
+        return os.path.getsize(path)
+    except OSError:  # a link that leads nowhere: reading it fails, and makes a row
+        return 0
+
+
+def _is_hidden(path: str, root: str) -> bool:
+    return any(part.startswith(".") for part in relative_to(path, root).split("/"))

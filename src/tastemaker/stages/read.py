@@ -6,11 +6,11 @@ import hashlib
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import InitVar, dataclass, field
 from importlib.util import find_spec
-from itertools import islice
+from itertools import groupby, islice
 
 import xxhash
 
@@ -19,11 +19,12 @@ from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
-from tastemaker.imaging.shards import TAR_EXTENSIONS, Sample, read_samples, split_key
+from tastemaker.imaging.shards import Sample, is_shard, read_at_ranges, read_samples, split_key
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.provenance import reader_provenance
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
+from tastemaker.storage import Options, public_url
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,9 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def stream(self, task: FileGroupTask) -> Iterator[ImageBatch]:
         """Yield the images of a group of files in batches, decoding ahead of what was asked for."""
         self.setup()
+        if self.before_batch is not None:
+            yield from self._stream_one_by_one(task, self.before_batch)
+            return
         images = self._decode_ahead(self._read(task))
         following = next(images, None)
         number = 0
@@ -113,6 +117,24 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             members = [] if following is None else [following, *islice(images, self.batch_size - 1)]
             following = next(images, None)
             yield self._make_batch(task, members, number, is_last=following is None)
+            number += 1
+
+    def _stream_one_by_one(
+        self, task: FileGroupTask, before_batch: Callable[[int, list[str]], str | None]
+    ) -> Iterator[ImageBatch]:
+        """Yield the same batches, each decoded alone, or failed unseen where ``before_batch`` has a reason."""
+        images = self._read(task)
+        following = list(islice(images, self.batch_size))
+        number = 0
+        while following or number == 0:
+            members, following = following, list(islice(images, self.batch_size))
+            reason = before_batch(number, [image.image_id for image in members])
+            for image in members:
+                if reason is None:
+                    self._prepare(image)
+                elif not image.failed:
+                    image.fail(reason)
+            yield self._make_batch(task, members, number, is_last=not following)
             number += 1
 
     def _make_batch(self, task: FileGroupTask, images: list[ImageObject], number: int, *, is_last: bool) -> ImageBatch:
@@ -137,22 +159,26 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         )
 
     def _read(self, task: FileGroupTask) -> Iterator[ImageObject]:
-        folders = FolderReader()
+        options = task._metadata.get("storage_options")
+        folders = FolderReader(options)
         index = 0
-        for path in task.data:
-            if path.lower().endswith(TAR_EXTENSIONS):
-                samples = _read_shard(path)
-            else:
-                samples = iter([folders.read_sample(path, task._metadata.get("root", os.path.dirname(path)))])
-            for sample, data in samples:
-                yield self._make_image(path, sample, data, index)
+        wanted: list[Sample] | None = task._metadata.get("samples")
+        for shard_or_not, paths in groupby(task.data, key=is_shard):
+            for path, sample, data in (
+                _read_shards(paths, options, wanted)
+                if shard_or_not
+                else folders.read_samples(paths, task._metadata.get("root"))
+            ):
+                image = self._make_image(path, sample, data, index)
+                image.storage_options = options
+                yield image
                 index += 1
 
     def _make_image(self, path: str, sample: Sample, data: dict[str, bytes], index: int) -> ImageObject:
         is_loose = sample.image is not None and sample.image.name == path
         name = sample.image.name if sample.image else sample.key
         image = ImageObject(
-            image_path=path if is_loose or not name else f"{path}/{name}",
+            image_path=path if is_loose or not name else f"{public_url(path)}/{name}",
             image_id=sample.key,
             encoded=data.get(name),
             shard="" if is_loose else path,
@@ -212,13 +238,21 @@ def _extension_of(image: ImageObject) -> str:
 
 
 def _name_partition(paths: list[str]) -> str:
-    digest = hashlib.sha256("|".join(paths).encode("utf-8", "surrogateescape"))
+    digest = hashlib.sha256("|".join(map(public_url, paths)).encode("utf-8", "surrogateescape"))
     return f"images-{digest.hexdigest()[:12]}"
 
 
-def _read_shard(path: str) -> Iterator[tuple[Sample, dict[str, bytes]]]:
-    """Yield the samples of a shard; one that the system cannot read yields a row that says so."""
-    try:
-        yield from read_samples(path)
-    except OSError as error:
-        yield Sample("", problem=f"the shard cannot be read: {error.strerror or error}"), {}
+def _read_shards(
+    paths: Iterable[str], options: Options | None, wanted: list[Sample] | None
+) -> Iterator[tuple[str, Sample, dict[str, bytes]]]:
+    """Yield path and samples of each shard, or the wanted ones of the only shard.
+
+    One that the system cannot read yields a row that says so.
+    """
+    for path in paths:
+        try:
+            samples = read_samples(path, options) if wanted is None else read_at_ranges(path, wanted, options)
+            for sample, data in samples:
+                yield path, sample, data
+        except OSError as error:
+            yield path, Sample("", problem=f"the shard cannot be read: {error.strerror or error}"), {}

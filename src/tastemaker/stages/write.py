@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.scores.files import RowsFile
+from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.originals import OriginalsWriter, check_originals
 from tastemaker.scores.schema import kind_of_reason, make_table, rows_schema, status_of
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
+from tastemaker.storage import Options, make_folder, output_path, relative_to
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
 
 JPEG_QUALITY = 92
@@ -46,13 +46,14 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
     ``<partition>-000000.tar`` and following. A file has its final name only once it is complete, the rows last.
 
     Args:
-        output_dir: Directory of the results; made if need be.
+        output_dir: Directory of the results, or a URL below which they go; made if need be.
         images_per_tar: Samples in a tar at most.
         verbose: Log a line for each partition.
         deterministic_name: Name files after their input; otherwise after a random number.
         remove_image_data: Free pixels and bytes of what was written.
         originals: ``shards``, ``folder`` (files below ``output_dir/kept``) or ``none`` (rows only).
         write_embeddings: Store embeddings in the rows, as float16.
+        storage_options: Arguments of the file system of an output at a URL.
     """
 
     output_dir: str
@@ -63,6 +64,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
     name: str = "image_writer"
     originals: str = "shards"
     write_embeddings: bool = True
+    storage_options: Options | None = field(default=None, repr=False)
     handles_empty: bool = field(default=True, init=False, repr=False)
     is_sink_stage: bool = field(default=True, init=False, repr=False)
     _open: dict[str, _Partition] = field(default_factory=dict, init=False, repr=False)
@@ -76,13 +78,9 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         """Return what the stage reads."""
         return ["data"], []
 
-    def num_workers(self) -> int | None:
-        """Return 1: the batches of a partition go into the same files."""
-        return 1
-
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Make the output directory."""
-        Path(self.output_dir).mkdir(parents=True, exist_ok=True)
+        make_folder(self._output_path())
 
     def teardown(self) -> None:
         """Delete what is unfinished."""
@@ -109,6 +107,9 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
                 image.remove_image_data()
         return self._finish(name, partition, task) if task._metadata.get("is_last_batch", True) else None
 
+    def _output_path(self) -> Path:
+        return output_path(self.output_dir, self.storage_options)
+
     def _partition_name(self, task: ImageBatch) -> str:
         """Return the base name of a batch's files: its partition's, or one made of its images' paths."""
         name = str(task._metadata.get("partition", ""))
@@ -122,13 +123,19 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         times = self._written[name]
         stem = name if not times else f"{name}-again-{times}"  # a stage in between split the last batch
         stem = stem if self.deterministic_name else f"images-{uuid.uuid4().hex[:16]}"
-        output, folder = Path(self.output_dir), str(task._metadata.get("folder", stem))
+        output, folder = self._output_path(), str(task._metadata.get("folder", stem))
+        if task._metadata.get("attempt", 1) > 1:
+            remove_drafts(output / stem)
         partition = _Partition(
             RowsFile(output / f"{stem}.parquet", self._schema(task)),
-            OriginalsWriter(output, stem, folder, self.originals, self.images_per_tar),
+            OriginalsWriter(output, stem, folder, self._kind(task), self.images_per_tar),
         )
         self._open[name] = partition
         return partition
+
+    def _kind(self, task: ImageBatch) -> str:
+        """Return where the originals of a batch go; a partition may say so itself."""
+        return str(task._metadata.get("originals", self.originals))
 
     def _schema(self, task: ImageBatch) -> pa.Schema:
         made_by = task._metadata.get("provenance", {})
@@ -136,7 +143,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
 
     def _place(self, image: ImageObject, partition: _Partition, task: ImageBatch) -> tuple[str, str] | None:
         """Write one kept image where it belongs; return the file that it is in and its name there."""
-        if self.originals == "none":
+        if self._kind(task) == "none":
             return None
         try:
             return partition.originals.add(_members_of(image, str(task._metadata.get("root", ""))))
@@ -191,7 +198,7 @@ def _members_of(image: ImageObject, root: str) -> dict[str, bytes]:
 
 
 def _name_below(path: str, root: str) -> str:
-    return os.path.relpath(path, root).replace(os.sep, "/") if root else path
+    return relative_to(path, root) if root else path
 
 
 def _encode(image: ImageObject) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,7 +47,9 @@ class Pipeline(pipeline.Pipeline):
 
 
 class _EngineOrLocal(LocalExecutor):
-    """Runs on one of the engines in `tastemaker.executors`; on this machine where that is not installed.
+    """Runs on one of the engines in `tastemaker.executors`.
+
+    On this machine where that is not installed, or where ``TASTEMAKER_EXECUTOR`` is ``local``.
 
     Args:
         config: Options of the engine.
@@ -59,6 +62,8 @@ class _EngineOrLocal(LocalExecutor):
         super().__init__(config)
         self.ignore_head_node = ignore_head_node
         self._engine: BaseExecutor | None = None
+        if os.environ.get(executors.EXECUTOR_VARIABLE) == "local":
+            return
         try:
             self._engine = getattr(executors, self._engine_name)(self.config, ignore_head_node)
         except MissingExtraError:
@@ -69,7 +74,12 @@ class _EngineOrLocal(LocalExecutor):
     ) -> list[Task[Any]]:
         """Return what the last stage makes of the tasks, in the order of the input."""
         tasks = _make_tasks(initial_tasks)
-        return self._engine.execute(stages, tasks) if self._engine else super().execute(stages, tasks)
+        if self._engine is None:
+            return super().execute(stages, tasks)
+        self._engine.on_progress = self.on_progress
+        results = self._engine.execute(stages, tasks)
+        self.timings, self.bytes_per_image = self._engine.timings, self._engine.bytes_per_image
+        return results
 
 
 class XennaExecutor(_EngineOrLocal):

@@ -1,0 +1,188 @@
+"""Pipelines that remember which initial tasks are finished: one small file for each, beside the results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.executors.base import BaseExecutor
+from tastemaker.scores.files import remove_leftovers, write_whole
+from tastemaker.scores.fingerprint import list_differences
+from tastemaker.scores.input_files import describe_file
+from tastemaker.scores.lock import only_run_on
+from tastemaker.stages.base import ProcessingStage, run_stage
+from tastemaker.tasks import EmptyTask, FileGroupTask, StagePerfStats, Task
+
+PIPELINE_FILE = "pipeline.json"
+
+_KEY = "checkpoint"
+"""Entry of a task's metadata: which initial task it came from. It travels through all stages."""
+
+_SECRET = "storage_options"
+"""Entry that may hold credentials, and is never written."""
+
+Stage = ProcessingStage[Any, Any]
+
+logger = logging.getLogger(__name__)
+
+
+def run_with_checkpoint(
+    stages: list[Stage], executor: BaseExecutor, initial_tasks: list[Task[Any]] | None, folder: Path
+) -> list[Task[Any]]:
+    """Run what is not finished, and return the results of everything, in the order of the input.
+
+    Without initial tasks the first stage makes them, here and now: it says which files there are.
+
+    Args:
+        stages: Of the pipeline; the last one writes.
+        executor: Runs what is missing. It gets only the initial tasks that are not finished.
+        initial_tasks: For the first stage; None for one empty task.
+        folder: Of the checkpoint; made if need be.
+
+    Raises:
+        ConfigurationError: The last stage keeps its results in memory; a checkpoint of another pipeline, or in use.
+        StageError: A stage raised. What is finished is remembered.
+    """
+    if not stages[-1].is_sink_stage:
+        raise ConfigurationError(
+            f"checkpoint_path needs a pipeline that ends in a stage that writes, and {stages[-1].name!r} leaves its "
+            "results in memory, where they do not outlive the process; add an ImageWriterStage"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_run_on(folder) as hold:
+        remove_leftovers(folder)
+        hold.release_start()
+        tasks, rest = _make_initial_tasks(stages, initial_tasks)
+        _check_pipeline(folder / PIPELINE_FILE, rest)
+        finished = {key: _read_finished(folder / f"{key}.json", task) for key, task in tasks.items()}
+        missing = [task for key, task in tasks.items() if finished[key] is None]
+        if len(missing) < len(tasks):
+            logger.info("%d of %d initial tasks are finished already", len(tasks) - len(missing), len(tasks))
+        made = executor.execute([*rest, CheckpointStage(str(folder))], missing) if missing else []
+    return _in_order(finished, made)
+
+
+@dataclass
+class CheckpointStage(ProcessingStage[Task[Any], Task[Any]]):
+    """Notes what comes out of a pipeline, and which initial task is finished with it. Passes it on as it is.
+
+    Args:
+        folder: Of the checkpoint; on a cluster one that all machines see.
+    """
+
+    folder: str
+    name: str = "checkpoint"
+    is_sink_stage: bool = field(default=True, init=False, repr=False)
+    _results: dict[str, list[dict[str, Any]]] = field(default_factory=dict, init=False, repr=False)
+
+    def process(self, task: Task[Any]) -> Task[Any]:
+        """Return the task."""
+        entry = task._metadata.get(_KEY)
+        if isinstance(task, FileGroupTask) and entry is not None:
+            results = self._results.setdefault(entry["key"], [])
+            results.append(_describe_result(task))
+            if task._metadata.get("is_last_batch", True):
+                content = {"sources": entry["sources"], "results": self._results.pop(entry["key"])}
+                write_whole(Path(self.folder) / f"{entry['key']}.json", json.dumps(content, default=repr).encode())
+        return task
+
+
+def _make_initial_tasks(
+    stages: list[Stage], initial_tasks: list[Task[Any]] | None
+) -> tuple[dict[str, Task[Any]], list[Stage]]:
+    """Return the initial tasks by their keys, and the stages that are to work on them."""
+    if initial_tasks is None:
+        first, *rest = stages
+        first.check()
+        first.setup()
+        try:
+            tasks: list[Task[Any]] = list(run_stage(first, EmptyTask()))
+        finally:
+            first.teardown()
+    else:
+        tasks, rest = list(initial_tasks), stages
+    keyed: dict[str, Task[Any]] = {}
+    for task in tasks:
+        sources = _describe_sources(task) if isinstance(task, FileGroupTask) else []
+        named = [path for path, _, _ in sources] or [task.task_id, len(keyed)]
+        key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
+        task._metadata[_KEY] = {"key": key, "sources": sources}
+        keyed[key] = task
+    return keyed, rest
+
+
+def _check_pipeline(path: Path, stages: list[Stage]) -> None:
+    """Compare the stages with those that the checkpoint was begun with; note them if it is new.
+
+    Raises:
+        ConfigurationError: They differ.
+    """
+    wanted = [{"stage": type(stage).__name__, **stage.fingerprint()} for stage in stages]
+    if not path.exists():
+        write_whole(path, (json.dumps(wanted, indent=2) + "\n").encode())
+        return
+    try:
+        known = json.loads(path.read_text())
+        names = [stage["stage"] for stage in known]
+    except (ValueError, TypeError, KeyError):
+        raise ConfigurationError(f"{path} cannot be read; delete the folder to begin anew") from None
+    differences = [
+        f"{new['stage']}: {difference}"
+        for old, new in zip(known, wanted, strict=False)
+        for difference in list_differences(old, new)
+    ]
+    if names != [stage["stage"] for stage in wanted]:
+        differences = [f"its stages were {', '.join(names)} and are {', '.join(str(s['stage']) for s in wanted)}"]
+    if differences:
+        raise ConfigurationError(
+            f"the checkpoint {path.parent} is of another pipeline ({'; '.join(differences)}); choose another "
+            "checkpoint_path and output, or delete the folder to do everything again"
+        )
+
+
+def _read_finished(path: Path, task: Task[Any]) -> list[Task[Any]] | None:
+    """Return what an initial task came to; None if it is not finished, its files changed, or its results are gone."""
+    try:
+        content = json.loads(path.read_text())
+        if content["sources"] != task._metadata[_KEY]["sources"]:
+            return None
+        results: list[Task[Any]] = [_restore_result(result) for result in content["results"]]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+    options = task._metadata.get(_SECRET)
+    is_there = all(describe_file(file, options)[1] >= 0 for result in results for file in result.data)
+    return results if is_there else None
+
+
+def _describe_sources(task: FileGroupTask) -> list[list[Any]]:
+    options = task._metadata.get(_SECRET)
+    return [list(describe_file(path, options)) for path in task.data]
+
+
+def _describe_result(task: FileGroupTask) -> dict[str, Any]:
+    return {
+        "dataset_name": task.dataset_name,
+        "data": task.data,
+        "stage_perf": [asdict(perf) for perf in task._stage_perf],
+        "metadata": {name: value for name, value in task._metadata.items() if name not in (_KEY, _SECRET)},
+        "task_id": task.task_id,
+    }
+
+
+def _restore_result(result: dict[str, Any]) -> FileGroupTask:
+    perf = [StagePerfStats(**entry) for entry in result["stage_perf"]]
+    return FileGroupTask(result["dataset_name"], result["data"], perf, result["metadata"], result["task_id"])
+
+
+def _in_order(finished: dict[str, list[Task[Any]] | None], made: list[Task[Any]]) -> list[Task[Any]]:
+    """Return all results in the order of the initial tasks; those that lost sight of theirs come last."""
+    by_key: dict[str | None, list[Task[Any]]] = {}
+    for task in made:
+        by_key.setdefault(task._metadata.pop(_KEY, {}).get("key"), []).append(task)
+    ordered = [task for key, known in finished.items() for task in (by_key.pop(key, []) if known is None else known)]
+    return ordered + [task for rest in by_key.values() for task in rest]

@@ -1,0 +1,29 @@
+"""``tastemaker explore``: the score table in a browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+EXAMPLE = "Example: tastemaker explore scores/"
+
+
+def explore(
+    scores: Annotated[
+        list[str], typer.Argument(metavar="SCORES...", help="Directories of rows that score or filter wrote.")
+    ],
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=1, max=65535, help="Port on this machine. Default: 8765, or a free one."),
+    ] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+) -> None:
+    """Look at the pictures by score, and find where to cut, in a page on this machine."""
+    from tastemaker.explorer.launch import explore as serve
+
+    def say(address: str) -> None:
+        typer.echo(address)
+        typer.echo("The address holds a token: only who has it can open the page. Ctrl-C ends the program.", err=True)
+
+    serve(scores, port, not no_browser, say)

@@ -1,0 +1,155 @@
+"""A Ray cluster to work on: joined where there is one, else started on this machine and shut down again."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.executors.plan import Node
+from tastemaker.machine import usable_cores
+
+LOCAL_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's name for: listen on the loopback address only
+    "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",  # Xenna places workers on GPUs itself
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def ray_session(address: str | None, *, sets_gpus: bool) -> Iterator[None]:
+    """Connect to a cluster for the length of a block.
+
+    A Ray that this process is connected to already is used and left alone. Otherwise that at ``address`` or
+    ``RAY_ADDRESS`` is joined, and left afterwards. Otherwise one is started on this machine and shut down afterwards.
+
+    Args:
+        address: Of a cluster, ``host:port`` or ``auto``.
+        sets_gpus: Whether Ray is to show each worker its own GPU only; where not, the engine does.
+
+    Raises:
+        ConfigurationError: The cluster cannot be reached.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address and address.startswith("ray://"):
+        raise ConfigurationError(
+            f"address={address!r}: the driver must run on a machine of the cluster; use `ray job submit`, or there "
+            "host:port or 'auto'"
+        )
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            logger.info("joined the Ray cluster at %s", address)
+        else:
+            _start(sets_gpus=sets_gpus)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+    try:
+        with _quiet_raylet():
+            yield
+    finally:
+        ray.shutdown()
+
+
+def list_nodes(*, ignore_head_node: bool = False, with_gpu_memory: bool = False) -> list[Node]:
+    """Return the machines of the cluster that are alive.
+
+    Args:
+        ignore_head_node: Leave out the one that runs Ray's own services, if there are others.
+        with_gpu_memory: Ask each machine how much memory its GPUs have.
+    """
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    if ignore_head_node:
+        alive = [node for node in alive if not is_head(node)] or alive
+    return [
+        Node(
+            node["NodeID"],
+            node["Resources"].get("CPU", 0.0),
+            node["Resources"].get("GPU", 0.0),
+            _gpu_memory_gb(node["NodeID"]) if with_gpu_memory and node["Resources"].get("GPU") else 0.0,
+        )
+        for node in alive
+    ]
+
+
+def is_head(node: dict[str, Any]) -> bool:
+    """Return whether one of ``ray.nodes()`` runs Ray's own services."""
+    return "node:__internal_head__" in node["Resources"]
+
+
+def on_node(node_id: str) -> Any:  # noqa: ANN401 - Ray's strategy
+    """Return what places a task or an actor on one machine."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+def _start(*, sets_gpus: bool) -> None:
+    """Start a Ray on this machine that only this machine can reach."""
+    import ray
+    from ray._private import ray_constants
+
+    settings = dict(LOCAL_SETTINGS)
+    if sets_gpus:
+        del settings["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"]
+    before = {name: os.environ.get(name) for name in settings}
+    is_cluster = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(settings)
+    ray_constants.ENABLE_RAY_CLUSTER = False  # as the variable does for processes that are still to be started
+    try:
+        ray.init(
+            address="local",
+            num_cpus=usable_cores(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = is_cluster
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    logger.info("started Ray on this machine with %d cores", usable_cores())
+
+
+@contextmanager
+def _quiet_raylet() -> Iterator[None]:
+    """Keep Ray's words on dead workers from stdout, where it prints them whatever is asked for: they are logged."""
+    from ray._private import worker
+
+    original = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, **_: logger.debug("%s: %s", data.get("pid"), " ".join(data["lines"]))
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = original
+
+
+def _gpu_memory_gb(node_id: str) -> float:
+    """Return the memory of the smallest GPU of a machine, in GB."""
+    import ray
+
+    def smallest() -> float:
+        import pynvml  # type: ignore[import-untyped]
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(n) for n in range(pynvml.nvmlDeviceGetCount())]
+        return float(min(pynvml.nvmlDeviceGetMemoryInfo(handle).total for handle in handles)) / 1e9
+
+    return float(ray.get(ray.remote(smallest).options(num_cpus=0, scheduling_strategy=on_node(node_id)).remote()))

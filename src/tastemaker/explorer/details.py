@@ -1,0 +1,63 @@
+"""Everything that is known of one picture: its columns, sidecars and technical signals."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tastemaker.errors import UnreadableImageError
+from tastemaker.explorer.originals import read_sidecar
+from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.scores.table import ScoreTable
+
+_SHOWN_ELSEWHERE = {"caption", "json", "metadata", "sidecars", "aesthetic_score", "kept", *SIGNAL_NAMES}
+_MAX_TEXT = 20_000
+
+
+def read_row(table: ScoreTable, number: int) -> dict[str, Any]:
+    """Return all columns of one row but its embedding."""
+    row: dict[str, Any] = table.take([number]).to_pylist()[0]
+    return row
+
+
+def describe_picture(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as the page shows it: groups of names and values, all of them text.
+
+    Args:
+        row: As `read_row` returns it.
+    """
+    return {
+        "caption": row.get("caption") or "",
+        "columns": [
+            [name, _shown(value)] for name, value in row.items() if name not in _SHOWN_ELSEWHERE and value != []
+        ],
+        "signals": [[name, f"{row[name]:.3f}"] for name in SIGNAL_NAMES if row.get(name) is not None],
+        "sidecars": [[sidecar["extension"], _sidecar_text(row, sidecar)] for sidecar in row.get("sidecars") or []],
+        "metadata": _pretty(row.get("metadata")),
+    }
+
+
+def _sidecar_text(row: dict[str, Any], sidecar: dict[str, Any]) -> str:
+    try:
+        text = read_sidecar(row, sidecar)
+    except (UnreadableImageError, OSError) as error:
+        return f"cannot be read: {error}"
+    return _pretty(text) if sidecar["extension"].rpartition(".")[2].lower() == "json" else text
+
+
+def _pretty(text: str | None) -> str:
+    """Return JSON with one entry a line; other text as it is."""
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)[:_MAX_TEXT] if text else ""
+    except ValueError:
+        return text or ""
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401 - whatever a column holds
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)[:_MAX_TEXT]

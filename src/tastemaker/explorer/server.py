@@ -1,0 +1,182 @@
+"""The web server: addresses, and what answers them. Nothing in an address is ever a path of a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+import anyio
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.explorer.index import Filter
+from tastemaker.explorer.security import Guard
+from tastemaker.explorer.selection import start_export
+from tastemaker.explorer.service import Explorer
+from tastemaker.explorer.thumbnails import no_picture
+from tastemaker.machine import usable_cores
+
+_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+_MAX_BODY_BYTES = 65_536
+_FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
+_NEVER = {"cache-control": "no-store"}
+
+_Endpoint = Callable[[Request], Awaitable[Response]]
+_Body = dict[str, Any]
+
+
+def create_app(explorer: Explorer, token: str, port: int) -> Guard:
+    """Return the application, guarded.
+
+    Args:
+        explorer: What it shows.
+        token: That every request needs.
+        port: Named in the cookie.
+    """
+    static = _read_static()
+    pictures = _Pictures(explorer)
+    ask, take = partial(_answer, explorer), partial(_take, explorer)
+    routes = [
+        Route("/", partial(_static, static, "index.html")),
+        *(Route(f"/static/{name}", partial(_static, static, name)) for name in static),
+        Route("/favicon.ico", _no_icon),
+        Route("/thumbnail/{row:int}/{size:int}", pictures.thumbnail),
+        Route("/view/{row:int}/{size:int}", pictures.view),
+        Route("/api/table", ask(lambda e, r: e.describe())),
+        Route("/api/view", ask(lambda e, r: e.view(_filter(r)))),
+        Route("/api/shapes", ask(lambda e, r: e.shapes(_filter(r)))),
+        Route("/api/rows", ask(lambda e, r: e.rows(_filter(r), _number(r, "start"), _number(r, "stop")))),
+        Route("/api/cutoff", ask(lambda e, r: e.cut(_filter(r), _score(r), r.query_params.get("top")))),
+        Route("/api/picture/{row:int}", ask(lambda e, r: e.picture(_filter(r), r.path_params["row"]))),
+        Route("/api/neighbours/{row:int}", ask(lambda e, r: e.neighbours(r.path_params["row"]))),
+        Route("/api/dimensions", ask(lambda e, r: e.dimensions())),
+        Route("/api/slices", ask(_slices)),
+        Route("/api/failures", ask(lambda e, r: e.failures(_text(r, "by")))),
+        Route(
+            "/api/failures/rows", ask(lambda e, r: e.failed_rows(_text(r, "by"), _text(r, "kind"), _number(r, "start")))
+        ),
+        Route("/api/exports/{number:int}", ask(lambda e, r: e.exports.get(r.path_params["number"]))),
+        Route("/api/exports", take(start_export), methods=["POST"]),
+        Route("/api/exports/stop", take(lambda e, b: e.exports.stop(int(b["number"]))), methods=["POST"]),
+        Route(
+            "/api/ratings",
+            take(lambda e, b: e.rate(int(b["row"]), int(b["stars"]), b["rejected"] is True)),
+            methods=["POST"],
+        ),
+        Route("/api/ratings/undo", take(lambda e, b: e.undo_rating()), methods=["POST"]),
+    ]
+    return Guard(Starlette(routes=routes), token, f"tastemaker_{port}")
+
+
+class _Pictures:
+    """Answers with pictures. As many are made at once as there are cores; a request that was given up costs nothing."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        self._explorer = explorer
+        self._limit = anyio.Semaphore(max(2, usable_cores()))
+
+    async def thumbnail(self, request: Request) -> Response:
+        return await self._answer(request, self._explorer.thumbnails.thumbnail)
+
+    async def view(self, request: Request) -> Response:
+        return await self._answer(request, self._explorer.thumbnails.view)
+
+    async def _answer(self, request: Request, make: Callable[[dict[str, Any], int], bytes]) -> Response:
+        def work() -> bytes:
+            return make(self._explorer.original(request.path_params["row"]), request.path_params["size"])
+
+        async with self._limit:
+            if await request.is_disconnected():
+                return Response(status_code=499)
+            try:
+                data = await run_in_threadpool(work)
+            except (UnreadableImageError, OSError) as error:
+                return PlainTextResponse(no_picture(error), status_code=404, headers=_NEVER)
+            except ConfigurationError as error:
+                return PlainTextResponse(str(error), status_code=404, headers=_NEVER)
+        return Response(data, media_type="image/jpeg", headers=_FOR_EVER)
+
+
+def _answer(explorer: Explorer, question: Callable[[Explorer, Request], Any]) -> _Endpoint:
+    """Return an endpoint that answers a question about the table, outside of the event loop."""
+
+    async def endpoint(request: Request) -> Response:
+        return await _reply(partial(question, explorer, request))
+
+    return endpoint
+
+
+def _take(explorer: Explorer, order: Callable[[Explorer, _Body], Any]) -> _Endpoint:
+    """Return an endpoint that does what the JSON in its body says."""
+
+    async def endpoint(request: Request) -> Response:
+        data = b""
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > _MAX_BODY_BYTES:
+                return JSONResponse({"error": "the request is too long"}, status_code=413)
+        try:
+            body = json.loads(data or b"{}")
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            return JSONResponse({"error": "the request is no JSON object"}, status_code=400)
+        return await _reply(partial(order, explorer, body))
+
+    return endpoint
+
+
+async def _reply(work: Callable[[], Any]) -> Response:
+    try:
+        result = await run_in_threadpool(work)
+    except ConfigurationError as error:
+        return JSONResponse({"error": str(error)}, status_code=400, headers=_NEVER)
+    except (KeyError, TypeError, ValueError) as error:
+        return JSONResponse({"error": f"the request is not understood: {error!r}"}, status_code=400, headers=_NEVER)
+    if isinstance(result, bytes):
+        return Response(result, media_type="application/octet-stream", headers=_NEVER)
+    return JSONResponse(result, headers=_NEVER)
+
+
+def _read_static() -> dict[str, bytes]:
+    """Return the files of the page by name: the only ones that are ever served."""
+    folder = files("tastemaker.explorer") / "static"
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name[file.name.rfind(".") :] in _KINDS}
+
+
+async def _static(static: dict[str, bytes], name: str, request: Request) -> Response:
+    kind = _KINDS[name[name.rfind(".") :]]
+    return Response(static[name], media_type=kind, headers={"cache-control": "no-cache"})
+
+
+async def _no_icon(request: Request) -> Response:
+    return Response(status_code=204)
+
+
+def _slices(explorer: Explorer, request: Request) -> Any:  # noqa: ANN401 - plain data
+    numbers = (_number(request, name) for name in ("first", "number", "kept"))
+    return explorer.slices(_filter(request), _text(request, "dimension"), *numbers)
+
+
+def _filter(request: Request) -> Filter:
+    return Filter(**{name: request.query_params.get(name, "") for name in ("by", "where", "text", "rated")})
+
+
+def _text(request: Request, name: str) -> str:
+    return request.query_params.get(name, "")
+
+
+def _number(request: Request, name: str) -> int:
+    return int(request.query_params.get(name, "0"))
+
+
+def _score(request: Request) -> float | None:
+    given = request.query_params.get("score")
+    return None if given is None else float(given)

@@ -1,0 +1,113 @@
+// Puts the page together.
+
+import { ask, setStamp } from "./api.js";
+import { startChunks } from "./chunks.js";
+import { startExports } from "./exports.js";
+import { startFailures } from "./failures.js";
+import { startFigures } from "./figures.js";
+import { apply, startFilter } from "./filter.js";
+import { columnName, count, element, images } from "./format.js";
+import { gridState, reveal, startGrid } from "./grid.js";
+import { startHistogram } from "./histogram.js";
+import { startKeys } from "./keys.js";
+import { cutAt, cutByText, emit, fromHash, loadView, model, on, setOrder, setShow } from "./model.js";
+import { openRow, startPicture } from "./picture.js";
+import { tell } from "./ratings.js";
+import { startSlices } from "./slices.js";
+import { startStrip } from "./strip.js";
+import { startTheme } from "./theme.js";
+
+const about = document.getElementById("about");
+const order = document.getElementById("order");
+const by = document.getElementById("by");
+const FIRST_SHARE = "20%";
+
+async function start() {
+  history.replaceState(null, "", `/${location.hash}`); // the token is in a cookie now
+  on("trouble", (error) => error.name !== "AbortError" && tell(error.message, true));
+  const cut = fromHash();
+  model.table = await ask("/api/table");
+  setStamp(model.table.stamp);
+  document.title = `${model.table.name} - tastemaker`;
+  for (const part of [startTheme, startChunks, startHistogram, startFigures, startGrid, startStrip, startFilter]) part();
+  for (const part of [startSlices, startFailures, startPicture, startExports, startKeys]) part();
+  startHeader();
+  const { picture } = model;
+  try {
+    await loadView();
+  } catch (error) {
+    tell(error.message, true);
+    model.filter = { by: "", where: "", text: "", rated: "" };
+    await loadView();
+  }
+  await chooseFirstCut(cut);
+  emit("show");
+  if (model.active) reveal(model.active, true);
+  if (picture !== null) await openRow(picture);
+  document.body.classList.add("ready");
+}
+
+async function chooseFirstCut(wanted) {
+  if (!model.view.images) return;
+  if (wanted) {
+    try {
+      await cutByText(wanted);
+      return;
+    } catch {
+      // a mangled address: as if it had none
+    }
+  }
+  const { score } = await ask("/api/cutoff", { ...model.filter, top: FIRST_SHARE });
+  cutAt(Math.floor(score / model.view.step + 1e-6) * model.view.step); // so that at least this share is kept
+}
+
+function startHeader() {
+  on("view", showAbout);
+  on("show", showView);
+  order.value = model.order;
+  order.addEventListener("change", () => setOrder(order.value));
+  on("order", () => (order.value = model.order));
+  const { ranked_by: columns } = model.table;
+  document.getElementById("by-label").hidden = columns.length < 2;
+  by.append(...columns.map((name) => element("option", { value: name, textContent: columnName(name).replace(/ score$/, "") })));
+  by.addEventListener("change", async () => {
+    await apply({ by: by.value });
+    await chooseFirstCut(null);
+  });
+  for (const button of document.querySelectorAll("[data-show]")) {
+    button.addEventListener("click", () => setShow(button.dataset.show));
+  }
+  document.getElementById("skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    document.getElementById("grid").focus();
+  });
+}
+
+function showAbout() {
+  const { name, images: all, deleted } = model.table;
+  const { images: shown, failed, unscored, by: ranked } = model.view;
+  const { where, text, rated } = model.filter;
+  const isFiltered = Boolean(where || text || rated);
+  about.replaceChildren(element("span", { textContent: name }), " · ", isFiltered ? `${count(shown)} of ${images(all)}` : images(all));
+  if (deleted) about.append(` · ${count(deleted)} gone`);
+  by.value = ranked;
+  document.body.classList.toggle("nothing", !shown && !isFiltered);
+  const empty = document.getElementById("empty");
+  if (!all) empty.textContent = "There are no rows in this table yet.";
+  else if (isFiltered && !shown) empty.textContent = "No picture passes the filter.";
+  else if (!shown) empty.textContent = `None of ${images(failed + unscored)} has a score. The failures say why.`;
+}
+
+function showView() {
+  for (const name of ["pictures", "slices", "failures"]) document.getElementById(name).hidden = model.show !== name;
+  for (const button of document.querySelectorAll("[data-show]")) {
+    button.setAttribute("aria-pressed", button.dataset.show === model.show);
+  }
+}
+
+window.tastemaker = { model, gridState }; // for the console, and for tests
+
+start().catch((error) => {
+  about.textContent = `The page cannot start: ${error.message}`;
+  about.classList.add("wrong");
+});

@@ -1,0 +1,113 @@
+// "Export this selection": where to, in which form, and how far it is.
+
+import { ask, send } from "./api.js";
+import { count, element, images, score, share } from "./format.js";
+import { digits, model, on } from "./model.js";
+
+const dialog = document.getElementById("export");
+const POLL_MS = 250;
+
+const FORMS = [
+  ["folder", "Files in a folder", "originals with their sidecars"],
+  ["webdataset", "Tar shards", "WebDataset, 1,000 samples each"],
+  ["links", "Links", "symbolic links to loose originals"],
+  ["manifest", "Manifest", "all columns: .parquet, .csv or .jsonl"],
+  ["uids", "Identifiers", "keys, one a line: .txt, or .npy"],
+];
+
+let running = null;
+
+export function startExports() {
+  document.getElementById("export-open").addEventListener("click", open);
+  on("export-open", open);
+}
+
+const said = element("p", { className: "said" });
+const form = element("form", { method: "dialog", className: "export-form" });
+const progress = element("progress", { max: 1, value: 0 });
+const progressText = element("p", { className: "progress-text", role: "status" });
+const stop = element("button", { type: "button", textContent: "Stop" });
+const running_ = element("div", { className: "running", hidden: true }, progress, progressText, stop);
+const result = element("p", { className: "result", role: "status" });
+
+function build() {
+  const close = element("button", { type: "button", textContent: "Close" });
+  close.addEventListener("click", () => dialog.close());
+  const title = element("h2", { id: "export-title" });
+  const choices = FORMS.map(([value, name, note], n) => {
+    const input = element("input", { type: "radio", name: "form", value, checked: n === 0, id: `form-${value}` });
+    return element("label", { className: "choice" }, input, element("span", { textContent: name }), element("span", { className: "quiet", textContent: note }));
+  });
+  const to = element("input", { type: "text", id: "export-to", autocomplete: "off", spellcheck: false, required: true });
+  const without = element("input", { type: "checkbox", name: "without", id: "export-without" });
+  form.append(
+    element("fieldset", {}, element("legend", { textContent: "As" }), ...choices),
+    element("label", { htmlFor: "export-to", className: "to-label", textContent: "To" }), to,
+    element("p", { className: "quiet", id: "export-note" }),
+    element("label", { className: "choice without" }, without, element("span", { textContent: "Leave out what I rejected" })),
+    element("button", { type: "submit", textContent: "Export", className: "strong" }),
+  );
+  to.setAttribute("aria-describedby", "export-note");
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    start(to.value, form.elements.form.value, without.checked);
+  });
+  stop.addEventListener("click", () => running !== null && send("/api/exports/stop", { number: running }));
+  dialog.append(element("div", { className: "sheet-head" }, title, close), said, form, running_, result);
+}
+
+function open() {
+  if (!model.cut.kept) return;
+  if (!dialog.firstChild) build();
+  const { kept } = model.cut;
+  document.getElementById("export-title").textContent = `Export ${images(kept)}`;
+  said.textContent = describe();
+  document.getElementById("export-note").textContent = `A path on this machine; a relative one is below ${model.table.folder}`;
+  form.querySelector(".without").hidden = !model.table.ratings.rejected;
+  if (running === null) result.textContent = "";
+  dialog.showModal();
+  if (running === null) document.getElementById("export-to").focus();
+}
+
+function describe() {
+  const { cut, filter, view } = model;
+  const what = cut.text ? `the top ${cut.text.endsWith("%") ? cut.text : count(Number(cut.text))}` : `${model.view.by.replaceAll("_", " ")} from ${score(cut.score, digits())}`;
+  const parts = [filter.where, filter.text && `containing “${filter.text}”`, filter.rated && `my rating: ${filter.rated}`].filter(Boolean);
+  return `${what}, ${share(cut.kept, view.images)} of ${images(view.images)}${parts.length ? ` where ${parts.join(" and ")}` : ""}`;
+}
+
+async function start(to, as, withoutRejected) {
+  const { cut, filter } = model;
+  const body = { to, as, filter, without_rejected: withoutRejected, ...(cut.text ? { top: cut.text } : { score: cut.score }) };
+  result.classList.remove("wrong");
+  result.textContent = "";
+  try {
+    const started = await send("/api/exports", body);
+    running = started.number;
+    form.hidden = true;
+    running_.hidden = false;
+    stop.focus();
+    await follow();
+  } catch (error) {
+    result.classList.add("wrong");
+    result.textContent = error.message;
+  }
+  running = null;
+  form.hidden = false;
+  running_.hidden = true;
+}
+
+async function follow() {
+  for (;;) {
+    const state = await ask(`/api/exports/${running}`);
+    progress.max = Math.max(1, state.images);
+    progress.value = state.done;
+    progressText.textContent = `${count(state.done)} of ${images(state.images)}`;
+    if (state.state !== "running") {
+      result.classList.toggle("wrong", state.state === "failed");
+      result.textContent = state.message;
+      return;
+    }
+    await new Promise((done) => setTimeout(done, POLL_MS));
+  }
+}

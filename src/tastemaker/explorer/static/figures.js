@@ -1,0 +1,75 @@
+// The figures beside the histogram: the field that takes a score, a share or a number, and both counts.
+
+import { compact, count, images, score, share } from "./format.js";
+import { cutByText, digits, model, moveCut, on } from "./model.js";
+
+const field = document.getElementById("cut");
+const note = document.getElementById("cut-note");
+const live = document.getElementById("live");
+const parts = Object.fromEntries(
+  ["keep", "keep-share", "drop", "drop-share", "export-count"].map((id) => [id, document.getElementById(id)]),
+);
+
+let announcing = 0;
+
+export function startFigures() {
+  on("cut", show);
+  field.addEventListener("keydown", async (event) => {
+    const steps = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+    if (steps) {
+      event.preventDefault();
+      moveCut(event.shiftKey ? 10 * steps : steps);
+      field.value = asText();
+    } else if (event.key === "Enter") {
+      await take();
+      field.select();
+    } else if (event.key === "Escape") {
+      field.value = asText();
+      field.blur();
+    }
+  });
+  field.addEventListener("change", take);
+  field.addEventListener("focus", () => field.select());
+}
+
+async function take() {
+  if (field.value === asText()) return;
+  try {
+    await cutByText(field.value);
+    note.textContent = noteText();
+    note.classList.remove("wrong");
+    field.value = asText();
+  } catch (error) {
+    note.textContent = error.message;
+    note.classList.add("wrong");
+  }
+}
+
+const asText = () => {
+  const { score: value } = model.cut;
+  const places = digits();
+  return Math.abs(value - Number(value.toFixed(places))) < 1e-6 ? score(value, places) : score(value, places + 2);
+};
+
+const noteText = () => {
+  const { text } = model.cut;
+  return text ? `top ${text.endsWith("%") ? text : compact(Number(text))}` : "";
+};
+
+function show() {
+  const { images: all } = model.view;
+  const { kept } = model.cut;
+  if (document.activeElement !== field || !field.matches(":focus-visible")) field.value = asText();
+  note.textContent = noteText();
+  note.classList.remove("wrong");
+  parts.keep.textContent = count(kept);
+  parts.drop.textContent = count(all - kept);
+  parts["keep-share"].textContent = share(kept, all);
+  parts["drop-share"].textContent = share(all - kept, all);
+  parts["export-count"].textContent = compact(kept);
+  parts["export-count"].parentNode.disabled = !kept;
+  clearTimeout(announcing);
+  announcing = setTimeout(() => {
+    live.textContent = `cut-off ${asText()}: keeps ${images(kept)}, ${share(kept, all)}, drops ${count(all - kept)}`;
+  }, 600);
+}

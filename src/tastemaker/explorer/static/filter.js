@@ -1,0 +1,114 @@
+// The filter: a part of the text, a condition in SQL, and words that write conditions.
+
+import { element } from "./format.js";
+import { changeFilter, model, on } from "./model.js";
+
+const form = document.getElementById("filter");
+const toggle = document.getElementById("filter-toggle");
+const text = document.getElementById("filter-text");
+const where = document.getElementById("filter-where");
+const error = document.getElementById("filter-error");
+const chips = document.getElementById("filter-chips");
+
+const SHAPES = [
+  ["landscape", "width > height"],
+  ["portrait", "width < height"],
+  ["square", "width = height"],
+];
+const SIZES = [
+  ["from 512 px", "least(width, height) >= 512"],
+  ["from 1024 px", "least(width, height) >= 1024"],
+];
+const RATED = [["rated", "rated"], ["unrated", "unrated"], ["rejected", "rejected"], ["★", "1"], ["★★", "2"], ["★★★", "3"], ["★★★★", "4"], ["★★★★★", "5"]];
+
+export function startFilter() {
+  toggle.addEventListener("click", () => show(form.hidden));
+  on("filter-open", () => show(true));
+  on("view", reflect);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    apply({ text: text.value, where: where.value });
+  });
+  for (const field of [text, where]) {
+    field.addEventListener("search", () => field.value || apply({ text: text.value, where: where.value }));
+    field.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") show(false);
+    });
+  }
+  document.getElementById("filter-clear").addEventListener("click", () => apply({ text: "", where: "", rated: "" }));
+  fillChips();
+}
+
+export async function apply(changes) {
+  error.textContent = "";
+  form.classList.add("working");
+  try {
+    await changeFilter(changes);
+  } catch (failure) {
+    error.textContent = failure.message.split("\n")[0];
+  } finally {
+    form.classList.remove("working");
+  }
+}
+
+// Add a condition to the filter, or take it out where it is there.
+export function toggleCondition(condition) {
+  const parts = where.value.trim() ? where.value.split(/\s+AND\s+(?![^']*'(?:[^']*'[^']*')*[^']*$)/i).map((part) => part.trim()) : [];
+  const kept = parts.filter((part) => part !== condition);
+  if (kept.length === parts.length) kept.push(condition);
+  where.value = kept.join(" AND ");
+  return apply({ where: where.value });
+}
+
+function show(isShown) {
+  form.hidden = !isShown;
+  toggle.setAttribute("aria-expanded", isShown);
+  if (isShown) text.focus();
+  else toggle.focus();
+}
+
+function fillChips() {
+  const have = new Set(model.table.columns.map(([name]) => name));
+  const known = [...(have.has("width") ? [...SHAPES, ...SIZES] : []), ...(have.has("caption") ? [["captioned", "caption IS NOT NULL"]] : [])];
+  const conditions = known.map(([name, condition]) => chip(name, () => toggleCondition(condition), { condition }));
+  const rated = RATED.map(([name, choice]) => {
+    const label = /^\d$/.test(choice) ? `${choice} stars or more` : name;
+    return chip(name, () => apply({ rated: model.filter.rated === choice ? "" : choice }), { rated: choice }, label);
+  });
+  chips.append(
+    element("span", { className: "quiet", textContent: "only" }), ...conditions,
+    element("span", { className: "quiet", textContent: "my rating" }), ...rated,
+  );
+  const columns = model.table.columns.map(([name, kind]) => {
+    const button = element("button", { type: "button", textContent: name, title: kind, className: "plain" });
+    button.addEventListener("click", () => {
+      where.value = `${where.value.trim()}${where.value.trim() ? " AND " : ""}${name} `;
+      where.focus();
+    });
+    return element("li", {}, button, " ", element("span", { className: "quiet", textContent: plainKind(kind) }));
+  });
+  document.getElementById("filter-columns").append(...columns);
+}
+
+const plainKind = (kind) => (/string/.test(kind) && !/list|struct/.test(kind) ? "text" : /^(u?int|float|double|half)/.test(kind) ? "number" : kind.split("<")[0]);
+
+function chip(name, action, data, label = name) {
+  const button = element("button", { type: "button", textContent: name, className: "chip", "aria-label": label, "aria-pressed": "false" });
+  Object.assign(button.dataset, data);
+  button.addEventListener("click", action);
+  return button;
+}
+
+function reflect() {
+  const { filter } = model;
+  if (document.activeElement !== text) text.value = filter.text;
+  if (document.activeElement !== where) where.value = filter.where;
+  for (const button of chips.querySelectorAll("button")) {
+    const isOn = button.dataset.rated ? filter.rated === button.dataset.rated : filter.where.includes(button.dataset.condition);
+    button.setAttribute("aria-pressed", isOn);
+  }
+  const isFiltered = Boolean(filter.text || filter.where || filter.rated);
+  toggle.classList.toggle("on", isFiltered);
+  document.getElementById("filter-clear").disabled = !isFiltered;
+}
+

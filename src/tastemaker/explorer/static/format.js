@@ -1,0 +1,43 @@
+// Numbers and words for people.
+
+const whole = new Intl.NumberFormat("en");
+
+export const count = (n) => whole.format(n);
+
+export function compact(n) {
+  if (n < 10_000) return count(n);
+  if (n < 1_000_000) return `${Math.round(n / 1000)}k`;
+  return `${(n / 1_000_000).toFixed(n < 10_000_000 ? 2 : 1)}M`;
+}
+
+export function share(part, all) {
+  if (!all) return "0.0 %";
+  const percent = (100 * part) / all;
+  if (part && percent < 0.05) return "< 0.1 %";
+  return `${percent.toFixed(1)} %`;
+}
+
+export const images = (n) => `${count(n)} ${n === 1 ? "image" : "images"}`;
+
+export function digitsOf(step) {
+  return Math.max(0, Math.round(-Math.log10(step)));
+}
+
+export function score(value, digits = 2) {
+  return value === null || value === undefined ? "" : value.toFixed(digits);
+}
+
+export const stars = (n) => "★".repeat(n);
+
+export const columnName = (name) => name.replaceAll("_", " ");
+
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null) continue;
+    if (name in made && !name.includes("-")) made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}

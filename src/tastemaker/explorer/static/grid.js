@@ -1,0 +1,257 @@
+// The grid: justified rows of which only those on screen exist, whatever their number.
+
+import { dropCell, fillCell, loadImage, makeCell, showMark } from "./cell.js";
+import { eachKnown, fetchPlaces, peek } from "./chunks.js";
+import { score } from "./format.js";
+import { BESIDE, GAP, LABEL, boxes, layOut, rowAt, rowOf } from "./layout.js";
+import { digits, emit, model, on, placeOf, positionOf, setActive } from "./model.js";
+import { Scroller } from "./scroller.js";
+
+const OVERSCAN = 0.75; // screens above and below
+const SETTLE_MS = 90;
+const WORD = 140; // px that the word on the line takes
+
+const frame = document.getElementById("scroller");
+const grid = document.getElementById("grid");
+const line = document.createElement("div");
+
+let layout = layOut(new Uint16Array(0), false, 100, 200);
+let cells = new Map(); // position -> element
+let scroller = null;
+let waiting = 0;
+let settling = 0;
+let lastTop = 0;
+let lastTime = 0;
+let width = 0;
+
+export function startGrid() {
+  scroller = new Scroller(frame, grid, renderSoon);
+  line.className = "cut-line";
+  line.setAttribute("role", "presentation");
+  line.append(...["over", "down", "under"].map((name) => Object.assign(document.createElement("i"), { className: name })));
+  line.append(Object.assign(document.createElement("span"), { className: "word" }));
+  grid.append(line);
+  on("view", () => relayOut(true));
+  on("order", () => relayOut(true));
+  on("cut", showCut);
+  on("active", showActive);
+  on("rating", ({ row, stars, rejected }) => {
+    eachKnown(row, (picture) => Object.assign(picture, { stars, rejected }));
+    for (const cell of cells.values()) if (cell.picture?.row === row) showMark(cell);
+  });
+  new ResizeObserver(() => {
+    if (grid.clientWidth && grid.clientWidth !== width) relayOut(false);
+    else renderSoon();
+  }).observe(frame);
+  grid.addEventListener("click", (event) => {
+    const cell = event.target.closest(".cell");
+    if (!cell) return;
+    setActive(cell.place);
+    if (event.detail === 2 || window.matchMedia("(pointer: coarse)").matches) emit("open", cell.place);
+  });
+  grid.addEventListener("dblclick", (event) => {
+    const cell = event.target.closest(".cell");
+    if (cell) emit("open", cell.place);
+  });
+  grid.addEventListener("focus", showActive);
+  grid.addEventListener("blur", showActive);
+}
+
+export const focusGrid = () => grid.focus({ preventScroll: true });
+
+// Lay out anew. The picture at the upper edge stays there, or the active one is brought on screen.
+function relayOut(isNew) {
+  const before = layout.rows ? placeOf(Math.min(layout.starts[rowAt(layout, scroller.top)], model.view.images - 1)) : 0;
+  width = grid.clientWidth || 100;
+  layout = layOut(model.shapes, model.order === "worst", width, targetHeight());
+  for (const cell of cells.values()) dropCell(cell);
+  cells = new Map();
+  const kept = isNew ? model.active : before;
+  const row = rowOf(layout, Math.max(0, positionOf(kept)));
+  const isFirst = positionOf(kept) < layout.starts[1];
+  scroller.setHeight(layout.height, isFirst ? 0 : layout.tops[row] - (isNew ? scroller.room / 3 : 0));
+  document.getElementById("empty").hidden = model.view.images > 0;
+  frame.hidden = model.view.images === 0;
+  showCut();
+  showActive();
+}
+
+const targetHeight = () => (width < 560 ? 180 : width < 1000 ? 160 : 190);
+
+function renderSoon() {
+  if (!waiting) waiting = requestAnimationFrame(render);
+}
+
+function render() {
+  waiting = 0;
+  if (!layout.rows) return;
+  const { room, top } = scroller;
+  const now = performance.now();
+  const speed = Math.abs(top - lastTop) / Math.max(1, now - lastTime); // px in a ms
+  lastTop = top;
+  lastTime = now;
+  const first = rowAt(layout, top - OVERSCAN * room);
+  const last = rowAt(layout, top + (1 + OVERSCAN) * room);
+  const from = layout.starts[first];
+  const to = layout.starts[last + 1];
+  for (const [position, cell] of cells) {
+    if (position >= from && position < to) continue;
+    if (cell.contains(document.activeElement)) continue;
+    dropCell(cell);
+    cells.delete(position);
+  }
+  const missing = [];
+  for (let row = first; row <= last; row++) {
+    for (const [position, left, wide] of boxes(layout, row)) {
+      let cell = cells.get(position);
+      if (!cell) {
+        cell = makeCell(position, placeOf(position));
+        cell.style.left = `${left}px`;
+        cell.style.width = `${wide}px`;
+        cell.firstChild.style.height = `${layout.heights[row]}px`;
+        cell.row = row;
+        cells.set(position, cell);
+        missing.push(cell);
+      }
+      cell.style.top = `${layout.tops[row] - scroller.offset}px`;
+    }
+  }
+  grid.append(...missing);
+  for (const cell of missing) markKept(cell);
+  placeLine();
+  markActive();
+  clearTimeout(settling);
+  if (speed > room / 100) settling = setTimeout(fill, SETTLE_MS); // flying past: no requests
+  else fill();
+}
+
+// Fetch what the cells on screen stand for, and show it.
+async function fill() {
+  const wanted = [...cells.values()];
+  if (!wanted.length) return;
+  const places = wanted.map((cell) => cell.place);
+  showKnown();
+  if (places.every((place) => peek(place))) return;
+  try {
+    await fetchPlaces(Math.min(...places), Math.max(...places) + 1);
+  } catch (error) {
+    emit("trouble", error);
+    return;
+  }
+  showKnown();
+}
+
+function showKnown() {
+  const { top, room } = scroller;
+  const from = layout.tops[rowAt(layout, top)];
+  // What is on screen comes first, from its upper edge; then what is below, then what is above.
+  const turn = (cell) => layout.tops[cell.row] - from + (layout.tops[cell.row] < from ? 3 * room : 0);
+  const sorted = [...cells.values()].sort((a, b) => turn(a) - turn(b) || a.place - b.place);
+  for (const cell of sorted) {
+    if (!cell.picture) {
+      const picture = peek(cell.place);
+      if (!picture) continue;
+      fillCell(cell, picture);
+    }
+    loadImage(cell, layout.heights[cell.row]);
+  }
+}
+
+const isKept = (place) => place < model.cut.kept;
+
+function markKept(cell) {
+  cell.classList.toggle("kept", isKept(cell.place));
+}
+
+function showCut() {
+  for (const cell of cells.values()) markKept(cell);
+  placeLine();
+}
+
+// The line runs where kept ends: below a row up to the last kept picture, up beside it, and on above the rest of the row.
+function placeLine() {
+  const { images } = model.view;
+  const { kept } = model.cut;
+  const boundary = model.order === "best" ? kept : images - kept; // first position on the other side
+  line.hidden = boundary <= 0 || boundary >= images || !layout.rows;
+  if (line.hidden) return;
+  const row = rowOf(layout, boundary);
+  const isBetween = layout.starts[row] === boundary;
+  const top = layout.tops[row] - scroller.offset - GAP / 2;
+  const high = layout.heights[row] + LABEL + GAP;
+  const box = isBetween ? null : boxes(layout, row).find(([position]) => position === boundary);
+  const at = box ? box[1] - BESIDE / 2 : 0;
+  line.style.transform = `translateY(${top}px)`;
+  line.style.height = `${isBetween ? 0 : high}px`;
+  line.style.setProperty("--at", `${at}px`);
+  line.classList.toggle("stepped", !isBetween);
+  line.classList.toggle("left", at > width - WORD);
+  line.lastChild.textContent = `cut-off ${score(model.cut.score, digits())}`;
+}
+
+let marked = null;
+
+function markActive() {
+  const cell = cells.get(positionOf(model.active));
+  if (marked && marked !== cell) {
+    marked.classList.remove("active");
+    marked.setAttribute("aria-selected", "false");
+  }
+  marked = cell ?? null;
+  if (!cell) {
+    grid.removeAttribute("aria-activedescendant");
+    return;
+  }
+  cell.classList.add("active");
+  cell.setAttribute("aria-selected", "true");
+  grid.setAttribute("aria-activedescendant", cell.id);
+}
+
+function showActive() {
+  markActive();
+}
+
+// Bring a place on screen.
+export function reveal(place, isCentred = false) {
+  if (!layout.rows) return;
+  const row = rowOf(layout, positionOf(place));
+  const top = layout.tops[row];
+  const high = layout.heights[row] + LABEL + GAP;
+  const { top: shown, room } = scroller;
+  if (isCentred) scroller.moveTo(top - (room - high) / 2);
+  else if (top < shown) scroller.moveTo(top - GAP / 2);
+  else if (top + high > shown + room) scroller.moveTo(top + high - room);
+  render();
+  markActive();
+}
+
+export function moveActive(key) {
+  const position = positionOf(model.active);
+  const row = rowOf(layout, position);
+  const last = model.view.images - 1;
+  const screen = Math.max(1, rowAt(layout, scroller.top + scroller.room) - rowAt(layout, scroller.top) - 1);
+  const target = {
+    ArrowLeft: () => position - 1,
+    ArrowRight: () => position + 1,
+    ArrowUp: () => across(row, row - 1, position),
+    ArrowDown: () => across(row, row + 1, position),
+    PageUp: () => across(row, Math.max(0, row - screen), position),
+    PageDown: () => across(row, Math.min(layout.rows - 1, row + screen), position),
+    Home: () => 0,
+    End: () => last,
+  }[key]();
+  const place = placeOf(Math.min(Math.max(target, 0), last));
+  setActive(place);
+  reveal(place);
+}
+
+// The picture of another row that lies under or over this one.
+function across(from, to, position) {
+  if (to < 0 || to >= layout.rows) return position;
+  const [, left, wide] = boxes(layout, from).find(([p]) => p === position);
+  const middle = left + wide / 2;
+  const distance = ([, l, w]) => Math.abs(l + w / 2 - middle);
+  return boxes(layout, to).reduce((best, box) => (distance(box) < distance(best) ? box : best))[0];
+}
+
+export const gridState = () => ({ top: scroller.top, cells: cells.size, height: layout.height, rows: layout.rows });

@@ -1,0 +1,182 @@
+// What is shown: the view (filter, order), the cut-off, the active picture. Kept in the address, told to whoever listens.
+
+import { ask, askBytes } from "./api.js";
+import { digitsOf } from "./format.js";
+
+const listeners = new Map();
+
+export const model = {
+  table: null, // what /api/table said
+  filter: { by: "", where: "", text: "", rated: "" },
+  order: "best",
+  show: "pictures",
+  dimension: "",
+  view: { images: 0, first: 0, step: 0.01, kept: [], low: 0, high: 1, failed: 0, unscored: 0, by: "" },
+  shapes: new Uint16Array(0), // aspect ratios in thousandths, best first
+  cut: { score: 0, kept: 0, text: "" }, // text: the share or number that was asked for, else empty
+  active: 0, // place of the active picture, best first
+  picture: null, // row of the opened picture
+};
+
+export function on(event, listener) {
+  if (!listeners.has(event)) listeners.set(event, []);
+  listeners.get(event).push(listener);
+}
+
+export function emit(event, detail) {
+  for (const listener of listeners.get(event) ?? []) listener(detail);
+}
+
+export const digits = () => digitsOf(model.view.step);
+
+// Pictures are displayed best or worst first; places always count from the best.
+export const placeOf = (position) => (model.order === "best" ? position : model.view.images - 1 - position);
+export const positionOf = placeOf;
+
+export function keptAt(score) {
+  const { first, step, kept, images } = model.view;
+  const number = Math.round(score / step) - first;
+  if (!kept.length || number >= kept.length) return 0;
+  return number <= 0 ? images : kept[number];
+}
+
+export const snap = (score) => Number((Math.round(score / model.view.step) * model.view.step).toFixed(digits()));
+
+// Move the cut-off to a score that an arrow key can reach: its count is in the page.
+export function cutAt(score) {
+  const { first, step, kept } = model.view;
+  const low = first * step;
+  const high = (first + kept.length - 1) * step;
+  const snapped = snap(Math.min(Math.max(score, low), high));
+  setCut({ score: snapped, kept: keptAt(snapped), text: "" });
+}
+
+export function moveCut(steps) {
+  const { step } = model.view;
+  const exact = model.cut.score / step;
+  const from = steps > 0 ? Math.floor(exact + 1e-6) : Math.ceil(exact - 1e-6);
+  cutAt((from + steps) * step);
+}
+
+// A share or a number, or a score between two steps: the server counts.
+export async function cutBy(parameters, text) {
+  const { score, kept } = await ask("/api/cutoff", { ...model.filter, ...parameters });
+  setCut({ score: score ?? 0, kept, text });
+}
+
+function setCut(cut) {
+  model.cut = cut;
+  emit("cut");
+  remember();
+}
+
+let viewRequest = null;
+
+// Fetch the counts and shapes of the filter. Throws what the server says of a filter that it does not take.
+export async function loadView() {
+  viewRequest?.abort();
+  viewRequest = new AbortController();
+  const { signal } = viewRequest;
+  const [view, shapes] = await Promise.all([
+    ask("/api/view", model.filter, signal),
+    askBytes("/api/shapes", model.filter, signal),
+  ]);
+  model.view = view;
+  model.shapes = new Uint16Array(shapes);
+  model.active = Math.min(model.active, Math.max(0, view.images - 1));
+  emit("view");
+  if (model.cut.text) await cutBy({ top: model.cut.text }, model.cut.text);
+  else if (isOnStep(model.cut.score)) setCut({ ...model.cut, kept: keptAt(model.cut.score) });
+  else await cutBy({ score: model.cut.score }, "");
+}
+
+export const isOnStep = (score) => Math.abs(score / model.view.step - Math.round(score / model.view.step)) < 1e-6;
+
+export async function changeFilter(changes) {
+  const { filter: before, active } = model;
+  model.filter = { ...model.filter, ...changes };
+  model.active = 0;
+  try {
+    await loadView();
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    model.filter = before;
+    model.active = active;
+    throw error;
+  }
+}
+
+export function setOrder(order) {
+  model.order = order;
+  model.active = order === "best" ? 0 : Math.max(0, model.view.images - 1);
+  emit("order");
+  remember();
+}
+
+export function setShow(show) {
+  model.show = show;
+  emit("show");
+  remember();
+}
+
+export function setActive(place) {
+  model.active = Math.min(Math.max(place, 0), Math.max(0, model.view.images - 1));
+  emit("active");
+  remember();
+}
+
+let remembering = 0;
+
+// Write the state into the address, not more often than browsers allow.
+export function remember() {
+  clearTimeout(remembering);
+  remembering = setTimeout(() => history.replaceState(null, "", `/${toHash()}`), 250);
+}
+
+export function toHash() {
+  const state = new URLSearchParams();
+  const { cut, filter } = model;
+  state.set("cut", cut.text || String(Number(cut.score.toFixed(6))));
+  for (const [name, value] of Object.entries(filter)) if (value) state.set(name, value);
+  if (model.order !== "best") state.set("order", model.order);
+  if (model.show !== "pictures") state.set("show", model.show);
+  if (model.dimension) state.set("by-slice", model.dimension);
+  if (model.active) state.set("at", model.active);
+  if (model.picture !== null) state.set("picture", model.picture);
+  return `#${state}`;
+}
+
+// Take the state from the address; returns the cut-off as it stands there, for `readCut`.
+export function fromHash() {
+  const state = new URLSearchParams(location.hash.slice(1));
+  for (const name of Object.keys(model.filter)) model.filter[name] = state.get(name) ?? "";
+  model.order = state.get("order") === "worst" ? "worst" : "best";
+  model.show = ["slices", "failures"].includes(state.get("show")) ? state.get("show") : "pictures";
+  model.dimension = state.get("by-slice") ?? "";
+  model.active = Number.parseInt(state.get("at") ?? "0", 10) || 0;
+  const picture = Number.parseInt(state.get("picture") ?? "", 10);
+  model.picture = Number.isNaN(picture) ? null : picture;
+  return state.get("cut");
+}
+
+// What the user typed as a cut-off: {score}, {top}, or null where it means nothing.
+export function readCut(text) {
+  const plain = text.trim().toLowerCase().replaceAll(/[,\s_]/g, "").replace(/^top/, "");
+  const match = /^(\d*\.?\d+|\d+\.)(%|k|m|images?|pictures?)?$/.exec(plain);
+  if (!match) return null;
+  const value = Number(match[1]);
+  if (match[2] === "%") return value > 0 && value <= 100 ? { top: `${value}%` } : null;
+  const number = match[2] === "k" ? value * 1e3 : match[2] === "m" ? value * 1e6 : value;
+  const { first, step, kept } = model.view;
+  const isScore = !match[2] && !/^top/.test(text.trim().toLowerCase()) && (value <= (first + kept.length) * step || match[1].includes("."));
+  if (isScore) return { score: value };
+  return number >= 1 && Number.isInteger(Math.round(number)) ? { top: String(Math.round(number)) } : null;
+}
+
+export async function cutByText(text) {
+  const wanted = readCut(text);
+  if (!wanted) throw new Error("a score, a share (20%) or a number (100k)");
+  if (wanted.top) await cutBy({ top: wanted.top }, wanted.top);
+  else if (isOnStep(wanted.score)) setCut({ score: snap(wanted.score), kept: keptAt(wanted.score), text: "" });
+  else await cutBy({ score: wanted.score }, "");
+}

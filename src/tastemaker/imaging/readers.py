@@ -1,0 +1,244 @@
+"""Bytes of a shard by position: from a plain file, out of a gzip file, over a network."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol, cast
+
+from tastemaker.storage import Options, is_remote
+
+_GZIP = b"\x1f\x8b"
+
+
+class ShardReader(Protocol):
+    """Bytes of a tar by position."""
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the file is compressed, so that bytes are not where the file has them."""
+        ...
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is cheap to read forwards only: going back costs a pass over what lies before."""
+        ...
+
+    @property
+    def damage(self) -> str:
+        """What ended the reading early; empty if nothing did."""
+        ...
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``: fewer where the file ends."""
+        ...
+
+    def holds(self, size: int) -> bool:
+        """Return whether the tar has that many bytes."""
+        ...
+
+    def size_bytes(self) -> int | None:
+        """Return how many bytes the tar has; None where only reading it all would tell."""
+        ...
+
+    def peek_at(self, offset: int, size: int) -> bytes:
+        """Return bytes as `read_at` does, without letting go of any that are held."""
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
+
+
+class BytesReader:
+    """A tar in memory."""
+
+    compressed, streams, damage = False, False, ""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``."""
+        return self._data[offset : offset + size]
+
+    peek_at = read_at
+
+    def holds(self, size: int) -> bool:
+        """Return whether there are that many bytes."""
+        return size <= len(self._data)
+
+    def size_bytes(self) -> int:
+        """Return how many bytes there are."""
+        return len(self._data)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class PlainReader:
+    """An uncompressed file. Any position costs the same."""
+
+    compressed, streams, damage = False, False, ""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._end = os.fstat(self._file.fileno()).st_size
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``."""
+        self._file.seek(offset)
+        data = self._file.read(size)
+        while data and len(data) < size and (more := self._file.read(size - len(data))):
+            data += more
+        return data
+
+    peek_at = read_at
+
+    def holds(self, size: int) -> bool:
+        """Return whether the file has that many bytes."""
+        return size <= self._end
+
+    def size_bytes(self) -> int:
+        """Return how many bytes the file has."""
+        return self._end
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class GzipReader:
+    """A gzip file, cheap to read forwards only. Ends where it is cut or damaged.
+
+    Attributes:
+        damage: What stopped the decompression early; empty if nothing did.
+    """
+
+    compressed, streams = True, True
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._chunks = self._decompress()
+        self._chunk, self._start = b"", 0  # bytes at hand, and where in the tar they begin
+        self._end = sys.maxsize  # until it is reached
+        self.damage = ""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``."""
+        if offset < self._start:
+            self._chunks = self._decompress()
+            self._chunk, self._start = b"", 0
+        parts: list[bytes] = []
+        while size > 0 and self.holds(offset + 1):
+            part = self._chunk[offset - self._start : offset - self._start + size]
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+        return b"".join(parts)
+
+    peek_at = read_at
+
+    def size_bytes(self) -> None:
+        """Return None: only decompression would tell."""
+
+    def holds(self, size: int) -> bool:
+        """Return whether the tar has that many bytes; decompresses up to there, or to the end, which is remembered."""
+        while self._start + len(self._chunk) < size <= self._end:
+            self._start += len(self._chunk)
+            self._chunk = next(self._chunks, b"")
+            if not self._chunk:
+                self._end = self._start
+        return size <= self._end
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _decompress(self) -> Iterator[bytes]:
+        """Yield the tar from its start, until it ends or is damaged."""
+        self._file.seek(0)
+        try:
+            with gzip.GzipFile(fileobj=self._file) as file:
+                while chunk := file.read1(2**16):
+                    yield chunk
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            self.damage = str(error)
+
+
+class _ReaderFile(io.RawIOBase):
+    """A `ShardReader` as a file that is read from its start, for decompression."""
+
+    def __init__(self, reader: ShardReader) -> None:
+        self._reader = reader
+        self._position = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        self._position = position + (self._position if whence == 1 else 0)
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._reader.read_at(self._position, size)
+        self._position += len(data)
+        return data
+
+    def close(self) -> None:
+        self._reader.close()
+        super().close()
+
+
+def open_shard(path: str, options: Options | None = None) -> ShardReader:
+    """Return a reader for a shard, for reads anywhere: gzip or not is told from its first bytes.
+
+    Args:
+        path: A local path, or a URL, of which only the bytes that are asked for are requested.
+        options: Arguments of the URL's file system.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    if is_remote(path):
+        return _open_remote(path, options, ahead=False)
+    plain = PlainReader(path)
+    try:
+        is_gzip = plain.read_at(0, 2) == _GZIP
+    except OSError:
+        plain.close()
+        raise
+    if not is_gzip:
+        return plain
+    plain.close()
+    return GzipReader(open(path, "rb"))
+
+
+def open_stream(url: str, options: Options | None = None) -> ShardReader:
+    """Return a reader for a remote shard that is read from its start to its end: in large blocks, ahead of their use.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    return _open_remote(url, options, ahead=True)
+
+
+def _open_remote(url: str, options: Options | None, *, ahead: bool) -> ShardReader:
+    from tastemaker.storage.blocks import BlockReader
+    from tastemaker.storage.objects import RemoteFile
+
+    file: ShardReader = RemoteFile(url, options)
+    if ahead:
+        file = BlockReader(file)
+    try:
+        is_gzip = file.read_at(0, 2) == _GZIP
+    except OSError:
+        file.close()
+        raise
+    if not is_gzip:
+        return file
+    unpacked = GzipReader(cast(BinaryIO, _ReaderFile(file if ahead else BlockReader(file, held=2))))
+    return BlockReader(unpacked, ahead=1) if ahead else unpacked

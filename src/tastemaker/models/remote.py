@@ -1,0 +1,70 @@
+"""Weights at a URL: fetched once to the user's cache, for each version of the file."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import filelock
+
+from tastemaker.errors import ModelError, RemoteError, WeightsNotFoundError
+from tastemaker.storage import Options, base_name, describe_source, public_url
+
+logger = logging.getLogger(__name__)
+
+
+def fetch_weights(
+    url: str,
+    options: Options | None,
+    cache: Path,
+    find_problems: Callable[[Path], list[str]] = lambda _: [],
+    with_config: bool = False,
+) -> Path:
+    """Return the local copy of a weights file, fetched if this version of it is not there yet.
+
+    Processes and threads that ask at the same time share one download. One that was interrupted goes on. Each call asks
+    the server for the version, so that a file that was replaced is fetched anew.
+
+    Args:
+        url: The file.
+        options: Arguments of its file system.
+        cache: Local directory of such copies.
+        find_problems: Says why a file cannot be used; nothing of such a file is kept.
+        with_config: Whether ``config.json`` beside it is wanted too, where there is one.
+
+    Raises:
+        WeightsNotFoundError: The file is not there or cannot be read.
+        ModelError: It is no such file.
+    """
+    try:
+        version = hashlib.sha256(describe_source(url, options).encode()).hexdigest()[:32]
+        folder = cache / version
+        path = folder / base_name(url)
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / ".lock"):
+            if not path.is_file():
+                _fetch(url, options, path, find_problems, with_config)
+    except RemoteError as error:
+        raise WeightsNotFoundError(f"weights: {error}") from error
+    except FileNotFoundError as error:
+        raise WeightsNotFoundError(f"weights: {public_url(url)} does not exist") from error
+    return path
+
+
+def _fetch(
+    url: str, options: Options | None, path: Path, find_problems: Callable[[Path], list[str]], with_config: bool
+) -> None:
+    from tastemaker.storage.files import fetch_file, find_file, read_whole
+
+    logger.info("fetching %s to %s", public_url(url), path)
+    config = public_url(url).rpartition("/")[0] + "/config.json"
+    if with_config and find_file(config, options):
+        path.with_name("config.json").write_bytes(read_whole(config, options, 2**20))
+    part = path.with_name(f".{path.name}.part")
+    fetch_file(url, part, options)
+    if problems := find_problems(part):
+        part.unlink()
+        raise ModelError(f"{public_url(url)} cannot be used: {'; '.join(problems[:3])}")
+    part.replace(path)

@@ -1,0 +1,84 @@
+"""The input files that rows were made from: enough of each to see whether it changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+
+from tastemaker.imaging.shards import is_shard
+from tastemaker.storage import Options, is_remote, public_url
+from tastemaker.tasks import FileGroupTask
+
+SourceFile = tuple[str, int, str]
+"""Path as it was given, size in bytes, and version: the time of change in nanoseconds, or an ETag."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files of one partition.
+
+    Attributes:
+        files: In the order of their rows.
+        root: The input folder of loose files, as it was given; empty for shards.
+        place: The same as an absolute path, so that two spellings of one folder are known as one.
+    """
+
+    files: tuple[SourceFile, ...]
+    root: str = ""
+    place: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """Return what the metadata of a rows file holds."""
+        return {"root": self.root, "place": self.place, "files": [list(file) for file in self.files]}
+
+
+def read_sources(text: str) -> Sources | None:
+    """Return what the metadata of a rows file says; None where it says nothing that can be used."""
+    try:
+        found = json.loads(text)
+        files = tuple((str(path), int(size), str(version)) for path, size, version in found["files"])
+        return Sources(files, found["root"], found["place"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def describe_sources(group: FileGroupTask) -> Sources:
+    """Return the files of a partition as they are now."""
+    options = group._metadata.get("storage_options")
+    files = tuple(describe_file(path, options) for path in group.data)
+    if is_shard_group(group):
+        return Sources(files)
+    root = str(group._metadata["root"])
+    return Sources(files, root, root if is_remote(root) else os.path.abspath(root))
+
+
+def describe_file(path: str, options: Options | None = None) -> SourceFile:
+    """Return size and version of one file; -1 and an empty version for one that is not there.
+
+    Of a remote file that was listed before, the listing says so, without another request.
+
+    Args:
+        path: A local path or a URL.
+        options: Arguments of the URL's fsspec file system.
+    """
+    if is_remote(path):
+        from tastemaker.storage.files import find_file
+
+        entry = find_file(path, options)
+        return (public_url(path), entry.size, entry.version) if entry else (public_url(path), -1, "")
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path, -1, ""
+    return path, found.st_size, str(found.st_mtime_ns)
+
+
+def is_gone(path: str, options: Options | None = None) -> bool:
+    """Return whether a file that was there once is not there any more."""
+    return describe_file(path, options)[1] < 0 if is_remote(path) else not os.path.lexists(path)
+
+
+def is_shard_group(group: FileGroupTask) -> bool:
+    """Return whether a partition is a shard or a file of embeddings, and no group of loose images."""
+    return bool(group.data) and ("embedding_file" in group._metadata or is_shard(group.data[0]))

@@ -1,0 +1,137 @@
+"""Which partition a loose file belongs to: the one that has its row, or a new one.
+
+docs/decisions/0010-resume.md says why, and what else was thought of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+
+from tastemaker.scores.index import RowsIndex
+from tastemaker.scores.input_files import SourceFile, Sources, describe_file, is_gone, is_shard_group, read_sources
+from tastemaker.stages.partition import LOOSE_FILES_PER_PARTITION
+from tastemaker.tasks import FileGroupTask
+
+_NUMBER = re.compile(r"(.*)-(\d{5})")
+
+
+@dataclass
+class Partition:
+    """One partition of a run.
+
+    Attributes:
+        group: The task: the files that are there now.
+        sources: These files, and those that are gone (of size -1), in the order of the rows. A file that is on the disk
+            and no input of this run stands as it was recorded.
+    """
+
+    group: FileGroupTask
+    sources: Sources
+
+    @property
+    def name(self) -> str:
+        """Of its rows file."""
+        return str(self.group._metadata["partition"])
+
+
+def assign_loose(partitions: list[Partition], index: RowsIndex) -> list[Partition]:
+    """Return the partitions of a run, in which every loose file that has a row is where its row is.
+
+    Partitions that have rows stay as they are, and know which of their files are gone. Files without a row come into
+    new partitions, which take the lowest numbers that are free: with an empty directory, or one where some partitions
+    are finished and no file was added, that is the same as cutting the list of files every 500.
+
+    Args:
+        partitions: As `tastemaker.stages.partition.FilePartitioningStage` made them.
+        index: The rows that are there.
+    """
+    assigned: list[Partition] = []
+    taken: set[str] = set()
+    recorded = _recorded(partitions, index)
+    for root, below in _by_root(partitions):
+        if root is None:
+            assigned += below
+            continue
+        folder = _free_folder(below[0], recorded, taken)
+        taken.add(folder)
+        assigned += _assign_folder(below, folder, recorded.get(folder, {}))
+    for number, partition in enumerate(assigned):
+        partition.group.task_id = str(number)
+        partition.group._metadata |= {"partition_index": number, "total_partitions": len(assigned)}
+    return assigned
+
+
+def _by_root(partitions: list[Partition]) -> Iterator[tuple[str | None, list[Partition]]]:
+    """Yield shards one by one with None, and loose partitions of one input folder together, in their order."""
+    together: dict[str, list[Partition]] = {}
+    for partition in partitions:
+        if is_shard_group(partition.group):
+            yield None, [partition]
+        else:
+            together.setdefault(partition.group._metadata["folder"], []).append(partition)
+    yield from together.items()
+
+
+def _recorded(partitions: list[Partition], index: RowsIndex) -> dict[str, dict[int, Sources]]:
+    """Return folder -> number -> sources of every loose partition that has rows and may matter here."""
+    if all(is_shard_group(partition.group) for partition in partitions):
+        return {}
+    shards = {partition.name for partition in partitions if is_shard_group(partition.group)}
+    numbered = {name: match for name in index.names() if name not in shards and (match := _NUMBER.fullmatch(name))}
+    found: dict[str, dict[int, Sources]] = {}
+    for name, note in index.notes(numbered).items():
+        sources = read_sources(note.sources)
+        if sources is not None and sources.place:
+            found.setdefault(numbered[name][1], {})[int(numbered[name][2])] = sources
+    return found
+
+
+def _free_folder(first: Partition, recorded: dict[str, dict[int, Sources]], taken: set[str]) -> str:
+    """Return the folder that has this input folder's rows; else its name, or ``name-2`` where that is taken."""
+    owners = {folder: next(iter(numbers.values())).place for folder, numbers in recorded.items()}
+    own = next((folder for folder, place in owners.items() if place == first.sources.place), None)
+    if own is not None and own not in taken:
+        return own
+    wanted = str(first.group._metadata["folder"])
+    names = (wanted if number == 1 else f"{wanted}-{number}" for number in count(1))
+    return next(name for name in names if name not in taken and name not in owners)
+
+
+def _assign_folder(below: list[Partition], folder: str, recorded: dict[int, Sources]) -> list[Partition]:
+    now = {file[0]: file for partition in below for file in partition.sources.files}
+    first = below[0]
+    members: dict[int, list[SourceFile]] = {}
+    assigned: set[str] = set()
+    for number, sources in sorted(recorded.items()):
+        if sources.root == first.sources.root:
+            members[number] = [now.get(file[0]) or _as_it_is(file) for file in sources.files]
+            assigned |= {file[0] for file in sources.files}
+        else:  # another spelling of the same folder
+            respelled = [first.sources.root + file[0].removeprefix(sources.root) for file in sources.files]
+            members[number] = [now[path] for path in respelled if path in now]
+            assigned |= set(respelled)
+    added = [file for path, file in now.items() if path not in assigned]
+    free = (number for number in count() if number not in members)
+    for start in range(0, len(added), LOOSE_FILES_PER_PARTITION):
+        members[next(free)] = added[start : start + LOOSE_FILES_PER_PARTITION]
+    return [_make_partition(first, folder, number, files) for number, files in sorted(members.items())]
+
+
+def _as_it_is(file: SourceFile) -> SourceFile:
+    return describe_file(file[0]) if is_gone(file[0]) else file
+
+
+def _make_partition(like: Partition, folder: str, number: int, files: list[SourceFile]) -> Partition:
+    paths = [path for path, size, _ in files if size >= 0]
+    metadata = {
+        **like.group._metadata,
+        "partition": f"{folder}-{number:05d}",
+        "folder": folder,
+        "source_files": paths,
+        "source_bytes": sum(max(size, 0) for _, size, _ in files),
+    }
+    group = FileGroupTask(like.group.dataset_name, paths, _metadata=metadata)
+    return Partition(group, replace(like.sources, files=tuple(files)))

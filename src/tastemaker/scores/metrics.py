@@ -1,0 +1,115 @@
+"""Prometheus metrics of a run, on a port of this machine that no other machine can reach."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.scores.index import RowsIndex
+from tastemaker.scores.progress import ProgressCounter
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+LOOPBACK = "127.0.0.1"
+
+_LOOK_AGAIN_S = 5.0
+_SHARE_OF_TIME = 0.02
+"""The directory is listed again only so often that it takes this share of the time."""
+
+
+class RunCollector:
+    """Makes the metrics when they are asked for.
+
+    Args:
+        counter: What is done.
+        index: The rows files of the run's directory: one of its own.
+        names: The partitions of the run.
+    """
+
+    def __init__(self, counter: ProgressCounter, index: RowsIndex, names: list[str]) -> None:
+        self._counter = counter
+        self._index = index
+        self._names = names
+        self._lock = threading.Lock()
+        self._looked_at = -float("inf")
+        self._look_took = 0.0
+        self._statuses: dict[str, int] = {}
+        self._done = 0
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics as they are now."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        counter = self._counter
+        yield CounterMetricFamily("tastemaker_images_processed", "Images that this run did", value=counter.images)
+        yield CounterMetricFamily("tastemaker_source_bytes", "Bytes of their files", value=counter.bytes_done)
+        yield GaugeMetricFamily(
+            "tastemaker_source_bytes_planned", "Bytes that this run reads in all", value=counter.bytes_total
+        )
+        yield GaugeMetricFamily(
+            "tastemaker_last_batch_timestamp_seconds", "When the last batch was done", value=counter.last_batch
+        )
+        stages = CounterMetricFamily(
+            "tastemaker_stage_seconds", "Where the time of each stage went", labels=["stage", "state"]
+        )
+        for timing in counter.timings():
+            for state in ("setup", "busy", "waiting_for_input", "waiting_for_output"):
+                stages.add_metric([timing.name, state], getattr(timing, f"{state}_s"))
+        yield stages
+        self._look()
+        rows = GaugeMetricFamily("tastemaker_images", "Rows of finished partitions, by status", labels=["status"])
+        for status in ("kept", "dropped", "failed"):
+            rows.add_metric([status], self._statuses.get(status, 0))
+        yield rows
+        yield GaugeMetricFamily("tastemaker_partitions", "Partitions of the run", value=len(self._names))
+        yield GaugeMetricFamily("tastemaker_partitions_done", "Partitions that have rows", value=self._done)
+
+    def _look(self) -> None:
+        """Look at the rows files, if the last time is long enough ago."""
+        with self._lock:
+            started = time.monotonic()
+            if started - self._looked_at < max(_LOOK_AGAIN_S, self._look_took / _SHARE_OF_TIME):
+                return
+            if self._looked_at < 0:
+                self._index.load({name.rpartition("/")[0] for name in self._names})
+            else:
+                self._index.look_again()
+            notes = self._index.notes(self._names)
+            statuses: dict[str, int] = {}
+            for note in notes.values():
+                for status, number in note.counts.get("statuses", {}).items():
+                    statuses[status] = statuses.get(status, 0) + number
+            self._statuses, self._done = statuses, len(notes)
+            self._looked_at = time.monotonic()
+            self._look_took = self._looked_at - started
+
+
+@contextmanager
+def serve_metrics(port: int | None, collector: RunCollector) -> Iterator[None]:
+    """Serve metrics at ``http://127.0.0.1:<port>/metrics`` until the block ends; None serves none.
+
+    Raises:
+        ConfigurationError: The port is taken.
+    """
+    if port is None:
+        yield
+        return
+    from prometheus_client import CollectorRegistry, start_http_server
+
+    registry = CollectorRegistry()
+    registry.register(collector)
+    try:
+        server, thread = start_http_server(port, addr=LOOPBACK, registry=registry)
+    except OSError as error:
+        raise ConfigurationError(f"metrics port {port}: {error.strerror or error}; choose another") from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,164 @@
+"""What a run does, and how it treats what is there already."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
+from tastemaker.scores.cutoff import Top
+from tastemaker.storage import Options, public_url
+
+RANKINGS = ("aesthetic_score", "technical_quality")
+"""Columns that images can be ranked by."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run does. What of it changes rows is in their fingerprint (`tastemaker.scores.fingerprint`).
+
+    Attributes:
+        min_score: Keep images with this score or more; None keeps all.
+        top: Keep the best instead; not together with ``min_score``.
+        originals: ``shards``, ``folder`` or ``none``.
+        images_per_tar: Samples in a tar at most.
+        model_dir: Directory of models.
+        predictor: Path of another predictor.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
+        batch_size: Images in a batch, and in one inference on a GPU; None for 32, and on a GPU for what is quickest.
+        threads: Processor threads; None for all cores.
+        preprocess: ``openai`` or ``transformers``.
+        exif_rotate: Turn images as their EXIF orientation says.
+        max_pixels: Larger images are recorded as decompression bombs.
+        signals: Measure the technical signals too.
+        min_technical_quality: Drop images below before they are embedded; implies ``signals``.
+        embeddings: Store embeddings in the rows.
+        embedding_column: Where the input is embeddings: the array or column that holds them; None to recognise it.
+        copy_embeddings: Where the input is embeddings: store them in the rows, too.
+        rank_by: ``aesthetic_score``; or ``technical_quality``, for which no model is loaded.
+        verbose: Log each image that is dropped or cannot be read.
+        executor: Where to run: ``local``, ``xenna`` or ``ray-data``.
+        address: Of a Ray cluster; None for ``RAY_ADDRESS``, or a Ray of this run's own.
+        storage_options: Arguments of the fsspec file systems of URLs; they are never written.
+    """
+
+    min_score: float | None = None
+    top: Top | None = None
+    originals: str = "none"
+    images_per_tar: int = 1000
+    model_dir: str | None = None
+    predictor: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    threads: int | None = None
+    preprocess: str = "openai"
+    exif_rotate: bool = False
+    max_pixels: int = MAX_IMAGE_PIXELS
+    signals: bool = False
+    min_technical_quality: float | None = None
+    embeddings: bool = True
+    embedding_column: str | None = None
+    copy_embeddings: bool = False
+    rank_by: str = "aesthetic_score"
+    verbose: bool = False
+    executor: str = "local"
+    address: str | None = None
+    storage_options: Options | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.min_score is not None and self.top is not None:
+            raise ConfigurationError("give a minimum score or a top share, not both")
+        if self.rank_by not in RANKINGS:
+            raise ConfigurationError(f"rank_by={self.rank_by!r} is not one of {', '.join(RANKINGS)}")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigurationError(f"threads={self.threads} is less than 1")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the options as JSON takes them, without secrets."""
+        places = {name: public_url(place) for name in ("model_dir", "predictor") if (place := getattr(self, name))}
+        values = asdict(self) | {"top": str(self.top) if self.top else None} | places
+        del values["storage_options"]
+        return values
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of a run, for batch schedulers: every ``total``-th partition from number ``index`` on.
+
+    Attributes:
+        index: From 0.
+        total: Number of slices.
+    """
+
+    index: int
+    total: int
+
+    def __post_init__(self) -> None:
+        if self.total < 1 or not 0 <= self.index < self.total:
+            raise ConfigurationError(
+                f"shard index {self.index} of {self.total}: the index counts from 0 and is less than the number"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.index}-of-{self.total}"
+
+
+@dataclass(frozen=True)
+class RunMode:
+    """How a run treats what is there already, and the runs beside it. Nothing of it changes what a row says.
+
+    Attributes:
+        overwrite: Do partitions again whose rows were made otherwise.
+        new_fingerprint_only: Leave rows alone that were made otherwise, and do partitions without rows only.
+        retry_failed: Run the images that failed again.
+        wait: Wait for another run on the directory instead of refusing.
+        part: The slice to do; None does all.
+        metrics_port: Port on loopback that serves Prometheus metrics while the run lasts; None serves none.
+    """
+
+    overwrite: bool = False
+    new_fingerprint_only: bool = False
+    retry_failed: bool = False
+    wait: bool = False
+    part: Slice | None = None
+    metrics_port: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.overwrite and self.new_fingerprint_only:
+            raise ConfigurationError(
+                "overwrite replaces rows that were made otherwise, new_fingerprint_only leaves them; say one of the two"
+            )
+
+
+def slice_of_slurm_array(environment: Mapping[str, str] = os.environ) -> Slice:
+    """Return the slice that this task of a Slurm job array is to do.
+
+    Array indices may begin anywhere and have steps (``--array=1-9:2``); they must be evenly spaced.
+
+    Raises:
+        ConfigurationError: This is no task of an array, or its indices have gaps.
+
+    Example:
+        >>> slice_of_slurm_array({"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "9",
+        ...     "SLURM_ARRAY_TASK_STEP": "2", "SLURM_ARRAY_TASK_COUNT": "5"})
+        Slice(index=2, total=5)
+    """
+    values = {name: environment.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("ID", "MIN", "MAX", "STEP", "COUNT")}
+    values["STEP"] = values["STEP"] or "1"
+    known = {name: int(value) for name, value in values.items() if re.fullmatch(r"\d+", value)}
+    if not {"ID", "MIN", "MAX"} <= set(known):
+        raise ConfigurationError("this is no task of a Slurm array (SLURM_ARRAY_TASK_ID, _MIN and _MAX are not set)")
+    step = max(1, known["STEP"])
+    total = (known["MAX"] - known["MIN"]) // step + 1
+    if known.get("COUNT", total) != total or (known["ID"] - known["MIN"]) % step:
+        raise ConfigurationError(
+            f"the Slurm array has {known.get('COUNT')} tasks between {known['MIN']} and {known['MAX']}: some indices "
+            "are left out, and their slices would be; use an array without gaps, such as --array=0-63"
+        )
+    return Slice((known["ID"] - known["MIN"]) // step, total)

@@ -1,0 +1,68 @@
+"""How far a run is, for everyone who wants to know: the progress bar, the run's file, the metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tastemaker.executors.base import StageCount
+from tastemaker.executors.timing import StageTiming
+from tastemaker.tasks import FileGroupTask
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. Bytes are those of the input files.
+
+    Attributes:
+        images: Images with a row, so far in this run.
+        bytes_done: Bytes read.
+        bytes_total: Bytes of all input that this run reads.
+    """
+
+    images: int
+    bytes_done: int
+    bytes_total: int
+
+
+@dataclass
+class ProgressCounter:
+    """Counts what leaves the last stage before the writer.
+
+    Attributes:
+        counted: Name of that stage.
+        bytes_total: Bytes of all input that this run reads.
+        listeners: Called after each batch with the progress and the images of the batch, in a thread of the run.
+        images: So far.
+        bytes_done: So far.
+        last_batch: Time of the last batch, in seconds since 1970; 0 before the first.
+        timings: Where the time of each stage went so far.
+    """
+
+    counted: str
+    bytes_total: int = 0
+    listeners: list[Callable[[Progress, int], None]] = field(default_factory=list)
+    images: int = 0
+    bytes_done: int = 0
+    last_batch: float = 0.0
+    timings: Callable[[], list[StageTiming]] = list
+
+    def count(self, count: StageCount) -> None:
+        """Count what a stage has done."""
+        if count.stage == self.counted:
+            self.add(count.images, count.source_bytes)
+
+    def add(self, images: int, source_bytes: int) -> None:
+        """Count images and the bytes that they have in the input files."""
+        self.images += images
+        self.bytes_done += source_bytes
+        self.last_batch = time.time()
+        progress = Progress(self.images, min(self.bytes_done, self.bytes_total), self.bytes_total)
+        for listener in self.listeners:
+            listener(progress, images)
+
+
+def total_bytes(tasks: list[FileGroupTask]) -> int:
+    """Return the bytes of the input of tasks."""
+    return sum(task._metadata["source_bytes"] for task in tasks)

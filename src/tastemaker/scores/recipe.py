@@ -1,0 +1,103 @@
+"""The stages of a run, made of its options."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.machine import usable_cores
+from tastemaker.models.device import choose_device
+from tastemaker.parity import (
+    MAX_DIFFERENCE,
+    MAX_MEDIAN_DIFFERENCE,
+    sample_groups,
+    verify_parity,
+)
+from tastemaker.scores.options import RunOptions
+from tastemaker.stages.aesthetic import ImageAestheticFilterStage
+from tastemaker.stages.base import ProcessingStage
+from tastemaker.stages.embed import ImageEmbeddingStage
+from tastemaker.stages.parity import ImageParityStage
+from tastemaker.stages.read import ImageReaderStage
+from tastemaker.stages.signals import ImageSignalsStage
+from tastemaker.stages.write import ImageWriterStage
+from tastemaker.tasks import FileGroupTask
+
+GPU_BATCH_SIZE = 256
+"""Images in a batch on a GPU: a multiple of every size that `tastemaker.models.batch_size` may find the quickest."""
+
+INT8_SAMPLE = 16
+"""Images that int8 is tried on before a run; they take half a minute, most of it for the exact scores."""
+
+
+def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
+    """Return the stages of a run, the writer last."""
+    on_gpu = choose_device(options.device) != "cpu"
+    threads = options.threads or usable_cores()
+    reader = ImageReaderStage(
+        batch_size=options.batch_size or (GPU_BATCH_SIZE if on_gpu else 32),
+        preprocess=options.preprocess,
+        apply_exif_rotation=options.exif_rotate,
+        max_pixels=options.max_pixels,
+        verbose=options.verbose,
+        num_threads=threads,
+        resize="auto" if on_gpu else "pillow",
+    )
+    by_model = options.rank_by == "aesthetic_score"
+    wants_signals = options.signals or options.min_technical_quality is not None or not by_model
+    signals = [ImageSignalsStage(options.min_technical_quality, threads)] if wants_signals else []
+    embedder = ImageEmbeddingStage(
+        model_dir=options.model_dir,
+        device=options.device,
+        precision=options.precision,
+        threads=options.threads,
+        model_inference_batch_size=options.batch_size,
+        preprocess=options.preprocess,
+        storage_options=options.storage_options,
+    )
+    parity = ImageParityStage(
+        options.model_dir, options.predictor, options.preprocess, storage_options=options.storage_options
+    )
+    judge = ImageAestheticFilterStage(
+        model_dir=options.model_dir,
+        score_threshold=options.min_score,
+        predictor=options.predictor,
+        verbose=options.verbose,
+        storage_options=options.storage_options,
+    )
+    writer = ImageWriterStage(
+        str(output_dir),
+        images_per_tar=options.images_per_tar,
+        originals="none" if options.top else options.originals,  # the best are known only at the end
+        write_embeddings=options.embeddings and by_model,
+        storage_options=options.storage_options,
+    )
+    return [reader, *signals, *([embedder, parity, judge] if by_model else []), writer]
+
+
+def refuse_beyond_tolerance(groups: list[FileGroupTask], options: RunOptions) -> None:
+    """Raise unless int8 holds the tolerance on a sample of the run's own images; note the figures as provenance.
+
+    Raises:
+        ConfigurationError: It does not. The message has the figures.
+    """
+    report = verify_parity(
+        sample_groups(groups, INT8_SAMPLE, options.preprocess, options.device),
+        model_dir=options.model_dir,
+        device=options.device,
+        precision=options.precision,
+        threads=options.threads,
+        predictor=options.predictor,
+        storage_options=options.storage_options,
+    )
+    if not report.is_within_tolerance:
+        difference = report.score_difference
+        raise ConfigurationError(
+            f"precision='int8' moves the scores of {report.images} of these images by {difference['median']:.3f} in "
+            f"the median and {difference['maximum']:.3f} at most; {MAX_MEDIAN_DIFFERENCE} and {MAX_DIFFERENCE} are "
+            "allowed. Use precision='auto'; `tastemaker verify --images` shows more"
+        )
+    for group in groups:
+        group._metadata["provenance"]["parity"] = asdict(report)

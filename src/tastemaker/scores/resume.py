@@ -1,0 +1,191 @@
+"""What is left to do: the partitions of a run against the rows that are there. Loads no model."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.imaging.shards import Member, Sample, is_problem_of_the_shard
+from tastemaker.scores.fingerprint import Fingerprint, list_differences
+from tastemaker.scores.index import ROWS_SUFFIX, STATE_FOLDER, RowsIndex, RowsNote, canonical
+from tastemaker.scores.input_files import Sources, is_shard_group, read_sources
+from tastemaker.scores.loose import Partition
+from tastemaker.scores.options import RunMode
+from tastemaker.scores.schema import original_name
+from tastemaker.tasks import FileGroupTask
+
+REDO_FOLDER = f"{STATE_FOLDER}/redo"
+"""Where the rows of single images are written, before they replace those in their partition's file."""
+
+_FAILED_COLUMNS = ["image_id", "image_path", "shard", "offset", "size", "sidecars", "reason"]
+
+
+@dataclass
+class Plan:
+    """What a run has to do.
+
+    Attributes:
+        partitions: All of the run that have rows in the end.
+        tasks: What goes through the pipeline: whole partitions, and single images of others.
+        updates: Names of the partitions in which rows change without a picture being read.
+        is_mixed: Some rows were made otherwise, and stay.
+        not_retried: Failed rows that cannot come out differently, because their shard is made so.
+    """
+
+    partitions: list[Partition] = field(default_factory=list)
+    tasks: list[FileGroupTask] = field(default_factory=list)
+    updates: list[Partition] = field(default_factory=list)
+    is_mixed: bool = False
+    not_retried: int = 0
+
+    @property
+    def work(self) -> int:
+        """Partitions that are not finished."""
+        return len(self.tasks) + len(self.updates)
+
+
+def make_plan(
+    partitions: list[Partition], index: RowsIndex, output_dir: Path, fingerprint: Fingerprint, mode: RunMode
+) -> Plan:
+    """Return what is left to do.
+
+    Args:
+        partitions: Of this run (of this slice).
+        index: The rows that are there.
+        output_dir: Where they are.
+        fingerprint: What this run makes rows with.
+        mode: Whether to overwrite, to leave alone, to run failures again.
+
+    Raises:
+        ConfigurationError: Rows were made otherwise, and nothing says what to do with them.
+    """
+    wanted = canonical(fingerprint)
+    for partition in partitions:
+        partition.group._metadata["provenance"] = {"fingerprint": fingerprint, "sources": partition.sources.as_json()}
+    notes = index.notes(partition.name for partition in partitions)
+    others = {name: note for name, note in notes.items() if note.fingerprint != wanted}
+    if others and not (mode.overwrite or mode.new_fingerprint_only):
+        raise ConfigurationError(_describe_others(others, len(notes), output_dir, fingerprint))
+    plan = Plan(is_mixed=bool(others) and mode.new_fingerprint_only)
+    for partition in partitions:
+        note = notes.get(partition.name)
+        if note is None and not partition.group.data:
+            continue  # all of its files are gone, and no row was written
+        plan.partitions.append(partition)
+        if note is None:
+            plan.tasks.append(partition.group)
+        elif partition.name not in others:
+            _add_changes(plan, partition, note, output_dir, mode)
+        elif mode.overwrite:
+            _add_again(plan, partition, note)
+    return plan
+
+
+def redo_task(partition: Partition, **parts: Any) -> FileGroupTask:  # noqa: ANN401 - entries of its metadata
+    """Return a task for single images of a partition, whose rows go beside and replace the old ones later."""
+    group = partition.group
+    metadata = {**group._metadata, "partition": f"{REDO_FOLDER}/{partition.name}", "originals": "none", **parts}
+    paths = parts.get("source_files", group.data)
+    return FileGroupTask(group.dataset_name, paths, _metadata=metadata, task_id=group.task_id)
+
+
+def _add_again(plan: Plan, partition: Partition, note: RowsNote) -> None:
+    """Do a partition again as a whole; the rows of pictures that are gone cannot be, and stay."""
+    is_gone = any(size < 0 for _, size, _ in partition.sources.files)
+    if is_gone and not is_shard_group(partition.group):
+        if partition.group.data:
+            plan.tasks.append(redo_task(partition))
+        else:
+            plan.updates.append(partition)
+    else:
+        plan.tasks.append(partition.group)
+
+
+def _add_changes(plan: Plan, partition: Partition, note: RowsNote, output_dir: Path, mode: RunMode) -> None:
+    """Add what is to be done about a partition that has rows of this fingerprint."""
+    before = read_sources(note.sources)
+    if before is None or before.root != partition.sources.root:
+        plan.tasks.append(partition.group)
+    elif is_shard_group(partition.group):
+        if before.files != partition.sources.files:
+            plan.tasks.append(partition.group)
+        elif mode.retry_failed and note.failed:
+            _retry_shard(plan, partition, output_dir)
+    else:
+        failed = _failed_files(partition, output_dir) if mode.retry_failed and note.failed else set()
+        _add_files(plan, partition, before, failed)
+
+
+def _add_files(plan: Plan, partition: Partition, before: Sources, failed: set[str]) -> None:
+    """Do the loose files that changed, and those in ``failed``."""
+    known = set(before.files)
+    paths = [file[0] for file in partition.sources.files if file[1] >= 0 and (file not in known or file[0] in failed)]
+    if paths:
+        sizes = {path: size for path, size, _ in partition.sources.files}
+        source_bytes = sum(sizes[path] for path in paths)
+        plan.tasks.append(redo_task(partition, source_files=paths, source_bytes=source_bytes))
+    elif before.files != partition.sources.files:
+        plan.updates.append(partition)
+
+
+def _failed_files(partition: Partition, output_dir: Path) -> set[str]:
+    return {original_name(row["image_path"]) for row in _failed_rows(partition, output_dir)}
+
+
+def _retry_shard(plan: Plan, partition: Partition, output_dir: Path) -> None:
+    """Do the failed images of a shard by their byte ranges; the whole shard where it failed itself."""
+    rows = _failed_rows(partition, output_dir)
+    if any(not row["image_id"] for row in rows):
+        plan.tasks.append(partition.group)
+        return
+    samples = [sample for row in rows if (sample := _sample_of(row)) is not None]
+    plan.not_retried += len(rows) - len(samples)
+    if samples:
+        source_bytes = sum(member.size for sample in samples for member in sample.members())
+        plan.tasks.append(redo_task(partition, samples=samples, source_bytes=source_bytes))
+
+
+def _failed_rows(partition: Partition, output_dir: Path) -> list[dict[str, Any]]:
+    with (output_dir / f"{partition.name}{ROWS_SUFFIX}").open("rb") as file:
+        table = pq.read_table(file, columns=[*_FAILED_COLUMNS, "status"])
+    rows: list[dict[str, Any]] = table.filter(pc.equal(table["status"], "failed")).to_pylist()
+    return rows
+
+
+def _sample_of(row: dict[str, Any]) -> Sample | None:
+    """Return where the parts of an image lie in its shard; None where the shard itself is what is wrong with it."""
+    reason = row["reason"].removeprefix("unreadable: ")
+    if row["offset"] is None or not row["size"] or is_problem_of_the_shard(reason):
+        return None
+    name = original_name(row["image_path"]).removeprefix(f"{original_name(row['shard'])}/")
+    sidecars = {
+        original_name(part["extension"]): Member(original_name(part["member"]), part["offset"], part["size"])
+        for part in row["sidecars"]
+    }
+    return Sample(original_name(row["image_id"]), Member(name, row["offset"], row["size"]), sidecars)
+
+
+def _describe_others(others: dict[str, RowsNote], total: int, output_dir: Path, fingerprint: Fingerprint) -> str:
+    """Return what differs between the rows that are there and those that would be made, and the ways out."""
+    kinds = Counter(note.fingerprint for note in others.values())
+    lines = []
+    for made_by, number in kinds.most_common(3):
+        example = next(name for name, note in others.items() if note.fingerprint == made_by)
+        differences = "; ".join(list_differences(_parse(made_by), fingerprint))
+        lines.append(f"in {number:,} of {total:,} rows files, such as {example}{ROWS_SUFFIX}, {differences}")
+    return (
+        f"{output_dir} has rows that were made otherwise: {'; and '.join(lines)}. Say --overwrite to do them again, "
+        "--new-fingerprint-only to leave them and do only what has no rows yet, or choose another directory"
+    )
+
+
+def _parse(made_by: str) -> Fingerprint:
+    found: Fingerprint = json.loads(made_by) if made_by else {}
+    return found

@@ -1,0 +1,176 @@
+"""``run.json``: what a run is doing, and what it came to; with a line for each run before it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tastemaker.machine import describe_machine
+from tastemaker.scores.files import write_whole
+from tastemaker.scores.fingerprint import Fingerprint
+from tastemaker.scores.index import STATE_FOLDER
+from tastemaker.scores.options import Slice
+from tastemaker.scores.summary import RunSummary
+
+RUN_FILE = f"{STATE_FOLDER}/run.json"
+"""In the output directory. That of a slice is called ``run-0-of-8.json``."""
+
+EARLIER_RUNS = 50
+"""Earlier runs that are remembered; the oldest are forgotten."""
+
+MINUTES = 1440
+"""Entries of a time line. When there are more, two become one."""
+
+_SAVE_EVERY_S = 30.0
+
+
+class RunFile:
+    """The file of one run: written when it starts, twice a minute, and when it ends, whatever ends it.
+
+    Args:
+        output_dir: Directory of the results.
+        part: The slice that the run does; None for all.
+        inputs: As they were given.
+        options: The same.
+        fingerprint: What its rows are made with.
+
+    Attributes:
+        beside: Called each time that the file is written while the run lasts, in a thread.
+    """
+
+    def __init__(
+        self, output_dir: Path, part: Slice | None, inputs: list[str], options: dict[str, Any], fingerprint: Fingerprint
+    ) -> None:
+        self.beside: Callable[[], None] = lambda: None
+        self.path = run_file(output_dir, part)
+        self._started = datetime.now(UTC)
+        self._images = 0
+        self._line: list[list[int]] = []  # minute from the start, images that were done in it
+        self._minutes_per_entry = 1
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._record: dict[str, Any] = {
+            "state": "running",
+            "started": self._started.isoformat(timespec="seconds"),
+            "ended": None,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "inputs": inputs,
+            "options": options,
+            "slice": str(part) if part else None,
+            "fingerprint": fingerprint,
+            "machine": describe_machine(),
+            "images_done": 0,
+            "rates": {},
+            "time_line": [],
+            "summary": None,
+            "earlier_runs": _list_earlier(self.path),
+        }
+        self._thread = threading.Thread(target=self._save_regularly, name="run-file", daemon=True)
+
+    def start(self) -> None:
+        """Write it, and go on doing so."""
+        self._save()
+        self._thread.start()
+
+    def count(self, images: int) -> None:
+        """Note that so many more images are done."""
+        minute = int((datetime.now(UTC) - self._started).total_seconds() // 60)
+        with self._lock:
+            self._images += images
+            minute -= minute % self._minutes_per_entry
+            if self._line and self._line[-1][0] == minute:
+                self._line[-1][1] += images
+            else:
+                self._line.append([minute, images])
+            if len(self._line) > MINUTES:
+                self._halve_line()
+
+    def finish(self, summary: RunSummary) -> None:
+        """Write what the run came to."""
+        done = summary.images_scored_now
+        rates = {stage.name: round(done / stage.busy_s, 2) for stage in summary.stages if done and stage.busy_s}
+        self._record |= {"rates": rates, "summary": asdict(summary)}
+        self._end("finished")
+
+    def stop(self, error: BaseException) -> None:
+        """Write what stopped the run, unless it has ended. The disk may be full: then it cannot be told."""
+        if not self._ended.is_set():
+            self._record["error"] = f"{type(error).__name__}: {error}"
+            with suppress(OSError):
+                self._end("stopped")
+
+    def _end(self, state: str) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._record |= {"state": state, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
+        self._save()
+
+    def _halve_line(self) -> None:
+        self._minutes_per_entry *= 2
+        halved: dict[int, int] = {}
+        for minute, images in self._line:
+            start = minute - minute % self._minutes_per_entry
+            halved[start] = halved.get(start, 0) + images
+        self._line = [[minute, images] for minute, images in halved.items()]
+
+    def _save_regularly(self) -> None:
+        while not self._ended.wait(_SAVE_EVERY_S):
+            with suppress(OSError):
+                self._save()
+                self.beside()
+
+    def _save(self) -> None:
+        with self._lock:
+            line = [{"minute": minute, "images": images} for minute, images in self._line]
+            record = self._record | {"images_done": self._images, "time_line": line}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def run_file(output_dir: Path, part: Slice | None) -> Path:
+    """Return where the file of a run lies."""
+    return output_dir / STATE_FOLDER / f"run-{part}.json" if part else output_dir / RUN_FILE
+
+
+def read_holder(output_dir: Path, name: str) -> str:
+    """Return who runs there, for messages, as the file of the run says, or that of the slice; empty for nobody."""
+    path = output_dir / STATE_FOLDER / f"run-{name}.json" if name else output_dir / RUN_FILE
+    found = _read(path)
+    if found.get("state") != "running":
+        return ""
+    return f" (process {found.get('pid')} on {found.get('host')}, since {found.get('started')})"
+
+
+def _list_earlier(path: Path) -> list[dict[str, Any]]:
+    """Return the runs before this one, the last one first; one that still seems to run was killed."""
+    last = _read(path)
+    if "started" not in last:
+        return []
+    summary = last.get("summary") or {}
+    entry = {
+        "started": last["started"],
+        "ended": last.get("ended"),
+        "state": "killed" if last.get("state") == "running" else last.get("state", "finished"),
+        "host": last.get("host"),
+        "images_done": last.get("images_done", summary.get("images_scored_now")),
+        "seconds": summary.get("seconds"),
+    }
+    return [entry, *last.get("earlier_runs", [])][:EARLIER_RUNS]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,136 @@
+"""Files that are not on this machine: the only place that knows fsspec, which is imported when a URL is first used."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
+_WEB = ("http", "https")
+_PASSWORD = re.compile(r"(?<=://)[^/@:]*:[^/@]*@")
+
+Options = dict[str, Any]
+"""Keyword arguments of an fsspec file system; or scheme -> such arguments, where the schemes of a run need different
+ones."""
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    r"""Return whether a path is a URL.
+
+    Example:
+        >>> is_remote("s3://bucket/a.tar"), is_remote("photos/a.jpg"), is_remote("C:\\a.jpg")
+        (True, False, False)
+    """
+    return _URL.match(str(path)) is not None
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme of a URL, in lower case."""
+    return url.partition("://")[0].lower()
+
+
+def public_url(path: str) -> str:
+    """Return a path without what may be secret: the query of a web address (signed URLs), a password before the host.
+
+    Rows, file names, logs and errors have this form. Anything that is no URL comes back as it is.
+
+    Example:
+        >>> public_url("https://me:word@host/a.tar?X-Amz-Signature=0123#top")
+        'https://host/a.tar'
+    """
+    if not is_remote(path):
+        return path
+    if scheme_of(path) in _WEB:
+        path = re.split(r"[?#]", path, maxsplit=1)[0]
+    return _PASSWORD.sub("", path, count=1)
+
+
+def base_name(path: str) -> str:
+    """Return the last part of a local path or of a URL."""
+    return posixpath.basename(public_url(path).rstrip("/")) if is_remote(path) else os.path.basename(path)
+
+
+def folder_of(path: str) -> str:
+    """Return the folder of a local path or of a URL."""
+    return public_url(path).rstrip("/").rpartition("/")[0] if is_remote(path) else os.path.dirname(path)
+
+
+def relative_to(path: str, root: str) -> str:
+    """Return the path below a folder, with forward slashes. A URL that is not below it comes back without its host.
+
+    Example:
+        >>> relative_to("s3://bucket/a/b.jpg", "s3://bucket"), relative_to("/photos/b.jpg", "/photos")
+        ('a/b.jpg', 'b.jpg')
+    """
+    if not is_remote(path):
+        return os.path.relpath(path, root or ".").replace(os.sep, "/")
+    url, folder = public_url(path), public_url(root).rstrip("/") + "/"
+    return url.removeprefix(folder) if url.startswith(folder) else url.partition("://")[2].partition("/")[2]
+
+
+def options_for(url: str, options: Options | None) -> Options:
+    """Return the options that are meant for a URL.
+
+    Example:
+        >>> options_for("s3://b/a", {"anon": True}), options_for("s3://b/a", {"gs": {"token": "anon"}})
+        ({'anon': True}, {})
+    """
+    if not options:
+        return {}
+    if all(isinstance(value, dict) and re.fullmatch("[a-z][a-z0-9]+", key) for key, value in options.items()):
+        from fsspec import available_protocols
+
+        if set(options) <= set(available_protocols()):
+            return dict(options.get(scheme_of(url), {}))
+    return dict(options)
+
+
+def output_path(path: str | Path, options: Options | None = None) -> Path:
+    """Return where results go: a path, or for a URL an object that has the methods of one (universal-pathlib).
+
+    Raises:
+        MissingExtraError: The library of the scheme is not installed.
+        ConfigurationError: Nothing can be written to that kind of place.
+    """
+    if not is_remote(path):
+        return Path(path)
+    from tastemaker.storage.files import remote_path
+
+    return remote_path(path, options)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder; in an object store, where there are none, look whether its bucket is there.
+
+    Raises:
+        ConfigurationError: There is no such bucket, or it cannot be asked.
+    """
+    if is_remote(path):
+        from tastemaker.storage.files import check_bucket
+
+        check_bucket(path)
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def describe_source(path: str, options: Options | None = None) -> str:
+    """Return what identifies a file and its content: path, size, and ETag or time of modification.
+
+    Of a remote file that was listed before, the listing says so, without another request.
+
+    Args:
+        path: A local path or a URL.
+        options: Arguments of the URL's fsspec file system.
+
+    Raises:
+        OSError: It is not there, or cannot be asked.
+    """
+    if is_remote(path):
+        from tastemaker.storage.files import describe_remote
+
+        return describe_remote(path, options)
+    stat = os.stat(path)
+    return f"{path}\n{stat.st_size}\n{stat.st_mtime_ns}\n"

@@ -1,0 +1,157 @@
+"""Patience with connections: what is tried again, how often, and for how long."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tastemaker.errors import ConfigurationError, RemoteError, TastemakerError
+from tastemaker.storage import public_url
+
+T = TypeVar("T")
+
+_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
+_PERMANENT_NUMBERS = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENOSPC)
+"""How s3fs reports a request that the server will never grant; and the disk of this machine is full."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a failing connection is borne.
+
+    Attributes:
+        attempts: Tries in a row that bring no byte.
+        wait_s: Seconds before the second try; twice as long before each further one, a random half of it off.
+        longest_wait_s: Seconds at most.
+        total_s: Seconds from the first failure in a row after which nothing is tried again.
+        timeout_s: Seconds without a connection or a byte that count as a failure.
+        slowest_bytes_per_s: An upload gets so much more time as it takes at this rate.
+    """
+
+    attempts: int = 6
+    wait_s: float = 0.5
+    longest_wait_s: float = 20.0
+    total_s: float = 180.0
+    timeout_s: float = 30.0
+    slowest_bytes_per_s: float = 2.0**17
+
+
+_VARIABLES = {
+    "attempts": "TASTEMAKER_REMOTE_ATTEMPTS",
+    "wait_s": "TASTEMAKER_REMOTE_WAIT_S",
+    "total_s": "TASTEMAKER_REMOTE_TOTAL_S",
+    "timeout_s": "TASTEMAKER_REMOTE_TIMEOUT_S",
+    "slowest_bytes_per_s": "TASTEMAKER_REMOTE_SLOWEST_BYTES_PER_S",
+}
+
+
+def current_patience() -> Patience:
+    """Return what the environment variables say, which docs/remote-data.md lists, else the defaults.
+
+    Raises:
+        ConfigurationError: A variable is no number.
+    """
+    values = {}
+    for name, variable in _VARIABLES.items():
+        if text := os.environ.get(variable):
+            try:
+                values[name] = int(text) if name == "attempts" else float(text)
+            except ValueError:
+                raise ConfigurationError(f"{variable}={text!r} is no number") from None
+    return Patience(**values)  # type: ignore[arg-type]
+
+
+class Attempts:
+    """Counts failures of one piece of work in a row, and waits between them.
+
+    Args:
+        what: Begins the error: ``s3://bucket/a.tar cannot be read``.
+        patience: How often and how long.
+        secret: A URL whose query must not show up in the error.
+    """
+
+    def __init__(self, what: str, patience: Patience, secret: str = "") -> None:
+        self._what = what
+        self._patience = patience
+        self._secret = secret
+        self._failures = 0
+        self._first_failure = 0.0
+
+    def wait_after(self, error: Exception, *, progressed: bool = False) -> None:
+        """Return once it is time for the next try.
+
+        Args:
+            error: What went wrong.
+            progressed: Whether the try brought at least a part: then the count begins anew.
+
+        Raises:
+            RemoteError: It cannot be helped, or there were enough tries.
+        """
+        now = time.monotonic()
+        if progressed or not self._failures:
+            self._failures, self._first_failure = 0, now
+        self._failures += 1
+        reason = describe_error(error, self._secret)
+        if is_permanent(error):
+            raise RemoteError(f"{self._what}: {reason}") from error
+        wait = min(self._patience.wait_s * 2 ** (self._failures - 1), self._patience.longest_wait_s)
+        wait *= random.uniform(0.5, 1)
+        spent = now - self._first_failure
+        if self._failures >= self._patience.attempts or spent + wait > self._patience.total_s:
+            raise RemoteError(f"{self._what}: {reason} (given up after {self._failures} tries)") from error
+        logger.info("%s: %s; trying again in %.1f s", self._what, reason, wait)
+        time.sleep(wait)
+
+
+def persist(what: str, work: Callable[[], T], secret: str = "") -> T:
+    """Return the result of ``work``, which is tried again where its connection fails.
+
+    Raises:
+        RemoteError: It cannot be helped, or there were enough tries.
+    """
+    attempts = Attempts(what, current_patience(), secret)
+    while True:
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - each library has its own errors; what is permanent is raised again
+            attempts.wait_after(error)
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Return whether another try cannot help."""
+    status = getattr(error, "status", None) or getattr(error, "status_code", None)  # aiohttp, azure
+    if isinstance(status, int) and 400 <= status < 500:
+        return status not in (408, 425, 429)
+    if isinstance(error, TimeoutError | ConnectionError):
+        return False
+    if isinstance(error, OSError):
+        return isinstance(error, _PERMANENT) or error.errno in _PERMANENT_NUMBERS
+    module = type(error).__module__.partition(".")[0]
+    return isinstance(error, TastemakerError | TypeError | ValueError) or (
+        module == "botocore" and "Credentials" in type(error).__name__
+    )
+
+
+def describe_error(error: BaseException, secret: str = "") -> str:
+    """Return an error in one line, without the query of a URL."""
+    text = str(error)
+    if type(error).__module__.startswith("aiohttp") and getattr(error, "status", None):
+        text = f"status {error.status} {getattr(error, 'message', '')}"  # type: ignore[attr-defined]
+    elif isinstance(error, OSError) and error.errno is None and error.strerror is None and error.args:
+        text = str(error.args[0])
+    if secret:
+        text = text.replace(secret, public_url(secret))
+    text = re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)  # some libraries encode the query anew
+    text = " ".join(text.split())[:300].strip()
+    if isinstance(error, FileNotFoundError) and (not text or public_url(secret).endswith(text)):
+        return "there is no such file"
+    return text or type(error).__name__

@@ -1,0 +1,117 @@
+"""fsspec file systems: which one a URL needs, with what options, and what to install for it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cache
+from typing import Any
+
+from tastemaker.errors import ConfigurationError, MissingExtraError
+from tastemaker.storage import Options, options_for, scheme_of
+from tastemaker.storage.retries import current_patience, describe_error
+
+_EXTRAS = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "az": "azure",
+    "abfs": "azure",
+    "abfss": "azure",
+    "http": "http",
+    "https": "http",
+}
+"""Scheme -> the extra of Tastemaker that brings its library."""
+
+OBJECT_STORES = (*_EXTRAS, "hf", "memory")
+"""Schemes whose folders need not be made."""
+
+_lock = threading.Lock()
+_systems: dict[tuple[Any, ...], Any] = {}
+
+
+def open_system(url: str, options: Options | None = None) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL, made once a process, and the path in it.
+
+    It does not try again by itself, so that there is one place that does (`tastemaker.storage.retries`).
+
+    Raises:
+        MissingExtraError: The library of the scheme is not installed.
+        ConfigurationError: There is no such scheme, or the options are wrong.
+    """
+    scheme, chosen = scheme_of(url), options_for(url, options)
+    key = (os.getpid(), scheme, repr(sorted(chosen.items(), key=lambda item: item[0])))
+    with _lock:
+        if key not in _systems:
+            _systems[key] = _make_system(scheme, chosen)
+    system = _systems[key]
+    return system, system._strip_protocol(url)
+
+
+def _make_system(scheme: str, options: Options) -> Any:  # noqa: ANN401 - fsspec has no types
+    import fsspec
+
+    check_scheme(scheme)
+    try:
+        system = fsspec.filesystem(scheme, **{"skip_instance_cache": True, **_with_timeouts(scheme, options)})
+    except Exception as error:
+        reason = describe_error(error)
+        raise ConfigurationError(f"{scheme}:// cannot be used with these storage options: {reason}") from error
+    if scheme in ("s3", "s3a"):
+        system.retries = 1
+    return system
+
+
+def shorten_waits(system: Any, scheme: str) -> None:  # noqa: ANN401
+    """Let a file system that universal-pathlib made give up within the time that `open_system`'s may take.
+
+    That one tries again by itself, since nobody else does for its small questions: is there, what is there, delete.
+    """
+    if scheme in ("s3", "s3a"):
+        seconds = current_patience().timeout_s
+        own = {"connect_timeout": seconds, "read_timeout": seconds, "retries": {"total_max_attempts": 3}}
+        system.config_kwargs = {**own, **system.config_kwargs}
+        system.retries = 2
+
+
+@cache
+def check_scheme(scheme: str) -> None:
+    """Raise unless the library of a scheme is installed.
+
+    Raises:
+        MissingExtraError: It is not; the message has the command that installs it.
+        ConfigurationError: There is no such scheme.
+    """
+    import fsspec
+
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        extra = _EXTRAS.get(scheme)
+        install = f"pip install 'tastemaker[{extra}]'" if extra else str(error)
+        raise MissingExtraError(f"{scheme}:// needs a library that is not installed: {install}") from error
+    except ValueError as error:
+        known = "s3://, gs://, az://, hf://, https:// and what else fsspec knows"
+        raise ConfigurationError(f"{scheme}:// is no known kind of storage; known are {known}") from error
+
+
+def _with_timeouts(scheme: str, options: Options) -> Options:
+    """Return options under which no request hangs for ever; what the user set stays."""
+    seconds = current_patience().timeout_s
+    options = dict(options)
+    if scheme in ("s3", "s3a"):
+        own = options.get("config_kwargs", {})
+        once = {"total_max_attempts": 1, "mode": "standard"}
+        options["config_kwargs"] = {"connect_timeout": seconds, "read_timeout": seconds, "retries": once, **own}
+    elif scheme in ("http", "https"):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
+        options["client_kwargs"] = {"timeout": timeout, **options.get("client_kwargs", {})}
+    elif scheme in ("gs", "gcs"):
+        options.setdefault("requests_timeout", seconds)
+    elif scheme in ("az", "abfs", "abfss"):
+        options.setdefault("connection_timeout", int(seconds) or 1)
+        options.setdefault("read_timeout", int(seconds) or 1)
+    return options

@@ -1,0 +1,314 @@
+"""The explorer in a real browser: what a user does, and what must come of it."""
+
+import hashlib
+import signal
+import sqlite3
+import tarfile
+
+import numpy as np
+import pytest
+from explorer.table import SCORES, write_large_table, write_table
+
+from browser.conftest import opened, served, text_of, wait_until
+from tastemaker import ScoreTable
+
+CUT = "window.tastemaker.model.cut"
+
+
+def counts(page):
+    return [int(text_of(page, f"#{name}").replace(",", "")) for name in ("keep", "drop")]
+
+
+def test_counts_follow_the_handle_and_are_what_duckdb_counts(browser, million):
+    folder, scores = million
+    table = ScoreTable(str(folder))
+    with served(folder) as (_, address), opened(browser, address) as page:
+        box = page.locator("#histogram").bounding_box()
+        middle = box["y"] + box["height"] / 3
+        page.mouse.move(box["x"] + 0.4 * box["width"], middle)
+        page.mouse.down()
+        seen = []
+        for part in (0.42, 0.5, 0.58, 0.63, 0.7):
+            page.mouse.move(box["x"] + part * box["width"], middle, steps=5)
+            seen.append((page.evaluate(f"{CUT}.score"), *counts(page)))
+        page.mouse.up()
+        assert len({score for score, _, _ in seen}) == 5
+        for score, kept, dropped in seen:
+            assert round(score, 2) == score
+            assert kept == table.cutoff(min_score=score).kept
+            assert kept + dropped == len(scores)
+        repaint = page.evaluate(_REPAINT)
+        print(f"\nrepaint at a million rows: median {repaint[0]:.1f} ms, slowest {repaint[1]:.1f} ms, of 60 moves")
+        assert repaint[0] < 100
+
+
+_REPAINT = """async () => {
+  const host = document.getElementById("histogram"), box = host.getBoundingClientRect(), times = [];
+  const at = (x) => ({clientX: x, clientY: box.y + 40, pointerId: 1, bubbles: true});
+  const fire = (name, x) => host.dispatchEvent(new PointerEvent(name, at(x)));
+  const painted = (done) => requestAnimationFrame(() => {
+    const channel = new MessageChannel();
+    channel.port1.onmessage = done;
+    channel.port2.postMessage(0);
+  });
+  host.setPointerCapture = () => {};
+  fire("pointerdown", box.x + 300);
+  for (let n = 0; n < 60; n++) {
+    await new Promise(requestAnimationFrame);
+    const start = performance.now();
+    fire("pointermove", box.x + 300 + 5 * n);
+    await new Promise(painted);
+    times.push(performance.now() - start);
+  }
+  fire("pointerup", box.x + 600);
+  times.sort((a, b) => a - b);
+  return [times[30], times[59]];
+}"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "options"),
+    [
+        ("5.4", {"min_score": 5.4}),
+        ("20%", {"top": 0.2}),
+        ("100k", {"keep": 100_000}),
+        ("5.4321", {"min_score": 5.4321}),
+    ],
+)
+def test_one_field_understands_a_score_a_share_and_a_number(browser, million, typed, options):
+    folder, _ = million
+    expected = ScoreTable(str(folder)).cutoff(**options)
+    with served(folder) as (_, address), opened(browser, address) as page:
+        page.locator("#cut").fill(typed)
+        page.keyboard.press("Enter")
+        wait_until(page, f"{CUT}.kept === {expected.kept}")
+        assert counts(page)[0] == expected.kept
+
+
+def test_the_cut_off_moves_by_keys(browser, small):
+    folder, scores = small
+    with served(folder) as (_, address), opened(browser, address) as page:
+        page.locator("#cut").fill("5.2")
+        page.keyboard.press("Enter")
+        page.locator("#handle").focus()
+        for key, score in [
+            ("ArrowRight", 5.21),
+            ("Shift+ArrowRight", 5.31),
+            ("ArrowLeft", 5.3),
+            ("]", 5.31),
+            ("[", 5.3),
+            ("Shift+ArrowLeft", 5.2),
+        ]:
+            page.keyboard.press(key)
+            assert page.evaluate(f"{CUT}.score") == score
+            assert counts(page)[0] == int((scores >= np.float32(score)).sum())
+        assert "5.20, keeps" in page.locator("#handle").get_attribute("aria-valuetext")
+        page.locator("#cut").fill("nonsense")
+        page.keyboard.press("Enter")
+        wait_until(page, "document.getElementById('cut-note').textContent.includes('share')")
+
+
+def test_a_million_pictures_scroll_to_any_of_them_without_growing(browser, million):
+    folder, scores = million
+    order = np.argsort(-scores, kind="stable")
+    with served(folder) as (_, address), opened(browser, f"{address}#at=100000&cut=5.5") as page:
+        wait_until(page, "document.querySelector('.cell.active .score')?.textContent !== ''")
+        active = page.locator(".cell.active")
+        assert active.get_attribute("aria-posinset") == "100001"
+        assert active.get_attribute("title") == f"picture-{order[100_000]}"
+        box, frame = active.bounding_box(), page.locator("#scroller").bounding_box()
+        assert frame["y"] <= box["y"] <= frame["y"] + frame["height"]
+        for top in (0, 8_000_000, 3_000_000, 5_123_456):
+            page.evaluate(f"document.getElementById('scroller').scrollTop = {top}")
+            wait_until(page, "[...document.querySelectorAll('.cell')].every((cell) => cell.picture)")
+            assert page.evaluate("document.querySelectorAll('.cell').length") < 150
+        page.locator("#grid").focus()
+        page.keyboard.press("End")
+        wait_until(page, "document.querySelector('.cell.active .score')?.textContent !== ''")
+        assert page.locator(".cell.active").get_attribute("title") == f"picture-{order[-1]}"
+        page.keyboard.press("Home")
+        assert page.evaluate("window.tastemaker.gridState().top") == 0
+
+
+def test_scrolling_by_the_wheel_moves_the_pictures_by_as_much(browser, million):
+    folder, _ = million
+    with served(folder) as (_, address), opened(browser, f"{address}#at=500000") as page:
+        wait_until(page, "document.querySelector('.cell.active .score')?.textContent !== ''")
+        page.mouse.move(700, 700)
+        before = page.evaluate("window.tastemaker.gridState().top")
+        for n in range(1, 6):
+            page.mouse.wheel(0, 120)
+            wait_until(page, f"Math.abs(window.tastemaker.gridState().top - {before + 120 * n}) < 2")
+        page.wait_for_timeout(400)  # the scroll position is set anew; the pictures stay
+        assert abs(page.evaluate("window.tastemaker.gridState().top") - before - 600) < 2
+
+
+_MARKS = """[...document.querySelectorAll(".cell")].sort((a, b) => a.place - b.place)
+  .map((cell) => [cell.picture.stars, cell.querySelector(".mark").textContent !== "", cell.picture.rejected])"""
+
+
+def test_a_rating_given_by_key_outlives_a_killed_server(browser, tmp_path):
+    folder = write_table(tmp_path)
+    with served(folder) as (process, address), opened(browser, address) as page:
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("4")
+        wait_until(page, "document.getElementById('saved').textContent.includes('saved')")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("x")
+        wait_until(page, "document.querySelectorAll('.cell.rejected').length === 1")
+        page.keyboard.press("Home")
+        page.keyboard.press("2")
+        wait_until(page, "document.querySelector('.cell.active .mark').textContent.includes('★')")
+        page.keyboard.press("u")
+        wait_until(page, "document.querySelector('.cell.active .mark').textContent === ''")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with served(folder) as (_, address), opened(browser, address) as page:
+        wait_until(page, "[...document.querySelectorAll('.cell')].some((cell) => cell.picture)")
+        marks = page.evaluate(_MARKS)
+        assert marks[:4] == [[0, False, False], [4, True, False], [0, True, True], [0, False, False]]
+    with sqlite3.connect(folder / "_tastemaker" / "ratings.sqlite") as connection:
+        assert connection.execute("SELECT count(*) FROM ratings WHERE stars = 4 OR rejected").fetchone() == (2,)
+
+
+def test_a_picture_opens_by_key_walks_and_is_named_by_the_address(browser, small):
+    folder, scores = small
+    order = np.argsort(-scores, kind="stable")
+    with served(folder) as (_, address), opened(browser, address) as page:
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#picture .large.here")
+        page.keyboard.press("ArrowRight")
+        wait_until(page, f"location.hash.includes('picture={order[2]}')")
+        wait_until(page, f"document.querySelector('.facts .rank')?.textContent.startsWith('rank 3 of {len(scores)}')")
+        assert f"p{order[2]:05d}" in text_of(page, ".facts .name")
+        assert page.locator("#picture .large").get_attribute("alt") == f"a picture {order[2]}"
+        page.wait_for_selector(".neighbour-row button")
+        link = page.url
+        page.keyboard.press("Escape")
+        wait_until(page, "!location.hash.includes('picture')")
+        page.goto("about:blank")
+        page.goto(link)
+        page.wait_for_selector("#picture[open] .large.here")
+        assert f"p{order[2]:05d}" in text_of(page, ".facts .name")
+
+
+def test_hostile_captions_and_sidecars_are_text(browser, tmp_path):
+    folder = write_table(
+        tmp_path, caption="<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+    )
+    with served(folder) as (_, address), opened(browser, address) as page:
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#picture .large.here")
+        wait_until(page, "document.querySelector('.facts .caption')?.textContent.includes('<script>')")
+        assert "owned" not in page.title()
+        assert page.evaluate("document.querySelectorAll('.facts img, .facts script').length") == 0
+
+
+def test_filters_slices_and_failures(browser, small):
+    folder, scores = small
+    with served(folder) as (_, address), opened(browser, address) as page:
+        page.keyboard.press("/")
+        page.locator("#filter-where").fill("width > height")
+        page.keyboard.press("Enter")
+        wait_until(page, f"window.tastemaker.model.view.images === {len(scores) // 2}")
+        assert sum(counts(page)) == len(scores) // 2
+        page.locator("#filter-where").fill("widht > 3")
+        page.keyboard.press("Enter")
+        wait_until(page, "document.getElementById('filter-error').textContent.includes('widht')")
+        page.locator("#filter-clear").click()
+        wait_until(page, f"window.tastemaker.model.view.images === {len(scores)}")
+        page.locator("[data-show=slices]").click()
+        page.wait_for_selector(".slices tbody tr")
+        page.locator("#dimension").select_option("shape")
+        wait_until(page, "document.querySelectorAll('.slices tbody tr').length === 4")
+        images = page.evaluate(
+            "[...document.querySelectorAll('.slices tbody tr')].map((row) => row.cells[1].textContent)"
+        )
+        assert sum(map(int, images)) == len(scores)
+        page.locator("[data-show=failures]").click()
+        page.locator("#failures summary").click()
+        wait_until(page, "document.querySelectorAll('#failures li').length === 2")
+
+
+@pytest.mark.parametrize("form", ["webdataset", "folder"])
+def test_an_export_has_the_bytes_of_what_is_kept_and_of_nothing_else(browser, tmp_path, form):
+    folder = write_table(tmp_path)
+    out = tmp_path / "chosen"
+    with served(folder) as (_, address), opened(browser, f"{address}#cut=5.42") as page:
+        page.keyboard.press("x")  # the best one
+        wait_until(page, "document.querySelectorAll('.cell.rejected').length === 1")
+        page.keyboard.press("e")
+        page.locator(f"#form-{form}").check()
+        page.locator("#export-without").check()
+        page.locator("#export-to").fill(str(out))
+        page.keyboard.press("Enter")
+        wait_until(page, "document.querySelector('#export .result').textContent.includes('written')")
+        assert f"5 images written to {out}" in text_of(page, "#export .result")
+    before, after = digests(tmp_path / "shards"), digests(out)
+    kept = {f"p{n:05d}" for n, score in enumerate(SCORES) if score >= 5.42} - {"p00005"}
+    assert after == {name: digest for name, digest in before.items() if name.partition(".")[0] in kept}
+
+
+def digests(folder):
+    """Return name -> SHA-256 of every file in a folder and in its tars."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix == ".tar":
+            with tarfile.open(path) as tar:
+                found |= {member.name: hashlib.sha256(tar.extractfile(member).read()).hexdigest() for member in tar}
+        elif path.is_file() and "_tastemaker" not in path.parts:
+            found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def test_originals_that_are_gone_leave_a_box_with_the_reason(browser, tmp_path):
+    folder = write_table(tmp_path)
+    (tmp_path / "shards" / "00000.tar").unlink()
+    with served(folder) as (_, address), opened(browser, address) as page:
+        wait_until(page, "document.querySelectorAll('.no-picture').length > 3")
+        assert "the source is gone" in page.locator(".no-picture").first.inner_text()
+
+
+@pytest.mark.parametrize("scores", [[], [None]])
+def test_tables_without_pictures_say_so(browser, tmp_path, scores):
+    folder = write_table(tmp_path, [], broken=3) if scores else write_large_table(tmp_path / "none", []).parent
+    with served(folder) as (_, address), opened(browser, address) as page:
+        wait_until(page, "document.getElementById('empty').checkVisibility()")
+        assert ("The failures say why" in text_of(page, "#empty")) == bool(scores)
+        assert counts(page) == [0, 0] or text_of(page, "#keep") == ""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
+def test_axe_finds_nothing_serious(browser, small, theme, size):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
+    folder, _ = small
+    with served(folder) as (_, address), opened(browser, address, color_scheme=theme, bypass_csp=True) as page:
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        wait_until(page, "[...document.querySelectorAll('.cell')].every((cell) => cell.picture)")
+        for keys in ([], ["/"], ["Escape", "s"], ["f"], ["p", "?"], ["Escape", "e"], ["Escape", "Home", "Enter"]):
+            for key in keys:
+                page.keyboard.press(key)
+                page.wait_for_timeout(250)
+            found = [v for v in axe.run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+            assert not found, [(v["id"], [n["target"] for n in v["nodes"]], keys) for v in found]
+
+
+def test_no_width_scrolls_sideways_and_no_control_lies_under_another(browser, small):
+    folder, _ = small
+    with served(folder) as (_, address), opened(browser, address) as page:
+        for width, height in [(1440, 900), (1024, 768), (820, 1180), (390, 844), (320, 640)]:
+            page.set_viewport_size({"width": width, "height": height})
+            page.wait_for_timeout(200)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            covered = page.evaluate(_COVERED)
+            assert covered == [], (width, covered)
+
+
+_COVERED = """[...document.querySelectorAll(".bar button, .bar select, #cut, #handle i")].filter((item) => {
+  const box = item.getBoundingClientRect();
+  if (!box.width || getComputedStyle(item).display === "none") return false;
+  const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  return !(item.contains(top) || top?.contains(item));
+}).map((item) => item.id || item.textContent)"""

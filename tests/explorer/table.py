@@ -1,0 +1,64 @@
+"""A scored table of real pictures, for tests of the explorer: made by hand, so that the scores are known."""
+
+import io
+import json
+
+import numpy as np
+from conftest import make_tar
+from PIL import Image
+from rows import make_image, write_rows
+
+from tastemaker.imaging.shards import Member, read_samples
+
+SCORES = [6.42, 5.0, 4.17, 5.42, 5.41, 7.003, 5.42, 3.3, 5.0, 6.1, 4.99, 5.75]
+
+
+def encode_picture(number, width, height, file_format="JPEG", **options):
+    """Return a picture whose colours tell its number."""
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[..., 0] = np.linspace(0, 255, width, dtype=np.uint8)
+    pixels[..., 1] = np.linspace(0, 255, height, dtype=np.uint8)[:, None]
+    pixels[..., 2] = number * 20 % 256
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, file_format, **options)
+    return file.getvalue()
+
+
+def write_table(folder, scores=SCORES, caption="a picture", broken=2):
+    """Write a shard of pictures with captions and JSON, and its rows; return the folder of the rows."""
+    shard = folder / "shards" / "00000.tar"
+    shard.parent.mkdir(parents=True, exist_ok=True)
+    members = []
+    for number in range(len(scores)):
+        data = encode_picture(number, *((300, 200), (200, 300), (1200, 100), (60, 640))[number % 4])
+        entries = json.dumps({"licence": "CC0" if number % 2 else "CC-BY", "number": number})
+        members += [(f"p{number:05d}.jpg", data), (f"p{number:05d}.txt", f"{caption} {number}".encode())]
+        members.append((f"p{number:05d}.json", entries.encode()))
+    members += [(f"broken{number}.jpg", b"<script>alert(1)</script>") for number in range(broken)]
+    make_tar(shard, members)
+    images = [_as_image(shard, sample, data, scores) for sample, data in read_samples(str(shard))]
+    (folder / "scores").mkdir(exist_ok=True)
+    write_rows(folder / "scores" / "00000.parquet", images, embeddings=True, signals=True)
+    return folder / "scores"
+
+
+def write_large_table(folder, scores):
+    """Write rows of pictures that are nowhere, one for each score."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = [make_image(number, score, width=300 + number % 700) for number, score in enumerate(scores)]
+    return write_rows(folder / "rows.parquet", images)
+
+
+def _as_image(shard, sample, data, scores):
+    if sample.key.startswith("broken"):
+        image = make_image(0, None, reason="unreadable: not an image in a known format", failed=True)
+    else:
+        number = int(sample.key[1:])
+        with Image.open(io.BytesIO(data[sample.image.name])) as opened:
+            image = make_image(number, scores[number], width=opened.width)
+            image.height = opened.height
+    image.image_id, image.image_path, image.shard = sample.key, f"{shard}/{sample.image.name}", str(shard)
+    image.member = Member(sample.image.name, sample.image.offset, sample.image.size)
+    image.sidecar_members = dict(sample.sidecars)
+    image.sidecars = {extension: data[member.name] for extension, member in sample.sidecars.items()}
+    return image

@@ -1,0 +1,115 @@
+"""The order of the pictures, the counts of every cut-off, filters: the same as DuckDB and `select` have them."""
+
+import numpy as np
+import pytest
+
+from explorer.table import SCORES, write_large_table, write_table
+from tastemaker import ScoreTable
+from tastemaker.errors import ConfigurationError
+from tastemaker.explorer.index import MAX_EDGES, Filter, ScoreIndex, describe_view
+from tastemaker.explorer.ratings import Ratings
+
+
+@pytest.fixture
+def index_of(tmp_path):
+    def make(path):
+        table = ScoreTable(str(path))
+        return ScoreIndex(table, Ratings(tmp_path / "ratings.sqlite", table))
+
+    return make
+
+
+def test_pictures_come_best_first_and_equal_scores_in_the_order_of_the_table(scores, index_of):
+    view = index_of(scores).view(Filter())
+    expected = sorted(range(len(SCORES)), key=lambda row: (-SCORES[row], row))
+    assert view.rows.tolist() == expected
+
+
+def test_every_count_in_the_page_is_what_duckdb_counts(tmp_path, index_of):
+    rng = np.random.default_rng(0)
+    scores = np.round(rng.normal(5.2, 0.7, 3000), 2).tolist() + rng.normal(5.2, 0.7, 3000).tolist()
+    path = write_large_table(tmp_path / "many", [float(score) for score in scores])
+    index = index_of(path)
+    described = describe_view(index.view(Filter()))
+    for number, kept in enumerate(described["kept"]):
+        score = round((described["first"] + number) * 0.01, 2)
+        assert kept == index.table.cutoff(min_score=score).kept, score
+    edge = "SELECT count(*) AS n FROM rows WHERE aesthetic_score >= 5.42::FLOAT"
+    place = 542 - described["first"]
+    assert described["kept"][place] == index.table.query(edge).to_pylist()[0]["n"]
+    assert described["kept"][0] == 6000
+    assert described["kept"][-1] == 0
+
+
+@pytest.mark.parametrize("top", ["20%", "3", "1", "100%", "5000"])
+def test_a_share_or_number_cuts_where_select_does(scores, index_of, top):
+    index = index_of(scores)
+    options = {"top": float(top[:-1]) / 100} if top.endswith("%") else {"keep": int(top)}
+    expected = index.table.cutoff(**options)
+    assert index.view(Filter()).cut(None, top) == (expected.score, expected.kept)
+
+
+def test_what_is_no_cut_off_is_refused(scores, index_of):
+    view = index_of(scores).view(Filter())
+    for score, top in [(None, None), (float("nan"), None), (None, "0%"), (None, "many")]:
+        with pytest.raises(ConfigurationError, match="share"):
+            view.cut(score, top)
+
+
+def test_filters_by_condition_text_and_rating_are_combined(explorer):
+    explorer.rate(3, 4, False)
+    explorer.rate(5, 0, True)
+    rows = lambda **chosen: sorted(explorer.index.view(Filter(**chosen)).rows.tolist())  # noqa: E731
+    assert rows(where="width > height") == [0, 2, 4, 6, 8, 10]
+    assert rows(text="PICTURE 1") == [1, 10, 11]
+    assert rows(text="picture 1", where="width < height OR width = height") == [1, 11]
+    assert rows(rated="3") == [3]
+    assert rows(rated="rejected") == [5]
+    assert rows(rated="rated") == [3, 5]
+    assert len(rows(rated="unrated")) == len(SCORES) - 2
+    assert rows(text="'); DROP TABLE rows; --") == []
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "formt = 'JPEG'",
+        "width >",
+        "1=1) OR (1=1",
+        "true; SELECT 1",
+        "image_id IN (SELECT content FROM read_text('/etc/passwd'))",
+    ],
+)
+def test_a_condition_that_is_none_or_reads_files_is_refused(explorer, where):
+    with pytest.raises(ConfigurationError):
+        explorer.index.view(Filter(where=where))
+
+
+def test_scores_far_apart_get_a_larger_step(tmp_path, index_of):
+    view = index_of(write_large_table(tmp_path / "wild", [-4e6, 0.0, 5.5, 1e7])).view(Filter())
+    described = describe_view(view)
+    assert len(described["kept"]) <= MAX_EDGES + 2
+    assert described["kept"][0] == 4
+
+
+def test_tables_without_rows_scores_or_sizes_have_empty_views(tmp_path, index_of):
+    for name, scores in (("none", []), ("failed", [None, None])):
+        path = write_large_table(tmp_path / name, []) if not scores else write_table(tmp_path / name, [], broken=2)
+        described = describe_view(index_of(path).view(Filter()))
+        assert described["images"] == 0
+        assert described["kept"] == []
+
+
+def test_pictures_without_an_aesthetic_score_are_ranked_by_technical_quality(explorer, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = explorer.table.to_arrow()
+    number = table.schema.get_field_index("aesthetic_score")
+    pq.write_table(
+        table.set_column(number, "aesthetic_score", pa.nulls(len(table), pa.float32())), tmp_path / "q.parquet"
+    )
+    index = ScoreIndex(ScoreTable(str(tmp_path / "q.parquet")), explorer.ratings)
+    assert index.columns == ["technical_quality"]
+    assert index.view(Filter()).step == 0.001
+    assert len(index.view(Filter()).rows) == len(SCORES)

@@ -1,0 +1,201 @@
+"""Who is let in, and what is ever served."""
+
+import json
+import re
+from importlib.resources import files
+
+import pytest
+from starlette.testclient import TestClient
+
+from explorer.table import SCORES
+from tastemaker.explorer.server import create_app
+
+TOKEN, PORT = "a-token", 8765
+BASE = f"http://127.0.0.1:{PORT}"
+EVERY_ADDRESS = [
+    "/",
+    "/static/app.js",
+    "/static/look.css",
+    "/favicon.ico",
+    "/thumbnail/0/200",
+    "/view/0/800",
+    "/api/table",
+    "/api/view",
+    "/api/shapes",
+    "/api/rows?start=0&stop=5",
+    "/api/cutoff?top=3",
+    "/api/picture/0",
+    "/api/neighbours/0",
+    "/api/dimensions",
+    "/api/slices?dimension=shape&number=10",
+    "/api/failures",
+    "/api/failures/rows?kind=x",
+    "/api/exports/0",
+]
+
+
+@pytest.fixture
+def stranger(explorer):
+    return TestClient(create_app(explorer, TOKEN, PORT), base_url=BASE)
+
+
+@pytest.fixture
+def page(stranger):
+    assert stranger.get(f"/?token={TOKEN}").status_code == 200
+    stranger.headers["origin"] = BASE
+    return stranger
+
+
+@pytest.mark.parametrize("address", EVERY_ADDRESS)
+def test_nothing_is_served_without_the_token(stranger, address):
+    wrong = [
+        {},
+        {"cookie": f"tastemaker_{PORT}=wrong"},
+        {"cookie": "tastemaker_1=a-token"},
+        {"x-tastemaker-token": "a-toke"},
+    ]
+    for headers in wrong:
+        answer = stranger.get(address, headers=headers)
+        assert answer.status_code == 403
+        assert len(answer.content) < 200
+    assert stranger.get(address.partition("?")[0], params={"token": "wrong"}).status_code == 403
+
+
+def test_the_first_visit_leaves_a_cookie_that_scripts_and_other_sites_do_not_get(stranger):
+    answer = stranger.get(f"/?token={TOKEN}")
+    assert answer.headers["set-cookie"] == f"tastemaker_{PORT}={TOKEN}; Path=/; HttpOnly; SameSite=Strict"
+    assert stranger.get("/api/table").status_code == 200
+
+
+def test_a_program_may_give_the_token_in_a_header(stranger):
+    assert stranger.get("/api/table", headers={"x-tastemaker-token": TOKEN}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example:8765", "", "10.0.0.7:8765"]
+)
+def test_a_foreign_host_is_refused_with_the_token_too(page, host):
+    assert page.get("/api/table", headers={"host": host}).status_code == 403
+    assert page.get(f"/?token={TOKEN}", headers={"host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8765", "localhost:8765", "LOCALHOST:9999", "[::1]:8765", "localhost"])
+def test_the_names_of_this_machine_are_taken_on_any_port(page, host):
+    assert page.get("/api/table", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin", [None, "http://evil.example", "null", "http://127.0.0.1:9999", "https://127.0.0.1:8765"]
+)
+def test_another_page_can_change_nothing(page, explorer, origin):
+    del page.headers["origin"]
+    headers = {} if origin is None else {"origin": origin}
+    for address in ("/api/ratings", "/api/ratings/undo", "/api/exports", "/api/exports/stop"):
+        body = {"row": 0, "stars": 5, "rejected": False, "to": "/tmp/x", "as": "folder", "number": 0}
+        assert page.post(address, json=body, headers=headers).status_code == 403
+    assert explorer.ratings.counts()["rated"] == 0
+
+
+def test_another_page_cannot_even_embed(page):
+    for site in ("cross-site", "same-site"):
+        headers = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors"}
+        assert page.get("/thumbnail/0/200", headers=headers).status_code == 403
+
+
+def test_every_answer_has_the_headers_of_a_guarded_page(page, stranger):
+    for answer in (page.get("/"), page.get("/thumbnail/0/200"), page.get("/nowhere"), page.get("/api/rows?start=x")):
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["x-frame-options"] == "DENY"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../server.py",
+        "/static/..%2fserver.py",
+        "/static/%2e%2e/server.py",
+        "/../../etc/passwd",
+        "/static//etc/passwd",
+        "/thumbnail/..%2f..%2fetc%2fpasswd/200",
+        "/thumbnail/-1/200",
+        "/thumbnail/0/../../../etc/passwd",
+        "/view/1e3/400",
+        "/static/index.html%00.js",
+        "/static/",
+        "/static/nothing.js",
+        "/thumbnail/99999/200",
+        "/thumbnail/999999999999999999999/200",
+    ],
+)
+def test_no_address_reaches_the_file_system(page, path):
+    answer = page.get(path)
+    assert answer.status_code in (400, 404)
+    assert b"root:" not in answer.content
+    assert b"import" not in answer.content
+
+
+def test_the_page_has_no_inline_script_or_style_and_loads_nothing_from_elsewhere():
+    folder = files("tastemaker.explorer") / "static"
+    for file in folder.iterdir():
+        text = file.read_text()
+        assert not re.search(r"https?://(?!www\.w3\.org)", text), file.name
+        assert "innerHTML" not in text, file.name
+        if file.name.endswith(".html"):
+            assert not re.search(r"<script(?![^>]* src=)|<style|\son\w+=|\sstyle=", text), file.name
+
+
+def test_pictures_are_jpegs_made_here_whatever_the_original_is(page):
+    for address in ("/thumbnail/0/200", "/view/1/800"):
+        answer = page.get(address)
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert answer.content[:3] == b"\xff\xd8\xff"
+    broken = page.get(f"/thumbnail/{len(SCORES)}/200")
+    assert broken.status_code == 404
+    assert broken.headers["content-type"].startswith("text/plain")
+    assert b"alert" not in broken.content
+
+
+def test_the_page_gets_rows_details_slices_and_failures(page):
+    rows = page.get("/api/rows?start=0&stop=3").json()
+    assert [round(row["score"], 3) for row in rows] == sorted(SCORES, reverse=True)[:3]
+    picture = page.get(f"/api/picture/{rows[0]['row']}").json()
+    assert (picture["rank"], picture["of"], picture["caption"]) == (1, len(SCORES), "a picture 5")
+    assert picture["percentile"] == pytest.approx(100 * 11 / 12)
+    assert json.loads(dict(picture["sidecars"])["json"]) == {"licence": "CC0", "number": 5}
+    assert page.get("/api/failures").json() == [
+        {"reason": "unreadable: not an image in a known format", "status": "failed", "images": 2}
+    ]
+    failed = page.get("/api/failures/rows", params={"kind": "unreadable: not an image in a known format"}).json()
+    assert [row["image_id"] for row in failed] == ["broken0", "broken1"]
+    assert page.get("/api/view").json()["failed"] == 2
+    assert len(page.get("/api/shapes").content) == 2 * len(SCORES)
+    assert len(page.get("/api/neighbours/0").json()) == len(SCORES) - 1
+    assert "json: licence" in page.get("/api/dimensions").json()
+
+
+def test_ratings_are_saved_and_undone_from_the_page(page, explorer):
+    saved = page.post("/api/ratings", json={"row": 3, "stars": 4, "rejected": False}).json()
+    assert saved == {"row": 3, "stars": 4, "rejected": False, "ratings": {"rated": 1, "rejected": 0, "changes": 1}}
+    shown = {row["row"]: row["stars"] for row in page.get("/api/rows?start=0&stop=12").json()}
+    assert shown[3] == 4
+    assert page.post("/api/ratings/undo").json()["ratings"] == {"rated": 0, "rejected": 0, "changes": 0}
+    assert explorer.ratings.counts()["rated"] == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{", b'{"row": "x", "stars": 1}', b'{"row": 99, "stars": 1, "rejected": false}', b"x" * 70_000],
+)
+def test_what_is_no_rating_is_refused(page, explorer, body):
+    assert page.post("/api/ratings", content=body).status_code in (400, 413)
+    assert explorer.ratings.counts()["changes"] == 0
+
+
+@pytest.mark.parametrize("query", ["where=width+%3E", "by=caption", "rated=7"])
+def test_a_wrong_filter_is_answered_with_a_sentence(page, query):
+    answer = page.get(f"/api/view?{query}")
+    assert answer.status_code == 400
+    assert len(answer.json()["error"]) > 10

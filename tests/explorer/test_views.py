@@ -1,0 +1,144 @@
+"""Slices, details, neighbours and failures: counted here and in another way."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rows import mark_as_gone
+
+from explorer.table import SCORES, write_table
+from tastemaker.errors import ConfigurationError
+from tastemaker.explorer.details import describe_picture, read_row
+from tastemaker.explorer.index import Filter
+from tastemaker.explorer.service import Explorer
+from tastemaker.explorer.slices import FEW
+
+
+def slices_of(explorer, name, score=5.0, chosen=Filter()):  # noqa: B008 - it is frozen
+    first = 300
+    kept = explorer.cut(chosen, score, None)["kept"]
+    found = explorer.slices(chosen, name, first, 500, kept)
+    place = round(score / 0.01) - first
+    return {s["name"]: (s["images"], s["kept"][place]) for s in found["slices"]}, found
+
+
+def test_slices_count_what_a_cut_off_keeps_of_each_part(explorer):
+    by_licence, _ = slices_of(explorer, "json: licence")
+    expected = {
+        name: (6, sum(score >= 5.0 for score in SCORES[start::2])) for start, name in ((0, "CC-BY"), (1, "CC0"))
+    }
+    assert by_licence == expected
+    by_shape, _ = slices_of(explorer, "shape")
+    assert {name: images for name, (images, _) in by_shape.items()} == {
+        "landscape": 3,
+        "portrait": 3,
+        "panorama, wider than 2:1": 3,
+        "tall, beyond 1:2": 3,
+    }
+    only_wide, _ = slices_of(explorer, "json: licence", chosen=Filter(where="width > 1000"))
+    assert only_wide == {"CC-BY": (3, sum(SCORES[n] >= 5.0 for n in (2, 6, 10)))}
+
+
+def test_every_slice_can_be_filtered_by_and_adds_up(explorer):
+    for name in explorer.dimensions():
+        found, answer = slices_of(explorer, name)
+        assert sum(images for images, _ in found.values()) == len(SCORES), name
+        for value, (images, _) in found.items():
+            if value != "none":
+                where = f"({answer['sql']}) = '{value}'"
+                assert len(explorer.index.view(Filter(where=where)).rows) == images, where
+
+
+def test_slices_far_from_the_whole_come_first_and_small_ones_last(tmp_path, explorer):
+    table = explorer.table.to_arrow()
+    rng = np.random.default_rng(0)
+    number = 4000
+    rows = table.take(pa.array(np.zeros(number, np.int64)))
+    kinds = rng.choice(["plain", "good", "rare"], number, p=[0.7, 0.297, 0.003])
+    scores = np.where(kinds == "good", 6.0, 5.0) + rng.normal(0, 0.3, number) + 4 * (kinds == "rare")
+    values = {"aesthetic_score": pa.array(scores.astype(np.float32)), "format": pa.array(kinds)}
+    for name, column in values.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, column)
+    pq.write_table(rows, tmp_path / "many.parquet")
+    many = Explorer([str(tmp_path / "many.parquet")], ratings=tmp_path / "r.sqlite")
+    found, _ = slices_of(many, "format", score=5.5)
+    many.close()
+    assert list(found) == ["good", "plain", "rare"]
+    assert found["rare"][0] < FEW
+
+
+def test_unknown_slices_and_rows_are_refused(explorer):
+    with pytest.raises(ConfigurationError, match="no slices"):
+        explorer.slices(Filter(), "1) --", 0, 10, 0)
+    for row in (-1, 14, 10**12):
+        with pytest.raises(ConfigurationError, match="no row"):
+            explorer.picture(Filter(), row)
+
+
+def test_a_row_read_alone_is_the_row_of_the_table(explorer):
+    rows = explorer.table.to_arrow().to_pylist()
+    for number in (0, 7, 13):
+        assert read_row(explorer.table, number) == rows[number]
+
+
+def test_details_have_sidecars_as_text_and_say_what_cannot_be_read(explorer, tmp_path):
+    details = describe_picture(read_row(explorer.table, 4))
+    assert dict(details["sidecars"])["txt"] == "a picture 4"
+    assert json.loads(dict(details["sidecars"])["json"])["number"] == 4
+    assert dict(details["columns"])["width"] == "300"
+    assert len(details["signals"]) == 7
+    (tmp_path / "shards" / "00000.tar").unlink()
+    assert "cannot be read" in dict(describe_picture(read_row(explorer.table, 4))["sidecars"])["txt"]
+
+
+def test_neighbours_are_the_nearest_by_angle(tmp_path, explorer):
+    rng = np.random.default_rng(2)
+    vectors = rng.standard_normal((14, 768)).astype(np.float16)
+    table = explorer.table.to_arrow()
+    column = pa.array([list(vector) if n != 3 else None for n, vector in enumerate(vectors)], pa.list_(pa.float16()))
+    table = table.append_column("embedding", column)
+    pq.write_table(table, tmp_path / "near.parquet")
+    near = Explorer([str(tmp_path / "near.parquet")], ratings=tmp_path / "r.sqlite")
+    found = [(item["row"], item["similarity"]) for item in near.neighbours(5)]
+    assert near.neighbours(3) == []
+    near.close()
+    products = vectors.astype(np.float32) @ vectors[5].astype(np.float32)
+    expected = [row for row in np.argsort(-products).tolist() if row not in (3, 5)]
+    assert [row for row, _ in found] == expected[:12]
+
+
+def test_rows_are_found_before_the_lookup_is_ready(explorer, monkeypatch):
+    ready = explorer.lookup.rows([13, 0, 7])
+    monkeypatch.setattr(explorer.lookup, "_reader", None)
+    assert explorer.lookup.rows([13, 0, 7]) == ready
+
+
+def test_the_lookup_leaves_no_file_behind_a_kill(explorer):
+    from pathlib import Path
+
+    assert explorer.lookup.rows([3])[0]["image_id"] == "p00003"
+    assert not Path(explorer.lookup._folder.name).exists()
+
+
+def test_pictures_that_are_gone_are_told_and_shown_nowhere(tmp_path):
+    folder = write_table(tmp_path)
+    (path,) = folder.glob("*.parquet")
+    mark_as_gone(path, [5, 12])  # the best, and one that could not be read
+    explorer = Explorer([str(folder)], ratings=tmp_path / "r.sqlite")
+    everything = Filter()
+    view = explorer.view(everything)
+    seen = explorer.rows(everything, 0, 100)
+    slices = explorer.slices(everything, "shape", 0, 1000, 3)["slices"]
+    failures = explorer.failures("")
+    near = explorer.neighbours(0)
+    told = explorer.describe()
+    explorer.close()
+    assert (told["images"], told["deleted"]) == (len(SCORES), 2)  # of fourteen rows
+    assert (view["images"], view["kept"][0], view["failed"], view["unscored"]) == (11, 11, 1, 0)
+    assert 5 not in {item["row"] for item in seen}
+    assert len(seen) == 11
+    assert sum(part["images"] for part in slices) == 11
+    assert [(group["status"], group["images"]) for group in failures] == [("failed", 1)]
+    assert {item["row"] for item in near} == set(range(1, 12)) - {5}

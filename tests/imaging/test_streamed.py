@@ -1,0 +1,96 @@
+"""Remote shards in one pass: the samples of a local file, before the whole shard was read, in a bounded memory."""
+
+import random
+
+import pytest
+from conftest import make_tar
+from web_server import Fault, WebServer
+
+from tastemaker.errors import RemoteError
+from tastemaker.imaging.readers import open_shard
+from tastemaker.imaging.shards import read_samples
+from tastemaker.imaging.streamed import WINDOW_BYTES, read_stream, stream_samples
+from tastemaker.storage.blocks import AHEAD, BLOCK_BYTES, HELD_BLOCKS, BlockReader
+
+JPEG = b"\xff\xd8\xff\xe0"
+
+
+def picture(seed, size=3000):
+    return JPEG + random.Random(seed).randbytes(size)
+
+
+def streamed(path, window_bytes):
+    reader = BlockReader(open_shard(f"file://{path}"), block_bytes=4096, held=4, ahead=1)
+    samples = list(read_stream(reader, window_bytes))
+    assert reader.peak_bytes <= 5 * 4096
+    return samples
+
+
+LAYOUTS = {
+    "key after key": lambda names: [(f"{n}.{e}", picture(n + e)) for n in names for e in ("jpg", "txt")],
+    "captions first": lambda names: [(f"{n}.{e}", picture(n + e)) for e in ("txt", "jpg") for n in names],
+    "pictures first": lambda names: [(f"{n}.{e}", picture(n + e)) for e in ("jpg", "txt", "json") for n in names],
+}
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_samples_are_those_of_a_local_file_though_the_window_is_small(tmp_path, layout, kind, monkeypatch):
+    monkeypatch.setattr("tastemaker.imaging.streamed._TAIL_BYTES", 20_000)
+    if layout == "pictures first" and kind == "tar.gz":
+        pytest.skip("the end of a gzip file cannot be looked at: the next test")
+    members = LAYOUTS[layout]([f"{n:03d}" for n in range(60)])
+    path = make_tar(tmp_path / f"a.{kind}", members, mode="w:gz" if kind == "tar.gz" else "w")
+    assert streamed(path, 10_000) == list(read_samples(str(path)))
+
+
+def test_a_member_that_comes_too_late_is_a_failed_row_that_says_so(tmp_path):
+    members = LAYOUTS["key after key"]([f"{n:03d}" for n in range(60)])
+    path = make_tar(tmp_path / "a.tar", [*members[:50], *members[51:90], members[50], *members[90:]])
+    local, remote = list(read_samples(str(path))), streamed(path, 10_000)
+    late = [sample for sample, _ in remote if sample.problem]
+    assert len(local) == 60
+    assert [(s.key, s.problem) for s in late if "split" in s.problem] == [
+        ("025", "split sample: '025.jpg' lies too far behind the other members of its key")
+    ]
+    assert [s.key for s in late] == ["025", "025"]
+    assert [pair for pair in remote if pair[0].key != "025"] == [pair for pair in local if pair[0].key != "025"]
+
+
+def test_a_second_sample_of_a_key_far_away_is_a_duplicate_as_in_a_local_file(tmp_path):
+    members = LAYOUTS["key after key"]([f"{n:03d}" for n in range(60)])
+    path = make_tar(tmp_path / "a.tar", [*members, *members])
+    assert streamed(path, 10_000) == list(read_samples(str(path)))
+
+
+@pytest.mark.network
+def test_the_first_sample_comes_before_the_shard_was_read(tmp_path):
+    members = [(f"{n:03d}.jpg", picture(n, 2_000_000)) for n in range(90)]
+    make_tar(tmp_path / "a.tar", members)
+    with WebServer(tmp_path) as web:
+        samples = stream_samples(f"{web.url}/a.tar")
+        first = next(samples)
+        assert first[1] == {"000.jpg": members[0][1]}
+        assert web.sent() <= WINDOW_BYTES + (AHEAD + 2) * BLOCK_BYTES + 2**20
+        assert sum(1 for _ in samples) == 89
+        size = (tmp_path / "a.tar").stat().st_size
+        assert web.sent() <= size + 2**20 + 1  # once, and the end twice
+        assert len(web.reads()) <= size / BLOCK_BYTES + 3
+    assert (HELD_BLOCKS + AHEAD) * BLOCK_BYTES <= 2**26
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+def test_samples_that_are_whole_are_given_out_before_a_connection_fails_for_good(tmp_path, kind, monkeypatch):
+    for name, value in {"ATTEMPTS": "2", "WAIT_S": "0.01"}.items():
+        monkeypatch.setenv(f"TASTEMAKER_REMOTE_{name}", value)
+    members = [(f"{n:03d}.jpg", picture(n, 1_000_000)) for n in range(30)]
+    make_tar(tmp_path / f"a.{kind}", members, **({"mode": "w:gz", "compresslevel": 1} if kind == "tar.gz" else {}))
+    with WebServer(tmp_path) as web:
+        web.faults = [Fault(), Fault(), *[Fault(status=503)] * 50]
+        found = []
+        with pytest.raises(RemoteError, match="given up after 2 tries"):
+            found.extend(stream_samples(f"{web.url}/a.{kind}"))  # what came before the error is in the list
+    whole = [data for sample, data in found if not sample.problem]
+    assert whole == [{name: content} for name, content in members[: len(whole)]]
+    assert len(whole) >= 7  # one block of 8 MiB, but for its last sample, which may lack members

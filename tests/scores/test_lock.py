@@ -1,0 +1,157 @@
+"""One run writes to a directory, or several to slices of it; a dead process holds nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.scores.index import STATE_FOLDER
+from tastemaker.scores.lease import Lease
+from tastemaker.scores.lock import only_run_on
+from tastemaker.scores.options import Slice, slice_of_slurm_array
+
+
+@pytest.fixture(params=["local", "remote"])
+def output(request, tmp_path):
+    """A directory of this machine, and one that says that it lies behind a URL."""
+    if request.param == "local":
+        return tmp_path
+    upath = pytest.importorskip("upath")
+    folder = upath.UPath(f"memory://{tmp_path.name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def test_a_second_run_is_refused_and_told_who_runs(output):
+    with (
+        only_run_on(output),
+        pytest.raises(ConfigurationError, match="another run is writing") as error,
+        only_run_on(output),
+    ):
+        pass
+    assert "--wait" in str(error.value)
+    if not isinstance(output, Path):
+        assert f"process {os.getpid()} on" in str(error.value)
+    with only_run_on(output):
+        pass  # the first has let go
+
+
+def test_a_second_run_waits_if_it_is_told_to(output):
+    order = []
+
+    def second():
+        with only_run_on(output, wait=True):
+            order.append("second")
+
+    with only_run_on(output):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.5)
+        order.append("first")
+    thread.join(30)
+    assert order == ["first", "second"]
+
+
+def test_slices_run_beside_each_other_and_a_whole_run_beside_none(output):
+    with only_run_on(output, Slice(0, 3)) as first:
+        first.release_start()
+        with only_run_on(output, Slice(1, 3)) as second:
+            second.release_start()
+            assert (first.is_alone, second.is_alone) == (True, False)
+            for part in (None, Slice(1, 3), Slice(1, 2)):
+                with pytest.raises(ConfigurationError, match="another run"), only_run_on(output, part):
+                    pass
+    with only_run_on(output), pytest.raises(ConfigurationError, match="another run"), only_run_on(output, Slice(0, 3)):
+        pass
+    with only_run_on(output, Slice(1, 2)) as hold:
+        assert hold.is_alone
+
+
+def test_a_run_that_was_killed_holds_no_lock(tmp_path):
+    code = "import sys, time; from pathlib import Path; from tastemaker.scores.lock import only_run_on\n"
+    code += "with only_run_on(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(ConfigurationError, match="another run"), only_run_on(tmp_path):
+            pass
+        process.send_signal(signal.SIGKILL)
+    with only_run_on(tmp_path) as hold:
+        assert hold.is_alone
+
+
+def test_a_lease_is_renewed_while_it_is_held_and_runs_out_when_nobody_renews_it(tmp_path):
+    path = tmp_path / "lease.json"
+    held = Lease(path, lease_s=0.8, settle_s=0.05)
+    assert held.acquire()
+    time.sleep(1.2)  # longer than it lasts
+    assert not Lease(path, 0.8, 0.05).acquire()
+    held._released.set()  # as if its process had been killed: nobody renews it, nobody gives it back
+    held._thread.join()
+    assert not Lease(path, 0.8, 0.05).acquire()
+    time.sleep(1.0)
+    assert Lease(path, 0.8, 0.05).acquire()
+
+
+def test_a_lease_that_another_has_taken_ends_the_run(tmp_path):
+    path = tmp_path / "lease.json"
+    held = Lease(path, lease_s=0.4, settle_s=0.05)
+    assert held.acquire()
+    path.write_text(json.dumps({"token": "another", "host": "elsewhere", "pid": 7, "expires": time.time() + 60}))
+    time.sleep(0.5)
+    with pytest.raises(ConfigurationError, match=r"taken over by \(process 7 on elsewhere\)"):
+        held.check()
+    held.release()
+    assert json.loads(path.read_text())["token"] == "another"
+
+
+def test_of_two_leases_at_the_same_moment_one_is_had(tmp_path):
+    leases = [Lease(tmp_path / "lease.json", settle_s=0.3) for _ in range(4)]
+    won = []
+    threads = [threading.Thread(target=lambda lease=lease: won.append(lease.acquire())) for lease in leases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(won) == 1
+    for lease in leases:
+        lease.release()
+
+
+def test_the_lock_leaves_only_what_readers_pass_over(tmp_path):
+    with only_run_on(tmp_path, Slice(0, 2)):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} <= {".tastemaker.lock", STATE_FOLDER}
+
+
+SLURM = {"ID": "3", "MIN": "0", "MAX": "7", "STEP": "1", "COUNT": "8"}
+
+
+def slurm(**changes):
+    return {f"SLURM_ARRAY_TASK_{name}": value for name, value in (SLURM | changes).items() if value is not None}
+
+
+def test_a_slurm_array_says_which_slice_a_task_does():
+    assert slice_of_slurm_array(slurm()) == Slice(3, 8)
+    assert slice_of_slurm_array(slurm(ID="12", MIN="10", MAX="14", STEP="2", COUNT="3")) == Slice(1, 3)
+    assert slice_of_slurm_array(slurm(STEP=None, COUNT=None)) == Slice(3, 8)
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, slurm(ID=None), slurm(ID="x"), slurm(COUNT="3"), slurm(MIN="0", STEP="2", COUNT="4")]
+)
+def test_an_array_with_gaps_and_no_array_are_errors(environment):
+    with pytest.raises(ConfigurationError, match="Slurm"):
+        slice_of_slurm_array(environment)
+
+
+@pytest.mark.parametrize(("index", "total"), [(-1, 4), (4, 4), (0, 0)])
+def test_a_slice_that_is_none_is_refused(index, total):
+    with pytest.raises(ConfigurationError, match="counts from 0"):
+        Slice(index, total)

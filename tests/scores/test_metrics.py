@@ -1,0 +1,84 @@
+"""Prometheus metrics, scraped while a run lasts."""
+
+import re
+import socket
+import urllib.request
+
+import pytest
+from conftest import make_tar
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.scores.run import RunMode, RunOptions, run_scoring
+
+pytestmark = pytest.mark.network
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def shards(tmp_path, photographs):
+    for number in range(3):
+        make_tar(tmp_path / f"{number}.tar", [*photographs.items(), ("bad.jpg", b"no image")])
+    return [str(tmp_path / f"{number}.tar") for number in range(3)]
+
+
+def scrape(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+def test_metrics_tell_how_far_a_run_is_while_it_lasts(tmp_path, shards, model_dir, port):
+    scrapes = []
+    options = RunOptions(model_dir=str(model_dir), batch_size=4)
+    mode = RunMode(metrics_port=port)
+    summary = run_scoring(shards, tmp_path / "out", options, mode, on_progress=lambda _: scrapes.append(scrape(port)))
+    assert len(scrapes) == 6
+    images = [scraped["tastemaker_images_processed_total"] for scraped in scrapes]
+    assert images == [4, 7, 11, 14, 18, 21]
+    last = scrapes[-1]
+    assert last["tastemaker_partitions"] == 3
+    assert last["tastemaker_source_bytes_total"] <= last["tastemaker_source_bytes_planned"]
+    assert last["tastemaker_last_batch_timestamp_seconds"] > 1.7e9
+    busy = {name for name, value in last.items() if re.search(r'stage_seconds_total.*state="busy"', name) and value > 0}
+    assert any("image_embedding" in name for name in busy)
+    assert summary.images == 21
+    with pytest.raises(OSError, match="refused"):
+        scrape(port)  # the run is over
+
+
+def test_rows_that_are_there_count_by_status(tmp_path, shards, model_dir, port):
+    options = RunOptions(model_dir=str(model_dir))
+    run_scoring(shards[:2], tmp_path / "out", options)
+    scrapes = []
+    mode = RunMode(metrics_port=port)
+    run_scoring(shards, tmp_path / "out", options, mode, on_progress=lambda _: scrapes.append(scrape(port)))
+    assert scrapes[0]['tastemaker_images{status="kept"}'] == 12
+    assert scrapes[0]['tastemaker_images{status="failed"}'] == 2
+    assert scrapes[0]["tastemaker_partitions_done"] == 2
+
+
+def test_a_port_that_is_taken_is_an_error(tmp_path, shards, model_dir, port):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(ConfigurationError, match=f"metrics port {port}"):
+            run_scoring(shards, tmp_path / "out", RunOptions(model_dir=str(model_dir)), RunMode(metrics_port=port))
+
+
+def test_other_machines_cannot_ask(tmp_path, shards, model_dir, port):
+    addresses = []
+
+    def look(_progress):
+        with open("/proc/net/tcp") as table:
+            addresses.extend(line.split()[1] for line in table if line.split()[3] == "0A")
+
+    run_scoring(
+        shards, tmp_path / "out", RunOptions(model_dir=str(model_dir)), RunMode(metrics_port=port), on_progress=look
+    )
+    assert {address for address in addresses if address.endswith(f":{port:04X}")} == {f"0100007F:{port:04X}"}

@@ -1,0 +1,94 @@
+"""Slices of a run: no overlap, no gap, and the same files as without."""
+
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import make_tar
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.scores.cutoff import Top
+from tastemaker.scores.options import Slice
+from tastemaker.scores.run import RunMode, RunOptions, run_scoring
+
+
+@pytest.fixture
+def shards(tmp_path, photographs):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in range(7):
+        make_tar(folder / f"{number}.tar", list(photographs.items())[: 1 + number % 3])
+    return folder
+
+
+def rows_of(output):
+    return {path.name: pq.read_table(path).to_pylist() for path in sorted(output.glob("*.parquet"))}
+
+
+def test_slices_have_no_overlap_and_no_gap(tmp_path, shards, model_dir):
+    options = RunOptions(model_dir=str(model_dir))
+    whole = run_scoring([str(shards)], tmp_path / "whole", options)
+    done, seen = 0, []
+    for index in (2, 0, 1):
+        mode = RunMode(part=Slice(index, 3))
+        summary = run_scoring([str(shards)], tmp_path / "out", options, mode)
+        assert summary.images_scored_now == summary.images  # none of what another did
+        done += summary.images_scored_now
+        seen.append(len(rows_of(tmp_path / "out")))
+    assert (done, seen) == (whole.images, [2, 5, 7])
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+    assert run_scoring([str(shards)], tmp_path / "out", options).images_scored_now == 0
+    assert {path.name for path in (tmp_path / "out" / "_tastemaker").glob("run*.json")} == {
+        *(f"run-{index}-of-3.json" for index in range(3)),
+        "run.json",
+    }
+
+
+def test_slices_of_loose_files_are_the_partitions_of_a_whole_run_in_any_order(
+    tmp_path, photo_folder, model_dir, monkeypatch
+):
+    for module in ("stages.partition", "scores.loose"):
+        monkeypatch.setattr(f"tastemaker.{module}.LOOSE_FILES_PER_PARTITION", 2)
+    options = RunOptions(model_dir=str(model_dir))
+    run_scoring([str(photo_folder)], tmp_path / "whole", options)
+    for index in (3, 1, 2, 0):
+        run_scoring([str(photo_folder)], tmp_path / "out", options, RunMode(part=Slice(index, 4)))
+        assert len(rows_of(tmp_path / "out")) == {3: 1, 1: 2, 2: 3, 0: 4}[index]
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+
+
+def test_more_slices_than_shards_leave_some_without_work(tmp_path, shards, model_dir):
+    mode = RunMode(part=Slice(11, 12))
+    summary = run_scoring([str(shards)], tmp_path / "out", RunOptions(model_dir=str(model_dir)), mode)
+    assert (summary.images, summary.images_scored_now) == (0, 0)
+
+
+def test_a_top_of_a_slice_is_refused(tmp_path, shards, model_dir):
+    options = RunOptions(model_dir=str(model_dir), top=Top(count=3))
+    with pytest.raises(ConfigurationError, match=r"slice 0-of-2.*without slices"):
+        run_scoring([str(shards)], tmp_path / "out", options, RunMode(part=Slice(0, 2)))
+
+
+def test_slices_run_at_the_same_time(tmp_path, shards, model_dir):
+    common = ["-o", str(tmp_path / "out"), "--model-dir", str(model_dir), "--num-shards", "2"]
+    command = [sys.executable, "-m", "tastemaker", "score", str(shards), *common]
+    processes = [
+        subprocess.Popen(
+            [*command, "--shard-index", str(index)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+    run_scoring([str(shards)], tmp_path / "whole", RunOptions(model_dir=str(model_dir)))
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+
+
+def test_half_of_the_slice_options_is_an_error(tmp_path):
+    for arguments in (["--shard-index", "0"], ["--num-shards", "2"], ["--slurm-array"]):
+        command = [sys.executable, "-m", "tastemaker", "score", str(tmp_path), "-o", str(tmp_path / "out"), *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 2
+        assert "--num-shards" in result.stderr or "Slurm" in result.stderr

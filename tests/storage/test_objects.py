@@ -1,0 +1,155 @@
+"""One remote file by position: only the bytes that are wanted, whatever the connection does."""
+
+# ruff: noqa: F811 - fixtures are arguments
+
+import random
+import time
+
+import pytest
+from remote_servers import _impatient, bucket, moto_port, plain_web, web  # noqa: F401 - fixtures
+from web_server import Fault
+
+from tastemaker.errors import ConfigurationError, MissingExtraError, RemoteError
+from tastemaker.storage.blocks import BlockReader
+from tastemaker.storage.objects import RemoteFile
+from tastemaker.storage.systems import check_scheme
+
+pytestmark = pytest.mark.network
+DATA = random.Random(1).randbytes(3_000_000)
+
+
+class Place:
+    """A file on one of the servers."""
+
+    def __init__(self, kind, web, bucket, tmp_path):
+        self.kind, self.server = kind, web if kind == "web" else bucket.server
+        self.url = f"{web.url}/f.bin" if kind == "web" else f"{bucket.url}/f.bin"
+        self.options = None if kind == "web" else bucket.options
+        self.write = (tmp_path / "web" / "f.bin").write_bytes
+        if kind == "s3":
+            self.write = lambda data: bucket.system.pipe_file(f"{bucket.name}/f.bin", data)
+        self.write(DATA)
+        self.server.only = "f.bin"
+
+    def open(self):
+        return RemoteFile(self.url, self.options)
+
+
+@pytest.fixture(params=["web", "s3"])
+def place(request, web, bucket, tmp_path):
+    return Place(request.param, web, bucket, tmp_path)
+
+
+def test_a_read_requests_exactly_its_bytes(place):
+    file = place.open()
+    assert file.read_at(1_000_000, 70_000) == DATA[1_000_000:1_070_000]
+    assert file.read_at(len(DATA) - 5, 100) == DATA[-5:]
+    assert file.read_at(len(DATA) + 5, 100) == b""
+    assert file.holds(len(DATA))
+    assert not file.holds(len(DATA) + 1)
+    assert [request.byte_range for request in place.server.reads("f.bin")] == [
+        "bytes=1000000-1069999",
+        f"bytes={len(DATA) - 5}-{len(DATA) - 1}",
+    ]
+    assert place.server.sent("f.bin") == 70_005
+
+
+def test_an_empty_file_is_empty(place):
+    place.write(b"")
+    assert place.open().read_at(0, 10) == b""
+    assert not place.open().holds(1)
+
+
+def test_after_a_cut_the_read_goes_on_at_the_byte_that_is_missing(place):
+    place.server.faults = [Fault(cut_after=1_200_000), Fault(reset=True), Fault(cut_after=600_000)]
+    assert place.open().read_at(0, len(DATA)) == DATA
+    starts = [int(r.byte_range.removeprefix("bytes=").partition("-")[0]) for r in place.server.reads("f.bin")]
+    assert starts == sorted(starts)
+    assert max(starts) >= 1_200_000  # nothing that had come was asked for again, but for what was on its way
+    assert place.server.sent("f.bin") < 1.4 * len(DATA)
+
+
+@pytest.mark.parametrize("fault", [Fault(status=503), Fault(status=500), Fault(reset=True)])
+def test_a_failing_server_is_asked_again(place, fault):
+    place.server.faults = [fault, fault]
+    assert place.open().read_at(5, 1000) == DATA[5:1005]
+
+
+def test_a_server_that_says_nothing_more_is_asked_again_after_the_timeout(place):
+    place.server.faults = [Fault(stall_after=500_000)]
+    started = time.monotonic()
+    assert place.open().read_at(0, 2_000_000) == DATA[:2_000_000]
+    assert 0.9 < time.monotonic() - started < 10
+
+
+def test_the_number_of_tries_is_bounded_and_the_error_says_what_failed(place):
+    place.server.always = Fault(status=503)
+    with pytest.raises(RemoteError, match=r"f\.bin cannot be read at byte 7: .*\(given up after 3 tries\)"):
+        place.open().read_at(7, 1000)
+    assert len(place.server.reads("f.bin")) == 3
+
+
+def test_what_is_not_there_is_asked_for_once(place):
+    file = RemoteFile(place.url + "x", place.options)
+    with pytest.raises(RemoteError, match=r"f\.binx cannot be read at byte 0"):
+        file.read_at(0, 10)
+    assert len(place.server.reads("f.binx")) == 1
+
+
+def test_a_file_that_was_replaced_is_not_mixed_with_the_one_before(place):
+    file = place.open()
+    assert file.read_at(0, 10) == DATA[:10]
+    place.write(DATA[::-1])
+    with pytest.raises(RemoteError, match="was changed while it was read"):
+        file.read_at(10, 10)
+
+
+def test_a_signature_is_in_no_error(web):
+    web.always = Fault(status=403)
+    with pytest.raises(RemoteError) as caught:
+        RemoteFile(f"{web.url}/a.tar?X-Amz-Signature=SECRET%2B", None).read_at(0, 10)
+    assert "SECRET" not in str(caught.value)
+    assert "403" in str(caught.value)
+
+
+def test_without_ranges_a_file_is_read_forwards_in_one_request(plain_web, tmp_path):
+    (tmp_path / "web" / "f.bin").write_bytes(DATA)
+    file = RemoteFile(f"{plain_web.url}/f.bin", None)
+    assert b"".join(file.read_at(start, 250_000) for start in range(0, len(DATA), 250_000)) == DATA
+    assert file.streams
+    assert len(plain_web.reads()) == 1
+    assert file.read_at(100, 10) == DATA[100:110]  # going back costs a pass
+    assert len(plain_web.reads()) == 2
+
+
+def test_without_ranges_a_cut_costs_a_pass_and_no_byte(plain_web, tmp_path):
+    (tmp_path / "web" / "f.bin").write_bytes(DATA)
+    plain_web.faults = [Fault(cut_after=1_500_000), Fault(cut_after=2_500_000)]
+    blocks = BlockReader(RemoteFile(f"{plain_web.url}/f.bin", None), block_bytes=2**18)
+    assert b"".join(blocks.read_at(start, 100_000) for start in range(0, len(DATA), 100_000)) == DATA
+    assert len(plain_web.reads()) == 3
+
+
+def test_blocks_are_few_requests_and_a_bounded_memory(place):
+    blocks = BlockReader(place.open(), block_bytes=2**17, held=3, ahead=2)
+    assert b"".join(blocks.read_at(start, 1000) for start in range(0, len(DATA), 1000)) == DATA
+    assert len(place.server.reads("f.bin")) == -(-len(DATA) // 2**17)
+    assert place.server.sent("f.bin") == len(DATA)
+    assert blocks.peak_bytes <= 5 * 2**17
+
+
+def test_a_block_that_was_let_go_is_read_again(place):
+    blocks = BlockReader(place.open(), block_bytes=2**17, held=2, ahead=1)
+    rng = random.Random(3)
+    for _ in range(60):
+        start, size = rng.randrange(len(DATA)), rng.randrange(300_000)
+        assert blocks.read_at(start, size) == DATA[start : start + size]
+    assert blocks.peak_bytes <= 4 * 2**17
+
+
+def test_a_scheme_without_its_library_names_the_command_that_installs_it(monkeypatch):
+    with pytest.raises(ConfigurationError, match="no known kind of storage"):
+        check_scheme("nonsense")
+    monkeypatch.setitem(__import__("sys").modules, "adlfs", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tastemaker\[azure\]'"):
+        check_scheme("abfs")

@@ -1,0 +1,267 @@
+"""Whole runs with input, output and weights in an object store: the rows and files of a local run."""
+
+# ruff: noqa: F811 - fixtures are arguments
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import make_tar
+from remote_servers import _impatient, bucket, moto_port, plain_web, web  # noqa: F401 - fixtures
+from web_server import Fault
+
+from tastemaker import FilePartitioningStage, ImageReaderStage
+from tastemaker.errors import ConfigurationError, RemoteError, StageError, WeightsNotFoundError
+from tastemaker.scores.cutoff import Top
+from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.storage import output_path
+
+pytestmark = pytest.mark.network
+PATHS = ["image_path", "shard", "tar_file"]
+
+
+@pytest.fixture
+def data(tmp_path, photographs):
+    """Shards and loose files with everything that may be wrong with them."""
+    small = {name: body for name, body in photographs.items() if name in ("chelsea.png", "rocket.jpg")}
+    folder = tmp_path / "data"
+    (folder / "shards" / "below").mkdir(parents=True)
+    (folder / "photos" / "below").mkdir(parents=True)
+    for n in range(3):
+        members = [(f"{n}{name}", body) for name, body in small.items()]
+        members += [(f"{n}{name.partition('.')[0]}.txt", b"caption") for name in small]
+        members += [(f"{n}bad.jpg", b"no image"), (f"{n}empty.jpg", b""), (f"{n}alone.json", b"{}"), ("../up.jpg", b"")]
+        make_tar(folder / "shards" / f"{n}.tar", [*members, members[0]])
+    make_tar(folder / "shards" / "below" / "z.tar.gz", members, mode="w:gz")
+    whole = (folder / "shards" / "0.tar").read_bytes()
+    (folder / "shards" / "cut.tar").write_bytes(whole[: len(whole) // 2])
+    (folder / "shards" / "damaged.tar").write_bytes(whole[:1000] + random.Random(2).randbytes(3000) + whole[4000:])
+    (folder / "shards" / "none.tar").write_bytes(b"no tar")
+    for name, body in small.items():
+        (folder / "photos" / name).write_bytes(body)
+        (folder / "photos" / "below" / name).write_bytes(body)
+    (folder / "photos" / "chelsea.txt").write_text("a cat")
+    (folder / "photos" / "no_extension").write_bytes(small["rocket.jpg"])
+    (folder / "photos" / ".hidden.jpg").write_bytes(small["rocket.jpg"])
+    (folder / "photos" / "broken.jpg").write_bytes(small["rocket.jpg"][:5000])
+    return folder
+
+
+def run(inputs, output, model_dir, bucket=None, **options):
+    chosen = RunOptions(model_dir=str(model_dir), storage_options=bucket.options if bucket else None, **options)
+    return run_scoring(inputs, output_path(output, chosen.storage_options), chosen)
+
+
+def rows_of(files):
+    """Name -> rows without paths, of the Parquet files among some files."""
+    return {
+        name: pq.read_table(io.BytesIO(body)).drop_columns(PATHS).to_pylist()
+        for name, body in files.items()
+        if name.endswith(".parquet")
+    }
+
+
+def local_files(folder):
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and "lock" not in p.name
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"top": Top(count=5), "originals": "shards"}])
+def test_rows_and_tars_are_those_of_a_local_run(tmp_path, data, bucket, model_dir, options):
+    url = bucket.upload(data)
+    local = run([str(data / "shards")], tmp_path / "out", model_dir, **options)
+    remote = run([f"{url}/shards"], f"{url}/out", model_dir, bucket, **options)
+    here, there = local_files(tmp_path / "out"), bucket.files("out")
+    assert set(there) == set(here)
+    assert rows_of(there) == rows_of(here)
+    assert {n: b for n, b in there.items() if n.endswith(".tar")} == {
+        n: b for n, b in here.items() if n.endswith(".tar")
+    }
+    assert (local.images, local.failed, local.reasons) == (remote.images, remote.failed, remote.reasons)
+    shard = pq.read_table(io.BytesIO(there["below/z.parquet"])).to_pylist()[0]
+    assert shard["shard"] == f"{url}/shards/below/z.tar.gz"
+    assert shard["image_path"] == f"{shard['shard']}/2chelsea.png"
+
+
+def test_loose_images_and_their_captions_are_those_of_a_local_run(tmp_path, data, bucket, model_dir):
+    url = bucket.upload(data)
+    options = {"top": Top(share=1.0), "originals": "folder"}
+    run([str(data / "photos")], tmp_path / "out", model_dir, **options)
+    run([f"{url}/photos"], f"{url}/out", model_dir, bucket, **options)
+    here, there = local_files(tmp_path / "out"), bucket.files("out")
+    assert "kept/photos/chelsea.txt" in there
+    kept = [name for name in here if name.startswith("kept/")]
+    assert {name: there[name] for name in there if name.startswith("kept/")} == {name: here[name] for name in kept}
+
+    def without_places(files):
+        rows = rows_of(files)["photos-00000.parquet"]
+        return [row | {"sidecars": [s | {"member": s["member"][-9:]} for s in row["sidecars"]]} for row in rows]
+
+    assert without_places(there) == without_places(here)
+    assert [row["image_id"] for row in without_places(there)] == [
+        *("below/chelsea", "below/rocket", "broken", "chelsea", "no_extension", "rocket")
+    ]
+
+
+def test_reading_again_for_a_cut_requests_the_kept_bytes_only(data, bucket, model_dir, photographs):
+    url = bucket.upload(data)
+    run([f"{url}/shards/1.tar"], f"{url}/out", model_dir, bucket)
+    before = bucket.server.sent("1.tar")
+    run([f"{url}/shards/1.tar"], f"{url}/top", model_dir, bucket, top=Top(count=1), originals="shards")
+    [tar] = [body for name, body in bucket.files("top").items() if name.endswith(".tar")]
+    size = (data / "shards" / "1.tar").stat().st_size
+    again = bucket.server.sent("1.tar") - before - size  # the second run scored first: one pass
+    assert again <= len(tar)
+    assert again < 0.8 * size
+
+
+def test_a_run_is_resumed_and_a_replaced_shard_is_scored_anew(data, bucket, model_dir):
+    url = bucket.upload(data)
+    arguments = ([f"{url}/shards"], f"{url}/out", model_dir, bucket)
+    first = run(*arguments)
+    assert run(*arguments).images_scored_now == 0
+    bucket.system.pipe_file(f"{bucket.name}/shards/none.tar", (data / "shards" / "2.tar").read_bytes())
+    bucket.system.rm_file(f"{bucket.name}/out/1.parquet")
+    again = run(*arguments)
+    assert 0 < again.images_scored_now < first.images
+    assert again.images > first.images
+
+
+def test_a_shard_that_cannot_be_read_is_a_failed_row_and_the_others_are_scored(data, bucket, model_dir):
+    url = bucket.upload(data)
+    bucket.server.only, bucket.server.always = "shards/1.tar", Fault(status=503)
+    run([f"{url}/shards/*.tar"], f"{url}/out", model_dir, bucket)
+    rows = rows_of(bucket.files("out"))
+    [row] = rows["1.parquet"]
+    assert row["status"] == "failed"
+    assert "unreadable: the shard cannot be read" in row["reason"]
+    assert "given up after 3 tries" in row["reason"]
+    assert {row["status"] for row in rows["2.parquet"]} == {"kept", "failed"}
+
+
+def test_an_upload_that_fails_leaves_nothing_to_be_seen_and_no_draft(data, bucket, model_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    url = bucket.upload(data)
+    bucket.server.only, bucket.server.always = f"/{bucket.name}/out/0", Fault(status=500)
+    with pytest.raises((StageError, RemoteError), match=r"out/0-000000\.tar cannot be written.*given up after 3 tries"):
+        run([f"{url}/shards/0.tar"], f"{url}/out", model_dir, bucket, min_score=0.0, originals="shards")
+    assert set(bucket.files("out")) == {"_tastemaker/run.json"}
+    assert list(tmp_path.rglob(".tastemaker-tmp-*")) == []
+    bucket.server.always = None
+    run([f"{url}/shards/0.tar"], f"{url}/out", model_dir, bucket, min_score=0.0, originals="shards")
+    state = {"_tastemaker/run.json", "_tastemaker/index.jsonl"}
+    assert set(bucket.files("out")) == {"0-000000.tar", "0.parquet", *state}
+
+
+def test_weights_in_an_object_store_are_fetched_once(data, bucket, model_dir, tmp_path):
+    url = bucket.upload(data)
+    bucket.upload(model_dir, "models/")
+    predictor = f"{url}/models/ttj/sac-logos-ava1-l14-linearMSE/model.safetensors"
+    bucket.server.faults, bucket.server.only = [Fault(cut_after=5000)], "clip-vit-large-patch14/model.safetensors"
+    run([f"{url}/shards/0.tar"], f"{url}/out", f"{url}/models", bucket)
+    run([f"{url}/shards/2.tar"], f"{url}/out2", f"{url}/models", bucket, predictor=predictor)
+    run([str(data / "shards" / "0.tar")], tmp_path / "out", model_dir)
+    assert rows_of(bucket.files("out")) == rows_of(local_files(tmp_path / "out"))
+    assert len(bucket.server.reads("clip-vit-large-patch14/model.safetensors")) == 2  # cut once
+    assert len(bucket.server.reads("sac-logos-ava1-l14-linearMSE/model.safetensors")) == 1
+    with pytest.raises(WeightsNotFoundError, match=r"nowhere/.* does not exist"):
+        run([f"{url}/shards/0.tar"], tmp_path / "x", f"{url}/nowhere", bucket)
+
+
+def test_no_secret_is_written(data, bucket, model_dir, web, tmp_path):
+    (tmp_path / "web" / "a.tar").write_bytes((data / "shards" / "0.tar").read_bytes())
+    options = bucket.options | {"client_kwargs": {"aws_session_token": "SECRET-1"}}
+    inputs = [f"{bucket.upload(data)}/shards/2.tar"]
+    chosen = RunOptions(model_dir=str(model_dir), storage_options={"s3": options})
+    run_scoring([*inputs, f"{web.url}/a.tar?sig=SECRET-2"], tmp_path / "out", chosen)
+    top = replace(chosen, top=Top(count=2), originals="shards")
+    run_scoring([*inputs, f"{web.url}/a.tar?sig=SECRET-2"], tmp_path / "top", top)  # read again, with its signature
+    assert not any(b"SECRET" in body for body in local_files(tmp_path).values())
+    assert "SECRET" not in repr(chosen) + repr(FilePartitioningStage("x", storage_options=options))
+    assert json.loads((tmp_path / "out" / "_tastemaker" / "run.json").read_text())["inputs"][1] == f"{web.url}/a.tar"
+
+
+def test_remote_files_are_partitioned_as_local_ones(data, bucket):
+    url = bucket.upload(data)
+    for options in ({"files_per_partition": 2}, {"blocksize": "1MB"}, {"file_extensions": [".jpg"]}, {"limit": 2}):
+        groups = FilePartitioningStage(f"{url}/", storage_options=bucket.options, **options).process()
+        expected = FilePartitioningStage(str(data), **options).process()
+        assert [[p.removeprefix(url) for p in g.data] for g in groups] == [
+            [p.removeprefix(str(data)) for p in g.data] for g in expected
+        ]
+        assert [g._metadata["source_bytes"] for g in groups] == [g._metadata["source_bytes"] for g in expected]
+    with pytest.raises(ConfigurationError, match=r"shards/nothing.* does not exist"):
+        FilePartitioningStage(f"{url}/shards/nothing*", storage_options=bucket.options).process()
+
+
+def test_a_web_server_is_asked_for_named_files_only(web, tmp_path, photographs):
+    with pytest.raises(ConfigurationError, match="name each file"):
+        FilePartitioningStage(f"{web.url}/photos/").process()
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        FilePartitioningStage(f"{web.url}/gone.tar").process()
+    (tmp_path / "web" / "a b.jpg").write_bytes(photographs["rocket.jpg"])
+    [group] = FilePartitioningStage(f"{web.url}/a%20b.jpg").process()
+    assert group._metadata["source_bytes"] == len(photographs["rocket.jpg"])
+
+
+def test_bytes_that_were_freed_are_read_again_by_their_range(data, bucket):
+    url = bucket.upload(data)
+    [group] = FilePartitioningStage(f"{url}/shards/1.tar", storage_options=bucket.options).process()
+    [batch] = ImageReaderStage().process(group)
+    image = batch.data[0]
+    before = image.encoded
+    image.remove_image_data()
+    assert image.encoded is None
+    sent = bucket.server.sent("1.tar")
+    assert image.read_encoded() == before
+    assert bucket.server.sent("1.tar") - sent == len(before) + 2
+
+
+def test_many_loose_images_are_read_at_the_same_time(web, tmp_path, photographs):
+    urls = []
+    for n in range(32):
+        (tmp_path / "web" / f"{n}.jpg").write_bytes(photographs["rocket.jpg"])
+        urls.append(f"{web.url}/{n}.jpg")
+    [group] = FilePartitioningStage(urls).process()
+    web.latency_s = 0.25
+    started = time.monotonic()
+    batches = ImageReaderStage().process(group)
+    assert sum(len(batch.data) for batch in batches) == 32
+    assert time.monotonic() - started < 32 * 0.25 / 2
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_complete_files_only_and_is_finished_by_the_next(tmp_path, data, bucket, model_dir):
+    url = bucket.upload(data)
+    arguments = [f"{url}/shards", "--output", f"{url}/out", "--min-score", "0", "--model-dir", str(model_dir)]
+    arguments += ["--storage-options", json.dumps(bucket.options), "--json"]
+    command = [sys.executable, "-m", "tastemaker", "filter", *arguments]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    bucket.server.latency_s = 0.1
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 60
+    while not rows_of(bucket.files("out")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    bucket.server.latency_s = 0
+    run([str(data / "shards")], tmp_path / "local", model_dir, min_score=0.0, originals="shards")
+    whole, seen = local_files(tmp_path / "local"), bucket.files("out")
+    assert 0 < len(rows_of(seen)) < len(rows_of(whole))
+    assert {n: b for n, b in seen.items() if n.endswith(".tar")}.items() <= whole.items()
+    assert json.loads(seen["_tastemaker/run.json"])["state"] == "running"
+    for name, rows in rows_of(seen).items():
+        assert rows == rows_of(whole)[name]
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    assert rows_of(bucket.files("out")) == rows_of(whole)
+    assert list(tmp_path.rglob("tastemaker-drafts-*/*")) == []
