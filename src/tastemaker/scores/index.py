@@ -194,11 +194,8 @@ def canonical(value: Any) -> str:  # noqa: ANN401 - whatever JSON takes
 
 def read_metadata(path: Path) -> dict[bytes, bytes]:
     """Return the metadata of a rows file without reading its rows."""
-    if is_local(path):
-        found = pq.read_metadata(str(path)).metadata
-    else:
-        with path.open("rb") as file:
-            found = pq.read_metadata(file).metadata
+    with path.open("rb") as file:  # pyarrow itself takes no path that is no UTF-8
+        found = pq.read_metadata(file).metadata
     return dict(found or {})
 
 
