@@ -71,6 +71,7 @@ def select(
         bool, typer.Option("--overwrite-ratings", help="Stars replace ratings that images have.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --as xmp: only say what would be written.")] = False,
+    storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Write the originals of the best images, byte for byte, or a list of them. Nothing is scored again."""
@@ -87,11 +88,12 @@ def select(
         where = "true"  # stars are for all images
     selection = Selection(where, min_score, best, rank_by, best_of_group=best_of_group, min_similarity=min_similarity)
     stars = StarOptions(parse_star_bounds(stars_bounds), overwrite_ratings) if is_xmp or embed else None
+    table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options))
     if to is None:
-        _write_stars(ScoreTable(scores), selection, stars, dry_run=dry_run, as_json=as_json)
+        _write_stars(table, selection, stars, dry_run=dry_run, as_json=as_json)
         return
     _write(
-        ScoreTable(scores),
+        table,
         to,
         selection,
         as_json=as_json,

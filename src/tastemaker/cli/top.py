@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tastemaker.cli import options as o
 from tastemaker.cli.select import RankByOption, ScoresArgument
 
 if TYPE_CHECKING:
@@ -39,11 +40,12 @@ def top(
     pictures: Annotated[
         Pictures, typer.Option("--pictures", help="Small pictures: what the terminal understands, none, or a way.")
     ] = Pictures.AUTO,
+    storage_options: o.StorageOptionsOption = None,
 ) -> None:
     """Print the best and the worst images with their scores."""
     from tastemaker.scores.table import ScoreTable
 
-    table = ScoreTable(scores)
+    table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options))
     ranked = _rank(table, number, rank_by)
     how = _choose(pictures)
     if how:
