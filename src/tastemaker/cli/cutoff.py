@@ -23,6 +23,7 @@ def cutoff(
     ] = None,
     rank_by: RankByOption = "aesthetic_score",
     where: WhereOption = None,
+    storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Print which score keeps how many images."""
@@ -30,7 +31,7 @@ def cutoff(
     from tastemaker.scores.table import ScoreTable
 
     tops = [parse_top(text) for text in top or DEFAULT]
-    table = ScoreTable(scores)
+    table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options))
     cuts = [table.cutoff(top=t.share, keep=t.count, column=rank_by, where=where) for t in tops]
     if as_json:
         typer.echo(json.dumps([asdict(cut) for cut in cuts], indent=2))

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from tastemaker.cli.options import StorageOptionsOption, parse_storage_options
+
 EXAMPLE = "Example: tastemaker explore scores/"
 
 
@@ -17,6 +19,7 @@ def explore(
         int | None,
         typer.Option("--port", min=1, max=65535, help="Port on this machine. Default: 8765, or a free one."),
     ] = None,
+    storage_options: StorageOptionsOption = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
 ) -> None:
     """Look at the pictures by score, and find where to cut, in a page on this machine."""
@@ -26,4 +29,4 @@ def explore(
         typer.echo(address)
         typer.echo("The address holds a token: only who has it can open the page. Ctrl-C ends the program.", err=True)
 
-    serve(scores, port, not no_browser, say)
+    serve(scores, port, not no_browser, say, parse_storage_options(storage_options))

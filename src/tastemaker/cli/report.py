@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tastemaker.cli.options import JsonOption
+from tastemaker.cli.options import JsonOption, StorageOptionsOption, parse_storage_options
 
 EXAMPLE = "Example: tastemaker report scores/ --top 20% --output report.html"
 
@@ -31,6 +31,7 @@ def report(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the samples: the same seed draws the same.")] = 0,
     samples: Annotated[int, typer.Option("--samples", min=1, max=100, help="Pictures in a row of samples.")] = 8,
     title: Annotated[str | None, typer.Option("--title", help="Its heading. Default: the name of the source.")] = None,
+    storage_options: StorageOptionsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one HTML page about scores and a cut-off. It opens from disk, without a network."""
@@ -44,6 +45,7 @@ def report(
         seed=seed,
         samples=samples,
         title=title,
+        storage_options=parse_storage_options(storage_options),
     )
     if as_json:
         typer.echo(json.dumps(asdict(summary) | {"path": str(summary.path)}, indent=2))

@@ -45,6 +45,7 @@ def select(
     rank_by: RankByOption = "aesthetic_score",
     images_per_tar: Annotated[int, typer.Option("--images-per-tar", min=1, help="Samples in a tar at most.")] = 1000,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another selection.")] = False,
+    storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Write the originals of the best images, byte for byte, or a list of them. Nothing is scored again."""
@@ -57,7 +58,7 @@ def select(
     try:
         with show_progress("selecting") as update:
             summary = select_images(
-                ScoreTable(scores),
+                ScoreTable(scores, storage_options=o.parse_storage_options(storage_options)),
                 to,
                 selection,
                 kind=written_as.value,

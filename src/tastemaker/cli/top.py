@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tastemaker.cli import options as o
 from tastemaker.cli.select import RankByOption, ScoresArgument
 
 EXAMPLE = "Example: tastemaker top scores/ -n 10"
@@ -15,6 +16,7 @@ def top(
     scores: ScoresArgument,
     number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many of each.")] = 10,
     rank_by: RankByOption = "aesthetic_score",
+    storage_options: o.StorageOptionsOption = None,
 ) -> None:
     """Print the best and the worst images with their scores."""
     from rich.console import Console
@@ -22,7 +24,7 @@ def top(
 
     from tastemaker.scores.table import ScoreTable
 
-    table = ScoreTable(scores)
+    table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options))
     values = table.values(rank_by)
     order = (-values).argsort(kind="stable")
     scored = int((values == values).sum())  # a NaN differs from itself

@@ -17,6 +17,7 @@ from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.shards import ShardReader, open_shard
 from tastemaker.scores.schema import original_name
+from tastemaker.storage import is_remote
 
 HEIGHTS = (320, 256, 200, 160, 128, 96, 64)
 """Heights of a small picture, in pixels, largest first: twice what a page shows, for screens of high density."""
@@ -47,9 +48,14 @@ class Source:
 
 
 class OriginalReader:
-    """Reads pictures from shards and loose files; keeps the last shard open, so rows of one shard go together."""
+    """Reads pictures from shards and loose files; keeps the last shard open, so rows of one shard go together.
 
-    def __init__(self) -> None:
+    Args:
+        storage_options: For originals that are URLs.
+    """
+
+    def __init__(self, storage_options: Mapping[str, Any] | None = None) -> None:
+        self._options = dict(storage_options or {})
         self._path = ""
         self._reader: ShardReader | None = None
 
@@ -69,11 +75,11 @@ class OriginalReader:
         if row["size"] is None:
             raise UnreadableImageError("where it lies was not recorded")
         path = original_name(row["shard"] or row["image_path"])
-        if not row["shard"] and os.path.getsize(path) != row["size"]:
+        if not row["shard"] and not is_remote(path) and os.path.getsize(path) != row["size"]:
             raise UnreadableImageError(_CHANGED)
         if path != self._path or self._reader is None:
             self._close()
-            self._path, self._reader = path, open_shard(path)
+            self._path, self._reader = path, open_shard(path, self._options)
         data = self._reader.read_at(row["offset"] or 0, row["size"])
         if len(data) != row["size"]:
             raise UnreadableImageError(_CHANGED)

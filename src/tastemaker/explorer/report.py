@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -75,6 +75,7 @@ def write_report(
     samples: int = 8,
     title: str | None = None,
     made_on: date | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> ReportSummary:
     """Write one HTML page about the scores of a table: what they are like, and what a cut keeps.
 
@@ -89,6 +90,7 @@ def write_report(
         samples: Pictures in each row of samples, 1 to `MAX_SAMPLES`.
         title: Its heading; None for the name of the source.
         made_on: The date that it states; None for that of the latest run.
+        storage_options: For URLs, as fsspec takes them; a table has its own.
 
     Raises:
         ConfigurationError: There are no rows, or an option is out of its range.
@@ -96,10 +98,10 @@ def write_report(
     if not 1 <= samples <= MAX_SAMPLES:
         raise ConfigurationError(f"samples={samples} is not between 1 and {MAX_SAMPLES}")
     places = [os.fspath(place) for place in _as_list(scores)]
-    table = scores if isinstance(scores, ScoreTable) else ScoreTable(places)
+    table = scores if isinstance(scores, ScoreTable) else ScoreTable(places, storage_options=storage_options)
     top = parse_top(top) if isinstance(top, str) else top
     data = gather(table, min_score=min_score, top=top, seed=seed, samples=samples)
-    with OriginalReader() as originals:
+    with OriginalReader(table.storage_options) as originals:
         sources = _sources(data, originals)
         room = MAX_BYTES - _PAGE_BYTES - _FIGURE_BYTES * sum(source.uses for source in sources.values())
         thumbnails = dict(make_thumbnails(sources, room, usable_cores()))

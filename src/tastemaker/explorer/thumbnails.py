@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, JpegImagePlugin
 from tastemaker.errors import UnreadableImageError
 from tastemaker.explorer.originals import read_picture, stamp
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS, decode_image, sniff_format
+from tastemaker.storage import Options
 
 HEIGHTS = range(40, 1281, 40)
 """Heights of thumbnails in pixels; one in between is rounded up."""
@@ -48,9 +49,13 @@ class Thumbnails:
     Args:
         folder: Of the cache; None for the user's cache directory.
         max_bytes: Beyond this, those that were made first are deleted.
+        storage_options: For originals that are URLs.
     """
 
-    def __init__(self, folder: Path | None = None, max_bytes: int = MAX_CACHE_BYTES) -> None:
+    def __init__(
+        self, folder: Path | None = None, max_bytes: int = MAX_CACHE_BYTES, storage_options: Options | None = None
+    ) -> None:
+        self._options = storage_options
         self._folder = folder or Path(platformdirs.user_cache_dir("tastemaker")) / "thumbnails"
         self._max_bytes = max_bytes
         self._lock = Lock()
@@ -67,7 +72,7 @@ class Thumbnails:
         path = self._folder / key[:2] / f"{key}.jpg"
         with contextlib.suppress(OSError):
             return path.read_bytes()
-        data = encode_small(read_picture(row), WIDEST * height, height, _QUALITY)
+        data = encode_small(read_picture(row, self._options), WIDEST * height, height, _QUALITY)
         with contextlib.suppress(OSError):  # a full disk shows pictures all the same
             self._keep(path, data)
         return data
@@ -79,7 +84,7 @@ class Thumbnails:
             UnreadableImageError: The original is gone, or cannot be decoded.
         """
         size = next((s for s in VIEW_SIZES if s >= size), VIEW_SIZES[-1])
-        return encode_small(read_picture(row), size, size, _VIEW_QUALITY)
+        return encode_small(read_picture(row, self._options), size, size, _VIEW_QUALITY)
 
     def _keep(self, path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.schema import METADATA_KEY
+from tastemaker.storage import options_for
 
 Source = str | os.PathLike[str]
 
@@ -95,7 +96,7 @@ def open_rows(path: str, storage_options: Mapping[str, Any] | None) -> Any:  # n
         return open(path, "rb")
     import fsspec
 
-    return fsspec.open(path, "rb", **(storage_options or {}))
+    return fsspec.open(path, "rb", **options_for(path, storage_options))
 
 
 def is_url(path: str) -> bool:
@@ -123,7 +124,7 @@ def _find(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
 def _find_remote(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
     from fsspec.core import url_to_fs
 
-    filesystem, root = url_to_fs(place, **(storage_options or {}))
+    filesystem, root = url_to_fs(place, **options_for(place, storage_options))
     if filesystem.isfile(root):
         return [filesystem.unstrip_protocol(root)]
     if not filesystem.exists(root):

@@ -170,11 +170,9 @@ class OriginalsReader:
 
     def _read_loose(self, part: Part) -> bytes:
         if is_url(part.path):
-            import fsspec
+            from tastemaker.storage.files import read_whole
 
-            with fsspec.open(part.path, "rb", **self._options) as file:
-                data: bytes = file.read(part.size + 1)
-            return data
+            return read_whole(part.path, self._options, part.size)
         check_file(part)
         with open(part.path, "rb") as file:
             return file.read(part.size + 1)

@@ -24,6 +24,7 @@ from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describ
 from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows
 from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, is_url, list_provenances
 from tastemaker.scores.schema import kind_of_reason
+from tastemaker.storage import options_for
 
 if TYPE_CHECKING:
     import pandas
@@ -307,7 +308,8 @@ def _filesystems(table: ScoreTable) -> list[Any]:
         return []
     import fsspec
 
-    return [fsspec.filesystem(protocol, **table.storage_options) for protocol in sorted(protocols)]
+    options = table.storage_options
+    return [fsspec.filesystem(name, **options_for(f"{name}://", options)) for name in sorted(protocols)]
 
 
 def _readable_path(path: str, folder: Path, number: int) -> str:

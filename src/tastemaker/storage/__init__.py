@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def relative_to(path: str, root: str) -> str:
     return url.removeprefix(folder) if url.startswith(folder) else url.partition("://")[2].partition("/")[2]
 
 
-def options_for(url: str, options: Options | None) -> Options:
+def options_for(url: str, options: Mapping[str, Any] | None) -> Options:
     """Return the options that are meant for a URL.
 
     Example:
