@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         return answer.status, headers, data
 
     def serve(self):
-        path = self.server.owner.folder / self.path.lstrip("/").partition("?")[0]
+        path = self.server.owner.folder / unquote(self.path.lstrip("/").partition("?")[0])
         if not path.is_file():
             return 404, {"Content-Length": "0"}, b""
         data = path.read_bytes()

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tastemaker.errors import UnreadableImageError
+from tastemaker.errors import StageError, UnreadableImageError
 from tastemaker.imaging.decode import DecodedImage, decode_image
 from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, Member, open_shard
 from tastemaker.storage import Options, public_url
@@ -60,6 +60,18 @@ class Task(ABC, Generic[T]):
     def count_images(self) -> tuple[int, int]:
         """Return the images in it, with those that left, and their bytes in the input files; zeros if it has none."""
         return 0, 0
+
+    def image_ids(self) -> list[str]:
+        """Return the keys of the images in it, with those that left."""
+        return []
+
+    def fail_all(self, reason: str) -> None:
+        """Mark all images in it as failed, because workers died of them.
+
+        Raises:
+            StageError: The task has no images that could be recorded.
+        """
+        raise StageError(f"task {self.task_id!r}: {reason}")
 
     def validate(self) -> bool:
         """Return whether the task can be worked on. For subclasses that want to check more."""
@@ -251,6 +263,17 @@ class ImageBatch(Task[list[ImageObject]]):
         images = [*self.data, *self.dropped]
         members = (m for image in images for m in (image.member, *image.sidecar_members.values()) if m)
         return len(images), sum(member.size for member in members)
+
+    def image_ids(self) -> list[str]:
+        """Return the keys of its images, kept or not."""
+        return [image.image_id for image in [*self.data, *self.dropped]]
+
+    def fail_all(self, reason: str) -> None:
+        """Move all images that are still in to ``dropped``, as failed."""
+        for image in self.data:
+            image.fail(reason)
+        self.dropped += self.data
+        self.data = []
 
     def drop(self, image: ImageObject, reason: str) -> None:
         """Move one image from ``data`` to ``dropped``."""

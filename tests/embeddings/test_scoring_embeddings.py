@@ -263,3 +263,28 @@ def test_a_missing_predictor_is_an_error_before_the_work(tmp_path, score):
     np.save(tmp_path / "given.npy", unit_vectors(3))
     with pytest.raises(errors.ConfigurationError, match="predictor"):
         score(tmp_path / "given.npy", predictor="missing.safetensors")
+
+
+def test_a_block_that_workers_died_of_is_failed_rows_and_the_others_are_scored(tmp_path, model_dir):
+    from tastemaker.embeddings.find import find_embeddings, group_embeddings
+    from tastemaker.embeddings.run import make_embedding_stages
+    from tastemaker.executors.chain import Chain
+
+    np.save(tmp_path / "a.npy", unit_vectors(10))
+    stages = make_embedding_stages(tmp_path / "out", RunOptions(model_dir=str(model_dir)))
+    stages[0].batch_size = 4
+    (task,) = group_embeddings(find_embeddings([str(tmp_path / "a.npy")], None))
+    chain, told = Chain(stages), []
+
+    def watch(number, keys):
+        told.append(keys)
+        return "deadly" if number == 1 else None
+
+    chain.setup()
+    chain.run_carefully(task, watch)
+    chain.teardown()
+    rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
+    assert [row["reason"] for row in rows] == [None] * 4 + ["deadly"] * 4 + [None] * 2
+    assert [row["status"] for row in rows] == ["kept"] * 4 + ["failed"] * 4 + ["kept"] * 2
+    assert [row["aesthetic_score"] is None for row in rows] == [row["status"] == "failed" for row in rows]
+    assert told[1] == ["4", "5", "6", "7"]

@@ -74,6 +74,21 @@ class Deadly(ProcessingStage):
 
 
 @dataclass
+class DiesLoading(ProcessingStage):
+    """Kills its own process before it has done anything."""
+
+    path: str = ""
+    name: str = "dies_loading"
+
+    def setup(self, worker_metadata=None):
+        log_line(self.path, "death", os.getpid())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def process(self, task):
+        return task
+
+
+@dataclass
 class Picky(ProcessingStage):
     """Raises at one image."""
 

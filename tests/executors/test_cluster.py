@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from cluster_stages import (
     ENGINES,
     Deadly,
     Diary,
+    DiesLoading,
     Holder,
     Picky,
     contents,
@@ -133,7 +135,7 @@ def test_batches_that_no_writer_takes_come_back_as_they_are_and_small(engine, cl
     assert 0 < executor.bytes_per_image <= 1.3 * (encoded + 150_000)
 
 
-@pytest.mark.parametrize(("engine", "seed"), [("xenna", 1), ("xenna", 2), ("ray-data", 1), ("ray-data", 2)])
+@pytest.mark.parametrize(("engine", "seed"), [("xenna", 1), ("ray-data", 2)])
 def test_a_worker_that_is_killed_at_a_random_moment_changes_nothing(
     engine, seed, cluster, shards, model_dir, expected, tmp_path
 ):
@@ -148,8 +150,9 @@ def test_a_worker_that_is_killed_at_a_random_moment_changes_nothing(
             time.sleep(chance.uniform(0, 0.4))
             pid = int(read_diary(diary, "process")[-1][0])
             if pid not in killed:
-                killed.append(pid)
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # its run is over
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
@@ -183,6 +186,21 @@ def test_a_batch_that_kills_its_workers_fails_with_its_keys_and_the_rest_is_scor
     assert all(row["aesthetic_score"] == known[row["file"], row["image_id"]] for row in others)
     assert "its 4 images are recorded as failed: ['0004', '0005', '0006', '0007']" in caplog.text
     assert not [name for name in written_there if "tmp" in name]
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [("xenna", "workers died in 3 runs that finished nothing"), ("ray-data", "3 workers died while they loaded")],
+)
+def test_a_run_whose_workers_die_whatever_is_tried_ends_with_an_error(
+    engine, words, cluster, shards, model_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tastemaker.executors.cluster._LONG_PAUSE_S", 0.1)
+    stages = make_stages(shards, model_dir, tmp_path / "out", DiesLoading(str(tmp_path / "diary")))
+    with pytest.raises(StageError, match=words):
+        Pipeline("p", stages=stages).run(ENGINES[engine](max_workers_per_stage=1))
+    assert len(read_diary(tmp_path / "diary", "death")) == 3
+    assert not list(tmp_path.glob("out/*"))
 
 
 @pytest.mark.parametrize("engine", ["xenna", "ray-data"])
@@ -231,7 +249,7 @@ def test_a_run_leaves_nothing_of_its_own_on_a_cluster_of_others(engine, cluster,
 
 @pytest.mark.parametrize("engine", ["xenna", "ray-data"])
 def test_memory_does_not_grow_with_the_input(engine, cluster, photographs, model_dir, tmp_path):
-    source = write_shards(tmp_path / "one", {"rocket.jpg": photographs["rocket.jpg"]}, shards=1, images=40)
+    source = write_shards(tmp_path / "one", {"rocket.jpg": photographs["rocket.jpg"]}, shards=1, images=12)
     peaks, stored = {}, {}
     for number in (3, 60):
         folder, diary = tmp_path / f"shards-{number}", tmp_path / f"diary-{number}"
@@ -246,7 +264,7 @@ def test_memory_does_not_grow_with_the_input(engine, cluster, photographs, model
 
         sampler = threading.Thread(target=sample, daemon=True)
         sampler.start()
-        stages = make_stages(folder, model_dir, tmp_path / f"out-{number}", Diary(str(diary)), batch_size=10)
+        stages = make_stages(folder, model_dir, tmp_path / f"out-{number}", Diary(str(diary)), batch_size=4)
         Pipeline("p", stages=stages).run(ENGINES[engine]())
         done.set()
         sampler.join()
@@ -256,7 +274,7 @@ def test_memory_does_not_grow_with_the_input(engine, cluster, photographs, model
         f"{engine}: peak of a worker {peaks[3]:.0f} and {peaks[60]:.0f} MiB, store {stored[3]:.2f} and {stored[60]:.2f}"
     )
     assert peaks[60] <= 1.2 * peaks[3]
-    assert stored[60] <= 16  # MiB; the input is 93 MiB of images
+    assert stored[60] <= 16  # MiB
 
 
 def object_store_bytes():
@@ -301,7 +319,7 @@ def test_the_number_of_workers_is_bounded_by_the_option_and_progress_is_logged(
     assert len({pid for pid, *_ in read_diary(diary, "process")}) == 1
     assert "6 tasks on 1 workers of 0.5 cores and 0 GPUs, on 1 machines" in caplog.text
     assert "of 6 tasks done" in caplog.text
-    assert "bytes crossed processes for each of 72 images" in caplog.text
+    assert "bytes of tasks and results crossed processes for each of 72 images" in caplog.text
     assert "CLIP runs on cpu" in caplog.text  # what workers log is logged here
 
 
@@ -441,9 +459,10 @@ def test_a_ray_of_its_own_starts_and_ends_with_the_run_and_stdout_stays_clean(en
     assert wait_until(lambda: not marked_processes(tmp_path.name)), marked_processes(tmp_path.name)
 
 
-def test_ctrl_c_ends_the_run_and_everything_that_it_started(script, tmp_path):
+@pytest.mark.parametrize("engine", ["xenna", "ray-data"])
+def test_ctrl_c_ends_the_run_and_everything_that_it_started(engine, script, tmp_path):
     command, environment = script
-    with subprocess.Popen(command("xenna"), env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command(engine), env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert wait_until(lambda: list((tmp_path / "out").glob("*.parquet")), 60)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)

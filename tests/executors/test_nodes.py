@@ -6,7 +6,7 @@ import time
 import pytest
 from cluster_stages import ENGINES, Diary, contents, make_stages, read_diary, write_shards
 
-from tastemaker import LocalExecutor, Pipeline
+from tastemaker import LocalExecutor, Pipeline, RayDataExecutor, XennaExecutor
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 pytest.importorskip("ray")
@@ -15,8 +15,11 @@ pytest.importorskip("ray")
 @pytest.fixture
 def two_nodes(monkeypatch):
     """The address of a cluster of two machines with a core each, the second machine, and the cluster."""
+    from ray._private import ray_constants
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on the loopback address only, as ray_session does
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)
     monkeypatch.setenv("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "1")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)
@@ -57,3 +60,15 @@ def test_a_machine_that_is_lost_changes_nothing(engine, two_nodes, tmp_path, pho
     expected = Pipeline("p", stages=stages).run(LocalExecutor())
     assert written == contents(output)
     assert [task.data for task in results] == [task.data for task in expected]
+
+
+def test_no_worker_runs_beside_ray_s_own_services_if_that_is_asked_for(two_nodes, tmp_path, photographs, model_dir):
+    _, second = two_nodes
+    shards = write_shards(tmp_path / "shards", photographs, shards=3, images=2)
+    for engine in (XennaExecutor, RayDataExecutor):
+        diary = tmp_path / engine.__name__
+        stages = make_stages(shards, model_dir, tmp_path / "out", Diary(str(diary)))
+        stages[1:] = [stage.with_(resources=type(stage.resources)(cpus=0.2)) for stage in stages[1:]]
+        Pipeline("p", stages=stages).run(engine(ignore_head_node=True))
+        assert [node for node, _ in read_diary(diary, "node")] == [second.node_id]
+        assert len(read_diary(diary, "process")) == 3

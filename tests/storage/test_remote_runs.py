@@ -151,14 +151,15 @@ def test_a_shard_that_cannot_be_read_is_a_failed_row_and_the_others_are_scored(d
 def test_an_upload_that_fails_leaves_nothing_to_be_seen_and_no_draft(data, bucket, model_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     url = bucket.upload(data)
-    bucket.server.only, bucket.server.always = f"/{bucket.name}/out/", Fault(status=500)
+    bucket.server.only, bucket.server.always = f"/{bucket.name}/out/0", Fault(status=500)
     with pytest.raises((StageError, RemoteError), match=r"out/0-000000\.tar cannot be written.*given up after 3 tries"):
         run([f"{url}/shards/0.tar"], f"{url}/out", model_dir, bucket, min_score=0.0, originals="shards")
-    assert bucket.files("out") == {}
+    assert set(bucket.files("out")) == {"_tastemaker/run.json"}
     assert list(tmp_path.rglob(".tastemaker-tmp-*")) == []
     bucket.server.always = None
     run([f"{url}/shards/0.tar"], f"{url}/out", model_dir, bucket, min_score=0.0, originals="shards")
-    assert set(bucket.files("out")) == {"0-000000.tar", "0.parquet", "_tastemaker/run.json"}
+    state = {"_tastemaker/run.json", "_tastemaker/index.jsonl"}
+    assert set(bucket.files("out")) == {"0-000000.tar", "0.parquet", *state}
 
 
 def test_weights_in_an_object_store_are_fetched_once(data, bucket, model_dir, tmp_path):
@@ -248,15 +249,17 @@ def test_a_killed_run_leaves_complete_files_only_and_is_finished_by_the_next(tmp
     bucket.server.latency_s = 0.1
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 60
-    while not (seen := bucket.files("out")) and time.monotonic() < deadline:
+    while not rows_of(bucket.files("out")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
     bucket.server.latency_s = 0
     run([str(data / "shards")], tmp_path / "local", model_dir, min_score=0.0, originals="shards")
     whole, seen = local_files(tmp_path / "local"), bucket.files("out")
-    assert 0 < len(seen) < len(whole)
+    assert 0 < len(rows_of(seen)) < len(rows_of(whole))
     assert {n: b for n, b in seen.items() if n.endswith(".tar")}.items() <= whole.items()
+    assert json.loads(seen["_tastemaker/run.json"])["state"] == "running"
     for name, rows in rows_of(seen).items():
         assert rows == rows_of(whole)[name]
     subprocess.run(command, check=True, capture_output=True, env=environment)

@@ -24,6 +24,7 @@ from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageErr
 from tastemaker.models.aesthetic import MAX_UNIT_ERROR, AestheticPredictor
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
 from tastemaker.provenance import add_provenance, weights_provenance
+from tastemaker.scores.files import remove_drafts
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
 from tastemaker.tasks import FileGroupTask
 
@@ -135,7 +136,7 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
         assert self._predictor is not None
         cutoff = "none" if self.score_threshold is None else f"{self.score_threshold:g}"
         add_provenance(task._metadata, **self._provenance, score_threshold=cutoff)
-        if task.data is None:
+        if task.data is None or task.is_failed is not None:  # all failed already: workers died of them
             return task
         scores, norms = self._predictor.score_of_any_length(task.data.vectors)
         failures = _explain_failures(norms, task.data.lengths)
@@ -165,10 +166,6 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
     def __post_init__(self) -> None:
         self.resources = Resources()
 
-    def num_workers(self) -> int | None:
-        """Return 1: the batches of a partition go into the same file."""
-        return 1
-
     def teardown(self) -> None:
         """Delete what is unfinished."""
         for rows in self._open.values():
@@ -181,6 +178,8 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
         plan = ColumnPlan(task._metadata["given_schema"])
         schema = make_schema(plan, copy_embeddings=self.copy_embeddings)
         if name not in self._open:
+            if task._metadata.get("attempt", 1) > 1:
+                remove_drafts(Path(self.output_dir) / name)
             self._open[name] = EmbeddingRowsFile(Path(self.output_dir) / f"{name}.parquet", schema)
         rows = self._open[name]
         rows.add(make_rows(task, plan, schema), task.normalised)

@@ -10,11 +10,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from tastemaker.errors import StageError
 from tastemaker.executors.base import Stage, StageCount, count_task
 from tastemaker.executors.timing import StageTiming
-from tastemaker.stages.base import NodeInfo, WorkerMetadata, describe_task, run_stage
-from tastemaker.tasks import ImageBatch, Task
+from tastemaker.stages.base import NodeInfo, WorkerMetadata, run_stage
+from tastemaker.tasks import Task
 
 QUEUE_SIZE = 2
 """Tasks that may wait before a stage: enough that it never starves, few enough that memory stays flat."""
@@ -99,7 +98,9 @@ class Chain:
         try:
             for number, batch in enumerate(run_stage(first, task)):
                 if number not in announced:
-                    _fail_all(batch, announce(number, _keys(batch)))
+                    reason = announce(number, batch.image_ids())
+                    if reason:
+                        batch.fail_all(reason)
                 if on_count is not None:
                     on_count(0, count_task(first, batch))
                 results += self._run_rest(1, batch, on_count)
@@ -115,21 +116,6 @@ class Chain:
             if on_count is not None:
                 on_count(0, count_task(self.stages[number], result))
             yield from self._run_rest(number + 1, result, on_count)
-
-
-def _keys(task: Task[Any]) -> list[str]:
-    return [image.image_id for image in [*task.data, *task.dropped]] if isinstance(task, ImageBatch) else []
-
-
-def _fail_all(task: Task[Any], reason: str | None) -> None:
-    if not reason:
-        return
-    if not isinstance(task, ImageBatch):
-        raise StageError(f"{describe_task(task)}: {reason}")
-    for image in task.data:
-        image.fail(reason)
-    task.dropped += task.data
-    task.data = []
 
 
 class _Mark:

@@ -27,6 +27,9 @@ LOGGING_INTERVAL_S = 60.0
 MAX_FRUITLESS_RUNS = 3
 """Runs of the engine, one after the other, in which nothing was finished and no batch was found to be deadly."""
 
+MAX_SHOWN_KEYS = 1000
+"""Keys of a deadly batch that are logged one by one; of more, the first and the last."""
+
 _COLLECT_S = 0.3
 _PAUSE_S = 1.0
 _LONG_PAUSE_S = 10.0
@@ -274,9 +277,14 @@ class _ClusterRun:
         executor, ray = self._executor, self._ray
         if images := self._images():
             executor.bytes_per_image = ray.get(self._ledger.bytes_crossed.remote()) / images
-            logger.info("%.0f bytes crossed processes for each of %d images", executor.bytes_per_image, images)
+            logger.info(
+                "%.2f bytes of tasks and results crossed processes for each of %d images",
+                executor.bytes_per_image,
+                images,
+            )
         for keys in ray.get(self._ledger.failed_batches.remote()).values():
-            logger.warning("a batch killed its workers; its %d images are recorded as failed: %s", len(keys), keys)
+            shown = keys if len(keys) <= MAX_SHOWN_KEYS else [keys[0], "...", keys[-1]]
+            logger.warning("a batch killed its workers; its %d images are recorded as failed: %s", len(keys), shown)
 
 
 def _pickle_stages(stages: list[Stage]) -> bytes:

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
+from tastemaker.scores.files import write_whole
 from tastemaker.scores.schema import COUNTS_KEY, CUT_KEY, METADATA_KEY, SOURCES_KEY
 
 STATE_FOLDER = "_tastemaker"
@@ -147,13 +148,13 @@ class RowsIndex:
                 file.write(text)
         else:  # nothing can be appended to an object
             before = path.read_text() if path.exists() else ""
-            path.write_text(before + text)
+            write_whole(path, (before + text).encode())
         self._lines += len(names)
 
     def _write_anew(self) -> None:
         self._fingerprints.clear()
         path = self.output_dir / STATE_FOLDER / f"{self.name}.jsonl"
-        path.write_text("".join(self._lines_of(sorted(self._notes))), encoding="ascii")
+        write_whole(path, "".join(self._lines_of(sorted(self._notes))).encode())
         for other in path.parent.glob("index-*.jsonl"):
             other.unlink(missing_ok=True)
         self._lines = len(self._notes)

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.scores.files import write_whole
+from tastemaker.storage import is_remote
 
 LEASE_S = 60.0
 """Seconds after which a lease that nobody renewed is free. The clocks of the machines must agree better than that."""
@@ -38,6 +40,7 @@ class Lease:
         self._settle_s = settle_s
         self._token = uuid.uuid4().hex
         self._lost = ""
+        self._renewed = 0.0
         self._released = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -63,7 +66,7 @@ class Lease:
 
     def check(self) -> None:
         """Raise `ConfigurationError` if the lease is lost."""
-        if self._lost:
+        if self._lost or self._is_late():
             raise ConfigurationError(f"this run has lost its lease {self.path} ({self._lost}); another may be writing")
 
     def holder(self) -> str:
@@ -76,34 +79,68 @@ class Lease:
             "token": self._token,
             "host": socket.gethostname(),
             "pid": os.getpid(),
+            "processes": _processes(),
             "expires": time.time() + self._lease_s,
         }
-        self.path.write_text(json.dumps(content))
+        write_whole(self.path, json.dumps(content).encode())
+        self._renewed = time.monotonic()
+
+    def _is_late(self) -> bool:
+        """Return whether it has run out; the thread that renews it may be waiting for the store."""
+        if time.monotonic() - self._renewed > self._lease_s:
+            self._lost = "it could not be renewed in time"
+        return bool(self._lost)
 
     def _renew(self) -> None:
-        renewed = time.monotonic()
         while not self._released.wait(self._lease_s / 4):
             try:
                 if _read(self.path).get("token") != self._token:
                     self._lost = f"taken over by{self.holder() or ' another run'}"
                     return
                 self._write()
-                renewed = time.monotonic()
             except Exception as error:  # noqa: BLE001 - whatever the store raises; it may be there again in a moment
                 logger.warning("the lease %s could not be renewed: %s", self.path, error)
-            if time.monotonic() - renewed > self._lease_s:
-                self._lost = "it could not be renewed in time"
+            if self._is_late():
                 return
 
 
 def is_lease_alive(path: Path) -> bool:
-    """Return whether somebody holds the lease in an object."""
-    return float(_read(path).get("expires", 0.0)) > time.time()
+    """Return whether somebody holds the lease in an object; not if that was a process here that is no more."""
+    found = _read(path)
+    if found.get("processes") and found["processes"] == _processes() and not _is_running(int(found["pid"])):
+        return False
+    return float(found.get("expires", 0.0)) > time.time()
+
+
+def _processes() -> str:
+    """Return what names the processes that this one can see: boot and namespace; empty where that is not known."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(_content(path) or b"{}")
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _content(path: Path) -> bytes | None:
+    if not is_remote(str(path)):
+        return path.read_bytes()
+    from tastemaker.storage.files import read_small
+
+    return read_small(path)

@@ -16,7 +16,8 @@ from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage import Options, base_name, options_for, public_url, scheme_of
 from tastemaker.storage.objects import RemoteFile, version_of
 from tastemaker.storage.retries import persist
-from tastemaker.storage.systems import OBJECT_STORES, check_scheme, open_system
+from tastemaker.storage.sending import send_bytes, send_file
+from tastemaker.storage.systems import OBJECT_STORES, check_scheme, open_system, shorten_waits
 
 _WEB = ("http", "https")
 _COPY_BYTES = 2**24
@@ -100,6 +101,20 @@ def read_whole(url: str, options: Options | None, max_bytes: int) -> bytes:
         file.close()
 
 
+def read_small(path: Path) -> bytes | None:
+    """Return the bytes of an object of at most a megabyte, None if there is none.
+
+    Raises:
+        RemoteError: It cannot be read, whatever was tried.
+    """
+    try:
+        return read_whole(str(path), _options_of(path), 2**20)
+    except RemoteError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
 def fetch_file(url: str, target: Path, options: Options | None = None) -> None:
     """Copy a remote file to a local one; a copy that was interrupted goes on.
 
@@ -133,6 +148,7 @@ def remote_path(path: str | Path, options: Options | None = None) -> Path:
 
     chosen = options_for(url, options)
     made: Any = UPath(url.rstrip("/"), **{**chosen, "use_listings_cache": False})
+    shorten_waits(made.fs, scheme_of(url))
     return cast(Path, made)
 
 
@@ -166,7 +182,7 @@ def publish(draft: Path, target: Path) -> None:
     system, path = open_system(str(target), _options_of(target))
     if scheme_of(str(target)) not in OBJECT_STORES:
         target.parent.mkdir(parents=True, exist_ok=True)
-    persist(f"{target} cannot be written", lambda: system.put_file(str(draft), path))
+    persist(f"{target} cannot be written", lambda: send_file(system, draft, path))
     draft.unlink()
 
 
@@ -179,7 +195,7 @@ def publish_bytes(data: bytes, target: Path) -> None:
     system, path = open_system(str(target), _options_of(target))
     if scheme_of(str(target)) not in OBJECT_STORES:
         target.parent.mkdir(parents=True, exist_ok=True)
-    persist(f"{target} cannot be written", lambda: system.pipe_file(path, data))
+    persist(f"{target} cannot be written", lambda: send_bytes(system, data, path))
 
 
 def draft_folder() -> Path:

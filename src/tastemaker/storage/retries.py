@@ -34,6 +34,7 @@ class Patience:
         longest_wait_s: Seconds at most.
         total_s: Seconds from the first failure in a row after which nothing is tried again.
         timeout_s: Seconds without a connection or a byte that count as a failure.
+        slowest_bytes_per_s: An upload gets so much more time as it takes at this rate.
     """
 
     attempts: int = 6
@@ -41,6 +42,7 @@ class Patience:
     longest_wait_s: float = 20.0
     total_s: float = 180.0
     timeout_s: float = 30.0
+    slowest_bytes_per_s: float = 2.0**17
 
 
 _VARIABLES = {
@@ -48,6 +50,7 @@ _VARIABLES = {
     "wait_s": "TASTEMAKER_REMOTE_WAIT_S",
     "total_s": "TASTEMAKER_REMOTE_TOTAL_S",
     "timeout_s": "TASTEMAKER_REMOTE_TIMEOUT_S",
+    "slowest_bytes_per_s": "TASTEMAKER_REMOTE_SLOWEST_BYTES_PER_S",
 }
 
 

@@ -63,6 +63,18 @@ def _make_system(scheme: str, options: Options) -> Any:  # noqa: ANN401 - fsspec
     return system
 
 
+def shorten_waits(system: Any, scheme: str) -> None:  # noqa: ANN401
+    """Let a file system that universal-pathlib made give up within the time that `open_system`'s may take.
+
+    That one tries again by itself, since nobody else does for its small questions: is there, what is there, delete.
+    """
+    if scheme in ("s3", "s3a"):
+        seconds = current_patience().timeout_s
+        own = {"connect_timeout": seconds, "read_timeout": seconds, "retries": {"total_max_attempts": 3}}
+        system.config_kwargs = {**own, **system.config_kwargs}
+        system.retries = 2
+
+
 @cache
 def check_scheme(scheme: str) -> None:
     """Raise unless the library of a scheme is installed.
