@@ -55,7 +55,7 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
         Route("/api/rows", ask(lambda e, r: e.rows(_filter(r), _number(r, "start"), _number(r, "stop")))),
         Route("/api/cutoff", ask(lambda e, r: e.cut(_filter(r), _score(r), r.query_params.get("top")))),
         Route("/api/picture/{row:int}", ask(lambda e, r: e.picture(_filter(r), r.path_params["row"]))),
-        Route("/api/neighbours/{row:int}", ask(lambda e, r: e.neighbours(r.path_params["row"]))),
+        Route("/api/neighbours/{row:int}", _one_by_one(ask(lambda e, r: e.neighbours(r.path_params["row"])))),
         Route("/api/dimensions", ask(lambda e, r: e.dimensions())),
         Route("/api/slices", ask(_slices)),
         Route("/api/failures", ask(lambda e, r: e.failures(_text(r, "by")))),
@@ -111,6 +111,19 @@ def _answer(explorer: Explorer, question: Callable[[Explorer, Request], Any]) ->
         return await _reply(partial(question, explorer, request))
 
     return endpoint
+
+
+def _one_by_one(endpoint: _Endpoint) -> _Endpoint:
+    """Return an endpoint for what takes the whole machine: the next waits, and is not begun once it is given up."""
+    limit = anyio.Semaphore(1)
+
+    async def limited(request: Request) -> Response:
+        async with limit:
+            if await request.is_disconnected():
+                return Response(status_code=499)
+            return await endpoint(request)
+
+    return limited
 
 
 def _take(explorer: Explorer, order: Callable[[Explorer, _Body], Any]) -> _Endpoint:

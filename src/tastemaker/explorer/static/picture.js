@@ -21,6 +21,7 @@ const onward = element("button", { type: "button", textContent: "Next", classNam
 
 let shown = null; // the picture
 let turn = 0;
+let search = null; // for neighbours: in a large table it takes seconds, and is given up when one walks on
 
 export const isOpen = () => dialog.open;
 export const openedPicture = () => shown;
@@ -202,8 +203,11 @@ const sidecar = (name, text) => element("section", {}, element("h3", { textConte
 async function showNeighbours(picture, mine) {
   row.replaceChildren();
   if (row.hidden) return;
+  search?.abort();
+  search = new AbortController();
+  const { signal } = search;
   try {
-    const found = await ask(`/api/neighbours/${picture.row}`);
+    const found = await ask(`/api/neighbours/${picture.row}`, {}, signal);
     if (mine === turn) row.replaceChildren(...found.map(makeNeighbour));
   } catch {
     // without neighbours the page is whole
