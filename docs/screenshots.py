@@ -5,6 +5,7 @@ Playwright and chromium, light and dark, into docs/images. The photographs are s
 or under CC0; the motorcycle, whose licence is not stated, is left out.
 """
 
+import contextlib
 import io
 import subprocess
 import sys
@@ -19,22 +20,22 @@ from tastemaker.demo import make_pictures
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.run import RunOptions, run_scoring
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).resolve().parent / "images"
 SIZE = {"width": 1280, "height": 800}
 
 
 def main() -> None:
     """Make the table, serve it, take the pictures."""
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        pictures = Path(folder, "photographs")
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # relative paths are what the pictures show
+        pictures = Path("photographs")
         pictures.mkdir()
         for name, data in make_pictures():
             if not name.startswith("motorcycle"):
                 (pictures / name).write_bytes(data)
         ranked = RunOptions(rank_by="technical_quality", top=Top(share=0.2))
-        run_scoring([str(pictures)], Path(folder, "photographs-scores"), ranked)
-        command = [sys.executable, "-m", "tastemaker", "explore", f"{folder}/photographs-scores", "--no-browser"]
+        run_scoring([str(pictures)], Path("photographs-scores"), ranked)
+        command = [sys.executable, "-m", "tastemaker", "explore", "photographs-scores", "--no-browser"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
             try:
                 assert server.stdout
