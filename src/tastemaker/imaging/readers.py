@@ -10,9 +10,16 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol, cast
 
-from tastemaker.storage import Options, is_remote
+from tastemaker.storage import Options, is_remote, public_url
+
+COMPRESSED_EXTENSIONS = (".tar.gz", ".tgz")
+TAR_EXTENSIONS = (".tar", *COMPRESSED_EXTENSIONS)
 
 _GZIP = b"\x1f\x8b"
+
+_MAX_KINDS = 100_000
+_remote_kinds: dict[str, bool] = {}
+"""URL of a shard -> whether it is gzip, so that reading one image again is one request."""
 
 
 class ShardReader(Protocol):
@@ -233,11 +240,17 @@ def _open_remote(url: str, options: Options | None, *, ahead: bool) -> ShardRead
     file: ShardReader = RemoteFile(url, options)
     if ahead:
         file = BlockReader(file)
+        _remote_kinds.pop(url, None)  # a pass through the whole shard asks it
+    if not public_url(url).lower().endswith(TAR_EXTENSIONS):
+        return file  # a single image
     try:
-        is_gzip = file.read_at(0, 2) == _GZIP
+        is_gzip = _remote_kinds[url] if url in _remote_kinds else file.read_at(0, 2) == _GZIP
     except OSError:
         file.close()
         raise
+    if len(_remote_kinds) == _MAX_KINDS:
+        _remote_kinds.clear()
+    _remote_kinds[url] = is_gzip
     if not is_gzip:
         return file
     unpacked = GzipReader(cast(BinaryIO, _ReaderFile(file if ahead else BlockReader(file, held=2))))

@@ -8,6 +8,7 @@ import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -342,7 +343,11 @@ def _filesystems(table: ScoreTable) -> list[Any]:
     import fsspec
 
     options = table.storage_options
-    return [fsspec.filesystem(name, **options_for(f"{name}://", options)) for name in sorted(protocols)]
+    found = [fsspec.filesystem(name, **options_for(f"{name}://", options)) for name in sorted(protocols)]
+    for system in found:
+        if "http" in system.protocol:  # DuckDB asks, and fsspec has no answer
+            system.modified = lambda _path: datetime.fromtimestamp(0, UTC)
+    return found
 
 
 def _readable_path(path: str, folder: Path, number: int) -> str:
