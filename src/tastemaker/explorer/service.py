@@ -13,7 +13,7 @@ from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.explorer import failures, slices
 from tastemaker.explorer.details import describe_picture, read_row
 from tastemaker.explorer.exports import Exports
-from tastemaker.explorer.index import STEPS, Filter, ScoreIndex, describe_view
+from tastemaker.explorer.index import LYING, STEPS, Filter, ScoreIndex, describe_view
 from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.ratings import Picture, Rating, Ratings, ratings_path
 from tastemaker.explorer.thumbnails import Thumbnails
@@ -203,14 +203,16 @@ class Explorer:
         items = []
         for found, score in zip(self.lookup.rows(numbers), scores, strict=True):
             rating = self.ratings.of(found["row"])
+            size = found["width"], found["height"]
+            width, height = size[::-1] if (found["orientation"] or 1) >= LYING else size
             items.append(
                 {
                     "row": found["row"],
                     "score": score if score is None or np.isfinite(score) else None,
                     "name": found["image_id"] or found["image_path"] or "",
                     "alt": found["caption"] or "",
-                    "width": found["width"],
-                    "height": found["height"],
+                    "width": width,
+                    "height": height,
                     "stars": rating.stars,
                     "rejected": rating.rejected,
                 }
