@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from tastemaker.errors import UnreadableImageError
@@ -20,11 +21,12 @@ def read_row(table: ScoreTable, number: int) -> dict[str, Any]:
     return row
 
 
-def describe_picture(row: dict[str, Any]) -> dict[str, Any]:
+def describe_picture(row: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row as the page shows it: groups of names and values, all of them text.
 
     Args:
         row: As `read_row` returns it.
+        options: For sidecars in sources that are URLs, as fsspec takes them.
     """
     return {
         "caption": row.get("caption") or "",
@@ -32,14 +34,16 @@ def describe_picture(row: dict[str, Any]) -> dict[str, Any]:
             [name, _shown(value)] for name, value in row.items() if name not in _SHOWN_ELSEWHERE and value != []
         ],
         "signals": [[name, f"{row[name]:.3f}"] for name in SIGNAL_NAMES if row.get(name) is not None],
-        "sidecars": [[sidecar["extension"], _sidecar_text(row, sidecar)] for sidecar in row.get("sidecars") or []],
+        "sidecars": [
+            [sidecar["extension"], _sidecar_text(row, sidecar, options)] for sidecar in row.get("sidecars") or []
+        ],
         "metadata": _pretty(row.get("metadata")),
     }
 
 
-def _sidecar_text(row: dict[str, Any], sidecar: dict[str, Any]) -> str:
+def _sidecar_text(row: dict[str, Any], sidecar: dict[str, Any], options: Mapping[str, Any]) -> str:
     try:
-        text = read_sidecar(row, sidecar)
+        text = read_sidecar(row, sidecar, options)
     except (UnreadableImageError, OSError) as error:
         return f"cannot be read: {error}"
     return _pretty(text) if sidecar["extension"].rpartition(".")[2].lower() == "json" else text

@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 import socket
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from threading import Timer
+from typing import Any
 
 import uvicorn
 
@@ -21,7 +22,13 @@ DEFAULT_PORT = 8765
 _BROWSER_DELAY_S = 0.3
 
 
-def explore(sources: list[str], port: int | None, open_browser: bool, say: Callable[[str], None]) -> None:
+def explore(
+    sources: list[str],
+    port: int | None,
+    open_browser: bool,
+    say: Callable[[str], None],
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
     """Serve the page for a score table until the program is stopped.
 
     Args:
@@ -29,11 +36,12 @@ def explore(sources: list[str], port: int | None, open_browser: bool, say: Calla
         port: To listen on; None for 8765, or a free one where that is taken.
         open_browser: Show the page.
         say: Told the address once the page can be opened.
+        storage_options: For rows and originals that are URLs, as fsspec takes them.
 
     Raises:
         ConfigurationError: There are no rows, or the port is taken.
     """
-    with closing(_listen(port)) as listening, closing(Explorer(sources)) as explorer:
+    with closing(_listen(port)) as listening, closing(Explorer(sources, storage_options=storage_options)) as explorer:
         chosen = listening.getsockname()[1]
         token = secrets.token_urlsafe(24)
         address = f"http://{HOST}:{chosen}/?token={token}"

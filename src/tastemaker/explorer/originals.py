@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from tastemaker.errors import UnreadableImageError
@@ -14,11 +15,12 @@ MAX_SIDECAR_BYTES = 65_536
 """Of a longer sidecar, only the beginning is shown."""
 
 
-def read_picture(row: dict[str, Any]) -> bytes:
+def read_picture(row: dict[str, Any], options: Mapping[str, Any]) -> bytes:
     """Return the encoded bytes of the picture in a row.
 
     Args:
         row: With ``image_path``, ``shard``, ``position`` and ``size``.
+        options: For URLs, as fsspec takes them.
 
     Raises:
         UnreadableImageError: The source is gone, or has changed since it was scored.
@@ -26,17 +28,17 @@ def read_picture(row: dict[str, Any]) -> bytes:
     if row["size"] is None:
         raise UnreadableImageError(row["reason"] or "the row does not say where the picture lies")
     path = original_name(row["image_path"])
-    return _read(original_name(row["shard"] or ""), path, row["position"] or 0, row["size"])
+    return _read(original_name(row["shard"] or ""), path, row["position"] or 0, row["size"], options)
 
 
-def read_sidecar(row: dict[str, Any], sidecar: dict[str, Any]) -> str:
+def read_sidecar(row: dict[str, Any], sidecar: dict[str, Any], options: Mapping[str, Any]) -> str:
     """Return the text of a sidecar, its beginning where it is long; what is no text is told by its size.
 
     Raises:
         UnreadableImageError: The source is gone, or has changed.
     """
     size = min(sidecar["size"], MAX_SIDECAR_BYTES)
-    data = _read(original_name(row["shard"] or ""), original_name(sidecar["member"]), sidecar["offset"], size)
+    data = _read(original_name(row["shard"] or ""), original_name(sidecar["member"]), sidecar["offset"], size, options)
     if b"\0" in data:
         return f"{sidecar['size']:,} bytes, no text"
     text = data.decode("utf-8", "replace")
@@ -54,8 +56,11 @@ def stamp(row: dict[str, Any]) -> str:
     return f"{source}\n{row['image_path']}\n{row['position']}\n{row['size']}\n{changed}"
 
 
-def _read(shard: str, path: str, position: int, size: int) -> bytes:
-    data = ImageObject(image_path=path, shard=shard, member=Member(path, position, size)).read_encoded()
+def _read(shard: str, path: str, position: int, size: int, options: Mapping[str, Any]) -> bytes:
+    image = ImageObject(
+        image_path=path, shard=shard, member=Member(path, position, size), storage_options=dict(options)
+    )
+    data = image.read_encoded()
     if len(data) != size:
         raise UnreadableImageError(f"{shard or path} has changed since it was scored")
     return data

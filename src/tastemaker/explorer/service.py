@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,25 @@ class Explorer:
         sources: Directories, files or URLs of rows, as `ScoreTable` takes them.
         cache: Folder of the thumbnails; None for the user's cache directory.
         ratings: The file of the ratings; None for the one beside the table.
+        storage_options: For rows and originals that are URLs, as fsspec takes them.
 
     Raises:
         ConfigurationError: There are no rows, or the ratings cannot be read.
     """
 
-    def __init__(self, sources: list[str], cache: Path | None = None, ratings: Path | None = None) -> None:
-        self.table = ScoreTable(sources)
+    def __init__(
+        self,
+        sources: list[str],
+        cache: Path | None = None,
+        ratings: Path | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.table = ScoreTable(sources, storage_options=storage_options)
         self.name = ", ".join(source.rstrip("/").rpartition("/")[2] or source for source in sources)
         self.ratings = Ratings(ratings or ratings_path(sources[0], not is_url(sources[0])), self.table)
         self.index = ScoreIndex(self.table, self.ratings)
         self.lookup = RowLookup(self.table)
-        self.thumbnails = Thumbnails(cache)
+        self.thumbnails = Thumbnails(cache, storage_options=storage_options)
         self.exports = Exports()
         self.stamp = _stamp(self.table)
         self._unscored: dict[str, dict[str, int]] = {}
@@ -127,7 +135,7 @@ class Explorer:
             "rank": rank,
             "of": len(whole.rows),
             "percentile": 100 * below / len(whole.rows) if rank else None,
-            **describe_picture(read_row(self.table, row)),
+            **describe_picture(read_row(self.table, row), self.table.storage_options),
         }
 
     def neighbours(self, row: int) -> list[_Json]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -48,9 +49,16 @@ class Thumbnails:
     Args:
         folder: Of the cache; None for the user's cache directory.
         max_bytes: Beyond this, those that were made first are deleted.
+        storage_options: For originals that are URLs, as fsspec takes them.
     """
 
-    def __init__(self, folder: Path | None = None, max_bytes: int = MAX_CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        max_bytes: int = MAX_CACHE_BYTES,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._options = dict(storage_options or {})
         self._folder = folder or Path(platformdirs.user_cache_dir("tastemaker")) / "thumbnails"
         self._max_bytes = max_bytes
         self._lock = Lock()
@@ -67,7 +75,7 @@ class Thumbnails:
         path = self._folder / key[:2] / f"{key}.jpg"
         with contextlib.suppress(OSError):
             return path.read_bytes()
-        data = encode_small(read_picture(row), WIDEST * height, height, _QUALITY)
+        data = encode_small(read_picture(row, self._options), WIDEST * height, height, _QUALITY)
         with contextlib.suppress(OSError):  # a full disk shows pictures all the same
             self._keep(path, data)
         return data
@@ -79,7 +87,7 @@ class Thumbnails:
             UnreadableImageError: The original is gone, or cannot be decoded.
         """
         size = next((s for s in VIEW_SIZES if s >= size), VIEW_SIZES[-1])
-        return encode_small(read_picture(row), size, size, _VIEW_QUALITY)
+        return encode_small(read_picture(row, self._options), size, size, _VIEW_QUALITY)
 
     def _keep(self, path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
