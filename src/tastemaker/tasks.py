@@ -143,6 +143,7 @@ class ImageObject:
         sidecar_members: Extension -> where that sidecar lies.
         width: Columns of the decoded image, in pixels; None before it is decoded.
         height: Rows, in pixels.
+        orientation: How the decoded image is still to be turned to stand upright, as EXIF has it: 1 to 8.
         format: Encoding by content, for example ``JPEG``.
         rating: Stars that somebody gave it: -1 (rejected), 0 to 5; None where there are none.
         model_input: uint8 (224, 224, 3), made by the reader so that megabytes of pixels need not travel.
@@ -171,6 +172,7 @@ class ImageObject:
     sidecar_members: dict[str, Member] = field(default_factory=dict)
     width: int | None = None
     height: int | None = None
+    orientation: int | None = None
     format: str | None = None
     rating: int | None = None
     model_input: npt.NDArray[np.uint8] | None = None
@@ -203,6 +205,7 @@ class ImageObject:
         """
         image = decode_image(self.read_encoded(), **self.decode_options)
         self.width, self.height, self.format = image.width, image.height, image.format
+        self.orientation = image.orientation
         if image.source:
             self.metadata["raw_pixels"] = image.source
         return image

@@ -8,8 +8,12 @@ from conftest import encode
 from PIL import Image
 
 from explorer.table import encode_picture
+from tastemaker import ScoreTable
 from tastemaker.errors import UnreadableImageError
+from tastemaker.explorer.index import Filter
+from tastemaker.explorer.service import Explorer
 from tastemaker.explorer.thumbnails import Thumbnails, encode_small
+from tastemaker.scores.run import RunOptions, run_scoring
 
 
 def size_of(data):
@@ -90,3 +94,23 @@ def test_a_source_that_is_gone_or_shorter_is_said_to_be(explorer, tmp_path):
     shard.unlink()
     with pytest.raises(UnreadableImageError, match="gone"):
         explorer.thumbnails.view(explorer.original(5), 400)
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_a_picture_that_exif_turns_stands_upright_in_a_box_of_its_shape(tmp_path, rotate):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "turned.jpg").write_bytes(encode_picture(2, 640, 320, exif=exif))
+    options = RunOptions(rank_by="technical_quality", signals=True, exif_rotate=rotate)
+    run_scoring([str(tmp_path / "photos")], tmp_path / "out", options)
+    table = ScoreTable(tmp_path / "out")
+    stored = [column[0].as_py() for column in table.to_arrow(["width", "height", "orientation"]).columns]
+    assert stored == ([320, 640, 1] if rotate else [640, 320, 6])
+    explorer = Explorer([str(tmp_path / "out")], cache=tmp_path / "cache")
+    (aspect,) = explorer.index.aspects(explorer.index.view(Filter()).rows)
+    (row,) = explorer.rows(Filter(), 0, 1)
+    thumbnail = size_of(explorer.thumbnails.thumbnail(explorer.original(row["row"]), 640))
+    explorer.close()
+    assert thumbnail == (row["width"], row["height"]) == (320, 640)
+    assert aspect == 500

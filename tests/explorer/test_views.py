@@ -84,13 +84,13 @@ def test_a_row_read_alone_is_the_row_of_the_table(explorer):
 
 
 def test_details_have_sidecars_as_text_and_say_what_cannot_be_read(explorer, tmp_path):
-    details = describe_picture(read_row(explorer.table, 4))
+    details = describe_picture(read_row(explorer.table, 4), {})
     assert dict(details["sidecars"])["txt"] == "a picture 4"
     assert json.loads(dict(details["sidecars"])["json"])["number"] == 4
     assert dict(details["columns"])["width"] == "300"
     assert len(details["signals"]) == 7
     (tmp_path / "shards" / "00000.tar").unlink()
-    assert "cannot be read" in dict(describe_picture(read_row(explorer.table, 4))["sidecars"])["txt"]
+    assert "cannot be read" in dict(describe_picture(read_row(explorer.table, 4), {})["sidecars"])["txt"]
 
 
 def test_neighbours_are_the_nearest_by_angle(tmp_path, explorer):

@@ -409,6 +409,22 @@ def test_exif_rotation_is_applied_only_where_asked_for(file_format, orientation)
     assert np.array_equal(decode_image(data, apply_exif_rotation=True).pixels, turned)
 
 
+@pytest.mark.parametrize("file_format", ["JPEG", "WEBP", "PNG", "TIFF"])
+def test_an_image_says_how_it_is_still_to_be_turned(file_format):
+    data = encode(photograph(), file_format, exif=exif_of(6))
+    as_stored, upright = decode_image(data), decode_image(data, apply_exif_rotation=True)
+    is_turned = as_stored.pixels.shape == upright.pixels.shape  # Pillow turns a TIFF by itself
+    assert as_stored.orientation == (1 if is_turned else 6)
+    assert upright.orientation == 1
+    assert decode_image(encode(photograph(), file_format, exif=exif_of(99))).orientation == 1
+
+
+def exif_of(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
 @pytest.mark.filterwarnings("ignore:::PIL")
 @pytest.mark.parametrize("file_format", ["JPEG", "WEBP", "PNG"])
 def test_damaged_exif_costs_no_picture(file_format):

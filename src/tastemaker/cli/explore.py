@@ -6,21 +6,22 @@ from typing import Annotated
 
 import typer
 
-from tastemaker.cli.options import StorageOptionsOption, parse_storage_options
+from tastemaker.cli import options as o
 
 EXAMPLE = "Example: tastemaker explore scores/"
 
 
 def explore(
     scores: Annotated[
-        list[str], typer.Argument(metavar="SCORES...", help="Directories of rows that score or filter wrote.")
+        list[str],
+        typer.Argument(metavar="SCORES...", help="Directories of rows that score or filter wrote, or URLs of them."),
     ],
     port: Annotated[
         int | None,
         typer.Option("--port", min=1, max=65535, help="Port on this machine. Default: 8765, or a free one."),
     ] = None,
-    storage_options: StorageOptionsOption = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+    storage_options: o.StorageOptionsOption = None,
 ) -> None:
     """Look at the pictures by score, and find where to cut, in a page on this machine."""
     from tastemaker.explorer.launch import explore as serve
@@ -29,4 +30,4 @@ def explore(
         typer.echo(address)
         typer.echo("The address holds a token: only who has it can open the page. Ctrl-C ends the program.", err=True)
 
-    serve(scores, port, not no_browser, say, parse_storage_options(storage_options))
+    serve(scores, port, not no_browser, say, o.parse_storage_options(storage_options))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.explorer.originals import read_sidecar
 from tastemaker.imaging.signals import SIGNAL_NAMES
 from tastemaker.scores.table import ScoreTable
-from tastemaker.storage import Options
 
 _SHOWN_ELSEWHERE = {"caption", "json", "metadata", "sidecars", "aesthetic_score", "kept", *SIGNAL_NAMES}
 _MAX_TEXT = 20_000
@@ -21,12 +21,12 @@ def read_row(table: ScoreTable, number: int) -> dict[str, Any]:
     return row
 
 
-def describe_picture(row: dict[str, Any], storage_options: Options | None = None) -> dict[str, Any]:
+def describe_picture(row: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row as the page shows it: groups of names and values, all of them text.
 
     Args:
         row: As `read_row` returns it.
-        storage_options: For sidecars at URLs.
+        options: For sidecars in sources that are URLs, as fsspec takes them.
     """
     return {
         "caption": row.get("caption") or "",
@@ -34,12 +34,14 @@ def describe_picture(row: dict[str, Any], storage_options: Options | None = None
             [name, _shown(value)] for name, value in row.items() if name not in _SHOWN_ELSEWHERE and value != []
         ],
         "signals": [[name, f"{row[name]:.3f}"] for name in SIGNAL_NAMES if row.get(name) is not None],
-        "sidecars": [[s["extension"], _sidecar_text(row, s, storage_options)] for s in row.get("sidecars") or []],
+        "sidecars": [
+            [sidecar["extension"], _sidecar_text(row, sidecar, options)] for sidecar in row.get("sidecars") or []
+        ],
         "metadata": _pretty(row.get("metadata")),
     }
 
 
-def _sidecar_text(row: dict[str, Any], sidecar: dict[str, Any], options: Options | None) -> str:
+def _sidecar_text(row: dict[str, Any], sidecar: dict[str, Any], options: Mapping[str, Any]) -> str:
     try:
         text = read_sidecar(row, sidecar, options)
     except (UnreadableImageError, OSError) as error:

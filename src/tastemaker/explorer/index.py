@@ -26,6 +26,9 @@ MAX_EDGES = 20_000
 ASPECT_UNIT = 1000
 """Aspect ratios travel as integers: width / height in thousandths."""
 
+LYING = 5
+"""From this EXIF orientation on, a picture is shown upright as high as it is stored wide."""
+
 _KEPT_VIEWS = 8
 
 
@@ -142,7 +145,7 @@ class ScoreIndex:
         return view
 
     def aspects(self, rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint16]:
-        """Return width / height of these rows in thousandths; 1,000 where it is not known."""
+        """Return width / height of these rows, upright, in thousandths; 1,000 where it is not known."""
         return self._aspects[rows]
 
     def _has_values(self, column: str) -> bool:
@@ -166,6 +169,9 @@ class ScoreIndex:
         if len(names) < 2:
             return np.full(len(self.table), ASPECT_UNIT, np.uint16)
         width, height = (self.table.values(name).astype(np.float32) for name in names)
+        if "orientation" in self.table.columns:
+            lies = self.table.values("orientation") >= LYING
+            width, height = np.where(lies, height, width), np.where(lies, width, height)
         with np.errstate(divide="ignore", invalid="ignore"):
             aspects = np.clip(np.round(width / height * ASPECT_UNIT), 1, 65_535)
         return np.where(np.isfinite(aspects), aspects, ASPECT_UNIT).astype(np.uint16)

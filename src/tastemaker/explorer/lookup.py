@@ -21,6 +21,7 @@ _COLUMNS = {
     "size": "size",
     "width": "width",
     "height": "height",
+    "orientation": "orientation",
     "format": "format",
     "caption": "caption[:300]",
     "status": "status",

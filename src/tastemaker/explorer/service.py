@@ -14,7 +14,7 @@ from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.explorer import failures, slices
 from tastemaker.explorer.details import describe_picture, read_row
 from tastemaker.explorer.exports import Exports
-from tastemaker.explorer.index import STEPS, Filter, ScoreIndex, describe_view
+from tastemaker.explorer.index import LYING, STEPS, Filter, ScoreIndex, describe_view
 from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.ratings import Picture, Rating, Ratings, ratings_path
 from tastemaker.explorer.thumbnails import Thumbnails
@@ -35,7 +35,7 @@ class Explorer:
         sources: Directories, files or URLs of rows, as `ScoreTable` takes them.
         cache: Folder of the thumbnails; None for the user's cache directory.
         ratings: The file of the ratings; None for the one beside the table.
-        storage_options: For URLs, as fsspec takes them.
+        storage_options: For rows and originals that are URLs, as fsspec takes them.
 
     Raises:
         ConfigurationError: There are no rows, or the ratings cannot be read.
@@ -53,7 +53,7 @@ class Explorer:
         self.ratings = Ratings(ratings or ratings_path(sources[0], not is_url(sources[0])), self.table)
         self.index = ScoreIndex(self.table, self.ratings)
         self.lookup = RowLookup(self.table)
-        self.thumbnails = Thumbnails(cache, storage_options=self.table.storage_options)
+        self.thumbnails = Thumbnails(cache, storage_options=storage_options)
         self.exports = Exports()
         self.stamp = _stamp(self.table)
         self._unscored: dict[str, dict[str, int]] = {}
@@ -211,14 +211,16 @@ class Explorer:
         items = []
         for found, score in zip(self.lookup.rows(numbers), scores, strict=True):
             rating = self.ratings.of(found["row"])
+            size = found["width"], found["height"]
+            width, height = size[::-1] if (found["orientation"] or 1) >= LYING else size
             items.append(
                 {
                     "row": found["row"],
                     "score": score if score is None or np.isfinite(score) else None,
                     "name": found["image_id"] or found["image_path"] or "",
                     "alt": found["caption"] or "",
-                    "width": found["width"],
-                    "height": found["height"],
+                    "width": width,
+                    "height": height,
                     "stars": rating.stars,
                     "rejected": rating.rejected,
                 }

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -18,7 +19,6 @@ from PIL import ExifTags, Image, JpegImagePlugin
 from tastemaker.errors import UnreadableImageError
 from tastemaker.explorer.originals import read_picture, stamp
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS, decode_image, sniff_format
-from tastemaker.storage import Options
 
 HEIGHTS = range(40, 1281, 40)
 """Heights of thumbnails in pixels; one in between is rounded up."""
@@ -49,13 +49,16 @@ class Thumbnails:
     Args:
         folder: Of the cache; None for the user's cache directory.
         max_bytes: Beyond this, those that were made first are deleted.
-        storage_options: For originals that are URLs.
+        storage_options: For originals that are URLs, as fsspec takes them.
     """
 
     def __init__(
-        self, folder: Path | None = None, max_bytes: int = MAX_CACHE_BYTES, storage_options: Options | None = None
+        self,
+        folder: Path | None = None,
+        max_bytes: int = MAX_CACHE_BYTES,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._options = storage_options
+        self._options = dict(storage_options or {})
         self._folder = folder or Path(platformdirs.user_cache_dir("tastemaker")) / "thumbnails"
         self._max_bytes = max_bytes
         self._lock = Lock()

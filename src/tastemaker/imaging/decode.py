@@ -79,11 +79,13 @@ class DecodedImage:
         format: Name of the encoding, by content: ``JPEG``, ``PNG``, ``WEBP``, ``GIF``, ``BMP``, ``TIFF``, ``AVIF``,
             ``HEIC``, ``HEIF``, or the kind of a raw: ``DNG``, ``CR2``, ``NEF``, ...
         source: Of a raw, whether these are the pixels of its ``preview`` or those it was ``developed`` to; else empty.
+        orientation: How the pixels are still to be turned, as an EXIF orientation: 1 for upright ones, to 8.
     """
 
     pixels: Pixels
     format: str
     source: str = ""
+    orientation: int = 1
 
     @property
     def width(self) -> int:
@@ -128,11 +130,13 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
         raise UnreadableImageError(f"not an image in a known format (it starts with {bytes(data[:8])!r})")
     if name in RAW_FORMATS:
         raw = read_raw(data, name, max_pixels, lambda preview: _decode_plain(preview, "JPEG", max_pixels))
-        return DecodedImage(_turn(raw.pixels, raw.orientation) if apply_exif_rotation else raw.pixels, name, raw.source)
-    pixels = _decode_plain(data, name, max_pixels)
-    if apply_exif_rotation and name not in _TURNED_ALREADY:
-        pixels = _turn(pixels, _read_orientation(data, name))
-    return DecodedImage(pixels, name)
+        image = DecodedImage(raw.pixels, name, raw.source, raw.orientation)
+    else:
+        pixels = _decode_plain(data, name, max_pixels)
+        image = DecodedImage(pixels, name, "", 1 if name in _TURNED_ALREADY else _read_orientation(data, name))
+    if not apply_exif_rotation:
+        return image
+    return DecodedImage(_turn(image.pixels, image.orientation), name, image.source)
 
 
 def name_format(data: bytes) -> str | None:
@@ -278,9 +282,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _read_orientation(data: bytes, name: str) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
     try:
-        return int(PILLOW_READERS[name](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
+        orientation = int(PILLOW_READERS[name](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - the pixels are sound, whatever the EXIF is
         return 1
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def _turn(pixels: Pixels, orientation: int) -> Pixels:
