@@ -38,8 +38,8 @@ class BaseExecutor(ABC):
 
     Attributes:
         timings: Where each stage's time went in the last `execute`, summed over workers, in the order of the stages.
-        bytes_per_image: Bytes of pickled tasks and results that crossed processes in the last `execute`, for each image;
-            not reports and an engine's own messages. 0 within one process.
+        bytes_per_image: Bytes of pickled tasks and results that crossed processes in the last `execute`, for each
+            image; not reports and an engine's own messages. 0 within one process.
     """
 
     def __init__(
