@@ -1,5 +1,6 @@
 """Stages that tell, through files, what happened to them in worker processes; and data sets for clusters."""
 
+import atexit
 import os
 import re
 import signal
@@ -83,6 +84,19 @@ class DiesLoading(ProcessingStage):
     def setup(self, worker_metadata=None):
         log_line(self.path, "death", os.getpid())
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def process(self, task):
+        return task
+
+
+@dataclass
+class HangsAtExit(ProcessingStage):
+    """Leaves something behind that never lets its process end, as a native library may."""
+
+    name: str = "hangs_at_exit"
+
+    def setup(self, worker_metadata=None):
+        atexit.register(threading.Event().wait)
 
     def process(self, task):
         return task

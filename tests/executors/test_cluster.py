@@ -19,6 +19,7 @@ from cluster_stages import (
     Deadly,
     Diary,
     DiesLoading,
+    HangsAtExit,
     Holder,
     Picky,
     contents,
@@ -245,6 +246,24 @@ def test_a_run_leaves_nothing_of_its_own_on_a_cluster_of_others(engine, cluster,
     assert ray.is_initialized()
     assert wait_until(lambda: {actor["ActorID"] for actor in living_actors()} <= before), living_actors()
     assert wait_until(lambda: ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"])
+
+
+@pytest.mark.parametrize("engine", ["xenna", "ray-data"])
+def test_worker_processes_end_also_where_nobody_kills_them_and_their_exit_hangs(
+    engine, cluster, shards, model_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("ray.kill", lambda *_, **__: None)  # as where the last reference is dropped first
+    diary = tmp_path / "diary"
+    stages = make_stages(shards, model_dir, tmp_path / "out", Diary(str(diary)), HangsAtExit())
+    Pipeline("p", stages=stages).run(ENGINES[engine]())
+    workers = {int(pid) for pid, *_ in read_diary(diary, "process")}
+    assert workers
+    try:
+        assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 30)
+    finally:
+        for pid in workers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("engine", ["xenna", "ray-data"])

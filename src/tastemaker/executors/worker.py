@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import platform
+import signal
 import sys
 import tempfile
 import threading
@@ -34,6 +35,7 @@ PULSE_S = 0.5
 
 _MAX_RECORDS = 200
 _LAST_TEARDOWN_S = 3.0
+_EXIT_S = 10
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ class ChainWorker:
         self._records = _Records(job.log_level)
         self._ask(self._ledger.sign_on.remote([context.current_actor]))
         threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
+        threading.Thread(target=_end_for_certain, name="end", daemon=True).start()
 
     def run(self, numbers: list[int]) -> None:
         """Do some initial tasks; the results go to the ledger.
@@ -216,6 +219,12 @@ class _Records(logging.Handler):
         while self._kept:
             taken.append(self._kept.popleft())
         return taken
+
+
+def _end_for_certain() -> None:
+    """End this process some time after Ray let it go, even if its exit hangs: Ray does not look after it any more."""
+    threading.main_thread().join()
+    signal.alarm(_EXIT_S)  # the kernel's, because Python may be gone by then
 
 
 def _unpickle_stages(job: Job) -> list[Stage]:
