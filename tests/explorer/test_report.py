@@ -23,6 +23,8 @@ from tastemaker.explorer.report import MAX_BYTES
 from tastemaker.explorer.report_data import gather
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.shards import Member, read_samples
+from tastemaker.scores.cutoff import Top
+from tastemaker.scores.run import RunOptions, run_scoring
 from tastemaker.tasks import ImageObject
 
 HOSTILE = "</script><script>alert('1')</script><img src=x onerror=alert(2)> & \"quoted\""
@@ -415,7 +417,7 @@ def test_a_cut_that_nothing_reaches_is_reported(scores, tmp_path):
 
 def test_a_run_by_technical_quality_is_reported_as_what_it_is(tmp_path):
     rows = [photo(n, tmp_path / "p", None) for n in range(10)]
-    write_rows(tmp_path / "a.parquet", rows, signals=True, provenance={"options": {"rank_by": "technical_quality"}})
+    write_rows(tmp_path / "a.parquet", rows, signals=True, provenance={"fingerprint": {"rank_by": "technical_quality"}})
     summary, page = make(tmp_path / "a.parquet", tmp_path)
     assert summary.column == "technical_quality"
     assert "which is no aesthetic score" in page.text
@@ -424,10 +426,22 @@ def test_a_run_by_technical_quality_is_reported_as_what_it_is(tmp_path):
 
 def test_the_runs_own_cut_is_the_default(tmp_path):
     rows = [photo(n, tmp_path / "p", 4.0 + n / 10) for n in range(20)]
-    write_rows(tmp_path / "a.parquet", rows, provenance={"options": {"min_score": 5.0, "top": None}})
+    write_rows(tmp_path / "a.parquet", rows, provenance={"fingerprint": {"min_score": 5.0, "top": None}})
     assert make(tmp_path / "a.parquet", tmp_path)[0].finding == "At 5.00 you keep 50% of 20 images."
-    write_rows(tmp_path / "a.parquet", rows, provenance={"options": {"min_score": None, "top": "25%"}})
+    write_rows(tmp_path / "a.parquet", rows, provenance={"fingerprint": {"min_score": None, "top": "25%"}})
     assert make(tmp_path / "a.parquet", tmp_path)[0].finding == "At 5.50 you keep 25% of 20 images."
+
+
+def test_a_run_is_reported_by_the_cut_that_it_made(tmp_path):
+    for n in range(8):
+        photo(n, tmp_path / "photos", 5.0)
+    run_scoring(
+        [str(tmp_path / "photos")],
+        tmp_path / "out",
+        RunOptions(rank_by="technical_quality", signals=True, top=Top(share=0.75)),
+    )
+    data = gather(ScoreTable(tmp_path / "out"))
+    assert (data.column, data.cut.found.kept, data.cut.origin) == ("technical_quality", 6, "the run’s own")
 
 
 def test_wrong_options_are_refused(scores, tmp_path):

@@ -188,8 +188,7 @@ def gather(
 
 def choose_column(table: ScoreTable) -> str:
     """Return what the images were ranked by: the aesthetic score, or technical quality where only that is there."""
-    options = table.provenance[0].entries.get("options", {}) if table.provenance else {}
-    preferred = options.get("rank_by", "aesthetic_score") if isinstance(options, dict) else "aesthetic_score"
+    preferred = next((options.get("rank_by") for options in _options_of_runs(table)), None) or "aesthetic_score"
     for column in (preferred, "aesthetic_score", "technical_quality"):
         if column in table.columns and not np.isnan(table.values(column)).all():
             return str(column)
@@ -218,12 +217,17 @@ def _choose_cut(table: ScoreTable, column: str, values: Values, min_score: float
 
 
 def _cut_of_the_run(table: ScoreTable) -> tuple[float | None, Top | None]:
-    options = [entry.entries.get("options") for entry in table.provenance]
-    cuts = {(o.get("min_score"), o.get("top")) if isinstance(o, dict) else (None, None) for o in options}
+    cuts = {(options.get("min_score"), options.get("top")) for options in _options_of_runs(table)}
     if len(cuts) != 1:
         return None, None
     min_score, top = cuts.pop()
     return min_score, parse_top(top) if top else None
+
+
+def _options_of_runs(table: ScoreTable) -> list[dict[str, Any]]:
+    """Return what each run was told that decides its rows; empty for rows that do not say."""
+    recorded = [entry.entries.get("fingerprint") for entry in table.provenance]
+    return [options if isinstance(options, dict) else {} for options in recorded]
 
 
 def _kept_condition(column: str, values: Values, found: Cutoff) -> str:

@@ -16,7 +16,7 @@ OPTIONS_THAT_CHANGE_ROWS = (
 )
 """Options that stand in the fingerprint as they are. Models and precision stand there as what they come to."""
 
-ROWS_FORMAT = 1
+ROWS_FORMAT = 2
 """Changes when the same options and models give other rows, because the program computes something differently."""
 
 Fingerprint = dict[str, Any]

@@ -240,9 +240,9 @@ class ScoreTable:
     def _count(self, clause: str) -> tuple[dict[str, int], dict[str, int]]:
         """Return how many rows there are of each status, and of each kind of reason, the commonest first."""
         names = ("kept", "dropped", "failed", DELETED)
-        statuses = ", ".join(f"count_if(status = '{status}') AS {status}" for status in names)
+        statuses = ", ".join(f"count_if(status = '{status}')::BIGINT AS {status}" for status in names)
         counted = self.query(
-            f"SELECT reason, count_if({_PRESENT}) AS images, {statuses} FROM rows {clause} GROUP BY reason"
+            f"SELECT reason, count_if({_PRESENT})::BIGINT AS images, {statuses} FROM rows {clause} GROUP BY reason"
         ).to_pylist()
         counts = {name: sum(row[name] for row in counted) for name in ("images", *names)}
         reasons: Counter[str] = Counter()
