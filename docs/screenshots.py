@@ -1,11 +1,9 @@
-"""Pictures of the explorer for the documentation: python docs/screenshots.py.
+"""Pictures of the explorer and the report for the documentation: python docs/screenshots.py.
 
-Ranks the demo's photographs and their damaged versions by technical quality, serves them, and photographs the page with
-Playwright and chromium, light and dark, into docs/images. The photographs are scikit-image's, in the public domain
-or under CC0; the motorcycle, whose licence is not stated, is left out.
+Ranks the demo's photographs and their damaged versions by technical quality, serves and reports them, and photographs
+the pages with Playwright and chromium, light and dark, into docs/images.
 """
 
-import contextlib
 import io
 import subprocess
 import sys
@@ -16,36 +14,42 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from tastemaker.demo import make_pictures
-from tastemaker.scores.cutoff import Top
+from tastemaker.demo import KEPT, make_pictures
 from tastemaker.scores.run import RunOptions, run_scoring
 
-IMAGES = Path(__file__).resolve().parent / "images"
+IMAGES = Path(__file__).parent / "images"
 SIZE = {"width": 1280, "height": 800}
 
 
 def main() -> None:
     """Make the table, serve it, take the pictures."""
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # relative paths are what the pictures show
-        pictures = Path("photographs")
-        pictures.mkdir()
-        for name, data in make_pictures():
-            if not name.startswith("motorcycle"):
-                (pictures / name).write_bytes(data)
-        ranked = RunOptions(rank_by="technical_quality", top=Top(share=0.2))
-        run_scoring([str(pictures)], Path("photographs-scores"), ranked)
-        command = [sys.executable, "-m", "tastemaker", "explore", "photographs-scores", "--no-browser"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+    with tempfile.TemporaryDirectory() as folder:
+        rank_pictures(Path(folder))
+        program = [sys.executable, "-m", "tastemaker"]
+        options = {"cwd": folder, "stderr": subprocess.DEVNULL}
+        subprocess.run([*program, "report", "photographs", "--output", "report.html"], check=True, **options)
+        command = [*program, "explore", "photographs", "--no-browser"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options) as server:
             try:
                 assert server.stdout
-                take_pictures(server.stdout.readline().strip())
+                take_pictures(server.stdout.readline().strip(), Path(folder, "report.html").as_uri())
             finally:
                 server.kill()
 
 
-def take_pictures(address: str) -> None:
-    """Write the grid with the cut-off in it, and a picture's page, light and dark."""
+def rank_pictures(folder: Path) -> None:
+    """Write the demo's pictures and their rows, but for those whose licence scikit-image does not state."""
+    (folder / "input").mkdir()
+    for name, data in make_pictures():
+        if not name.startswith("motorcycle"):
+            (folder / "input" / name).write_bytes(data)
+    options = RunOptions(top=KEPT, signals=True, rank_by="technical_quality")
+    run_scoring([str(folder / "input")], folder / "photographs", options)
+
+
+def take_pictures(address: str, report: str) -> None:
+    """Write the grid with the cut-off in it, a picture's page, and the top of the report, light and dark."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         for theme in ("light", "dark"):
@@ -57,6 +61,8 @@ def take_pictures(address: str) -> None:
             page.keyboard.press("Enter")
             page.wait_for_selector("#picture .large.here")
             save(page, f"explorer-picture-{theme}")
+            page.goto(report)
+            save(page, f"report-{theme}")
         browser.close()
 
 

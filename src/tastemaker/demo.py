@@ -24,7 +24,7 @@ PHOTOGRAPHS = (
     *("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "retina.jpg"),
     "rocket.jpg",
 )
-"""Photographs in scikit-image's package. Their licences stand in its ``data/README.txt``."""
+"""Photographs in scikit-image's package; the functions of `skimage.data` say where they come from."""
 
 KEPT = Top(share=0.2)
 

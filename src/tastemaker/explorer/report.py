@@ -117,7 +117,7 @@ def write_report(
         places=places,
         command=_next_command(data, places),
         date=_spell(made_on or data.scored_on),
-        provenance=[(entry.rows, _flatten(entry.entries)) for entry in table.provenance],
+        provenance=[(entry.rows, _provenance(entry.entries)) for entry in table.provenance],
     )
     write_whole(Path(output), page)
     found = data.cut.found
@@ -247,6 +247,13 @@ def _name_of(places: list[str]) -> str:
 
 def _spell(day: date) -> str:
     return f"{day.day} {day:%B %Y}"
+
+
+def _provenance(entries: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what made rows by name; what the fingerprint repeats of it is there once."""
+    fingerprint = entries.get("fingerprint")
+    others = {name: value for name, value in entries.items() if name != "fingerprint"}
+    return _flatten({**others, **(fingerprint if isinstance(fingerprint, dict) else {})})
 
 
 def _flatten(entries: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -219,6 +219,7 @@ function makeNeighbour(picture) {
   const words = `${picture.name}: ${score(picture.score, digits())}, similarity ${picture.similarity.toFixed(3)}`;
   const button = element("button", { type: "button", title: words }, image);
   const aspect = picture.width && picture.height ? picture.width / picture.height : 1;
+  image.addEventListener("load", () => button.classList.add("here"));
   button.style.width = `${Math.round(NEIGHBOUR * Math.min(Math.max(aspect, 0.2), 4))}px`;
   button.addEventListener("click", () => openRow(picture.row));
   return button;

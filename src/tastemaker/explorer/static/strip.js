@@ -59,8 +59,9 @@ function whatFits(items, room) {
 }
 
 function makeItem(picture, place, high) {
-  const image = element("img", { alt: altText(picture), decoding: "async", draggable: false });
+  const image = element("img", { alt: altText(picture), decoding: "async", draggable: false, fetchPriority: "high" });
   image.src = thumbnail(picture.row, high);
+  image.addEventListener("load", () => button.classList.add("here"));
   image.addEventListener("error", () => button.classList.add("gone"));
   const name = `${score(picture.score, digits())}  ${picture.name}`;
   const button = element("button", { type: "button", title: name, tabIndex: -1 }, image);
