@@ -4,6 +4,7 @@ Ranks the demo's photographs and their damaged versions by technical quality, se
 the pages with Playwright and chromium, light and dark, into docs/images.
 """
 
+import contextlib
 import io
 import subprocess
 import sys
@@ -17,15 +18,15 @@ from playwright.sync_api import Page, sync_playwright
 from tastemaker.demo import KEPT, make_pictures
 from tastemaker.scores.run import RunOptions, run_scoring
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).resolve().parent / "images"
 SIZE = {"width": 1280, "height": 800}
 
 
 def main() -> None:
     """Make the table, serve it, take the pictures."""
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        rank_pictures(Path(folder))
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # relative paths are what the pictures show
+        rank_pictures()
         program = [sys.executable, "-m", "tastemaker"]
         options = {"cwd": folder, "stderr": subprocess.DEVNULL}
         subprocess.run([*program, "report", "photographs", "--output", "report.html"], check=True, **options)
@@ -38,14 +39,15 @@ def main() -> None:
                 server.kill()
 
 
-def rank_pictures(folder: Path) -> None:
+def rank_pictures() -> None:
     """Write the demo's pictures and their rows, but for those whose licence scikit-image does not state."""
-    (folder / "input").mkdir()
+    pictures = Path("pictures")
+    pictures.mkdir()
     for name, data in make_pictures():
         if not name.startswith("motorcycle"):
-            (folder / "input" / name).write_bytes(data)
+            (pictures / name).write_bytes(data)
     options = RunOptions(top=KEPT, signals=True, rank_by="technical_quality")
-    run_scoring([str(folder / "input")], folder / "photographs", options)
+    run_scoring([str(pictures)], Path("photographs"), options)
 
 
 def take_pictures(address: str, report: str) -> None:
