@@ -111,7 +111,8 @@ def make_rows(folder: Path, arguments: argparse.Namespace) -> None:
             columns["embedding"] = pa.ListArray.from_arrays(
                 pa.array(np.arange(rows + 1) * 768, pa.int32()), pa.array(values.ravel())
             )
-        table = pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
+        others = {f.name: pa.nulls(rows, f.type) for f in schema if f.name not in columns}
+        table = pa.table([others.get(f.name, columns.get(f.name)) for f in schema], schema=schema)
         for start in range(0, rows, ROW_GROUP_ROWS):
             file.add_rows(table.slice(start, ROW_GROUP_ROWS))
         file.commit()

@@ -3,7 +3,6 @@
 # ruff: noqa: F811 - fixtures are arguments
 
 import random
-import time
 
 import pytest
 from remote_servers import _impatient, bucket, moto_port, plain_web, web  # noqa: F401 - fixtures
@@ -77,9 +76,8 @@ def test_a_failing_server_is_asked_again(place, fault):
 
 def test_a_server_that_says_nothing_more_is_asked_again_after_the_timeout(place):
     place.server.faults = [Fault(stall_after=500_000)]
-    started = time.monotonic()
     assert place.open().read_at(0, 2_000_000) == DATA[:2_000_000]
-    assert 0.9 < time.monotonic() - started < 10
+    assert len(place.server.reads("f.bin")) > 1
 
 
 def test_the_number_of_tries_is_bounded_and_the_error_says_what_failed(place):
