@@ -288,3 +288,9 @@ def test_a_block_that_workers_died_of_is_failed_rows_and_the_others_are_scored(t
     assert [row["status"] for row in rows] == ["kept"] * 4 + ["failed"] * 4 + ["kept"] * 2
     assert [row["aesthetic_score"] is None for row in rows] == [row["status"] == "failed" for row in rows]
     assert told[1] == ["4", "5", "6", "7"]
+
+
+def test_rows_are_written_below_a_folder_whose_name_is_no_utf8(tmp_path, score):
+    np.save(tmp_path / "a.npy", unit_vectors(3))
+    assert score(tmp_path / "a.npy", output="caf\udce9").kept == 3
+    assert (tmp_path / "caf\udce9" / "a.parquet").is_file()

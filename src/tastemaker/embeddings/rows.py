@@ -59,15 +59,16 @@ class EmbeddingRowsFile(PendingFile):
         self._schema = schema
         few = [name for name in _REPETITIVE if name in schema.names]
         # The schema is stored by finish(), with the provenance in it.
-        self._writer = pq.ParquetWriter(self.draft, schema, compression="zstd", use_dictionary=few, store_schema=False)
+        self._file = self.draft.open("wb")  # pyarrow itself takes no path that is no UTF-8
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", use_dictionary=few, store_schema=False)
 
     def add(self, table: pa.Table, normalised: int) -> None:
         """Append rows as a row group."""
         self.normalised += normalised
         for item in pc.value_counts(table["status"]).to_pylist():
             self.counts[item["values"]] += item["counts"]
-        failed = table.filter(pc.equal(table["status"], "failed"))
-        self.reasons.update(kind_of_reason(reason) for reason in failed["reason"].to_pylist())
+        failed = table["reason"].filter(pc.equal(table["status"], "failed"))
+        self.reasons.update(kind_of_reason(reason) for reason in failed.to_pylist())
         if len(table):
             self._writer.write_table(table)
 
@@ -79,12 +80,14 @@ class EmbeddingRowsFile(PendingFile):
         metadata |= {b"ARROW:schema": stored, COUNTS_KEY: json.dumps(counts).encode()}
         self._writer.add_key_value_metadata(metadata)
         self._writer.close()
+        self._file.close()
         self.commit()
 
     def discard(self) -> None:
         """Close and delete the file."""
-        with contextlib.suppress(OSError):  # the disk may be full
-            self._writer.close()
+        for part in (self._writer, self._file):
+            with contextlib.suppress(OSError):  # the disk may be full
+                part.close()
         super().discard()
 
 

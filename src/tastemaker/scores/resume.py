@@ -84,7 +84,7 @@ def make_plan(
         elif partition.name not in others:
             _add_changes(plan, partition, note, output_dir, mode)
         elif mode.overwrite:
-            _add_again(plan, partition, note)
+            _add_again(plan, partition)
     return plan
 
 
@@ -96,7 +96,7 @@ def redo_task(partition: Partition, **parts: Any) -> FileGroupTask:  # noqa: ANN
     return FileGroupTask(group.dataset_name, paths, _metadata=metadata, task_id=group.task_id)
 
 
-def _add_again(plan: Plan, partition: Partition, note: RowsNote) -> None:
+def _add_again(plan: Plan, partition: Partition) -> None:
     """Do a partition again as a whole; the rows of pictures that are gone cannot be, and stay."""
     is_gone = any(size < 0 for _, size, _ in partition.sources.files)
     if is_gone and not is_shard_group(partition.group):
