@@ -18,7 +18,7 @@ from common import alternate, print_machine, print_rates
 
 from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
-from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.testing import write_random_models
 
 

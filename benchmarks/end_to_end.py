@@ -18,8 +18,8 @@ from common import alternate, photographs, print_machine, print_rates, smooth_pi
 
 from tastemaker.models.clip import load_clip
 from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
-from tastemaker.scores.run import RunOptions, run_scoring
-from tastemaker.scores.summary import RunSummary
+from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.runs.summary import RunSummary
 from tastemaker.testing import VIT_L14, write_random_models
 
 

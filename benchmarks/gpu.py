@@ -35,7 +35,7 @@ from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip import load_clip
 from tastemaker.models.clip_torch import TorchClip
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, weights_path
-from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.testing import TINY, VIT_L14, write_random_models
 
 FLOP_OF_IMAGE = 162.0e9

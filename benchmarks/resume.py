@@ -22,13 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from common import print_machine
 
+from tastemaker.runs.fingerprint import make_fingerprint
+from tastemaker.runs.index import RowsIndex
+from tastemaker.runs.input_files import Sources, describe_file, describe_sources
+from tastemaker.runs.loose import Partition, assign_loose
+from tastemaker.runs.options import RunMode, RunOptions
+from tastemaker.runs.resume import make_plan
 from tastemaker.scores.files import RowsFile
-from tastemaker.scores.fingerprint import make_fingerprint
-from tastemaker.scores.index import RowsIndex
-from tastemaker.scores.input_files import Sources, describe_file, describe_sources
-from tastemaker.scores.loose import Partition, assign_loose
-from tastemaker.scores.options import RunMode, RunOptions
-from tastemaker.scores.resume import make_plan
 from tastemaker.scores.schema import METADATA_KEY, SOURCES_KEY, rows_schema
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.testing import write_random_models

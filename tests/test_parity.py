@@ -20,7 +20,7 @@ from tastemaker.models.clip_openvino import OpenVinoClip
 from tastemaker.models.clip_plain import PlainClip
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, weights_path
 from tastemaker.parity import Embedded, built_in_sample, compare_embeddings, sample_images, verify_parity
-from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.stages.parity import ImageParityStage
 from tastemaker.tasks import ImageBatch, ImageObject
 

@@ -12,7 +12,7 @@ from conftest import encode, make_tar
 from PIL import Image
 
 from tastemaker.imaging.xmp import make_xmp
-from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.runs.run import RunOptions, run_scoring
 
 rawpy = pytest.importorskip("rawpy")
 pillow_heif = pytest.importorskip("pillow_heif")

@@ -21,7 +21,7 @@ def test_importing_tastemaker_loads_no_heavy_library():
 
 
 def test_the_stages_of_a_plain_run_load_no_torch():
-    code = "import sys, tastemaker.scores.run; from tastemaker import OpenVinoClip; print('torch' in sys.modules)"
+    code = "import sys, tastemaker.runs.run; from tastemaker import OpenVinoClip; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
 
 

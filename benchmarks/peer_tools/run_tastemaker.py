@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from protocol import serve
 
 from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
-from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.stages import embed
 
 embed.load_clip = cache(embed.load_clip)

@@ -35,14 +35,20 @@ _HOMES = {
     "RayDataExecutor": "executors",
     "ReportSummary": "explorer.report",
     "Resources": "stages.base",
+    "RunMode": "runs.options",
+    "RunOptions": "runs.options",
+    "RunSummary": "runs.summary",
     "ScoreTable": "scores.table",
-    "SelectSummary": "scores.select",
-    "Selection": "scores.selection",
+    "SelectSummary": "selections.select",
+    "Selection": "selections.selection",
     "Signals": "imaging.signals",
+    "Slice": "runs.options",
     "StageError": "errors",
+    "StarOptions": "selections.rating",
     "TableSummary": "scores.distribution",
-    "TastemakerError": "errors",
     "Task": "tasks",
+    "TastemakerError": "errors",
+    "Top": "scores.cutoff",
     "TorchClip": "models.clip_torch",
     "UnreadableImageError": "errors",
     "VisionTower": "models.clip",
@@ -52,16 +58,19 @@ _HOMES = {
     "built_in_sample": "parity",
     "compute_signals": "imaging.signals",
     "decode_image": "imaging.decode",
+    "embed_rating": "selections.stars",
     "ensure_weights": "models.hub",
     "group_duplicates": "scores.groups",
     "group_table": "scores.groups",
     "load_clip": "models.clip",
     "measure_machine": "bench",
     "preprocess": "imaging.preprocess",
+    "run_scoring": "runs.run",
     "sample_images": "parity",
-    "select_images": "scores.select",
+    "select_images": "selections.select",
     "verify_parity": "parity",
     "write_report": "explorer.report",
+    "write_stars": "selections.rating",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
@@ -119,16 +128,25 @@ if TYPE_CHECKING:
     from tastemaker.parity import sample_images as sample_images
     from tastemaker.parity import verify_parity as verify_parity
     from tastemaker.pipeline import Pipeline as Pipeline
+    from tastemaker.runs.options import RunMode as RunMode
+    from tastemaker.runs.options import RunOptions as RunOptions
+    from tastemaker.runs.options import Slice as Slice
+    from tastemaker.runs.run import run_scoring as run_scoring
+    from tastemaker.runs.summary import RunSummary as RunSummary
+    from tastemaker.scores.cutoff import Top as Top
     from tastemaker.scores.distribution import Cutoff as Cutoff
     from tastemaker.scores.distribution import TableSummary as TableSummary
     from tastemaker.scores.groups import best_of_group as best_of_group
     from tastemaker.scores.groups import group_duplicates as group_duplicates
     from tastemaker.scores.groups import group_table as group_table
     from tastemaker.scores.neighbours import EmbeddingIndex as EmbeddingIndex
-    from tastemaker.scores.select import SelectSummary as SelectSummary
-    from tastemaker.scores.select import select_images as select_images
-    from tastemaker.scores.selection import Selection as Selection
     from tastemaker.scores.table import ScoreTable as ScoreTable
+    from tastemaker.selections.rating import StarOptions as StarOptions
+    from tastemaker.selections.rating import write_stars as write_stars
+    from tastemaker.selections.select import SelectSummary as SelectSummary
+    from tastemaker.selections.select import select_images as select_images
+    from tastemaker.selections.selection import Selection as Selection
+    from tastemaker.selections.stars import embed_rating as embed_rating
     from tastemaker.stages.aesthetic import ImageAestheticFilterStage as ImageAestheticFilterStage
     from tastemaker.stages.base import ProcessingStage as ProcessingStage
     from tastemaker.stages.base import Resources as Resources

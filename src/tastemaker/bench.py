@@ -23,8 +23,8 @@ from tastemaker.models.device import choose_device
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, ModelFile, check_weights, weights_path
 from tastemaker.models.quantized import ensure_quantized
 from tastemaker.parity import built_in_sample
-from tastemaker.scores.run import RunOptions, run_scoring
-from tastemaker.scores.summary import describe_bottleneck
+from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.runs.summary import describe_bottleneck
 from tastemaker.stages.read import choose_resize, load_preprocess
 from tastemaker.testing import VIT_L14, write_random_models
 

@@ -16,9 +16,9 @@ from PIL import Image, ImageFilter
 from tastemaker.errors import MissingExtraError, WeightsNotFoundError
 from tastemaker.explorer.gallery import Picture, write_gallery
 from tastemaker.models.hub import MODELS, ensure_weights
+from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.runs.summary import RunSummary
 from tastemaker.scores.cutoff import Top
-from tastemaker.scores.run import RunOptions, run_scoring
-from tastemaker.scores.summary import RunSummary
 
 PHOTOGRAPHS = (
     *("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "retina.jpg"),

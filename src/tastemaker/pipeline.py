@@ -94,7 +94,7 @@ class Pipeline:
             executor = default_executor()
         logger.info("pipeline %r runs on %s", self.name, type(executor).__name__)
         if checkpoint_path is not None:
-            from tastemaker.checkpoint import run_with_checkpoint
+            from tastemaker.runs.checkpoint import run_with_checkpoint
 
             return run_with_checkpoint(self.stages, executor, initial_tasks, Path(checkpoint_path))
         return executor.execute(self.stages, initial_tasks)

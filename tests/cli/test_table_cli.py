@@ -12,9 +12,9 @@ from test_cli import tastemaker
 
 from tastemaker.cli.select import select
 from tastemaker.imaging.xmp import read_rating
+from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.groups import MIN_SIMILARITY
-from tastemaker.scores.run import RunOptions, run_scoring
-from tastemaker.scores.stars import DEFAULT_BOUNDS, parse_star_bounds
+from tastemaker.selections.stars import DEFAULT_BOUNDS, parse_star_bounds
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tastemaker import errors
-from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.runs.run import RunOptions, run_scoring
 
 
 class Trap:

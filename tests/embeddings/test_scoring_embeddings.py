@@ -12,8 +12,8 @@ import pytest
 
 from tastemaker import AestheticPredictor, errors
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
-from tastemaker.scores.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.schema import rows_schema
 
 

@@ -355,7 +355,7 @@ def test_a_listener_that_raises_ends_the_run_with_its_error(cluster, shards, mod
 
 
 def test_a_run_of_the_command_line_s_kind_gives_the_same_rows(cluster, shards, model_dir, tmp_path):
-    from tastemaker.scores.run import RunOptions, run_scoring
+    from tastemaker.runs.run import RunOptions, run_scoring
 
     rows = {}
     for engine in ("local", "xenna", "ray-data"):

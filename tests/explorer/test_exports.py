@@ -9,8 +9,8 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.exports import Exports
 from tastemaker.explorer.selection import start_export
 from tastemaker.scores.cutoff import Top
-from tastemaker.scores.select import select_images
-from tastemaker.scores.selection import Selection
+from tastemaker.selections.select import select_images
+from tastemaker.selections.selection import Selection
 
 
 def export(explorer, to, **body):

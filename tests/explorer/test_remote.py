@@ -10,7 +10,7 @@ from remote_servers import _impatient, bucket, moto_port  # noqa: F401 - fixture
 from explorer.table import encode_picture
 from tastemaker.explorer.index import Filter
 from tastemaker.explorer.service import Explorer
-from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.storage import output_path
 
 pytestmark = pytest.mark.network

@@ -23,8 +23,8 @@ from tastemaker.explorer.report import MAX_BYTES
 from tastemaker.explorer.report_data import gather
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.shards import Member, read_samples
+from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
-from tastemaker.scores.run import RunOptions, run_scoring
 from tastemaker.tasks import ImageObject
 
 HOSTILE = "</script><script>alert('1')</script><img src=x onerror=alert(2)> & \"quoted\""

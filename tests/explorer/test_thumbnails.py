@@ -13,7 +13,7 @@ from tastemaker.errors import UnreadableImageError
 from tastemaker.explorer.index import Filter
 from tastemaker.explorer.service import Explorer
 from tastemaker.explorer.thumbnails import Thumbnails, encode_small
-from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.runs.run import RunOptions, run_scoring
 
 
 def size_of(data):

@@ -20,11 +20,11 @@ from web_server import Fault
 
 from tastemaker import FilePartitioningStage, ImageReaderStage
 from tastemaker.errors import ConfigurationError, RemoteError, StageError, WeightsNotFoundError
+from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
-from tastemaker.scores.run import RunOptions, run_scoring
-from tastemaker.scores.select import select_images
-from tastemaker.scores.selection import Selection
 from tastemaker.scores.table import ScoreTable
+from tastemaker.selections.select import select_images
+from tastemaker.selections.selection import Selection
 from tastemaker.storage import output_path
 
 pytestmark = pytest.mark.network

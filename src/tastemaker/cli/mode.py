@@ -70,7 +70,7 @@ def run_mode(
     Raises:
         ConfigurationError: Options that do not go together.
     """
-    from tastemaker.scores.options import RunMode, Slice, slice_of_slurm_array
+    from tastemaker.runs.options import RunMode, Slice, slice_of_slurm_array
 
     if overwrite and new_fingerprint_only:
         raise ConfigurationError("--overwrite does rows again, --new-fingerprint-only leaves them; say one of the two")

@@ -198,7 +198,7 @@ def run_options(
     """Return the `RunOptions` of a command; `takes_run_options` gives it these parameters."""
     import logging
 
-    from tastemaker.scores.options import RunOptions
+    from tastemaker.runs.options import RunOptions
 
     if verbose:
         logging.getLogger("tastemaker").setLevel(logging.INFO)

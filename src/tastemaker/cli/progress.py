@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tastemaker.scores.progress import Progress as RunProgress
-    from tastemaker.scores.select import SelectProgress
+    from tastemaker.runs.progress import Progress as RunProgress
+    from tastemaker.selections.select import SelectProgress
 
     Progress = RunProgress | SelectProgress
 

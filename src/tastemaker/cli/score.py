@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -37,18 +36,13 @@ def run_and_print(
     as_json: bool,
 ) -> None:
     """Run, showing the progress; print the summary; end with 1 if too many images failed."""
-    from tastemaker.errors import ConfigurationError
-    from tastemaker.scores.run import run_scoring
-    from tastemaker.storage import is_remote, output_path
+    from tastemaker.runs.run import run_scoring
 
-    if not is_remote(output) and Path(output).is_file():
-        raise ConfigurationError(f"--output {output} is a file, not a directory")
     if max_failures is not None:
         parse_max_failures(max_failures, 0)  # a wrong value is an error before the work, not after it
     try:
         with show_progress(what) as update:
-            place = output_path(output, options.storage_options)
-            summary = run_scoring(inputs, place, options, mode, on_progress=update)
+            summary = run_scoring(inputs, output, options, mode, on_progress=update)
     except KeyboardInterrupt:
         typer.secho("tastemaker: stopped; the same command goes on from here", err=True)
         raise typer.Exit(130) from None

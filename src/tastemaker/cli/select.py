@@ -15,10 +15,10 @@ from tastemaker.cli.progress import show_progress
 from tastemaker.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from tastemaker.scores.rating import StarOptions
-    from tastemaker.scores.select import SelectSummary
-    from tastemaker.scores.selection import Selection
     from tastemaker.scores.table import ScoreTable
+    from tastemaker.selections.rating import StarOptions
+    from tastemaker.selections.select import SelectSummary
+    from tastemaker.selections.selection import Selection
 
 EXAMPLE = "Example: tastemaker select scores/ --top 20% --to best/ --as folder"
 
@@ -76,10 +76,10 @@ def select(
 ) -> None:
     """Write the originals of the best images, byte for byte, or a list of them. Nothing is scored again."""
     from tastemaker.scores.cutoff import parse_top
-    from tastemaker.scores.rating import StarOptions
-    from tastemaker.scores.selection import Selection
-    from tastemaker.scores.stars import parse_star_bounds
     from tastemaker.scores.table import ScoreTable
+    from tastemaker.selections.rating import StarOptions
+    from tastemaker.selections.selection import Selection
+    from tastemaker.selections.stars import parse_star_bounds
 
     is_xmp = written_as is As.XMP
     _check_options(to, is_xmp=is_xmp, embed=embed, dry_run=dry_run)
@@ -120,7 +120,7 @@ def _check_options(to: Path | None, *, is_xmp: bool, embed: bool, dry_run: bool)
 def _write_stars(
     table: ScoreTable, selection: Selection, stars: StarOptions | None, *, dry_run: bool, as_json: bool
 ) -> None:
-    from tastemaker.scores.rating import write_stars
+    from tastemaker.selections.rating import write_stars
 
     report = write_stars(table, selection, stars, dry_run=dry_run)
     typer.echo(json.dumps(asdict(report), indent=2) if as_json else "\n".join(report.lines()))
@@ -129,7 +129,7 @@ def _write_stars(
 
 
 def _write(table: ScoreTable, to: Path, selection: Selection, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401
-    from tastemaker.scores.select import select_images
+    from tastemaker.selections.select import select_images
 
     try:
         with show_progress("selecting") as update:

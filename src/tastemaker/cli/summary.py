@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tastemaker.parity import ParityReport
-    from tastemaker.scores.summary import RunSummary
+    from tastemaker.runs.summary import RunSummary
 
 
 def print_summary(summary: RunSummary, as_json: bool) -> None:

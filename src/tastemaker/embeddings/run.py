@@ -10,7 +10,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.stages.base import ProcessingStage
 
 if TYPE_CHECKING:
-    from tastemaker.scores.options import RunOptions
+    from tastemaker.runs.options import RunOptions
 
 
 def check_options(options: RunOptions) -> None:

@@ -10,7 +10,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from tastemaker.errors import ConfigurationError, TastemakerError
-from tastemaker.scores.select import SelectSummary
+from tastemaker.selections.select import SelectSummary
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class Export:
     Attributes:
         number: Names it.
         to: Where it goes, as an absolute path.
-        form: One of `tastemaker.scores.select.KINDS`.
+        form: One of `tastemaker.selections.select.KINDS`.
         images: How many pictures were chosen.
         done: How many of them are written.
         state: ``running``, ``done``, ``stopped`` or ``failed``.
@@ -57,7 +57,7 @@ class Exports:
 
         Args:
             to: Where it goes, as the user typed it: nobody else knows the token.
-            form: One of `tastemaker.scores.select.KINDS`.
+            form: One of `tastemaker.selections.select.KINDS`.
             images: How many pictures were chosen.
             work: Does it: takes the path and a function to be told how many images are done.
 

@@ -13,10 +13,10 @@ import numpy as np
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import CUSTOMARY_CUTOFFS, Scale, choose_scale, count_steps
 from tastemaker.explorer.report_slices import SliceKind, slice_table
+from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values
 from tastemaker.scores.locations import is_url
-from tastemaker.scores.runfile import RUN_FILE
 from tastemaker.scores.schema import kind_of_reason
 from tastemaker.scores.table import ScoreTable
 

@@ -10,8 +10,8 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.index import Filter
 from tastemaker.explorer.service import Explorer
 from tastemaker.scores.cutoff import parse_top
-from tastemaker.scores.select import SelectProgress, SelectSummary, select_images
-from tastemaker.scores.selection import Selection
+from tastemaker.selections.select import SelectProgress, SelectSummary, select_images
+from tastemaker.selections.selection import Selection
 
 
 def start_export(explorer: Explorer, body: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.cutoff import Top
-from tastemaker.scores.summary import PERCENTILES
+
+PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
+"""Percentiles of the scores that a summary states."""
 
 Values = npt.NDArray[np.floating[Any]]
 """A column of numbers: float32 or float64 (n,), NaN where there is none."""

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.index import RowsIndex
-from tastemaker.scores.progress import ProgressCounter
+from tastemaker.runs.index import RowsIndex
+from tastemaker.runs.progress import ProgressCounter
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

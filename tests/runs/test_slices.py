@@ -8,9 +8,9 @@ import pytest
 from conftest import make_tar
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.runs.options import Slice
+from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
-from tastemaker.scores.options import Slice
-from tastemaker.scores.run import RunMode, RunOptions, run_scoring
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_slices_have_no_overlap_and_no_gap(tmp_path, shards, model_dir):
 def test_slices_of_loose_files_are_the_partitions_of_a_whole_run_in_any_order(
     tmp_path, photo_folder, model_dir, monkeypatch
 ):
-    for module in ("stages.partition", "scores.loose"):
+    for module in ("stages.partition", "runs.loose"):
         monkeypatch.setattr(f"tastemaker.{module}.LOOSE_FILES_PER_PARTITION", 2)
     options = RunOptions(model_dir=str(model_dir))
     run_scoring([str(photo_folder)], tmp_path / "whole", options)

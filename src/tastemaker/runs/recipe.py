@@ -15,7 +15,7 @@ from tastemaker.parity import (
     sample_groups,
     verify_parity,
 )
-from tastemaker.scores.options import RunOptions
+from tastemaker.runs.options import RunOptions
 from tastemaker.stages.aesthetic import ImageAestheticFilterStage
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.embed import ImageEmbeddingStage

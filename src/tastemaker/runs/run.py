@@ -6,7 +6,7 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,25 @@ from tastemaker.errors import ConfigurationError, DiskFullError
 from tastemaker.executors import make_executor
 from tastemaker.parity import ParityReport
 from tastemaker.pipeline import Pipeline
-from tastemaker.scores.cutoff import describe_cut, keep_top
+from tastemaker.runs.best import describe_cut, keep_top
+from tastemaker.runs.fingerprint import Fingerprint, make_fingerprint
+from tastemaker.runs.index import RowsIndex
+from tastemaker.runs.input_files import describe_sources
+from tastemaker.runs.lock import only_run_on
+from tastemaker.runs.loose import Partition, assign_loose
+from tastemaker.runs.metrics import RunCollector, serve_metrics
+from tastemaker.runs.options import RunMode, RunOptions
+from tastemaker.runs.progress import Progress, ProgressCounter, total_bytes
+from tastemaker.runs.recipe import make_stages, refuse_beyond_tolerance
+from tastemaker.runs.resume import REDO_FOLDER, Plan, make_plan
+from tastemaker.runs.rewrite import Place, mark_deleted, merge_redone
+from tastemaker.runs.runfile import RunFile
+from tastemaker.runs.summary import RunSummary, describe_bottleneck, summarise
 from tastemaker.scores.files import remove_leftovers
-from tastemaker.scores.fingerprint import Fingerprint, make_fingerprint
-from tastemaker.scores.index import RowsIndex
-from tastemaker.scores.input_files import describe_sources
-from tastemaker.scores.lock import only_run_on
-from tastemaker.scores.loose import Partition, assign_loose
-from tastemaker.scores.metrics import RunCollector, serve_metrics
-from tastemaker.scores.options import RunMode, RunOptions
-from tastemaker.scores.progress import Progress, ProgressCounter, total_bytes
-from tastemaker.scores.recipe import make_stages, refuse_beyond_tolerance
-from tastemaker.scores.resume import REDO_FOLDER, Plan, make_plan
-from tastemaker.scores.rewrite import Place, mark_deleted, merge_redone
-from tastemaker.scores.runfile import RunFile
-from tastemaker.scores.summary import RunSummary, describe_bottleneck, summarise
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.embed import ImageEmbeddingStage
 from tastemaker.stages.partition import FilePartitioningStage
-from tastemaker.storage import make_folder, public_url
+from tastemaker.storage import is_remote, make_folder, output_path, public_url
 from tastemaker.tasks import Task
 
 __all__ = ["Progress", "RunMode", "RunOptions", "run_scoring"]
@@ -46,9 +46,9 @@ logger = logging.getLogger(__name__)
 
 
 def run_scoring(
-    inputs: list[str],
-    output_dir: Path,
-    options: RunOptions,
+    inputs: str | Path | Sequence[str | Path],
+    output_dir: str | Path,
+    options: RunOptions | None = None,
     mode: RunMode | None = None,
     *,
     on_progress: Callable[[Progress], None] | None = None,
@@ -59,9 +59,9 @@ def run_scoring(
     again. docs/resume.md describes it for users.
 
     Args:
-        inputs: Files, folders and globs.
-        output_dir: Directory of the results.
-        options: What to do.
+        inputs: Files, folders, globs and URLs.
+        output_dir: Directory of the results, or a URL.
+        options: What to do; None for the defaults.
         mode: How to treat what is there already; None for the defaults.
         on_progress: Called after each batch, in a thread of the run.
 
@@ -71,14 +71,19 @@ def run_scoring(
         DiskFullError: The results have no room. What is finished stays, and the same call goes on from there.
         StageError: A stage failed; the same.
     """
-    started, mode = time.monotonic(), mode or RunMode()
+    started, options, mode = time.monotonic(), options or RunOptions(), mode or RunMode()
     _check(options, mode)
-    embeddings = find_embeddings(inputs, options.embedding_column)
+    paths = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    if not is_remote(output_dir) and Path(output_dir).is_file():
+        raise ConfigurationError(f"{output_dir} is a file, not a directory of results")
+    if isinstance(output_dir, str):
+        output_dir = output_path(output_dir, options.storage_options)
+    embeddings = find_embeddings(paths, options.embedding_column)
     if embeddings:
         check_options(options)
         groups = group_embeddings(embeddings)
     else:
-        groups = FilePartitioningStage(file_paths=inputs, storage_options=options.storage_options).process()
+        groups = FilePartitioningStage(file_paths=paths, storage_options=options.storage_options).process()
     partitions = [Partition(group, describe_sources(group)) for group in groups]
     fingerprint = make_fingerprint(options, of_embeddings=bool(embeddings))
     with _explain_full_disk(output_dir):
@@ -87,7 +92,7 @@ def run_scoring(
             if hold.is_alone:
                 remove_leftovers(output_dir)
             hold.release_start()
-            shown = [public_url(path) for path in inputs]
+            shown = [public_url(path) for path in paths]
             record = RunFile(output_dir, mode.part, shown, options.as_json(), fingerprint)
             stages = (make_embedding_stages if embeddings else make_stages)(output_dir, options)
             run = _Run(output_dir, options, mode, fingerprint, record, stages)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.index import STATE_FOLDER
-from tastemaker.scores.lease import Lease
-from tastemaker.scores.lock import only_run_on
-from tastemaker.scores.options import Slice, slice_of_slurm_array
+from tastemaker.runs.index import STATE_FOLDER
+from tastemaker.runs.lease import Lease
+from tastemaker.runs.lock import only_run_on
+from tastemaker.runs.options import Slice, slice_of_slurm_array
 
 
 @pytest.fixture(params=["local", "remote"])
@@ -75,7 +75,7 @@ def test_slices_run_beside_each_other_and_a_whole_run_beside_none(output):
 
 
 def test_a_run_that_was_killed_holds_no_lock(tmp_path):
-    code = "import sys, time; from pathlib import Path; from tastemaker.scores.lock import only_run_on\n"
+    code = "import sys, time; from pathlib import Path; from tastemaker.runs.lock import only_run_on\n"
     code += "with only_run_on(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"

@@ -10,8 +10,8 @@ import pytest
 from conftest import make_tar
 
 from tastemaker.errors import DiskFullError
+from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.files import TEMPORARY_PREFIX
-from tastemaker.scores.run import RunOptions, run_scoring
 
 
 @pytest.fixture

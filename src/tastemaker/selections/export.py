@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.errors import ConfigurationError, TastemakerError
-from tastemaker.scores.copies import Copies, FolderCopies, LinkCopies, TarCopies, find_links
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.locations import is_url
-from tastemaker.scores.rating import StarEmbedder
 from tastemaker.scores.schema import printable
-from tastemaker.scores.selection import Chosen
 from tastemaker.scores.sources import NEEDED_COLUMNS, FoundOriginal, Original, OriginalsReader, SkippedError
 from tastemaker.scores.table import ScoreTable
+from tastemaker.selections.copies import Copies, FolderCopies, LinkCopies, TarCopies, find_links
+from tastemaker.selections.rating import StarEmbedder
+from tastemaker.selections.selection import Chosen
 
 FORMS = ("webdataset", "folder", "links")
 LISTING = "_tastemaker/selected.parquet"

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.machine import describe_machine
+from tastemaker.runs.fingerprint import Fingerprint
+from tastemaker.runs.index import STATE_FOLDER
+from tastemaker.runs.options import Slice
+from tastemaker.runs.summary import RunSummary
 from tastemaker.scores.files import write_whole
-from tastemaker.scores.fingerprint import Fingerprint
-from tastemaker.scores.index import STATE_FOLDER
-from tastemaker.scores.options import Slice
-from tastemaker.scores.summary import RunSummary
 
 RUN_FILE = f"{STATE_FOLDER}/run.json"
 """In the output directory. That of a slice is called ``run-0-of-8.json``."""

@@ -12,8 +12,8 @@ import pytest
 from conftest import make_tar
 
 from tastemaker import ConfigurationError, ScoreTable, Selection, select_images
-from tastemaker.scores.outputs import hold_output
-from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.selections.outputs import hold_output
 
 ALL = Selection(where="status = 'kept'")
 
@@ -74,7 +74,7 @@ def test_a_kill_between_the_two_renames_of_a_replacement_loses_nothing(tmp_path,
     select_images(ScoreTable(scores), output, ALL, kind="folder")
     before = sorted(path.relative_to(output) for path in output.rglob("*"))
     kill_there = (
-        "import os, pathlib, sys; from tastemaker.scores.outputs import hold_output\n"
+        "import os, pathlib, sys; from tastemaker.selections.outputs import hold_output\n"
         "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), 9)\n"
         "with hold_output(pathlib.Path(sys.argv[1])) as pending:\n"
         "    pending.draft.mkdir()\n"

@@ -8,7 +8,7 @@ import pytest
 from conftest import make_tar
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.run import RunMode, RunOptions, run_scoring
+from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 
 pytestmark = pytest.mark.network
 

@@ -9,7 +9,7 @@ from conftest import make_tar
 from safetensors.numpy import load_file, save_file
 
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
-from tastemaker.scores.run import RunOptions, run_scoring
+from tastemaker.runs.run import RunOptions, run_scoring
 
 
 @pytest.fixture(scope="module")

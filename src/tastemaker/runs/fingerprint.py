@@ -8,7 +8,7 @@ from tastemaker.models.clip import resolve_precision
 from tastemaker.models.device import choose_device
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14
 from tastemaker.provenance import weights_digest
-from tastemaker.scores.options import RunOptions
+from tastemaker.runs.options import RunOptions
 
 OPTIONS_THAT_CHANGE_ROWS = (
     *("min_score", "top", "originals", "images_per_tar", "preprocess", "exif_rotate", "max_pixels"),

@@ -14,7 +14,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.imaging.ratings import file_rating
 from tastemaker.imaging.xmp import make_xmp, read_rating
-from tastemaker.scores.stars import parse_star_bounds, stars_by_percentile, write_xmp_sidecars
+from tastemaker.selections.stars import parse_star_bounds, stars_by_percentile, write_xmp_sidecars
 
 JPEG = encode(np.linspace(0, 255, 80 * 60 * 3).reshape(60, 80, 3).astype(np.uint8), "JPEG")
 DEVELOPED = make_xmp(2).replace(

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.shards import Member, Sample, is_problem_of_the_shard
-from tastemaker.scores.fingerprint import Fingerprint, list_differences
-from tastemaker.scores.index import ROWS_SUFFIX, STATE_FOLDER, RowsIndex, RowsNote, canonical
-from tastemaker.scores.input_files import Sources, is_shard_group, read_sources
-from tastemaker.scores.loose import Partition
-from tastemaker.scores.options import RunMode
+from tastemaker.runs.fingerprint import Fingerprint, list_differences
+from tastemaker.runs.index import ROWS_SUFFIX, STATE_FOLDER, RowsIndex, RowsNote, canonical
+from tastemaker.runs.input_files import Sources, is_shard_group, read_sources
+from tastemaker.runs.loose import Partition
+from tastemaker.runs.options import RunMode
 from tastemaker.scores.schema import original_name
 from tastemaker.tasks import FileGroupTask
 

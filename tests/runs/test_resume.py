@@ -9,10 +9,10 @@ import pytest
 from conftest import make_tar
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores import resume
+from tastemaker.runs import resume
+from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.files import TEMPORARY_PREFIX
-from tastemaker.scores.run import RunMode, RunOptions, run_scoring
 from tastemaker.testing import write_random_models
 
 
@@ -259,7 +259,7 @@ def kept_files(output):
 def test_a_finished_cut_is_not_made_again(tmp_path, photo_folder, model_dir, monkeypatch):
     options = RunOptions(model_dir=str(model_dir), top=Top(count=2), originals="folder")
     first = run_scoring([str(photo_folder)], tmp_path / "out", options)
-    monkeypatch.setattr("tastemaker.scores.run.keep_top", None)
+    monkeypatch.setattr("tastemaker.runs.run.keep_top", None)
     again = run_scoring([str(photo_folder)], tmp_path / "out", options)
     assert (again.cutoff, again.kept) == (first.cutoff, 2)
 
@@ -282,7 +282,7 @@ def test_rows_that_were_redone_before_a_kill_are_merged_by_the_next_run(tmp_path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tastemaker.scores.run._Run._update", killed)
+        patch.setattr("tastemaker.runs.run._Run._update", killed)
         with pytest.raises(KeyboardInterrupt):
             run_scoring([str(photo_folder)], tmp_path / "out", options)
     assert (tmp_path / "out" / resume.REDO_FOLDER / "photos-00000.parquet").exists()

@@ -13,14 +13,12 @@ import pyarrow.compute as pc
 
 from tastemaker.executors.timing import StageTiming, find_bottleneck
 from tastemaker.parity import ParityReport
-from tastemaker.scores.cutoff import rows_path
+from tastemaker.runs.best import rows_path
+from tastemaker.runs.index import ROWS_SUFFIX, RowsIndex, read_metadata
+from tastemaker.scores.distribution import PERCENTILES
 from tastemaker.scores.files import read_rows
-from tastemaker.scores.index import ROWS_SUFFIX, RowsIndex, read_metadata
 from tastemaker.scores.schema import DELETED, DELETED_REASON, METADATA_KEY
 from tastemaker.tasks import FileGroupTask
-
-PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
-"""Percentiles of the scores that a summary states."""
 
 SAMPLED_PARTITIONS = 2000
 """Partitions whose scores are read for the percentiles: two seconds' worth. The counts are of all."""

@@ -12,9 +12,9 @@ from typing import Protocol
 import filelock
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.index import STATE_FOLDER, is_local
-from tastemaker.scores.lease import Lease, is_lease_alive
-from tastemaker.scores.options import Slice
+from tastemaker.runs.index import STATE_FOLDER, is_local
+from tastemaker.runs.lease import Lease, is_lease_alive
+from tastemaker.runs.options import Slice
 
 LOCK_NAME = ".tastemaker.lock"
 
@@ -156,7 +156,7 @@ class _Locks:
         return False
 
     def holder(self, name: str) -> str:
-        from tastemaker.scores.runfile import read_holder
+        from tastemaker.runs.runfile import read_holder
 
         return read_holder(self._output_dir, name)
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from tastemaker.errors import MetadataError
 from tastemaker.imaging.jpeg_metadata import embed_rating
-from tastemaker.scores.selection import Selection, choose_rows
-from tastemaker.scores.stars import DEFAULT_BOUNDS, StarsReport, stars_by_percentile, write_xmp_sidecars
 from tastemaker.scores.table import ScoreTable
+from tastemaker.selections.selection import Selection, choose_rows
+from tastemaker.selections.stars import DEFAULT_BOUNDS, StarsReport, stars_by_percentile, write_xmp_sidecars
 
 _JPEG_MARK = b"\xff\xd8\xff"
 

@@ -19,7 +19,7 @@ RANKINGS = ("aesthetic_score", "technical_quality")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run does. What of it changes rows is in their fingerprint (`tastemaker.scores.fingerprint`).
+    """What a run does. What of it changes rows is in their fingerprint (`tastemaker.runs.fingerprint`).
 
     Attributes:
         min_score: Keep images with this score or more; None keeps all.

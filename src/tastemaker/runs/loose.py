@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 
-from tastemaker.scores.index import RowsIndex
-from tastemaker.scores.input_files import SourceFile, Sources, describe_file, is_gone, is_shard_group, read_sources
+from tastemaker.runs.index import RowsIndex
+from tastemaker.runs.input_files import SourceFile, Sources, describe_file, is_gone, is_shard_group, read_sources
 from tastemaker.stages.partition import LOOSE_FILES_PER_PARTITION
 from tastemaker.tasks import FileGroupTask
 

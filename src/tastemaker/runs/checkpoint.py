@@ -11,10 +11,10 @@ from typing import Any
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors.base import BaseExecutor
+from tastemaker.runs.fingerprint import list_differences
+from tastemaker.runs.input_files import describe_file
+from tastemaker.runs.lock import only_run_on
 from tastemaker.scores.files import remove_leftovers, write_whole
-from tastemaker.scores.fingerprint import list_differences
-from tastemaker.scores.input_files import describe_file
-from tastemaker.scores.lock import only_run_on
 from tastemaker.stages.base import ProcessingStage, run_stage
 from tastemaker.tasks import EmptyTask, FileGroupTask, StagePerfStats, Task
 

@@ -8,9 +8,10 @@ import pytest
 from conftest import make_tar
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.cutoff import Top, keep_top, mark_best, parse_top
+from tastemaker.runs.best import keep_top
+from tastemaker.runs.run import RunMode, RunOptions, run_scoring
+from tastemaker.scores.cutoff import Top, mark_best, parse_top
 from tastemaker.scores.files import TEMPORARY_PREFIX
-from tastemaker.scores.run import RunMode, RunOptions, run_scoring
 from tastemaker.stages.partition import FilePartitioningStage
 
 

@@ -18,11 +18,11 @@ from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.imaging.ratings import embedded_rating
 from tastemaker.imaging.xmp import make_xmp, read_rating
+from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.files import TarFile
-from tastemaker.scores.rating import StarOptions, write_stars
-from tastemaker.scores.run import RunOptions, run_scoring
-from tastemaker.scores.selection import choose_rows
+from tastemaker.selections.rating import StarOptions, write_stars
+from tastemaker.selections.selection import choose_rows
 
 ALL = Selection(where="status = 'kept'")
 

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.scores.cutoff import open_originals
+from tastemaker.runs.best import open_originals
+from tastemaker.runs.fingerprint import Fingerprint
+from tastemaker.runs.index import ROWS_SUFFIX
+from tastemaker.runs.input_files import Sources, read_sources
+from tastemaker.runs.kept_copies import Row, remove_copies, retire_copies
+from tastemaker.runs.resume import REDO_FOLDER
 from tastemaker.scores.files import RowsFile
-from tastemaker.scores.fingerprint import Fingerprint
-from tastemaker.scores.index import ROWS_SUFFIX
-from tastemaker.scores.input_files import Sources, read_sources
-from tastemaker.scores.kept_copies import Row, remove_copies, retire_copies
 from tastemaker.scores.originals import OriginalsWriter
-from tastemaker.scores.resume import REDO_FOLDER
 from tastemaker.scores.schema import CUT_KEY, DELETED, DELETED_REASON, METADATA_KEY, SOURCES_KEY, original_name
 from tastemaker.scores.sources import SkippedError
 from tastemaker.tasks import FileGroupTask

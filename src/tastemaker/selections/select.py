@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from tastemaker.errors import ConfigurationError, TastemakerError
-from tastemaker.scores.export import FORMS, SKIPPED, Export
-from tastemaker.scores.export import SelectProgress as SelectProgress
-from tastemaker.scores.lists import MANIFESTS, UIDS, write_manifest, write_uids
-from tastemaker.scores.outputs import RECORD, PendingOutput, check_folder, hold_output
-from tastemaker.scores.rating import StarEmbedder, StarOptions
-from tastemaker.scores.selection import Chosen, Selection, choose_rows
 from tastemaker.scores.table import ScoreTable
+from tastemaker.selections.export import FORMS, SKIPPED, Export
+from tastemaker.selections.export import SelectProgress as SelectProgress
+from tastemaker.selections.lists import MANIFESTS, UIDS, write_manifest, write_uids
+from tastemaker.selections.outputs import RECORD, PendingOutput, check_folder, hold_output
+from tastemaker.selections.rating import StarEmbedder, StarOptions
+from tastemaker.selections.selection import Chosen, Selection, choose_rows
 
 KINDS = (*FORMS, "manifest", "uids")
 

@@ -10,10 +10,10 @@ from conftest import make_tar
 
 from tastemaker.errors import StageError
 from tastemaker.executors.timing import StageTiming
-from tastemaker.scores import runfile
-from tastemaker.scores.run import RunOptions, run_scoring
-from tastemaker.scores.runfile import RUN_FILE
-from tastemaker.scores.summary import describe_bottleneck
+from tastemaker.runs import runfile
+from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.runs.runfile import RUN_FILE
+from tastemaker.runs.summary import describe_bottleneck
 
 
 @pytest.fixture

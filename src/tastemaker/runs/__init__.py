@@ -1,0 +1,1 @@
+"""Runs: what makes rows, goes on where it stopped, and says what it came to."""
