@@ -15,6 +15,7 @@ from conftest import make_tar
 from tastemaker.imaging.readers import GzipReader
 from tastemaker.imaging.shards import Member, Sample, group_samples, is_unsafe_name, open_shard, read_samples, split_key
 from tastemaker.imaging.streamed import read_stream
+from tastemaker.imaging.tars import HeaderWalk, walk_headers
 from tastemaker.storage.blocks import BlockReader
 
 JPEG = b"\xff\xd8\xff\xe0"  # enough of one for a reader that does not decode
@@ -32,7 +33,15 @@ def samples_of(path):
     assert list(read_samples(f"file://{path}")) == samples
     if path.stat().st_size < 2**27:
         assert list(read_stream(open_in_blocks(path), sys.maxsize)) == samples
+        assert walk_headers(open_shard(str(path))) == walk_without_haste(path)
     return samples
+
+
+def walk_without_haste(path):
+    """The members and the damage, each header read by the path that takes every kind of them."""
+    walk = HeaderWalk(open_shard(str(path)))
+    walk._window.plain_members = lambda position: []
+    return list(walk), walk.damage
 
 
 def open_in_blocks(path, **options):

@@ -232,24 +232,20 @@ def _read_each(reader: ShardReader, samples: list[Sample]) -> Iterator[tuple[Sam
 def read_members(reader: ShardReader, sample: Sample) -> dict[str, bytes]:
     """Return member name -> bytes of a sample without a problem; what is not all there becomes its problem."""
     data: dict[str, bytes] = {}
-    members = [] if sample.problem else sample.members()
-    start, end = _span(members)
-    if end - start <= _MAX_SPAN_BYTES:
-        span = reader.read_at(start, end - start)
-        for member in members:
-            at = member.offset - start
-            _keep(span[at : at + member.size], member, sample, data)
-    else:
+    if sample.problem:
+        return data
+    members = sample.members()
+    start = min([member.offset for member in members])
+    size = max([member.offset + member.size for member in members]) - start
+    if size > _MAX_SPAN_BYTES:
         for member in members:
             _keep(reader.read_at(member.offset, member.size), member, sample, data)
+        return data
+    span = reader.read_at(start, size)
+    for member in members:
+        at = member.offset - start
+        _keep(span[at : at + member.size], member, sample, data)
     return data
-
-
-def _span(members: list[Member]) -> tuple[int, int]:
-    """Return where the bytes of the members begin and end."""
-    if not members:
-        return 0, 0
-    return min([member.offset for member in members]), max([member.offset + member.size for member in members])
 
 
 def _read_in_one_pass(reader: ShardReader, samples: list[Sample]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
