@@ -419,6 +419,13 @@ def test_an_image_says_how_it_is_still_to_be_turned(file_format):
     assert decode_image(encode(photograph(), file_format, exif=exif_of(99))).orientation == 1
 
 
+def test_the_orientation_of_a_jpeg_may_stand_in_its_xmp_alone():
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="8"/></x:xmpmeta>'
+    data = encode(photograph(), "JPEG", xmp=xmp)
+    assert Image.open(io.BytesIO(data)).getexif()[0x0112] == 8
+    assert decode_image(data).orientation == 8
+
+
 def exif_of(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -38,6 +38,16 @@ class Segment(NamedTuple):
         return data[self.start + 4 : self.end]
 
 
+def jpeg_header(data: bytes) -> bytes:
+    """Return the part of a JPEG in front of its picture, where all metadata lie; the whole of a damaged one."""
+    at, end = 2, len(data)
+    while at + 4 <= end and data[at] == 0xFF:
+        if data[at + 1] == _SCAN:
+            return data[:at]
+        at += 1 if data[at + 1] == 0xFF else 2 + (data[at + 2] << 8 | data[at + 3])
+    return data
+
+
 def read_segments(data: bytes) -> Iterator[Segment]:
     """Yield the segments of a JPEG in front of its picture. What is damaged ends the reading."""
     at = 2
@@ -56,6 +66,9 @@ def read_segments(data: bytes) -> Iterator[Segment]:
 def read_jpeg_metadata(data: bytes) -> tuple[bytes, bytes]:
     """Return the XMP packet and the EXIF block (a TIFF structure) of a JPEG; each empty where there is none."""
     xmp = exif = b""
+    header = jpeg_header(data)
+    if EXIF_MARK not in header and XMP_MARK not in header:
+        return xmp, exif
     for segment in read_segments(data):
         if segment.marker == _APP1:
             body = segment.body(data)

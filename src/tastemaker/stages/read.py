@@ -7,7 +7,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import InitVar, dataclass, field
 from importlib.util import find_spec
 from itertools import groupby, islice
@@ -26,6 +26,9 @@ from tastemaker.provenance import reader_provenance
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
 from tastemaker.storage import Options, public_url
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
+
+_PORTION_BYTES, _PORTION_IMAGES = 2**18, 8
+"""Small images go to the threads a few at a time: to hand one over costs as much as a tenth of decoding it."""
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +95,10 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         if self._pool is None:
             self._resize = choose_resize(self.resize)
             self._make_input = load_preprocess(self._resize)
-            self._pool = ThreadPoolExecutor(min(self.num_threads, usable_cores()), thread_name_prefix="decode")
+            self._pool = ThreadPoolExecutor(self._threads(), thread_name_prefix="decode")
+
+    def _threads(self) -> int:
+        return min(self.num_threads, usable_cores())
 
     def teardown(self) -> None:
         """Stop the threads that decode."""
@@ -195,11 +201,21 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def _decode_ahead(self, images: Iterator[ImageObject]) -> Iterator[ImageObject]:
         """Yield the images in order, each with its model input, while the pool works on the next ones."""
         assert self._pool is not None
-        ahead = self.batch_size
-        pending = deque(self._pool.submit(self._prepare, image) for image in islice(images, ahead))
-        while pending:
-            yield pending.popleft().result()
-            pending.extend(self._pool.submit(self._prepare, image) for image in islice(images, 1))
+        most = max(1, min(_PORTION_IMAGES, self.batch_size // (2 * self._threads())))
+        pending: deque[Future[list[ImageObject]]] = deque()
+        ahead = 0
+        for portion in _portions(images, most):
+            pending.append(self._pool.submit(self._prepare_all, portion))
+            ahead += len(portion)
+            while ahead >= self.batch_size:
+                done = pending.popleft().result()
+                ahead -= len(done)
+                yield from done
+        for future in pending:
+            yield from future.result()
+
+    def _prepare_all(self, images: list[ImageObject]) -> list[ImageObject]:
+        return [self._prepare(image) for image in images]
 
     def _prepare(self, image: ImageObject) -> ImageObject:
         assert self._make_input is not None
@@ -213,6 +229,20 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             except UnreadableImageError as error:
                 image.fail(f"unreadable: {error}")
         return image
+
+
+def _portions(images: Iterable[ImageObject], most: int) -> Iterator[list[ImageObject]]:
+    """Yield images in portions for a thread: up to ``most`` small ones, or a single large one."""
+    portion: list[ImageObject] = []
+    size = 0
+    for image in images:
+        portion.append(image)
+        size += len(image.encoded or b"")
+        if size >= _PORTION_BYTES or len(portion) == most:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
 
 
 def choose_resize(wanted: str) -> str:
