@@ -1,8 +1,14 @@
 """Pictures in a terminal: decoded again, they are the pictures; and only sure terminals get them."""
 
 import base64
+import fcntl
 import io
+import os
 import re
+import struct
+import subprocess
+import sys
+import termios
 
 import numpy as np
 import pytest
@@ -15,6 +21,7 @@ from tastemaker.cli.terminal_pictures import (
     encode_iterm2,
     encode_kitty,
     encode_sixel,
+    line_height,
 )
 
 
@@ -32,11 +39,11 @@ def distance(image, picture):
 def test_kitty_gets_the_picture_in_pieces_of_4096(picture):
     pieces = re.findall(r"\x1b_G([^;]*);([^\x1b]*)\x1b\\", encode_kitty(picture))
     assert "".join(f"\x1b_G{keys};{data}\x1b\\" for keys, data in pieces) + "\n" == encode_kitty(picture)
-    assert f"r={ROWS}" in pieces[0][0]
     assert [keys[-3:] for keys, _ in pieces] == ["m=1"] * (len(pieces) - 1) + ["m=0"]
     assert max(len(data) for _, data in pieces) == 4096
     image = Image.open(io.BytesIO(base64.b64decode("".join(data for _, data in pieces))))
     assert image.format == "PNG"
+    assert image.height == ROWS * line_height()  # drawn as it is: nothing asks kitty to stretch it
     assert distance(image, picture) < 2
 
 
@@ -115,3 +122,14 @@ def test_the_smallest_and_the_longest_pictures_are_drawn(size):
 def test_only_what_is_sure_is_used(environment, answer, found):
     assert detect(environment, is_terminal=True, ask=lambda: answer) == found
     assert detect(environment, is_terminal=False, ask=lambda: answer) == ""
+
+
+def test_the_height_of_a_line_is_the_terminals():
+    parent, child = os.openpty()
+    code = "from tastemaker.cli.terminal_pictures import line_height; print(line_height())"
+    for size, expected in (((50, 100, 1000, 1150), 23), ((50, 100, 0, 0), 18), ((0, 0, 0, 0), 18)):
+        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("4H", *size))
+        subprocess.run([sys.executable, "-c", code], stdout=child, check=True)
+        assert os.read(parent, 64).split() == [str(expected).encode()]
+    os.close(parent)
+    os.close(child)

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import select
+import struct
 import sys
 from collections.abc import Callable, Mapping
 from itertools import groupby
@@ -20,7 +21,8 @@ ROWS = 8
 _WIDEST = 4.0
 """Width by height of a picture at most; a wider one is shown whole, and lower."""
 
-_SENT_HEIGHT, _SIXEL_HEIGHT = 256, 144
+_SENT_HEIGHT = 256
+_USUAL_LINE_HEIGHT, _TALLEST_LINE = 18, 48
 _KITTY_CHUNK = 4096
 _ANSWER_S = 0.5
 _SIXEL_FEATURE = "4"
@@ -30,13 +32,15 @@ _DEVICE_ATTRIBUTES = re.compile(rb"\x1b\[\?([0-9;]*)c")
 def encode_kitty(image: Image.Image) -> str:
     """Return an image for kitty's graphics protocol: PNG as base64, in pieces.
 
+    It is sent at the size to draw it in: told a number of lines alone, older kittys stretch it.
+
     Source: https://sw.kovidgoyal.net/kitty/graphics-protocol/
     """
-    text = base64.b64encode(_save(_fit(image, _SENT_HEIGHT), "PNG")).decode()
+    text = base64.b64encode(_save(_fit(image, ROWS * line_height()), "PNG")).decode()
     pieces = [text[start : start + _KITTY_CHUNK] for start in range(0, len(text), _KITTY_CHUNK)]
     escapes = []
     for number, piece in enumerate(pieces):
-        keys = f"a=T,f=100,q=2,r={ROWS}," if number == 0 else ""
+        keys = "a=T,f=100,q=2," if number == 0 else ""
         escapes.append(f"\x1b_G{keys}m={int(number < len(pieces) - 1)};{piece}\x1b\\")
     return "".join(escapes) + "\n"
 
@@ -56,7 +60,7 @@ def encode_sixel(image: Image.Image) -> str:
 
     Source: https://vt100.net/docs/vt3xx-gp/chapter14.html
     """
-    indexed = _fit(image, _SIXEL_HEIGHT).quantize(255)
+    indexed = _fit(image, ROWS * line_height()).quantize(255)
     pixels = np.asarray(indexed)  # (height, width)
     palette = np.asarray(indexed.getpalette()).reshape(-1, 3)
     parts = [f'\x1bPq"1;1;{indexed.width};{indexed.height}']
@@ -136,6 +140,19 @@ def ask_terminal() -> bytes:
     finally:
         termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)
     return answer
+
+
+def line_height() -> int:
+    """Return the height of a line of text in pixels; the usual one where the terminal does not say."""
+    try:
+        import fcntl
+        import termios
+
+        size = fcntl.ioctl(sys.stdout.fileno(), termios.TIOCGWINSZ, bytes(8))
+    except (ImportError, OSError):  # Windows; no terminal
+        return _USUAL_LINE_HEIGHT
+    lines, _, _, height = struct.unpack("4H", size)
+    return min(height // lines, _TALLEST_LINE) if lines and height >= lines else _USUAL_LINE_HEIGHT
 
 
 def _fit(image: Image.Image, height: int) -> Image.Image:
