@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tarfile
 
 import pyarrow.parquet as pq
@@ -177,6 +178,47 @@ def test_a_picture_that_is_no_input_of_this_run_is_not_deleted(tmp_path, photo_f
     run_scoring([str(photo_folder / "*.png")], tmp_path / "out", options)
     assert set(statuses(tmp_path / "out").values()) == {"kept"}
     assert len(read_rows(tmp_path / "out")) == 6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_that_leads_nowhere_has_a_row_until_it_leads_somewhere(tmp_path, photo_folder, options):
+    (photo_folder / "link.jpg").symlink_to(tmp_path / "later.jpg")
+    assert run_scoring([str(photo_folder)], tmp_path / "out", options).failed == 1
+    reason = "unreadable: link.jpg cannot be read: No such file or directory"
+    assert read_rows(tmp_path / "out")["link.jpg"]["reason"] == reason
+    assert run_scoring([str(photo_folder)], tmp_path / "out", options).images_scored_now == 0
+    shutil.copy(photo_folder / "rocket.jpg", tmp_path / "later.jpg")
+    assert run_scoring([str(photo_folder)], tmp_path / "out", options).images_scored_now == 1
+    assert statuses(tmp_path / "out")["link.jpg"] == "kept"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_to_a_picture_that_is_gone_keeps_its_score_as_deleted(tmp_path, photo_folder, options):
+    shutil.copy(photo_folder / "rocket.jpg", tmp_path / "elsewhere.jpg")
+    (photo_folder / "link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    run_scoring([str(photo_folder)], tmp_path / "out", options)
+    score = read_rows(tmp_path / "out")["link.jpg"]["aesthetic_score"]
+    (tmp_path / "elsewhere.jpg").unlink()
+    assert run_scoring([str(photo_folder)], tmp_path / "out", options).deleted == 1
+    row = read_rows(tmp_path / "out")["link.jpg"]
+    assert (row["status"], row["aesthetic_score"]) == ("deleted", score)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_read_has_a_row_and_costs_no_score(tmp_path, photo_folder, options):
+    (photo_folder / "sub").mkdir()
+    shutil.move(photo_folder / "rocket.jpg", photo_folder / "sub" / "rocket.jpg")
+    run_scoring([str(photo_folder)], tmp_path / "out", options)
+    before = statuses(tmp_path / "out")
+    (photo_folder / "sub").chmod(0)
+    summary = run_scoring([str(photo_folder)], tmp_path / "out", options)
+    assert (summary.failed, summary.deleted) == (1, 0)
+    after = read_rows(tmp_path / "out")
+    assert after["sub"]["reason"] == "unreadable: sub cannot be read: Permission denied"
+    assert {path: after[path]["status"] for path in before} == before
+    (photo_folder / "sub").chmod(0o700)
+    summary = run_scoring([str(photo_folder)], tmp_path / "out", options)
+    assert (summary.failed, summary.images, statuses(tmp_path / "out")["sub"]) == (0, len(before), "deleted")
 
 
 def test_two_folders_of_one_name_keep_their_rows_apart_in_later_runs(tmp_path, photo_folder, options):
