@@ -5,6 +5,7 @@ import shutil
 import sys
 import tarfile
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import make_tar
@@ -219,6 +220,23 @@ def test_a_folder_that_cannot_be_read_has_a_row_and_costs_no_score(tmp_path, pho
     (photo_folder / "sub").chmod(0o700)
     summary = run_scoring([str(photo_folder)], tmp_path / "out", options)
     assert (summary.failed, summary.images, statuses(tmp_path / "out")["sub"]) == (0, len(before), "deleted")
+
+
+@pytest.mark.parametrize("originals", ["folder", "shards"])
+def test_results_below_the_input_folder_are_no_input_of_the_next_run(photo_folder, model_dir, originals):
+    options = RunOptions(model_dir=str(model_dir), top=Top(share=0.5), originals=originals)
+    first = run_scoring(str(photo_folder), photo_folder / "best", options)
+    again = run_scoring(str(photo_folder), photo_folder / "best", options)
+    assert (again.images, again.kept, again.images_scored_now) == (first.images, first.kept, 0)
+    (photo_folder / "link").symlink_to("best")
+    assert run_scoring(str(photo_folder), photo_folder / "link", options).images == first.images
+
+
+def test_rows_below_a_folder_of_embeddings_are_no_input_of_the_next_run(tmp_path, model_dir):
+    np.save(tmp_path / "a.npy", np.eye(3, 768, dtype=np.float32))
+    options = RunOptions(model_dir=str(model_dir), copy_embeddings=True)
+    for _ in range(2):
+        assert run_scoring(str(tmp_path), tmp_path / "scores", options).images == 3
 
 
 def test_two_folders_of_one_name_keep_their_rows_apart_in_later_runs(tmp_path, photo_folder, options):

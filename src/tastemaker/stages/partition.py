@@ -54,6 +54,8 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             files without an extension whose content is an image.
         storage_options: Arguments of the fsspec file systems of URLs (see docs/remote-data.md). Never written.
         limit: Groups to make at most.
+        output_dir: A local folder of results. Where it lies in a folder that is searched, it is passed over: what a run
+            wrote is not its input.
 
     Raises:
         ConfigurationError: ``files_per_partition`` and ``blocksize`` together, or a size that is none.
@@ -66,6 +68,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     storage_options: dict[str, Any] | None = field(default=None, repr=False)
     limit: int | None = None
     name: str = "file_partitioning"
+    output_dir: str | None = None
     _groups: list[FileGroupTask] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -162,8 +165,11 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
 
     def _walk(self, root: str) -> Iterator[_Found]:
         unreadable: list[OSError] = []
+        output = "" if self.output_dir is None else os.path.realpath(self.output_dir)
         for folder, folders, files in os.walk(root, onerror=unreadable.append):
             folders[:] = [name for name in folders if not name.startswith(".")]
+            if output and os.path.basename(output) in folders and os.path.realpath(folder) == os.path.dirname(output):
+                folders.remove(os.path.basename(output))
             for file in files:
                 yield from self._take(os.path.join(folder, file), root)
         for error in unreadable:  # what is in there cannot be told, and must not be passed over: it makes a row
