@@ -103,7 +103,7 @@ def test_relative_paths_from_another_folder_are_told_apart_from_what_is_gone(
     run_scoring(photo_folder.name, tmp_path / "scores", RunOptions(model_dir=str(model_dir)))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    summary = select_images(ScoreTable(tmp_path / "scores"), ALL, tmp_path / "out", kind="folder")
+    summary = select_images(ScoreTable(tmp_path / "scores"), tmp_path / "out", ALL, kind="folder")
     assert summary.written == 0
     listed = (tmp_path / "out" / "_tastemaker" / "skipped.jsonl").read_text()
     assert f"is not below {tmp_path / 'elsewhere'}: it is gone, or the rows were made from another folder" in listed
