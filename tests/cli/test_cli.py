@@ -74,6 +74,11 @@ def test_max_failures_decides_the_exit_code(tmp_path, shard, model_dir, limit, c
         (["filter", ".", "-o", "out", "--top", "lots"], "'lots' is neither a share"),
         (["score", ".", "-o", "out"], "no images in ."),
         (["run", "missing.py"], "missing.py does not exist"),
+        pytest.param(
+            ["score", __file__, "-o", "/proc/out"],
+            "/proc/out cannot be written to",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that nobody can write to"),
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_without_a_traceback(tmp_path, arguments, part):
@@ -154,3 +159,20 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path, photographs
     summary = json.loads(tastemaker(*arguments, "--json").stdout)
     assert summary["images"] == 900
     assert 0 < summary["images_scored_now"] < 900
+
+
+def test_names_that_are_no_text_in_the_terminals_encoding_are_printed_escaped(tmp_path, photographs, model_dir):
+    make_tar(tmp_path / "a.tar", [("\u20ac.jpg", photographs["rocket.jpg"])])
+    tastemaker("score", tmp_path / "a.tar", "-o", tmp_path / "out", "--model-dir", model_dir)
+    result = tastemaker("top", tmp_path / "out", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert r"a.tar/\u20ac.jpg" in result.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a file that is always full")
+def test_output_that_cannot_be_written_is_one_line(tmp_path, shard, model_dir):
+    tastemaker("score", shard, "-o", tmp_path / "out", "--model-dir", model_dir)
+    command = [sys.executable, "-m", "tastemaker", "cutoff", str(tmp_path / "out")]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "tastemaker: No space left on device\n")

@@ -565,3 +565,10 @@ def test_every_byte_of_a_header_may_be_anything(tmp_path):
     found = samples_of(path)
     assert len(found) > 100
     assert found[-2 if found[-1][0].problem else -1][0].key
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes there")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(OSError, match="it is no file"):
+        open_shard(str(tmp_path / "a.tar"))

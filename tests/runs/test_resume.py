@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sys
 import tarfile
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import make_tar
@@ -177,6 +179,64 @@ def test_a_picture_that_is_no_input_of_this_run_is_not_deleted(tmp_path, photo_f
     run_scoring([str(photo_folder / "*.png")], tmp_path / "out", options)
     assert set(statuses(tmp_path / "out").values()) == {"kept"}
     assert len(read_rows(tmp_path / "out")) == 6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_that_leads_nowhere_has_a_row_until_it_leads_somewhere(tmp_path, photo_folder, options):
+    (photo_folder / "link.jpg").symlink_to(tmp_path / "later.jpg")
+    assert run_scoring([str(photo_folder)], tmp_path / "out", options).failed == 1
+    reason = "unreadable: link.jpg cannot be read: No such file or directory"
+    assert read_rows(tmp_path / "out")["link.jpg"]["reason"] == reason
+    assert run_scoring([str(photo_folder)], tmp_path / "out", options).images_scored_now == 0
+    shutil.copy(photo_folder / "rocket.jpg", tmp_path / "later.jpg")
+    assert run_scoring([str(photo_folder)], tmp_path / "out", options).images_scored_now == 1
+    assert statuses(tmp_path / "out")["link.jpg"] == "kept"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_to_a_picture_that_is_gone_keeps_its_score_as_deleted(tmp_path, photo_folder, options):
+    shutil.copy(photo_folder / "rocket.jpg", tmp_path / "elsewhere.jpg")
+    (photo_folder / "link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    run_scoring([str(photo_folder)], tmp_path / "out", options)
+    score = read_rows(tmp_path / "out")["link.jpg"]["aesthetic_score"]
+    (tmp_path / "elsewhere.jpg").unlink()
+    assert run_scoring([str(photo_folder)], tmp_path / "out", options).deleted == 1
+    row = read_rows(tmp_path / "out")["link.jpg"]
+    assert (row["status"], row["aesthetic_score"]) == ("deleted", score)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_read_has_a_row_and_costs_no_score(tmp_path, photo_folder, options):
+    (photo_folder / "sub").mkdir()
+    shutil.move(photo_folder / "rocket.jpg", photo_folder / "sub" / "rocket.jpg")
+    run_scoring([str(photo_folder)], tmp_path / "out", options)
+    before = statuses(tmp_path / "out")
+    (photo_folder / "sub").chmod(0)
+    summary = run_scoring([str(photo_folder)], tmp_path / "out", options)
+    assert (summary.failed, summary.deleted) == (1, 0)
+    after = read_rows(tmp_path / "out")
+    assert after["sub"]["reason"] == "unreadable: sub cannot be read: Permission denied"
+    assert {path: after[path]["status"] for path in before} == before
+    (photo_folder / "sub").chmod(0o700)
+    summary = run_scoring([str(photo_folder)], tmp_path / "out", options)
+    assert (summary.failed, summary.images, statuses(tmp_path / "out")["sub"]) == (0, len(before), "deleted")
+
+
+@pytest.mark.parametrize("originals", ["folder", "shards"])
+def test_results_below_the_input_folder_are_no_input_of_the_next_run(photo_folder, model_dir, originals):
+    options = RunOptions(model_dir=str(model_dir), top=Top(share=0.5), originals=originals)
+    first = run_scoring(str(photo_folder), photo_folder / "best", options)
+    again = run_scoring(str(photo_folder), photo_folder / "best", options)
+    assert (again.images, again.kept, again.images_scored_now) == (first.images, first.kept, 0)
+    (photo_folder / "link").symlink_to("best")
+    assert run_scoring(str(photo_folder), photo_folder / "link", options).images == first.images
+
+
+def test_rows_below_a_folder_of_embeddings_are_no_input_of_the_next_run(tmp_path, model_dir):
+    np.save(tmp_path / "a.npy", np.eye(3, 768, dtype=np.float32))
+    options = RunOptions(model_dir=str(model_dir), copy_embeddings=True)
+    for _ in range(2):
+        assert run_scoring(str(tmp_path), tmp_path / "scores", options).images == 3
 
 
 def test_two_folders_of_one_name_keep_their_rows_apart_in_later_runs(tmp_path, photo_folder, options):

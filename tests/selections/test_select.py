@@ -96,6 +96,19 @@ def test_what_changed_or_is_gone_is_skipped_and_listed(tmp_path, scored, photo_f
     assert loose == {"rocket": "changed", "coffee": "changed", "chelsea": "missing"}
 
 
+def test_relative_paths_from_another_folder_are_told_apart_from_what_is_gone(
+    tmp_path, photo_folder, model_dir, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    run_scoring(photo_folder.name, tmp_path / "scores", RunOptions(model_dir=str(model_dir)))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    summary = select_images(ScoreTable(tmp_path / "scores"), tmp_path / "out", ALL, kind="folder")
+    assert summary.written == 0
+    listed = (tmp_path / "out" / "_tastemaker" / "skipped.jsonl").read_text()
+    assert f"is not below {tmp_path / 'elsewhere'}: it is gone, or the rows were made from another folder" in listed
+
+
 def test_a_file_that_is_there_is_not_replaced(tmp_path, scored):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.txt").write_text("a")

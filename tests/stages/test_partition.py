@@ -1,5 +1,8 @@
 """Which files end up in which group."""
 
+import os
+import sys
+
 import pytest
 
 from tastemaker import ConfigurationError, FilePartitioningStage
@@ -50,12 +53,25 @@ def test_outputs_have_the_names_of_their_inputs_and_never_the_same(tmp_path):
     assert names == ["photos-00000", "photos-2-00000"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes there")
+def test_a_pipe_without_an_extension_is_not_waited_for(tree):
+    os.mkfifo(tree / "pipe")
+    assert groups_of(str(tree))[-1] == ["a/x.JPG", "a/y.webp", "no_extension"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_read_is_among_what_is_to_be_read(tree):
+    (tree / "secret").mkdir(mode=0)
+    assert groups_of(str(tree))[-1] == ["a/x.JPG", "a/y.webp", "no_extension", "secret"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"files_per_partition": 1, "blocksize": "1MB"}, "not both"),
         ({"files_per_partition": 0}, "less than 1"),
         ({"blocksize": "a lot"}, "no size"),
+        ({"blocksize": "1.2.3MB"}, "no size"),
     ],
 )
 def test_wrong_options_are_refused_at_once(options, message):

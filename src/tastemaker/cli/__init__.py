@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -59,8 +61,8 @@ def _common(version: bool = typer.Option(False, "--version", help="Print the ver
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 def run(
-    script: Annotated[Path, typer.Argument(help="A Python script that imports nemo_curator.")],
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS...", help="Its own arguments.")] = None,
+    script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="A Python script that imports nemo_curator.")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Its own arguments.")] = None,
 ) -> None:
     """Run a script written for NeMo Curator, unchanged, on Tastemaker."""
     from tastemaker.cli.run import run_script
@@ -71,9 +73,16 @@ def run(
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 done with failures or stopped by one, 2 wrong options, 130 Ctrl-C."""
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, or none in the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of ends in a row
     try:
         app()
     except TastemakerError as error:
         typer.secho(f"tastemaker: {error}", fg="red", err=True)
         sys.exit(2 if isinstance(error, ValueError) else 1)
+    except OSError as error:
+        place = "" if error.filename is None else f"{os.fspath(error.filename)}: "
+        typer.secho(f"tastemaker: {place}{error.strerror or error}", fg="red", err=True)
+        sys.exit(1)

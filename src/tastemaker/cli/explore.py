@@ -14,7 +14,7 @@ EXAMPLE = "Example: tastemaker explore scores/"
 def explore(
     scores: Annotated[
         list[str],
-        typer.Argument(metavar="SCORES...", help="Directories of rows that score or filter wrote, or URLs of them."),
+        typer.Argument(metavar="SCORES", help="Directories of rows that score or filter wrote, or URLs of them."),
     ],
     port: Annotated[
         int | None,

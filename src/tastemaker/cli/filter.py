@@ -53,13 +53,13 @@ def filter_images(
         options,
         min_score=min_score,
         top=parse_top(top) if top else None,
-        originals=_choose_kind(inputs, options) if kept_as is KeptAs.AUTO else kept_as.value,
+        originals=_choose_kind(inputs, output, options) if kept_as is KeptAs.AUTO else kept_as.value,
         images_per_tar=images_per_tar,
     )
     run_and_print("filtering", inputs, output, options, mode, max_failures, as_json)
 
 
-def _choose_kind(inputs: list[str], options: Any) -> str:  # noqa: ANN401 - RunOptions
+def _choose_kind(inputs: list[str], output: str, options: Any) -> str:  # noqa: ANN401 - RunOptions
     """Return ``none`` where the input is embeddings, ``shards`` where any of it is a tar, else ``folder``."""
     from tastemaker.embeddings.find import find_embeddings
     from tastemaker.imaging.shards import is_shard
@@ -67,5 +67,5 @@ def _choose_kind(inputs: list[str], options: Any) -> str:  # noqa: ANN401 - RunO
 
     if find_embeddings(inputs, options.embedding_column):
         return "none"
-    groups = FilePartitioningStage(file_paths=inputs, storage_options=options.storage_options).process()
+    groups = FilePartitioningStage(inputs, storage_options=options.storage_options, output_dir=output).process()
     return "shards" if any(is_shard(group.data[0]) for group in groups) else "folder"

@@ -54,7 +54,7 @@ _CLUSTER = "Cluster"
 
 InputsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="INPUT...", help="Folders, tar shards, images, globs, files of embeddings; also s3://, ..."),
+    typer.Argument(metavar="INPUT", help="Folders, tar shards, images, globs, files of embeddings; also s3://, ..."),
 ]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.", file_okay=False)]
 AnyOutputOption = Annotated[

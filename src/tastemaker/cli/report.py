@@ -16,7 +16,7 @@ EXAMPLE = "Example: tastemaker report scores/ --top 20% --output report.html"
 
 def report(
     scores: Annotated[
-        list[str], typer.Argument(metavar="SCORES...", help="Directories that score or filter wrote, or files of rows.")
+        list[str], typer.Argument(metavar="SCORES", help="Directories that score or filter wrote, or files of rows.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page's file.", dir_okay=False)] = Path(
         "report.html"

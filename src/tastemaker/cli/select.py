@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: tastemaker select scores/ --top 20% --to best/ --as folder"
 
 ScoresArgument = Annotated[
-    list[str], typer.Argument(metavar="SCORES...", help="Directories or files of rows, or URLs of them.")
+    list[str], typer.Argument(metavar="SCORES", help="Directories or files of rows, or URLs of them.")
 ]
 RankByOption = Annotated[str, typer.Option("--rank-by", metavar="COLUMN", help="The column to cut by.")]
 WhereOption = Annotated[

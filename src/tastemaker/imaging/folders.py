@@ -140,6 +140,8 @@ def _read(path: str, sample: Sample, data: dict[str, bytes]) -> Member:
     member, name = Member(path, 0, 0), os.path.basename(path)
     try:
         status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            os.scandir(path).close()  # raises why a folder is among the pictures: it cannot be read
         if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer, for ever perhaps
             sample.problem = sample.problem or f"{name} is no file"
         elif status.st_size > MAX_MEMBER_BYTES:

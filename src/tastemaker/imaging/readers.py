@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
+import stat
 import sys
 import zlib
 from collections.abc import Iterator
@@ -93,6 +95,8 @@ class PlainReader:
     compressed, streams, damage = False, False, ""
 
     def __init__(self, path: str) -> None:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for a writer, for ever perhaps
+            raise OSError(errno.EINVAL, "it is no file", path)
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
         self._end = os.fstat(self._file.fileno()).st_size
 

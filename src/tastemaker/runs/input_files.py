@@ -56,7 +56,8 @@ def describe_sources(group: FileGroupTask) -> Sources:
 def describe_file(path: str, options: Options | None = None) -> SourceFile:
     """Return size and version of one file; -1 and an empty version for one that is not there.
 
-    Of a remote file that was listed before, the listing says so, without another request.
+    One that is there and cannot be looked at, such as a link that leads nowhere, has the size 0: reading it fails, and
+    makes a row. Of a remote file that was listed before, the listing says so, without another request.
 
     Args:
         path: A local path or a URL.
@@ -70,13 +71,24 @@ def describe_file(path: str, options: Options | None = None) -> SourceFile:
     try:
         found = os.stat(path)
     except OSError:
-        return path, -1, ""
+        return path, -1 if is_gone(path) else 0, ""
     return path, found.st_size, str(found.st_mtime_ns)
 
 
 def is_gone(path: str, options: Options | None = None) -> bool:
-    """Return whether a file that was there once is not there any more."""
-    return describe_file(path, options)[1] < 0 if is_remote(path) else not os.path.lexists(path)
+    """Return whether a file that was there once is not there any more.
+
+    One in a folder that may not be searched now is not known to be gone.
+    """
+    if is_remote(path):
+        return describe_file(path, options)[1] < 0
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK)  # a folder has a row while it cannot be read
 
 
 def is_shard_group(group: FileGroupTask) -> bool:

@@ -5,13 +5,14 @@ docs/decisions/0010-resume.md says why, and what else was thought of.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 
 from tastemaker.runs.index import RowsIndex
-from tastemaker.runs.input_files import SourceFile, Sources, describe_file, is_gone, is_shard_group, read_sources
+from tastemaker.runs.input_files import SourceFile, Sources, is_gone, is_shard_group, read_sources
 from tastemaker.stages.partition import LOOSE_FILES_PER_PARTITION
 from tastemaker.tasks import FileGroupTask
 
@@ -107,7 +108,7 @@ def _assign_folder(below: list[Partition], folder: str, recorded: dict[int, Sour
     assigned: set[str] = set()
     for number, sources in sorted(recorded.items()):
         if sources.root == first.sources.root:
-            members[number] = [now.get(file[0]) or _as_it_is(file) for file in sources.files]
+            members[number] = [_as_it_is(file, now.get(file[0])) for file in sources.files]
             assigned |= {file[0] for file in sources.files}
         else:  # another spelling of the same folder
             respelled = [first.sources.root + file[0].removeprefix(sources.root) for file in sources.files]
@@ -120,8 +121,14 @@ def _assign_folder(below: list[Partition], folder: str, recorded: dict[int, Sour
     return [_make_partition(first, folder, number, files) for number, files in sorted(members.items())]
 
 
-def _as_it_is(file: SourceFile) -> SourceFile:
-    return describe_file(file[0]) if is_gone(file[0]) else file
+def _as_it_is(file: SourceFile, found: SourceFile | None) -> SourceFile:
+    """Return a recorded file as this run has found it."""
+    path, _, version = file
+    if found is None:
+        return (path, -1, "") if is_gone(path) else file
+    if version and not found[2]:  # it was read once: what its row says is worth more than that it cannot be read now
+        return (path, -1, "") if os.path.islink(path) else file
+    return found
 
 
 def _make_partition(like: Partition, folder: str, number: int, files: list[SourceFile]) -> Partition:

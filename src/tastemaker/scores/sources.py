@@ -248,7 +248,12 @@ class OriginalsReader:
 
 def as_skipped(error: OSError, path: str) -> SkippedError:
     """Return why a file that cannot be opened is skipped."""
-    problem = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
+    if not isinstance(error, FileNotFoundError):
+        problem = f"cannot be read: {error.strerror or error}"
+    elif os.path.isabs(path) or is_url(path):
+        problem = "is gone"
+    else:
+        problem = f"is not below {os.getcwd()}: it is gone, or the rows were made from another folder"
     return SkippedError("missing", path, problem)
 
 

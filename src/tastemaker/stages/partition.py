@@ -54,6 +54,8 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             files without an extension whose content is an image.
         storage_options: Arguments of the fsspec file systems of URLs (see docs/remote-data.md). Never written.
         limit: Groups to make at most.
+        output_dir: A local folder of results. Where it lies in a folder that is searched, it is passed over: what a run
+            wrote is not its input.
 
     Raises:
         ConfigurationError: ``files_per_partition`` and ``blocksize`` together, or a size that is none.
@@ -66,6 +68,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     storage_options: dict[str, Any] | None = field(default=None, repr=False)
     limit: int | None = None
     name: str = "file_partitioning"
+    output_dir: str | None = None
     _groups: list[FileGroupTask] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -161,10 +164,16 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             raise ConfigurationError(f"{path} does not exist")
 
     def _walk(self, root: str) -> Iterator[_Found]:
-        for folder, folders, files in os.walk(root):
+        unreadable: list[OSError] = []
+        output = "" if self.output_dir is None else os.path.realpath(self.output_dir)
+        for folder, folders, files in os.walk(root, onerror=unreadable.append):
             folders[:] = [name for name in folders if not name.startswith(".")]
+            if output and os.path.basename(output) in folders and os.path.realpath(folder) == os.path.dirname(output):
+                folders.remove(os.path.basename(output))
             for file in files:
                 yield from self._take(os.path.join(folder, file), root)
+        for error in unreadable:  # what is in there cannot be told, and must not be passed over: it makes a row
+            yield _Found(str(error.filename), root, 0)
 
     def _take(self, path: str, root: str) -> Iterator[_Found]:
         if not os.path.basename(path).startswith(".") and self._is_wanted(path):
@@ -191,6 +200,8 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
 
                 with contextlib.closing(RemoteFile(path, self.storage_options)) as remote:
                     return sniff_format(remote.read_at(0, 32)) is not None
+            if not os.path.isfile(path):  # to open a pipe would wait for a writer, for ever perhaps
+                return False
             with open(path, "rb") as file:
                 return sniff_format(file.read(32)) is not None
         except OSError:
@@ -212,7 +223,7 @@ def parse_size(size: int | str) -> int:
         >>> parse_size("512MB"), parse_size("1.5 KiB"), parse_size(7)
         (512000000, 1536, 7)
     """
-    match = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?i?)b?\s*", str(size), re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?i?)b?\s*", str(size), re.IGNORECASE)
     unit = match[2].upper() if match else "?"
     factor = (_UNITS | _BINARY_UNITS).get(unit)
     if match is None or factor is None:
@@ -222,11 +233,13 @@ def parse_size(size: int | str) -> int:
 
 def _split_by_size(files: list[_Found], max_bytes: int) -> Iterator[list[_Found]]:
     group: list[_Found] = []
+    filled = 0
     for file in files:
-        if group and sum(other.size for other in group) + file.size > max_bytes:
+        if group and filled + file.size > max_bytes:
             yield group
-            group = []
+            group, filled = [], 0
         group.append(file)
+        filled += file.size
     if group:
         yield group
 

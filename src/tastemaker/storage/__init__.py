@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tastemaker.errors import ConfigurationError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 _WEB = ("http", "https")
@@ -107,14 +111,21 @@ def make_folder(path: Path) -> None:
     """Make a folder; in an object store, where there are none, look whether its bucket is there.
 
     Raises:
-        ConfigurationError: There is no such bucket, or it cannot be asked.
+        ConfigurationError: It cannot be made or written to; there is no such bucket, or it cannot be asked.
     """
     if is_remote(path):
         from tastemaker.storage.files import check_bucket
 
         check_bucket(path)
-    else:
+        return
+    try:
         path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):  # a folder may be there on a disk that is read only
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigurationError(f"{path} cannot be written to: {error.strerror}; choose another place") from error
 
 
 def describe_source(path: str, options: Options | None = None) -> str:

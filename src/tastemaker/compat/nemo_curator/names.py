@@ -40,9 +40,7 @@ NAMES: dict[str, dict[str, str]] = {
     "nemo_curator.pipeline": {"Pipeline": f"{_HERE}.engines:Pipeline"},
     "nemo_curator.stages.base": {"ProcessingStage": f"{_HERE}.stages:ProcessingStage"},
     "nemo_curator.stages.file_partitioning": {"FilePartitioningStage": f"{_HERE}.stages:FilePartitioningStage"},
-    "nemo_curator.stages.image.embedders.clip_embedder": {
-        "ImageEmbeddingStage": f"{_HERE}.stages:ImageEmbeddingStage",
-    },
+    "nemo_curator.stages.image.embedders": {"ImageEmbeddingStage": f"{_HERE}.stages:ImageEmbeddingStage"},
     "nemo_curator.stages.image.filters": {"ImageAestheticFilterStage": f"{_HERE}.stages:ImageAestheticFilterStage"},
     "nemo_curator.stages.image.io": {"ImageReaderStage": f"{_HERE}.stages:ImageReaderStage"},
     "nemo_curator.stages.image.io.image_writer": {"ImageWriterStage": f"{_HERE}.stages:ImageWriterStage"},
@@ -57,6 +55,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "nemo_curator.tasks.file_group": {"FileGroupTask": f"{_TASKS}:FileGroupTask"},
     "nemo_curator.tasks.image": {"ImageBatch": f"{_TASKS}:ImageBatch", "ImageObject": f"{_TASKS}:ImageObject"},
+    "nemo_curator.tasks.sentinels": {"EmptyTask": f"{_TASKS}:EmptyTask"},
     "nemo_curator.tasks.tasks": {
         "EmptyTask": f"{_TASKS}:EmptyTask",
         "Task": f"{_TASKS}:Task",
@@ -70,14 +69,20 @@ _ALIASES = {
     "nemo_curator.backends.ray_data.executor": "nemo_curator.backends.ray_data",
     "nemo_curator.backends.xenna.executor": "nemo_curator.backends.xenna",
     "nemo_curator.pipeline.pipeline": "nemo_curator.pipeline",
+    "nemo_curator.stages.image.embedders.clip_embedder": "nemo_curator.stages.image.embedders",
     "nemo_curator.stages.image.filters.aesthetic_filter": "nemo_curator.stages.image.filters",
     "nemo_curator.stages.image.io.image_reader": "nemo_curator.stages.image.io",
 }
 NAMES |= {alias: NAMES[module] for alias, module in _ALIASES.items()}
 
+_NO_NSFW = "There is no NSFW model here: take the import and its stage out of the script."
+_NO_DUPLICATES = "Duplicates are found in the rows afterwards: `tastemaker select --best-of-group`."
 _ADVICE = {
-    "nsfw_filter": "There is no NSFW model here: take the import and its stage out of the script.",
-    "ImageNSFWFilterStage": "There is no NSFW model here: take the import and its stage out of the script.",
+    "nsfw_filter": _NO_NSFW,
+    "ImageNSFWFilterStage": _NO_NSFW,
+    "deduplication": _NO_DUPLICATES,
+    "removal": _NO_DUPLICATES,
+    "ImageDuplicatesRemovalStage": _NO_DUPLICATES,
 }
 _KNOWN = {module.rsplit(".", up)[0] for module in NAMES for up in range(module.count(".") + 1)}
 
