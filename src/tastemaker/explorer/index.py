@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.ratings import Ratings, rated_condition
+from tastemaker.explorer.upright import LYING
 from tastemaker.scores.cutoff import parse_top
 from tastemaker.scores.table import ScoreTable
 
@@ -25,9 +26,6 @@ MAX_EDGES = 20_000
 
 ASPECT_UNIT = 1000
 """Aspect ratios travel as integers: width / height in thousandths."""
-
-LYING = 5
-"""From this EXIF orientation on, a picture is shown upright as high as it is stored wide."""
 
 _KEPT_VIEWS = 8
 

@@ -14,10 +14,11 @@ from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.explorer import failures, slices
 from tastemaker.explorer.details import describe_picture, read_row
 from tastemaker.explorer.exports import Exports
-from tastemaker.explorer.index import LYING, STEPS, Filter, ScoreIndex, describe_view
+from tastemaker.explorer.index import STEPS, Filter, ScoreIndex, describe_view
 from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.ratings import Picture, Rating, Ratings, ratings_path
 from tastemaker.explorer.thumbnails import Thumbnails
+from tastemaker.explorer.upright import upright_size
 from tastemaker.scores.locations import is_url
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.table import EMBEDDING, ScoreTable
@@ -187,7 +188,7 @@ class Explorer:
         """
         self._check(row)
         found = self.lookup.rows([row])[0]
-        position = -1 if found["position"] is None else found["position"]
+        position = -1 if found["offset"] is None else found["offset"]
         picture = Picture(row, found["image_path"] or "", position, found["image_id"] or "")
         self.ratings.rate(picture, Rating(stars, rejected))
         return {"row": row, "stars": stars, "rejected": rejected, "ratings": self.ratings.counts()}
@@ -211,8 +212,7 @@ class Explorer:
         items = []
         for found, score in zip(self.lookup.rows(numbers), scores, strict=True):
             rating = self.ratings.of(found["row"])
-            size = found["width"], found["height"]
-            width, height = size[::-1] if (found["orientation"] or 1) >= LYING else size
+            width, height = upright_size(found)
             items.append(
                 {
                     "row": found["row"],

@@ -133,7 +133,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
         image = DecodedImage(raw.pixels, name, raw.source, raw.orientation)
     else:
         pixels = _decode_plain(data, name, max_pixels)
-        image = DecodedImage(pixels, name, "", 1 if name in _TURNED_ALREADY else _read_orientation(data, name))
+        image = DecodedImage(pixels, name, "", read_orientation(data, name))
     if not apply_exif_rotation:
         return image
     return DecodedImage(_turn(image.pixels, image.orientation), name, image.source)
@@ -176,7 +176,7 @@ def sniff_format(head: bytes) -> str | None:
 def _decode_plain(data: bytes, name: str, max_pixels: int) -> Pixels:
     """Return the pixels of anything but a raw, as stored."""
     pixels = _decode_jpeg(data, max_pixels) if name == "JPEG" else None
-    return _decode_with_pillow(data, name, max_pixels) if pixels is None else pixels
+    return np.asarray(load_with_pillow(data, name, max_pixels)) if pixels is None else pixels
 
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
@@ -238,7 +238,17 @@ def _clean_jpeg(data: bytes) -> bytes:
     return bytes(cleaned)
 
 
-def _decode_with_pillow(data: bytes, name: str, max_pixels: int) -> Pixels:
+def load_with_pillow(data: bytes, name: str, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """Return an image in RGB, as stored: not turned.
+
+    Args:
+        data: The whole encoded file.
+        name: Its format, one of `PILLOW_READERS`.
+        max_pixels: As in `decode_image`.
+
+    Raises:
+        UnreadableImageError: As `decode_image` does.
+    """
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # WebP is refused above twice this, a limit of the process
     try:
@@ -247,7 +257,7 @@ def _decode_with_pillow(data: bytes, name: str, max_pixels: int) -> Pixels:
         image: Image.Image = PILLOW_READERS[name](io.BytesIO(data))
         _check_size(image.width, image.height, max_pixels)
         image.load()
-        return np.asarray(_to_rgb(image))
+        return _to_rgb(image)
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:  # some readers check by themselves, before we can
@@ -279,8 +289,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _read_orientation(data: bytes, name: str) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
+def read_orientation(data: bytes, name: str) -> int:
+    """Return the EXIF orientation of an image that is no raw, 1 to 8; 1 where there is none that can be read.
+
+    It is 1, too, where the decoder turns the picture by itself.
+    """
+    if name in _TURNED_ALREADY:
+        return 1
     try:
         orientation = int(PILLOW_READERS[name](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - the pixels are sound, whatever the EXIF is
