@@ -13,6 +13,7 @@ import numpy as np
 from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.explorer import failures, slices
 from tastemaker.explorer.details import describe_picture, read_row
+from tastemaker.explorer.dimensions import Dimension, list_dimensions, shape_conditions
 from tastemaker.explorer.exports import Exports
 from tastemaker.explorer.index import STEPS, Filter, ScoreIndex, describe_view
 from tastemaker.explorer.lookup import RowLookup
@@ -58,7 +59,7 @@ class Explorer:
         self.exports = Exports()
         self.stamp = _stamp(self.table)
         self._unscored: dict[str, dict[str, int]] = {}
-        self._dimensions: list[slices.Dimension] | None = None
+        self._dimensions: list[Dimension] | None = None
 
     def close(self) -> None:
         """Close what is open."""
@@ -74,6 +75,7 @@ class Explorer:
             "deleted": len(self.table) - present,
             "embeddings": EMBEDDING in self.table.columns,
             "columns": [[name, str(kind)] for name, kind in self.table.columns.items() if name != EMBEDDING],
+            "shapes": shape_conditions(self.table.columns),
             "ranked_by": self.index.columns,
             "stamp": self.stamp,
             "folder": os.getcwd(),
@@ -156,7 +158,7 @@ class Explorer:
     def dimensions(self) -> list[str]:
         """Return the names of the ways to slice the table."""
         if self._dimensions is None:
-            self._dimensions = slices.list_dimensions(self.table)
+            self._dimensions = list_dimensions(self.table)
         return [dimension.name for dimension in self._dimensions]
 
     def slices(self, chosen: Filter, name: str, first: int, number: int, kept: int) -> _Json:
