@@ -179,7 +179,7 @@ def _slices(explorer: Explorer, request: Request) -> Any:  # noqa: ANN401 - plai
 
 
 def _filter(request: Request) -> Filter:
-    return Filter(**{name: request.query_params.get(name, "") for name in ("by", "where", "text", "rated")})
+    return Filter(**{name: request.query_params.get(name, "") for name in ("by", "where", "text", "rated", "group")})
 
 
 def _text(request: Request, name: str) -> str:

@@ -26,6 +26,8 @@ from tastemaker.scores.table import EMBEDDING, ScoreTable
 
 MAX_ROWS_AT_ONCE = 1000
 NEIGHBOURS = 12
+MAX_MEMBERS = 24
+"""Pictures of a group that are shown beside one of them."""
 
 _Json = dict[str, Any]
 
@@ -75,6 +77,7 @@ class Explorer:
             "deleted": len(self.table) - present,
             "embeddings": EMBEDDING in self.table.columns,
             "columns": [[name, str(kind)] for name, kind in self.table.columns.items() if name != EMBEDDING],
+            "groups": self.index.groups.are_offered,
             "shapes": shape_conditions(self.table.columns),
             "ranked_by": self.index.columns,
             "stamp": self.stamp,
@@ -138,6 +141,7 @@ class Explorer:
             "rank": rank,
             "of": len(whole.rows),
             "percentile": 100 * below / len(whole.rows) if rank else None,
+            "group": self._group(row, by),
             **describe_picture(read_row(self.table, row), self.table.storage_options),
         }
 
@@ -148,11 +152,7 @@ class Explorer:
             found, similarities = nearest_rows(self.table, row, NEIGHBOURS)
         except ModelError:
             return []
-        by = self.ranked_by(Filter())
-        values = self.table.values(by) if by in self.table.columns else None
-        scores = [float(values[number]) if values is not None else None for number in found]
-        scores = [None if score is None or np.isnan(score) else score for score in scores]
-        short = self._short(found.tolist(), scores)
+        short = self._scored(found.tolist(), self.ranked_by(Filter()))
         return [{**item, "similarity": float(cosine)} for item, cosine in zip(short, similarities, strict=True)]
 
     def dimensions(self) -> list[str]:
@@ -209,6 +209,22 @@ class Explorer:
         """
         self._check(row)
         return self.lookup.rows([row])[0]
+
+    def _group(self, row: int, by: str) -> _Json | None:
+        """Return the other pictures of a row's group, the best first; None where groups have not been looked for."""
+        groups = self.index.groups
+        if not (groups.are_offered and groups.are_known):
+            return None
+        others = groups.members(row)
+        others = others[others != row]
+        values = self.table.values(by)[others] if by in self.table.columns else np.full(len(others), np.nan)
+        order = np.argsort(-values, kind="stable")[:MAX_MEMBERS]
+        return {"images": len(others) + 1, "others": self._scored(others[order].tolist(), by)}
+
+    def _scored(self, numbers: list[int], by: str) -> list[_Json]:
+        """Return rows as the page shows them, with their values in a column."""
+        values = self.table.values(by) if by in self.table.columns else np.full(len(self.table), np.nan)
+        return self._short(numbers, [float(values[number]) for number in numbers])
 
     def _short(self, numbers: list[int], scores: list[Any]) -> list[_Json]:
         items = []

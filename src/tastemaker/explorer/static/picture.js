@@ -8,6 +8,7 @@ import { focusGrid, reveal } from "./grid.js";
 import { digits, emit, model, on, placeOf, positionOf, setActive, toHash } from "./model.js";
 
 const NEIGHBOUR = 72; // px high
+const MEMBER = 56; // px high, of a picture's group
 
 const dialog = document.getElementById("picture");
 const stage = element("div", { className: "stage" });
@@ -178,6 +179,7 @@ async function showFacts(picture, mine) {
     const percentile = facts.percentile === null ? "" : `better than ${facts.percentile.toFixed(1)} %`;
     const parts = [element("p", { className: "rank quiet", textContent: [rank && `rank ${rank}`, percentile].filter(Boolean).join(" · ") })];
     if (facts.caption) parts.push(element("p", { className: "caption", textContent: facts.caption }));
+    if (facts.group && facts.group.images > 1) parts.push(members(facts.group));
     parts.push(group("Signals", facts.signals));
     parts.push(group("Columns", facts.columns));
     for (const [extension, text] of facts.sidecars) {
@@ -198,6 +200,14 @@ function group(name, pairs) {
   return element("section", {}, element("h3", { textContent: name }), list);
 }
 
+function members({ images, others }) {
+  const shown = element("div", { className: "members" }, ...others.map((picture) => makeNeighbour(picture, MEMBER)));
+  const more = images - 1 - others.length;
+  return element("section", {},
+    element("h3", { textContent: `In a group of ${count(images)}` }), shown,
+    ...(more > 0 ? [element("p", { className: "quiet", textContent: `and ${count(more)} more` })] : []));
+}
+
 const sidecar = (name, text) => element("section", {}, element("h3", { textContent: name }), element("pre", { textContent: text }));
 
 async function showNeighbours(picture, mine) {
@@ -208,19 +218,20 @@ async function showNeighbours(picture, mine) {
   const { signal } = search;
   try {
     const found = await ask(`/api/neighbours/${picture.row}`, {}, signal);
-    if (mine === turn) row.replaceChildren(...found.map(makeNeighbour));
+    if (mine === turn) row.replaceChildren(...found.map((picture) => makeNeighbour(picture, NEIGHBOUR)));
   } catch {
     // without neighbours the page is whole
   }
 }
 
-function makeNeighbour(picture) {
-  const image = element("img", { alt: altText(picture), src: thumbnail(picture.row, NEIGHBOUR), draggable: false });
-  const words = `${picture.name}: ${score(picture.score, digits())}, similarity ${picture.similarity.toFixed(3)}`;
+function makeNeighbour(picture, high) {
+  const image = element("img", { alt: altText(picture), src: thumbnail(picture.row, high), draggable: false });
+  const likeness = picture.similarity === undefined ? "" : `, similarity ${picture.similarity.toFixed(3)}`;
+  const words = `${picture.name}: ${score(picture.score, digits()) || "no score"}${likeness}`;
   const button = element("button", { type: "button", title: words }, image);
   const aspect = picture.width && picture.height ? picture.width / picture.height : 1;
   image.addEventListener("load", () => button.classList.add("here"));
-  button.style.width = `${Math.round(NEIGHBOUR * Math.min(Math.max(aspect, 0.2), 4))}px`;
+  button.style.width = `${Math.round(high * Math.min(Math.max(aspect, 0.2), 4))}px`;
   button.addEventListener("click", () => openRow(picture.row));
   return button;
 }
