@@ -150,7 +150,7 @@ const rest = element("div", { className: "facts-rest" });
 
 function showHead() {
   const figure = element("strong", { className: "figure", textContent: score(shown.score, digits()) || "no score" });
-  const name = element("p", { className: "name", textContent: shown.name });
+  const name = element("p", { className: "name", dir: "auto", textContent: shown.name });
   head.replaceChildren(element("div", { className: "line" }, figure, verdict, rating), name);
   if (head.parentNode !== facts) facts.append(head, rest);
   showVerdict();
@@ -178,7 +178,7 @@ async function showFacts(picture, mine) {
     const rank = facts.rank ? `${count(facts.rank)} of ${count(facts.of)}` : "";
     const percentile = facts.percentile === null ? "" : `better than ${facts.percentile.toFixed(1)} %`;
     const parts = [element("p", { className: "rank quiet", textContent: [rank && `rank ${rank}`, percentile].filter(Boolean).join(" · ") })];
-    if (facts.caption) parts.push(element("p", { className: "caption", textContent: facts.caption }));
+    if (facts.caption) parts.push(element("p", { className: "caption", dir: "auto", textContent: facts.caption }));
     if (facts.group && facts.group.images > 1) parts.push(members(facts.group));
     parts.push(group("Signals", facts.signals));
     parts.push(group("Columns", facts.columns));
@@ -208,7 +208,7 @@ function members({ images, others }) {
     ...(more > 0 ? [element("p", { className: "quiet", textContent: `and ${count(more)} more` })] : []));
 }
 
-const sidecar = (name, text) => element("section", {}, element("h3", { textContent: name }), element("pre", { textContent: text }));
+const sidecar = (name, text) => element("section", {}, element("h3", { textContent: name }), element("pre", { dir: "auto", textContent: text }));
 
 async function showNeighbours(picture, mine) {
   row.replaceChildren();
@@ -231,6 +231,7 @@ function makeNeighbour(picture, high) {
   const button = element("button", { type: "button", title: words }, image);
   const aspect = picture.width && picture.height ? picture.width / picture.height : 1;
   image.addEventListener("load", () => button.classList.add("here"));
+  image.addEventListener("error", () => button.classList.add("gone"));
   button.style.width = `${Math.round(high * Math.min(Math.max(aspect, 0.2), 4))}px`;
   button.addEventListener("click", () => openRow(picture.row));
   return button;

@@ -73,7 +73,7 @@ function build() {
 
 function makeSlice(slice) {
   const canvas = element("canvas", { "aria-hidden": "true" });
-  const name = element("button", { type: "button", className: "plain", textContent: slice.name || "(empty)", title: `Filter by ${slice.name}` });
+  const name = element("button", { type: "button", className: "plain", dir: "auto", textContent: slice.name || "(empty)", title: `Filter by ${slice.name}` });
   name.addEventListener("click", () => toggleCondition(slice.where));
   const rate = element("td", { className: "number" });
   const bar = element("i");
