@@ -103,7 +103,7 @@ class View:
         if top is not None:
             kept = parse_top(top).of(len(self.rows))
             return (float(self.scores[kept - 1]) if kept else None), kept
-        if score is None or math.isnan(score):
+        if score is None or not math.isfinite(score):
             raise ConfigurationError("a cut-off is a score, a share such as 20%, or a number of images")
         return score, self.count_from(score)
 

@@ -115,7 +115,7 @@ class Explorer:
     def cut(self, chosen: Filter, score: float | None, top: str | None) -> _Json:
         """Return the cut-off for a score, a share or a number."""
         value, kept = self.index.view(chosen).cut(score, top)
-        return {"score": value, "kept": kept}
+        return {"score": value if value is None or np.isfinite(value) else None, "kept": kept}
 
     def place(self, chosen: Filter, row: int) -> int:
         """Return where a row is in a view, -1 where it is not."""
@@ -171,7 +171,7 @@ class Explorer:
         found = [dimension for dimension in self._dimensions or [] if dimension.name == name]
         if not found:
             raise ConfigurationError(f"there are no slices by {name!r}")
-        number = min(max(number, 1), 100_000)
+        number, kept = min(max(number, 1), 100_000), max(kept, 0)
         return slices.slice_view(self.table, self.index.view(chosen), found[0], first, number, kept)
 
     def failures(self, by: str) -> list[_Json]:
