@@ -59,6 +59,9 @@ PILLOW_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
 _TURNED_ALREADY = HEIF_FORMATS | {"TIFF"}
 """Their decoders turn the picture by themselves."""
 
+_PNG_ORIENTATION = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+"""One of these is in every PNG that has an orientation. Pillow decodes all pixels to look for it behind them."""
+
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
 _HARMLESS = re.compile(r"extraneous bytes before|unknown JFIF revision|Invalid SOS parameters")
@@ -294,7 +297,7 @@ def read_orientation(data: bytes, name: str) -> int:
 
     It is 1, too, where the decoder turns the picture by itself.
     """
-    if name in _TURNED_ALREADY:
+    if name in _TURNED_ALREADY or (name == "PNG" and not any(mark in data for mark in _PNG_ORIENTATION)):
         return 1
     try:
         orientation = int(PILLOW_READERS[name](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
