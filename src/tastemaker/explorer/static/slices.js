@@ -59,7 +59,7 @@ function build() {
     load();
   });
   note = element("p", { className: "quiet" });
-  const head = ["Slice", "Images", "Scores", "Kept", "Against the whole"].map((name) => element("th", { scope: "col", textContent: name }));
+  const head = ["Slice", "Images", "Scores", "Kept", "Off the whole"].map((name) => element("th", { scope: "col", textContent: name }));
   table = element("table", { className: "slices" }, element("thead", {}, element("tr", {}, ...head)), element("tbody"));
   if (!dimensions.length) {
     host.replaceChildren(element("p", { className: "empty", textContent: "There is nothing to slice by: all pictures are alike." }));
