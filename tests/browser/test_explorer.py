@@ -6,6 +6,8 @@ import sqlite3
 import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from explorer.table import SCORES, write_large_table, write_table
 
@@ -193,6 +195,36 @@ def test_a_picture_opens_by_key_walks_and_is_named_by_the_address(browser, small
         assert f"p{order[2]:05d}" in text_of(page, ".facts .name")
 
 
+def test_only_the_best_of_each_group_are_shown_and_counted(browser, tmp_path):
+    folder = write_table(tmp_path)
+    (path,) = folder.glob("*.parquet")
+    table = pq.read_table(path)
+    names = ["a" if number < 9 else None for number in range(len(table))]
+    pq.write_table(table.append_column("group", pa.array(names)), path)
+    with served(folder) as (_, address), opened(browser, f"{address}#cut=5.42") as page:
+        before = counts(page)
+        page.locator("#group").check()
+        wait_until(page, "window.tastemaker.model.view.images === 4")
+        assert sum(before) == len(SCORES)
+        assert counts(page) == [3, 1]
+        wait_until(page, "document.querySelectorAll('.cell').length === 4")
+        wait_until(page, "location.hash.includes('group=best')")
+        page.locator("#grid").focus()
+        page.keyboard.press("Home")
+        page.keyboard.press("Enter")
+        wait_until(page, "document.querySelectorAll('.members button').length === 8")
+        assert page.locator("#group-label").count() == 1
+        page.keyboard.press("Escape")
+        page.locator("#group").uncheck()
+        wait_until(page, f"window.tastemaker.model.view.images === {len(SCORES)}")
+        assert counts(page) == before
+
+
+def test_a_table_without_groups_has_no_switch(browser, million):
+    with served(million[0]) as (_, address), opened(browser, address) as page:
+        assert not page.locator("#group-label").is_visible()
+
+
 def test_hostile_captions_and_sidecars_are_text(browser, tmp_path):
     folder = write_table(
         tmp_path, caption="<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
@@ -267,7 +299,7 @@ def test_originals_that_are_gone_leave_a_box_with_the_reason(browser, tmp_path):
     (tmp_path / "shards" / "00000.tar").unlink()
     with served(folder) as (_, address), opened(browser, address) as page:
         wait_until(page, "document.querySelectorAll('.no-picture').length > 3")
-        assert "the source is gone" in page.locator(".no-picture").first.inner_text()
+        assert "the file is gone" in page.locator(".no-picture").first.inner_text()
 
 
 @pytest.mark.parametrize("scores", [[], [None]])

@@ -320,7 +320,7 @@ def test_slices_tell_what_the_cut_keeps_of_them_the_farthest_first(tmp_path):
     found = {
         rows[0][0]: [[row[0], *row[1::2]] for row in rows[1:]] for rows in map(rows_of, section.split("</table>")[:-1])
     }
-    assert list(found) == ["Aspect ratio", "Source"]  # all are of one size and format
+    assert list(found) == ["Shape", "Source"]  # all are of one size and format
     by_source = {
         name: (scored, kept)
         for name, scored, kept in table.query(
@@ -338,11 +338,11 @@ def test_slices_tell_what_the_cut_keeps_of_them_the_farthest_first(tmp_path):
 
 
 def test_differences_that_chance_makes_are_marked():
-    from tastemaker.explorer.report_slices import _sure_distance
+    from tastemaker.explorer.dimensions import sure_distance
 
-    assert _sure_distance(1, 2, 0.2) == 0.0
-    assert _sure_distance(0, 1000, 0.2) > 0.15
-    assert _sure_distance(500, 1000, 0.5) == 0.0
+    assert sure_distance(1, 2, 0.2) == 0.0
+    assert sure_distance(0, 1000, 0.2) > 0.15
+    assert sure_distance(500, 1000, 0.5) == 0.0
 
 
 def test_failures_are_counted_by_reason_with_examples(scores, tmp_path):

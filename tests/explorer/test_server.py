@@ -199,3 +199,40 @@ def test_a_wrong_filter_is_answered_with_a_sentence(page, query):
     answer = page.get(f"/api/view?{query}")
     assert answer.status_code == 400
     assert len(answer.json()["error"]) > 10
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/api/cutoff?score=inf",
+        "/api/cutoff?score=nan",
+        "/api/slices?dimension=shape&first=-99999999999999999999&number=10",
+        f"/api/rows?start={'9' * 5000}",
+    ],
+)
+def test_numbers_that_are_none_are_answered_with_a_sentence(page, address):
+    answer = page.get(address)
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+
+
+def test_brackets_without_end_are_refused(page):
+    assert page.post("/api/ratings", content=b"[" * 60_000).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "1=1; COPY rows TO '{out}'",
+        "EXISTS (FROM query($$COPY rows TO '{out}'$$))",
+        "row_id IN (SELECT 1 FROM read_csv('/etc/passwd'))",
+        "(SELECT count(*) FROM glob('/etc/*')) > 0",
+        "EXISTS (SELECT * FROM sniff_csv('/etc/passwd'))",
+        "(SELECT getenv('HOME')) IS NOT NULL",
+        "true) UNION SELECT (1",
+    ],
+)
+def test_a_filter_writes_nothing_and_reads_no_file(page, tmp_path, where):
+    out = tmp_path / "out.csv"
+    assert page.get("/api/view", params={"where": where.format(out=out)}).status_code == 400
+    assert not out.exists()

@@ -68,14 +68,43 @@ def test_what_is_no_picture_is_refused(data):
 def test_the_cache_answers_until_the_source_changes(explorer, tmp_path):
     row = explorer.original(0)
     first = explorer.thumbnails.thumbnail(row, 97)
-    assert size_of(first)[1] == 120  # rounded up
-    stored = list((tmp_path / "cache").rglob("*.jpg"))
-    assert [path.read_bytes() for path in stored] == [first]
-    stored[0].write_bytes(b"from the cache")
+    assert size_of(first)[1] == 160  # rounded up
+    stored = {path: path.read_bytes() for path in (tmp_path / "cache").rglob("*.jpg")}
+    assert sorted(size_of(data)[1] for data in stored.values()) == [160, 200]  # the original is not larger
+    for path in stored:
+        path.write_bytes(b"from the cache")
     assert explorer.thumbnails.thumbnail(row, 120) == b"from the cache"
     shard = tmp_path / "shards" / "00000.tar"
     shard.write_bytes(shard.read_bytes() + bytes(1024))
     assert explorer.thumbnails.thumbnail(row, 120) == first
+
+
+def test_smaller_thumbnails_are_made_of_larger_ones_without_the_original(explorer, tmp_path):
+    row = explorer.original(1)
+    large = explorer.thumbnails.thumbnail(row, 320)
+    explorer.thumbnails._read = None  # whoever reads the original fails
+    assert size_of(large) == (200, 300)
+    assert size_of(explorer.thumbnails.thumbnail(row, 100)) == (107, 160)
+    assert explorer.thumbnails.thumbnail(row, 320) == large
+
+
+@pytest.mark.parametrize("has_hash", [True, False])
+def test_another_picture_in_the_place_of_the_scored_one_is_never_shown(tmp_path, has_hash):
+    (tmp_path / "photos").mkdir()
+    photo = tmp_path / "photos" / "a.jpg"
+    scored, other = encode_picture(1, 300, 200), encode_picture(1, 280, 200)
+    size = max(len(other), len(scored))
+    photo.write_bytes(scored.ljust(size, b"\0"))
+    run_scoring([str(tmp_path / "photos")], tmp_path / "out", RunOptions(rank_by="technical_quality", signals=True))
+    explorer = Explorer([str(tmp_path / "out")], cache=tmp_path / "cache")
+    row = explorer.original(0) if has_hash else {**explorer.original(0), "xxh3": None}
+    assert size_of(explorer.thumbnails.view(row, 400)) == (300, 200)
+    photo.write_bytes(other.ljust(size, b"\0"))
+    with pytest.raises(UnreadableImageError, match=r"^the file has changed since it was scored$"):
+        explorer.thumbnails.view(row, 400)
+    with pytest.raises(UnreadableImageError, match="has changed"):
+        explorer.thumbnails.thumbnail(row, 100)
+    explorer.close()
 
 
 def test_the_cache_stays_within_its_bounds(explorer, tmp_path):

@@ -6,14 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from rows import mark_as_gone
+from rows import make_image, mark_as_gone, write_rows
 
 from explorer.table import SCORES, write_table
+from tastemaker import ScoreTable
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.details import describe_picture, read_row
 from tastemaker.explorer.index import Filter
+from tastemaker.explorer.report_data import gather
 from tastemaker.explorer.service import Explorer
-from tastemaker.explorer.slices import FEW
 
 
 def slices_of(explorer, name, score=5.0, chosen=Filter()):  # noqa: B008 - it is frozen
@@ -34,8 +35,8 @@ def test_slices_count_what_a_cut_off_keeps_of_each_part(explorer):
     assert {name: images for name, (images, _) in by_shape.items()} == {
         "landscape": 3,
         "portrait": 3,
-        "panorama, wider than 2:1": 3,
-        "tall, beyond 1:2": 3,
+        "very wide, beyond 2:1": 3,
+        "very tall, beyond 1:2": 3,
     }
     only_wide, _ = slices_of(explorer, "json: licence", chosen=Filter(where="width > 1000"))
     assert only_wide == {"CC-BY": (3, sum(SCORES[n] >= 5.0 for n in (2, 6, 10)))}
@@ -45,10 +46,8 @@ def test_every_slice_can_be_filtered_by_and_adds_up(explorer):
     for name in explorer.dimensions():
         found, answer = slices_of(explorer, name)
         assert sum(images for images, _ in found.values()) == len(SCORES), name
-        for value, (images, _) in found.items():
-            if value != "none":
-                where = f"({answer['sql']}) = '{value}'"
-                assert len(explorer.index.view(Filter(where=where)).rows) == images, where
+        for part in answer["slices"]:
+            assert len(explorer.index.view(Filter(where=part["where"])).rows) == part["images"], part["where"]
 
 
 def test_slices_far_from_the_whole_come_first_and_small_ones_last(tmp_path, explorer):
@@ -66,7 +65,51 @@ def test_slices_far_from_the_whole_come_first_and_small_ones_last(tmp_path, expl
     found, _ = slices_of(many, "format", score=5.5)
     many.close()
     assert list(found) == ["good", "plain", "rare"]
-    assert found["rare"][0] < FEW
+    assert found["rare"][0] < 30
+
+
+def test_the_report_and_the_page_have_the_same_slices(tmp_path):
+    rng = np.random.default_rng(3)
+    images = []
+    for number in range(400):
+        width, height, orientation = (
+            int(rng.choice(values)) for values in ((100, 500, 1200), (110, 300, 2500), (1, 6))
+        )
+        image = make_image(number, float(rng.normal(5, 0.6)), width=width if number % 7 else None)
+        image.height, image.orientation = height if number % 7 else None, orientation
+        image.format = str(rng.choice(["JPEG", "PNG"]))
+        image.shard = f"data/{rng.choice(['a/0.tar', 'b/0.tar', 'b/1.tar'])}"
+        images.append(image)
+    write_rows(tmp_path / "rows.parquet", images)
+    report = gather(ScoreTable(tmp_path / "rows.parquet"), min_score=5.2)
+    explorer = Explorer([str(tmp_path / "rows.parquet")], ratings=tmp_path / "r.sqlite")
+    assert (
+        explorer.dimensions() == [kind.title.lower() for kind in report.slices] == ["size", "shape", "format", "source"]
+    )
+    for kind in report.slices:
+        found, _ = slices_of(explorer, kind.title.lower(), score=5.2)
+        assert list(found.items()) == [(part.name, (part.scored, part.kept)) for part in kind.slices]
+    explorer.close()
+
+
+def test_shapes_are_those_in_which_pictures_are_seen(tmp_path):
+    images = [make_image(number, 5.0 + number, width=width) for number, width in enumerate((640, 640, 480, 200))]
+    for image, orientation in zip(images, (1, 6, 8, None), strict=True):
+        image.orientation = orientation
+    write_rows(tmp_path / "rows.parquet", images)  # all 480 high
+    explorer = Explorer([str(tmp_path / "rows.parquet")], ratings=tmp_path / "r.sqlite")
+    found, answer = slices_of(explorer, "shape")
+    assert {name: number for name, (number, _) in found.items()} == {
+        "landscape": 1,
+        "portrait": 1,
+        "square, within 5%": 1,
+        "very tall, beyond 1:2": 1,
+    }
+    offered = dict(explorer.describe()["shapes"])
+    rows = {name: explorer.index.view(Filter(where=sql)).rows.tolist() for name, sql in offered.items()}
+    assert rows == {"landscape": [0], "portrait": [3, 1], "square": [2]}
+    assert all(" AND " not in part["where"] for part in answer["slices"])  # the page takes conditions apart there
+    explorer.close()
 
 
 def test_unknown_slices_and_rows_are_refused(explorer):

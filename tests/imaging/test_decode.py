@@ -426,6 +426,21 @@ def test_the_orientation_of_a_jpeg_may_stand_in_its_xmp_alone():
     assert decode_image(data).orientation == 8
 
 
+@pytest.mark.parametrize(
+    "key", ["XML:com.adobe.xmp", "Raw profile type exif", "Comment"], ids=["xmp", "raw profile", "neither"]
+)
+def test_a_png_is_turned_as_pillow_turns_it_wherever_its_orientation_is(key):
+    from PIL import PngImagePlugin
+
+    text = PngImagePlugin.PngInfo()
+    profile = "\nexif\n" + f"{len(exif_of(6).tobytes())}\n" + exif_of(6).tobytes().hex()
+    text.add_itxt(key, profile if "profile" in key else '<x tiff:Orientation="6"/>', zip=False)
+    data = encode(photograph(), "PNG", pnginfo=text)
+    turned = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    assert np.array_equal(decode_image(data, apply_exif_rotation=True).pixels, turned)
+    assert (turned.shape[1::-1] == photograph().size) == (key == "Comment")
+
+
 def exif_of(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -223,6 +223,15 @@ def test_a_column_called_group_is_kept_beside_ours(tmp_path):
     assert rows["aesthetic_score"].to_pylist() == [9.0]
 
 
+def test_columns_called_group_and_given_group_are_both_kept(tmp_path):
+    path = write_scores(tmp_path / "a.parquet", [5.0, 9.0], embeddings=True)
+    rows = pq.read_table(path).append_column("given_group", [["p", "q"]]).append_column("group", [["x", "y"]])
+    pq.write_table(rows, path)
+    select_images(ScoreTable(path), tmp_path / "m.parquet", Selection(best_of_group=True), kind="manifest")
+    found = pq.read_table(tmp_path / "m.parquet").select(["group", "given_group", "given_group_2"]).to_pylist()
+    assert found == [{"group": 0, "given_group": "q", "given_group_2": "y"}]
+
+
 def test_stars_go_into_the_copies_and_never_into_originals(tmp_path, scored, photo_folder, photographs):
     before = contents(photo_folder)
     loose = Selection(where="shard IS NULL")

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
+import xxhash
 from camera_files import make_dng
 from conftest import encode
 
@@ -175,6 +176,20 @@ def test_a_linked_sidecar_stays_a_link(photos):
     assert write([photos / "IMG_1.jpg"], [3]).updated == 1
     assert (photos / "IMG_1.jpg.xmp").is_symlink()
     assert read_rating(real.read_bytes()) == 3
+
+
+@pytest.mark.parametrize("has_hash", [True, False])
+def test_a_picture_that_changed_since_it_was_scored_gets_no_stars(photos, has_hash):
+    paths = [photos / "IMG_1.jpg", photos / "IMG_2.JPG"]
+    scored = rows(*paths).append_column("size", [[path.stat().st_size for path in paths]])
+    hashes = [xxhash.xxh3_64_hexdigest(path.read_bytes()) if has_hash else None for path in paths]
+    scored = scored.append_column("xxh3", [pa.array(hashes, pa.string())])
+    paths[0].write_bytes(JPEG[:-2] + b"ab" if has_hash else JPEG + b"more")
+    report = write_xmp_sidecars(scored, np.array([5, 4], np.int8))
+    assert (report.starred, report.changed) == (1, 1)
+    assert report.failed == {str(paths[0]): "it has changed since it was scored"}
+    assert not (photos / "IMG_1.jpg.xmp").exists()
+    assert read_rating((photos / "IMG_2.JPG.xmp").read_bytes()) == 4
 
 
 def test_images_in_tars_are_refused_before_anything_is_written(photos):

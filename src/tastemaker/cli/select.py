@@ -32,6 +32,19 @@ WhereOption = Annotated[
 ]
 
 
+_STARS = {
+    "embedded": ("copy has its stars inside now", "copies have their stars inside now"),
+    "already_rated": ("copy was left as it is: it has a rating", "copies were left as they are: they have a rating"),
+    "without_stars": ("copy gets no stars by its score", "copies get no stars by their scores"),
+    "no_jpeg": ("copy is no JPEG, and has no stars inside", "copies are no JPEGs, and have no stars inside"),
+    "failed": (
+        "copy could not take stars; _tastemaker/unrated.jsonl says why",
+        "copies could not take stars; _tastemaker/unrated.jsonl says why",
+    ),
+}
+"""What became of copies that stars were to go into, of one and of several."""
+
+
 class As(StrEnum):
     """What is written."""
 
@@ -152,7 +165,8 @@ def _print(summary: SelectSummary, rank_by: str) -> None:
     if summary.checked_by_size_only:
         typer.echo(f"{summary.checked_by_size_only:,} of them could be checked by their size only")
     if summary.ratings:
-        typer.echo(f"stars: {_counts(summary.ratings)}")
+        for outcome, number in summary.ratings.items():
+            typer.echo(f"{number:,} {_STARS[outcome][number != 1]}")
 
 
 def _counts(kinds: dict[str, int]) -> str:

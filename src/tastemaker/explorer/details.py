@@ -9,6 +9,7 @@ from typing import Any
 from tastemaker.errors import UnreadableImageError
 from tastemaker.explorer.originals import read_sidecar
 from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.scores.sources import OriginalsReader
 from tastemaker.scores.table import ScoreTable
 
 _SHOWN_ELSEWHERE = {"caption", "json", "metadata", "sidecars", "aesthetic_score", "kept", *SIGNAL_NAMES}
@@ -34,19 +35,24 @@ def describe_picture(row: dict[str, Any], options: Mapping[str, Any]) -> dict[st
             [name, _shown(value)] for name, value in row.items() if name not in _SHOWN_ELSEWHERE and value != []
         ],
         "signals": [[name, f"{row[name]:.3f}"] for name in SIGNAL_NAMES if row.get(name) is not None],
-        "sidecars": [
-            [sidecar["extension"], _sidecar_text(row, sidecar, options)] for sidecar in row.get("sidecars") or []
-        ],
+        "sidecars": _read_sidecars(row, options),
         "metadata": _pretty(row.get("metadata")),
     }
 
 
-def _sidecar_text(row: dict[str, Any], sidecar: dict[str, Any], options: Mapping[str, Any]) -> str:
+def _read_sidecars(row: dict[str, Any], options: Mapping[str, Any]) -> list[list[str]]:
+    """Return extension and text of each sidecar."""
+    extensions = [sidecar["extension"] for sidecar in row.get("sidecars") or ()]
+    with OriginalsReader(options) as reader:
+        return [[extension, _sidecar_text(row, number, reader)] for number, extension in enumerate(extensions)]
+
+
+def _sidecar_text(row: dict[str, Any], number: int, reader: OriginalsReader) -> str:
     try:
-        text = read_sidecar(row, sidecar, options)
+        text = read_sidecar(row, number, reader)
     except (UnreadableImageError, OSError) as error:
         return f"cannot be read: {error}"
-    return _pretty(text) if sidecar["extension"].rpartition(".")[2].lower() == "json" else text
+    return _pretty(text) if row["sidecars"][number]["extension"].rpartition(".")[2].lower() == "json" else text
 
 
 def _pretty(text: str | None) -> str:

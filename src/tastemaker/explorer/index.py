@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.explorer.groups import Groups
 from tastemaker.explorer.ratings import Ratings, rated_condition
+from tastemaker.explorer.upright import LYING
 from tastemaker.scores.cutoff import parse_top
 from tastemaker.scores.table import ScoreTable
 
@@ -25,9 +27,6 @@ MAX_EDGES = 20_000
 
 ASPECT_UNIT = 1000
 """Aspect ratios travel as integers: width / height in thousandths."""
-
-LYING = 5
-"""From this EXIF orientation on, a picture is shown upright as high as it is stored wide."""
 
 _KEPT_VIEWS = 8
 
@@ -41,12 +40,14 @@ class Filter:
         where: A condition in SQL over the columns; empty for all.
         text: A part of the caption or of the path; empty for any.
         rated: ``rated``, ``unrated``, ``rejected``, ``1`` to ``5`` (so many stars at least), or empty for all.
+        group: ``best`` for the best only of each group, among what passes the others; empty for all.
     """
 
     by: str = ""
     where: str = ""
     text: str = ""
     rated: str = ""
+    group: str = ""
 
     def condition(self, table: ScoreTable, ratings: Ratings) -> str | None:
         """Return the same in SQL, None where all pictures are meant.
@@ -102,7 +103,7 @@ class View:
         if top is not None:
             kept = parse_top(top).of(len(self.rows))
             return (float(self.scores[kept - 1]) if kept else None), kept
-        if score is None or math.isnan(score):
+        if score is None or not math.isfinite(score):
             raise ConfigurationError("a cut-off is a score, a share such as 20%, or a number of images")
         return score, self.count_from(score)
 
@@ -117,6 +118,7 @@ class ScoreIndex:
 
     def __init__(self, table: ScoreTable, ratings: Ratings) -> None:
         self.table = table
+        self.groups = Groups(table)
         self._ratings = ratings
         self._views: OrderedDict[tuple[Any, ...], View] = OrderedDict()
         self._lock = Lock()
@@ -132,12 +134,14 @@ class ScoreIndex:
         by = chosen.by or (self.columns[0] if self.columns else next(iter(STEPS)))
         if by not in STEPS:
             raise ConfigurationError(f"pictures are ranked by {' or '.join(STEPS)}, not by {by!r}")
-        key = (by, chosen.where, chosen.text, chosen.rated, self._ratings.version if chosen.rated else 0)
+        if chosen.group not in ("", "best"):
+            raise ConfigurationError(f"of groups only the best are shown, or all, not {chosen.group!r}")
+        key = (by, chosen.where, chosen.text, chosen.rated, chosen.group, self._ratings.version if chosen.rated else 0)
         with self._lock:
             if key in self._views:
                 self._views.move_to_end(key)
                 return self._views[key]
-        view = self._make_view(by, chosen.condition(self.table, self._ratings))
+        view = self._make_view(by, chosen.condition(self.table, self._ratings), bool(chosen.group))
         with self._lock:
             self._views[key] = view
             while len(self._views) > _KEPT_VIEWS:
@@ -151,7 +155,7 @@ class ScoreIndex:
     def _has_values(self, column: str) -> bool:
         return column in self.table.columns and bool(np.isfinite(self.table.values(column)).any())
 
-    def _make_view(self, by: str, condition: str | None) -> View:
+    def _make_view(self, by: str, condition: str | None, best_of_group: bool) -> View:
         values = self.table.values(by) if by in self.table.columns else np.full(len(self.table), np.nan, np.float32)
         chosen = ~np.isnan(values)
         if condition is not None:
@@ -161,6 +165,8 @@ class ScoreIndex:
         rows = np.flatnonzero(chosen).astype(np.uint32)
         order = np.argsort(-values[rows], kind="stable")
         rows = rows[order]
+        if best_of_group:
+            rows = rows[self.groups.best(rows)]
         scores = values[rows]
         return View(rows, scores, _step(STEPS[by], scores))
 

@@ -17,8 +17,9 @@ _COLUMNS = {
     "image_id": "image_id",
     "image_path": "image_path",
     "shard": "shard",
-    "position": '"offset"',
+    "offset": '"offset"',
     "size": "size",
+    "xxh3": "xxh3",
     "width": "width",
     "height": "height",
     "orientation": "orientation",
@@ -44,7 +45,7 @@ class RowLookup:
     def __init__(self, table: ScoreTable) -> None:
         self._table = table
         self._select = ", ".join(
-            f"{expression} AS {name}" if expression.strip('"').partition("[")[0] in table.columns else f"NULL AS {name}"
+            f'{expression if expression.strip(chr(34)).partition("[")[0] in table.columns else "NULL"} AS "{name}"'
             for name, expression in _COLUMNS.items()
         )
         self._folder = tempfile.TemporaryDirectory(prefix="tastemaker-rows-")

@@ -1,4 +1,4 @@
-"""The bytes of originals, by the place that is recorded in their rows."""
+"""The originals of rows for pages: read by the reader of selections, and in a few words why there is none."""
 
 from __future__ import annotations
 
@@ -7,60 +7,67 @@ from collections.abc import Mapping
 from typing import Any
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.imaging.shards import Member
 from tastemaker.scores.schema import original_name
-from tastemaker.tasks import ImageObject
+from tastemaker.scores.sources import OriginalsReader, SkippedError
 
-MAX_SIDECAR_BYTES = 65_536
-"""Of a longer sidecar, only the beginning is shown."""
+MAX_SIDECAR_BYTES = 2**20
+"""A longer sidecar is told by its size."""
+
+_SHOWN_CHARACTERS = 65_536
+"""Of a long sidecar, the beginning is shown."""
+
+CHANGED = "the file has changed since it was scored"
 
 
-def read_picture(row: dict[str, Any], options: Mapping[str, Any]) -> bytes:
-    """Return the encoded bytes of the picture in a row.
+def read_picture(row: Mapping[str, Any], reader: OriginalsReader) -> bytes:
+    """Return the encoded bytes of the picture in a row, as they were scored.
 
     Args:
-        row: With ``image_path``, ``shard``, ``position`` and ``size``.
-        options: For URLs, as fsspec takes them.
+        row: As `OriginalsReader.read_image` takes it.
+        reader: Reads them.
 
     Raises:
-        UnreadableImageError: The source is gone, or has changed since it was scored.
+        UnreadableImageError: The source is gone, or has changed since it was scored. The message does not repeat its
+            name, which stands beside the picture.
     """
-    if row["size"] is None:
-        raise UnreadableImageError(row["reason"] or "the row does not say where the picture lies")
-    path = original_name(row["image_path"])
-    return _read(original_name(row["shard"] or ""), path, row["position"] or 0, row["size"], options)
+    try:
+        return reader.read_image(row)
+    except SkippedError as error:
+        raise UnreadableImageError(CHANGED if error.kind == "changed" else f"the file {error.problem}") from error
 
 
-def read_sidecar(row: dict[str, Any], sidecar: dict[str, Any], options: Mapping[str, Any]) -> str:
-    """Return the text of a sidecar, its beginning where it is long; what is no text is told by its size.
+def read_sidecar(row: Mapping[str, Any], number: int, reader: OriginalsReader) -> str:
+    """Return the text of a sidecar, its beginning where it is long; what is no text, or too long, is told by its size.
+
+    Args:
+        row: With `tastemaker.scores.sources.NEEDED_COLUMNS`.
+        number: Which of its sidecars.
+        reader: Reads it.
 
     Raises:
-        UnreadableImageError: The source is gone, or has changed.
+        UnreadableImageError: It is gone, or has changed.
     """
-    size = min(sidecar["size"], MAX_SIDECAR_BYTES)
-    data = _read(original_name(row["shard"] or ""), original_name(sidecar["member"]), sidecar["offset"], size, options)
+    size = row["sidecars"][number]["size"]
+    if size > MAX_SIDECAR_BYTES:
+        return f"{size:,} bytes, too long to show"
+    data = reader.read_sidecar(row, number)
     if b"\0" in data:
-        return f"{sidecar['size']:,} bytes, no text"
+        return f"{size:,} bytes, no text"
     text = data.decode("utf-8", "replace")
-    return text if size == sidecar["size"] else f"{text}\n... ({sidecar['size']:,} bytes in all)"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}\n... ({size:,} bytes in all)"
 
 
-def stamp(row: dict[str, Any]) -> str:
-    """Return what identifies the bytes of a row's picture: their place, and when a local file was changed last."""
+def stamp(row: Mapping[str, Any]) -> str:
+    """Return what identifies the bytes of a row's picture: place and hash, and when a local file was changed last."""
     source = original_name(row["shard"] or row["image_path"])
     try:
         status = os.stat(source)
         changed = f"{status.st_mtime_ns}/{status.st_size}"
     except (OSError, ValueError):
         changed = ""  # not on this machine, or gone
-    return f"{source}\n{row['image_path']}\n{row['position']}\n{row['size']}\n{changed}"
+    return "\n".join(map(str, (source, row["image_path"], row["offset"], row["size"], row["xxh3"], changed)))
 
 
-def _read(shard: str, path: str, position: int, size: int, options: Mapping[str, Any]) -> bytes:
-    image = ImageObject(
-        image_path=path, shard=shard, member=Member(path, position, size), storage_options=dict(options)
-    )
-    data = image.read_encoded()
-    if len(data) != size:
-        raise UnreadableImageError(f"{shard or path} has changed since it was scored")
-    return data
+def recorded_size(row: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the width and height that a picture has to have: of rows without a hash, by which it is known already."""
+    return (row["width"], row["height"]) if row["width"] and row["height"] and not row["xxh3"] else None

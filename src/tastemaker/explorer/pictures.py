@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.imaging.decode import decode_image
+from tastemaker.explorer.reduced import reduce_image
 
 HEIGHTS = (320, 256, 200, 160, 128, 96, 64)
 """Heights of a small picture, in pixels, largest first: twice what a page shows, for screens of high density."""
@@ -25,8 +25,6 @@ _QUALITIES = (82, 72, 60)
 _QUALITY_GAIN = 0.6
 """What the lowest quality leaves of the bytes of the highest, about."""
 
-CHANGED = "the file has changed since it was scored"
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -34,12 +32,14 @@ class Source:
 
     Attributes:
         read: Returns the bytes; raises `UnreadableImageError` or `OSError` where they cannot be had.
-        size: (width, height) as recorded, in pixels; None where it is not known, and then it is not compared.
+        size: (width, height) in which it is seen: the shape of its place where there is none. None where not known.
+        recorded: As `reduce_image` takes it.
         uses: How often the page shows it; each time it takes its room.
     """
 
     read: Callable[[], bytes]
     size: tuple[int, int] | None = None
+    recorded: tuple[int, int] | None = None
     uses: int = 1
 
 
@@ -130,7 +130,7 @@ def _reduce_all(sources: Mapping[int, Source], threads: int) -> Iterator[tuple[i
     waiting: deque[tuple[int, Future[Image.Image | str]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for number, source in sources.items():
-            waiting.append((number, pool.submit(_reduce, _read(source), source.size)))
+            waiting.append((number, pool.submit(_reduce, _read(source), source.recorded)))
             if len(waiting) > 2 * threads:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -150,25 +150,24 @@ def _read(source: Source) -> bytes | str:
         return os.strerror(error.errno) if error.errno else f"it cannot be read: {error}"
 
 
-def _reduce(data: bytes | str, size: tuple[int, int] | None) -> Image.Image | str:
+def _reduce(data: bytes | str, recorded: tuple[int, int] | None) -> Image.Image | str:
     if isinstance(data, str):
         return data
     try:
-        pixels = decode_image(data, apply_exif_rotation=True).pixels
+        return reduce_image(data, *_box(HEIGHTS[0]), recorded=recorded)
     except UnreadableImageError as error:
         return str(error)
-    except MemoryError:
-        return "too large for the memory of this machine"
-    if size is not None and sorted(pixels.shape[:2]) != sorted(size):
-        return CHANGED
-    return _fit(Image.fromarray(pixels), HEIGHTS[0])
 
 
 def _fit(image: Image.Image, height: int) -> Image.Image:
     """Return a copy that fits into the place of this height; a smaller one stays as large as it is."""
     small = image.copy()
-    small.thumbnail((round(height * MAX_SLOT_ASPECT), height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    small.thumbnail(_box(height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return small
+
+
+def _box(height: int) -> tuple[int, int]:
+    return round(height * MAX_SLOT_ASPECT), height
 
 
 def _placeholder(source: Source, problem: str) -> Thumbnail:

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker import __version__
-from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import draw_bars, make_bars
+from tastemaker.explorer.originals import read_picture, recorded_size
 from tastemaker.explorer.page import Figure, format_share, render_page
-from tastemaker.explorer.pictures import CHANGED, Source, Thumbnail, make_thumbnails
+from tastemaker.explorer.pictures import Source, Thumbnail, make_thumbnails
 from tastemaker.explorer.report_data import ReportData, gather
+from tastemaker.explorer.upright import upright_size
 from tastemaker.machine import usable_cores
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.files import write_whole
 from tastemaker.scores.locations import Source as TableSource
-from tastemaker.scores.sources import OriginalsReader, SkippedError
+from tastemaker.scores.sources import OriginalsReader
 from tastemaker.scores.table import ScoreTable
 
 MAX_BYTES = 20 * 10**6
@@ -225,19 +227,15 @@ def _sources(data: ReportData, originals: OriginalsReader) -> dict[int, Source]:
         data.pictures.items(), key=lambda item: (item[1]["shard"] or item[1]["image_path"], item[1]["offset"] or 0)
     )
     uses = Counter(row_id for ids in data.shown() for row_id in ids)
-    return {row_id: Source(partial(_read_picture, originals, row), _size(row), uses[row_id]) for row_id, row in rows}
+    return {
+        row_id: Source(partial(read_picture, row, originals), _seen_size(row), recorded_size(row), uses[row_id])
+        for row_id, row in rows
+    }
 
 
-def _read_picture(originals: OriginalsReader, row: dict[str, Any]) -> bytes:
-    try:
-        return originals.read_image(row)
-    except SkippedError as error:
-        problem = CHANGED if error.kind == "changed" else f"the file {error.problem}"  # its name is below the picture
-        raise UnreadableImageError(problem) from error
-
-
-def _size(row: dict[str, Any]) -> tuple[int, int] | None:
-    return (row["width"], row["height"]) if row["width"] and row["height"] else None
+def _seen_size(row: dict[str, Any]) -> tuple[int, int] | None:
+    width, height = upright_size(row)
+    return (width, height) if width and height else None
 
 
 def _name_of(places: list[str]) -> str:

@@ -280,7 +280,7 @@ def _ids(table: ScoreTable, column: str, condition: str, order: str, ties: str, 
 
 
 def _picture_rows(table: ScoreTable, column: str, is_kept: str, row_ids: list[int]) -> dict[int, dict[str, Any]]:
-    optional = ("caption", "width", "height", "offset", "size", "shard", "xxh3")
+    optional = ("caption", "width", "height", "orientation", "offset", "size", "shard", "xxh3")
     columns = ", ".join(
         [
             *("row_id", "image_id", "image_path"),

@@ -48,9 +48,9 @@ def _select(
     """Return the selection, and how many pictures it has: the same that the page shows as kept."""
     view, by = explorer.index.view(chosen), explorer.ranked_by(chosen)
     _, kept = view.cut(None if score is None else float(score), top)
-    if without_rejected:
-        rejected = set(explorer.ratings.rows("rejected"))
-        rows = [row for row in view.rows[:kept].tolist() if row not in rejected]
+    if without_rejected or chosen.group:
+        left_out = set(explorer.ratings.rows("rejected")) if without_rejected else set()
+        rows = [row for row in view.rows[:kept].tolist() if row not in left_out]
         return Selection(row_ids=rows, rank_by=by), len(rows)
     condition = chosen.condition(explorer.table, explorer.ratings)
     if top is not None:

@@ -137,7 +137,7 @@ def _take(explorer: Explorer, order: Callable[[Explorer, _Body], Any]) -> _Endpo
                 return JSONResponse({"error": "the request is too long"}, status_code=413)
         try:
             body = json.loads(data or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             return JSONResponse({"error": "the request is no JSON object"}, status_code=400)
@@ -149,13 +149,13 @@ def _take(explorer: Explorer, order: Callable[[Explorer, _Body], Any]) -> _Endpo
 async def _reply(work: Callable[[], Any]) -> Response:
     try:
         result = await run_in_threadpool(work)
+        if isinstance(result, bytes):
+            return Response(result, media_type="application/octet-stream", headers=_NEVER)
+        return JSONResponse(result, headers=_NEVER)
     except ConfigurationError as error:
         return JSONResponse({"error": str(error)}, status_code=400, headers=_NEVER)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         return JSONResponse({"error": f"the request is not understood: {error!r}"}, status_code=400, headers=_NEVER)
-    if isinstance(result, bytes):
-        return Response(result, media_type="application/octet-stream", headers=_NEVER)
-    return JSONResponse(result, headers=_NEVER)
 
 
 def _read_static() -> dict[str, bytes]:
@@ -179,7 +179,7 @@ def _slices(explorer: Explorer, request: Request) -> Any:  # noqa: ANN401 - plai
 
 
 def _filter(request: Request) -> Filter:
-    return Filter(**{name: request.query_params.get(name, "") for name in ("by", "where", "text", "rated")})
+    return Filter(**{name: request.query_params.get(name, "") for name in ("by", "where", "text", "rated", "group")})
 
 
 def _text(request: Request, name: str) -> str:

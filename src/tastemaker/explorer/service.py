@@ -13,17 +13,21 @@ import numpy as np
 from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.explorer import failures, slices
 from tastemaker.explorer.details import describe_picture, read_row
+from tastemaker.explorer.dimensions import Dimension, list_dimensions, shape_conditions
 from tastemaker.explorer.exports import Exports
-from tastemaker.explorer.index import LYING, STEPS, Filter, ScoreIndex, describe_view
+from tastemaker.explorer.index import STEPS, Filter, ScoreIndex, describe_view
 from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.ratings import Picture, Rating, Ratings, ratings_path
 from tastemaker.explorer.thumbnails import Thumbnails
+from tastemaker.explorer.upright import upright_size
 from tastemaker.scores.locations import is_url
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 
 MAX_ROWS_AT_ONCE = 1000
 NEIGHBOURS = 12
+MAX_MEMBERS = 24
+"""Pictures of a group that are shown beside one of them."""
 
 _Json = dict[str, Any]
 
@@ -57,7 +61,7 @@ class Explorer:
         self.exports = Exports()
         self.stamp = _stamp(self.table)
         self._unscored: dict[str, dict[str, int]] = {}
-        self._dimensions: list[slices.Dimension] | None = None
+        self._dimensions: list[Dimension] | None = None
 
     def close(self) -> None:
         """Close what is open."""
@@ -73,6 +77,8 @@ class Explorer:
             "deleted": len(self.table) - present,
             "embeddings": EMBEDDING in self.table.columns,
             "columns": [[name, str(kind)] for name, kind in self.table.columns.items() if name != EMBEDDING],
+            "groups": self.index.groups.are_offered,
+            "shapes": shape_conditions(self.table.columns),
             "ranked_by": self.index.columns,
             "stamp": self.stamp,
             "folder": os.getcwd(),
@@ -109,7 +115,7 @@ class Explorer:
     def cut(self, chosen: Filter, score: float | None, top: str | None) -> _Json:
         """Return the cut-off for a score, a share or a number."""
         value, kept = self.index.view(chosen).cut(score, top)
-        return {"score": value, "kept": kept}
+        return {"score": value if value is None or np.isfinite(value) else None, "kept": kept}
 
     def place(self, chosen: Filter, row: int) -> int:
         """Return where a row is in a view, -1 where it is not."""
@@ -135,6 +141,7 @@ class Explorer:
             "rank": rank,
             "of": len(whole.rows),
             "percentile": 100 * below / len(whole.rows) if rank else None,
+            "group": self._group(row, by),
             **describe_picture(read_row(self.table, row), self.table.storage_options),
         }
 
@@ -145,17 +152,13 @@ class Explorer:
             found, similarities = nearest_rows(self.table, row, NEIGHBOURS)
         except ModelError:
             return []
-        by = self.ranked_by(Filter())
-        values = self.table.values(by) if by in self.table.columns else None
-        scores = [float(values[number]) if values is not None else None for number in found]
-        scores = [None if score is None or np.isnan(score) else score for score in scores]
-        short = self._short(found.tolist(), scores)
+        short = self._scored(found.tolist(), self.ranked_by(Filter()))
         return [{**item, "similarity": float(cosine)} for item, cosine in zip(short, similarities, strict=True)]
 
     def dimensions(self) -> list[str]:
         """Return the names of the ways to slice the table."""
         if self._dimensions is None:
-            self._dimensions = slices.list_dimensions(self.table)
+            self._dimensions = list_dimensions(self.table)
         return [dimension.name for dimension in self._dimensions]
 
     def slices(self, chosen: Filter, name: str, first: int, number: int, kept: int) -> _Json:
@@ -168,7 +171,7 @@ class Explorer:
         found = [dimension for dimension in self._dimensions or [] if dimension.name == name]
         if not found:
             raise ConfigurationError(f"there are no slices by {name!r}")
-        number = min(max(number, 1), 100_000)
+        number, kept = min(max(number, 1), 100_000), max(kept, 0)
         return slices.slice_view(self.table, self.index.view(chosen), found[0], first, number, kept)
 
     def failures(self, by: str) -> list[_Json]:
@@ -187,7 +190,7 @@ class Explorer:
         """
         self._check(row)
         found = self.lookup.rows([row])[0]
-        position = -1 if found["position"] is None else found["position"]
+        position = -1 if found["offset"] is None else found["offset"]
         picture = Picture(row, found["image_path"] or "", position, found["image_id"] or "")
         self.ratings.rate(picture, Rating(stars, rejected))
         return {"row": row, "stars": stars, "rejected": rejected, "ratings": self.ratings.counts()}
@@ -207,12 +210,27 @@ class Explorer:
         self._check(row)
         return self.lookup.rows([row])[0]
 
+    def _group(self, row: int, by: str) -> _Json | None:
+        """Return the other pictures of a row's group, the best first; None where groups have not been looked for."""
+        groups = self.index.groups
+        if not (groups.are_offered and groups.are_known):
+            return None
+        others = groups.members(row)
+        others = others[others != row]
+        values = self.table.values(by)[others] if by in self.table.columns else np.full(len(others), np.nan)
+        order = np.argsort(-values, kind="stable")[:MAX_MEMBERS]
+        return {"images": len(others) + 1, "others": self._scored(others[order].tolist(), by)}
+
+    def _scored(self, numbers: list[int], by: str) -> list[_Json]:
+        """Return rows as the page shows them, with their values in a column."""
+        values = self.table.values(by) if by in self.table.columns else np.full(len(self.table), np.nan)
+        return self._short(numbers, [float(values[number]) for number in numbers])
+
     def _short(self, numbers: list[int], scores: list[Any]) -> list[_Json]:
         items = []
         for found, score in zip(self.lookup.rows(numbers), scores, strict=True):
             rating = self.ratings.of(found["row"])
-            size = found["width"], found["height"]
-            width, height = size[::-1] if (found["orientation"] or 1) >= LYING else size
+            width, height = upright_size(found)
             items.append(
                 {
                     "row": found["row"],

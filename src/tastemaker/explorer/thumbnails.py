@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +13,14 @@ from typing import Any
 import numpy as np
 import platformdirs
 import simplejpeg
-from PIL import ExifTags, Image, JpegImagePlugin
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.explorer.originals import read_picture, stamp
-from tastemaker.imaging.decode import MAX_IMAGE_PIXELS, decode_image, sniff_format
+from tastemaker.explorer.originals import read_picture, recorded_size, stamp
+from tastemaker.explorer.reduced import reduce_image
+from tastemaker.scores.sources import OriginalsReader
 
-HEIGHTS = range(40, 1281, 40)
-"""Heights of thumbnails in pixels; one in between is rounded up."""
+HEIGHTS = (160, 320, 640, 1280)
+"""Heights of thumbnails in pixels; one in between is rounded up. Each is made of the next larger one that is there."""
 
 VIEW_SIZES = range(400, 3201, 400)
 """Long sides of the large picture, in pixels."""
@@ -31,16 +30,10 @@ WIDEST = 8
 
 MAX_CACHE_BYTES = 2**30
 
+_FIRST = 320
+"""At least so high is the first thumbnail of an original: decoding costs more than it, and others follow from it."""
+
 _QUALITY, _VIEW_QUALITY = 82, 90
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class Thumbnails:
@@ -67,27 +60,47 @@ class Thumbnails:
     def thumbnail(self, row: dict[str, Any], height: int) -> bytes:
         """Return a JPEG that fits into a box of this height (rounded up) and `WIDEST` times its width.
 
+        Args:
+            row: As `RowLookup.rows` returns it.
+            height: In pixels.
+
         Raises:
-            UnreadableImageError: The original is gone, or cannot be decoded.
+            UnreadableImageError: The original is gone, has changed since it was scored, or cannot be decoded.
         """
         height = next((h for h in HEIGHTS if h >= height), HEIGHTS[-1])
-        key = hashlib.sha256(f"{stamp(row)}\n{height}".encode("utf-8", "surrogateescape")).hexdigest()
-        path = self._folder / key[:2] / f"{key}.jpg"
-        with contextlib.suppress(OSError):
-            return path.read_bytes()
-        data = encode_small(read_picture(row, self._options), WIDEST * height, height, _QUALITY)
-        with contextlib.suppress(OSError):  # a full disk shows pictures all the same
-            self._keep(path, data)
-        return data
+        identity = stamp(row)
+        for larger in HEIGHTS[HEIGHTS.index(height) :]:
+            with contextlib.suppress(OSError):
+                data = self._path(identity, larger).read_bytes()
+                return data if larger == height else self._make(data, None, identity, height)
+        original = self._read(row)
+        data = self._make(original, recorded_size(row), identity, max(height, _FIRST))
+        return data if height >= _FIRST else self._make(data, None, identity, height)
 
     def view(self, row: dict[str, Any], size: int) -> bytes:
         """Return a JPEG whose long side is at most this many pixels (rounded up to one of `VIEW_SIZES`); not cached.
 
         Raises:
-            UnreadableImageError: The original is gone, or cannot be decoded.
+            UnreadableImageError: As `thumbnail` does.
         """
         size = next((s for s in VIEW_SIZES if s >= size), VIEW_SIZES[-1])
-        return encode_small(read_picture(row, self._options), size, size, _VIEW_QUALITY)
+        return encode_small(self._read(row), size, size, _VIEW_QUALITY, recorded_size(row))
+
+    def _read(self, row: dict[str, Any]) -> bytes:
+        if row["size"] is None and row["reason"]:
+            raise UnreadableImageError(row["reason"])
+        with OriginalsReader(self._options) as reader:
+            return read_picture(row, reader)
+
+    def _make(self, data: bytes, recorded: tuple[int, int] | None, identity: str, height: int) -> bytes:
+        small = encode_small(data, WIDEST * height, height, _QUALITY, recorded)
+        with contextlib.suppress(OSError):  # a full disk shows pictures all the same
+            self._keep(self._path(identity, height), small)
+        return small
+
+    def _path(self, identity: str, height: int) -> Path:
+        key = hashlib.sha256(f"{identity}\n{height}".encode("utf-8", "surrogateescape")).hexdigest()
+        return self._folder / key[:2] / f"{key}.jpg"
 
     def _keep(self, path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +137,7 @@ class Thumbnails:
         return found
 
 
-def encode_small(data: bytes, width: int, height: int, quality: int) -> bytes:
+def encode_small(data: bytes, width: int, height: int, quality: int, recorded: tuple[int, int] | None = None) -> bytes:
     """Return an image as a JPEG that fits into a box, upright as its EXIF says, and never enlarged.
 
     Args:
@@ -132,42 +145,14 @@ def encode_small(data: bytes, width: int, height: int, quality: int) -> bytes:
         width: Of the box, in pixels.
         height: Of the box, in pixels.
         quality: Of the JPEG, 1 to 100.
+        recorded: As in `reduce_image`.
 
     Raises:
-        UnreadableImageError: It cannot be decoded.
+        UnreadableImageError: As `reduce_image` does.
     """
-    image, orientation = _decode(data, width, height)
-    box = (height, width) if orientation >= 5 else (width, height)
-    image.thumbnail(box, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    if orientation in _TURNS:
-        image = image.transpose(_TURNS[orientation])
-    pixels = np.ascontiguousarray(image)
+    pixels = np.ascontiguousarray(reduce_image(data, width, height, recorded=recorded))
     encoded: bytes = simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling="420", fastdct=False)
     return encoded
-
-
-def _decode(data: bytes, width: int, height: int) -> tuple[Image.Image, int]:
-    """Return the pixels, and the EXIF orientation that is left to apply.
-
-    Of a JPEG no more pixels are decoded than it takes, which is several times as fast.
-    """
-    if sniff_format(data) == "JPEG":
-        with contextlib.suppress(ValueError, KeyError, MemoryError):
-            full_height, full_width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-            if full_width * full_height <= MAX_IMAGE_PIXELS and colorspace not in ("CMYK", "YCCK"):
-                scale = min(1.0, max(width, height) / max(full_width, full_height))
-                wanted = {"min_width": int(scale * full_width), "min_height": int(scale * full_height)}
-                pixels = simplejpeg.decode_jpeg(data, strict=False, **wanted)
-                return Image.fromarray(pixels), _orientation(data)
-    return Image.fromarray(decode_image(data, apply_exif_rotation=True).pixels), 1
-
-
-def _orientation(data: bytes) -> int:
-    """Return the EXIF orientation of a JPEG, 1 where there is none that can be read."""
-    try:
-        return int(JpegImagePlugin.JpegImageFile(io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 - the pixels are sound, whatever the EXIF is
-        return 1
 
 
 def no_picture(error: UnreadableImageError | OSError) -> str:

@@ -60,10 +60,13 @@ PILLOW_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
 _TURNED_ALREADY = HEIF_FORMATS | {"TIFF"}
 """Their decoders turn the picture by themselves."""
 
-_BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
+_PNG_ORIENTATION = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+"""One of these is in every PNG that has an orientation. Pillow decodes all pixels to look for it behind them."""
 
-_ORIENTATION_MARKS = (EXIF_MARK, b"tiff:Orientation")
-"""Where its header has neither, a JPEG has no orientation; Pillow takes a hundred microseconds to find that out."""
+_JPEG_ORIENTATION = (EXIF_MARK, b"tiff:Orientation")
+"""One of these is in the header of every JPEG that has an orientation. Pillow takes a hundred microseconds to look."""
+
+_BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
 _HARMLESS = re.compile(r"extraneous bytes before|unknown JFIF revision|Invalid SOS parameters")
 """Warnings of libjpeg that also come with a sound picture; whether they do is tried out."""
@@ -137,7 +140,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
         image = DecodedImage(raw.pixels, name, raw.source, raw.orientation)
     else:
         pixels = _decode_plain(data, name, max_pixels)
-        image = DecodedImage(pixels, name, "", 1 if name in _TURNED_ALREADY else _read_orientation(data, name))
+        image = DecodedImage(pixels, name, "", read_orientation(data, name))
     if not apply_exif_rotation:
         return image
     return DecodedImage(_turn(image.pixels, image.orientation), name, image.source)
@@ -180,7 +183,7 @@ def sniff_format(head: bytes) -> str | None:
 def _decode_plain(data: bytes, name: str, max_pixels: int) -> Pixels:
     """Return the pixels of anything but a raw, as stored."""
     pixels = _decode_jpeg(data, max_pixels) if name == "JPEG" else None
-    return _decode_with_pillow(data, name, max_pixels) if pixels is None else pixels
+    return np.asarray(load_with_pillow(data, name, max_pixels)) if pixels is None else pixels
 
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
@@ -242,7 +245,17 @@ def _clean_jpeg(data: bytes) -> bytes:
     return bytes(cleaned)
 
 
-def _decode_with_pillow(data: bytes, name: str, max_pixels: int) -> Pixels:
+def load_with_pillow(data: bytes, name: str, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """Return an image in RGB, as stored: not turned.
+
+    Args:
+        data: The whole encoded file.
+        name: Its format, one of `PILLOW_READERS`.
+        max_pixels: As in `decode_image`.
+
+    Raises:
+        UnreadableImageError: As `decode_image` does.
+    """
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # WebP is refused above twice this, a limit of the process
     try:
@@ -251,7 +264,7 @@ def _decode_with_pillow(data: bytes, name: str, max_pixels: int) -> Pixels:
         image: Image.Image = PILLOW_READERS[name](io.BytesIO(data))
         _check_size(image.width, image.height, max_pixels)
         image.load()
-        return np.asarray(_to_rgb(image))
+        return _to_rgb(image)
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:  # some readers check by themselves, before we can
@@ -283,9 +296,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _read_orientation(data: bytes, name: str) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
-    if name == "JPEG" and not any(mark in jpeg_header(data) for mark in _ORIENTATION_MARKS):
+def read_orientation(data: bytes, name: str) -> int:
+    """Return the EXIF orientation of an image that is no raw, 1 to 8; 1 where there is none that can be read.
+
+    It is 1, too, where the decoder turns the picture by itself.
+    """
+    if name in _TURNED_ALREADY or (name == "PNG" and not any(mark in data for mark in _PNG_ORIENTATION)):
+        return 1
+    if name == "JPEG" and not any(mark in jpeg_header(data) for mark in _JPEG_ORIENTATION):
         return 1
     try:
         orientation = int(PILLOW_READERS[name](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))

@@ -166,7 +166,22 @@ class OriginalsReader:
             SkippedError: They are gone, or not what was scored.
         """
         original = original_of(row)
-        (found,) = self._read_chunk([Original(original.parts[:1], original.xxh3)])
+        return self._read_part(Original(original.parts[:1], original.xxh3))
+
+    def read_sidecar(self, row: Mapping[str, Any], number: int) -> bytes:
+        """Return the bytes of one sidecar.
+
+        Args:
+            row: With `NEEDED_COLUMNS`.
+            number: Which of its ``sidecars``.
+
+        Raises:
+            SkippedError: It is gone, or has another size.
+        """
+        return self._read_part(Original(original_of(row).parts[number + 1 :][:1], ""))
+
+    def _read_part(self, original: Original) -> bytes:
+        (found,) = self._read_chunk([original])
         if isinstance(found, SkippedError):
             raise found
         return next(iter(found.members.values()))

@@ -51,7 +51,8 @@ def write_stars(
     options = options or StarOptions()
     rows = choose_rows(table, selection).rows
     stars = stars_by_percentile(table.values(selection.rank_by), options.bounds)[rows]
-    images = table.take(rows, ["image_path", "shard"])
+    known = [name for name in ("image_path", "shard", "size", "xxh3") if name in table.columns]
+    images = table.take(rows, known)
     return write_xmp_sidecars(images, stars, overwrite=options.overwrite, dry_run=dry_run)
 
 

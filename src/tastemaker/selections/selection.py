@@ -60,7 +60,8 @@ class Chosen:
     Attributes:
         rows: Their numbers, int64 (n,), ascending.
         schema: Their columns: all of the table but the embedding, and ``group`` where they were grouped. A column of
-            that name that the table has is then called ``given_group``.
+            that name that the table has is then called ``given_group``, or where that is taken ``given_group_2`` and
+            so on.
     """
 
     def __init__(self, table: ScoreTable, rows: IntArray, groups: IntArray | None = None) -> None:
@@ -83,7 +84,10 @@ class Chosen:
             yield numbers, pa.table(columns, schema=self.schema)
 
     def _renamed(self, name: str) -> str:
-        return f"given_{GROUP}" if name == GROUP and self._groups is not None else name
+        if name != GROUP or self._groups is None:
+            return name
+        others = (f"given_{GROUP}", *(f"given_{GROUP}_{number}" for number in range(2, len(self._names) + 2)))
+        return next(other for other in others if other not in self._names)
 
 
 def choose_rows(table: ScoreTable, selection: Selection) -> Chosen:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
 from tastemaker.errors import ConfigurationError, MetadataError
 from tastemaker.imaging.jpeg_metadata import embed_rating as embed_rating
@@ -90,6 +91,7 @@ class StarsReport:
         updated: Sidecars that were there without these stars; all else in them is as it was.
         already_rated: Images left alone, because somebody had rated them.
         without_stars: Images that got no stars (0), for which nothing is written.
+        changed: Images left alone, because they have changed since they were scored; they are in ``failed`` too.
         failed: Path of the image -> why it could not be rated.
     """
 
@@ -100,6 +102,7 @@ class StarsReport:
     updated: int = 0
     already_rated: int = 0
     without_stars: int = 0
+    changed: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
     def lines(self, examples: int = 5) -> list[str]:
@@ -127,7 +130,8 @@ def write_xmp_sidecars(
     as a whole, so that a kill leaves the old one or the new one.
 
     Args:
-        rows: With the columns ``image_path`` and ``shard``.
+        rows: With the columns ``image_path`` and ``shard``. With ``size`` and ``xxh3``, an image that has changed since
+            it was scored gets no stars, for they are those of another picture.
         stars: One for each row: -1 (rejected) or 1 to 5; 0 for none.
         overwrite: Replace ratings that are there. Without, an image that has one anywhere (in a sidecar or in its own
             file) is left alone.
@@ -145,12 +149,17 @@ def write_xmp_sidecars(
             "Write these with --as folder first, or select images that are files"
         )
     report = StarsReport(dry_run=dry_run, images=len(rows))
-    for name, rating in zip(rows["image_path"].to_pylist(), stars.tolist(), strict=True):
-        path = Path(original_name(name))
+    known = rows.select([name for name in ("image_path", "size", "xxh3") if name in rows.column_names])
+    for row, rating in zip(known.to_pylist(), stars.tolist(), strict=True):
+        name, path = row["image_path"], Path(original_name(row["image_path"]))
         if rating == 0:
             report.without_stars += 1
             continue
         try:
+            if _has_changed(path, row.get("size"), row.get("xxh3")):
+                report.changed += 1
+                report.failed[name] = "it has changed since it was scored"
+                continue
             _rate_one(path, rating, overwrite, report)
         except OSError as error:
             report.failed[name] = error.strerror or str(error)
@@ -168,6 +177,15 @@ def sidecar_names(path: Path) -> list[Path]:
     """
     whole = path.with_name(f"{path.name}.xmp")
     return [whole, path.with_suffix(".xmp")] if path.suffix[1:].lower() in RAW_EXTENSIONS else [whole]
+
+
+def _has_changed(path: Path, size: int | None, xxh3: str | None) -> bool:
+    """Return whether a file is another than was scored; one that is gone is not, nor one of which nothing is known."""
+    if size is None or not path.is_file():
+        return False
+    if path.stat().st_size != size:
+        return True
+    return bool(xxh3) and xxhash.xxh3_64_hexdigest(path.read_bytes()) != xxh3
 
 
 def _rate_one(path: Path, rating: int, overwrite: bool, report: StarsReport) -> None:

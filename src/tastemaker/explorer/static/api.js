@@ -28,9 +28,19 @@ export async function send(path, body = {}) {
   return response.json();
 }
 
-export const thumbnail = (row, height) => `/thumbnail/${row}/${inSteps(height, 40, 1280)}?v=${stamp}`;
+const HEIGHTS = [160, 320, 640, 1280]; // of thumbnails, as the server has them
+const VIEW_STEP = 400;
+const LARGEST_VIEW = 3200;
 
-export const view = (row, size) => `/view/${row}/${inSteps(size, 400, 3200)}?v=${stamp}`;
+export function thumbnail(row, height) {
+  const pixels = Math.floor(height * window.devicePixelRatio);
+  return `/thumbnail/${row}/${HEIGHTS.find((high) => high >= pixels) ?? HEIGHTS.at(-1)}?v=${stamp}`;
+}
+
+export function view(row, size) {
+  const steps = Math.max(1, Math.ceil((size * window.devicePixelRatio) / VIEW_STEP - 0.01));
+  return `/view/${row}/${Math.min(LARGEST_VIEW, steps * VIEW_STEP)}?v=${stamp}`;
+}
 
 // Why a picture did not come; the browser does not tell.
 export async function whyNot(source) {
@@ -40,10 +50,6 @@ export async function whyNot(source) {
   } catch {
     return "the server does not answer: is tastemaker still running?";
   }
-}
-
-function inSteps(pixels, step, most) {
-  return Math.min(most, step * Math.max(1, Math.ceil((pixels * window.devicePixelRatio) / step - 0.01)));
 }
 
 function address(path, parameters) {

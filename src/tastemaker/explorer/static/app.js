@@ -8,6 +8,7 @@ import { startFigures } from "./figures.js";
 import { apply, startFilter } from "./filter.js";
 import { columnName, count, element, images } from "./format.js";
 import { gridState, reveal, startGrid } from "./grid.js";
+import { startGroups } from "./groups.js";
 import { startHistogram } from "./histogram.js";
 import { startKeys } from "./keys.js";
 import { cutAt, cutByText, emit, fromHash, loadView, model, on, setOrder, setShow } from "./model.js";
@@ -29,7 +30,7 @@ async function start() {
   model.table = await ask("/api/table");
   setStamp(model.table.stamp);
   document.title = `${model.table.name} - tastemaker`;
-  for (const part of [startTheme, startChunks, startHistogram, startFigures, startGrid, startStrip, startFilter]) part();
+  for (const part of [startTheme, startChunks, startHistogram, startFigures, startGroups, startGrid, startStrip, startFilter]) part();
   for (const part of [startSlices, startFailures, startPicture, startExports, startKeys]) part();
   startHeader();
   const { picture } = model;
@@ -37,7 +38,7 @@ async function start() {
     await loadView();
   } catch (error) {
     tell(error.message, true);
-    model.filter = { by: "", where: "", text: "", rated: "" };
+    model.filter = { by: "", where: "", text: "", rated: "", group: "" };
     await loadView();
   }
   await chooseFirstCut(cut);
@@ -86,8 +87,8 @@ function startHeader() {
 function showAbout() {
   const { name, images: all, deleted } = model.table;
   const { images: shown, failed, unscored, by: ranked } = model.view;
-  const { where, text, rated } = model.filter;
-  const isFiltered = Boolean(where || text || rated);
+  const { where, text, rated, group } = model.filter;
+  const isFiltered = Boolean(where || text || rated || group);
   about.replaceChildren(element("span", { textContent: name }), " · ", isFiltered ? `${count(shown)} of ${images(all)}` : images(all));
   if (deleted) about.append(` · ${count(deleted)} gone`);
   by.value = ranked;

@@ -3,6 +3,7 @@
 import { thumbnail, whyNot } from "./api.js";
 import { digits, model } from "./model.js";
 import { element, score, stars } from "./format.js";
+import { giveUp } from "./loader.js";
 
 const NARROW = 116; // px that a score and five stars take
 
@@ -38,21 +39,24 @@ export function showMark(cell) {
   cell.classList.toggle("rejected", picture.rejected);
 }
 
-export function loadImage(cell, height) {
+// Returns what is to be loaded for a cell, null where that is there or coming.
+export function prepareImage(cell, height) {
   const { picture } = cell;
   const frame = cell.querySelector(".frame");
-  if (!picture || frame.firstChild) return;
-  const image = element("img", { alt: altText(picture), decoding: "async", draggable: false });
-  image.addEventListener("load", () => image.classList.add("here"));
-  image.addEventListener("error", () => showReason(frame, image, picture));
-  image.src = thumbnail(picture.row, height);
-  if (image.complete && image.naturalWidth) image.classList.add("here", "at-once");
-  frame.append(image);
+  if (!picture) return null;
+  if (!frame.firstChild) {
+    const image = element("img", { alt: altText(picture), decoding: "async", draggable: false });
+    image.addEventListener("load", () => image.classList.add("here"));
+    image.addEventListener("error", () => showReason(frame, image, picture));
+    frame.append(image);
+  }
+  const image = frame.firstChild;
+  return image.src === "" ? { image, source: thumbnail(picture.row, height) } : null;
 }
 
 export function dropCell(cell) {
   const image = cell.querySelector("img");
-  if (image && !image.complete) image.removeAttribute("src"); // gives up the request
+  if (image && !image.complete) giveUp(image);
   cell.remove();
 }
 

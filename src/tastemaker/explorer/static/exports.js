@@ -73,7 +73,7 @@ function describe() {
   const { cut, filter, view } = model;
   const what = cut.text ? `the top ${cut.text.endsWith("%") ? cut.text : count(Number(cut.text))}` : `${model.view.by.replaceAll("_", " ")} from ${score(cut.score, digits())}`;
   const parts = [filter.where, filter.text && `containing “${filter.text}”`, filter.rated && `my rating: ${filter.rated}`].filter(Boolean);
-  return `${what}, ${share(cut.kept, view.images)} of ${images(view.images)}${parts.length ? ` where ${parts.join(" and ")}` : ""}`;
+  return `${what}, ${share(cut.kept, view.images)} of ${images(view.images)}${parts.length ? ` where ${parts.join(" and ")}` : ""}${filter.group ? ", only the best of each group" : ""}`;
 }
 
 async function start(to, as, withoutRejected) {

@@ -58,7 +58,7 @@ function makeGroup(group, most, by) {
 
 function makeRow(row) {
   return element("li", {},
-    element("span", { className: "name", textContent: row.image_id || "(the shard itself)", title: row.image_path }),
+    element("span", { className: "name", dir: "auto", textContent: row.image_id || "(the shard itself)", title: row.image_path }),
     element("span", { className: "quiet path", textContent: row.image_path }),
     element("span", { textContent: row.reason ?? "" }));
 }

@@ -10,11 +10,6 @@ const where = document.getElementById("filter-where");
 const error = document.getElementById("filter-error");
 const chips = document.getElementById("filter-chips");
 
-const SHAPES = [
-  ["landscape", "width > height"],
-  ["portrait", "width < height"],
-  ["square", "width = height"],
-];
 const SIZES = [
   ["from 512 px", "least(width, height) >= 512"],
   ["from 1024 px", "least(width, height) >= 1024"],
@@ -69,7 +64,7 @@ function show(isShown) {
 
 function fillChips() {
   const have = new Set(model.table.columns.map(([name]) => name));
-  const known = [...(have.has("width") ? [...SHAPES, ...SIZES] : []), ...(have.has("caption") ? [["captioned", "caption IS NOT NULL"]] : [])];
+  const known = [...(have.has("width") ? [...model.table.shapes, ...SIZES] : []), ...(have.has("caption") ? [["captioned", "caption IS NOT NULL"]] : [])];
   const conditions = known.map(([name, condition]) => chip(name, () => toggleCondition(condition), { condition }));
   const rated = RATED.map(([name, choice]) => {
     const label = /^\d$/.test(choice) ? `${choice} stars or more` : name;

@@ -1,9 +1,10 @@
 // The grid: justified rows of which only those on screen exist, whatever their number.
 
-import { dropCell, fillCell, loadImage, makeCell, showMark } from "./cell.js";
+import { dropCell, fillCell, makeCell, prepareImage, showMark } from "./cell.js";
 import { eachKnown, fetchPlaces, peek } from "./chunks.js";
 import { score } from "./format.js";
 import { BESIDE, GAP, LABEL, boxes, layOut, rowAt, rowOf } from "./layout.js";
+import { want } from "./loader.js";
 import { digits, emit, model, on, placeOf, positionOf, setActive } from "./model.js";
 import { Scroller } from "./scroller.js";
 
@@ -148,13 +149,10 @@ function showKnown() {
   const turn = (cell) => layout.tops[cell.row] - from + (layout.tops[cell.row] < from ? 3 * room : 0);
   const sorted = [...cells.values()].sort((a, b) => turn(a) - turn(b) || a.place - b.place);
   for (const cell of sorted) {
-    if (!cell.picture) {
-      const picture = peek(cell.place);
-      if (!picture) continue;
-      fillCell(cell, picture);
-    }
-    loadImage(cell, layout.heights[cell.row]);
+    const picture = cell.picture ? null : peek(cell.place);
+    if (picture) fillCell(cell, picture);
   }
+  want(sorted.map((cell) => prepareImage(cell, layout.heights[cell.row])).filter(Boolean));
 }
 
 const isKept = (place) => place < model.cut.kept;

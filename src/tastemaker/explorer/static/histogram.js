@@ -118,6 +118,7 @@ function paintAxis(paper, width, height) {
   paper.font = colours.font;
   paper.textAlign = "center";
   paper.textBaseline = "middle";
+  if (!model.view.images) return;
   const [low, high] = range();
   let tick = model.view.step;
   for (let power = tick; x(low + tick) - x(low) < 56; power *= 10) {

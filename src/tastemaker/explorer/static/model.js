@@ -7,7 +7,7 @@ const listeners = new Map();
 
 export const model = {
   table: null, // what /api/table said
-  filter: { by: "", where: "", text: "", rated: "" },
+  filter: { by: "", where: "", text: "", rated: "", group: "" },
   order: "best",
   show: "pictures",
   dimension: "",

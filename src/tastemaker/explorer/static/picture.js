@@ -8,6 +8,7 @@ import { focusGrid, reveal } from "./grid.js";
 import { digits, emit, model, on, placeOf, positionOf, setActive, toHash } from "./model.js";
 
 const NEIGHBOUR = 72; // px high
+const MEMBER = 56; // px high, of a picture's group
 
 const dialog = document.getElementById("picture");
 const stage = element("div", { className: "stage" });
@@ -149,7 +150,7 @@ const rest = element("div", { className: "facts-rest" });
 
 function showHead() {
   const figure = element("strong", { className: "figure", textContent: score(shown.score, digits()) || "no score" });
-  const name = element("p", { className: "name", textContent: shown.name });
+  const name = element("p", { className: "name", dir: "auto", textContent: shown.name });
   head.replaceChildren(element("div", { className: "line" }, figure, verdict, rating), name);
   if (head.parentNode !== facts) facts.append(head, rest);
   showVerdict();
@@ -177,7 +178,8 @@ async function showFacts(picture, mine) {
     const rank = facts.rank ? `${count(facts.rank)} of ${count(facts.of)}` : "";
     const percentile = facts.percentile === null ? "" : `better than ${facts.percentile.toFixed(1)} %`;
     const parts = [element("p", { className: "rank quiet", textContent: [rank && `rank ${rank}`, percentile].filter(Boolean).join(" · ") })];
-    if (facts.caption) parts.push(element("p", { className: "caption", textContent: facts.caption }));
+    if (facts.caption) parts.push(element("p", { className: "caption", dir: "auto", textContent: facts.caption }));
+    if (facts.group && facts.group.images > 1) parts.push(members(facts.group));
     parts.push(group("Signals", facts.signals));
     parts.push(group("Columns", facts.columns));
     for (const [extension, text] of facts.sidecars) {
@@ -198,7 +200,15 @@ function group(name, pairs) {
   return element("section", {}, element("h3", { textContent: name }), list);
 }
 
-const sidecar = (name, text) => element("section", {}, element("h3", { textContent: name }), element("pre", { textContent: text }));
+function members({ images, others }) {
+  const shown = element("div", { className: "members" }, ...others.map((picture) => makeNeighbour(picture, MEMBER)));
+  const more = images - 1 - others.length;
+  return element("section", {},
+    element("h3", { textContent: `In a group of ${count(images)}` }), shown,
+    ...(more > 0 ? [element("p", { className: "quiet", textContent: `and ${count(more)} more` })] : []));
+}
+
+const sidecar = (name, text) => element("section", {}, element("h3", { textContent: name }), element("pre", { dir: "auto", textContent: text }));
 
 async function showNeighbours(picture, mine) {
   row.replaceChildren();
@@ -208,19 +218,21 @@ async function showNeighbours(picture, mine) {
   const { signal } = search;
   try {
     const found = await ask(`/api/neighbours/${picture.row}`, {}, signal);
-    if (mine === turn) row.replaceChildren(...found.map(makeNeighbour));
+    if (mine === turn) row.replaceChildren(...found.map((picture) => makeNeighbour(picture, NEIGHBOUR)));
   } catch {
     // without neighbours the page is whole
   }
 }
 
-function makeNeighbour(picture) {
-  const image = element("img", { alt: altText(picture), src: thumbnail(picture.row, NEIGHBOUR), draggable: false });
-  const words = `${picture.name}: ${score(picture.score, digits())}, similarity ${picture.similarity.toFixed(3)}`;
+function makeNeighbour(picture, high) {
+  const image = element("img", { alt: altText(picture), src: thumbnail(picture.row, high), draggable: false });
+  const likeness = picture.similarity === undefined ? "" : `, similarity ${picture.similarity.toFixed(3)}`;
+  const words = `${picture.name}: ${score(picture.score, digits()) || "no score"}${likeness}`;
   const button = element("button", { type: "button", title: words }, image);
   const aspect = picture.width && picture.height ? picture.width / picture.height : 1;
   image.addEventListener("load", () => button.classList.add("here"));
-  button.style.width = `${Math.round(NEIGHBOUR * Math.min(Math.max(aspect, 0.2), 4))}px`;
+  image.addEventListener("error", () => button.classList.add("gone"));
+  button.style.width = `${Math.round(high * Math.min(Math.max(aspect, 0.2), 4))}px`;
   button.addEventListener("click", () => openRow(picture.row));
   return button;
 }

@@ -59,7 +59,7 @@ function build() {
     load();
   });
   note = element("p", { className: "quiet" });
-  const head = ["Slice", "Images", "Scores", "Kept", "Against the whole"].map((name) => element("th", { scope: "col", textContent: name }));
+  const head = ["Slice", "Images", "Scores", "Kept", "Off the whole"].map((name) => element("th", { scope: "col", textContent: name }));
   table = element("table", { className: "slices" }, element("thead", {}, element("tr", {}, ...head)), element("tbody"));
   if (!dimensions.length) {
     host.replaceChildren(element("p", { className: "empty", textContent: "There is nothing to slice by: all pictures are alike." }));
@@ -73,8 +73,8 @@ function build() {
 
 function makeSlice(slice) {
   const canvas = element("canvas", { "aria-hidden": "true" });
-  const name = element("button", { type: "button", className: "plain", textContent: slice.name || "(empty)", title: `Filter by ${slice.name}` });
-  name.addEventListener("click", () => toggleCondition(`${plainSql(found.sql)} = '${slice.name.replaceAll("'", "''")}'`));
+  const name = element("button", { type: "button", className: "plain", dir: "auto", textContent: slice.name || "(empty)", title: `Filter by ${slice.name}` });
+  name.addEventListener("click", () => toggleCondition(slice.where));
   const rate = element("td", { className: "number" });
   const bar = element("i");
   const words = element("span", { className: "lean-words" });
@@ -83,9 +83,6 @@ function makeSlice(slice) {
     element("td", {}, canvas), rate, element("td", { className: "lean" }, words, element("span", { className: "lean-bar" }, bar)));
   return { ...slice, row, rate, bar, words, canvas };
 }
-
-// A slice is named by the text of an expression; where that is a column, the shorter form is what a person would write.
-const plainSql = (sql) => (/^\w+$/.test(sql) ? sql : `(${sql})`);
 
 const keptOf = (slice) => {
   const { first, step } = model.view;
@@ -101,25 +98,32 @@ function follow() {
     const kept = keptOf(slice);
     const lean = kept / slice.images - whole;
     slice.distance = Math.abs(lean);
+    slice.sure = sureDistance(kept, slice.images, whole);
     slice.rate.textContent = share(kept, slice.images);
     const points = Math.round(1000 * lean) / 10;
     slice.words.textContent = points ? `${points > 0 ? "+" : "−"}${Math.abs(points).toFixed(1)}` : "0.0";
     slice.bar.style.left = `${50 + Math.min(0, 50 * lean)}%`;
     slice.bar.style.width = `${50 * slice.distance}%`;
-    slice.bar.classList.toggle("less", lean < 0);
     draw(slice);
   }
   const others = found.others ? `; ${count(found.others)} more slices are nearer to it` : "";
-  note.textContent = `The whole keeps ${share(model.cut.kept, model.view.images)}. Furthest from it first${others}.`;
+  note.textContent = `The whole keeps ${share(model.cut.kept, model.view.images)}. Surely farthest from it first${others}; grey may be chance.`;
   clearTimeout(sorting);
   sorting = setTimeout(sort, 500); // once the handle rests
 }
 
+// How far a share is from the whole's at least; 0 where chance may explain it. As the report has it: Wilson's interval, 99.9%.
+function sureDistance(kept, images, share) {
+  const z = 3.290527;
+  const middle = (kept + (z * z) / 2) / (images + z * z);
+  const half = (z / (images + z * z)) * Math.sqrt((kept * (images - kept)) / images + (z * z) / 4);
+  return Math.max(middle - half - share, share - middle - half, 0);
+}
+
 function sort() {
-  const few = (slice) => slice.images < found.few;
-  slices.sort((a, b) => few(a) - few(b) || b.distance - a.distance || b.images - a.images);
+  slices.sort((a, b) => b.sure - a.sure || b.distance - a.distance || b.images - a.images);
   const rows = slices.map((slice) => {
-    slice.row.classList.toggle("few", few(slice));
+    slice.row.classList.toggle("chance", slice.sure === 0);
     return slice.row;
   });
   const body = table.tBodies[0];

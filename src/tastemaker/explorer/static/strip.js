@@ -17,6 +17,7 @@ const above = strip.querySelector(".strip-side.above");
 
 let waiting = 0;
 let turn = 0;
+let coming = []; // what is shown next
 
 export function startStrip() {
   for (const event of ["cut", "view"]) on(event, followSoon);
@@ -34,7 +35,7 @@ function followSoon() {
   waiting = setTimeout(follow, DEBOUNCE_MS);
 }
 
-// The old pictures stay until the new ones can be shown all at once.
+// The old pictures stay until the new ones can be shown all at once; those that were still coming are given up.
 async function follow() {
   const mine = ++turn;
   const { kept } = model.cut;
@@ -42,14 +43,28 @@ async function follow() {
   try {
     const start = Math.max(0, kept - EACH);
     const pictures = await fetchPlaces(start, kept + EACH);
-    const items = pictures.map((picture, n) => makeItem(picture, start + n, high));
-    await Promise.race([Promise.all(items.map(hasLoaded)), new Promise((done) => setTimeout(done, PATIENCE_MS))]);
     if (mine !== turn) return;
-    above.replaceChildren(...whatFits(items.slice(0, kept - start).reverse(), above.clientWidth));
-    below.replaceChildren(...whatFits(items.slice(kept - start), below.clientWidth));
+    for (const item of coming) giveUp(item);
+    const items = pictures.map((picture, n) => makeItem(picture, start + n, high));
+    const left = whatFits(items.slice(kept - start), below.clientWidth);
+    const right = whatFits(items.slice(0, kept - start).reverse(), above.clientWidth);
+    coming = [...left, ...right];
+    for (const item of coming) load(item, high);
+    await Promise.race([Promise.all(coming.map(hasLoaded)), new Promise((done) => setTimeout(done, PATIENCE_MS))]);
+    if (mine !== turn) return;
+    above.replaceChildren(...right);
+    below.replaceChildren(...left);
   } catch (error) {
     if (mine === turn) emit("trouble", error);
   }
+}
+
+function load(item, high) {
+  item.firstChild.src = thumbnail(item.row, high);
+}
+
+function giveUp(item) {
+  if (!item.isConnected && !item.firstChild.complete) item.firstChild.removeAttribute("src");
 }
 
 // No picture is cut at the end of the strip.
@@ -60,12 +75,11 @@ function whatFits(items, room) {
 
 function makeItem(picture, place, high) {
   const image = element("img", { alt: altText(picture), decoding: "async", draggable: false, fetchPriority: "high" });
-  image.src = thumbnail(picture.row, high);
   image.addEventListener("load", () => button.classList.add("here"));
   image.addEventListener("error", () => button.classList.add("gone"));
   const name = `${score(picture.score, digits())}  ${picture.name}`;
   const button = element("button", { type: "button", title: name, tabIndex: -1 }, image);
-  button.place = place;
+  Object.assign(button, { place, row: picture.row });
   const aspect = picture.width && picture.height ? picture.width / picture.height : 1;
   button.style.width = `${Math.round(Math.min(Math.max(aspect, 0.3), 3.5) * high)}px`;
   return button;

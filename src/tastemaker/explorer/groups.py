@@ -1,0 +1,84 @@
+"""Groups of pictures that look alike, for the page: found once, when first asked for, and the same for every filter."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.scores.groups import embeddings_of, group_duplicates
+from tastemaker.scores.table import EMBEDDING, ScoreTable
+
+GROUP = "group"
+"""A column of this name is taken as it is; without one, groups are found by the embeddings."""
+
+Numbers = npt.NDArray[np.int64]
+
+
+class Groups:
+    """The groups of a table's pictures.
+
+    Args:
+        table: The rows.
+
+    Attributes:
+        are_given: Whether the table has them as a column.
+        are_offered: Whether there are any, or embeddings to find them by.
+    """
+
+    def __init__(self, table: ScoreTable) -> None:
+        self._table = table
+        self._numbers: Numbers | None = None
+        self._lock = Lock()
+        self.are_given = GROUP in table.columns
+        self.are_offered = self.are_given or EMBEDDING in table.columns
+
+    @property
+    def are_known(self) -> bool:
+        """Whether they can be had at once."""
+        return self.are_given or self._numbers is not None
+
+    def numbers(self) -> Numbers:
+        """Return the group of each row, int64 (n,): equal numbers are one group. The first time it may take minutes.
+
+        Raises:
+            ConfigurationError: There are neither groups nor embeddings.
+            MissingExtraError: There are so many embeddings that it needs the extra ``groups``.
+        """
+        with self._lock:
+            if self._numbers is None:
+                self._numbers = self._given() if self.are_given else self._found()
+            return self._numbers
+
+    def best(self, rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        """Return the places of the first row of each group among rows that are sorted, best first; ascending."""
+        _, first = np.unique(self.numbers()[rows], return_index=True)
+        return np.sort(first)
+
+    def members(self, row: int) -> Numbers:
+        """Return the rows of a row's group, with itself, ascending."""
+        numbers = self.numbers()
+        return np.flatnonzero(numbers == numbers[row])
+
+    def _given(self) -> Numbers:
+        found = self._table.query(f'SELECT row_id, "{GROUP}"::VARCHAR AS name FROM rows')
+        encoded = pc.dictionary_encode(found["name"]).combine_chunks()
+        encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
+        codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+        numbers = np.arange(len(self._table), dtype=np.int64) + len(encoded.dictionary)  # who has none is alone
+        rows = found["row_id"].to_numpy()
+        numbers[rows[codes >= 0]] = codes[codes >= 0]
+        return numbers
+
+    def _found(self) -> Numbers:
+        numbers, rows = np.arange(len(self._table), dtype=np.int64), self._table.present_rows()
+        parts = list(self._table.iterate(rows, [EMBEDDING])) if EMBEDDING in self._table.columns else []
+        column = pa.concat_tables(parts)[EMBEDDING] if parts else pa.chunked_array([], pa.list_(pa.float16()))
+        if column.null_count == len(column):
+            raise ConfigurationError("the table has neither groups nor embeddings to find them by")
+        numbers[rows] = rows[group_duplicates(embeddings_of(column))]
+        return numbers

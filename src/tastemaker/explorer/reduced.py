@@ -1,0 +1,100 @@
+"""Pictures reduced to fit a box: no more is decoded than that takes, and nothing is cropped."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
+
+import simplejpeg
+from PIL import Image
+
+from tastemaker.errors import UnreadableImageError
+from tastemaker.explorer.originals import CHANGED
+from tastemaker.imaging.decode import (
+    MAX_IMAGE_PIXELS,
+    PILLOW_READERS,
+    decode_image,
+    load_with_pillow,
+    name_format,
+    read_orientation,
+)
+
+_LARGE_PIXELS = 40_000_000
+_ONE_LARGE = Lock()
+"""Pictures of more pixels are decoded one at a time, so that a folder of bombs takes the memory of one."""
+
+_MARGIN = 1.5
+"""So many times as wide and high as wanted a JPEG is decoded at least: the rest is for the better filter."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def reduce_image(data: bytes, width: int, height: int, *, recorded: tuple[int, int] | None = None) -> Image.Image:
+    """Return a picture that fits into a box, upright as its EXIF says, and never enlarged.
+
+    Args:
+        data: The encoded original.
+        width: Of the box, in pixels.
+        height: Of the box, in pixels.
+        recorded: Width and height that it had when it was scored, in either order; None where they are not compared.
+
+    Raises:
+        UnreadableImageError: It cannot be decoded, or has another size than it had.
+    """
+    name = name_format(data)
+    orientation = read_orientation(data, name) if name in PILLOW_READERS else 1
+    box = (height, width) if orientation >= 5 else (width, height)
+    image, size = _load(data, name, box)
+    if recorded is not None and sorted(size) != sorted(recorded):
+        raise UnreadableImageError(CHANGED)
+    image = image.resize(_fit(size, box), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def _fit(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
+    """Return the size of a picture in a box."""
+    scale = min(1.0, box[0] / size[0], box[1] / size[1])
+    return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
+
+
+def _load(data: bytes, name: str | None, box: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
+    """Return the picture as stored, but a raw upright; perhaps with fewer pixels, and the size that it has with all."""
+    if name == "JPEG" and (reduced := _load_jpeg(data, box)) is not None:
+        return reduced
+    try:
+        if name in PILLOW_READERS and name != "JPEG":
+            with _alone_if_large(data, name):
+                image = load_with_pillow(data, name)
+        else:
+            image = Image.fromarray(decode_image(data, apply_exif_rotation=name != "JPEG").pixels)
+    except MemoryError as error:
+        raise UnreadableImageError("too large for the memory of this machine") from error
+    return image, image.size
+
+
+def _load_jpeg(data: bytes, box: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]] | None:
+    """Return a JPEG with no more pixels than it takes, by scaling its coefficients; None for what is not decoded so."""
+    with contextlib.suppress(ValueError, KeyError, MemoryError):
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        if width * height <= MAX_IMAGE_PIXELS and colorspace not in ("CMYK", "YCCK"):
+            scale = min(1.0, _MARGIN * min(box[0] / width, box[1] / height))
+            wanted = {"min_width": int(scale * width), "min_height": int(scale * height)}
+            return Image.fromarray(simplejpeg.decode_jpeg(data, strict=False, **wanted)), (width, height)
+    return None
+
+
+def _alone_if_large(data: bytes, name: str) -> AbstractContextManager[object]:
+    with contextlib.suppress(Exception):  # whatever is wrong with it, decoding will tell
+        width, height = PILLOW_READERS[name](io.BytesIO(data)).size
+        return _ONE_LARGE if width * height > _LARGE_PIXELS else nullcontext()
+    return nullcontext()

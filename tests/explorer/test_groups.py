@@ -1,0 +1,94 @@
+"""Only the best of each group: the same as `select --best-of-group` has it, in counts, grid and export."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from explorer.table import SCORES, write_large_table, write_table
+from explorer.test_exports import export
+from tastemaker.errors import ConfigurationError
+from tastemaker.explorer.index import Filter
+from tastemaker.explorer.service import Explorer
+from tastemaker.selections.selection import Selection, choose_rows
+
+BEST = Filter(group="best")
+
+
+def with_column(path, name, values):
+    table = pq.read_table(path)
+    table = table.drop_columns([name]) if name in table.column_names else table
+    pq.write_table(table.append_column(name, values), path)
+
+
+def embeddings(groups):
+    """Return embeddings of which those of one group are near to each other; None has none."""
+    rng = np.random.default_rng(0)
+    bases = rng.standard_normal((10, 768))
+    vectors = [None if g is None else bases[g] + 0.05 * rng.standard_normal(768) for g in groups]
+    return pa.array([None if v is None else v.astype(np.float16).tolist() for v in vectors], pa.list_(pa.float16()))
+
+
+@pytest.fixture
+def grouped(tmp_path):
+    """Twelve pictures in groups of their embeddings, and two failures without."""
+    folder = write_table(tmp_path)
+    with_column(
+        folder / "00000.parquet", "embedding", embeddings([0, 0, 0, 1, 1, 2, 3, 3, None, None, 4, 0, None, None])
+    )
+    explorer = Explorer([str(folder)], cache=tmp_path / "cache")
+    yield explorer
+    explorer.close()
+
+
+def test_the_best_of_each_group_are_those_that_select_chooses(grouped):
+    chosen = choose_rows(
+        grouped.table, Selection(where="aesthetic_score IS NOT NULL", best_of_group=True)
+    ).rows.tolist()
+    view = grouped.index.view(BEST)
+    assert sorted(view.rows.tolist()) == chosen == [0, 3, 5, 6, 8, 9, 10]
+    assert view.scores.tolist() == sorted(view.scores.tolist(), reverse=True)
+    assert grouped.view(BEST)["images"] == 7
+    assert grouped.cut(BEST, None, "3")["kept"] == 3
+
+
+def test_a_filter_comes_before_the_best_of_each_group(grouped):
+    rows = grouped.index.view(Filter(where="row_id <> 0", group="best")).rows.tolist()
+    assert 11 in rows  # the best of what is left of the first group
+    assert 0 not in rows
+
+
+def test_a_picture_shows_the_others_of_its_group_once_groups_are_known(grouped):
+    assert grouped.picture(Filter(), 1)["group"] is None
+    grouped.index.view(BEST)
+    found = grouped.picture(Filter(), 1)["group"]
+    assert (found["images"], [item["row"] for item in found["others"]]) == (4, [0, 11, 2])
+    assert grouped.picture(Filter(), 5)["group"] == {"images": 1, "others": []}
+
+
+def test_an_export_has_the_best_of_each_group_as_the_page_shows_them(grouped, tmp_path):
+    state = export(grouped, tmp_path / "out", score=5.42, filter={"group": "best"})
+    assert state["state"] == "done", state["message"]
+    kept = [row for row in grouped.index.view(BEST).rows.tolist() if np.float32(SCORES[row]) >= np.float32(5.42)]
+    assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {f"p{row:05d}.jpg" for row in kept}
+    assert state["done"] == len(kept)
+
+
+def test_groups_that_the_table_has_are_taken_as_they_are(tmp_path):
+    path = write_large_table(tmp_path / "g", [5.0, 6.0, 4.0, 7.0, 3.0])
+    with_column(path, "group", [["x", "x", None, "y", None]])
+    explorer = Explorer([str(path)], ratings=tmp_path / "r.sqlite")
+    assert explorer.describe()["groups"]
+    assert explorer.index.view(BEST).rows.tolist() == [3, 1, 2, 4]
+    assert [item["row"] for item in explorer.picture(Filter(), 0)["group"]["others"]] == [1]
+    explorer.close()
+
+
+def test_without_groups_and_embeddings_nothing_is_offered(tmp_path):
+    explorer = Explorer([str(write_large_table(tmp_path / "g", [5.0]))], ratings=tmp_path / "r.sqlite")
+    assert not explorer.describe()["groups"]
+    for chosen in (BEST, Filter(group="worst")):
+        with pytest.raises(ConfigurationError, match="group"):
+            explorer.index.view(chosen)
+    assert explorer.picture(Filter(), 0)["group"] is None
+    explorer.close()
