@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -92,14 +93,19 @@ class ArraySource:
             UnreadableImageError: The file ends before its header says so, goes on after, or is damaged. What could be
                 read was yielded before.
         """
+        memory = _Memory()
         with readable(self.path), self._open() as file:
             dtype = read_header(file).dtype
             for start in range(0, self.rows, block_rows):
                 wanted = min(block_rows, self.rows - start)
-                numbers = np.empty(wanted * self.size, dtype)
-                there = _read_into(file, numbers.view(np.uint8).data) // (dtype.itemsize * self.size)
+                row_bytes = dtype.itemsize * self.size
+                content = memory.take(wanted * row_bytes)
+                there = _read_into(file, content.data) // row_bytes
                 if there:
-                    yield EmbeddingBlock(as_floats(numbers[: there * self.size].reshape(there, self.size)))
+                    numbers = content[: there * row_bytes].view(dtype).reshape(there, self.size)
+                    del content
+                    yield EmbeddingBlock(as_floats(numbers))
+                    del numbers
                 if there < wanted:
                     found = f"{start + there:,} of {self.rows:,}"
                     raise UnreadableImageError(f"truncated: only {found} embeddings are there")
@@ -129,6 +135,22 @@ class ArraySource:
     def _open_member(self) -> Iterator[IO[bytes]]:
         with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.name}.npy") as file:
             yield file
+
+
+class _Memory:
+    """Memory for blocks, used again once nothing refers to it: new pages cost as much as reading into them does."""
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+
+    def take(self, size: int) -> npt.NDArray[np.uint8]:
+        """Return so many bytes. Their memory is free again with the last array or view that lies in it."""
+        memory = self._free.pop() if self._free else bytearray(size)
+        if len(memory) < size:
+            memory = bytearray(size)  # not NumPy's: it asks for huge pages, for which the kernel may search for seconds
+        whole = np.frombuffer(memory, np.uint8)
+        weakref.finalize(whole.base, self._free.append, memory).atexit = False  # what every view of it refers to
+        return whole[:size]
 
 
 def read_header(file: IO[bytes]) -> ArrayHeader:

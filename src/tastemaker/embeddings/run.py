@@ -28,6 +28,6 @@ def make_embedding_stages(output_dir: Path, options: RunOptions) -> list[Process
     """Return the stages that read, score and write embeddings."""
     return [
         EmbeddingReaderStage(),
-        EmbeddingScoreStage(options.model_dir, options.predictor, options.min_score),
+        EmbeddingScoreStage(options.model_dir, options.predictor, options.min_score, options.copy_embeddings),
         EmbeddingWriterStage(str(output_dir), options.copy_embeddings),
     ]

@@ -61,8 +61,9 @@ class EmbeddingReaderStage(ProcessingStage[FileGroupTask, EmbeddingBatch]):
             given = carried_columns(file.metadata)[0] if file.metadata else source.schema
             provenance = _describe(file, source)
             for block in _with_metadata(source, file.metadata, self.batch_size):
-                made.append(EmbeddingBatch(task.dataset_name, block, first=first))
+                made.append(EmbeddingBatch(task.dataset_name, block, first=first, source_bytes=block.vectors.nbytes))
                 first += len(block.vectors)
+                del block  # its memory is used again as soon as nobody refers to it
                 if len(made) > 1:  # the last one is marked, so that each waits for the next
                     yield self._mark(task, made.pop(0), given, provenance)
         except (UnreadableImageError, OSError) as error:
@@ -96,11 +97,13 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
         predictor: Path of another predictor.
         score_threshold: Rows with this score or more are kept; None keeps all.
+        keep_embeddings: Leave the embeddings in the batch, for a writer that copies them. Else they leave memory here.
     """
 
     model_dir: str | None = None
     predictor: str | None = None
     score_threshold: float | None = None
+    keep_embeddings: bool = False
     name: str = "embedding_score"
     _predictor: AestheticPredictor | None = field(default=None, init=False, repr=False)
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
@@ -145,6 +148,8 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
         task.scores = scores
         task.normalised = int(np.count_nonzero((np.abs(norms - 1) > MAX_UNIT_ERROR) & ~task.is_failed))
         task.reasons = failures if self.score_threshold is None else _cut(scores, self.score_threshold, failures)
+        if not self.keep_embeddings:
+            task.data.vectors = np.empty((len(scores), 0), task.data.vectors.dtype)
         return task
 
 
