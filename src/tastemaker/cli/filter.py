@@ -65,7 +65,7 @@ def _choose_kind(inputs: list[str], options: Any) -> str:  # noqa: ANN401 - RunO
     from tastemaker.imaging.shards import is_shard
     from tastemaker.stages.partition import FilePartitioningStage
 
-    if find_embeddings(inputs, options.embedding_column):
+    if find_embeddings(inputs, options.embedding_column, options.storage_options):
         return "none"
     groups = FilePartitioningStage(file_paths=inputs, storage_options=options.storage_options).process()
     return "shards" if any(is_shard(group.data[0]) for group in groups) else "folder"

@@ -78,7 +78,7 @@ def run_scoring(
         raise ConfigurationError(f"{output_dir} is a file, not a directory of results")
     if isinstance(output_dir, str):
         output_dir = output_path(output_dir, options.storage_options)
-    embeddings = find_embeddings(paths, options.embedding_column)
+    embeddings = find_embeddings(paths, options.embedding_column, options.storage_options)
     if embeddings:
         check_options(options)
         groups = group_embeddings(embeddings)
