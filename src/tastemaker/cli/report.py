@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,9 +17,9 @@ def report(
     scores: Annotated[
         list[str], typer.Argument(metavar="SCORES", help="Directories that score or filter wrote, or files of rows.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page's file.", dir_okay=False)] = Path(
-        "report.html"
-    ),
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="The page's file, local or s3://, ...")
+    ] = "report.html",
     cut_off: Annotated[
         float | None,
         typer.Option("--cut-off", help="The score from which images are kept. Default: the run's own cut."),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,7 +58,12 @@ class As(StrEnum):
 def select(
     scores: ScoresArgument,
     to: Annotated[
-        Path | None, typer.Option("--to", help="A folder; for a manifest or uids a file, its kind by extension.")
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="PATH",
+            help="A folder, local or s3://, ...; for a manifest or uids a file, its kind by extension.",
+        ),
     ] = None,
     written_as: Annotated[
         As, typer.Option("--as", help="What is written; xmp: stars, into sidecars beside the originals.")
@@ -117,7 +121,7 @@ def select(
     )
 
 
-def _check_options(to: Path | None, *, is_xmp: bool, embed: bool, dry_run: bool) -> None:
+def _check_options(to: str | None, *, is_xmp: bool, embed: bool, dry_run: bool) -> None:
     if is_xmp and to is not None:
         raise ConfigurationError(
             "--as xmp writes beside the originals, where programs look for sidecars: leave --to out"
@@ -141,14 +145,20 @@ def _write_stars(
         raise typer.Exit(1)
 
 
-def _write(table: ScoreTable, to: Path, selection: Selection, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401
+def _write(table: ScoreTable, to: str, selection: Selection, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401
     from tastemaker.selections.select import select_images
+    from tastemaker.storage import is_remote
 
     try:
         with show_progress("selecting") as update:
             summary = select_images(table, to, selection, on_progress=update, **options)
     except KeyboardInterrupt:
-        typer.secho("tastemaker: stopped; nothing was written", err=True)
+        left = (
+            "what is there is unfinished, and the same command does it again"
+            if is_remote(to)
+            else "nothing was written"
+        )
+        typer.secho(f"tastemaker: stopped; {left}", err=True)
         raise typer.Exit(130) from None
     if as_json:
         typer.echo(json.dumps(asdict(summary), indent=2))

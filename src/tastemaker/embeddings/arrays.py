@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,7 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tastemaker.embeddings.names import choose_name
-from tastemaker.errors import ModelError, TastemakerError, UnreadableImageError
+from tastemaker.embeddings.opened import open_header, open_ranges, open_whole
+from tastemaker.errors import ModelError, RemoteError, TastemakerError, UnreadableImageError
+from tastemaker.storage import Options, public_url
 
 Floats = npt.NDArray[np.floating]
 
@@ -53,9 +57,10 @@ class ArraySource:
     """The embeddings of a ``.npy`` file, or of one array in a ``.npz``.
 
     Args:
-        path: The file.
+        path: The file, or a URL of it.
         wanted: Name of the array, where the user gave one.
         size: Numbers in an embedding.
+        storage_options: Of the URL.
 
     Attributes:
         name: The array's name in a ``.npz``; empty for a ``.npy``.
@@ -72,17 +77,24 @@ class ArraySource:
     path: str
     wanted: str | None
     size: int
+    storage_options: Options | None = field(default=None, repr=False)
     name: str = field(default="", init=False)
     rows: int = field(default=0, init=False)
     dtype: str = field(default="", init=False)
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]), init=False)
 
     def __post_init__(self) -> None:
-        with readable(self.path):
-            self.name = self._choose() if self.path.lower().endswith(".npz") else ""
-            with self._open() as file:
-                header = read_header(file)
-        _check(header, self.size, f"{self.path}[{self.name}]" if self.name else self.path)
+        shown = public_url(self.path)
+        with readable(shown):
+            if shown.lower().endswith(".npz"):
+                with open_ranges(self.path, self.storage_options) as place:
+                    headers = _read_headers(place if isinstance(place, str) else io.BufferedReader(place, 2**16))
+                self.name = self._choose(headers)
+                header = headers[self.name]
+            else:
+                with open_header(self.path, self.storage_options) as file:
+                    header = read_header(file)
+        _check(header, self.size, f"{shown}[{self.name}]" if self.name else shown)
         self.rows, self.dtype = header.shape[0], header.dtype.name
 
     def blocks(self, block_rows: int = BLOCK_ROWS) -> Iterator[EmbeddingBlock]:
@@ -92,43 +104,60 @@ class ArraySource:
             UnreadableImageError: The file ends before its header says so, goes on after, or is damaged. What could be
                 read was yielded before.
         """
-        with readable(self.path), self._open() as file:
+        memory = _Memory()
+        with readable(public_url(self.path)), self._open() as file:
             dtype = read_header(file).dtype
             for start in range(0, self.rows, block_rows):
                 wanted = min(block_rows, self.rows - start)
-                numbers = np.empty(wanted * self.size, dtype)
-                there = _read_into(file, numbers.view(np.uint8).data) // (dtype.itemsize * self.size)
+                row_bytes = dtype.itemsize * self.size
+                content = memory.take(wanted * row_bytes)
+                there = _read_into(file, content.data) // row_bytes
                 if there:
-                    yield EmbeddingBlock(as_floats(numbers[: there * self.size].reshape(there, self.size)))
+                    numbers = content[: there * row_bytes].view(dtype).reshape(there, self.size)
+                    del content
+                    yield EmbeddingBlock(as_floats(numbers))
+                    del numbers
                 if there < wanted:
                     found = f"{start + there:,} of {self.rows:,}"
                     raise UnreadableImageError(f"truncated: only {found} embeddings are there")
             if file.read(1):
                 raise UnreadableImageError(f"damaged: more bytes follow the {self.rows:,} embeddings of its header")
 
-    def _choose(self) -> str:
-        with zipfile.ZipFile(self.path) as archive:
-            headers = {}
-            for member in archive.namelist():
-                if member.endswith(".npy"):
-                    with archive.open(member) as file:
-                        headers[member.removesuffix(".npy")] = read_header(file)
+    def _choose(self, headers: dict[str, ArrayHeader]) -> str:
         widths = {
             name: header.shape[1] if len(header.shape) == 2 else 0
             for name, header in headers.items()
             if header.dtype.kind == "f" or name == self.wanted
         }
-        return choose_name(widths, self.wanted, self.size, self.path)
+        return choose_name(widths, self.wanted, self.size, public_url(self.path))
 
     def _open(self) -> AbstractContextManager[IO[bytes]]:
-        if not self.name:
-            return open(self.path, "rb", buffering=0)
-        return self._open_member()
+        return self._open_member() if self.name else open_whole(self.path, self.storage_options)
 
     @contextlib.contextmanager
     def _open_member(self) -> Iterator[IO[bytes]]:
-        with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.name}.npy") as file:
+        with (
+            open_ranges(self.path, self.storage_options, ahead=True) as place,
+            zipfile.ZipFile(place) as archive,
+            archive.open(f"{self.name}.npy") as file,
+        ):
             yield file
+
+
+class _Memory:
+    """Memory for blocks, used again once nothing refers to it: new pages cost as much as reading into them does."""
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+
+    def take(self, size: int) -> npt.NDArray[np.uint8]:
+        """Return so many bytes. Their memory is free again with the last array or view that lies in it."""
+        memory = self._free.pop() if self._free else bytearray(size)
+        if len(memory) < size:
+            memory = bytearray(size)  # not NumPy's: it asks for huge pages, for which the kernel may search for seconds
+        whole = np.frombuffer(memory, np.uint8)
+        weakref.finalize(whole.base, self._free.append, memory).atexit = False  # what every view of it refers to
+        return whole[:size]
 
 
 def read_header(file: IO[bytes]) -> ArrayHeader:
@@ -145,6 +174,17 @@ def read_header(file: IO[bytes]) -> ArrayHeader:
     return ArrayHeader(shape, dtype, is_fortran)
 
 
+def _read_headers(place: str | IO[bytes]) -> dict[str, ArrayHeader]:
+    """Return the arrays of a ``.npz``, by their names."""
+    headers = {}
+    with zipfile.ZipFile(place) as archive:
+        for member in archive.namelist():
+            if member.endswith(".npy"):
+                with archive.open(member) as file:
+                    headers[member.removesuffix(".npy")] = read_header(file)
+    return headers
+
+
 @contextlib.contextmanager
 def readable(path: str) -> Iterator[None]:
     """Turn what readers raise on files that are not what they should be into `UnreadableImageError`.
@@ -155,7 +195,11 @@ def readable(path: str) -> Iterator[None]:
         yield
     except (TastemakerError, FileNotFoundError, PermissionError, IsADirectoryError):
         raise
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except zipfile.BadZipFile as error:
+        if isinstance(error.__context__, RemoteError):  # zipfile says that it is no archive whatever it could not read
+            raise error.__context__ from None
+        raise UnreadableImageError(f"damaged: {_first_line(error)}") from error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, zlib.error, EOFError, OSError) as error:
         raise UnreadableImageError(f"damaged: {_first_line(error)}") from error
     except (ValueError, NotImplementedError, RuntimeError) as error:  # no magic, a wrong header, an encrypted archive
         raise UnreadableImageError(f"not a sound {os.path.splitext(path)[1]} file: {_first_line(error)}") from error

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from tastemaker.embeddings.arrays import ArraySource
+from tastemaker.embeddings.places import expand, is_file, list_below, may_be_folder, size_of
 from tastemaker.embeddings.tables import TABLE_EXTENSIONS, TableSource, carried_columns, has_embeddings
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.shards import TAR_EXTENSIONS
+from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to
 from tastemaker.tasks import FileGroupTask
 
 EMBEDDING_SIZE = 768
@@ -23,6 +26,11 @@ EMBEDDING_SIZE = 768
 
 ARRAY_EXTENSIONS = (".npy", ".npz")
 EXTENSIONS_OF_EMBEDDINGS = (*ARRAY_EXTENSIONS, *TABLE_EXTENSIONS)
+
+_OF_FILES = (*EXTENSIONS_OF_EMBEDDINGS, *TAR_EXTENSIONS, *(f".{extension}" for extension in EXTENSIONS))
+
+_ASKED_AT_ONCE = 16
+"""Questions to servers that are under way at the same time."""
 
 Source = ArraySource | TableSource
 
@@ -34,21 +42,23 @@ class EmbeddingFile:
     """A file of embeddings.
 
     Attributes:
-        path: Of the file.
+        path: Of the file, or its URL.
         root: The input folder that it was found below.
         metadata: Path of the Parquet file with a row for each embedding; None where there is none.
         column: Name of the array or column, where the user gave one.
+        storage_options: Of URLs.
     """
 
     path: str
     root: str
     metadata: str | None = None
     column: str | None = None
+    storage_options: Options | None = field(default=None, repr=False)
 
     def open(self) -> Source:
         """Return the file, opened far enough to know what is in it. See `ArraySource` and `TableSource`."""
-        kind = ArraySource if self.path.lower().endswith(ARRAY_EXTENSIONS) else TableSource
-        return kind(self.path, self.column, EMBEDDING_SIZE)
+        kind = ArraySource if _extension(self.path) in ARRAY_EXTENSIONS else TableSource
+        return kind(self.path, self.column, EMBEDDING_SIZE, self.storage_options)
 
 
 @dataclass
@@ -58,8 +68,18 @@ class _Folder:
     files: list[str] = field(default_factory=list)
     pictures: set[str] = field(default_factory=set)
 
+    def add(self, path: str) -> None:
+        """Take down one file."""
+        stem, extension = os.path.splitext(path)
+        if extension.lower() in EXTENSIONS_OF_EMBEDDINGS:
+            self.files.append(path)
+        elif path.lower().endswith(TAR_EXTENSIONS) or extension[1:].lower() in EXTENSIONS:
+            self.pictures.add(stem)
 
-def find_embeddings(inputs: Iterable[str], column: str | None = None) -> list[EmbeddingFile]:
+
+def find_embeddings(
+    inputs: Iterable[str], column: str | None = None, storage_options: Options | None = None
+) -> list[EmbeddingFile]:
     """Return the files of embeddings among some inputs, in the order of their paths; none where the inputs are images.
 
     In a folder these are all ``.npy`` and ``.npz`` files and all tables that have a column of embeddings; embeddings
@@ -67,33 +87,35 @@ def find_embeddings(inputs: Iterable[str], column: str | None = None) -> list[Em
     images.
 
     Args:
-        inputs: Files, folders and globs.
+        inputs: Files, folders and globs, or URLs of them.
         column: Name of the array or column that holds the embeddings.
+        storage_options: Of URLs.
 
     Raises:
-        ConfigurationError: Images and embeddings together; metadata with another number of rows.
+        ConfigurationError: Images and embeddings together; metadata with another number of rows; a server that does
+            not answer.
         ModelError: A file holds something else than embeddings of CLIP ViT-L/14.
     """
     found: list[EmbeddingFile] = []
     images: list[str] = []
-    for path in _expand(inputs):
-        if _is_embedding_file(path):
-            found.append(EmbeddingFile(path, os.path.dirname(path), column=column))
-        elif os.path.isdir(path) and (files := _files_below(path, column)):
-            found += [EmbeddingFile(file, path, column=column) for file in files]
+    for path in expand(map(os.fspath, inputs), _may_be_embeddings, storage_options):
+        file = partial(EmbeddingFile, column=column, storage_options=storage_options)
+        if _is_embedding_file(path, storage_options):
+            found.append(_with_metadata(file(path, folder_of(path)), lambda path: is_file(path, storage_options)))
+        elif may_be_folder(path, _OF_FILES) and (files := _files_below(path, column, storage_options)):
+            found += [file(one, path, metadata=metadata) for one, metadata in files.items()]
         else:
             images.append(path)
     if found and images:
-        if not os.path.exists(images[0]):
+        if not is_remote(images[0]) and not os.path.exists(images[0]):
             raise ConfigurationError(f"{images[0]} does not exist")
         raise ConfigurationError(
-            f"{found[0].path} holds embeddings and {images[0]} does not; score images and embeddings in two runs"
+            f"{public_url(found[0].path)} holds embeddings and {public_url(images[0])} does not; score images and "
+            "embeddings in two runs"
         )
-    distinct = {file.path: file for file in found}.values()
-    described = [replace(file, metadata=find_metadata(file.path)) for file in distinct]
-    for file in described:
-        _check(file)
-    return described
+    distinct = list({file.path: file for file in found}.values())
+    _each(_check, distinct)
+    return distinct
 
 
 def group_embeddings(files: list[EmbeddingFile]) -> list[FileGroupTask]:
@@ -101,7 +123,7 @@ def group_embeddings(files: list[EmbeddingFile]) -> list[FileGroupTask]:
     names: set[str] = set()
     groups = []
     for index, file in enumerate(files):
-        stem = os.path.splitext(os.path.relpath(file.path, file.root or ".").replace(os.sep, "/"))[0]
+        stem = os.path.splitext(relative_to(file.path, file.root))[0]
         name = next(name for number in count(1) if (name := stem if number == 1 else f"{stem}-{number}") not in names)
         names.add(name)
         paths = [file.path, *([file.metadata] if file.metadata else [])]
@@ -110,31 +132,43 @@ def group_embeddings(files: list[EmbeddingFile]) -> list[FileGroupTask]:
             "partition_index": index,
             "total_partitions": len(files),
             "source_files": paths,
-            "source_bytes": sum(map(_size, paths)),
+            "source_bytes": sum(size_of(path, file.storage_options) for path in paths),
             "root": file.root,
             "folder": name,
             "embedding_file": file,
+            "storage_options": file.storage_options,
         }
-        dataset = (Path(file.path).resolve().parent.name or "dataset").lower()
+        folder = folder_of(file.path)
+        dataset = (base_name(folder) if is_remote(folder) else Path(folder).resolve().name).lower() or "dataset"
         groups.append(FileGroupTask(dataset, paths, _metadata=metadata, task_id=str(index)))
     return groups
 
 
-def find_metadata(path: str) -> str | None:
+def find_metadata(path: str, is_there: Callable[[str], bool] = os.path.isfile) -> str | None:
     """Return the Parquet file with a row for each embedding of an array file, None where there is none.
 
     That is ``metadata/metadata_7.parquet`` for ``img_emb/img_emb_7.npy`` (clip-retrieval, LAION), or the file's own
     name with ``.parquet`` (DataComp).
+
+    Args:
+        path: The array file.
+        is_there: Tells whether there is a file.
     """
-    stem, extension = os.path.splitext(path)
+    stem, extension = os.path.splitext(public_url(path))
     if extension.lower() not in ARRAY_EXTENSIONS:
         return None
     number = re.search(r"\d+$", stem)
-    folder = os.path.join(os.path.dirname(path), os.pardir, "metadata")
     candidates = [f"{stem}.parquet"]
     if number:
-        candidates.append(os.path.normpath(os.path.join(folder, f"metadata_{number[0]}.parquet")))
-    return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+        above = folder_of(folder_of(path)) if is_remote(path) else os.path.join(folder_of(path), os.pardir)
+        metadata = f"{above}/metadata/metadata_{number[0]}.parquet"
+        candidates.append(metadata if is_remote(path) else os.path.normpath(metadata))
+    query = path[len(public_url(path)) :] if path.startswith(public_url(path)) else ""  # a signature is of one file
+    return None if query else next((candidate for candidate in candidates if is_there(candidate)), None)
+
+
+def _with_metadata(file: EmbeddingFile, is_there: Callable[[str], bool]) -> EmbeddingFile:
+    return replace(file, metadata=find_metadata(file.path, is_there))
 
 
 def _check(file: EmbeddingFile) -> None:
@@ -143,71 +177,64 @@ def _check(file: EmbeddingFile) -> None:
         source = file.open()
         if file.metadata is None:
             return
-        rows = carried_columns(file.metadata)[1]
+        rows = carried_columns(file.metadata, file.storage_options)[1]
     except (UnreadableImageError, OSError):
         return
     if rows != source.rows:
         raise ConfigurationError(
-            f"{file.metadata} has {rows:,} rows and {file.path} {source.rows:,} embeddings, so that nothing tells "
-            "which row belongs to which; move the metadata away to score without it"
+            f"{public_url(file.metadata)} has {rows:,} rows and {public_url(file.path)} {source.rows:,} embeddings, so "
+            "that nothing tells which row belongs to which; move the metadata away to score without it"
         )
 
 
-def _expand(inputs: Iterable[str]) -> Iterator[str]:
-    for path in map(os.fspath, inputs):
-        matches = [] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
-        yield from matches or [path]
+def _each(work: Callable[[EmbeddingFile], None], files: list[EmbeddingFile]) -> None:
+    """Do something with each file; with several at a time where that means to wait for a server."""
+    if not any(is_remote(file.path) for file in files):
+        for file in files:
+            work(file)
+        return
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        list(pool.map(work, files))
 
 
-def _files_below(root: str, column: str | None) -> list[str]:
-    """Return the files of embeddings below a folder; none where it is a folder of images."""
+def _files_below(root: str, column: str | None, options: Options | None) -> dict[str, str | None]:
+    """Return the files of embeddings below a folder, each with its metadata; none where it is a folder of images."""
     folder = _Folder()
-    _walk(root, folder)
+    for path in list_below(root, options):
+        folder.add(path)
     files = sorted(folder.files)
     if folder.pictures:
         others = [file for file in files if os.path.splitext(file)[0] not in folder.pictures]
-        if any(file.lower().endswith(ARRAY_EXTENSIONS) for file in others):
+        if any(_extension(file) in ARRAY_EXTENSIONS for file in others):
             logger.warning("%s holds images; files beside them such as %s are passed over", root, others[0])
-        return []
-    arrays = [file for file in files if file.lower().endswith(ARRAY_EXTENSIONS)]
-    partners = {find_metadata(file) for file in arrays}
-    tables = [file for file in files if file not in partners and file not in arrays]
-    chosen = sorted([*arrays, *(file for file in tables if has_embeddings(file, EMBEDDING_SIZE, column))])
-    of_images = [file for file in chosen if not _is_of_text(os.path.relpath(file, root))]
+        return {}
+    there = set(files).__contains__ if is_remote(root) else os.path.isfile
+    metadata = {file: find_metadata(file, there) for file in files if _extension(file) in ARRAY_EXTENSIONS}
+    tables = [file for file in files if file not in metadata and file not in metadata.values()]
+    with ThreadPoolExecutor(_ASKED_AT_ONCE if is_remote(root) else 1) as pool:
+        has = pool.map(lambda file: has_embeddings(file, EMBEDDING_SIZE, column, options), tables)
+        chosen = sorted([*metadata, *(file for file, is_one in zip(tables, has, strict=True) if is_one)])
+    of_images = [file for file in chosen if not _is_of_text(relative_to(file, root))]
     if chosen and not of_images:
         raise ConfigurationError(f"{root} holds embeddings of text only, such as {chosen[0]}; name a file to score it")
     if len(of_images) < len(chosen):
         logger.info("%s: %d files of text embeddings are passed over", root, len(chosen) - len(of_images))
-    return of_images
+    return {file: metadata.get(file) for file in of_images}
 
 
-def _walk(root: str, into: _Folder) -> None:
-    for folder, folders, files in os.walk(root):
-        tables = [name for name in folders if name.lower().endswith(".lance")]
-        folders[:] = [name for name in folders if not name.startswith((".", "_")) and name not in tables]
-        for name in [*tables, *files]:
-            path = os.path.join(folder, name)
-            stem, extension = os.path.splitext(path)
-            if name.startswith((".", "_")):
-                continue
-            if extension.lower() in EXTENSIONS_OF_EMBEDDINGS:
-                into.files.append(path)
-            elif name.lower().endswith(TAR_EXTENSIONS) or extension[1:].lower() in EXTENSIONS:
-                into.pictures.add(stem)
+def _extension(path: str) -> str:
+    return os.path.splitext(public_url(path).rstrip("/"))[1].lower()
 
 
-def _is_embedding_file(path: str) -> bool:
-    lower = path.lower().rstrip("/")
-    if lower.endswith(".lance"):
-        return os.path.isdir(path)
-    return lower.endswith(EXTENSIONS_OF_EMBEDDINGS) and os.path.isfile(path)
+def _may_be_embeddings(path: str) -> bool:
+    return _extension(path) in EXTENSIONS_OF_EMBEDDINGS
+
+
+def _is_embedding_file(path: str, options: Options | None) -> bool:
+    if _extension(path) == ".lance":
+        return is_remote(path) or os.path.isdir(path)
+    return _may_be_embeddings(path) and is_file(path, options)
 
 
 def _is_of_text(path: str) -> bool:
     return any(re.match(r"(text|txt|caption)s?[_-]", part.lower()) for part in Path(path).parts)
-
-
-def _size(path: str) -> int:
-    if os.path.isdir(path):
-        return sum(os.path.getsize(os.path.join(f, name)) for f, _, names in os.walk(path) for name in names)
-    return os.path.getsize(path) if os.path.exists(path) else 0

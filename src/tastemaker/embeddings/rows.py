@@ -19,6 +19,7 @@ from tastemaker.embeddings.columns import ColumnPlan
 from tastemaker.embeddings.tasks import EmbeddingBatch
 from tastemaker.scores.files import PendingFile
 from tastemaker.scores.schema import COUNTS_KEY, kind_of_reason, printable, rows_metadata, rows_schema
+from tastemaker.storage import public_url
 
 _REPETITIVE = ("kept", "status", "reason", "shard", "format")
 """Columns whose values are few, so that a dictionary of them pays."""
@@ -36,7 +37,7 @@ def make_rows(batch: EmbeddingBatch, plan: ColumnPlan, schema: pa.Schema) -> pa.
     if batch.data is not None:
         tables.append(_rows_of(batch, plan, schema))
     if batch.problem:
-        path = printable(batch._metadata["embedding_file"].path)
+        path = printable(public_url(batch._metadata["embedding_file"].path))
         row = {"image_id": "", "image_path": path, "kept": False, "status": "failed", "reason": batch.problem}
         tables.append(_fill(row, 1, schema))
     return pa.concat_tables(tables)

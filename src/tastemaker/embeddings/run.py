@@ -26,8 +26,11 @@ def check_options(options: RunOptions) -> None:
 
 def make_embedding_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
     """Return the stages that read, score and write embeddings."""
+    places = options.storage_options
     return [
         EmbeddingReaderStage(),
-        EmbeddingScoreStage(options.model_dir, options.predictor, options.min_score),
-        EmbeddingWriterStage(str(output_dir), options.copy_embeddings),
+        EmbeddingScoreStage(
+            options.model_dir, options.predictor, options.min_score, options.copy_embeddings, storage_options=places
+        ),
+        EmbeddingWriterStage(str(output_dir), options.copy_embeddings, storage_options=places),
     ]

@@ -26,6 +26,7 @@ from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
 from tastemaker.provenance import add_provenance, weights_provenance
 from tastemaker.scores.files import remove_drafts
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
+from tastemaker.storage import Options, is_remote, output_path, public_url
 from tastemaker.tasks import FileGroupTask
 
 logger = logging.getLogger(__name__)
@@ -58,11 +59,12 @@ class EmbeddingReaderStage(ProcessingStage[FileGroupTask, EmbeddingBatch]):
         problem = ""
         try:
             source = file.open()
-            given = carried_columns(file.metadata)[0] if file.metadata else source.schema
+            given = carried_columns(file.metadata, file.storage_options)[0] if file.metadata else source.schema
             provenance = _describe(file, source)
-            for block in _with_metadata(source, file.metadata, self.batch_size):
-                made.append(EmbeddingBatch(task.dataset_name, block, first=first))
+            for block in _with_metadata(source, file, self.batch_size):
+                made.append(EmbeddingBatch(task.dataset_name, block, first=first, source_bytes=block.vectors.nbytes))
                 first += len(block.vectors)
+                del block  # its memory is used again as soon as nobody refers to it
                 if len(made) > 1:  # the last one is marked, so that each waits for the next
                     yield self._mark(task, made.pop(0), given, provenance)
         except (UnreadableImageError, OSError) as error:
@@ -96,11 +98,15 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
         predictor: Path of another predictor.
         score_threshold: Rows with this score or more are kept; None keeps all.
+        keep_embeddings: Leave the embeddings in the batch, for a writer that copies them. Else they leave memory here.
+        storage_options: Arguments of the fsspec file system of models at a URL.
     """
 
     model_dir: str | None = None
     predictor: str | None = None
     score_threshold: float | None = None
+    keep_embeddings: bool = False
+    storage_options: Options | None = field(default=None, repr=False)
     name: str = "embedding_score"
     _predictor: AestheticPredictor | None = field(default=None, init=False, repr=False)
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
@@ -110,16 +116,16 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
 
     def check(self) -> None:
         """Raise `ConfigurationError` if the predictor's file is not there."""
-        if self.predictor is not None and not Path(self.predictor).is_file():
+        if self.predictor is not None and not is_remote(self.predictor) and not Path(self.predictor).is_file():
             raise ConfigurationError(f"predictor: {self.predictor} does not exist")
 
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""
-        ensure_predictor(self.predictor, self.model_dir)
+        ensure_predictor(self.predictor, self.model_dir, self.storage_options)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Load the predictor."""
-        weights = ensure_predictor(self.predictor, self.model_dir)
+        weights = ensure_predictor(self.predictor, self.model_dir, self.storage_options)
         self._predictor = AestheticPredictor.from_file(weights)
         self._provenance = weights_provenance("predictor", AESTHETIC_PREDICTOR, weights)
         if self._predictor.embedding_size != EMBEDDING_SIZE:
@@ -145,6 +151,8 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
         task.scores = scores
         task.normalised = int(np.count_nonzero((np.abs(norms - 1) > MAX_UNIT_ERROR) & ~task.is_failed))
         task.reasons = failures if self.score_threshold is None else _cut(scores, self.score_threshold, failures)
+        if not self.keep_embeddings:
+            task.data.vectors = np.empty((len(scores), 0), task.data.vectors.dtype)
         return task
 
 
@@ -153,12 +161,14 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
     """Writes a row for each embedding, one Parquet file for each file of embeddings.
 
     Args:
-        output_dir: Directory of the results; made if need be.
+        output_dir: Directory of the results, or a URL below which they go; made if need be.
         copy_embeddings: Store the embeddings in the rows, too, as float16 and of unit length.
+        storage_options: Arguments of the file system of an output at a URL.
     """
 
     output_dir: str
     copy_embeddings: bool = False
+    storage_options: Options | None = field(default=None, repr=False)
     name: str = "embedding_writer"
     is_sink_stage: bool = field(default=True, init=False, repr=False)
     _open: dict[str, EmbeddingRowsFile] = field(default_factory=dict, init=False, repr=False)
@@ -178,9 +188,10 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
         plan = ColumnPlan(task._metadata["given_schema"])
         schema = make_schema(plan, copy_embeddings=self.copy_embeddings)
         if name not in self._open:
+            output = output_path(self.output_dir, self.storage_options)
             if task._metadata.get("attempt", 1) > 1:
-                remove_drafts(Path(self.output_dir) / name)
-            self._open[name] = EmbeddingRowsFile(Path(self.output_dir) / f"{name}.parquet", schema)
+                remove_drafts(output / name)
+            self._open[name] = EmbeddingRowsFile(output / f"{name}.parquet", schema)
         rows = self._open[name]
         rows.add(make_rows(task, plan, schema), task.normalised)
         if not task._metadata["is_last_batch"]:
@@ -191,23 +202,24 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
         return FileGroupTask(task.dataset_name, [str(rows.path)], task._stage_perf, metadata, task.task_id)
 
 
-def _with_metadata(source: Source, metadata: str | None, block_rows: int) -> Iterator[EmbeddingBlock]:
+def _with_metadata(source: Source, file: EmbeddingFile, block_rows: int) -> Iterator[EmbeddingBlock]:
     """Yield the blocks of a file, each with its rows of the metadata beside it."""
-    if metadata is None:
+    if file.metadata is None:
         yield from source.blocks(block_rows)
         return
-    tables = read_parquet_columns(metadata, block_rows)
+    tables = read_parquet_columns(file.metadata, block_rows, file.storage_options)
     for block in source.blocks(block_rows):
         table = next(tables, None)
         if table is None or len(table) < len(block.vectors):
-            raise UnreadableImageError(f"{metadata} has fewer rows than there are embeddings")
+            raise UnreadableImageError(f"{public_url(file.metadata)} has fewer rows than there are embeddings")
         block.columns = table.slice(0, len(block.vectors))
         yield block
 
 
 def _describe(file: EmbeddingFile, source: Source) -> dict[str, Any]:
     """Return where embeddings came from, for the rows' provenance."""
-    return {"file": file.path, "name": source.name, "dtype": source.dtype, "metadata": file.metadata}
+    metadata = None if file.metadata is None else public_url(file.metadata)
+    return {"file": public_url(file.path), "name": source.name, "dtype": source.dtype, "metadata": metadata}
 
 
 def _explain_failures(norms: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64] | None) -> Any:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,9 @@ import pyarrow.parquet as pq
 
 from tastemaker.embeddings.arrays import BLOCK_ROWS, EmbeddingBlock, Floats, as_floats, readable
 from tastemaker.embeddings.names import EMBEDDING_NAMES, choose_name
-from tastemaker.errors import MissingExtraError, UnreadableImageError
+from tastemaker.embeddings.opened import BUFFER_BYTES, open_ranges
+from tastemaker.errors import ConfigurationError, MissingExtraError, UnreadableImageError
+from tastemaker.storage import Options, is_remote, public_url
 
 ARROW_EXTENSIONS = (".arrow", ".feather", ".ipc")
 TABLE_EXTENSIONS = (".parquet", *ARROW_EXTENSIONS, ".lance")
@@ -27,9 +30,10 @@ class TableSource:
     """The embeddings in one column of a table, with its other columns.
 
     Args:
-        path: A ``.parquet``, ``.arrow``, ``.feather`` or ``.ipc`` file, or a ``.lance`` folder.
+        path: A ``.parquet``, ``.arrow``, ``.feather`` or ``.ipc`` file, a URL of one, or a local ``.lance`` folder.
         wanted: Name of the column, where the user gave one.
         size: Numbers in an embedding.
+        storage_options: Of the URL.
 
     Attributes:
         name: Of the column with the embeddings.
@@ -40,22 +44,24 @@ class TableSource:
     Raises:
         UnreadableImageError: It is no such file.
         ModelError: No column holds embeddings.
-        ConfigurationError: Several columns could be meant.
+        ConfigurationError: Several columns could be meant; a Lance folder at a URL.
         MissingExtraError: A Lance folder without the extra ``lance``.
     """
 
     path: str
     wanted: str | None
     size: int
+    storage_options: Options | None = field(default=None, repr=False)
     name: str = field(default="", init=False)
     rows: int | None = field(default=None, init=False)
     dtype: str = field(default="", init=False)
     schema: pa.Schema = field(init=False)
 
     def __post_init__(self) -> None:
-        with readable(self.path):
-            schema, self.rows = read_schema(self.path)
-        self.name = choose_name(embedding_columns(schema), self.wanted, self.size, self.path)
+        shown = public_url(self.path)
+        with readable(shown):
+            schema, self.rows = read_schema(self.path, self.storage_options)
+        self.name = choose_name(embedding_columns(schema), self.wanted, self.size, shown)
         self.dtype = str(schema.field(self.name).type.value_type)
         self.schema = pa.schema([column for column in schema if _is_carried(column.type)])
 
@@ -66,8 +72,9 @@ class TableSource:
             UnreadableImageError: The file is damaged. What could be read was yielded before.
         """
         done = 0
-        with readable(self.path):
-            for batch in _read_batches(self.path, [self.name, *self.schema.names], block_rows):
+        names = [self.name, *self.schema.names]
+        with readable(public_url(self.path)):
+            for batch in _read_batches(self.path, self.storage_options, names, block_rows):
                 for start in range(0, len(batch), block_rows):
                     part = batch.slice(start, block_rows)
                     vectors, lengths = vectors_of(part.column(self.name), self.size)
@@ -87,15 +94,15 @@ def embedding_columns(schema: pa.Schema) -> dict[str, int | None]:
     return widths
 
 
-def has_embeddings(path: str, size: int, wanted: str | None = None) -> bool:
+def has_embeddings(path: str, size: int, wanted: str | None = None, options: Options | None = None) -> bool:
     """Return whether a table has a column that would be taken for embeddings. An unreadable table has none.
 
     Rows of no fixed length count only under one of `EMBEDDING_NAMES`: tables hold many lists. Where the user named the
     column, that one counts and no other.
     """
     try:
-        with readable(path):
-            widths = embedding_columns(read_schema(path)[0])
+        with readable(public_url(path)):
+            widths = embedding_columns(read_schema(path, options)[0])
     except (UnreadableImageError, OSError):
         return False
     if wanted is not None:
@@ -110,24 +117,22 @@ def is_float_list(kind: pa.DataType) -> bool:
     return is_list and kind.value_type in _NUMPY_TYPES
 
 
-def read_schema(path: str) -> tuple[pa.Schema, int | None]:
+def read_schema(path: str, options: Options | None = None) -> tuple[pa.Schema, int | None]:
     """Return the columns of a table, and its rows if that is known before reading it."""
-    lower = path.lower().rstrip("/")
-    if lower.endswith(".parquet"):
-        with pq.ParquetFile(path) as file:
+    if _is(path, ".parquet"):
+        with _open_parquet(path, options) as file:
             return file.schema_arrow, file.metadata.num_rows
-    if lower.endswith(".lance"):
-        dataset = _import_lance().dataset(path)
+    if _is(path, ".lance"):
+        dataset = _open_lance(path)
         return dataset.schema, dataset.count_rows()
-    with pa.memory_map(path) as mapped:
-        reader = _open_ipc(mapped)
-        is_file = isinstance(reader, pa.ipc.RecordBatchFileReader)
-        return reader.schema, _count_rows(reader) if is_file else None
+    with _open_arrow(path, options) as reader:
+        is_counted = isinstance(reader, pa.ipc.RecordBatchFileReader) and not is_remote(path)
+        return reader.schema, _count_rows(reader) if is_counted else None
 
 
-def read_parquet_columns(path: str, block_rows: int) -> Iterator[pa.Table]:
+def read_parquet_columns(path: str, block_rows: int, options: Options | None = None) -> Iterator[pa.Table]:
     """Yield the columns that are carried into the rows, in tables of exactly ``block_rows``, but for the last."""
-    with readable(path), pq.ParquetFile(path) as file:
+    with readable(public_url(path)), _open_parquet(path, options) as file:
         names = [column.name for column in file.schema_arrow if _is_carried(column.type)]
         waiting: list[pa.RecordBatch] = []
         for batch in file.iter_batches(block_rows, columns=names):
@@ -140,9 +145,9 @@ def read_parquet_columns(path: str, block_rows: int) -> Iterator[pa.Table]:
             yield pa.Table.from_batches(waiting)
 
 
-def carried_columns(path: str) -> tuple[pa.Schema, int]:
+def carried_columns(path: str, options: Options | None = None) -> tuple[pa.Schema, int]:
     """Return the columns of a Parquet file that are carried into the rows, and how many rows it has."""
-    with readable(path), pq.ParquetFile(path) as file:
+    with readable(public_url(path)), _open_parquet(path, options) as file:
         carried = [column for column in file.schema_arrow if _is_carried(column.type)]
         return pa.schema(carried), file.metadata.num_rows
 
@@ -182,16 +187,14 @@ def _is_carried(kind: pa.DataType) -> bool:
     return not is_float_list(kind) and all(_is_carried(kind.field(n).type) for n in range(kind.num_fields))
 
 
-def _read_batches(path: str, columns: list[str], block_rows: int) -> Iterator[pa.RecordBatch]:
-    lower = path.lower().rstrip("/")
-    if lower.endswith(".parquet"):
-        with pq.ParquetFile(path) as file:
+def _read_batches(path: str, options: Options | None, columns: list[str], block_rows: int) -> Iterator[pa.RecordBatch]:
+    if _is(path, ".parquet"):
+        with _open_parquet(path, options) as file:
             yield from file.iter_batches(block_rows, columns=columns)
-    elif lower.endswith(".lance"):
-        yield from _import_lance().dataset(path).to_batches(columns=columns, batch_size=block_rows)
+    elif _is(path, ".lance"):
+        yield from _open_lance(path).to_batches(columns=columns, batch_size=block_rows)
     else:
-        with pa.memory_map(path) as mapped:
-            reader = _open_ipc(mapped)
+        with _open_arrow(path, options, ahead=True) as reader:
             is_file = isinstance(reader, pa.ipc.RecordBatchFileReader)
             batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else iter(reader)
             for batch in batches:
@@ -199,22 +202,50 @@ def _read_batches(path: str, columns: list[str], block_rows: int) -> Iterator[pa
                 yield batch.select(columns)
 
 
-def _open_ipc(mapped: Any) -> Any:  # noqa: ANN401 - pyarrow ships no types
+def _is(path: str, extension: str) -> bool:
+    return public_url(path).lower().rstrip("/").endswith(extension)
+
+
+@contextlib.contextmanager
+def _open_parquet(path: str, options: Options | None) -> Iterator[pq.ParquetFile]:
+    """Yield a Parquet file. Of a remote one columns are read in pieces, not a row group of each at once."""
+    with open_ranges(path, options) as place, pq.ParquetFile(place, buffer_size=_buffer(path)) as file:
+        yield file
+
+
+def _buffer(path: str) -> int:
+    return BUFFER_BYTES if is_remote(path) else 0
+
+
+@contextlib.contextmanager
+def _open_arrow(path: str, options: Options | None, *, ahead: bool = False) -> Iterator[Any]:
+    with (
+        open_ranges(path, options, ahead=ahead) as place,
+        pa.memory_map(place) if isinstance(place, str) else pa.PythonFile(place, "r") as file,
+    ):
+        yield _open_ipc(file)
+
+
+def _open_ipc(file: Any) -> Any:  # noqa: ANN401 - pyarrow ships no types
     """Return a reader of an Arrow file (Feather), or of an Arrow stream as Hugging Face's datasets write it."""
     try:
-        return pa.ipc.open_file(mapped)
+        return pa.ipc.open_file(file)
     except pa.ArrowInvalid:
-        mapped.seek(0)
-        return pa.ipc.open_stream(mapped)
+        file.seek(0)
+        return pa.ipc.open_stream(file)
 
 
 def _count_rows(reader: Any) -> int:  # noqa: ANN401
     return sum(reader.get_batch(number).num_rows for number in range(reader.num_record_batches))
 
 
-def _import_lance() -> Any:  # noqa: ANN401
+def _open_lance(path: str) -> Any:  # noqa: ANN401
+    if is_remote(path):
+        raise ConfigurationError(
+            f"{public_url(path)}: Lance tables are read from this machine only; copy it here first"
+        )
     try:
         import lance
     except ImportError as error:
         raise MissingExtraError('reading Lance tables needs pip install "tastemaker[lance]"') from error
-    return lance
+    return lance.dataset(path)

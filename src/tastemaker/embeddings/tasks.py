@@ -21,6 +21,7 @@ class EmbeddingBatch(Task[EmbeddingBlock | None]):
     Attributes:
         data: The rows; None where the batch only tells of a problem.
         first: Position of the first row in the file.
+        source_bytes: Of the embeddings in memory, which is about what was read of the file.
         problem: What is wrong with the file behind these rows; it becomes a failed row of its own.
         scores: float32 (n,), NaN where a row has none. Set by the stage that scores.
         reasons: Strings (n,), null for a row that is kept. Set by it, too.
@@ -31,6 +32,7 @@ class EmbeddingBatch(Task[EmbeddingBlock | None]):
     dataset_name: str = ""
     data: EmbeddingBlock | None = None
     first: int = field(default=0, kw_only=True)
+    source_bytes: int = field(default=0, kw_only=True)
     problem: str = field(default="", kw_only=True)
     scores: npt.NDArray[np.float32] | None = field(default=None, kw_only=True)
     reasons: Any = field(default=None, kw_only=True)
@@ -43,8 +45,8 @@ class EmbeddingBatch(Task[EmbeddingBlock | None]):
         return 0 if self.data is None else len(self.data.vectors)
 
     def count_images(self) -> tuple[int, int]:
-        """Return the embeddings, and their bytes in memory, which is about what was read of the file."""
-        return self.num_items, 0 if self.data is None else self.data.vectors.nbytes
+        """Return the embeddings and their bytes."""
+        return self.num_items, self.source_bytes
 
     def image_ids(self) -> list[str]:
         """Return the positions of its rows in the file: what they are called is made with the rows."""

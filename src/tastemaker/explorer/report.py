@@ -26,6 +26,7 @@ from tastemaker.scores.files import write_whole
 from tastemaker.scores.locations import Source as TableSource
 from tastemaker.scores.sources import OriginalsReader
 from tastemaker.scores.table import ScoreTable
+from tastemaker.storage import is_remote, output_path
 
 MAX_BYTES = 20 * 10**6
 """Of a report, whatever it is about."""
@@ -103,6 +104,9 @@ def write_report(
     places = [os.fspath(place) for place in _as_list(scores)]
     table = scores if isinstance(scores, ScoreTable) else ScoreTable(places, storage_options=storage_options)
     top = parse_top(top) if isinstance(top, str) else top
+    place = output_path(str(output), table.storage_options)
+    if not is_remote(str(output)) and place.is_dir():
+        raise ConfigurationError(f"{place} is a folder; the report is a file")
     data = gather(table, min_score=min_score, top=top, seed=seed, samples=samples)
     with OriginalsReader(table.storage_options) as originals:
         sources = _sources(data, originals)
@@ -121,11 +125,11 @@ def write_report(
         date=_spell(made_on or data.scored_on),
         provenance=[(entry.rows, _provenance(entry.entries)) for entry in table.provenance],
     )
-    write_whole(Path(output), page)
+    write_whole(place, page)
     found = data.cut.found
     missing = sum(not thumbnail.data for thumbnail in thumbnails.values())
     return ReportSummary(
-        Path(output),
+        place,
         len(page),
         _finding(data),
         data.column,

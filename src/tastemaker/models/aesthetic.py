@@ -60,9 +60,8 @@ class AestheticPredictor:
     def __init__(self, layers: list[tuple[npt.ArrayLike, npt.ArrayLike]]) -> None:
         self.layers: list[Layer] = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in layers]
         _check_layers(self.layers)
-        weight = np.eye(self.layers[0][0].shape[1])
-        bias = np.zeros(weight.shape[0])
-        for layer_weight, layer_bias in self.layers:
+        weight, bias = self.layers[0]
+        for layer_weight, layer_bias in self.layers[1:]:
             weight, bias = layer_weight @ weight, layer_weight @ bias + layer_bias
         self.weight: npt.NDArray[np.float64] = weight[0]
         self.bias = float(bias[0])

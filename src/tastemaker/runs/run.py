@@ -80,7 +80,7 @@ def run_scoring(
         output_dir = output_path(output_dir, options.storage_options)
     embeddings = [
         file
-        for file in find_embeddings(paths, options.embedding_column)
+        for file in find_embeddings(paths, options.embedding_column, options.storage_options)
         if is_remote(output_dir) or not _lies_in(output_dir, file)
     ]
     if embeddings:

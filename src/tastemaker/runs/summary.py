@@ -110,7 +110,6 @@ def summarise(
         reasons.update(note.counts.get("reasons", {}))
     sampled = groups[:: -(-len(groups) // SAMPLED_PARTITIONS)] if groups else []
     scores = [_read_scores(rows_path(output_dir, group), rank_by) for group in sampled]
-    together = np.concatenate(scores) if scores else np.empty(0)
     last = next((name for name in reversed(names) if name in notes), None)
     return RunSummary(
         output_dir=str(output_dir),
@@ -120,7 +119,7 @@ def summarise(
         failed=statuses["failed"],
         deleted=statuses["deleted"],
         reasons={kind: number for kind, number in reasons.most_common() if not _is_cut(kind, rank_by)},
-        percentiles={p: round(float(np.percentile(together, p)), 4) for p in PERCENTILES} if len(together) else {},
+        percentiles=_percentiles(np.concatenate(scores)) if scores else {},
         embeddings_normalised=sum(note.counts.get("embeddings", {}).get("normalised", 0) for note in notes.values()),
         percentiles_of=f"{len(sampled):,} of {len(groups):,} partitions" if len(sampled) < len(groups) else "",
         provenance=_read_provenance(output_dir / f"{last}{ROWS_SUFFIX}") if last else {},
@@ -131,6 +130,13 @@ def _read_scores(path: Path, column: str) -> np.ndarray:
     table = read_rows(path, columns=[column, "status"])
     scores: np.ndarray = table.filter(pc.not_equal(table["status"], DELETED))[column].drop_null().to_numpy()
     return scores
+
+
+def _percentiles(scores: np.ndarray) -> dict[int, float]:
+    if not len(scores):
+        return {}
+    found = np.percentile(scores, PERCENTILES)  # all at once: each call sorts a copy
+    return {percentile: round(float(score), 4) for percentile, score in zip(PERCENTILES, found, strict=True)}
 
 
 def _read_provenance(path: Path) -> dict[str, Any]:

@@ -47,10 +47,14 @@ class TarCopies:
         prefix = self._names.prefix({split_key(name)[0]: owner for name in members})
         if self._tar is None or self._tar.samples == self._images_per_tar:
             self.close()
-            self._tar = TarFile(self._folder / f"images-{self._tars:06d}.tar")
+            self._tar = TarFile(self._folder / _tar_name(self._tars))
             self._tars += 1
         self._tar.add_sample({prefix + name: data for name, data in members.items()})
         return self._tar.path.name, prefix + next(iter(members))
+
+    def has(self, name: str) -> bool:
+        """Return whether a tar of that name was written."""
+        return name in (_tar_name(number) for number in range(self._tars))
 
     def close(self) -> None:
         """Finish the last tar."""
@@ -80,8 +84,7 @@ class FolderCopies:
                 for name, data in members.items():
                     path = self._folder / (prefix + name)
                     if self._written.get(_number(str(path))) != sources[name]:  # two images may share a sidecar
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        self._write(path, name, original, data)
+                        self._place(path, name, original, data)
                         self._written[_number(str(path))] = sources[name]
             except (NotADirectoryError, IsADirectoryError, FileExistsError):
                 self._names.pass_over(sources)
@@ -94,6 +97,10 @@ class FolderCopies:
 
     def discard(self) -> None:
         """Do nothing, too."""
+
+    def _place(self, path: Path, name: str, original: Original, data: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._write(path, name, original, data)
 
     def _write(self, path: Path, name: str, original: Original, data: bytes) -> None:
         with path.open("xb") as file:
@@ -157,6 +164,10 @@ class _Names:
         """Do not give these names the last prefix again."""
         names = [_number(posixpath.normpath(name)) for name in owners]
         self._tried |= dict.fromkeys(names, max(self._tried.get(name, 1) for name in names) + 1)
+
+
+def _tar_name(number: int) -> str:
+    return f"images-{number:06d}.tar"
 
 
 def _number(text: str) -> int:

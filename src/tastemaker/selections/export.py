@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.errors import ConfigurationError, TastemakerError
-from tastemaker.scores.files import RowsFile
+from tastemaker.scores.files import RowsFile, write_whole
 from tastemaker.scores.locations import is_url
 from tastemaker.scores.schema import printable
 from tastemaker.scores.sources import NEEDED_COLUMNS, FoundOriginal, Original, OriginalsReader, SkippedError
@@ -23,6 +23,8 @@ from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.copies import Copies, FolderCopies, LinkCopies, TarCopies, find_links
 from tastemaker.selections.rating import StarEmbedder
 from tastemaker.selections.selection import Chosen
+from tastemaker.selections.url_outputs import UrlCopies
+from tastemaker.storage import is_remote, public_url
 
 FORMS = ("webdataset", "folder", "links")
 LISTING = "_tastemaker/selected.parquet"
@@ -84,7 +86,7 @@ class Export:
         embedder: StarEmbedder | None,
         on_progress: Callable[[SelectProgress], None] | None,
     ) -> None:
-        self._chosen, self._form, self._inside = chosen, form, f"{os.path.realpath(output)}{os.sep}"
+        self._chosen, self._form, self._inside = chosen, form, _as_folder(str(output))
         self._images_per_tar, self._options = images_per_tar, storage_options
         self._embedder, self._on_progress = embedder, on_progress
         self._bytes_total = int(np.nan_to_num(table.values("size")[chosen.rows]).sum())
@@ -93,6 +95,7 @@ class Export:
         self._skipped: list[dict[str, Any]] = []
         self._done = self._bytes_done = 0
         self.counts = ExportCounts()
+        self._sink: Copies | None = None
 
     def check_room(self, parent: Path) -> None:
         """Raise `TastemakerError` where the images need more than is free."""
@@ -108,7 +111,8 @@ class Export:
             ConfigurationError: An original lies in the output, or has no file to link to.
             OSError: The disk is full.
         """
-        folder.mkdir()
+        if not is_remote(str(folder)):
+            folder.mkdir()
         sink = self._make_sink(folder)
         listing = RowsFile(folder / LISTING, self._chosen.schema)
         try:
@@ -121,15 +125,24 @@ class Export:
             sink.discard()
             listing.discard()
             raise
+        self._sink = sink
         _write_lines(folder / SKIPPED, self._skipped)
         if self._embedder is not None:
             self.counts.ratings = self._embedder.counts
             problems = self._embedder.problems.items()
             _write_lines(folder / UNRATED, [{"image_path": path, "problem": problem} for path, problem in problems])
 
+    def wrote(self, name: str) -> bool:
+        """Return whether a file below the folder is of this selection."""
+        has_problems = self._embedder is not None and bool(self._embedder.problems)
+        own = {LISTING: True, SKIPPED: bool(self._skipped), UNRATED: has_problems}
+        return own.get(name, False) or (isinstance(self._sink, TarCopies | UrlCopies) and self._sink.has(name))
+
     def _make_sink(self, folder: Path) -> Copies:
         if self._form == "webdataset":
             return TarCopies(folder, self._images_per_tar)
+        if is_remote(str(folder)):
+            return UrlCopies(folder)
         return FolderCopies(folder) if self._form == "folder" else LinkCopies(folder)
 
     def _copy(self, numbers: list[int], part: pa.Table, reader: OriginalsReader, sink: Copies) -> pa.Table:
@@ -165,7 +178,7 @@ class Export:
 
     def _refuse_inside(self, original: Original) -> None:
         for part in original.parts:
-            if os.path.realpath(part.path).startswith(self._inside):
+            if _as_folder(part.path).startswith(self._inside):
                 raise ConfigurationError(
                     f"{part.path} is one of the chosen originals and lies in the output; choose another"
                 )
@@ -179,7 +192,12 @@ class Export:
 
 def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     if rows:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="ascii")
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
+
+
+def _as_folder(path: str) -> str:
+    """Return a path in a form that begins with that of a folder that it lies in."""
+    return f"{public_url(path).rstrip('/')}/" if is_remote(path) else f"{os.path.realpath(path)}{os.sep}"
 
 
 def _with_places(part: pa.Table, placed: list[tuple[str, str] | None]) -> pa.Table:

@@ -6,7 +6,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.export import FORMS, SKIPPED, Export
 from tastemaker.selections.export import SelectProgress as SelectProgress
 from tastemaker.selections.lists import MANIFESTS, UIDS, write_manifest, write_uids
-from tastemaker.selections.outputs import RECORD, PendingOutput, check_folder, hold_output
+from tastemaker.selections.outputs import RECORD, check_folder, hold_output
 from tastemaker.selections.rating import StarEmbedder, StarOptions
 from tastemaker.selections.selection import Chosen, Selection, choose_rows
+from tastemaker.selections.url_outputs import UrlOutput, hold_url
+from tastemaker.storage import is_remote, output_path
 
 KINDS = (*FORMS, "manifest", "uids")
 
@@ -73,15 +76,18 @@ def select_images(
 ) -> SelectSummary:
     """Write what is selected. The same call gives the same bytes; nothing is visible before all of it is there.
 
+    A folder at a URL is filled object by object, each seen whole or not at all; it is complete once
+    ``_tastemaker/selection.json`` is there, which is written last.
+
     Args:
         table: The rows.
-        output: A folder; for ``manifest`` a .parquet, .csv or .jsonl file, for ``uids`` a .txt or .npy file.
+        output: A folder, or a URL; for ``manifest`` a .parquet, .csv or .jsonl file, for ``uids`` a .txt or .npy file.
         selection: Which rows.
         kind: One of `KINDS`.
         images_per_tar: Samples in a tar at most.
         overwrite: Replace another selection.
         stars: Put star ratings into the JPEGs of ``webdataset`` and ``folder``; None to copy them as they are.
-        storage_options: For originals that are URLs; None for the table's.
+        storage_options: For originals and outputs that are URLs; None for the table's.
         on_progress: Called after each image. What it raises ends the work, and nothing is left behind.
 
     Raises:
@@ -89,39 +95,56 @@ def select_images(
             is writing to it.
         TastemakerError: The disk is full.
     """
-    path = Path(output).absolute()
+    options = dict(table.storage_options if storage_options is None else storage_options)
+    path = output_path(str(output), options) if is_remote(str(output)) else Path(output).absolute()
     _check_options(kind, path, images_per_tar, stars)
     embedder = StarEmbedder(table, selection.rank_by, stars) if stars else None
     chosen = choose_rows(table, selection)
     summary = SelectSummary(str(output), kind, len(table), len(chosen), lowest=_lowest(table, chosen, selection))
+    if kind not in FORMS:
+        with _explain_no_room(path):
+            _write_list(table, chosen, path, kind, overwrite=overwrite)
+        summary.written = len(chosen)
+        return summary
+    export = Export(
+        table,
+        chosen,
+        kind,
+        path,
+        images_per_tar=images_per_tar,
+        storage_options=options,
+        embedder=embedder,
+        on_progress=on_progress,
+    )
+    record = _record(table, selection, kind, images_per_tar, stars)
+    with _explain_no_room(path):
+        _write_originals(export, path, record, overwrite=overwrite)
+    return _add_counts(summary, export)
+
+
+def _write_originals(export: Export, path: Path, record: str, *, overwrite: bool) -> None:
+    if is_remote(str(path)):
+        with hold_url(path, is_folder=True) as place:
+            place.begin(record, overwrite=overwrite)
+            export.write(path)
+            place.finish(record, export.wrote)
+        return
+    with hold_output(path) as pending:
+        check_folder(path, record, overwrite=overwrite)
+        export.check_room(path.parent)
+        export.write(pending.draft)
+        (pending.draft / RECORD).write_text(record)
+        pending.commit()
+
+
+@contextmanager
+def _explain_no_room(path: Path) -> Iterator[None]:
     try:
-        with hold_output(path) as pending:
-            if kind not in FORMS:
-                _write_list(table, chosen, pending, kind, overwrite=overwrite)
-                summary.written = len(chosen)
-                return summary
-            record = _record(table, selection, kind, images_per_tar, stars)
-            check_folder(path, record, overwrite=overwrite)
-            options = table.storage_options if storage_options is None else storage_options
-            export = Export(
-                table,
-                chosen,
-                kind,
-                path,
-                images_per_tar=images_per_tar,
-                storage_options=options,
-                embedder=embedder,
-                on_progress=on_progress,
-            )
-            export.check_room(path.parent)
-            export.write(pending.draft)
-            (pending.draft / RECORD).write_text(record)
-            pending.commit()
+        yield
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
         raise TastemakerError(f"no room left for {path} ({error.strerror}); nothing was kept of it") from error
-    return _add_counts(summary, export)
 
 
 def _check_options(kind: str, path: Path, images_per_tar: int, stars: StarOptions | None) -> None:
@@ -131,10 +154,14 @@ def _check_options(kind: str, path: Path, images_per_tar: int, stars: StarOption
         raise ConfigurationError(f"images_per_tar={images_per_tar} is less than 1")
     if stars and kind not in ("webdataset", "folder"):
         raise ConfigurationError(f"stars go into copies of originals, and {kind} makes none; use --as folder")
+    if kind == "links" and is_remote(str(path)):
+        raise ConfigurationError(
+            f"{path}: a link leads to a file of this machine, so there are none at a URL; use --as folder"
+        )
     wanted = {"manifest": MANIFESTS, "uids": UIDS}.get(kind)
     if wanted and path.suffix not in wanted:
         raise ConfigurationError(f"{path.name}: a {kind} file ends with {', '.join(wanted)}")
-    if wanted and path.is_dir():
+    if wanted and not is_remote(str(path)) and path.is_dir():
         raise ConfigurationError(f"{path} is a folder; a {kind} is a file")
 
 
@@ -144,15 +171,18 @@ def _lowest(table: ScoreTable, chosen: Chosen, selection: Selection) -> float | 
     return float(values.min()) if len(values) else None
 
 
-def _write_list(table: ScoreTable, chosen: Chosen, pending: PendingOutput, kind: str, *, overwrite: bool) -> None:
-    if kind == "manifest":
-        write_manifest(pending.draft, (part for _, part in chosen.iterate()), chosen.schema)
-    else:
-        write_uids(pending.draft, table.iterate(chosen.rows, ["image_id", "image_path", "json"]))
-    path = pending.path
-    if path.exists() and not overwrite and path.read_bytes() != pending.draft.read_bytes():
-        raise ConfigurationError(f"{path} is there with other content; choose another, or say --overwrite")
-    pending.commit()
+def _write_list(table: ScoreTable, chosen: Chosen, path: Path, kind: str, *, overwrite: bool) -> None:
+    with hold_url(path, is_folder=False) if is_remote(str(path)) else hold_output(path) as pending:
+        if kind == "manifest":
+            write_manifest(pending.draft, (part for _, part in chosen.iterate()), chosen.schema)
+        else:
+            write_uids(pending.draft, table.iterate(chosen.rows, ["image_id", "image_path", "json"]))
+        if isinstance(pending, UrlOutput):
+            pending.publish_file(overwrite=overwrite)
+            return
+        if path.exists() and not overwrite and path.read_bytes() != pending.draft.read_bytes():
+            raise ConfigurationError(f"{path} is there with other content; choose another, or say --overwrite")
+        pending.commit()
 
 
 def _add_counts(summary: SelectSummary, export: Export) -> SelectSummary:
@@ -160,7 +190,7 @@ def _add_counts(summary: SelectSummary, export: Export) -> SelectSummary:
     summary.written, summary.bytes_written = counts.written, counts.bytes_written
     summary.checked_by_size_only = counts.checked_by_size_only
     summary.skipped, summary.ratings = dict(sorted(counts.skipped.items())), dict(sorted(counts.ratings.items()))
-    summary.skipped_file = str(Path(summary.output) / SKIPPED) if counts.skipped else ""
+    summary.skipped_file = f"{summary.output.rstrip('/')}/{SKIPPED}" if counts.skipped else ""
     return summary
 
 

@@ -1,0 +1,193 @@
+"""Embeddings in an object store and on web servers: the rows of a local run."""
+
+# ruff: noqa: F811 - fixtures are arguments
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from remote_servers import _impatient, bucket, moto_port, plain_web, web  # noqa: F401 - fixtures
+from web_server import Fault
+
+from tastemaker import errors
+from tastemaker.embeddings.find import find_embeddings
+from tastemaker.embeddings.opened import open_whole
+from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.storage import output_path
+
+pytestmark = pytest.mark.network
+
+KINDS = ("npy", "npz", "parquet", "feather", "arrow")
+
+
+def unit_vectors(count, seed=0, dtype=np.float16):
+    vectors = np.random.default_rng(seed).standard_normal((count, 768), np.float32)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(dtype)
+
+
+def write_kind(folder, kind, vectors):
+    """Write embeddings as a file of one kind, and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"given.{kind}"
+    table = pa.table({"id": range(len(vectors)), "embedding": pa.FixedSizeListArray.from_arrays(vectors.ravel(), 768)})
+    if kind == "npy":
+        np.save(path, vectors)
+    elif kind == "npz":
+        np.savez_compressed(path, l14_img=vectors, l14_txt=-vectors)
+    elif kind == "parquet":
+        pq.write_table(table, path, row_group_size=700)
+    else:
+        with (pa.ipc.new_file if kind == "feather" else pa.ipc.new_stream)(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=300)
+    return path
+
+
+@pytest.fixture
+def laion(tmp_path):
+    """A folder as clip-retrieval writes it."""
+    root = tmp_path / "laion"
+    for name in ("img_emb", "text_emb", "metadata"):
+        (root / name).mkdir(parents=True)
+    for number, count in enumerate((30, 20)):
+        np.save(root / "img_emb" / f"img_emb_{number}.npy", unit_vectors(count, number))
+        np.save(root / "text_emb" / f"text_emb_{number}.npy", unit_vectors(count, number + 10))
+        rows = {"key": [f"{number}-{row}" for row in range(count)], "similarity": np.linspace(0.2, 0.4, count)}
+        pq.write_table(pa.table(rows), root / "metadata" / f"metadata_{number}.parquet")
+    return root
+
+
+@pytest.fixture
+def score(model_dir):
+    def run(given, output, bucket=None, **options):
+        options = RunOptions(model_dir=str(model_dir), storage_options=bucket and bucket.options, **options)
+        return run_scoring([str(path) for path in given], output_path(output, options.storage_options), options)
+
+    return run
+
+
+def read(path):
+    return pq.read_table(path).to_pylist()
+
+
+def rows_of(bucket, below):
+    return {
+        name: pq.read_table(io.BytesIO(body)).to_pylist()
+        for name, body in bucket.files(below).items()
+        if name.endswith(".parquet")
+    }
+
+
+def test_a_clip_retrieval_folder_has_the_rows_of_a_local_run(tmp_path, laion, bucket, score):
+    url = bucket.upload(laion, "laion/")
+    score([laion], tmp_path / "out")
+    summary = score([url], f"{bucket.url}/out", bucket)
+    there = rows_of(bucket, "out")
+    assert summary.images == 50
+    assert there == {
+        f"img_emb/img_emb_{n}.parquet": read(tmp_path / f"out/img_emb/img_emb_{n}.parquet") for n in (0, 1)
+    }
+    body = bucket.files("out")["img_emb/img_emb_1.parquet"]
+    made_by = json.loads(pq.read_schema(io.BytesIO(body)).metadata[b"tastemaker"])
+    assert made_by["embeddings"]["file"] == f"{url}/img_emb/img_emb_1.npy"
+    assert made_by["embeddings"]["metadata"] == f"{url}/metadata/metadata_1.parquet"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file_in_a_store_has_the_rows_of_a_local_run(tmp_path, kind, bucket, score):
+    path = write_kind(tmp_path / "given", kind, unit_vectors(2000))
+    url = bucket.upload(path.parent)
+    score([path], tmp_path / "here")
+    score([f"{url}/given.{kind}"], tmp_path / "there", bucket)
+    rows = read(tmp_path / "there" / "given.parquet")
+    assert rows == read(tmp_path / "here" / "given.parquet")
+    assert sum(row["status"] == "kept" for row in rows) == 2000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("server", ["web", "plain_web"])
+def test_web_servers_with_and_without_ranges_serve_every_kind(tmp_path, kind, server, score, request):
+    site = request.getfixturevalue(server)
+    path = write_kind(site.folder, kind, unit_vectors(2000))
+    score([path], tmp_path / "here")
+    score([f"{site.url}/given.{kind}?signature=secret"], tmp_path / "there")
+    written = tmp_path / "there" / "given.parquet"
+    assert read(written) == read(tmp_path / "here" / "given.parquet")
+    assert b"secret" not in written.read_bytes()
+
+
+def test_metadata_beside_a_file_on_a_web_server_is_found(tmp_path, web, score):
+    np.savez(web.folder / "00ab.npz", l14_img=unit_vectors(3))
+    pq.write_table(pa.table({"uid": ["x", "y", "z"], "text": ["a", "b", "c"]}), web.folder / "00ab.parquet")
+    score([f"{web.url}/00ab.npz"], tmp_path / "out")
+    assert [row["image_id"] for row in read(tmp_path / "out" / "00ab.parquet")] == ["x", "y", "z"]
+
+
+def test_a_run_is_resumed_and_a_replaced_file_is_scored_anew(laion, bucket, score):
+    url = bucket.upload(laion, "laion/")
+    arguments = ([f"{url}/img_emb/*.npy"], f"{bucket.url}/out", bucket)
+    assert score(*arguments).images_scored_now == 50
+    assert score(*arguments).images_scored_now == 0
+    body = (laion / "img_emb" / "img_emb_1.npy").read_bytes()
+    bucket.system.pipe_file(f"{bucket.name}/laion/img_emb/img_emb_1.npy", body[:128] + body[128:][::-1])
+    assert score(*arguments).images_scored_now == 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_connection_that_is_cut_goes_on_where_it_was(tmp_path, kind, bucket, score):
+    path = write_kind(tmp_path / "given", kind, unit_vectors(2000))
+    url = bucket.upload(path.parent)
+    score([path], tmp_path / "here")
+    bucket.server.only, bucket.server.faults = "given.", [Fault(cut_after=5000), Fault(reset=True)]
+    score([f"{url}/given.{kind}"], tmp_path / "there", bucket)
+    assert not bucket.server.faults
+    assert read(tmp_path / "there" / "given.parquet") == read(tmp_path / "here" / "given.parquet")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_cannot_be_read_is_a_failed_row_and_the_others_are_scored(tmp_path, kind, bucket, score):
+    write_kind(tmp_path / "given" / "a", kind, unit_vectors(20))
+    write_kind(tmp_path / "given" / "b", kind, unit_vectors(20))
+    url = bucket.upload(tmp_path / "given")
+    bucket.server.only, bucket.server.always = "a/given.", Fault(status=503)
+    summary = score([f"{url}/a/given.{kind}", f"{url}/b/given.{kind}"], tmp_path / "out", bucket)
+    assert (summary.kept, summary.failed) == (20, 1)
+    [row] = read(tmp_path / "out" / "given.parquet")
+    assert row["status"] == "failed"
+    assert row["reason"].startswith(f"unreadable: {url}/a/given.{kind} cannot be read")
+    assert "given up after 3 tries" in row["reason"]
+
+
+def test_metadata_that_does_not_fit_is_an_error_before_the_work(laion, bucket, score):
+    pq.write_table(pa.table({"key": ["a"]}), laion / "metadata" / "metadata_0.parquet")
+    url = bucket.upload(laion)
+    with pytest.raises(errors.ConfigurationError, match=r"has 1 rows and s3://.*img_emb_0.npy 30 embeddings"):
+        score([url], f"{bucket.url}/out", bucket)
+
+
+def test_looking_for_embeddings_reads_headers_only(tmp_path, bucket):
+    write_kind(tmp_path / "given", "npy", unit_vectors(20_000))
+    url = bucket.upload(tmp_path / "given")
+    assert [file.path for file in find_embeddings([url], None, bucket.options)] == [f"{url}/given.npy"]
+    assert bucket.server.sent("given.npy") < 100_000
+
+
+def test_a_folder_of_images_at_a_url_stays_images(photo_folder, bucket):
+    np.save(photo_folder / "all.npy", unit_vectors(2))
+    url = bucket.upload(photo_folder)
+    assert find_embeddings([url], None, bucket.options) == []
+
+
+def test_a_lance_table_at_a_url_is_refused_in_words(bucket):
+    bucket.system.pipe_file(f"{bucket.name}/x.lance/data/0", b"")
+    with pytest.raises(errors.ConfigurationError, match="Lance tables are read from this machine only"):
+        find_embeddings([f"{bucket.url}/x.lance"], None, bucket.options)
+
+
+def test_bytes_beyond_one_request_are_all_there(tmp_path, web):
+    content = np.random.default_rng(0).bytes(20_000_000)
+    (web.folder / "x.npy").write_bytes(content)
+    with open_whole(f"{web.url}/x.npy", None) as file:
+        assert file.read(3) + file.read() == content
