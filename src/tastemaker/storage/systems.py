@@ -110,7 +110,7 @@ def check_scheme(scheme: str) -> None:
     import fsspec
 
     if scheme in _GOOGLE:
-        # Else gcsfs asks by gRPC what kind each bucket is, and waits a minute where a firewall or emulator has no answer.
+        # Else gcsfs asks by gRPC what kind each bucket is: a minute, where a firewall or emulator has no answer.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         fsspec.get_filesystem_class(scheme)
