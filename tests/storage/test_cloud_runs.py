@@ -66,9 +66,7 @@ def test_rows_and_tars_are_those_of_a_local_run_and_the_next_run_has_nothing_to_
 
 def test_a_run_goes_on_with_what_is_missing_and_with_what_failed(shards, cloud, model_dir):
     url = cloud.upload(shards, "in/")
-    cloud.server.only, cloud.server.always = "1.tar", Fault(status=503)
     first = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud)
-    cloud.server.always = None
     cloud.system.rm_file(f"{cloud.name}/out/2.parquet")
     again = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud)
     assert 0 < again.images_scored_now < first.images
