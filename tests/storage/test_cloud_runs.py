@@ -14,6 +14,7 @@ from web_server import Fault
 
 from tastemaker.errors import ConfigurationError, RemoteError, StageError
 from tastemaker.runs.lock import only_run_on
+from tastemaker.runs.options import RunMode
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.storage import output_path
@@ -33,9 +34,9 @@ def shards(tmp_path, photographs):
     return tmp_path / "shards"
 
 
-def run(inputs, output, model_dir, cloud=None, **options):
+def run(inputs, output, model_dir, cloud=None, mode=None, **options):
     chosen = RunOptions(model_dir=str(model_dir), storage_options=cloud.options if cloud else None, **options)
-    return run_scoring(inputs, output_path(output, chosen.storage_options), chosen)
+    return run_scoring(inputs, output_path(output, chosen.storage_options), chosen, mode)
 
 
 def rows_of(files):
@@ -70,7 +71,7 @@ def test_a_run_goes_on_with_what_is_missing_and_with_what_failed(shards, cloud, 
     cloud.system.rm_file(f"{cloud.name}/out/2.parquet")
     again = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud)
     assert 0 < again.images_scored_now < first.images
-    retried = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud, retry_failed=True)
+    retried = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud, RunMode(retry_failed=True))
     assert retried.images_scored_now == first.failed == 2
     assert retried.images == first.images
 
