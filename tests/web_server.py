@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import http.client
+import os
 import socket
 import struct
 import subprocess
@@ -87,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         owner = self.server.owner
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-        request = Request(self.command, self.path, self.headers["Range"])
+        request = Request(self.command, self.path, self.headers["Range"] or self.headers["x-ms-range"])
         owner.requests.append(request)
         time.sleep(owner.latency_s)
         fault = owner.next_fault(self.path) if self.command in ("GET", "PUT", "POST") else Fault()
@@ -128,6 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         data = answer.read()
         headers = {k: v for k, v in answer.getheaders() if k.lower() not in ("transfer-encoding", "connection")}
         if self.command != "HEAD":
+            headers = {name: value for name, value in headers.items() if name.lower() != "content-length"}
             headers["Content-Length"] = str(len(data))
         connection.close()
         return answer.status, headers, data
@@ -150,13 +152,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def moto_server():
-    """Yield the port of moto's S3 server in a process of its own."""
+def server_process(command, **environment):
+    """Yield the port of a server in a process of its own, once it answers; `{port}` in the command is that port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [part.format(port=port) for part in command]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env=os.environ | environment, **quiet)
     try:
         for _ in range(300):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
@@ -166,3 +169,8 @@ def moto_server():
     finally:
         process.terminate()
         process.wait(10)
+
+
+def moto_server():
+    """Return a context with the port of moto's S3 server."""
+    return server_process([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}"])

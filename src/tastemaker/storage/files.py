@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, cast
 
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage import Options, base_name, options_for, public_url, scheme_of
-from tastemaker.storage.objects import RemoteFile, version_of
+from tastemaker.storage.objects import RemoteFile
 from tastemaker.storage.retries import persist
 from tastemaker.storage.sending import send_bytes, send_file
+from tastemaker.storage.sources import version_of
 from tastemaker.storage.systems import OBJECT_STORES, check_scheme, open_system, shorten_waits
 
 _WEB = ("http", "https")

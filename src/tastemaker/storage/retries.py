@@ -129,15 +129,19 @@ def persist(what: str, work: Callable[[], T], secret: str = "") -> T:
 def is_permanent(error: BaseException) -> bool:
     """Return whether another try cannot help."""
     status = getattr(error, "status", None) or getattr(error, "status_code", None)  # aiohttp, azure
+    status = status or getattr(error, "code", None)  # gcsfs
     if isinstance(status, int) and 400 <= status < 500:
         return status not in (408, 425, 429)
     if isinstance(error, TimeoutError | ConnectionError):
         return False
     if isinstance(error, OSError):
-        return isinstance(error, _PERMANENT) or error.errno in _PERMANENT_NUMBERS
-    module = type(error).__module__.partition(".")[0]
-    return isinstance(error, TastemakerError | TypeError | ValueError) or (
-        module == "botocore" and "Credentials" in type(error).__name__
+        is_forbidden = error.errno is None and str(error).startswith("Forbidden: ")  # gcsfs
+        return isinstance(error, _PERMANENT) or error.errno in _PERMANENT_NUMBERS or is_forbidden
+    module, name = type(error).__module__, type(error).__name__
+    return (
+        isinstance(error, TastemakerError | TypeError | ValueError)
+        or (module.startswith("botocore") and "Credentials" in name)
+        or (module.startswith("google.auth") and not getattr(error, "retryable", False))
     )
 
 
@@ -151,7 +155,8 @@ def describe_error(error: BaseException, secret: str = "") -> str:
     if secret:
         text = text.replace(secret, public_url(secret))
     text = re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)  # some libraries encode the query anew
+    text = text.partition("\nRequestId:")[0]  # azure goes on with the whole answer
     text = " ".join(text.split())[:300].strip()
-    if isinstance(error, FileNotFoundError) and (not text or public_url(secret).endswith(text)):
+    if isinstance(error, FileNotFoundError) and (error.errno or " " not in text or public_url(secret).endswith(text)):
         return "there is no such file"
     return text or type(error).__name__

@@ -10,7 +10,7 @@ from typing import Any
 
 from tastemaker.storage.retries import current_patience
 
-_PART_BYTES = 2**23
+PART_BYTES = 2**23
 _PARTS_AT_ONCE = 4
 _POLL_S = 0.25
 
@@ -45,8 +45,9 @@ def send_bytes(system: Any, data: bytes, path: str) -> None:  # noqa: ANN401
 
 
 _OWN_ARGUMENTS: dict[str, dict[str, int]] = {
-    "s3": {"chunksize": _PART_BYTES, "max_concurrency": _PARTS_AT_ONCE},
-    "gs": {"chunksize": _PART_BYTES},
+    "s3": {"chunksize": PART_BYTES, "max_concurrency": _PARTS_AT_ONCE},
+    "gs": {"chunksize": PART_BYTES},
+    "az": {"max_concurrency": _PARTS_AT_ONCE},
 }
 
 
@@ -64,7 +65,7 @@ def _run(system: Any, upload: Coroutine[Any, Any, Any], size: int, callback: Any
     from fsspec.asyn import sync
 
     patience = current_patience()
-    at_once = size if callback is None else min(size, _PART_BYTES * (_PARTS_AT_ONCE + 1))
+    at_once = size if callback is None else min(size, PART_BYTES * (_PARTS_AT_ONCE + 1))
     sync(system.loop, _watch, upload, callback, patience.timeout_s + at_once / patience.slowest_bytes_per_s)
 
 

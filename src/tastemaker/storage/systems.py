@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from functools import cache
+from types import MethodType
 from typing import Any
 
 from tastemaker.errors import ConfigurationError, MissingExtraError
 from tastemaker.storage import Options, options_for, scheme_of
 from tastemaker.storage.retries import current_patience, describe_error
+from tastemaker.storage.sending import PART_BYTES
 
 _EXTRAS = {
     "s3": "s3",
@@ -26,6 +29,9 @@ _EXTRAS = {
 
 OBJECT_STORES = (*_EXTRAS, "hf", "memory")
 """Schemes whose folders need not be made."""
+
+_GOOGLE = ("gs", "gcs")
+_AZURE = ("az", "abfs", "abfss")
 
 _lock = threading.Lock()
 _systems: dict[tuple[Any, ...], Any] = {}
@@ -58,9 +64,22 @@ def _make_system(scheme: str, options: Options) -> Any:  # noqa: ANN401 - fsspec
     except Exception as error:
         reason = describe_error(error)
         raise ConfigurationError(f"{scheme}:// cannot be used with these storage options: {reason}") from error
+    _try_once(system, scheme)
+    return system
+
+
+def _try_once(system: Any, scheme: str) -> None:  # noqa: ANN401
+    """Take away a library's own tries, which would multiply with ours and wait in their own rhythm."""
     if scheme in ("s3", "s3a"):
         system.retries = 1
-    return system
+    elif scheme in _GOOGLE:
+        once = getattr(type(system)._request, "__wrapped__", None)  # what its decorator would do six times
+        if once is not None:
+            system._request = MethodType(once, system)
+    elif scheme in _AZURE:
+        configuration = system.service_client._config
+        configuration.retry_policy.total_retries = 0
+        configuration.max_single_put_size = configuration.max_block_size = PART_BYTES
 
 
 def shorten_waits(system: Any, scheme: str) -> None:  # noqa: ANN401
@@ -73,6 +92,11 @@ def shorten_waits(system: Any, scheme: str) -> None:  # noqa: ANN401
         own = {"connect_timeout": seconds, "read_timeout": seconds, "retries": {"total_max_attempts": 3}}
         system.config_kwargs = {**own, **system.config_kwargs}
         system.retries = 2
+    elif scheme in _AZURE:
+        policy = system.service_client._config.retry_policy
+        policy.total_retries, policy.initial_backoff = 2, 1
+    elif scheme in _GOOGLE:
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs the traceback of what it also raises
 
 
 @cache
@@ -85,6 +109,9 @@ def check_scheme(scheme: str) -> None:
     """
     import fsspec
 
+    if scheme in _GOOGLE:
+        # Else gcsfs asks by gRPC what kind each bucket is: a minute, where a firewall or emulator has no answer.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
@@ -109,9 +136,11 @@ def _with_timeouts(scheme: str, options: Options) -> Options:
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=seconds, sock_read=seconds)
         options["client_kwargs"] = {"timeout": timeout, **options.get("client_kwargs", {})}
-    elif scheme in ("gs", "gcs"):
-        options.setdefault("requests_timeout", seconds)
-    elif scheme in ("az", "abfs", "abfss"):
+    elif scheme in _GOOGLE:
+        import aiohttp
+
+        options.setdefault("requests_timeout", aiohttp.ClientTimeout(None, sock_connect=seconds, sock_read=seconds))
+    elif scheme in _AZURE:
         options.setdefault("connection_timeout", int(seconds) or 1)
         options.setdefault("read_timeout", int(seconds) or 1)
     return options

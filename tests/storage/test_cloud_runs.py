@@ -1,0 +1,127 @@
+"""Runs with input and output in Google's and Azure's stores (emulators of them): the rows and files of a local run."""
+
+# ruff: noqa: F811 - fixtures are arguments
+
+import io
+import threading
+import time
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import make_tar
+from remote_servers import _impatient, azure_port, cloud, google_port  # noqa: F401 - fixtures
+from web_server import Fault
+
+from tastemaker.errors import ConfigurationError, RemoteError, StageError
+from tastemaker.runs.lock import only_run_on
+from tastemaker.runs.options import RunMode
+from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.scores.cutoff import Top
+from tastemaker.storage import output_path
+
+pytestmark = pytest.mark.network
+PATHS = ["image_path", "shard", "tar_file"]
+
+
+@pytest.fixture
+def shards(tmp_path, photographs):
+    small = {name: photographs[name] for name in ("chelsea.png", "rocket.jpg")}
+    (tmp_path / "shards").mkdir()
+    for n in range(3):
+        members = [(f"{n}{name}", body) for name, body in small.items()]
+        members += [(f"{n}{name.partition('.')[0]}.txt", b"caption") for name in small]
+        make_tar(tmp_path / "shards" / f"{n}.tar", [*members, (f"{n}bad.jpg", b"no image")])
+    return tmp_path / "shards"
+
+
+def run(inputs, output, model_dir, cloud=None, mode=None, **options):
+    chosen = RunOptions(model_dir=str(model_dir), storage_options=cloud.options if cloud else None, **options)
+    return run_scoring(inputs, output_path(output, chosen.storage_options), chosen, mode)
+
+
+def rows_of(files):
+    tables = {name: pq.read_table(io.BytesIO(body)) for name, body in files.items() if name.endswith(".parquet")}
+    return {name: table.drop_columns(PATHS).to_pylist() for name, table in tables.items()}
+
+
+def tars_of(files):
+    return {name: body for name, body in files.items() if name.endswith(".tar")}
+
+
+def local_files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_rows_and_tars_are_those_of_a_local_run_and_the_next_run_has_nothing_to_do(tmp_path, shards, cloud, model_dir):
+    url = cloud.upload(shards, "in/")
+    options = {"top": Top(count=4), "originals": "shards"}
+    run([str(shards)], tmp_path / "out", model_dir, **options)
+    run([url], f"{cloud.url}/out", model_dir, cloud, **options)
+    here, there = local_files(tmp_path / "out"), cloud.files("out")
+    assert len(rows_of(there)) == 3
+    assert rows_of(there) == rows_of(here)
+    assert tars_of(there)
+    assert tars_of(there) == tars_of(here)
+    assert run([url], f"{cloud.url}/out", model_dir, cloud, **options).images_scored_now == 0
+
+
+def test_a_run_goes_on_with_what_is_missing_and_with_what_failed(shards, cloud, model_dir):
+    url = cloud.upload(shards, "in/")
+    first = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud)
+    cloud.system.rm_file(f"{cloud.name}/out/2.parquet")
+    again = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud)
+    assert 0 < again.images_scored_now < first.images
+    retried = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud, RunMode(retry_failed=True))
+    assert retried.images_scored_now == first.failed == 2
+    assert retried.images == first.images
+
+
+def test_connections_that_are_cut_while_shards_are_read_cost_no_row(tmp_path, shards, cloud, model_dir):
+    url = cloud.upload(shards, "in/")
+    faults = [Fault(cut_after=100_000), Fault(reset=True), Fault(stall_after=50_000), Fault(status=503)]
+    cloud.server.only, cloud.server.faults = "1.tar", faults
+    run([str(shards)], tmp_path / "out", model_dir)
+    run([f"{url}/{n}.tar" for n in range(3)], f"{cloud.url}/out", model_dir, cloud)
+    assert cloud.server.faults == []
+    assert rows_of(cloud.files("out")) == rows_of(local_files(tmp_path / "out"))
+
+
+def test_an_upload_that_fails_leaves_nothing_to_be_seen(shards, cloud, model_dir):
+    url = cloud.upload(shards, "in/")
+    if cloud.scheme == "gs":
+        pytest.skip("the name of what is uploaded is in the body there, not in the address")
+    cloud.server.only, cloud.server.always = f"{cloud.name}/out/0", Fault(status=500)
+    with pytest.raises((StageError, RemoteError), match=r"cannot be written.*given up after 3 tries"):
+        run([f"{url}/0.tar"], f"{cloud.url}/out", model_dir, cloud)
+    assert rows_of(cloud.files("out")) == {}
+
+
+def test_two_runs_do_not_write_to_the_same_place(cloud):
+    output = output_path(f"{cloud.url}/out", cloud.options)
+    with only_run_on(output), pytest.raises(ConfigurationError, match="another run is writing"), only_run_on(output):
+        pass
+    assert cloud.files("out") == {}
+    done = []
+    with only_run_on(output):
+        waiting = threading.Thread(target=lambda: done.append(_wait_for(output)))
+        waiting.start()
+        time.sleep(1)
+        assert not done
+    waiting.join(20)
+    assert done == [True]
+
+
+def _wait_for(output):
+    with only_run_on(output, wait=True) as hold:
+        return hold.is_alone
+
+
+def test_a_place_that_is_not_there_and_wrong_credentials_are_one_line(cloud, model_dir, shards):
+    with pytest.raises(ConfigurationError, match="no bucket 'nothere'") as caught:
+        run([str(shards / "0.tar")], f"{cloud.scheme}://nothere/out", model_dir, cloud)
+    assert "\n" not in str(caught.value)
+    cloud.server.always = Fault(status=403)
+    with pytest.raises((ConfigurationError, RemoteError)) as caught:
+        run([f"{cloud.url}/0.tar"], f"{cloud.url}/out", model_dir, cloud)
+    assert "\n" not in str(caught.value)
+    assert "c2VjcmV0" not in str(caught.value)
