@@ -1,6 +1,6 @@
 """A place in an object store that a selection is written to: objects one by one, the record of them last.
 
-docs/decisions/0024-selections-at-urls.md says why.
+docs/decisions/0025-selections-at-urls.md says why.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def hold_url(path: Path, *, is_folder: bool) -> Iterator[UrlOutput]:
         finally:
             output.draft.unlink(missing_ok=True)
         return
-    lease = Lease(path / _LEASE)
+    output.lease = lease = Lease(path / _LEASE)
     if not lease.acquire():
         raise ConfigurationError(
             f"another process is writing to {path}{lease.holder()}; wait for it, or choose another (a lease that "
@@ -53,7 +53,6 @@ def hold_url(path: Path, *, is_folder: bool) -> Iterator[UrlOutput]:
         )
     try:
         yield output
-        lease.check()
     finally:
         lease.release()
 
@@ -64,12 +63,14 @@ class UrlOutput:
     Attributes:
         path: Its URL.
         draft: Where a file is written on this machine before `publish_file`.
+        lease: What keeps others away from a folder.
     """
 
     def __init__(self, path: Path) -> None:
         from tastemaker.storage.files import draft_folder
 
         self.path = path
+        self.lease: Lease | None = None
         self.draft = draft_folder() / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}{path.suffix}"
 
     def publish_file(self, *, overwrite: bool) -> None:
@@ -107,7 +108,12 @@ class UrlOutput:
         Args:
             record: What was asked for.
             is_of_it: Tells whether a file, by its name below the folder, is of this selection.
+
+        Raises:
+            ConfigurationError: The lease has passed to somebody else meanwhile.
         """
+        if self.lease is not None:
+            self.lease.check()
         self._delete(name for name in self._files() if name not in (RECORD, UNFINISHED) and not is_of_it(name))
         write_whole(self.path / RECORD, record.encode())
         self._delete([UNFINISHED])
