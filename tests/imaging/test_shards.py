@@ -1,7 +1,9 @@
 """Shards: every sample with every byte, whatever else is wrong with the file."""
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import random
 import subprocess
@@ -13,7 +15,16 @@ import pytest
 from conftest import make_tar
 
 from tastemaker.imaging.readers import GzipReader
-from tastemaker.imaging.shards import Member, Sample, group_samples, is_unsafe_name, open_shard, read_samples, split_key
+from tastemaker.imaging.shards import (
+    Member,
+    Sample,
+    group_samples,
+    is_shard,
+    is_unsafe_name,
+    open_shard,
+    read_samples,
+    split_key,
+)
 from tastemaker.imaging.streamed import read_stream
 from tastemaker.imaging.tars import HeaderWalk, walk_headers
 from tastemaker.storage.blocks import BlockReader
@@ -572,3 +583,13 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.tar")
     with pytest.raises(OSError, match="it is no file"):
         open_shard(str(tmp_path / "a.tar"))
+
+
+@pytest.mark.parametrize(("name", "compress"), [("bzip2", bz2.compress), ("xz", lzma.compress)])
+def test_a_tar_in_another_compression_says_which(tmp_path, name, compress):
+    path = tmp_path / "a.tar"
+    path.write_bytes(compress(GOOD + END))
+    [(key, problem)] = problems(path)
+    assert (key, problem) == ("", f"compressed with {name}: of compressed tars, only those of gzip are read")
+    assert is_shard("a.tar.bz2")
+    assert is_shard("s3://bucket/a.tar.zst")

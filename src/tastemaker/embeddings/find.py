@@ -202,7 +202,7 @@ def _files_below(root: str, column: str | None, options: Options | None) -> dict
     folder = _Folder()
     for path in list_below(root, options):
         folder.add(path)
-    files = sorted(folder.files)
+    files = sorted(file for file in folder.files if is_remote(root) or os.path.isfile(file))  # no pipes: they wait
     if folder.pictures:
         others = [file for file in files if os.path.splitext(file)[0] not in folder.pictures]
         if any(_extension(file) in ARRAY_EXTENSIONS for file in others):

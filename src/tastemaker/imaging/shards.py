@@ -20,6 +20,9 @@ from tastemaker.imaging.tars import Member as Member
 from tastemaker.imaging.tars import walk_headers
 from tastemaker.storage import Options, is_remote, public_url
 
+_OTHER_TARS = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+"""Tars in compressions that are not read: each is a failed row that says so, and is not passed over."""
+
 _MAX_SPAN_BYTES = 2**18
 """Members that lie together within so many bytes are read at once. A copy of more would cost more than it saves."""
 
@@ -114,7 +117,7 @@ def read_at_ranges(
 
 def is_shard(path: str) -> bool:
     """Return whether a path or URL is called like a shard."""
-    return public_url(path).lower().endswith(TAR_EXTENSIONS)
+    return public_url(path).lower().endswith((*TAR_EXTENSIONS, *_OTHER_TARS))
 
 
 def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sample, dict[str, bytes]]]:

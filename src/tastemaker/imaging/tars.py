@@ -27,6 +27,7 @@ _NO_PLAIN_FILES = {
     b"2": "a link, not a file",
     b"S": "a sparse file, which is not supported",
 }
+_OTHER_COMPRESSIONS = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _PLAIN_HEADER = struct.Struct("100s 24x 12s 12x 8s c 188x ? 166x")
 """Of a header: name, size, checksum and kind, and whether the name has a prefix."""
 _PAX_RECORD = re.compile(rb"([0-9]{1,9}) ([^=]*)=")
@@ -216,6 +217,9 @@ def _judge_end(block: bytes, position: int) -> str:
     if len(block) == _BLOCK and not any(block):
         return ""
     if position == 0:
+        for mark, compression in _OTHER_COMPRESSIONS.items():
+            if block.startswith(mark):
+                return f"compressed with {compression}: of compressed tars, only those of gzip are read"
         return f"not a tar archive (it starts with {block[:8]!r})" if block else "the file is empty"
     if len(block) == _BLOCK:
         return f"damaged shard: no sound header at byte {position:,} or behind it"
