@@ -219,7 +219,7 @@ def _judge_end(block: bytes, position: int) -> str:
     if position == 0:
         for mark, compression in _OTHER_COMPRESSIONS.items():
             if block.startswith(mark):
-                return f"compressed with {compression}: of compressed tars, only those of gzip are read"
+                return f"a tar in another compression than gzip ({compression}), which is not read"
         return f"not a tar archive (it starts with {block[:8]!r})" if block else "the file is empty"
     if len(block) == _BLOCK:
         return f"damaged shard: no sound header at byte {position:,} or behind it"
