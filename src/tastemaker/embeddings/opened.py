@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -38,10 +37,11 @@ def open_whole(path: str, options: Options | None) -> Iterator[IO[bytes]]:
         with open(path, "rb", buffering=0) as file:
             yield file
         return
+    from tastemaker.imaging.readers import ReaderFile
     from tastemaker.storage.blocks import BlockReader
     from tastemaker.storage.objects import RemoteFile
 
-    with contextlib.closing(_ReaderFile(BlockReader(RemoteFile(path, options)))) as remote:
+    with contextlib.closing(ReaderFile(BlockReader(RemoteFile(path, options)))) as remote:
         yield cast(IO[bytes], remote)
 
 
@@ -56,9 +56,10 @@ def open_header(path: str, options: Options | None) -> Iterator[IO[bytes]]:
         with open(path, "rb") as file:
             yield file
         return
+    from tastemaker.imaging.readers import ReaderFile
     from tastemaker.storage.objects import RemoteFile
 
-    with contextlib.closing(io.BufferedReader(_ReaderFile(RemoteFile(path, options)), _HEADER_BYTES)) as remote:
+    with contextlib.closing(io.BufferedReader(ReaderFile(RemoteFile(path, options)), _HEADER_BYTES)) as remote:
         yield cast(IO[bytes], remote)
 
 
@@ -81,6 +82,7 @@ def open_ranges(path: str, options: Options | None, *, ahead: bool = False) -> I
     if not is_remote(path):
         yield path
         return
+    from tastemaker.imaging.readers import ReaderFile
     from tastemaker.storage.blocks import BlockReader
     from tastemaker.storage.objects import RemoteFile
 
@@ -89,7 +91,7 @@ def open_ranges(path: str, options: Options | None, *, ahead: bool = False) -> I
             with _copy_of(path, remote) as copied:
                 yield copied
         else:
-            yield _ReaderFile(BlockReader(remote) if ahead else remote)
+            yield ReaderFile(BlockReader(remote) if ahead else remote)
 
 
 @contextlib.contextmanager
@@ -110,64 +112,3 @@ def _copy_of(path: str, remote: ShardReader) -> Iterator[str]:
         yield str(target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-class _ReaderFile(io.RawIOBase):
-    """A `ShardReader` as a file object."""
-
-    def __init__(self, reader: ShardReader) -> None:
-        self._reader = reader
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - any writable buffer
-        """Fill a buffer, as far as one request and the file go; return how many bytes that is."""
-        view = memoryview(buffer).cast("B")
-        data = self._reader.read_at(self._position, min(len(view), BUFFER_BYTES))
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def read(self, size: int = -1) -> bytes:
-        """Return so many bytes, fewer only at the end: pyarrow takes fewer for the end."""
-        if size < 0:
-            return self.readall()
-        data = self._reader.read_at(self._position, size)
-        self._position += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position, and return it."""
-        if whence == os.SEEK_END:
-            offset += self._size()
-        elif whence == os.SEEK_CUR:
-            offset += self._position
-        self._position = offset
-        return offset
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def size(self) -> int:
-        """Return how many bytes the file has; pyarrow asks for it."""
-        return self._size()
-
-    def close(self) -> None:
-        """Close the file."""
-        if not self.closed:
-            self._reader.close()
-        super().close()
-
-    def _size(self) -> int:
-        size = self._reader.size_bytes()
-        if size is None:
-            raise io.UnsupportedOperation("the server does not say how large the file is")
-        return size

@@ -10,7 +10,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from tastemaker.storage import Options, is_remote, public_url
 
@@ -18,6 +18,8 @@ COMPRESSED_EXTENSIONS = (".tar.gz", ".tgz")
 TAR_EXTENSIONS = (".tar", *COMPRESSED_EXTENSIONS)
 
 _GZIP = b"\x1f\x8b"
+_PIECE = 2**23
+"""Bytes that a file object asks its reader for at once, however large the buffer is that it fills."""
 
 _MAX_KINDS = 100_000
 _remote_kinds: dict[str, bool] = {}
@@ -180,27 +182,61 @@ class GzipReader:
             self.damage = str(error)
 
 
-class _ReaderFile(io.RawIOBase):
-    """A `ShardReader` as a file that is read from its start, for decompression."""
+class ReaderFile(io.RawIOBase):
+    """A `ShardReader` as a file object."""
 
     def __init__(self, reader: ShardReader) -> None:
         self._reader = reader
         self._position = 0
 
-    def seekable(self) -> bool:
+    def readable(self) -> bool:
+        """Return True."""
         return True
 
-    def seek(self, position: int, whence: int = 0) -> int:
-        self._position = position + (self._position if whence == 1 else 0)
-        return self._position
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - any writable buffer
+        """Fill a buffer, as far as one request and the file go; return how many bytes that is."""
+        view = memoryview(buffer).cast("B")
+        data = self._reader.read_at(self._position, min(len(view), _PIECE))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
     def read(self, size: int = -1) -> bytes:
+        """Return so many bytes, fewer only at the end: pyarrow takes fewer for the end."""
+        if size < 0:
+            return self.readall()
         data = self._reader.read_at(self._position, size)
         self._position += len(data)
         return data
 
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position, and return it."""
+        if whence == os.SEEK_END:
+            offset += self.size()
+        elif whence == os.SEEK_CUR:
+            offset += self._position
+        self._position = offset
+        return offset
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def size(self) -> int:
+        """Return how many bytes the file has; pyarrow asks for it."""
+        size = self._reader.size_bytes()
+        if size is None:
+            raise io.UnsupportedOperation("the server does not say how large the file is")
+        return size
+
     def close(self) -> None:
-        self._reader.close()
+        """Close the file."""
+        if not self.closed:
+            self._reader.close()
         super().close()
 
 
@@ -257,5 +293,5 @@ def _open_remote(url: str, options: Options | None, *, ahead: bool) -> ShardRead
     _remote_kinds[url] = is_gzip
     if not is_gzip:
         return file
-    unpacked = GzipReader(cast(BinaryIO, _ReaderFile(file if ahead else BlockReader(file, held=2))))
+    unpacked = GzipReader(cast(BinaryIO, ReaderFile(file if ahead else BlockReader(file, held=2))))
     return BlockReader(unpacked, ahead=1) if ahead else unpacked
