@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tastemaker.explorer.upright import aspect_sql
 from tastemaker.imaging.signals import SIGNAL_NAMES
@@ -111,6 +114,16 @@ def sure_distance(kept: int, scored: int, share: float) -> float:
 def rank(kept: int, scored: int, share: float) -> tuple[float, float, int]:
     """Return by what slices are sorted: those first that are surely farthest from the whole."""
     return -sure_distance(kept, scored, share), -abs(kept / scored - share), -scored
+
+
+def code_rows(table: ScoreTable, sql: str) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """Return the distinct values of an expression, as texts, and for every row the number of its own, -1 for null."""
+    values = table.query(f"SELECT row_id, ({sql})::VARCHAR AS name FROM rows")
+    encoded = pc.dictionary_encode(values.column("name")).combine_chunks()
+    encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
+    codes = np.empty(len(values), np.int32)
+    codes[values.column("row_id").to_numpy()] = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+    return [str(name) for name in encoded.dictionary.to_pylist()], codes
 
 
 def _built_in(columns: Collection[str]) -> Iterable[Dimension]:

@@ -7,9 +7,9 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.explorer.dimensions import code_rows
 from tastemaker.scores.groups import embeddings_of, group_duplicates
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 
@@ -65,14 +65,9 @@ class Groups:
         return np.flatnonzero(numbers == numbers[row])
 
     def _given(self) -> Numbers:
-        found = self._table.query(f'SELECT row_id, "{GROUP}"::VARCHAR AS name FROM rows')
-        encoded = pc.dictionary_encode(found["name"]).combine_chunks()
-        encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
-        codes = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
-        numbers = np.arange(len(self._table), dtype=np.int64) + len(encoded.dictionary)  # who has none is alone
-        rows = found["row_id"].to_numpy()
-        numbers[rows[codes >= 0]] = codes[codes >= 0]
-        return numbers
+        names, codes = code_rows(self._table, f'"{GROUP}"')
+        alone = np.arange(len(names), len(names) + len(codes), dtype=np.int64)  # who has none is alone
+        return np.where(codes < 0, alone, codes)
 
     def _found(self) -> Numbers:
         numbers, rows = np.arange(len(self._table), dtype=np.int64), self._table.present_rows()

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from tastemaker.explorer.dimensions import NOT_KNOWN, Dimension, rank
+from tastemaker.explorer.dimensions import NOT_KNOWN, Dimension, code_rows, rank
 from tastemaker.explorer.index import View
 from tastemaker.scores.table import ScoreTable
 
@@ -31,7 +28,7 @@ def slice_view(
             the handle.
         kept: How many of the view the present cut-off keeps.
     """
-    keys, codes = _slice_rows(table, dimension)
+    keys, codes = code_rows(table, dimension.key)
     codes = codes[view.rows]
     bins = np.clip(np.searchsorted(view.edges(first, number), view.scores, side="right") - 1, 0, max(number - 1, 0))
     images = np.bincount(codes, minlength=len(keys)).tolist()
@@ -57,13 +54,3 @@ def _condition(dimension: Dimension, key: str) -> str:
     if key == NOT_KNOWN:
         return f"{sql} IS NULL"
     return f"{sql} = '{key.replace(chr(39), chr(39) * 2)}'"
-
-
-def _slice_rows(table: ScoreTable, dimension: Dimension) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """Return the keys of the slices, and for every row of the table the number of its own."""
-    values = table.query(f"SELECT row_id, {dimension.key} AS name FROM rows")
-    encoded = pc.dictionary_encode(values.column("name")).combine_chunks()
-    encoded = encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded
-    codes = np.empty(len(values), np.int32)
-    codes[values.column("row_id").to_numpy()] = encoded.indices.to_numpy(zero_copy_only=False)
-    return [str(name) for name in encoded.dictionary.to_pylist()], codes
