@@ -53,10 +53,10 @@ def run_scoring(
     *,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
-    """Score images, or embeddings that others computed; write a row for each, and keep the originals that pass.
+    """Return what a run came to that scores images, or embeddings that others computed, and keeps what passes.
 
-    A run that was stopped goes on where it stopped: what has rows, made the same way from the same files, is not done
-    again. docs/resume.md describes it for users.
+    Each image has a row in ``output_dir``. A run that was stopped goes on where it stopped: what has rows, made the
+    same way from the same files, is not done again. docs/resume.md describes it for users.
 
     Args:
         inputs: Files, folders, globs and URLs.

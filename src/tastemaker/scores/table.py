@@ -103,7 +103,9 @@ class ScoreTable:
                 cursor.execute("USE whole")
             return cursor.sql(sql, params=parameters).to_arrow_table()
         except duckdb.Error as error:
-            raise ConfigurationError(f"the query cannot be answered: {error}\nIt was: {sql}") from error
+            raise ConfigurationError(
+                f"the query cannot be answered: {error}\nIt was: {sql} (the table is called rows)"
+            ) from error
         finally:
             cursor.close()
 
