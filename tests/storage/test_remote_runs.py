@@ -95,6 +95,33 @@ def test_rows_and_tars_are_those_of_a_local_run(tmp_path, data, bucket, model_di
     assert shard["image_path"] == f"{shard['shard']}/2chelsea.png"
 
 
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+@pytest.mark.parametrize("originals", ["shards", "folder"])
+def test_members_far_apart_are_put_together_as_in_a_local_run(
+    tmp_path, bucket, model_dir, photographs, monkeypatch, kind, originals
+):
+    monkeypatch.setattr("tastemaker.imaging.streamed.WINDOW_BYTES", 100_000)
+    monkeypatch.setattr("tastemaker.imaging.streamed._TAIL_BYTES", 100_000)
+    names = [f"{n:02d}" for n in range(40)]
+    members = [
+        (f"{n}.{e}", photographs["rocket.jpg"] if e == "jpg" else n.encode()) for n in names for e in ("jpg", "txt")
+    ]
+    late = [members.pop(21), members.pop(10)]  # a caption and a picture
+    (tmp_path / "data").mkdir()
+    path = make_tar(
+        tmp_path / "data" / f"a.{kind}", [*members[:60], *late, *members[60:]], mode="w:gz" if kind == "tar.gz" else "w"
+    )
+    options = {"batch_size": 4, "originals": originals, "min_score": -100.0}
+    local = run([str(path)], tmp_path / "out", model_dir, **options)
+    remote = run([f"{bucket.upload(tmp_path / 'data')}/{path.name}"], f"{bucket.url}/out", model_dir, bucket, **options)
+    here, there = local_files(tmp_path / "out"), bucket.files("out")
+    assert (remote.images, remote.kept, remote.failed) == (local.images, local.kept, local.failed) == (40, 40, 0)
+    assert rows_of(there) == rows_of(here)
+    assert {n: there[n] for n in here if "_tastemaker" not in n and not n.endswith(".parquet")} == {
+        n: b for n, b in here.items() if "_tastemaker" not in n and not n.endswith(".parquet")
+    }
+
+
 def test_loose_images_and_their_captions_are_those_of_a_local_run(tmp_path, data, bucket, model_dir):
     url = bucket.upload(data)
     options = {"top": Top(share=1.0), "originals": "folder"}

@@ -7,6 +7,7 @@ never read. A damaged archive yields what is whole in it, and says what is not.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -47,7 +48,7 @@ class Sample:
         image: The member that is the picture; None where there is none.
         sidecars: Extension (after that first dot, as stored) -> every other member.
         problem: Why there is nothing to score; empty if there is.
-        is_finished: Whether all members are there; a further one begins a sample of its own.
+        is_finished: Whether all members are there.
     """
 
     key: str
@@ -110,7 +111,7 @@ def read_at_ranges(
     """
     reader = open_shard(path, options)
     try:
-        yield from _read_in_one_pass(reader, samples) if reader.streams else _read_each(reader, samples)
+        yield from read_in_one_pass(reader, samples) if reader.streams else _read_each(reader, samples)
     finally:
         reader.close()
 
@@ -120,7 +121,9 @@ def is_shard(path: str) -> bool:
     return public_url(path).lower().endswith((*TAR_EXTENSIONS, *_OTHER_TARS))
 
 
-def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+def read_samples(
+    path: str, options: Options | None = None, *, far_apart: bool = False
+) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     """Yield every sample of a shard with the bytes of its members, in the order of the shard.
 
     A cut or damaged shard, and an empty one, end with a sample of an empty key whose ``problem`` says so. A remote
@@ -129,6 +132,8 @@ def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sa
     Args:
         path: ``.tar``, or ``.tar.gz`` / ``.tgz``; a local path or a URL.
         options: Arguments of the URL's fsspec file system.
+        far_apart: Walk all headers of a remote shard before its first sample, as those of a local one are, so that the
+            members of a key may lie anywhere.
 
     Yields:
         The sample, and member name -> bytes. A member that the shard ends in the middle of is missing there and
@@ -136,17 +141,18 @@ def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sa
 
     Raises:
         OSError: The file cannot be opened or read.
+        FarApartError: Members of a key in a remote shard lie too far apart to be read in one pass.
     """
     if is_remote(path):
-        from tastemaker.imaging.streamed import stream_samples
+        from tastemaker.imaging.streamed import WINDOW_BYTES, stream_samples
 
-        yield from stream_samples(path, options)
+        yield from stream_samples(path, options, sys.maxsize if far_apart else WINDOW_BYTES)
         return
     reader = open_shard(path)
     try:
         members, damage = walk_headers(reader)
         samples = group_samples(members)
-        yield from _read_in_one_pass(reader, samples) if reader.streams else _read_each(reader, samples)
+        yield from read_in_one_pass(reader, samples) if reader.streams else _read_each(reader, samples)
         yield from report_damage(reader, damage, found_any=bool(samples))
     finally:
         reader.close()
@@ -175,6 +181,10 @@ def group_samples(members: list[Member]) -> list[Sample]:
     return samples
 
 
+class FarApartError(Exception):
+    """A member turned up behind its sample, which was given out as complete."""
+
+
 class Grouping:
     """Puts the members of a shard together by key, one after the other."""
 
@@ -182,7 +192,11 @@ class Grouping:
         self._current: dict[str, Sample] = {}
 
     def add(self, member: Member) -> Sample | None:
-        """Return the sample that a member begins, None where it belongs to one that is there, or to none at all."""
+        """Return the sample that a member begins, None where it belongs to one that is there, or to none at all.
+
+        Raises:
+            FarApartError: It belongs to one that is finished.
+        """
         key, extension = split_key(member.name)
         sample, problem = self._current.get(key), ""
         if sample is None:
@@ -191,7 +205,7 @@ class Grouping:
         elif extension in sample.sidecars or (sample.image and split_key(sample.image.name)[1] == extension):
             problem = f"duplicate key: another sample of this shard is called {key!r}"
         elif sample.is_finished:
-            problem = f"split sample: {member.name!r} lies too far behind the other members of its key"
+            raise FarApartError
         else:
             sample.sidecars[extension] = member
             return None
@@ -261,7 +275,7 @@ def _span(members: list[Member]) -> tuple[int, int]:
     return start, end
 
 
-def _read_in_one_pass(reader: ShardReader, samples: list[Sample]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+def read_in_one_pass(reader: ShardReader, samples: list[Sample]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     """Read members in the order of the file, and give out each sample once it is complete.
 
     What waits in memory is what lies between the members of one sample: nothing in an ordinary shard.

@@ -6,7 +6,8 @@ range. So the samples are those that a local file gives, as long as the members 
 
 Shards that are not laid out so (all pictures first, then all captions) are told from their first window and their last
 megabyte: there, most keys have no picture. All headers of such a shard are walked before its first sample is given out,
-as those of a local file are. What neither finds, a member that turns up behind a window, is a failed row of its own.
+as those of a local file are. What neither finds, a member that turns up behind a window, is an error: the shard has to
+be read again, with a window that has no end.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tastemaker.imaging.shards import (
     Sample,
     finish_sample,
     image_extension,
+    read_in_one_pass,
     read_members,
     report_damage,
 )
@@ -43,6 +45,7 @@ def stream_samples(url: str, options: Options | None = None, window_bytes: int =
 
     Raises:
         OSError: The shard cannot be opened, or not be read on; the samples before have been given out.
+        FarApartError: The members of a key lie further apart.
     """
     reader = open_stream(url, options)
     try:
@@ -73,6 +76,11 @@ def read_stream(reader: ShardReader, window_bytes: int) -> Samples:
         while waiting:
             yield _give_out(reader, waiting.popleft())
         raise
+    if reader.streams and window_bytes == sys.maxsize:
+        for sample in waiting:
+            finish_sample(sample)
+        yield from read_in_one_pass(reader, list(waiting))
+        waiting.clear()
     while waiting:
         yield _give_out(reader, waiting.popleft())
     yield from report_damage(reader, walk.damage, found_any=found_any)

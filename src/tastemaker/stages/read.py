@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from importlib.util import find_spec
 from itertools import groupby, islice
 
@@ -19,7 +19,7 @@ from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
-from tastemaker.imaging.shards import Sample, is_shard, read_at_ranges, read_samples, split_key
+from tastemaker.imaging.shards import FarApartError, Sample, is_shard, read_at_ranges, read_samples, split_key
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.provenance import reader_provenance
@@ -113,6 +113,13 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def stream(self, task: FileGroupTask) -> Iterator[ImageBatch]:
         """Yield the images of a group of files in batches, decoding ahead of what was asked for."""
         self.setup()
+        try:
+            yield from self._read_batches(task)
+        except FarApartError:
+            again = {**task._metadata, "far_apart": True}  # the writer drops what it has when it sees this
+            yield from self._read_batches(replace(task, _metadata=again))
+
+    def _read_batches(self, task: FileGroupTask) -> Iterator[ImageBatch]:
         if self.before_batch is not None:
             yield from self._stream_one_by_one(task, self.before_batch)
             return
@@ -165,13 +172,13 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         )
 
     def _read(self, task: FileGroupTask) -> Iterator[ImageObject]:
-        options = task._metadata.get("storage_options")
+        options, far_apart = task._metadata.get("storage_options"), bool(task._metadata.get("far_apart"))
         folders = FolderReader(options)
         index = 0
         wanted: list[Sample] | None = task._metadata.get("samples")
         for shard_or_not, paths in groupby(task.data, key=is_shard):
             for path, sample, data in (
-                _read_shards(paths, options, wanted)
+                _read_shards(paths, options, wanted, far_apart)
                 if shard_or_not
                 else folders.read_samples(paths, task._metadata.get("root"))
             ):
@@ -273,7 +280,7 @@ def _name_partition(paths: list[str]) -> str:
 
 
 def _read_shards(
-    paths: Iterable[str], options: Options | None, wanted: list[Sample] | None
+    paths: Iterable[str], options: Options | None, wanted: list[Sample] | None, far_apart: bool
 ) -> Iterator[tuple[str, Sample, dict[str, bytes]]]:
     """Yield path and samples of each shard, or the wanted ones of the only shard.
 
@@ -281,7 +288,10 @@ def _read_shards(
     """
     for path in paths:
         try:
-            samples = read_samples(path, options) if wanted is None else read_at_ranges(path, wanted, options)
+            if wanted is None:
+                samples = read_samples(path, options, far_apart=far_apart)
+            else:
+                samples = read_at_ranges(path, wanted, options)
             for sample, data in samples:
                 yield path, sample, data
         except OSError as error:

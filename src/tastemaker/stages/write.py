@@ -34,8 +34,13 @@ class _Partition:
 
     rows: RowsFile
     originals: OriginalsWriter
+    far_apart: bool
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+
+    def discard(self) -> None:
+        self.rows.discard()
+        self.originals.discard()
 
 
 @dataclass
@@ -85,14 +90,17 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
     def teardown(self) -> None:
         """Delete what is unfinished."""
         for partition in self._open.values():
-            partition.rows.discard()
-            partition.originals.discard()
+            partition.discard()
         self._open.clear()
 
     def process(self, task: ImageBatch) -> FileGroupTask | None:
         """Write one batch. Return the files of its partition with the last batch of it, None before."""
         name = self._partition_name(task)
-        partition = self._open.get(name) or self._start(name, task)
+        partition = self._open.get(name)
+        if partition is not None and partition.far_apart != _is_far_apart(task):
+            partition.discard()  # its shard is read once more, from its start
+            partition = None
+        partition = partition or self._start(name, task)
         for number, image in enumerate(task.data):
             image.index = number if image.index < 0 else image.index  # made by a program: numbered for its name
         placed = {id(image): place for image in task.data if (place := self._place(image, partition, task))}
@@ -129,6 +137,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         partition = _Partition(
             RowsFile(output / f"{stem}.parquet", self._schema(task)),
             OriginalsWriter(output, stem, folder, self._kind(task), self.images_per_tar),
+            _is_far_apart(task),
         )
         self._open[name] = partition
         return partition
@@ -172,6 +181,10 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         }
         files = [str(pending.path) for pending in [*partition.originals.tars, partition.rows]]
         return FileGroupTask(task.dataset_name, files, task._stage_perf, metadata, task.task_id)
+
+
+def _is_far_apart(task: ImageBatch) -> bool:
+    return bool(task._metadata.get("far_apart"))
 
 
 def _members_of(image: ImageObject, root: str) -> dict[str, bytes]:
