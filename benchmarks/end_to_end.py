@@ -60,11 +60,11 @@ def embedding_seconds(summary: RunSummary) -> float:
     return stage.busy_s + stage.waiting_for_input_s + stage.waiting_for_output_s
 
 
-def write_shards(folder: Path, images: int, pictures: list[bytes]) -> Path:
+def write_shards(folder: Path, images: int, pictures: list[bytes], per_shard: int = 40) -> Path:
     folder.mkdir()
-    for start in range(0, images, 40):
+    for start in range(0, images, per_shard):
         with tarfile.open(folder / f"{start:06d}.tar", "w") as tar:
-            for number in range(start, min(start + 40, images)):
+            for number in range(start, min(start + per_shard, images)):
                 for extension, content in (("jpg", pictures[number % len(pictures)]), ("txt", b"a caption")):
                     info = tarfile.TarInfo(f"{number:06d}.{extension}")
                     info.size = len(content)
