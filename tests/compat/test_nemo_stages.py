@@ -107,7 +107,8 @@ def test_names_inputs_and_outputs_are_nemo_curators(tmp_path):
     assert (reader.name, reader.inputs()) == ("image_reader", ([], []))
     assert reader.outputs() == (["data"], ["image_data", "image_path", "image_id"])
     assert ImageEmbeddingStage().name == "image_embedding"
-    assert ImageEmbeddingStage().inputs() == (["data"], [])
+    for stage in (ImageEmbeddingStage(), ImageAestheticFilterStage(), ImageWriterStage(output_dir="out")):
+        assert stage.inputs() == stage.outputs() == (["data"], [])
     assert ImageAestheticFilterStage().name == "image_aesthetic_filter"
     assert ImageWriterStage(str(tmp_path)).name == "image_writer"
     assert FilePartitioningStage("x").name == "file_partitioning"

@@ -56,11 +56,11 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def inputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage reads."""
-        return ["data"], ["embedding"]
+        return ["data"], []
 
     def outputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage sets."""
-        return ["data"], ["aesthetic_score"]
+        return ["data"], []
 
     def check(self) -> None:
         """Raise `ConfigurationError` if the predictor's file is not there; say so if the cut-off keeps everything."""

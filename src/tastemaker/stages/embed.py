@@ -72,7 +72,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def outputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage sets."""
-        return ["data"], ["embedding"]
+        return ["data"], []
 
     def check(self) -> None:
         """Raise `ConfigurationError` for a device that this machine does not have."""

@@ -83,6 +83,10 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         """Return what the stage reads."""
         return ["data"], []
 
+    def outputs(self) -> tuple[list[str], list[str]]:
+        """Return what the stage sets."""
+        return ["data"], []
+
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Make the output directory."""
         make_folder(self._output_path())
