@@ -21,6 +21,9 @@ _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirecto
 _PERMANENT_NUMBERS = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENOSPC)
 """How s3fs reports a request that the server will never grant; and the disk of this machine is full."""
 
+_LONGEST_ANNOUNCED_S = 600.0
+"""A server that says when to come back is waited for, at most so long."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -105,6 +108,10 @@ class Attempts:
             raise RemoteError(f"{self._what}: {reason}") from error
         wait = min(self._patience.wait_s * 2 ** (self._failures - 1), self._patience.longest_wait_s)
         wait *= random.uniform(0.5, 1)
+        announced = min(announced_wait_s(error), _LONGEST_ANNOUNCED_S)
+        if announced > wait:
+            wait = announced + wait
+            self._first_failure += wait  # what the server asks for does not count
         spent = now - self._first_failure
         if self._failures >= self._patience.attempts or spent + wait > self._patience.total_s:
             raise RemoteError(f"{self._what}: {reason} (given up after {self._failures} tries)") from error
@@ -126,6 +133,19 @@ def persist(what: str, work: Callable[[], T], secret: str = "") -> T:
             attempts.wait_after(error)
 
 
+def announced_wait_s(error: BaseException) -> float:
+    """Return the seconds after which the server wants to be asked again, as it says; 0 if it does not.
+
+    ``Retry-After`` in seconds, or the ``RateLimit`` of the Hugging Face hub: ``"api";r=0;t=55``.
+    """
+    headers = getattr(error, "headers", None)
+    named = {str(name).lower(): str(value) for name, value in dict(headers or {}).items()}
+    if (text := named.get("retry-after", "")).isdecimal():
+        return float(text)
+    match = re.search(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)", named.get("ratelimit", ""))
+    return float(match[1]) if match else 0.0
+
+
 def is_permanent(error: BaseException) -> bool:
     """Return whether another try cannot help."""
     status = getattr(error, "status", None) or getattr(error, "status_code", None)  # aiohttp, azure
@@ -133,7 +153,7 @@ def is_permanent(error: BaseException) -> bool:
     if isinstance(status, int) and 400 <= status < 500:
         return status not in (408, 425, 429)
     if isinstance(error, TimeoutError | ConnectionError):
-        return False
+        return type(error).__name__ == "OfflineModeIsEnabled"  # huggingface_hub's: HF_HUB_OFFLINE is set
     if isinstance(error, OSError):
         is_forbidden = error.errno is None and str(error).startswith("Forbidden: ")  # gcsfs
         return isinstance(error, _PERMANENT) or error.errno in _PERMANENT_NUMBERS or is_forbidden
