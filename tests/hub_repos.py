@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-_API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/(revision|tree|paths-info)/([^/?]+)(?:/([^?]*))?")
+_API = re.compile(
+    r"/api/(models|datasets)/([^/]+/[^/]+)/(revision|tree|paths-info|auth-check)(?:/([^/?]+)(?:/([^?]*))?)?"
+)
 _RESOLVE = re.compile(r"/(?:(datasets)/)?([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)")
 _SMALL = (".json", ".txt", ".md")
 """What lies in git itself, and is served by the hub; anything else is a large file."""
@@ -14,7 +16,7 @@ _SMALL = (".json", ".txt", ".md")
 
 @dataclass
 class Repo:
-    """A repository. With `token`, only requests with that token see it."""
+    """A repository. With `token`, only requests with that token see it; a gated one can be listed and not be read."""
 
     hub: object
     name: str
@@ -57,10 +59,10 @@ def answer_about_repo(handler, hub):
     if repo is None or (repo.token and token != repo.token):
         _refuse(handler, 404 if token else 401, "RepoNotFound", "Repository not found")
         return True
-    if repo.gated and what == "resolve":
-        _refuse(handler, 403, "GatedRepo", "Access is restricted")
+    if repo.gated and what in ("resolve", "auth-check"):
+        _refuse(handler, 403 if token else 401, "GatedRepo", "Access is restricted")
         return True
-    commit = repo.refs.get(unquote(revision), unquote(revision))
+    commit = repo.refs.get(unquote(revision or "main"), unquote(revision or ""))
     if commit not in repo.commits:
         _refuse(handler, 404, "RevisionNotFound", "Invalid rev id")
         return True
@@ -77,7 +79,7 @@ def _send(handler, value, **headers):
 
 
 def _revision(handler, _hub, repo, commit, _path, _body):
-    _send(handler, {"id": repo.name, "sha": commit})
+    _send(handler, {"id": repo.name, "sha": commit, "gated": "auto" if repo.gated else False})
 
 
 def _tree(handler, hub, repo, commit, path, _body):
@@ -137,4 +139,14 @@ def _resolve(handler, hub, repo, commit, path, _body):
     handler.answer(302, headers | linked | {"Location": place})
 
 
-_ANSWERS = {"revision": _revision, "tree": _tree, "paths-info": _paths_info, "resolve": _resolve}
+def _auth_check(handler, *_):
+    handler.answer(200, {})
+
+
+_ANSWERS = {
+    "auth-check": _auth_check,
+    "revision": _revision,
+    "tree": _tree,
+    "paths-info": _paths_info,
+    "resolve": _resolve,
+}

@@ -130,6 +130,7 @@ def hub(monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with HubServer() as server, WebServer(forward_to=server.cdn_port) as front:
         server.cdn_front, server.front = front.url, front
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
         yield server
 
 

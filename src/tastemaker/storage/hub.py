@@ -1,7 +1,7 @@
 """Repositories of the Hugging Face hub: each listing and each byte is of one commit, and no request waits for ever.
 
 huggingface_hub's own file system asks for "main" each time, lists without a timeout, and tries again by itself. Its
-session, headers (``HF_TOKEN``, the token that `hf auth login` saved) and endpoint (``HF_ENDPOINT``) are used here.
+session, token (``HF_TOKEN``, or what `hf auth login` saved) and endpoint (``HF_ENDPOINT``) are used here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
-from huggingface_hub import constants, get_session
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+from huggingface_hub import constants, get_session, get_token
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.storage.retries import current_patience
@@ -114,7 +113,10 @@ class HubSystem(AbstractFileSystem):  # type: ignore[misc]
         with self._lock:
             if key not in self._commits:
                 where = f"revision/{quote(place.revision, safe='')}"
-                self._commits[key] = str(self._ask(place, "GET", where, params={"expand": "sha"}).json()["sha"])
+                found = self._ask(place, "GET", where, params={"expand": ["sha", "gated"]}).json()
+                if found.get("gated"):  # all can list it, and only some can read it
+                    self._ask(place, "GET", "auth-check")
+                self._commits[key] = str(found["sha"])
             return self._commits[key]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -166,8 +168,13 @@ class HubSystem(AbstractFileSystem):  # type: ignore[misc]
         return f"{self.endpoint}/{kind}{place.repo}/resolve/{commit}/{quote(place.path)}"
 
     def headers(self) -> dict[str, str]:
-        """Return what goes with each request to the hub, the token among it."""
-        return dict(build_hf_headers(token=self.token))
+        """Return what goes with each request to the hub, the token among it.
+
+        The library's own headers are not taken: to make them it may ask the public hub what program this is.
+        """
+        wanted = self.token is not False and (self.token is not None or not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN)
+        token = self.token if isinstance(self.token, str) else get_token() if wanted else None
+        return {"User-Agent": "tastemaker"} | ({"Authorization": f"Bearer {token.strip()}"} if token else {})
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> AbstractBufferedFile:  # noqa: ANN401
         if mode != "rb":
