@@ -51,6 +51,10 @@ class HubServer:
         self.page_size = 1000  # entries in one answer about a folder
         self.signature = 0  # of the CDN's addresses; others have run out
         self.cdn_front: str | None = None  # what stands in front of the CDN
+        self.refusals: list[
+            tuple[int, dict[str, str]]
+        ] = []  # the hub uses up one, status and headers, for each request
+        self.on_request = lambda _request: None  # called before each answer
         self._hub = self._start(_HubHandler)
         self._cdn = self._start(_CdnHandler)
 
@@ -115,7 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def record(self):
         seen = (self.command, self.path, self.headers["Range"], self.headers["Authorization"])
-        self.server.owner.requests.append(Request(self.name, *seen))
+        request = Request(self.name, *seen)
+        self.server.owner.requests.append(request)
+        self.server.owner.on_request(request)
 
     def answer(self, status, headers, body=b""):
         self.send_response(status)
@@ -138,6 +144,8 @@ class _HubHandler(_Handler):
         commit = {"X-Repo-Commit": self.path.split("/resolve/")[-1].split("/")[0].ljust(40, "0")}
         if hub.status:
             self.answer(hub.status, {})
+        elif hub.refusals:
+            self.answer(*hub.refusals.pop(0))
         elif answer_about_repo(self, hub):
             pass
         elif self.path in hub.small:

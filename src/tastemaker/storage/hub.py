@@ -171,7 +171,12 @@ class HubSystem(AbstractFileSystem):  # type: ignore[misc]
         """Return what goes with each request to the hub, the token among it.
 
         The library's own headers are not taken: to make them it may ask the public hub what program this is.
+
+        Raises:
+            ConfigurationError: No request is to be made at all.
         """
+        if constants.HF_HUB_OFFLINE:
+            raise ConfigurationError("the hub is not asked while HF_HUB_OFFLINE is set")
         wanted = self.token is not False and (self.token is not None or not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN)
         token = self.token if isinstance(self.token, str) else get_token() if wanted else None
         return {"User-Agent": "tastemaker"} | ({"Authorization": f"Bearer {token.strip()}"} if token else {})

@@ -153,7 +153,7 @@ def is_permanent(error: BaseException) -> bool:
     if isinstance(status, int) and 400 <= status < 500:
         return status not in (408, 425, 429)
     if isinstance(error, TimeoutError | ConnectionError):
-        return type(error).__name__ == "OfflineModeIsEnabled"  # huggingface_hub's: HF_HUB_OFFLINE is set
+        return False
     if isinstance(error, OSError):
         is_forbidden = error.errno is None and str(error).startswith("Forbidden: ")  # gcsfs
         return isinstance(error, _PERMANENT) or error.errno in _PERMANENT_NUMBERS or is_forbidden
