@@ -51,7 +51,6 @@ def answer_about_repo(handler, hub):
         (kind, name, revision, path), what = resolve.groups(), "resolve"
     else:
         return False
-    body = handler.rfile.read(int(handler.headers["Content-Length"] or 0)).decode()
     repo = hub.repos.get(f"datasets/{name}" if kind == "datasets" else name)
     if repo is None and not api:
         return False
@@ -66,7 +65,7 @@ def answer_about_repo(handler, hub):
     if commit not in repo.commits:
         _refuse(handler, 404, "RevisionNotFound", "Invalid rev id")
         return True
-    _ANSWERS[what](handler, hub, repo, commit, unquote(path or ""), body)
+    _ANSWERS[what](handler, hub, repo, commit, unquote(path or ""))
     return True
 
 
@@ -78,11 +77,11 @@ def _send(handler, value, **headers):
     handler.answer(200, {"Content-Type": "application/json"} | headers, json.dumps(value).encode())
 
 
-def _revision(handler, _hub, repo, commit, _path, _body):
+def _revision(handler, _hub, repo, commit, _path):
     _send(handler, {"id": repo.name, "sha": commit, "gated": "auto" if repo.gated else False})
 
 
-def _tree(handler, hub, repo, commit, path, _body):
+def _tree(handler, hub, repo, commit, path):
     query = parse_qs(urlsplit(handler.path).query)
     is_recursive, start = query["recursive"] == ["true"], int(query.get("cursor", ["0"])[0])
     entries = _entries(repo.commits[commit], path, is_recursive)
@@ -117,14 +116,14 @@ def _file_entry(path, body):
     return entry | {"lfs": large, "xetHash": "0" * 64}
 
 
-def _paths_info(handler, _hub, repo, commit, _path, body):
+def _paths_info(handler, _hub, repo, commit, _path):
     files = repo.commits[commit]
-    wanted = parse_qs(body)["paths"]
+    wanted = parse_qs(handler.form)["paths"]
     entries = {entry["path"]: entry for entry in _entries(files, "", is_recursive=True)}
     _send(handler, [entries[path] for path in wanted if path in entries])
 
 
-def _resolve(handler, hub, repo, commit, path, _body):
+def _resolve(handler, hub, repo, commit, path):
     body = repo.commits[commit].get(path)
     if body is None:
         _refuse(handler, 404, "EntryNotFound", "Entry not found")

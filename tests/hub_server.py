@@ -139,6 +139,7 @@ class _HubHandler(_Handler):
     name = "hub"
 
     def do_GET(self):
+        self.form = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
         self.record()
         hub = self.server.owner
         commit = {"X-Repo-Commit": self.path.split("/resolve/")[-1].split("/")[0].ljust(40, "0")}

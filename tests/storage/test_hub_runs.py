@@ -47,6 +47,19 @@ def test_rows_and_tars_are_those_of_a_local_run_and_only_what_changes_is_scored_
     assert 0 < again.images_scored_now <= 3
 
 
+def test_each_run_and_each_table_of_a_process_sees_what_was_committed_before_it(tmp_path, shards, dataset, model_dir):
+    dataset.upload(shards)
+    arguments = ([f"{dataset.url}/0.tar"], tmp_path / "out", model_dir, dataset)
+    assert run(*arguments).images_scored_now == 3
+    dataset.repo.commit({"0.tar": (shards / "2.tar").read_bytes()})
+    assert run(*arguments).images_scored_now == 3
+    dataset.upload(tmp_path / "out")
+    assert len(ScoreTable(f"{dataset.url}/0.parquet", storage_options=dataset.options)) == 3
+    dataset.repo.commit({"0.parquet": (tmp_path / "out" / "0.parquet").read_bytes() + b"no rows"})
+    with pytest.raises(ConfigurationError, match="is no rows file"):
+        ScoreTable(f"{dataset.url}/0.parquet", storage_options=dataset.options)
+
+
 def test_a_shard_is_one_question_to_the_hub_and_its_blocks_come_from_elsewhere(shards, dataset, hub):
     url = dataset.upload(shards)
     file = RemoteFile(f"{url}/0.tar", dataset.options)
@@ -230,7 +243,7 @@ def test_rows_on_the_hub_are_a_table_and_their_originals_are_selected(tmp_path, 
     hub.refusals = [(503, {}), (503, {})]
     table = ScoreTable(scores, storage_options=dataset.options)
     assert len(table) == 9
-    assert table.values().tolist() == here.values().tolist()
+    np.testing.assert_array_equal(table.values(), here.values())
     ask = "SELECT image_id, aesthetic_score FROM rows ORDER BY image_id"
     dataset.server.faults = [Fault(status=503), Fault(cut_after=100)]
     assert table.query(ask).to_pylist() == here.query(ask).to_pylist()
@@ -244,6 +257,10 @@ def test_rows_on_the_hub_are_a_table_and_their_originals_are_selected(tmp_path, 
 
 def _command(*arguments):
     return [sys.executable, "-m", "tastemaker", "score", *map(str, arguments)]
+
+
+def _finished_rows(folder):
+    return rows_of({path.name: path.read_bytes() for path in folder.glob("[0-9].parquet")})
 
 
 def test_without_the_library_one_line_says_what_to_install(tmp_path, model_dir):
@@ -264,15 +281,15 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path, shards, hub, model_dir):
     hub.front.latency_s = 0.5
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 60
-    while not rows_of(local_files(tmp_path / "there")) and process.poll() is None and time.monotonic() < deadline:
+    while not _finished_rows(tmp_path / "there") and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.poll() is None
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     hub.front.latency_s = 0
     run([str(shards)], tmp_path / "here", model_dir)
-    whole, seen = rows_of(local_files(tmp_path / "here")), rows_of(local_files(tmp_path / "there"))
+    whole, seen = _finished_rows(tmp_path / "here"), _finished_rows(tmp_path / "there")
     assert 0 < len(seen) < len(whole)
     assert seen.items() <= whole.items()
     subprocess.run(command, check=True, capture_output=True, env=environment)
-    assert rows_of(local_files(tmp_path / "there")) == whole
+    assert _finished_rows(tmp_path / "there") == whole

@@ -124,9 +124,10 @@ def _find(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
 
 def _find_remote(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
     from tastemaker.storage.files import find_file, list_files
-    from tastemaker.storage.systems import library_system
+    from tastemaker.storage.systems import library_system, look_anew
 
     options = options_for(place, storage_options)
+    look_anew([place], options)
     system, root = library_system(place, options)
     try:
         if not place.endswith("/") and find_file(place, options):
