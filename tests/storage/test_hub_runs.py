@@ -134,7 +134,7 @@ def test_failing_connections_cost_no_row(tmp_path, shards, dataset, hub, model_d
 
 def test_a_shard_that_stays_broken_is_a_failed_row_and_the_others_are_scored(tmp_path, shards, dataset, model_dir):
     url = dataset.upload(shards)
-    dataset.server.only, dataset.server.always = "1.tar", Fault(reset=True)
+    dataset.server.only, dataset.server.always = "1.tar", Fault(stall_after=10)
     run([url], tmp_path / "out", model_dir, dataset)
     rows = rows_of(local_files(tmp_path / "out"))
     [row] = rows["1.parquet"]

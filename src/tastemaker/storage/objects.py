@@ -6,6 +6,10 @@ from tastemaker.storage import Options, public_url
 from tastemaker.storage.retries import Attempts, current_patience, persist
 from tastemaker.storage.sources import AnyObject, BeyondEndError, ChangedError, WebObject, open_source
 
+_PROGRESS_BYTES = 2**14
+"""A try that brings fewer has failed as one that brings none: else a server that gives a few bytes and then says no
+more would be asked for hours."""
+
 
 class RemoteFile:
     """A remote file as a `ShardReader`: each `read_at` is a request for exactly these bytes, made again where it fails.
@@ -61,7 +65,7 @@ class RemoteFile:
             except ChangedError:
                 raise ChangedError(f"{self._name} was changed while it was read") from None
             except Exception as error:  # noqa: BLE001 - each library has its own errors
-                attempts.wait_after(error, progressed=len(data) > before)
+                attempts.wait_after(error, progressed=len(data) - before >= _PROGRESS_BYTES)
                 continue
             if len(data) == before:
                 break

@@ -32,7 +32,7 @@ class Patience:
     """How long a failing connection is borne.
 
     Attributes:
-        attempts: Tries in a row that bring no byte.
+        attempts: Tries in a row that bring nothing, or next to nothing.
         wait_s: Seconds before the second try; twice as long before each further one, a random half of it off.
         longest_wait_s: Seconds at most.
         total_s: Seconds from the first failure in a row after which nothing is tried again.
