@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from remote_runs import local_files, rows_of, run, shards, tars_of  # noqa: F401 - fixtures
 from remote_servers import IMPATIENT, HubRepo, _impatient, dataset, hub  # noqa: F401 - fixtures
+from safetensors.numpy import load, save
 from web_server import Fault
 
 from tastemaker.errors import ConfigurationError, RemoteError, WeightsNotFoundError
@@ -132,6 +133,20 @@ def test_failing_connections_cost_no_row(tmp_path, shards, dataset, hub, model_d
     assert rows_of(local_files(tmp_path / "there")) == rows_of(local_files(tmp_path / "here"))
 
 
+def test_a_listing_that_says_nothing_is_asked_for_again(tmp_path, shards, dataset, hub, model_dir):
+    url = dataset.upload(shards)
+    stalled = []
+
+    def stall_once(request):
+        if "/tree/" in request.path and not stalled:
+            stalled.append(request)
+            hub.released.wait(60)
+
+    hub.on_request = stall_once
+    assert run([url], tmp_path / "out", model_dir, dataset).images == 9
+    assert stalled
+
+
 def test_a_shard_that_stays_broken_is_a_failed_row_and_the_others_are_scored(tmp_path, shards, dataset, model_dir):
     url = dataset.upload(shards)
     dataset.server.only, dataset.server.always = "1.tar", Fault(stall_after=10)
@@ -212,6 +227,12 @@ def test_weights_on_the_hub_are_fetched_once_and_anew_when_they_change(tmp_path,
     assert rows_of(local_files(tmp_path / "there")) == rows_of(local_files(tmp_path / "here"))
     assert len(hub.front.reads("clip-vit-large-patch14/model.safetensors")) == 2  # cut once
     assert len(hub.front.reads("sac-logos-ava1-l14-linearMSE/model.safetensors")) == 1
+    tensors = load((model_dir / "ttj" / "sac-logos-ava1-l14-linearMSE" / "model.safetensors").read_bytes())
+    tensors["layers.7.bias"] = tensors["layers.7.bias"] + 1
+    models.repo.commit({predictor.removeprefix(f"{models.url}/"): save(tensors)})
+    run([str(shards / "2.tar")], tmp_path / "anew", url, models, predictor=predictor)
+    before, after = (ScoreTable(tmp_path / name).values() for name in ("again", "anew"))
+    np.testing.assert_allclose(after, before + 1, rtol=1e-5)
     with pytest.raises(WeightsNotFoundError, match=r"nowhere/.* does not exist"):
         run([str(shards / "0.tar")], tmp_path / "x", f"{url}/nowhere", models)
 

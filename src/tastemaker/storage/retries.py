@@ -24,6 +24,9 @@ _PERMANENT_NUMBERS = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENOSPC)
 _LONGEST_ANNOUNCED_S = 600.0
 """A server that says when to come back is waited for, at most so long."""
 
+_LONG_WAIT_S = 30.0
+"""Whoever looks at a run that stands still for longer is told why."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -115,7 +118,8 @@ class Attempts:
         spent = now - self._first_failure
         if self._failures >= self._patience.attempts or spent + wait > self._patience.total_s:
             raise RemoteError(f"{self._what}: {reason} (given up after {self._failures} tries)") from error
-        logger.info("%s: %s; trying again in %.1f s", self._what, reason, wait)
+        level = logging.WARNING if wait > _LONG_WAIT_S else logging.INFO
+        logger.log(level, "%s: %s; trying again in %.1f s", self._what, reason, wait)
         time.sleep(wait)
 
 
