@@ -1,8 +1,9 @@
 """A Hugging Face hub on loopback: what downloads need of its protocol, the ways in which it fails, and tiny weights.
 
 Like the real one it answers for large files with a redirect to another origin (the CDN) that carries the commit, size
-and SHA-256 in its headers, and for small files itself. Clients have to be started with `HubServer.environment`:
-huggingface_hub reads HF_ENDPOINT when it is imported.
+and SHA-256 in its headers, and for small files itself. Repositories with folders and commits are in `hub_repos`.
+Clients have to be started with `HubServer.environment`, since huggingface_hub reads HF_ENDPOINT when it is imported, or
+given the storage option ``endpoint``.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+from hub_repos import Repo, answer_about_repo
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ class HubServer:
         self.small: dict[str, bytes] = {}
         self.large: dict[str, bytes] = {}
         self.served: dict[str, bytes] = {}  # by SHA-256
+        self.repos: dict[str, Repo] = {}  # by "datasets/owner/name"
+        self.page_size = 1000  # entries in one answer about a folder
+        self.signature = 0  # of the CDN's addresses; others have run out
+        self.cdn_front: str | None = None  # what stands in front of the CDN
+        self.refusals: list[
+            tuple[int, dict[str, str]]
+        ] = []  # the hub uses up one, status and headers, for each request
+        self.on_request = lambda _request: None  # called before each answer
         self._hub = self._start(_HubHandler)
         self._cdn = self._start(_CdnHandler)
 
@@ -70,7 +80,11 @@ class HubServer:
 
     @property
     def cdn_url(self):
-        return f"http://127.0.0.1:{self._cdn.server_port}"
+        return self.cdn_front or f"http://127.0.0.1:{self.cdn_port}"
+
+    @property
+    def cdn_port(self):
+        return self._cdn.server_port
 
     def add(self, model, body, served=None):
         """Offer `body` as the weights of `model`; `served` is what the CDN sends in its place."""
@@ -80,6 +94,11 @@ class HubServer:
     def add_config(self, model, body):
         """Offer `body` as the config.json of `model`."""
         self.small[f"/{model.repo_id}/resolve/{model.revision}/config.json"] = body
+
+    def add_repo(self, name, files=(), **kwargs):
+        """Offer a repository, ``datasets/owner/name``, with a first commit; see `Repo`."""
+        self.repos[name] = Repo(self, name, dict(files), **kwargs)
+        return self.repos[name]
 
     def downloads(self):
         """Return the requests for bytes of large files."""
@@ -100,14 +119,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def record(self):
         seen = (self.command, self.path, self.headers["Range"], self.headers["Authorization"])
-        self.server.owner.requests.append(Request(self.name, *seen))
+        request = Request(self.name, *seen)
+        self.server.owner.requests.append(request)
+        self.server.owner.on_request(request)
 
     def answer(self, status, headers, body=b""):
         self.send_response(status)
         for key, value in ({"Content-Length": len(body)} | headers).items():
             self.send_header(key, str(value))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)
 
     def do_HEAD(self):
@@ -118,11 +139,16 @@ class _HubHandler(_Handler):
     name = "hub"
 
     def do_GET(self):
+        self.form = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
         self.record()
         hub = self.server.owner
         commit = {"X-Repo-Commit": self.path.split("/resolve/")[-1].split("/")[0].ljust(40, "0")}
         if hub.status:
             self.answer(hub.status, {})
+        elif hub.refusals:
+            self.answer(*hub.refusals.pop(0))
+        elif answer_about_repo(self, hub):
+            pass
         elif self.path in hub.small:
             body = hub.small[self.path]
             self.answer(200, commit | {"ETag": f'"{hashlib.sha1(body).hexdigest()}"'}, body)
@@ -133,6 +159,8 @@ class _HubHandler(_Handler):
             self.answer(302, commit | linked | {"Location": f"{hub.cdn_url}/{sha256}"})
         else:
             self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+
+    do_POST = do_GET  # noqa: N815
 
 
 class _CdnHandler(_Handler):
@@ -145,12 +173,19 @@ class _CdnHandler(_Handler):
         if fault.status:
             self.answer(fault.status, {})
             return
-        body = hub.served[self.path.strip("/")]
-        start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-")) if self.headers["Range"] else 0
-        length = {"Content-Length": len(body) - start, "Accept-Ranges": "bytes"}
-        partial = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if start else {}
+        path, _, signature = self.path.partition("?Signature=")
+        if signature and int(signature) != hub.signature:
+            self.answer(403, {})
+            return
+        body = hub.served[path.split("/")[1]]
+        wanted = (self.headers["Range"] or "").removeprefix("bytes=")
+        start, end = (int(part) if part else len(body) - 1 for part in (wanted or "0-").split("-"))
+        end = min(end, len(body) - 1)
+        length = {"Content-Length": end + 1 - start, "Accept-Ranges": "bytes"}
+        partial = {"Content-Range": f"bytes {start}-{end}/{len(body)}"} if wanted else {}
         stop = fault.cut_after or fault.stall_after
-        self.answer(206 if start else 200, length | partial, body[start : start + stop] if stop else body[start:])
+        part = body[start : end + 1]
+        self.answer(206 if partial else 200, length | partial, part[:stop] if stop else part)
         if fault.stall_after:
             hub.released.wait(60)
         self.close_connection = bool(stop)

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 from web_server import WebServer, moto_server, server_process
 
 IMPATIENT = {
@@ -98,6 +99,45 @@ class AzureBucket(Bucket):
     def connection_string(self, url):
         secrets = f"AccountName={self.account};AccountKey={self.key}"
         return f"DefaultEndpointsProtocol=http;{secrets};BlobEndpoint={url}/{self.account};"
+
+
+class HubRepo:
+    """A dataset of its own on the hub; `server` stands in front of the CDN."""
+
+    scheme = "hf"
+
+    def __init__(self, hub, server, **kwargs):
+        self.hub, self.server = hub, server
+        self.name = f"datasets/tester/r{uuid.uuid4().hex[:12]}"
+        self.repo = hub.add_repo(self.name, **kwargs)
+        self.options = {"endpoint": hub.url}
+
+    @property
+    def url(self):
+        return f"{self.scheme}://{self.name}"
+
+    def upload(self, folder, below=""):
+        """Put all files of a folder into the dataset, in one commit, and return the URL that they lie below."""
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        self.repo.commit({f"{below}{path.relative_to(folder)}": path.read_bytes() for path in paths})
+        return f"{self.url}/{below}".rstrip("/")
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub whose CDN is behind a server that fails on demand."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # each test names this hub
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with HubServer() as server, WebServer(forward_to=server.cdn_port) as front:
+        server.cdn_front, server.front = front.url, front
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        yield server
+
+
+@pytest.fixture
+def dataset(hub):
+    """A dataset on that hub."""
+    return HubRepo(hub, hub.front)
 
 
 @pytest.fixture(scope="session")

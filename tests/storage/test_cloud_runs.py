@@ -2,54 +2,21 @@
 
 # ruff: noqa: F811 - fixtures are arguments
 
-import io
 import threading
 import time
 
-import pyarrow.parquet as pq
 import pytest
-from conftest import make_tar
+from remote_runs import local_files, rows_of, run, shards, tars_of  # noqa: F401 - fixtures
 from remote_servers import _impatient, azure_port, cloud, google_port  # noqa: F401 - fixtures
 from web_server import Fault
 
 from tastemaker.errors import ConfigurationError, RemoteError, StageError
 from tastemaker.runs.lock import only_run_on
 from tastemaker.runs.options import RunMode
-from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.storage import output_path
 
 pytestmark = pytest.mark.network
-PATHS = ["image_path", "shard", "tar_file"]
-
-
-@pytest.fixture
-def shards(tmp_path, photographs):
-    small = {name: photographs[name] for name in ("chelsea.png", "rocket.jpg")}
-    (tmp_path / "shards").mkdir()
-    for n in range(3):
-        members = [(f"{n}{name}", body) for name, body in small.items()]
-        members += [(f"{n}{name.partition('.')[0]}.txt", b"caption") for name in small]
-        make_tar(tmp_path / "shards" / f"{n}.tar", [*members, (f"{n}bad.jpg", b"no image")])
-    return tmp_path / "shards"
-
-
-def run(inputs, output, model_dir, cloud=None, mode=None, **options):
-    chosen = RunOptions(model_dir=str(model_dir), storage_options=cloud.options if cloud else None, **options)
-    return run_scoring(inputs, output_path(output, chosen.storage_options), chosen, mode)
-
-
-def rows_of(files):
-    tables = {name: pq.read_table(io.BytesIO(body)) for name, body in files.items() if name.endswith(".parquet")}
-    return {name: table.drop_columns(PATHS).to_pylist() for name, table in tables.items()}
-
-
-def tars_of(files):
-    return {name: body for name, body in files.items() if name.endswith(".tar")}
-
-
-def local_files(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_rows_and_tars_are_those_of_a_local_run_and_the_next_run_has_nothing_to_do(tmp_path, shards, cloud, model_dir):

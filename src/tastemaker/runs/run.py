@@ -78,6 +78,11 @@ def run_scoring(
         raise ConfigurationError(f"{output_dir} is a file, not a directory of results")
     if isinstance(output_dir, str):
         output_dir = output_path(output_dir, options.storage_options)
+    places = [*paths, options.model_dir or "", options.predictor or ""]
+    if any(map(is_remote, places)):
+        from tastemaker.storage.systems import look_anew
+
+        look_anew(places, options.storage_options)
     embeddings = [
         file
         for file in find_embeddings(paths, options.embedding_column, options.storage_options)

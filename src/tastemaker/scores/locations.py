@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tastemaker.errors import ConfigurationError
+from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.scores.schema import METADATA_KEY
-from tastemaker.storage import options_for
+from tastemaker.storage import options_for, public_url, relative_to, scheme_of
 
 Source = str | os.PathLike[str]
 
@@ -94,9 +94,10 @@ def open_rows(path: str, storage_options: Mapping[str, Any] | None) -> Any:  # n
     """Return a file of rows, open for reading."""
     if not is_url(path):
         return open(path, "rb")
-    import fsspec
+    from tastemaker.storage.systems import library_system
 
-    return fsspec.open(path, "rb", **options_for(path, storage_options))
+    system, name = library_system(path, options_for(path, storage_options))
+    return system.open(name, "rb")
 
 
 def is_url(path: str) -> bool:
@@ -122,16 +123,22 @@ def _find(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
 
 
 def _find_remote(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
-    from fsspec.core import url_to_fs
+    from tastemaker.storage.files import find_file, list_files
+    from tastemaker.storage.systems import library_system, look_anew
 
-    filesystem, root = url_to_fs(place, **options_for(place, storage_options))
-    if filesystem.isfile(root):
-        return [filesystem.unstrip_protocol(root)]
-    if not filesystem.exists(root):
-        raise ConfigurationError(f"{place} does not exist")
-    below = len(root.rstrip("/"))
-    found = sorted(path for path in filesystem.find(root) if _is_wanted(path[below:].strip("/").split("/")))
-    return [filesystem.unstrip_protocol(path) for path in found]
+    options = options_for(place, storage_options)
+    look_anew([place], options)
+    system, root = library_system(place, options)
+    try:
+        if not place.endswith("/") and find_file(place, options):
+            return [str(system.unstrip_protocol(root))]
+        found = [] if scheme_of(place).startswith("http") else [entry.path for entry in list_files(place, options)]
+    except RemoteError as error:
+        raise ConfigurationError(str(error)) from error
+    if not found:
+        raise ConfigurationError(f"{public_url(place)} does not exist")
+    wanted = [path for path in found if _is_wanted(relative_to(path, place).split("/"))]
+    return [system.unstrip_protocol(system._strip_protocol(path)) for path in wanted]  # as DuckDB will ask for them
 
 
 def _walk(root: str) -> Iterator[str]:

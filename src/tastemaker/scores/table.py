@@ -342,10 +342,10 @@ def _filesystems(table: ScoreTable) -> list[Any]:
     protocols = {source.path.partition("://")[0] for source in table.sources if is_url(source.path)}
     if not protocols:
         return []
-    import fsspec
+    from tastemaker.storage.systems import library_system
 
     options = table.storage_options
-    found = [fsspec.filesystem(name, **options_for(f"{name}://", options)) for name in sorted(protocols)]
+    found = [library_system(f"{name}://", options_for(f"{name}://", options))[0] for name in sorted(protocols)]
     for system in found:
         if "http" in system.protocol:  # DuckDB asks, and fsspec has no answer
             system.modified = lambda _path: datetime.fromtimestamp(0, UTC)

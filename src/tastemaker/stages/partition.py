@@ -101,6 +101,10 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     def _make_groups(self) -> list[FileGroupTask]:
         paths = [self.file_paths] if isinstance(self.file_paths, str | os.PathLike) else list(self.file_paths)
         names = [str(path) if is_remote(path) else os.fspath(path) for path in paths]
+        if any(map(is_remote, names)):
+            from tastemaker.storage.systems import look_anew
+
+            look_anew(names, self.storage_options)
         found = [file for files in self._find_each(names) for file in files]
         found = list({file.path: file for file in found}.values())
         if not found:

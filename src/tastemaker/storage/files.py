@@ -145,6 +145,11 @@ def remote_path(path: str | Path, options: Options | None = None) -> Path:
     check_scheme(scheme_of(url))
     if scheme_of(url) in _WEB:
         raise ConfigurationError(f"{public_url(url)}: results cannot be written to a web server; use s3://, gs://, ...")
+    if scheme_of(url) == "hf":
+        raise ConfigurationError(
+            f"{url}: results are not written to the hub, where each file would be a commit; write them to a folder or "
+            "s3://, gs://, ..., then `hf upload OWNER/NAME FOLDER . --repo-type dataset`"
+        )
     from upath import UPath
 
     chosen = options_for(url, options)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from tastemaker.storage import Options, public_url
 from tastemaker.storage.retries import Attempts, current_patience, persist
-from tastemaker.storage.sources import BeyondEndError, ChangedError, WebObject, open_source
+from tastemaker.storage.sources import AnyObject, BeyondEndError, ChangedError, WebObject, open_source
+
+_PROGRESS_BYTES = 2**14
+"""A try that brings fewer has failed as one that brings none: else a server that gives a few bytes and then says no
+more would be asked for hours."""
 
 
 class RemoteFile:
@@ -13,6 +17,7 @@ class RemoteFile:
     Args:
         url: The file.
         options: Arguments of its fsspec file system.
+        source: What reads it, where that is there already.
 
     Attributes:
         streams: True where the server has no ranges: it is read forwards only, and going back costs a pass.
@@ -25,11 +30,11 @@ class RemoteFile:
     compressed = False
     damage = ""
 
-    def __init__(self, url: str, options: Options | None = None) -> None:
+    def __init__(self, url: str, options: Options | None = None, source: AnyObject | None = None) -> None:
         self.url = url
         self._name = public_url(url)
         self._patience = current_patience()
-        self._source = open_source(url, options)
+        self._source = source or open_source(url, options)
 
     @property
     def streams(self) -> bool:
@@ -60,7 +65,7 @@ class RemoteFile:
             except ChangedError:
                 raise ChangedError(f"{self._name} was changed while it was read") from None
             except Exception as error:  # noqa: BLE001 - each library has its own errors
-                attempts.wait_after(error, progressed=len(data) > before)
+                attempts.wait_after(error, progressed=len(data) - before >= _PROGRESS_BYTES)
                 continue
             if len(data) == before:
                 break

@@ -21,6 +21,12 @@ _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirecto
 _PERMANENT_NUMBERS = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENOSPC)
 """How s3fs reports a request that the server will never grant; and the disk of this machine is full."""
 
+_LONGEST_ANNOUNCED_S = 600.0
+"""A server that says when to come back is waited for, at most so long."""
+
+_LONG_WAIT_S = 30.0
+"""Whoever looks at a run that stands still for longer is told why."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -29,7 +35,7 @@ class Patience:
     """How long a failing connection is borne.
 
     Attributes:
-        attempts: Tries in a row that bring no byte.
+        attempts: Tries in a row that bring nothing, or next to nothing.
         wait_s: Seconds before the second try; twice as long before each further one, a random half of it off.
         longest_wait_s: Seconds at most.
         total_s: Seconds from the first failure in a row after which nothing is tried again.
@@ -105,10 +111,15 @@ class Attempts:
             raise RemoteError(f"{self._what}: {reason}") from error
         wait = min(self._patience.wait_s * 2 ** (self._failures - 1), self._patience.longest_wait_s)
         wait *= random.uniform(0.5, 1)
+        announced = min(announced_wait_s(error), _LONGEST_ANNOUNCED_S)
+        if announced > wait:
+            wait = announced + wait
+            self._first_failure += wait  # what the server asks for does not count
         spent = now - self._first_failure
         if self._failures >= self._patience.attempts or spent + wait > self._patience.total_s:
             raise RemoteError(f"{self._what}: {reason} (given up after {self._failures} tries)") from error
-        logger.info("%s: %s; trying again in %.1f s", self._what, reason, wait)
+        level = logging.WARNING if wait > _LONG_WAIT_S else logging.INFO
+        logger.log(level, "%s: %s; trying again in %.1f s", self._what, reason, wait)
         time.sleep(wait)
 
 
@@ -124,6 +135,19 @@ def persist(what: str, work: Callable[[], T], secret: str = "") -> T:
             return work()
         except Exception as error:  # noqa: BLE001 - each library has its own errors; what is permanent is raised again
             attempts.wait_after(error)
+
+
+def announced_wait_s(error: BaseException) -> float:
+    """Return the seconds after which the server wants to be asked again, as it says; 0 if it does not.
+
+    ``Retry-After`` in seconds, or the ``RateLimit`` of the Hugging Face hub: ``"api";r=0;t=55``.
+    """
+    headers = getattr(error, "headers", None)
+    named = {str(name).lower(): str(value) for name, value in dict(headers or {}).items()}
+    if (text := named.get("retry-after", "")).isdecimal():
+        return float(text)
+    match = re.search(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)", named.get("ratelimit", ""))
+    return float(match[1]) if match else 0.0
 
 
 def is_permanent(error: BaseException) -> bool:

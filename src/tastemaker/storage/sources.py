@@ -30,6 +30,10 @@ def open_source(url: str, options: Options | None) -> AnyObject:
         MissingExtraError: The library of the scheme is not installed.
     """
     system, path = open_system(url, options)
+    if scheme_of(url) == "hf":
+        from tastemaker.storage.hub import HubObject
+
+        return HubObject(system, path)
     return _KINDS.get(scheme_of(url), AnyObject)(system, path)
 
 

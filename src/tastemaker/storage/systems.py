@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Iterable
 from functools import cache
 from types import MethodType
 from typing import Any
 
 from tastemaker.errors import ConfigurationError, MissingExtraError
-from tastemaker.storage import Options, options_for, scheme_of
+from tastemaker.storage import Options, is_remote, options_for, scheme_of
 from tastemaker.storage.retries import current_patience, describe_error
 from tastemaker.storage.sending import PART_BYTES
 
@@ -26,6 +27,8 @@ _EXTRAS = {
     "https": "http",
 }
 """Scheme -> the extra of Tastemaker that brings its library."""
+
+_PACKAGES = {"hf": "huggingface_hub"}
 
 OBJECT_STORES = (*_EXTRAS, "hf", "memory")
 """Schemes whose folders need not be made."""
@@ -55,11 +58,37 @@ def open_system(url: str, options: Options | None = None) -> tuple[Any, str]:
     return system, system._strip_protocol(url)
 
 
+def look_anew(places: Iterable[str], options: Options | None = None) -> None:
+    """Forget what is remembered of these URLs: listings, and what a branch of the hub points to."""
+    for url in filter(is_remote, places):
+        open_system(url, options)[0].invalidate_cache()
+
+
+def library_system(url: str, options: Options) -> tuple[Any, str]:
+    """Return a file system for libraries that read through it, so with tries of its own, and the path in it.
+
+    Raises:
+        MissingExtraError: The library of the scheme is not installed.
+        ConfigurationError: There is no such scheme, or the options are wrong.
+    """
+    if scheme_of(url) == "hf":
+        return open_system(url, options)  # its files try again
+    import fsspec
+
+    check_scheme(scheme_of(url))
+    system = fsspec.filesystem(scheme_of(url), **options)
+    return system, system._strip_protocol(url)
+
+
 def _make_system(scheme: str, options: Options) -> Any:  # noqa: ANN401 - fsspec has no types
     import fsspec
 
     check_scheme(scheme)
     try:
+        if scheme == "hf":
+            from tastemaker.storage.hub import HubSystem
+
+            return HubSystem(**options)
         system = fsspec.filesystem(scheme, **{"skip_instance_cache": True, **_with_timeouts(scheme, options)})
     except Exception as error:
         reason = describe_error(error)
@@ -116,7 +145,9 @@ def check_scheme(scheme: str) -> None:
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
-        install = f"pip install 'tastemaker[{extra}]'" if extra else str(error)
+        package = _PACKAGES.get(scheme)
+        install = f"pip install {package}" if package else str(error)
+        install = f"pip install 'tastemaker[{extra}]'" if extra else install
         raise MissingExtraError(f"{scheme}:// needs a library that is not installed: {install}") from error
     except ValueError as error:
         known = "s3://, gs://, az://, hf://, https:// and what else fsspec knows"
