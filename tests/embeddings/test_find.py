@@ -77,6 +77,19 @@ def test_metadata_of_another_length_is_refused(tmp_path):
         find_embeddings([str(tmp_path)])
 
 
+def test_a_file_of_a_set_without_its_metadata_is_told(tmp_path, caplog):
+    paths = [save(tmp_path / "img_emb" / f"img_emb_{number}.npy") for number in range(3)]
+    find_embeddings([str(tmp_path)])
+    assert not caplog.records  # none has any: nothing is missing
+    for number in (0, 2):
+        write_table(tmp_path / "metadata" / f"metadata_{number}.parquet", key=["a", "b"])
+    for inputs in ([tmp_path], paths):
+        caplog.clear()
+        files = find_embeddings(list(map(str, inputs)))
+        assert [file.metadata is None for file in files] == [False, True, False]
+        assert "1 of 3 files have no metadata (img_emb_1.npy)" in caplog.text
+
+
 def test_a_folder_of_text_embeddings_only_is_an_error_and_a_named_file_is_not(tmp_path):
     path = save(tmp_path / "text_emb" / "text_emb_0.npy")
     with pytest.raises(errors.ConfigurationError, match="of text only"):

@@ -82,6 +82,17 @@ def test_a_clip_retrieval_folder_is_scored_with_its_metadata(tmp_path, clip_retr
     assert np.abs(table["aesthetic_score"].to_numpy() - expected).max() < 1e-5
 
 
+def test_metadata_that_was_missing_is_taken_up_by_the_next_run(tmp_path, clip_retrieval, score):
+    metadata = clip_retrieval / "metadata" / "metadata_1.parquet"
+    metadata.rename(tmp_path / "away")
+    score(clip_retrieval)
+    rows = tmp_path / "out" / "img_emb" / "img_emb_1.parquet"
+    assert pq.read_table(rows)["image_id"][3].as_py() == "img_emb/img_emb_1/000000003"
+    (tmp_path / "away").rename(metadata)
+    assert score(clip_retrieval).images_scored_now == 20  # the other file has its rows
+    assert pq.read_table(rows)["image_id"][3].as_py() == "1-3"
+
+
 def test_rows_say_where_the_embeddings_came_from_and_what_scored_them(tmp_path, clip_retrieval, score):
     score(clip_retrieval)
     schema = pq.read_schema(tmp_path / "out" / "img_emb" / "img_emb_0.parquet")

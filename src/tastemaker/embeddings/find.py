@@ -115,6 +115,7 @@ def find_embeddings(
         )
     distinct = list({file.path: file for file in found}.values())
     _each(_check, distinct)
+    _warn_of_missing_metadata(distinct)
     return distinct
 
 
@@ -187,6 +188,23 @@ def _check(file: EmbeddingFile) -> None:
         )
 
 
+def _warn_of_missing_metadata(files: list[EmbeddingFile]) -> None:
+    """Say which files have no metadata though others of their folder have: their keys and addresses are lost."""
+    arrays: dict[str, list[EmbeddingFile]] = {}
+    for file in files:
+        if _extension(file.path) in ARRAY_EXTENSIONS:
+            arrays.setdefault(folder_of(file.path), []).append(file)
+    for folder, siblings in arrays.items():
+        lacking = [base_name(file.path) for file in siblings if file.metadata is None]
+        if 0 < len(lacking) < len(siblings):
+            shown = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+            logger.warning(
+                "%s: %d of %d files have no metadata (%s), so that their rows have no keys, addresses or captions; put "
+                "it there and score again: only these files are then read",
+                *(public_url(folder), len(lacking), len(siblings), shown),
+            )
+
+
 def _each(work: Callable[[EmbeddingFile], None], files: list[EmbeddingFile]) -> None:
     """Do something with each file; with several at a time where that means to wait for a server."""
     if not any(is_remote(file.path) for file in files):
@@ -208,10 +226,16 @@ def _files_below(root: str, column: str | None, options: Options | None) -> dict
         if any(_extension(file) in ARRAY_EXTENSIONS for file in others):
             logger.warning("%s holds images; files beside them such as %s are passed over", root, others[0])
         return {}
-    there = set(files).__contains__ if is_remote(root) else os.path.isfile
-    metadata = {file: find_metadata(file, there) for file in files if _extension(file) in ARRAY_EXTENSIONS}
-    tables = [file for file in files if file not in metadata and file not in metadata.values()]
+    listed = set(files)
+
+    def is_there(path: str) -> bool:
+        lies_outside = not path.startswith(root.rstrip("/") + "/")
+        return path in listed or ((lies_outside or not is_remote(root)) and is_file(path, options))
+
+    arrays = [file for file in files if _extension(file) in ARRAY_EXTENSIONS]
     with ThreadPoolExecutor(_ASKED_AT_ONCE if is_remote(root) else 1) as pool:
+        metadata = dict(zip(arrays, pool.map(lambda file: find_metadata(file, is_there), arrays), strict=True))
+        tables = [file for file in files if file not in metadata and file not in metadata.values()]
         has = pool.map(lambda file: has_embeddings(file, EMBEDDING_SIZE, column, options), tables)
         chosen = sorted([*metadata, *(file for file, is_one in zip(tables, has, strict=True) if is_one)])
     of_images = [file for file in chosen if not _is_of_text(relative_to(file, root))]
