@@ -292,7 +292,8 @@ def _shard_name(file: _Found) -> str:
     below = f"{file.root.rstrip(os.sep)}{os.sep}"
     is_below = bool(file.root) and not is_remote(file.path) and file.path.startswith(below)
     relative = file.path[len(below) :] if is_below else relative_to(file.path, file.root)  # ten times as slow
-    return re.sub(r"\.(tar|tar\.gz|tgz)$", "", relative.replace(os.sep, "/"), flags=re.IGNORECASE)
+    extension = next((e for e in TAR_EXTENSIONS if relative.lower().endswith(e)), "")
+    return relative[: len(relative) - len(extension)].replace(os.sep, "/")
 
 
 def _size_of(path: str) -> int:
