@@ -116,6 +116,22 @@ def test_top_prints_best_and_worst_without_escapes_where_nobody_looks(scores):
     assert "\x1b" not in result.stdout
 
 
+def test_top_as_json_has_what_leads_to_the_originals(scores):
+    ranked = json.loads(tastemaker("top", scores, "-n", "2", "--json").stdout)
+    assert [row["rank"] for row in ranked] == [1, 2, 6, 7]
+    assert ranked[0]["aesthetic_score"] >= ranked[1]["aesthetic_score"] > ranked[3]["aesthetic_score"]
+    assert set(ranked[0]) >= {"image_path", "shard", "offset", "size", "xxh3"}
+
+
+def test_filter_with_two_cuts_names_the_command_that_makes_both(tmp_path, scores):
+    result = tastemaker("filter", scores, "--top", "50%", "--min-score", "-9", "-o", "out", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "two cuts, and filter makes one" in result.stderr
+    command = re.search(r"tastemaker (select .* --to FOLDER)", " ".join(result.stderr.split()))
+    written = tastemaker(*shlex.split(command[1].replace("SCORES", str(scores))), cwd=tmp_path)
+    assert (written.returncode, written.stdout[:13]) == (0, "4 of 7 images"), written.stderr
+
+
 def test_top_draws_pictures_on_request_and_names_cannot_steer_the_terminal(tmp_path, photographs, model_dir):
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a\x1b]0;title\x07.jpg").write_bytes(photographs["rocket.jpg"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from enum import StrEnum
@@ -41,12 +42,16 @@ def top(
         Pictures, typer.Option("--pictures", help="Small pictures: what the terminal understands, none, or a way.")
     ] = Pictures.AUTO,
     storage_options: o.StorageOptionsOption = None,
+    as_json: o.JsonOption = False,
 ) -> None:
     """Print the best and the worst images with their scores."""
     from tastemaker.scores.table import ScoreTable
 
     table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options))
     ranked = _rank(table, number, rank_by)
+    if as_json:
+        typer.echo(json.dumps([{"rank": rank + 1, **row} for rank, row in ranked], indent=2))
+        return
     how = _choose(pictures)
     if how:
         _print_pictures(table, ranked, rank_by, how)
