@@ -45,6 +45,14 @@ def test_a_folder_gives_arrays_and_tables_with_embeddings_and_passes_over_text_a
     assert [group._metadata["partition"] for group in group_embeddings(files)] == ["img_emb/img_emb_0", "more"]
 
 
+def test_results_below_the_input_are_passed_over_unless_they_are_the_input(tmp_path):
+    save(tmp_path / "given.npy")
+    write_table(tmp_path / "out" / "given.parquet", embedding=lists(2))
+    output = str(tmp_path / "out")
+    assert names(find_embeddings([str(tmp_path)], output_dir=output)) == ["given.npy"]
+    assert names(find_embeddings([output], output_dir=output)) == ["given.parquet"]
+
+
 def test_partitions_never_share_a_name(tmp_path):
     paths = [save(tmp_path / folder / name) for folder in "ab" for name in ("x.npy", "x-2.npy")]
     groups = group_embeddings(find_embeddings(list(map(str, paths))))

@@ -71,7 +71,7 @@ def _choose_kind(inputs: list[str], output: str, options: Any) -> str:  # noqa: 
     from tastemaker.imaging.shards import is_shard
     from tastemaker.stages.partition import FilePartitioningStage
 
-    if find_embeddings(inputs, options.embedding_column, options.storage_options):
+    if find_embeddings(inputs, options.embedding_column, options.storage_options, output):
         return "none"
     groups = FilePartitioningStage(inputs, storage_options=options.storage_options, output_dir=output).process()
     return "shards" if any(is_shard(group.data[0]) for group in groups) else "folder"

@@ -78,7 +78,10 @@ class _Folder:
 
 
 def find_embeddings(
-    inputs: Iterable[str], column: str | None = None, storage_options: Options | None = None
+    inputs: Iterable[str],
+    column: str | None = None,
+    storage_options: Options | None = None,
+    output_dir: str | None = None,
 ) -> list[EmbeddingFile]:
     """Return the files of embeddings among some inputs, in the order of their paths; none where the inputs are images.
 
@@ -90,6 +93,7 @@ def find_embeddings(
         inputs: Files, folders and globs, or URLs of them.
         column: Name of the array or column that holds the embeddings.
         storage_options: Of URLs.
+        output_dir: A folder of results, which is passed over where it lies in an input folder.
 
     Raises:
         ConfigurationError: Images and embeddings together; metadata with another number of rows; a server that does
@@ -102,7 +106,7 @@ def find_embeddings(
         file = partial(EmbeddingFile, column=column, storage_options=storage_options)
         if _is_embedding_file(path, storage_options):
             found.append(_with_metadata(file(path, folder_of(path)), lambda path: is_file(path, storage_options)))
-        elif may_be_folder(path, _OF_FILES) and (files := _files_below(path, column, storage_options)):
+        elif may_be_folder(path, _OF_FILES) and (files := _files_below(path, column, storage_options, output_dir)):
             found += [file(one, path, metadata=metadata) for one, metadata in files.items()]
         else:
             images.append(path)
@@ -215,10 +219,12 @@ def _each(work: Callable[[EmbeddingFile], None], files: list[EmbeddingFile]) -> 
         list(pool.map(work, files))
 
 
-def _files_below(root: str, column: str | None, options: Options | None) -> dict[str, str | None]:
+def _files_below(
+    root: str, column: str | None, options: Options | None, output_dir: str | None
+) -> dict[str, str | None]:
     """Return the files of embeddings below a folder, each with its metadata; none where it is a folder of images."""
     folder = _Folder()
-    for path in list_below(root, options):
+    for path in list_below(root, options, output_dir):
         folder.add(path)
     files = sorted(file for file in folder.files if is_remote(root) or os.path.isfile(file))  # no pipes: they wait
     if folder.pictures:
