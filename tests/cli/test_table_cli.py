@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from test_cli import tastemaker
@@ -121,6 +122,13 @@ def test_top_as_json_has_what_leads_to_the_originals(scores):
     assert [row["rank"] for row in ranked] == [1, 2, 6, 7]
     assert ranked[0]["aesthetic_score"] >= ranked[1]["aesthetic_score"] > ranked[3]["aesthetic_score"]
     assert set(ranked[0]) >= {"image_path", "shard", "offset", "size", "xxh3"}
+
+
+def test_top_names_rows_of_embeddings_that_have_no_path(tmp_path, model_dir):
+    np.save(tmp_path / "given.npy", np.eye(3, 768, dtype=np.float32))
+    run_scoring([str(tmp_path / "given.npy")], tmp_path / "s", RunOptions(model_dir=str(model_dir)))
+    shown = tastemaker("top", tmp_path / "s", "-n", "1").stdout.split()
+    assert {"given/000000000", "given/000000001", "given/000000002"}.intersection(shown)
 
 
 def test_filter_with_two_cuts_names_the_command_that_makes_both(tmp_path, scores):

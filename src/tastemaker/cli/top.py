@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: tastemaker top scores/ -n 10"
 
 _UNFOLDED = 10_000
-_NEEDED = ("image_path", "shard", "offset", "size", "xxh3", "reason")
+_NEEDED = ("image_id", "image_path", "shard", "offset", "size", "xxh3", "reason")
 
 
 class Pictures(StrEnum):
@@ -92,7 +92,7 @@ def _print_table(ranked: list[tuple[int, dict[str, Any]]], rank_by: str) -> None
         if rank > before + 1:
             shown.add_section()
         before = rank
-        shown.add_row(f"{rank + 1:,}", f"{row[rank_by]:.3f}", _plain(row["image_path"]))
+        shown.add_row(f"{rank + 1:,}", f"{row[rank_by]:.3f}", _name(row))
     width = None if sys.stdout.isatty() else _UNFOLDED  # a program wants a line for each image
     Console(highlight=False, markup=False, width=width).print(shown)
 
@@ -102,7 +102,7 @@ def _print_pictures(table: ScoreTable, ranked: list[tuple[int, dict[str, Any]]],
 
     with OriginalsReader(table.storage_options) as reader:
         for rank, row in ranked:
-            typer.echo(f"{rank + 1:>6,}  {row[rank_by]:.3f}  {_plain(row['image_path'])}", color=True)
+            typer.echo(f"{rank + 1:>6,}  {row[rank_by]:.3f}  {_name(row)}", color=True)
             typer.echo(_draw(reader, row, how), color=True)
 
 
@@ -119,6 +119,11 @@ def _draw(reader: OriginalsReader, row: dict[str, Any], how: str) -> str:
     except UnreadableImageError as error:
         return f"        ({_plain(str(error))})\n"
     return ENCODERS[how](Image.fromarray(pixels))
+
+
+def _name(row: dict[str, Any]) -> str:
+    """Return what a row is called: of embeddings, only the identifier may be known."""
+    return _plain(row["image_path"] or row["image_id"])
 
 
 def _plain(text: str | None) -> str:

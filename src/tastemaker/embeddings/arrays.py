@@ -151,7 +151,8 @@ class ArraySource:
                 block = np.empty((self.size, min(block_rows, self.rows - start)), dtype)
                 for number, column in enumerate(block):
                     columns.seek(first + (number * self.rows + start) * dtype.itemsize)
-                    _read_into(columns, memoryview(column.view(np.uint8)))
+                    if _read_into(columns, memoryview(column.view(np.uint8))) < column.nbytes:
+                        raise UnreadableImageError("truncated: the file became shorter while it was read")
                 yield EmbeddingBlock(as_floats(block.T))
             if there > wanted:
                 raise UnreadableImageError(f"damaged: more bytes follow the {self.rows:,} embeddings of its header")
