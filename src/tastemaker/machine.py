@@ -38,17 +38,38 @@ def _cores_of_system() -> int:
         return cores
 
 
+def usable_memory_bytes() -> int | None:
+    """Return how much memory this process may use, None where the system does not tell.
+
+    The least of the machine's and its control group's; of several processes that share the machine's cores by
+    ``TASTEMAKER_CORES``, the same share of it.
+    """
+    found = [memory for memory in (_memory_bytes(), *_read_lines("/sys/fs/cgroup/memory.max")) if memory is not None]
+    limits = [int(memory) for memory in found if str(memory).isdecimal()]  # "max" is none
+    return min(limits) * usable_cores() // _cores_of_system() if limits else None
+
+
+def _memory_bytes() -> int | None:
+    memory = next((line.split()[1] for line in _read_lines("/proc/meminfo") if line.startswith("MemTotal")), None)
+    if memory is not None:
+        return int(memory) * 1024
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # macOS
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 def describe_machine() -> dict[str, Any]:
     """Return the processor, cores, instruction sets, memory in GB, system, and versions of what scores images."""
     info = _read_lines("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in info if line.startswith("model name")]
     flags = next((line.split() for line in info if line.startswith(("flags", "Features"))), [])
-    memory = next((line.split()[1] for line in _read_lines("/proc/meminfo") if line.startswith("MemTotal")), None)
+    memory = _memory_bytes()
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
         "cores": usable_cores(),
         "instructions": [name for name in INSTRUCTIONS if name in flags],
-        "memory_gb": round(int(memory) / 2**20, 1) if memory else None,
+        "memory_gb": round(memory / 2**30, 1) if memory else None,
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": {name: found for name in _PACKAGES if (found := package_version(name))},
     }

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from test_cli import tastemaker
@@ -114,6 +115,29 @@ def test_top_prints_best_and_worst_without_escapes_where_nobody_looks(scores):
     result = tastemaker("top", scores, "-n", "2", env=environment)
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["rank", "1", "2", "6", "7"]
     assert "\x1b" not in result.stdout
+
+
+def test_top_as_json_has_what_leads_to_the_originals(scores):
+    ranked = json.loads(tastemaker("top", scores, "-n", "2", "--json").stdout)
+    assert [row["rank"] for row in ranked] == [1, 2, 6, 7]
+    assert ranked[0]["aesthetic_score"] >= ranked[1]["aesthetic_score"] > ranked[3]["aesthetic_score"]
+    assert set(ranked[0]) >= {"image_path", "shard", "offset", "size", "xxh3"}
+
+
+def test_top_names_rows_of_embeddings_that_have_no_path(tmp_path, model_dir):
+    np.save(tmp_path / "given.npy", np.eye(3, 768, dtype=np.float32))
+    run_scoring([str(tmp_path / "given.npy")], tmp_path / "s", RunOptions(model_dir=str(model_dir)))
+    shown = tastemaker("top", tmp_path / "s", "-n", "1").stdout.split()
+    assert {"given/000000000", "given/000000001", "given/000000002"}.intersection(shown)
+
+
+def test_filter_with_two_cuts_names_the_command_that_makes_both(tmp_path, scores):
+    result = tastemaker("filter", scores, "--top", "50%", "--min-score", "-9", "-o", "out", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "two cuts, and filter makes one" in result.stderr
+    command = re.search(r"tastemaker (select .* --to FOLDER)", " ".join(result.stderr.split()))
+    written = tastemaker(*shlex.split(command[1].replace("SCORES", str(scores))), cwd=tmp_path)
+    assert (written.returncode, written.stdout[:13]) == (0, "4 of 7 images"), written.stderr
 
 
 def test_top_draws_pictures_on_request_and_names_cannot_steer_the_terminal(tmp_path, photographs, model_dir):

@@ -95,6 +95,22 @@ def test_a_clip_retrieval_folder_has_the_rows_of_a_local_run(tmp_path, laion, bu
     assert made_by["embeddings"]["metadata"] == f"{url}/metadata/metadata_1.parquet"
 
 
+def test_an_array_by_columns_has_the_rows_of_one_by_rows(tmp_path, bucket, score):
+    vectors = unit_vectors(2000)
+    (tmp_path / "given").mkdir()
+    np.save(tmp_path / "given" / "columns.npy", np.asfortranarray(vectors))
+    np.save(tmp_path / "given" / "rows.npy", vectors)
+    score([bucket.upload(tmp_path / "given")], tmp_path / "out", bucket)
+    by_columns, by_rows = (pq.read_table(tmp_path / "out" / f"{name}.parquet") for name in ("columns", "rows"))
+    assert by_columns["aesthetic_score"] == by_rows["aesthetic_score"]
+
+
+def test_metadata_beside_the_folder_that_was_named_is_found(laion, bucket):
+    url = bucket.upload(laion, "laion/")
+    files = find_embeddings([f"{url}/img_emb"], storage_options=bucket.options)
+    assert [file.metadata for file in files] == [f"{url}/metadata/metadata_{n}.parquet" for n in (0, 1)]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_file_in_a_store_has_the_rows_of_a_local_run(tmp_path, kind, bucket, score):
     path = write_kind(tmp_path / "given", kind, unit_vectors(2000))

@@ -45,6 +45,14 @@ def test_a_folder_gives_arrays_and_tables_with_embeddings_and_passes_over_text_a
     assert [group._metadata["partition"] for group in group_embeddings(files)] == ["img_emb/img_emb_0", "more"]
 
 
+def test_results_below_the_input_are_passed_over_unless_they_are_the_input(tmp_path):
+    save(tmp_path / "given.npy")
+    write_table(tmp_path / "out" / "given.parquet", embedding=lists(2))
+    output = str(tmp_path / "out")
+    assert names(find_embeddings([str(tmp_path)], output_dir=output)) == ["given.npy"]
+    assert names(find_embeddings([output], output_dir=output)) == ["given.parquet"]
+
+
 def test_partitions_never_share_a_name(tmp_path):
     paths = [save(tmp_path / folder / name) for folder in "ab" for name in ("x.npy", "x-2.npy")]
     groups = group_embeddings(find_embeddings(list(map(str, paths))))
@@ -75,6 +83,19 @@ def test_metadata_of_another_length_is_refused(tmp_path):
     write_table(tmp_path / "metadata" / "metadata_3.parquet", key=["a", "b", "c"])
     with pytest.raises(errors.ConfigurationError, match=r"metadata_3\.parquet has 3 rows and .* 4 embeddings"):
         find_embeddings([str(tmp_path)])
+
+
+def test_a_file_of_a_set_without_its_metadata_is_told(tmp_path, caplog):
+    paths = [save(tmp_path / "img_emb" / f"img_emb_{number}.npy") for number in range(3)]
+    find_embeddings([str(tmp_path)])
+    assert not caplog.records  # none has any: nothing is missing
+    for number in (0, 2):
+        write_table(tmp_path / "metadata" / f"metadata_{number}.parquet", key=["a", "b"])
+    for inputs in ([tmp_path], paths):
+        caplog.clear()
+        files = find_embeddings(list(map(str, inputs)))
+        assert [file.metadata is None for file in files] == [False, True, False]
+        assert "1 of 3 files have no metadata (img_emb_1.npy)" in caplog.text
 
 
 def test_a_folder_of_text_embeddings_only_is_an_error_and_a_named_file_is_not(tmp_path):

@@ -40,9 +40,9 @@ def score(tmp_path, model_dir):
 
 def npy(array, shape=None):
     file = io.BytesIO()
-    header = {"descr": array.dtype.str, "fortran_order": False, "shape": shape or array.shape}
+    header = {"descr": array.dtype.str, "fortran_order": not array.flags.c_contiguous, "shape": shape or array.shape}
     np.lib.format.write_array_header_1_0(file, header)
-    return file.getvalue() + array.tobytes()
+    return file.getvalue() + array.tobytes("A")
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz"])
@@ -73,6 +73,20 @@ def test_a_truncated_file_gives_the_rows_that_are_there_and_says_what_is_missing
     assert rows[-1]["image_id"] == ""
     assert rows[-1]["image_path"] == str(tmp_path / "given.npy")
     assert rows[-1]["reason"] == "unreadable: truncated: only 19,999 of 40,000 embeddings are there"
+
+
+def test_an_array_by_columns_that_is_cut_or_goes_on_is_told(tmp_path, score):
+    data = npy(np.asfortranarray(vectors(5)))
+    (tmp_path / "given.npy").write_bytes(data[:-10])
+    (row,) = score(tmp_path / "given.npy")
+    assert "only 7,670 of 7,680 bytes are there" in row["reason"]
+    (tmp_path / "given.npy").write_bytes(data + b"more")
+    rows = score_again(tmp_path / "given.npy", tmp_path, score)
+    assert [row["status"] for row in rows] == [*["kept"] * 5, "failed"]
+    assert "more bytes follow the 5 embeddings" in rows[-1]["reason"]
+    (tmp_path / "given.npy").write_bytes(npy(np.asfortranarray(vectors(3)), shape=(10**15, 768)))
+    (row,) = score_again(tmp_path / "given.npy", tmp_path, score)
+    assert "truncated" in row["reason"]
 
 
 def test_a_header_that_promises_too_much_takes_no_memory(tmp_path, score):
@@ -111,7 +125,8 @@ def test_an_array_without_rows_is_a_row(tmp_path, score):
         (np.zeros((2, 3, 768), np.float32), r"shape \(2, 3, 768\)"),
         (np.zeros((2, 768), np.int8), "int8, and embeddings are float16, float32 or float64"),
         (np.zeros((2, 768), np.complex64), "complex64"),
-        (np.asfortranarray(np.zeros((2, 768), np.float32)), "column by column"),
+        (np.zeros((2, 768), np.uint16), "uint16, .* save bfloat16 as float32"),
+        (np.zeros((768, 1), np.float32), r"shape \(768, 1\)"),
     ],
 )
 def test_another_shape_or_type_is_an_error_that_names_the_file(tmp_path, array, message, score):

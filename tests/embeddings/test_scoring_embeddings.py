@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tastemaker import AestheticPredictor, errors
+from tastemaker.embeddings.arrays import ArraySource
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
@@ -82,6 +83,17 @@ def test_a_clip_retrieval_folder_is_scored_with_its_metadata(tmp_path, clip_retr
     assert np.abs(table["aesthetic_score"].to_numpy() - expected).max() < 1e-5
 
 
+def test_metadata_that_was_missing_is_taken_up_by_the_next_run(tmp_path, clip_retrieval, score):
+    metadata = clip_retrieval / "metadata" / "metadata_1.parquet"
+    metadata.rename(tmp_path / "away")
+    score(clip_retrieval)
+    rows = tmp_path / "out" / "img_emb" / "img_emb_1.parquet"
+    assert pq.read_table(rows)["image_id"][3].as_py() == "img_emb/img_emb_1/000000003"
+    (tmp_path / "away").rename(metadata)
+    assert score(clip_retrieval).images_scored_now == 20  # the other file has its rows
+    assert pq.read_table(rows)["image_id"][3].as_py() == "1-3"
+
+
 def test_rows_say_where_the_embeddings_came_from_and_what_scored_them(tmp_path, clip_retrieval, score):
     score(clip_retrieval)
     schema = pq.read_schema(tmp_path / "out" / "img_emb" / "img_emb_0.parquet")
@@ -112,6 +124,22 @@ def test_every_kind_of_file_and_number_gives_the_predictors_scores(tmp_path, kin
     expected = predictor.score(vectors.astype(np.float32))
     assert np.abs(rows["aesthetic_score"].to_numpy() - expected).max() < 1e-5
     assert rows["image_id"].to_pylist()[:2] == ["given/000000000", "given/000000001"]
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+@pytest.mark.parametrize("shape", [(40, 768), (40, 1, 768), (1, 40, 768)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_order_of_the_numbers_and_axes_of_one_do_not_matter(tmp_path, kind, shape, order, score, predictor):
+    vectors = unit_vectors(40, dtype=np.float32)
+    path, array = tmp_path / f"given.{kind}", np.asarray(vectors.reshape(shape), order=order)
+    if kind == "npy":
+        np.save(path, array)
+    else:
+        np.savez_compressed(path, embedding=array)
+    assert [len(block.vectors) for block in ArraySource(str(path), None, 768).blocks(16)] == [16, 16, 8]
+    score(path)
+    scores = pq.read_table(tmp_path / "out" / "given.parquet")["aesthetic_score"].to_numpy()
+    assert np.abs(scores - predictor.score(vectors)).max() < 1e-5
 
 
 def write_table(path, table):

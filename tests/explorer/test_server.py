@@ -1,14 +1,18 @@
 """Who is let in, and what is ever served."""
 
+import asyncio
 import json
 import re
 from importlib.resources import files
+from urllib.parse import urlencode
 
 import pytest
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from explorer.table import SCORES
-from tastemaker.explorer.server import create_app
+from tastemaker.explorer import index
+from tastemaker.explorer.server import _view, create_app
 
 TOKEN, PORT = "a-token", 8765
 BASE = f"http://127.0.0.1:{PORT}"
@@ -236,3 +240,25 @@ def test_a_filter_writes_nothing_and_reads_no_file(page, tmp_path, where):
     out = tmp_path / "out.csv"
     assert page.get("/api/view", params={"where": where.format(out=out)}).status_code == 400
     assert not out.exists()
+
+
+ENDLESS = "(SELECT count(*) FROM range(100000000000) t(i) WHERE i % 3 = 1) > 0"
+
+
+def test_a_condition_without_end_is_stopped_and_the_page_is_told(page, monkeypatch):
+    monkeypatch.setattr("tastemaker.explorer.server.QUERY_SECONDS", 0.3)
+    monkeypatch.setattr(index, "QUERY_SECONDS", 0.3)
+    for address in ("/api/view", "/api/shapes"):
+        answer = page.get(address, params={"where": ENDLESS})
+        assert answer.status_code == 400
+        assert "longer than 0.3 seconds and was stopped" in answer.json()["error"]
+    assert page.get("/api/view").status_code == 200
+
+
+def test_a_view_that_the_page_gave_up_is_not_looked_for_any_more(explorer):
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "GET", "headers": [], "query_string": urlencode({"where": ENDLESS}).encode()}
+    answer = asyncio.run(_view(explorer, Request(scope, receive)))
+    assert "given up" in json.loads(answer.body)["error"]

@@ -14,6 +14,7 @@ from rows import make_image, mark_as_gone, write_rows, write_scores
 from tastemaker import ConfigurationError, MissingExtraError, ScoreTable
 from tastemaker.scores.cutoff import Top, mark_best
 from tastemaker.scores.distribution import Cutoff
+from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.schema import kind_of_reason
 
 MADE_BY = {"tastemaker": "0.1.0", "precision": "bf16", "options": {"signals": False}}
@@ -352,3 +353,24 @@ def test_pictures_that_are_gone_are_told_and_otherwise_left_out(tmp_path):
     assert table.present_rows().tolist() == [0, 3, 4]
     assert table.present_rows("aesthetic_score < 4.5 OR image_id = '00002'").tolist() == [4]
     assert len(table.to_arrow()) == len(table) == 5  # their rows are there for who asks
+
+
+ENDLESS = "(SELECT count(*) FROM range(100000000000) t(i) WHERE i % 3 = 1) > 0"
+
+
+def test_a_query_without_end_is_stopped_and_the_next_is_answered(runs):
+    table = ScoreTable(runs)
+    with pytest.raises(ConfigurationError, match=r"longer than 0\.2 seconds and was stopped"):
+        table.to_arrow(["row_id"], ENDLESS, limit=QueryLimit(0.2))
+    assert len(table.to_arrow(["row_id"], limit=QueryLimit(60))) == 6
+
+
+def test_a_query_that_nobody_waits_for_is_stopped_whether_it_has_begun_or_not(runs):
+    table, limit = ScoreTable(runs), QueryLimit(3600)
+    giving_up = threading.Timer(0.2, limit.stop)
+    giving_up.start()
+    with pytest.raises(ConfigurationError, match="given up"):
+        table.to_arrow(["row_id"], ENDLESS, limit=limit)
+    giving_up.join()
+    with pytest.raises(ConfigurationError, match="given up"):
+        table.to_arrow(["row_id"], limit=limit)

@@ -133,3 +133,14 @@ def test_a_place_that_takes_no_output_is_an_error(path):
         hold_output(Path(path)),
     ):
         pass
+
+
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self"), reason="needs a folder where nothing can be made, not even by root"
+)
+def test_a_place_where_nothing_can_be_made_gives_the_systems_reason():
+    with (
+        pytest.raises(ConfigurationError, match=r"^/proc cannot be written to: No such file"),
+        hold_output(Path("/proc/x")),
+    ):
+        pass

@@ -14,6 +14,7 @@ from tastemaker import ConfigurationError, ScoreTable, Selection, select_images
 from tastemaker.errors import RemoteError
 from tastemaker.explorer.report import write_report
 from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.selections.url_outputs import UrlOutput
 
 pytestmark = pytest.mark.network
 ALL = Selection(where="status = 'kept'")
@@ -86,6 +87,58 @@ def test_a_selection_that_broke_off_has_no_record_and_the_next_one_finishes_it(t
     assert json.loads(bucket.files("out")["_tastemaker/unfinished.json"])["kind"] == "folder"
     select("out", Selection(where="image_id = 'rocket'"), kind="folder")
     assert sorted(bucket.files("out")) == ["_tastemaker/selected.parquet", RECORD, "rocket.jpg"]
+
+
+def stop(progress):
+    raise KeyboardInterrupt
+
+
+def is_of(bucket, name, kind, selection, select):
+    """The files that a selection has where nothing else was."""
+    select(name, selection, kind=kind, images_per_tar=1)
+    return bucket.files(name)
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "folder"])
+def test_files_of_two_selections_are_never_beside_each_other(bucket, select, kind):
+    others = Selection(where="image_id != 'rocket'")
+    old, new = (is_of(bucket, name, kind, chosen, select) for name, chosen in (("old", ALL), ("new", others)))
+    with pytest.raises(KeyboardInterrupt):
+        select("old", others, kind=kind, images_per_tar=1, overwrite=True, on_progress=stop)
+    midway = bucket.files("old")
+    assert RECORD not in midway
+    assert all(new[name] == data for name, data in midway.items() if not name.startswith("_tastemaker/"))
+    assert midway["_tastemaker/unfinished.json"] == new[RECORD]
+    select("old", others, kind=kind, images_per_tar=1)  # the same command, and nothing to overwrite any more
+    assert bucket.files("old") == new != old
+
+
+def test_a_kill_while_a_folder_is_emptied_is_made_good_by_the_next_selection(bucket, select, monkeypatch):
+    select("new", rocket := Selection(where="image_id = 'rocket'"), kind="folder")
+    select("old", kind="folder")
+    new = bucket.files("new")
+    record = bucket.files("old")[RECORD]
+    delete = UrlOutput._delete
+
+    def delete_some(output, names):
+        names = list(names)
+        delete(output, names[:2])
+        if len(names) > 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UrlOutput, "_delete", delete_some)
+        with pytest.raises(KeyboardInterrupt):
+            select("old", rocket, kind="folder", overwrite=True)
+    midway = bucket.files("old")
+    assert RECORD not in midway
+    assert json.loads(midway["_tastemaker/unfinished.json"]) == {"emptied of": record.decode()}
+    assert len(midway) > 3
+    with pytest.raises(KeyboardInterrupt):
+        select("old", rocket, kind="folder", on_progress=stop)
+    assert set(bucket.files("old")) <= {*new, "_tastemaker/unfinished.json"}
+    select("old", rocket, kind="folder")
+    assert bucket.files("old") == new
 
 
 def test_an_upload_that_fails_for_good_leaves_no_record(bucket, select):

@@ -47,7 +47,13 @@ def filter_images(
     """
     from tastemaker.scores.cutoff import parse_top
 
-    if (min_score is None) == (top is None):
+    if min_score is not None and top is not None:
+        raise ConfigurationError(
+            f"--min-score {min_score:g} and --top {top} are two cuts, and filter makes one. For the best {top} of what "
+            f"reaches {min_score:g}: tastemaker score, then tastemaker select SCORES --top {top} "
+            f'--where "aesthetic_score >= {min_score:g}" --to FOLDER'
+        )
+    if min_score is None and top is None:
         raise ConfigurationError("say what to keep: --min-score 5.5, or --top 20%, or --top 1000")
     options = replace(
         options,
@@ -65,7 +71,7 @@ def _choose_kind(inputs: list[str], output: str, options: Any) -> str:  # noqa: 
     from tastemaker.imaging.shards import is_shard
     from tastemaker.stages.partition import FilePartitioningStage
 
-    if find_embeddings(inputs, options.embedding_column, options.storage_options):
+    if find_embeddings(inputs, options.embedding_column, options.storage_options, output):
         return "none"
     groups = FilePartitioningStage(inputs, storage_options=options.storage_options, output_dir=output).process()
     return "shards" if any(is_shard(group.data[0]) for group in groups) else "folder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from enum import StrEnum
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: tastemaker top scores/ -n 10"
 
 _UNFOLDED = 10_000
-_NEEDED = ("image_path", "shard", "offset", "size", "xxh3", "reason")
+_NEEDED = ("image_id", "image_path", "shard", "offset", "size", "xxh3", "reason")
 
 
 class Pictures(StrEnum):
@@ -41,12 +42,16 @@ def top(
         Pictures, typer.Option("--pictures", help="Small pictures: what the terminal understands, none, or a way.")
     ] = Pictures.AUTO,
     storage_options: o.StorageOptionsOption = None,
+    as_json: o.JsonOption = False,
 ) -> None:
     """Print the best and the worst images with their scores."""
     from tastemaker.scores.table import ScoreTable
 
     table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options))
     ranked = _rank(table, number, rank_by)
+    if as_json:
+        typer.echo(json.dumps([{"rank": rank + 1, **row} for rank, row in ranked], indent=2))
+        return
     how = _choose(pictures)
     if how:
         _print_pictures(table, ranked, rank_by, how)
@@ -87,7 +92,7 @@ def _print_table(ranked: list[tuple[int, dict[str, Any]]], rank_by: str) -> None
         if rank > before + 1:
             shown.add_section()
         before = rank
-        shown.add_row(f"{rank + 1:,}", f"{row[rank_by]:.3f}", _plain(row["image_path"]))
+        shown.add_row(f"{rank + 1:,}", f"{row[rank_by]:.3f}", _name(row))
     width = None if sys.stdout.isatty() else _UNFOLDED  # a program wants a line for each image
     Console(highlight=False, markup=False, width=width).print(shown)
 
@@ -97,7 +102,7 @@ def _print_pictures(table: ScoreTable, ranked: list[tuple[int, dict[str, Any]]],
 
     with OriginalsReader(table.storage_options) as reader:
         for rank, row in ranked:
-            typer.echo(f"{rank + 1:>6,}  {row[rank_by]:.3f}  {_plain(row['image_path'])}", color=True)
+            typer.echo(f"{rank + 1:>6,}  {row[rank_by]:.3f}  {_name(row)}", color=True)
             typer.echo(_draw(reader, row, how), color=True)
 
 
@@ -114,6 +119,11 @@ def _draw(reader: OriginalsReader, row: dict[str, Any], how: str) -> str:
     except UnreadableImageError as error:
         return f"        ({_plain(str(error))})\n"
     return ENCODERS[how](Image.fromarray(pixels))
+
+
+def _name(row: dict[str, Any]) -> str:
+    """Return what a row is called: of embeddings, only the identifier may be known."""
+    return _plain(row["image_path"] or row["image_id"])
 
 
 def _plain(text: str | None) -> str:

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
+import tempfile
 import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tastemaker.embeddings.names import choose_name
-from tastemaker.embeddings.opened import open_header, open_ranges, open_whole
+from tastemaker.embeddings.opened import MAX_COPY_BYTES, open_header, open_ranges, open_whole
 from tastemaker.errors import ModelError, RemoteError, TastemakerError, UnreadableImageError
-from tastemaker.storage import Options, public_url
+from tastemaker.storage import Options, is_remote, public_url
 
 Floats = npt.NDArray[np.floating]
 
 BLOCK_ROWS = 16_384
 """Embeddings in a block: 25 MB in float16."""
+
+_PIECE = 2**22
 
 
 @dataclass
@@ -50,6 +54,12 @@ class ArrayHeader:
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
     is_fortran: bool
+
+    @property
+    def rows(self) -> int | None:
+        """Vectors along the last axis; None where they do not form one list, as in (2, 3, 768) but not (2, 1, 768)."""
+        others = self.shape[:-1]
+        return math.prod(others) if others and sum(length != 1 for length in others) <= 1 else None
 
 
 @dataclass
@@ -94,8 +104,8 @@ class ArraySource:
             else:
                 with open_header(self.path, self.storage_options) as file:
                     header = read_header(file)
-        _check(header, self.size, f"{shown}[{self.name}]" if self.name else shown)
-        self.rows, self.dtype = header.shape[0], header.dtype.name
+        self.rows = _check(header, self.size, f"{shown}[{self.name}]" if self.name else shown)
+        self.dtype = header.dtype.name
 
     def blocks(self, block_rows: int = BLOCK_ROWS) -> Iterator[EmbeddingBlock]:
         """Yield the embeddings in order.
@@ -106,7 +116,11 @@ class ArraySource:
         """
         memory = _Memory()
         with readable(public_url(self.path)), self._open() as file:
-            dtype = read_header(file).dtype
+            header = read_header(file)
+            dtype = header.dtype
+            if header.is_fortran:
+                yield from self._columnwise(file, dtype, block_rows)
+                return
             for start in range(0, self.rows, block_rows):
                 wanted = min(block_rows, self.rows - start)
                 row_bytes = dtype.itemsize * self.size
@@ -123,9 +137,45 @@ class ArraySource:
             if file.read(1):
                 raise UnreadableImageError(f"damaged: more bytes follow the {self.rows:,} embeddings of its header")
 
+    def _columnwise(self, file: IO[bytes], dtype: np.dtype[Any], block_rows: int) -> Iterator[EmbeddingBlock]:
+        """Yield the embeddings of an array that is stored column by column, each block in a piece of every column."""
+        with self._seekable(file) as (columns, first):
+            there = columns.seek(0, os.SEEK_END) - first
+            wanted = self.rows * self.size * dtype.itemsize
+            if there < wanted:
+                raise UnreadableImageError(
+                    f"truncated: only {there:,} of {wanted:,} bytes are there, and no embedding is whole: the array is "
+                    "stored column by column"
+                )
+            for start in range(0, self.rows, block_rows):
+                block = np.empty((self.size, min(block_rows, self.rows - start)), dtype)
+                for number, column in enumerate(block):
+                    columns.seek(first + (number * self.rows + start) * dtype.itemsize)
+                    if _read_into(columns, memoryview(column.view(np.uint8))) < column.nbytes:
+                        raise UnreadableImageError("truncated: the file became shorter while it was read")
+                yield EmbeddingBlock(as_floats(block.T))
+            if there > wanted:
+                raise UnreadableImageError(f"damaged: more bytes follow the {self.rows:,} embeddings of its header")
+
+    @contextlib.contextmanager
+    def _seekable(self, file: IO[bytes]) -> Iterator[tuple[IO[bytes], int]]:
+        """Yield a file whose every position is at hand, and where the array begins: out of archives and URLs a copy."""
+        if not self.name and not is_remote(self.path):
+            yield file, file.tell()
+            return
+        with tempfile.TemporaryFile(prefix="tastemaker-copy-") as copy:
+            while piece := file.read(_PIECE):
+                if copy.tell() + len(piece) > MAX_COPY_BYTES:
+                    raise UnreadableImageError(
+                        f"stored column by column and larger than {MAX_COPY_BYTES / 2**30:.0f} GiB; copy it to this "
+                        "machine as .npy first, or save it again with numpy.ascontiguousarray"
+                    )
+                copy.write(piece)
+            yield copy, 0
+
     def _choose(self, headers: dict[str, ArrayHeader]) -> str:
         widths = {
-            name: header.shape[1] if len(header.shape) == 2 else 0
+            name: header.shape[-1] if header.rows is not None else 0
             for name, header in headers.items()
             if header.dtype.kind == "f" or name == self.wanted
         }
@@ -212,15 +262,20 @@ def as_floats(vectors: Floats) -> Floats:
         return np.ascontiguousarray(vectors, kind)
 
 
-def _check(header: ArrayHeader, size: int, where: str) -> None:
+def _check(header: ArrayHeader, size: int, where: str) -> int:
+    """Return how many embeddings an array has, or raise `ModelError` where it holds something else."""
     if header.dtype.hasobject:
         raise ModelError(f"{where} holds pickled objects, which are never loaded; save a plain array of floats")
     if header.dtype.kind != "f" or header.dtype.itemsize not in (2, 4, 8):
-        raise ModelError(f"{where} holds {header.dtype}, and embeddings are float16, float32 or float64")
-    if len(header.shape) != 2 or header.shape[1] != size or header.shape[0] < 0:
+        is_bfloat = header.dtype.kind in "uV" and header.dtype.itemsize == 2
+        raise ModelError(
+            f"{where} holds {header.dtype}, and embeddings are float16, float32 or float64"
+            + ("; save bfloat16 as float32: nothing in the file tells what these bits are" if is_bfloat else "")
+        )
+    rows = header.rows
+    if rows is None or rows < 0 or header.shape[-1] != size:
         raise ModelError(f"{where} has the shape {header.shape}, and CLIP ViT-L/14 embeddings have (n, {size})")
-    if header.is_fortran:
-        raise ModelError(f"{where} is stored column by column; save it again with numpy.ascontiguousarray")
+    return rows
 
 
 def _read_into(file: IO[bytes], buffer: memoryview) -> int:

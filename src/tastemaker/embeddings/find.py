@@ -78,7 +78,10 @@ class _Folder:
 
 
 def find_embeddings(
-    inputs: Iterable[str], column: str | None = None, storage_options: Options | None = None
+    inputs: Iterable[str],
+    column: str | None = None,
+    storage_options: Options | None = None,
+    output_dir: str | None = None,
 ) -> list[EmbeddingFile]:
     """Return the files of embeddings among some inputs, in the order of their paths; none where the inputs are images.
 
@@ -90,6 +93,7 @@ def find_embeddings(
         inputs: Files, folders and globs, or URLs of them.
         column: Name of the array or column that holds the embeddings.
         storage_options: Of URLs.
+        output_dir: A folder of results, which is passed over where it lies in an input folder.
 
     Raises:
         ConfigurationError: Images and embeddings together; metadata with another number of rows; a server that does
@@ -102,7 +106,7 @@ def find_embeddings(
         file = partial(EmbeddingFile, column=column, storage_options=storage_options)
         if _is_embedding_file(path, storage_options):
             found.append(_with_metadata(file(path, folder_of(path)), lambda path: is_file(path, storage_options)))
-        elif may_be_folder(path, _OF_FILES) and (files := _files_below(path, column, storage_options)):
+        elif may_be_folder(path, _OF_FILES) and (files := _files_below(path, column, storage_options, output_dir)):
             found += [file(one, path, metadata=metadata) for one, metadata in files.items()]
         else:
             images.append(path)
@@ -115,6 +119,7 @@ def find_embeddings(
         )
     distinct = list({file.path: file for file in found}.values())
     _each(_check, distinct)
+    _warn_of_missing_metadata(distinct)
     return distinct
 
 
@@ -187,6 +192,23 @@ def _check(file: EmbeddingFile) -> None:
         )
 
 
+def _warn_of_missing_metadata(files: list[EmbeddingFile]) -> None:
+    """Say which files have no metadata though others of their folder have: their keys and addresses are lost."""
+    arrays: dict[str, list[EmbeddingFile]] = {}
+    for file in files:
+        if _extension(file.path) in ARRAY_EXTENSIONS:
+            arrays.setdefault(folder_of(file.path), []).append(file)
+    for folder, siblings in arrays.items():
+        lacking = [base_name(file.path) for file in siblings if file.metadata is None]
+        if 0 < len(lacking) < len(siblings):
+            shown = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+            logger.warning(
+                "%s: %d of %d files have no metadata (%s), so that their rows have no keys, addresses or captions; put "
+                "it there and score again: only these files are then read",
+                *(public_url(folder), len(lacking), len(siblings), shown),
+            )
+
+
 def _each(work: Callable[[EmbeddingFile], None], files: list[EmbeddingFile]) -> None:
     """Do something with each file; with several at a time where that means to wait for a server."""
     if not any(is_remote(file.path) for file in files):
@@ -197,10 +219,12 @@ def _each(work: Callable[[EmbeddingFile], None], files: list[EmbeddingFile]) -> 
         list(pool.map(work, files))
 
 
-def _files_below(root: str, column: str | None, options: Options | None) -> dict[str, str | None]:
+def _files_below(
+    root: str, column: str | None, options: Options | None, output_dir: str | None
+) -> dict[str, str | None]:
     """Return the files of embeddings below a folder, each with its metadata; none where it is a folder of images."""
     folder = _Folder()
-    for path in list_below(root, options):
+    for path in list_below(root, options, output_dir):
         folder.add(path)
     files = sorted(file for file in folder.files if is_remote(root) or os.path.isfile(file))  # no pipes: they wait
     if folder.pictures:
@@ -208,10 +232,16 @@ def _files_below(root: str, column: str | None, options: Options | None) -> dict
         if any(_extension(file) in ARRAY_EXTENSIONS for file in others):
             logger.warning("%s holds images; files beside them such as %s are passed over", root, others[0])
         return {}
-    there = set(files).__contains__ if is_remote(root) else os.path.isfile
-    metadata = {file: find_metadata(file, there) for file in files if _extension(file) in ARRAY_EXTENSIONS}
-    tables = [file for file in files if file not in metadata and file not in metadata.values()]
+    listed = set(files)
+
+    def is_there(path: str) -> bool:
+        lies_outside = not path.startswith(root.rstrip("/") + "/")
+        return path in listed or ((lies_outside or not is_remote(root)) and is_file(path, options))
+
+    arrays = [file for file in files if _extension(file) in ARRAY_EXTENSIONS]
     with ThreadPoolExecutor(_ASKED_AT_ONCE if is_remote(root) else 1) as pool:
+        metadata = dict(zip(arrays, pool.map(lambda file: find_metadata(file, is_there), arrays), strict=True))
+        tables = [file for file in files if file not in metadata and file not in metadata.values()]
         has = pool.map(lambda file: has_embeddings(file, EMBEDDING_SIZE, column, options), tables)
         chosen = sorted([*metadata, *(file for file, is_one in zip(tables, has, strict=True) if is_one)])
     of_images = [file for file in chosen if not _is_of_text(relative_to(file, root))]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tastemaker.errors import ConfigurationError, RemoteError
-from tastemaker.storage import Options, is_remote, relative_to
+from tastemaker.storage import Options, is_remote, relative_to, walk_inputs
 
 T = TypeVar("T")
 
@@ -53,10 +53,10 @@ def may_be_folder(path: str, extensions: tuple[str, ...]) -> bool:
     return not path.startswith("http") and not _is_pattern(path) and not is_named_like_a_file
 
 
-def list_below(root: str, options: Options | None) -> Iterator[str]:
-    """Yield the files below a folder, and Lance tables, which are folders; without what is hidden."""
+def list_below(root: str, options: Options | None, output_dir: str | None = None) -> Iterator[str]:
+    """Yield the files below a folder, and Lance tables, which are folders; without what is hidden, and results."""
     if not is_remote(root):
-        yield from _walk(root)
+        yield from _walk(root, output_dir)
         return
     from tastemaker.storage.files import list_files
 
@@ -86,8 +86,8 @@ def size_of(path: str, options: Options | None) -> int:
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
-def _walk(root: str) -> Iterator[str]:
-    for folder, folders, files in os.walk(root):
+def _walk(root: str, output_dir: str | None) -> Iterator[str]:
+    for folder, folders, files in walk_inputs(root, output_dir):
         tables = [name for name in folders if name.lower().endswith(".lance")]
         folders[:] = [name for name in folders if not name.startswith((".", "_")) and name not in tables]
         yield from (os.path.join(folder, name) for name in [*tables, *files] if not name.startswith((".", "_")))

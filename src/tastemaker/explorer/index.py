@@ -17,6 +17,7 @@ from tastemaker.explorer.groups import Groups
 from tastemaker.explorer.ratings import Ratings, rated_condition
 from tastemaker.explorer.upright import LYING
 from tastemaker.scores.cutoff import parse_top
+from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.table import ScoreTable
 
 STEPS = {"aesthetic_score": 0.01, "technical_quality": 0.001}
@@ -27,6 +28,9 @@ MAX_EDGES = 20_000
 
 ASPECT_UNIT = 1000
 """Aspect ratios travel as integers: width / height in thousandths."""
+
+QUERY_SECONDS = 60.0
+"""A condition that takes longer is stopped: some never end, and would keep a processor busy as long as the program."""
 
 _KEPT_VIEWS = 8
 
@@ -125,11 +129,15 @@ class ScoreIndex:
         self.columns = [name for name in STEPS if self._has_values(name)]
         self._aspects = self._read_aspects()
 
-    def view(self, chosen: Filter) -> View:
+    def view(self, chosen: Filter, limit: QueryLimit | None = None) -> View:
         """Return the pictures that pass a filter. The last few are remembered.
 
+        Args:
+            chosen: The filter.
+            limit: When to stop looking for them; None for after `QUERY_SECONDS`.
+
         Raises:
-            ConfigurationError: The condition is none, or the column is not one to rank by.
+            ConfigurationError: The condition is none or takes too long, or the column is not one to rank by.
         """
         by = chosen.by or (self.columns[0] if self.columns else next(iter(STEPS)))
         if by not in STEPS:
@@ -141,7 +149,8 @@ class ScoreIndex:
             if key in self._views:
                 self._views.move_to_end(key)
                 return self._views[key]
-        view = self._make_view(by, chosen.condition(self.table, self._ratings), bool(chosen.group))
+        condition = chosen.condition(self.table, self._ratings)
+        view = self._make_view(by, condition, bool(chosen.group), limit or QueryLimit(QUERY_SECONDS))
         with self._lock:
             self._views[key] = view
             while len(self._views) > _KEPT_VIEWS:
@@ -155,12 +164,12 @@ class ScoreIndex:
     def _has_values(self, column: str) -> bool:
         return column in self.table.columns and bool(np.isfinite(self.table.values(column)).any())
 
-    def _make_view(self, by: str, condition: str | None, best_of_group: bool) -> View:
+    def _make_view(self, by: str, condition: str | None, best_of_group: bool, limit: QueryLimit) -> View:
         values = self.table.values(by) if by in self.table.columns else np.full(len(self.table), np.nan, np.float32)
         chosen = ~np.isnan(values)
         if condition is not None:
             passing = np.zeros(len(values), np.bool_)
-            passing[self.table.to_arrow(["row_id"], condition).column(0).to_numpy()] = True
+            passing[self.table.to_arrow(["row_id"], condition, limit=limit).column(0).to_numpy()] = True
             chosen &= passing
         rows = np.flatnonzero(chosen).astype(np.uint32)
         order = np.argsort(-values[rows], kind="stable")

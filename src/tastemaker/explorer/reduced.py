@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-from contextlib import AbstractContextManager, nullcontext
-from threading import Lock
 
 import simplejpeg
 from PIL import Image
@@ -20,10 +17,7 @@ from tastemaker.imaging.decode import (
     name_format,
     read_orientation,
 )
-
-_LARGE_PIXELS = 40_000_000
-_ONE_LARGE = Lock()
-"""Pictures of more pixels are decoded one at a time, so that a folder of bombs takes the memory of one."""
+from tastemaker.imaging.room import ROOM
 
 _MARGIN = 1.5
 """So many times as wide and high as wanted a JPEG is decoded at least: the rest is for the better filter."""
@@ -39,6 +33,7 @@ _TURNS = {
 }
 
 
+@ROOM.hold()
 def reduce_image(data: bytes, width: int, height: int, *, recorded: tuple[int, int] | None = None) -> Image.Image:
     """Return a picture that fits into a box, upright as its EXIF says, and never enlarged.
 
@@ -73,8 +68,7 @@ def _load(data: bytes, name: str | None, box: tuple[int, int]) -> tuple[Image.Im
         return reduced
     try:
         if name in PILLOW_READERS and name != "JPEG":
-            with _alone_if_large(data, name):
-                image = load_with_pillow(data, name)
+            image = load_with_pillow(data, name)
         else:
             image = Image.fromarray(decode_image(data, apply_exif_rotation=name != "JPEG").pixels)
     except MemoryError as error:
@@ -91,10 +85,3 @@ def _load_jpeg(data: bytes, box: tuple[int, int]) -> tuple[Image.Image, tuple[in
             wanted = {"min_width": int(scale * width), "min_height": int(scale * height)}
             return Image.fromarray(simplejpeg.decode_jpeg(data, strict=False, **wanted)), (width, height)
     return None
-
-
-def _alone_if_large(data: bytes, name: str) -> AbstractContextManager[object]:
-    with contextlib.suppress(Exception):  # whatever is wrong with it, decoding will tell
-        width, height = PILLOW_READERS[name](io.BytesIO(data)).size
-        return _ONE_LARGE if width * height > _LARGE_PIXELS else nullcontext()
-    return nullcontext()

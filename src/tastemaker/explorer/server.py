@@ -16,15 +16,18 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
-from tastemaker.explorer.index import Filter
+from tastemaker.explorer.index import QUERY_SECONDS, Filter
 from tastemaker.explorer.security import Guard
 from tastemaker.explorer.selection import start_export
 from tastemaker.explorer.service import Explorer
 from tastemaker.explorer.thumbnails import no_picture
 from tastemaker.machine import usable_cores
+from tastemaker.scores.limits import QueryLimit
 
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _MAX_BODY_BYTES = 65_536
+_LOOK_EVERY_S = 0.25
+"""How often to look whether the page still waits for a view."""
 _FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 _NEVER = {"cache-control": "no-store"}
 
@@ -50,7 +53,7 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
         Route("/thumbnail/{row:int}/{size:int}", pictures.thumbnail),
         Route("/view/{row:int}/{size:int}", pictures.view),
         Route("/api/table", ask(lambda e, r: e.describe())),
-        Route("/api/view", ask(lambda e, r: e.view(_filter(r)))),
+        Route("/api/view", partial(_view, explorer)),
         Route("/api/shapes", ask(lambda e, r: e.shapes(_filter(r)))),
         Route("/api/rows", ask(lambda e, r: e.rows(_filter(r), _number(r, "start"), _number(r, "stop")))),
         Route("/api/cutoff", ask(lambda e, r: e.cut(_filter(r), _score(r), r.query_params.get("top")))),
@@ -111,6 +114,22 @@ def _answer(explorer: Explorer, question: Callable[[Explorer, Request], Any]) ->
         return await _reply(partial(question, explorer, request))
 
     return endpoint
+
+
+async def _view(explorer: Explorer, request: Request) -> Response:
+    """Answer with a view; stop looking for it once the page does not wait any more, as after another filter."""
+    limit = QueryLimit(QUERY_SECONDS)
+
+    async def watch() -> None:
+        while not await request.is_disconnected():
+            await anyio.sleep(_LOOK_EVERY_S)
+        limit.stop()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        response = await _reply(lambda: explorer.view(_filter(request), limit))
+        group.cancel_scope.cancel()
+    return response
 
 
 def _one_by_one(endpoint: _Endpoint) -> _Endpoint:

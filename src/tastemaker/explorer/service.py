@@ -20,6 +20,7 @@ from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.ratings import Picture, Rating, Ratings, ratings_path
 from tastemaker.explorer.thumbnails import Thumbnails
 from tastemaker.explorer.upright import upright_size
+from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.locations import is_url
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.table import EMBEDDING, ScoreTable
@@ -85,14 +86,14 @@ class Explorer:
             "ratings": {"path": str(self.ratings.path), **self.ratings.counts()},
         }
 
-    def view(self, chosen: Filter) -> _Json:
-        """Return the counts of a view, and those of the rows that have no score."""
+    def view(self, chosen: Filter, limit: QueryLimit | None = None) -> _Json:
+        """Return the counts of a view, and those of the rows that have no score. ``limit`` can stop it."""
         by = self._column(chosen.by)
         if by not in self._unscored:
             self._unscored[by] = failures.count_without_score(self.table, by)
         return {
             "by": by,
-            **describe_view(self.index.view(chosen)),
+            **describe_view(self.index.view(chosen, limit)),
             **self._unscored[by],
         }
 

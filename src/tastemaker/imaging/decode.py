@@ -34,6 +34,7 @@ from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.heif import HEIF_EXTENSIONS, HEIF_FORMATS, open_heif, sniff_heif
 from tastemaker.imaging.jpeg_metadata import EXIF_MARK, jpeg_header
 from tastemaker.imaging.raws import RAW_EXTENSIONS, RAW_FORMATS, name_raw, read_raw, sniff_raw
+from tastemaker.imaging.room import ROOM
 
 MAX_IMAGE_PIXELS = 178_956_970
 """Pixels beyond which an image is taken for a decompression bomb (Pillow's own hard limit)."""
@@ -105,6 +106,7 @@ class DecodedImage:
         return int(self.pixels.shape[0])
 
 
+@ROOM.hold()
 def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_rotation: bool = False) -> DecodedImage:
     """Return the pixels of an encoded image.
 
@@ -116,6 +118,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
         max_pixels: Larger images are refused before their pixels are decoded.
         apply_exif_rotation: Turn the image as its EXIF orientation says. Off by default, as in the references.
             A raw's preview is turned as the raw's orientation says. TIFF and HEIC are always turned.
+
+    A very large image waits for those of other threads (see `tastemaker.imaging.room`).
 
     Raises:
         UnreadableImageError: The bytes are no image, a damaged or truncated one, or one above ``max_pixels``; or they
@@ -192,7 +196,7 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, KeyError):
         return None  # a rare kind, or damaged: Pillow decides
-    _check_size(width, height, max_pixels)
+    _make_room(width, height, max_pixels)
     is_cmyk = colorspace in ("CMYK", "YCCK")
     try:
         pixels = _decode_strictly(data, "CMYK" if is_cmyk else "RGB")
@@ -245,6 +249,7 @@ def _clean_jpeg(data: bytes) -> bytes:
     return bytes(cleaned)
 
 
+@ROOM.hold()
 def load_with_pillow(data: bytes, name: str, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
     """Return an image in RGB, as stored: not turned.
 
@@ -262,7 +267,7 @@ def load_with_pillow(data: bytes, name: str, max_pixels: int = MAX_IMAGE_PIXELS)
         if name == "PNG":
             _check_png(data)
         image: Image.Image = PILLOW_READERS[name](io.BytesIO(data))
-        _check_size(image.width, image.height, max_pixels)
+        _make_room(image.width, image.height, max_pixels)
         image.load()
         return _to_rgb(image)
     except UnreadableImageError:
@@ -323,9 +328,11 @@ def _turn(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
+def _make_room(width: int, height: int, max_pixels: int) -> None:
+    """Wait until there is memory for an image, or raise where it has too many pixels."""
     if width * height > max_pixels:
         raise UnreadableImageError(
             f"decompression bomb: {width}x{height} is {width * height / 1e6:,.0f} megapixels, "
             f"the limit is {max_pixels / 1e6:,.0f}"
         )
+    ROOM.take(width * height)

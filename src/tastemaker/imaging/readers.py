@@ -1,29 +1,27 @@
-"""Bytes of a shard by position: from a plain file, out of a gzip file, over a network."""
+"""Bytes of a shard by position: from a plain file, out of a compressed one, over a network."""
 
 from __future__ import annotations
 
 import errno
-import gzip
 import io
 import os
 import stat
 import sys
-import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
+from tastemaker.imaging.compressions import COMPRESSED_EXTENSIONS as COMPRESSED_EXTENSIONS
+from tastemaker.imaging.compressions import MARK_BYTES, decompress, name_compression
 from tastemaker.storage import Options, is_remote, public_url
 
-COMPRESSED_EXTENSIONS = (".tar.gz", ".tgz")
 TAR_EXTENSIONS = (".tar", *COMPRESSED_EXTENSIONS)
 
-_GZIP = b"\x1f\x8b"
 _PIECE = 2**23
 """Bytes that a file object asks its reader for at once, however large the buffer is that it fills."""
 
 _MAX_KINDS = 100_000
-_remote_kinds: dict[str, bool] = {}
-"""URL of a shard -> whether it is gzip, so that reading one image again is one request."""
+_remote_kinds: dict[str, str] = {}
+"""URL of a shard -> its compression, so that reading one image again is one request."""
 
 
 class ShardReader(Protocol):
@@ -125,8 +123,8 @@ class PlainReader:
         self._file.close()
 
 
-class GzipReader:
-    """A gzip file, cheap to read forwards only. Ends where it is cut or damaged.
+class PackedReader:
+    """A compressed file, cheap to read forwards only. Ends where it is cut or damaged.
 
     Attributes:
         damage: What stopped the decompression early; empty if nothing did.
@@ -134,8 +132,8 @@ class GzipReader:
 
     compressed, streams = True, True
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO, compression: str) -> None:
+        self._file, self._compression = file, compression
         self._chunks = self._decompress()
         self._chunk, self._start = b"", 0  # bytes at hand, and where in the tar they begin
         self._end = sys.maxsize  # until it is reached
@@ -173,12 +171,9 @@ class GzipReader:
 
     def _decompress(self) -> Iterator[bytes]:
         """Yield the tar from its start, until it ends or is damaged."""
-        self._file.seek(0)
         try:
-            with gzip.GzipFile(fileobj=self._file) as file:
-                while chunk := file.read1(2**16):
-                    yield chunk
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            yield from decompress(self._file, self._compression)
+        except EOFError as error:
             self.damage = str(error)
 
 
@@ -241,7 +236,7 @@ class ReaderFile(io.RawIOBase):
 
 
 def open_shard(path: str, options: Options | None = None) -> ShardReader:
-    """Return a reader for a shard, for reads anywhere: gzip or not is told from its first bytes.
+    """Return a reader for a shard, for reads anywhere. Its first bytes tell how it is compressed.
 
     Args:
         path: A local path, or a URL, of which only the bytes that are asked for are requested.
@@ -254,14 +249,14 @@ def open_shard(path: str, options: Options | None = None) -> ShardReader:
         return _open_remote(path, options, ahead=False)
     plain = PlainReader(path)
     try:
-        is_gzip = plain.read_at(0, 2) == _GZIP
+        compression = name_compression(plain.read_at(0, MARK_BYTES))
     except OSError:
         plain.close()
         raise
-    if not is_gzip:
+    if not compression:
         return plain
     plain.close()
-    return GzipReader(open(path, "rb"))
+    return PackedReader(open(path, "rb"), compression)
 
 
 def open_stream(url: str, options: Options | None = None) -> ShardReader:
@@ -284,14 +279,15 @@ def _open_remote(url: str, options: Options | None, *, ahead: bool) -> ShardRead
     if not public_url(url).lower().endswith(TAR_EXTENSIONS):
         return file  # a single image
     try:
-        is_gzip = _remote_kinds[url] if url in _remote_kinds else file.read_at(0, 2) == _GZIP
+        known = _remote_kinds.get(url)
+        compression = name_compression(file.read_at(0, MARK_BYTES)) if known is None else known
     except OSError:
         file.close()
         raise
     if len(_remote_kinds) == _MAX_KINDS:
         _remote_kinds.clear()
-    _remote_kinds[url] = is_gzip
-    if not is_gzip:
+    _remote_kinds[url] = compression
+    if not compression:
         return file
-    unpacked = GzipReader(cast(BinaryIO, ReaderFile(file if ahead else BlockReader(file, held=2))))
+    unpacked = PackedReader(cast(BinaryIO, ReaderFile(file if ahead else BlockReader(file, held=2))), compression)
     return BlockReader(unpacked, ahead=1) if ahead else unpacked

@@ -21,9 +21,6 @@ from tastemaker.imaging.tars import Member as Member
 from tastemaker.imaging.tars import walk_headers
 from tastemaker.storage import Options, is_remote, public_url
 
-_OTHER_TARS = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
-"""Tars in compressions that are not read: each is a failed row that says so, and is not passed over."""
-
 _MAX_SPAN_BYTES = 2**18
 """Members that lie together within so many bytes are read at once. A copy of more would cost more than it saves."""
 
@@ -118,7 +115,7 @@ def read_at_ranges(
 
 def is_shard(path: str) -> bool:
     """Return whether a path or URL is called like a shard."""
-    return public_url(path).lower().endswith((*TAR_EXTENSIONS, *_OTHER_TARS))
+    return public_url(path).lower().endswith(TAR_EXTENSIONS)
 
 
 def read_samples(
@@ -130,7 +127,7 @@ def read_samples(
     shard is streamed, see `tastemaker.imaging.streamed`.
 
     Args:
-        path: ``.tar``, or ``.tar.gz`` / ``.tgz``; a local path or a URL.
+        path: A tar, perhaps compressed (`TAR_EXTENSIONS`); a local path or a URL.
         options: Arguments of the URL's fsspec file system.
         far_apart: Walk all headers of a remote shard before its first sample, as those of a local one are, so that the
             members of a key may lie anywhere.

@@ -27,7 +27,6 @@ _NO_PLAIN_FILES = {
     b"2": "a link, not a file",
     b"S": "a sparse file, which is not supported",
 }
-_OTHER_COMPRESSIONS = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _PLAIN_HEADER = struct.Struct("100s 24x 12s 12x 8s c 188x ? 166x")
 """Of a header: name, size, checksum and kind, and whether the name has a prefix."""
 _PAX_RECORD = re.compile(rb"([0-9]{1,9}) ([^=]*)=")
@@ -143,7 +142,7 @@ class _Window:
         """Return up to ``size`` bytes from ``position``."""
         at = position - self._start
         if at < 0 or at + size > len(self._data):
-            kept = self._data[at:] if at >= 0 else b""  # a gzip file is not to be read backwards
+            kept = self._data[at:] if at >= 0 else b""  # a compressed file is not to be read backwards
             more = self._reader.read_at(position + len(kept), max(size, _READ_AHEAD) - len(kept))
             self._data, self._start, at = kept + more, position, 0
         return self._data[at : at + size]
@@ -151,8 +150,8 @@ class _Window:
     def plain_members(self, position: int) -> list[Member]:
         """Return the members from ``position`` on whose headers are at hand, up to the first that is not ordinary.
 
-        They are what `HeaderWalk` makes of them one by one, in half the time. Not for gzip files, where to ask whether
-        a member is whole is to read on.
+        They are what `HeaderWalk` makes of them one by one, in half the time. Not for compressed files, where to ask
+        whether a member is whole is to read on.
         """
         self.read(position, _BLOCK)
         data, start, holds = self._data, self._start, self._reader.holds
@@ -217,9 +216,6 @@ def _judge_end(block: bytes, position: int) -> str:
     if len(block) == _BLOCK and not any(block):
         return ""
     if position == 0:
-        for mark, compression in _OTHER_COMPRESSIONS.items():
-            if block.startswith(mark):
-                return f"a tar in another compression than gzip ({compression}), which is not read"
         return f"not a tar archive (it starts with {block[:8]!r})" if block else "the file is empty"
     if len(block) == _BLOCK:
         return f"damaged shard: no sound header at byte {position:,} or behind it"

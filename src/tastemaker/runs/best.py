@@ -17,7 +17,7 @@ from tastemaker.errors import UnreadableImageError
 from tastemaker.runs.kept_copies import remove_copies
 from tastemaker.scores.cutoff import Top, mark_best
 from tastemaker.scores.files import RowsFile, read_rows
-from tastemaker.scores.originals import OriginalsWriter
+from tastemaker.scores.originals import OriginalsWriter, finished_together
 from tastemaker.scores.schema import CUT_KEY, DELETED
 from tastemaker.scores.sources import NEEDED_COLUMNS, OriginalsReader, SkippedError
 from tastemaker.storage import public_url
@@ -92,7 +92,7 @@ def _cut_partition(
     table = read_rows(path)
     before = table.select(_COPY_COLUMNS).to_pylist() if writer.kind == "folder" else []
     rows = RowsFile(path, table.schema.with_metadata({**(table.schema.metadata or {}), CUT_KEY: cut.encode()}))
-    try:
+    with finished_together(rows, writer):
         if writer.kind != "none":
             _copy_originals(table, verdicts, writer, group)
         for column in ("kept", "status", "reason", "tar_file", "member_name"):
@@ -102,12 +102,6 @@ def _cut_partition(
         after = table.select(_COPY_COLUMNS).to_pylist() if before else []
         remove_copies(output_dir, before, after, group._metadata["root"])
         rows.add_rows(table)
-        writer.commit()
-        rows.commit()
-    except BaseException:
-        writer.discard()
-        rows.discard()
-        raise
 
 
 @dataclass(slots=True)

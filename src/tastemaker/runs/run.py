@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tastemaker.embeddings.find import EmbeddingFile, find_embeddings, group_embeddings
+from tastemaker.embeddings.find import find_embeddings, group_embeddings
 from tastemaker.embeddings.run import check_options, make_embedding_stages
 from tastemaker.errors import ConfigurationError, DiskFullError
 from tastemaker.executors import make_executor
@@ -83,11 +83,7 @@ def run_scoring(
         from tastemaker.storage.systems import look_anew
 
         look_anew(places, options.storage_options)
-    embeddings = [
-        file
-        for file in find_embeddings(paths, options.embedding_column, options.storage_options)
-        if is_remote(output_dir) or not _lies_in(output_dir, file)
-    ]
+    embeddings = find_embeddings(paths, options.embedding_column, options.storage_options, str(output_dir))
     if embeddings:
         check_options(options)
         groups = group_embeddings(embeddings)
@@ -276,12 +272,6 @@ def _check(options: RunOptions, mode: RunMode) -> None:
             f"the top {options.top} would compare scores that were made in different ways; without "
             "new_fingerprint_only such rows are refused or done again"
         )
-
-
-def _lies_in(output_dir: str | Path, file: EmbeddingFile) -> bool:
-    """Return whether a file of embeddings that was found in a folder is one of rows that this run wrote below it."""
-    place, root = Path(output_dir).resolve(), Path(file.root).resolve()
-    return not root.is_relative_to(place) and Path(file.path).resolve().is_relative_to(place)
 
 
 @contextmanager

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.shards import is_unsafe_name
-from tastemaker.scores.files import PendingFile, TarFile, content_digest
+from tastemaker.scores.files import PendingFile, RowsFile, TarFile, content_digest
 from tastemaker.storage import is_remote
 
 if TYPE_CHECKING:
@@ -91,10 +93,14 @@ class OriginalsWriter:
             f for f in folders if all(self._copied.get(f / m, digest) == digest for m, digest in digests.items())
         )
 
-    def commit(self) -> None:
-        """Make the tars visible, and delete those that an earlier run of the same partition had beyond them."""
+    def wait(self) -> None:
+        """Wait until all copies are there that go to a URL."""
         if self._uploads is not None:
             self._uploads.finish()
+
+    def commit(self) -> None:
+        """Make the tars visible, and delete those that an earlier run of the same partition had beyond them."""
+        self.wait()
         for tar in self.tars:
             tar.commit()
         if is_remote(str(self._stem)):
@@ -115,6 +121,28 @@ class OriginalsWriter:
             self._uploads.abandon()
         for tar in self.tars:
             tar.discard()
+
+
+@contextmanager
+def finished_together(rows: RowsFile, originals: OriginalsWriter, *, with_tars: bool = True) -> Iterator[None]:
+    """Make originals and the rows of them visible at the end of the block, the rows last; neither after an error.
+
+    Args:
+        rows: The rows of a partition.
+        originals: Its originals.
+        with_tars: Whether the tars are written anew, too; else those of the partition stay as they are.
+    """
+    try:
+        yield
+        if with_tars:
+            originals.commit()
+        else:
+            originals.wait()
+        rows.commit()
+    except BaseException:
+        originals.discard()
+        rows.discard()
+        raise
 
 
 def check_originals(kind: str, images_per_tar: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import tempfile
@@ -23,6 +24,7 @@ from tastemaker.errors import ConfigurationError, MissingExtraError
 from tastemaker.machine import usable_cores
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
 from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows, read_blocks
+from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, is_url, list_provenances
 from tastemaker.scores.schema import DELETED, kind_of_reason
 from tastemaker.storage import options_for
@@ -81,7 +83,13 @@ class ScoreTable:
         """What made the scores: one entry for each run that differs."""
         return list_provenances(self.sources)
 
-    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> pa.Table:
+    def query(
+        self,
+        sql: str,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        limit: QueryLimit | None = None,
+    ) -> pa.Table:
         """Return the result of one SELECT over the relation ``rows``.
 
         ``SELECT *`` leaves the embedding out; a query that names it has it. Nothing can be written, and no other file
@@ -90,9 +98,10 @@ class ScoreTable:
         Args:
             sql: In DuckDB's dialect.
             parameters: Values for ``?`` or ``$name`` in it.
+            limit: When it is to be stopped; None for never.
 
         Raises:
-            ConfigurationError: It is no single SELECT, or DuckDB refuses it. The message says why.
+            ConfigurationError: It is no single SELECT, DuckDB refuses it, or it was stopped. The message says why.
         """
         cursor = self._database.cursor()
         try:
@@ -101,7 +110,10 @@ class ScoreTable:
                 raise ConfigurationError(f"a query is one SELECT, not {sql!r}")
             if re.search(rf"\b{EMBEDDING}\b", sql, re.IGNORECASE):
                 cursor.execute("USE whole")
-            return cursor.sql(sql, params=parameters).to_arrow_table()
+            with limit.watch(cursor) if limit else contextlib.nullcontext():
+                return cursor.sql(sql, params=parameters).to_arrow_table()
+        except duckdb.InterruptException as error:
+            raise ConfigurationError(limit.reason if limit else "the query was interrupted") from error
         except duckdb.Error as error:
             raise ConfigurationError(
                 f"the query cannot be answered: {error}\nIt was: {sql} (the table is called rows)"
@@ -109,18 +121,21 @@ class ScoreTable:
         finally:
             cursor.close()
 
-    def to_arrow(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+    def to_arrow(
+        self, columns: Sequence[str] | None = None, where: str | None = None, *, limit: QueryLimit | None = None
+    ) -> pa.Table:
         """Return rows in the order of the table.
 
         Args:
             columns: Their names, also ``row_id``; None for all but the embedding.
             where: A condition in SQL, for example ``"width >= 512 and aesthetic_score < 9"``.
+            limit: As in `query`.
 
         Raises:
-            ConfigurationError: A column is not there, or the condition is none.
+            ConfigurationError: A column is not there, the condition is none, or the query was stopped.
         """
         names = "* EXCLUDE (row_id)" if columns is None else ", ".join(_quote(self._known(name)) for name in columns)
-        return self.query(f"SELECT {names} FROM rows {self.where_clause(where)}")
+        return self.query(f"SELECT {names} FROM rows {self.where_clause(where)}", limit=limit)
 
     def to_pandas(self, columns: Sequence[str] | None = None, where: str | None = None) -> pandas.DataFrame:
         """Return rows as `to_arrow` does, as a pandas data frame.

@@ -33,6 +33,7 @@ def hold_output(path: Path) -> Iterator[PendingOutput]:
     lock = filelock.FileLock(output.lock)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        output.lock.touch()  # filelock takes whatever the system refuses in /proc for another holder
         lock.acquire(blocking=False)
     except filelock.Timeout:
         raise ConfigurationError(f"another process is writing to {path}; wait for it, or choose another") from None

@@ -5,8 +5,10 @@ docs/decisions/0025-selections-at-urls.md says why.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -28,6 +30,7 @@ UNFINISHED = "_tastemaker/unfinished.json"
 
 _LEASE = "_tastemaker/lease.json"
 _PIECE = 2**23
+_DELETED_AT_ONCE = 16
 
 
 @contextmanager
@@ -86,21 +89,30 @@ class UrlOutput:
         publish(self.draft, self.path)
 
     def begin(self, record: str, *, overwrite: bool) -> None:
-        """Look whether a folder may be written, and say in it that it is being written.
+        """Look whether a folder may be written, empty it of another selection, and say that it is being written.
+
+        So files of two selections never lie beside each other: a reader finds too few, and does not mix them. A
+        selection that broke off while it emptied the folder leaves what was there in `UNFINISHED`, which is no record
+        of any selection, so that the next one empties it again.
 
         Raises:
             ConfigurationError: It is not empty and `select` did not write it; or it holds another selection.
         """
         there = self._files()
-        before = self._read(RECORD)
-        if before is None and there and self._read(UNFINISHED) is None:
+        before, unfinished = self._read(RECORD), self._read(UNFINISHED)
+        if before is None and there and unfinished is None:
             raise ConfigurationError(
                 f"{self.path} is not empty, and select did not write it: choose another, or empty it yourself"
             )
         if before is not None and before != record and not overwrite:
             raise ConfigurationError(f"{self.path} holds another selection; choose another folder, or say --overwrite")
+        if record not in (before, unfinished) and there:
+            emptied = json.dumps({"emptied of": before or unfinished})
+            write_whole(self.path / UNFINISHED, emptied.encode())
+            self._delete([RECORD])
+            self._delete(name for name in there if name not in (RECORD, UNFINISHED))
         write_whole(self.path / UNFINISHED, record.encode())
-        self._delete(name for name in there if name == RECORD)
+        self._delete([RECORD])
 
     def finish(self, record: str, is_of_it: Callable[[str], bool]) -> None:
         """Delete what is of an earlier selection, then say that all is there.
@@ -134,8 +146,8 @@ class UrlOutput:
         return None if content is None else content.decode()
 
     def _delete(self, names: Iterable[str]) -> None:
-        for name in names:
-            (self.path / name).unlink(missing_ok=True)
+        with ThreadPoolExecutor(_DELETED_AT_ONCE) as pool:
+            list(pool.map(lambda name: (self.path / name).unlink(missing_ok=True), names))
 
     def _is_other(self) -> bool:
         from tastemaker.storage.files import find_file

@@ -20,7 +20,7 @@ from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.imaging.decode import EXTENSIONS, sniff_format
 from tastemaker.imaging.shards import TAR_EXTENSIONS, is_shard
 from tastemaker.stages.base import ProcessingStage, Resources
-from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to
+from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to, walk_inputs
 from tastemaker.tasks import EmptyTask, FileGroupTask
 
 LOOSE_FILES_PER_PARTITION = 500
@@ -169,11 +169,8 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
 
     def _walk(self, root: str) -> Iterator[_Found]:
         unreadable: list[OSError] = []
-        output = "" if self.output_dir is None else os.path.realpath(self.output_dir)
-        for folder, folders, files in os.walk(root, onerror=unreadable.append):
+        for folder, folders, files in walk_inputs(root, self.output_dir, unreadable.append):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            if output and os.path.basename(output) in folders and os.path.realpath(folder) == os.path.dirname(output):
-                folders.remove(os.path.basename(output))
             for file in files:
                 yield from self._take(os.path.join(folder, file), root)
         for error in unreadable:  # what is in there cannot be told, and must not be passed over: it makes a row
@@ -296,7 +293,8 @@ def _shard_name(file: _Found) -> str:
     below = f"{file.root.rstrip(os.sep)}{os.sep}"
     is_below = bool(file.root) and not is_remote(file.path) and file.path.startswith(below)
     relative = file.path[len(below) :] if is_below else relative_to(file.path, file.root)  # ten times as slow
-    return re.sub(r"\.(tar|tar\.gz|tgz)$", "", relative.replace(os.sep, "/"), flags=re.IGNORECASE)
+    extension = next((e for e in TAR_EXTENSIONS if relative.lower().endswith(e)), "")
+    return relative[: len(relative) - len(extension)].replace(os.sep, "/")
 
 
 def _size_of(path: str) -> int:

@@ -19,6 +19,7 @@ from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
+from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.shards import FarApartError, Sample, is_shard, read_at_ranges, read_samples, split_key
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
@@ -231,7 +232,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         if not image.failed:
             image.rating = find_rating(image.encoded, image.sidecars, _extension_of(image))
             try:
-                image.model_input = self._make_input(image.decode().pixels, self.preprocess)
+                with ROOM.hold():  # until its pixels are gone
+                    image.model_input = self._make_input(image.decode().pixels, self.preprocess)
                 image.model_input_kind = self.preprocess
             except UnreadableImageError as error:
                 image.fail(f"unreadable: {error}")

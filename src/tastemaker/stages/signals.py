@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
+from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.signals import compute_signals
 from tastemaker.machine import usable_cores
 from tastemaker.provenance import add_provenance
@@ -65,7 +66,8 @@ class ImageSignalsStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def _measure(self, image: ImageObject) -> ImageObject:
         try:
-            image.signals = asdict(compute_signals(image.pixels()))
+            with ROOM.hold():
+                image.signals = asdict(compute_signals(image.pixels()))
         except (UnreadableImageError, ModelError) as error:
             image.fail(f"unreadable: {error}")
             return image

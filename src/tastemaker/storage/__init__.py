@@ -7,7 +7,7 @@ import os
 import posixpath
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,23 @@ def base_name(path: str) -> str:
 def folder_of(path: str) -> str:
     """Return the folder of a local path or of a URL."""
     return public_url(path).rstrip("/").rpartition("/")[0] if is_remote(path) else os.path.dirname(path)
+
+
+def walk_inputs(
+    root: str, output_dir: str | None, onerror: Callable[[OSError], object] | None = None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield what `os.walk` does of an input folder, without the folder of results: what a run wrote is not its input.
+
+    Args:
+        root: The input folder.
+        output_dir: Of the results; None where there are none.
+        onerror: Called with each folder that cannot be read.
+    """
+    output = "" if output_dir is None else os.path.realpath(output_dir)
+    for folder, folders, files in os.walk(root, onerror=onerror):
+        if output and os.path.basename(output) in folders and os.path.realpath(folder) == os.path.dirname(output):
+            folders.remove(os.path.basename(output))
+        yield folder, folders, files
 
 
 def relative_to(path: str, root: str) -> str:

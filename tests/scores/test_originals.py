@@ -1,0 +1,40 @@
+"""Originals and their rows become visible together."""
+
+import pytest
+
+from tastemaker.scores.files import RowsFile
+from tastemaker.scores.originals import OriginalsWriter, finished_together
+from tastemaker.scores.schema import rows_schema
+
+SCHEMA = rows_schema(with_embeddings=False, with_signals=False)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write(folder, *, number=1, with_tars=True, error=None):
+    rows, originals = RowsFile(folder / "a.parquet", SCHEMA), OriginalsWriter(folder, "a", "a", "shards", 1)
+    with finished_together(rows, originals, with_tars=with_tars):
+        for n in range(number):
+            originals.add({f"{n}.jpg": b"bytes"})
+        rows.add_rows(SCHEMA.empty_table())
+        if error:
+            raise error
+        assert not {"a.parquet", "a-000000.tar"}.intersection(names(folder)) or number == 0
+
+
+def test_tars_and_rows_are_there_after_the_block_and_neither_after_an_error(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, error=KeyboardInterrupt())
+    assert names(tmp_path) == []
+    write(tmp_path, number=2)
+    assert names(tmp_path) == ["a-000000.tar", "a-000001.tar", "a.parquet"]
+
+
+def test_tars_that_are_not_written_anew_stay_as_they_are(tmp_path):
+    write(tmp_path, number=2)
+    write(tmp_path, number=0, with_tars=False)
+    assert names(tmp_path) == ["a-000000.tar", "a-000001.tar", "a.parquet"]
+    write(tmp_path, number=0)
+    assert names(tmp_path) == ["a.parquet"]
