@@ -151,6 +151,30 @@ def test_a_shard_that_cannot_be_read_is_a_failed_row_and_the_others_are_scored(d
     assert {row["status"] for row in rows["2.parquet"]} == {"kept", "failed"}
 
 
+def test_a_server_that_does_not_answer_for_one_shard_costs_that_shard_alone(data, web, model_dir, tmp_path):
+    for name in ("0.tar", "1.tar"):
+        (web.folder / name).write_bytes((data / "shards" / name).read_bytes())
+    urls = [f"{web.url}/0.tar", f"{web.url}/1.tar"]
+
+    def row_counts():
+        run(urls, tmp_path / "out", model_dir)
+        return [pq.read_metadata(tmp_path / "out" / name).num_rows for name in ("0.parquet", "1.parquet")]
+
+    web.only, web.always = "1.tar", Fault(status=500)
+    all_rows, failed = row_counts()
+    [row] = pq.read_table(tmp_path / "out" / "1.parquet").to_pylist()
+    web.always = None
+    assert failed == 1
+    assert row["reason"].startswith("unreadable: the shard cannot be read: ")
+    assert row_counts() == [all_rows, all_rows]  # it answers now, so it is another version than before
+
+    web.only, web.always = "0.tar", Fault(status=500)
+    assert row_counts() == [all_rows, all_rows]  # what its rows say is worth more than that it does not answer
+    web.only = ""
+    with pytest.raises(ConfigurationError, match=r"0\.tar cannot be read: .*500"):
+        row_counts()
+
+
 def test_an_upload_that_fails_leaves_nothing_to_be_seen_and_no_draft(data, bucket, model_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     url = bucket.upload(data)
