@@ -176,3 +176,11 @@ def test_output_that_cannot_be_written_is_one_line(tmp_path, shard, model_dir):
     with open("/dev/full", "w") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (result.returncode, result.stderr) == (1, "tastemaker: No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_a_run_needs_no_standard_streams(tmp_path, shard, model_dir, closed):
+    command = f'"$0" -m tastemaker score "$1" -o "$2" --model-dir "$3" {closed}'
+    arguments = [sys.executable, shard, tmp_path / "out", model_dir]
+    assert subprocess.run(["sh", "-c", command, *arguments], timeout=120, check=False).returncode == 0
+    assert pq.read_table(tmp_path / "out" / "shard.parquet").num_rows == 7
