@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -288,8 +289,11 @@ def _explain_full_disk(output_dir: Path) -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, OSError) and cause.errno in _FULL:
+                place = str(output_dir)
+                if is_remote(output_dir):
+                    place = f"{tempfile.gettempdir()}, where files for {place} are made"
                 raise DiskFullError(
-                    f"there is no room left for the results in {output_dir} ({cause.strerror or cause}). What is "
+                    f"there is no room left for the results in {place} ({cause.strerror or cause}). What is "
                     "finished stays; make room, and the same command goes on from here"
                 ) from error
             cause = cause.__cause__ or cause.__context__
