@@ -217,6 +217,24 @@ def test_no_secret_is_written(data, bucket, model_dir, web, tmp_path):
     assert json.loads((tmp_path / "out" / "_tastemaker" / "run.json").read_text())["inputs"][1] == f"{web.url}/a.tar"
 
 
+def test_no_signature_is_logged_or_said(data, web, photographs, model_dir, tmp_path, caplog, monkeypatch):
+    (web.folder / "cut.tar").write_bytes((data / "shards" / "cut.tar").read_bytes())
+    (web.folder / "a.jpg").write_bytes(photographs["rocket.jpg"])
+    urls = [f"{web.url}/{name}?sig=SECRET".replace("://", "://me:SECRET@") for name in ("cut.tar", "a.jpg")]
+    caplog.set_level("INFO", "tastemaker")
+    run(urls, tmp_path / "out", model_dir, verbose=True, min_score=99.0)
+    assert all(words in caplog.text for words in ("filtered out", "failed: unreadable", "cut.tar"))
+    assert "SECRET" not in caplog.text
+
+    def fail(*_):
+        raise ValueError("no")
+
+    monkeypatch.setattr("tastemaker.models.aesthetic.AestheticPredictor.score", fail)
+    with pytest.raises(StageError, match=r"cut\.tar, keys") as raised:
+        run(urls, tmp_path / "again", model_dir)
+    assert "SECRET" not in str(raised.value)
+
+
 def test_remote_files_are_partitioned_as_local_ones(data, bucket):
     url = bucket.upload(data)
     for options in ({"files_per_partition": 2}, {"blocksize": "1MB"}, {"file_extensions": [".jpg"]}, {"limit": 2}):
