@@ -73,6 +73,7 @@ def test_max_failures_decides_the_exit_code(tmp_path, shard, model_dir, limit, c
         (["filter", ".", "-o", "out"], "--min-score 5.5, or --top 20%"),
         (["filter", ".", "-o", "out", "--top", "lots"], "'lots' is neither a share"),
         (["score", ".", "-o", "out"], "no images in ."),
+        (["score", ".", "-o", ""], "the directory of results has an empty name"),
         (["run", "missing.py"], "missing.py does not exist"),
         pytest.param(
             ["score", __file__, "-o", "/proc/out"],

@@ -75,6 +75,8 @@ def run_scoring(
     started, options, mode = time.monotonic(), options or RunOptions(), mode or RunMode()
     _check(options, mode)
     paths = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    if not str(output_dir):
+        raise ConfigurationError("the directory of results has an empty name; '.' is the one that you are in")
     if not is_remote(output_dir) and Path(output_dir).is_file():
         raise ConfigurationError(f"{output_dir} is a file, not a directory of results")
     if isinstance(output_dir, str):
