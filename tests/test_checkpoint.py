@@ -192,7 +192,12 @@ def test_a_killed_pipeline_goes_on(tmp_path, photographs, model_dir):
         os.killpg(process.pid, signal.SIGKILL)
     done = count_finished(tmp_path / "checkpoint")
     assert 0 < done < 12
+    others = tmp_path / "out" / ".tastemaker-tmp-0123456789ab-another.parquet"  # of a pipeline beside this one
+    drafts = [others, others.with_name(".tastemaker-tmp-0123456789ab-11.parquet")]
+    for path in drafts:
+        path.touch()
     executor = CountingExecutor()
     results = make_pipeline(shards, tmp_path / "out", model_dir).run(executor, checkpoint_path=tmp_path / "checkpoint")
     assert (len(results), len(executor.given)) == (12, 12 - done)
+    assert list((tmp_path / "out").rglob(".tastemaker-tmp-*")) == [others]
     assert json.loads((tmp_path / "checkpoint" / "pipeline.json").read_text())[0]["stage"] == "ImageReaderStage"

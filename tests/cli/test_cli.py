@@ -73,6 +73,7 @@ def test_max_failures_decides_the_exit_code(tmp_path, shard, model_dir, limit, c
         (["filter", ".", "-o", "out"], "--min-score 5.5, or --top 20%"),
         (["filter", ".", "-o", "out", "--top", "lots"], "'lots' is neither a share"),
         (["score", ".", "-o", "out"], "no images in ."),
+        (["score", ".", "-o", ""], "the directory of results has an empty name"),
         (["run", "missing.py"], "missing.py does not exist"),
         pytest.param(
             ["score", __file__, "-o", "/proc/out"],
@@ -176,3 +177,11 @@ def test_output_that_cannot_be_written_is_one_line(tmp_path, shard, model_dir):
     with open("/dev/full", "w") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (result.returncode, result.stderr) == (1, "tastemaker: No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_a_run_needs_no_standard_streams(tmp_path, shard, model_dir, closed):
+    command = f'"$0" -m tastemaker score "$1" -o "$2" --model-dir "$3" {closed}'
+    arguments = [sys.executable, shard, tmp_path / "out", model_dir]
+    assert subprocess.run(["sh", "-c", command, *arguments], timeout=120, check=False).returncode == 0
+    assert pq.read_table(tmp_path / "out" / "shard.parquet").num_rows == 7

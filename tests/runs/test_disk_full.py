@@ -69,3 +69,13 @@ def test_the_error_is_found_behind_whatever_the_writer_raised(tmp_path, shards, 
     options = RunOptions(min_score=0, originals="shards", model_dir=str(model_dir))
     with pytest.raises(DiskFullError, match="No space left on device"):
         run_scoring([str(shards)], tmp_path / "out", options)
+
+
+def test_a_full_temporary_folder_is_named_where_results_go_to_a_store(small_disk, shards, model_dir):
+    (small_disk / "filler").write_bytes(bytes(3_900_000))
+    command = [sys.executable, "-m", "tastemaker", "filter", str(shards), "-o", "memory://out", "--min-score", "1"]
+    command += ["--as", "shards", "--model-dir", str(model_dir)]
+    environment = os.environ | {"TMPDIR": str(small_disk)}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 1
+    assert f"no room left for the results in {small_disk}, where files for memory://out are made" in result.stderr

@@ -178,6 +178,30 @@ def test_a_shard_that_cannot_be_read_is_a_failed_row_and_the_others_are_scored(d
     assert {row["status"] for row in rows["2.parquet"]} == {"kept", "failed"}
 
 
+def test_a_server_that_does_not_answer_for_one_shard_costs_that_shard_alone(data, web, model_dir, tmp_path):
+    for name in ("0.tar", "1.tar"):
+        (web.folder / name).write_bytes((data / "shards" / name).read_bytes())
+    urls = [f"{web.url}/0.tar", f"{web.url}/1.tar"]
+
+    def row_counts():
+        run(urls, tmp_path / "out", model_dir)
+        return [pq.read_metadata(tmp_path / "out" / name).num_rows for name in ("0.parquet", "1.parquet")]
+
+    web.only, web.always = "1.tar", Fault(status=500)
+    all_rows, failed = row_counts()
+    [row] = pq.read_table(tmp_path / "out" / "1.parquet").to_pylist()
+    web.always = None
+    assert failed == 1
+    assert row["reason"].startswith("unreadable: the shard cannot be read: ")
+    assert row_counts() == [all_rows, all_rows]  # it answers now, so it is another version than before
+
+    web.only, web.always = "0.tar", Fault(status=500)
+    assert row_counts() == [all_rows, all_rows]  # what its rows say is worth more than that it does not answer
+    web.only = ""
+    with pytest.raises(ConfigurationError, match=r"0\.tar cannot be read: .*500"):
+        row_counts()
+
+
 def test_an_upload_that_fails_leaves_nothing_to_be_seen_and_no_draft(data, bucket, model_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     url = bucket.upload(data)
@@ -218,6 +242,24 @@ def test_no_secret_is_written(data, bucket, model_dir, web, tmp_path):
     assert not any(b"SECRET" in body for body in local_files(tmp_path).values())
     assert "SECRET" not in repr(chosen) + repr(FilePartitioningStage("x", storage_options=options))
     assert json.loads((tmp_path / "out" / "_tastemaker" / "run.json").read_text())["inputs"][1] == f"{web.url}/a.tar"
+
+
+def test_no_signature_is_logged_or_said(data, web, photographs, model_dir, tmp_path, caplog, monkeypatch):
+    (web.folder / "cut.tar").write_bytes((data / "shards" / "cut.tar").read_bytes())
+    (web.folder / "a.jpg").write_bytes(photographs["rocket.jpg"])
+    urls = [f"{web.url}/{name}?sig=SECRET".replace("://", "://me:SECRET@") for name in ("cut.tar", "a.jpg")]
+    caplog.set_level("INFO", "tastemaker")
+    run(urls, tmp_path / "out", model_dir, verbose=True, min_score=99.0)
+    assert all(words in caplog.text for words in ("filtered out", "failed: unreadable", "cut.tar"))
+    assert "SECRET" not in caplog.text
+
+    def fail(*_):
+        raise ValueError("no")
+
+    monkeypatch.setattr("tastemaker.models.aesthetic.AestheticPredictor.score", fail)
+    with pytest.raises(StageError, match=r"cut\.tar, keys") as raised:
+        run(urls, tmp_path / "again", model_dir)
+    assert "SECRET" not in str(raised.value)
 
 
 def test_remote_files_are_partitioned_as_local_ones(data, bucket):

@@ -72,6 +72,7 @@ def run(
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 done with failures or stopped by one, 2 wrong options, 130 Ctrl-C."""
+    _open_closed_streams()
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, or none in the terminal's encoding
@@ -86,3 +87,14 @@ def main() -> None:
         place = "" if error.filename is None else f"{os.fspath(error.filename)}: "
         typer.secho(f"tastemaker: {place}{error.strerror or error}", fg="red", err=True)
         sys.exit(1)
+
+
+def _open_closed_streams() -> None:
+    """Let a standard stream that the caller has closed lead nowhere: a file of results would get its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for as long as the process runs
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +21,11 @@ LOCAL_SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+
+CONNECT_TIMEOUT_S = 10.0
+"""Ray itself tries for some minutes, and says in between only what its libraries say."""
+
+_TOKEN_SETTINGS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +45,7 @@ def ray_session(address: str | None, *, sets_gpus: bool) -> Iterator[None]:
         ConfigurationError: The cluster cannot be reached.
     """
     address = address or os.environ.get("RAY_ADDRESS")
+    address = None if address == "local" else address  # Ray's word for one that is started here
     if address and address.startswith("ray://"):
         raise ConfigurationError(
             f"address={address!r}: the driver must run on a machine of the cluster; use `ray job submit`, or there "
@@ -48,19 +56,22 @@ def ray_session(address: str | None, *, sets_gpus: bool) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    try:
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            logger.info("joined the Ray cluster at %s", address)
-        else:
-            _start(sets_gpus=sets_gpus)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigurationError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
-    try:
-        with _quiet_raylet():
-            yield
-    finally:
-        ray.shutdown()
+    with _token_settings():
+        try:
+            if address:
+                _join(address)
+            else:
+                _start(sets_gpus=sets_gpus)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise ConfigurationError(
+                f"no Ray cluster at {address or 'this machine'}: {error}. Without an address, and without RAY_ADDRESS, "
+                "one is started for the run"
+            ) from error
+        try:
+            with _quiet_raylet():
+                yield
+        finally:
+            ray.shutdown()
 
 
 def list_nodes(*, ignore_head_node: bool = False, with_gpu_memory: bool = False) -> list[Node]:
@@ -98,8 +109,54 @@ def on_node(node_id: str) -> Any:  # noqa: ANN401 - Ray's strategy
     return NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
+@contextmanager
+def _token_settings() -> Iterator[None]:
+    """Put back what says whether Ray asks for a token, and for which: it is not the same for every cluster."""
+    before = {name: os.environ.get(name) for name in _TOKEN_SETTINGS}
+    try:
+        yield
+    finally:
+        _set_token(before)
+
+
+def _set_token(settings: dict[str, str | None]) -> None:
+    """Set these variables, or remove them; Ray has read them already, so it is told to do so again."""
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    for name, value in settings.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _join(address: str) -> None:
+    """Connect to a cluster; give it the user's token if it asks for one, as ``ray start`` lets it where there is one.
+
+    Raises:
+        OSError: Nobody answers there.
+        RayError: It asks for a token, and there is none or another one.
+    """
+    import ray
+    from ray._private.services import canonicalize_bootstrap_address
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    found = canonicalize_bootstrap_address(address) or address  # of "auto", the one that runs on this machine
+    host, _, port = found.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    if "RAY_AUTH_MODE" not in os.environ:
+        try:
+            GcsClient(address=found)
+        except ray.exceptions.AuthenticationError:
+            _set_token({"RAY_AUTH_MODE": "token"})
+    ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
+    logger.info("joined the Ray cluster at %s", address)
+
+
 def _start(*, sets_gpus: bool) -> None:
-    """Start a Ray on this machine that only this machine can reach."""
+    """Start a Ray on this machine that only this user can reach: it asks for a token that is nowhere on the disk."""
     import ray
     from ray._private import ray_constants
 
@@ -109,6 +166,8 @@ def _start(*, sets_gpus: bool) -> None:
     before = {name: os.environ.get(name) for name in settings}
     is_cluster = ray_constants.ENABLE_RAY_CLUSTER
     os.environ.update(settings)
+    if "RAY_AUTH_MODE" not in os.environ:
+        _set_token({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
     ray_constants.ENABLE_RAY_CLUSTER = False  # as the variable does for processes that are still to be started
     try:
         ray.init(

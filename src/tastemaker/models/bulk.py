@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.machine import usable_cores
+from tastemaker.models.openvino_runtime import import_openvino
 
 _BLOCK = 1024
 """Rows in one go: what is computed from them fits the processor's cache."""
@@ -85,8 +86,8 @@ class _Sums:
 
 @functools.cache
 def _compile(dtype: str, size: int) -> _Sums:
-    import openvino as ov
-    from openvino import opset13 as op
+    ov = import_openvino()
+    op = ov.opset13
 
     embeddings = op.parameter([_BLOCK, size], {"float16": ov.Type.f16, "float32": ov.Type.f32}[dtype])
     weight = op.parameter([1, size], ov.Type.f32)

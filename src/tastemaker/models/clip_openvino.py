@@ -23,6 +23,7 @@ from tastemaker.models.clip import (
     make_inference_lock,
     read_config,
 )
+from tastemaker.models.openvino_runtime import import_openvino
 from tastemaker.models.quantized import SCALE_SUFFIX, ensure_quantized
 from tastemaker.models.weights import WeightsFile
 
@@ -55,7 +56,7 @@ class OpenVinoClip:
     concurrency = 1  # one inference takes all cores
 
     def __init__(self, weights: Path, precision: str = "auto", threads: int | None = None) -> None:
-        import openvino as ov
+        ov = import_openvino()
 
         if threads is not None and threads < 1:
             raise ConfigurationError(f"threads={threads} is less than 1; leave it out to use all cores")
@@ -94,7 +95,7 @@ class OpenVinoClip:
 
     def describe(self) -> dict[str, str]:
         """Return the backend, device, precision and version, for the provenance of rows."""
-        import openvino as ov
+        ov = import_openvino()
 
         version = ov.get_version().split("-")[0]
         return {"backend": "openvino", "backend_version": version, "device": "cpu", "precision": self.precision}
@@ -118,7 +119,7 @@ class OpenVinoClip:
 @functools.cache
 def processor_capabilities() -> list[str]:
     """Return what OpenVINO says that this processor multiplies in hardware: ``BF16``, ``INT8`` and so on."""
-    import openvino as ov
+    ov = import_openvino()
 
     return list(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
@@ -144,7 +145,7 @@ def build_graph(weights: WeightsFile, config: ClipConfig) -> Any:  # noqa: ANN40
     of the first matrix product is whole numbers up to 255, which bf16 holds exactly. The last layer computes
     its class token only, since nothing else of it is used (3.5% of the work saved, the same result).
     """
-    import openvino as ov
+    ov = import_openvino()
 
     graph = _Graph(weights, config)
     pixels = graph.op.parameter([-1, config.image_size, config.image_size, 3], ov.Type.u8, name="pixels")
@@ -159,9 +160,7 @@ class _Graph:
     """Builds the parts of the tower. ``n`` images, ``t`` tokens each, ``d`` wide, ``h`` heads."""
 
     def __init__(self, weights: WeightsFile, config: ClipConfig) -> None:
-        from openvino import opset13
-
-        self.op: Any = opset13
+        self.op: Any = import_openvino().opset13
         self.weights = weights
         self.config = config
 

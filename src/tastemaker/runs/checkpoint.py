@@ -14,8 +14,9 @@ from tastemaker.executors.base import BaseExecutor
 from tastemaker.runs.fingerprint import list_differences
 from tastemaker.runs.input_files import describe_file
 from tastemaker.runs.lock import only_run_on
-from tastemaker.scores.files import remove_leftovers, write_whole
+from tastemaker.scores.files import remove_drafts_below, remove_leftovers, write_whole
 from tastemaker.stages.base import ProcessingStage, run_stage
+from tastemaker.storage import is_remote
 from tastemaker.tasks import EmptyTask, FileGroupTask, StagePerfStats, Task
 
 PIPELINE_FILE = "pipeline.json"
@@ -61,10 +62,24 @@ def run_with_checkpoint(
         _check_pipeline(folder / PIPELINE_FILE, rest)
         finished = {key: _read_finished(folder / f"{key}.json", task) for key, task in tasks.items()}
         missing = [task for key, task in tasks.items() if finished[key] is None]
+        _remove_drafts(stages[-1], missing)
         if len(missing) < len(tasks):
             logger.info("%d of %d initial tasks are finished already", len(tasks) - len(missing), len(tasks))
         made = executor.execute([*rest, CheckpointStage(str(folder))], missing) if missing else []
     return _in_order(finished, made)
+
+
+def _remove_drafts(writer: Stage, tasks: list[Task[Any]]) -> None:
+    """Delete what a killed run left unfinished of these tasks."""
+    output_dir = getattr(writer, "output_dir", None)
+    if not isinstance(output_dir, str | Path):
+        return
+    if is_remote(output_dir):
+        from tastemaker.storage.files import remove_old_drafts
+
+        remove_old_drafts()
+    else:
+        remove_drafts_below(Path(output_dir), [str(task._metadata.get("partition", "")) for task in tasks])
 
 
 @dataclass

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tastemaker.errors import RemoteError
 from tastemaker.imaging.shards import is_shard
 from tastemaker.storage import Options, is_remote, public_url
 from tastemaker.tasks import FileGroupTask
 
 SourceFile = tuple[str, int, str]
 """Path as it was given, size in bytes, and version: the time of change in nanoseconds, or an ETag."""
+
+UNKNOWN = "unknown"
+"""Version of a remote file whose server did not answer."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def read_sources(text: str) -> Sources | None:
 def describe_sources(group: FileGroupTask) -> Sources:
     """Return the files of a partition as they are now."""
     options = group._metadata.get("storage_options")
-    files = tuple(describe_file(path, options) for path in group.data)
+    files = tuple(_describe_patiently(path, options) for path in group.data)
     if is_shard_group(group):
         return Sources(files)
     root = str(group._metadata["root"])
@@ -73,6 +77,20 @@ def describe_file(path: str, options: Options | None = None) -> SourceFile:
     except OSError:
         return path, -1 if is_gone(path) else 0, ""
     return path, found.st_size, str(found.st_mtime_ns)
+
+
+def with_known(now: Sources, before: Sources) -> Sources:
+    """Return the files as they are now; one whose server did not answer counts as unchanged."""
+    known = {file[0]: file for file in before.files}
+    files = tuple(known.get(file[0], file) if file[2] == UNKNOWN else file for file in now.files)
+    return replace(now, files=files)
+
+
+def _describe_patiently(path: str, options: Options | None) -> SourceFile:
+    try:
+        return describe_file(path, options)
+    except RemoteError:
+        return public_url(path), 0, UNKNOWN
 
 
 def is_gone(path: str, options: Options | None = None) -> bool:

@@ -148,10 +148,14 @@ def slice_of_slurm_array(environment: Mapping[str, str] = os.environ) -> Slice:
         >>> slice_of_slurm_array({"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "9",
         ...     "SLURM_ARRAY_TASK_STEP": "2", "SLURM_ARRAY_TASK_COUNT": "5"})
         Slice(index=2, total=5)
+        >>> slice_of_slurm_array({"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "5"})
+        Slice(index=2, total=5)
     """
     values = {name: environment.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("ID", "MIN", "MAX", "STEP", "COUNT")}
     values["STEP"] = values["STEP"] or "1"
     known = {name: int(value) for name, value in values.items() if re.fullmatch(r"\d+", value)}
+    if "COUNT" in known and not {"MIN", "MAX"} & set(known):  # schedulers that set as little as that count from 0
+        known |= {"MIN": 0, "MAX": known["COUNT"] - 1}
     if not {"ID", "MIN", "MAX"} <= set(known):
         raise ConfigurationError("this is no task of a Slurm array (SLURM_ARRAY_TASK_ID, _MIN and _MAX are not set)")
     step = max(1, known["STEP"])

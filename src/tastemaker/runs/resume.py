@@ -15,7 +15,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.shards import Member, Sample, is_problem_of_the_shard
 from tastemaker.runs.fingerprint import Fingerprint, list_differences
 from tastemaker.runs.index import ROWS_SUFFIX, STATE_FOLDER, RowsIndex, RowsNote, canonical
-from tastemaker.runs.input_files import Sources, is_shard_group, read_sources
+from tastemaker.runs.input_files import Sources, is_shard_group, read_sources, with_known
 from tastemaker.runs.loose import Partition
 from tastemaker.runs.options import RunMode
 from tastemaker.scores.schema import original_name
@@ -67,9 +67,12 @@ def make_plan(
         ConfigurationError: Rows were made otherwise, and nothing says what to do with them.
     """
     wanted = canonical(fingerprint)
-    for partition in partitions:
-        partition.group._metadata["provenance"] = {"fingerprint": fingerprint, "sources": partition.sources.as_json()}
     notes = index.notes(partition.name for partition in partitions)
+    for partition in partitions:
+        before = read_sources(notes[partition.name].sources) if partition.name in notes else None
+        if before is not None:
+            partition.sources = with_known(partition.sources, before)
+        partition.group._metadata["provenance"] = {"fingerprint": fingerprint, "sources": partition.sources.as_json()}
     others = {name: note for name, note in notes.items() if note.fingerprint != wanted}
     if others and not (mode.overwrite or mode.new_fingerprint_only):
         raise ConfigurationError(_describe_others(others, len(notes), output_dir, fingerprint))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -74,6 +75,8 @@ def run_scoring(
     started, options, mode = time.monotonic(), options or RunOptions(), mode or RunMode()
     _check(options, mode)
     paths = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    if not str(output_dir):
+        raise ConfigurationError("the directory of results has an empty name; '.' is the one that you are in")
     if not is_remote(output_dir) and Path(output_dir).is_file():
         raise ConfigurationError(f"{output_dir} is a file, not a directory of results")
     if isinstance(output_dir, str):
@@ -283,8 +286,11 @@ def _explain_full_disk(output_dir: Path) -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, OSError) and cause.errno in _FULL:
+                place = str(output_dir)
+                if is_remote(output_dir):
+                    place = f"{tempfile.gettempdir()}, where files for {place} are made"
                 raise DiskFullError(
-                    f"there is no room left for the results in {output_dir} ({cause.strerror or cause}). What is "
+                    f"there is no room left for the results in {place} ({cause.strerror or cause}). What is "
                     "finished stays; make room, and the same command goes on from here"
                 ) from error
             cause = cause.__cause__ or cause.__context__

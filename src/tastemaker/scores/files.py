@@ -11,6 +11,7 @@ import re
 import tarfile
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -211,7 +212,21 @@ def remove_leftovers(folder: Path) -> None:
 
 def remove_drafts(stem: Path) -> None:
     """Delete the unfinished rows and tars of one partition, whose writer died."""
-    name = rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-{re.escape(stem.name)}(-\d{{6}}\.tar|\.parquet)"
     for leftover in stem.parent.glob(f"{TEMPORARY_PREFIX}*"):
-        if re.fullmatch(name, leftover.name):
+        if _draft_of(leftover) == stem:
             leftover.unlink(missing_ok=True)
+
+
+def remove_drafts_below(folder: Path, partitions: Iterable[str]) -> None:
+    """Delete the unfinished rows and tars of some partitions of a killed run; looks through the local folder once."""
+    stems = {folder / name for name in partitions}
+    for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+        if _draft_of(leftover) in stems:
+            leftover.unlink(missing_ok=True)
+
+
+def _draft_of(path: Path) -> Path | None:
+    """Return what is unfinished in a draft, as a path without the endings of rows and tars."""
+    pattern = rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-(.+?)(-\d{{6}}\.tar|\.parquet)"
+    match = re.fullmatch(pattern, path.name, re.DOTALL)
+    return path.with_name(match[1]) if match else None

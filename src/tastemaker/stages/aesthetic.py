@@ -14,7 +14,7 @@ from tastemaker.models.aesthetic import CUSTOMARY_CUTOFFS, AestheticPredictor
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
-from tastemaker.storage import Options, is_remote
+from tastemaker.storage import Options, is_remote, public_url
 from tastemaker.tasks import ImageBatch
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,8 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
         for image in below:
             image.reason = f"aesthetic_score {image.aesthetic_score:.3f} is below {cutoff}"
             if self.verbose:
-                logger.info("Image %s (path: %s) filtered out: %s", image.image_id, image.image_path, image.reason)
+                path = public_url(image.image_path)
+                logger.info("Image %s (path: %s) filtered out: %s", image.image_id, path, image.reason)
         if self.verbose:
             logger.info("Aesthetic filtering: %d/%d images passed, %d filtered out", len(kept), len(passes), len(below))
         return ImageBatch(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from tastemaker.errors import ConfigurationError, StageError
+from tastemaker.storage import public_url
 from tastemaker.tasks import ImageBatch, ImageObject, StagePerfStats, Task
 
 _NEUTRAL = frozenset(
@@ -217,8 +218,8 @@ def describe_task(task: Task[Any]) -> str:
     """Return a task's shard and keys, for error messages."""
     if isinstance(task, ImageBatch) and task.data:
         first, last = task.data[0], task.data[-1]
-        where = f"shard {first.shard}" if first.shard else f"file {first.image_path}"
+        where = f"shard {public_url(first.shard)}" if first.shard else f"file {public_url(first.image_path)}"
         return f"{where}, keys {first.image_id!r} to {last.image_id!r} ({len(task.data)} images)"
     if isinstance(task.data, list) and task.data and isinstance(task.data[0], str):
-        return f"{task.data[0]}" + (f" and {len(task.data) - 1} more files" if len(task.data) > 1 else "")
+        return public_url(task.data[0]) + (f" and {len(task.data) - 1} more files" if len(task.data) > 1 else "")
     return f"task {task.task_id!r}"

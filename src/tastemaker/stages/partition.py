@@ -40,6 +40,7 @@ class _Found:
     path: str
     root: str
     size: int
+    problem: str = ""  # why its server could not be asked about it
 
 
 @dataclass
@@ -112,6 +113,11 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             raise ConfigurationError(
                 f"no images in {', '.join(map(public_url, names)) or 'an empty list of paths'} ({wanted})"
             )
+        problems = [file.problem for file in found if file.problem]
+        if len(problems) == len(found):
+            raise ConfigurationError(problems[0])
+        for problem in problems:
+            logger.warning("%s; the run goes on, and asks again when it gets there", problem)
         shards = [file for file in found if is_shard(file.path)]
         loose = [file for file in found if not is_shard(file.path)]
         parts = list(self._split(shards, 1))
@@ -134,8 +140,9 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         from tastemaker.storage.files import find_file, glob_files, list_files
 
         options, is_web = self.storage_options, url.startswith("http")
+        is_pattern = "*" in url or (not is_web and re.search(r"[?\[]", url) is not None)
         try:
-            if "*" in url or (not is_web and re.search(r"[?\[]", url)):
+            if is_pattern:
                 entries = [(entry, folder_of(entry.path)) for entry in glob_files(url, options)]
             elif not url.endswith("/") and (file := find_file(url, options)):
                 yield _Found(url, folder_of(url), file.size)  # named by the user, so it is taken whatever it is called
@@ -146,6 +153,9 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
                 root = url.rstrip("/")
                 entries = [(entry, root) for entry in list_files(url, options)]
         except RemoteError as error:
+            if not is_pattern and (is_shard(url) or self._is_named_so(url)):
+                yield _Found(url, folder_of(url), 0, str(error))
+                return
             raise ConfigurationError(str(error)) from error
         if not entries:
             raise ConfigurationError(f"{public_url(url)} does not exist")

@@ -154,9 +154,12 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def _make_batch(self, task: FileGroupTask, images: list[ImageObject], number: int, *, is_last: bool) -> ImageBatch:
         failed = [image for image in images if image.failed]
         if self.verbose:
-            logger.info("read %d images of %s, %d unreadable", len(images), task.data[:1], len(failed))
+            logger.info(
+                "read %d images of %s, %d unreadable", len(images), [*map(public_url, task.data[:1])], len(failed)
+            )
             for image in failed:
-                logger.info("Image %s (path: %s) failed: %s", image.image_id, image.image_path, image.reason)
+                path = public_url(image.image_path)
+                logger.info("Image %s (path: %s) failed: %s", image.image_id, path, image.reason)
         metadata = {
             "partition": _name_partition(task.data),  # unless the group has a name, all its batches need the same one
             **task._metadata,

@@ -106,6 +106,7 @@ def _try_once(system: Any, scheme: str) -> None:  # noqa: ANN401
         if once is not None:
             system._request = MethodType(once, system)
     elif scheme in _AZURE:
+        logging.getLogger("azure.storage").setLevel(logging.ERROR)  # it wonders at each answer that is no XML
         configuration = system.service_client._config
         configuration.retry_policy.total_retries = 0
         configuration.max_single_put_size = configuration.max_block_size = PART_BYTES
