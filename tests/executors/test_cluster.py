@@ -31,7 +31,7 @@ from cluster_stages import (
 
 from tastemaker import LocalExecutor, Pipeline, StageError, XennaExecutor
 from tastemaker.errors import ConfigurationError, MissingExtraError, WeightsNotFoundError
-from tastemaker.executors.ledger import REASON
+from tastemaker.executors.ledger import REASONS
 from tastemaker.executors.ray_session import ray_session
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -180,7 +180,7 @@ def test_a_batch_that_kills_its_workers_fails_with_its_keys_and_the_rest_is_scor
 
     rows, rows_there = rows_of(written, tmp_path), rows_of(written_there, tmp_path)
     failed = [(row["file"], row["image_id"], row["reason"]) for row in rows_there if row["status"] == "failed"]
-    assert failed == [("002.parquet", f"{number:04d}", REASON) for number in range(4, 8)]
+    assert failed == [("002.parquet", f"{number:04d}", REASONS["batch"]) for number in range(4, 8)]
     known = {(row["file"], row["image_id"]): row["aesthetic_score"] for row in rows}
     assert len(rows_there) == len(rows) == 72
     others = [row for row in rows_there if row["status"] != "failed"]

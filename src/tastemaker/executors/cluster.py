@@ -282,9 +282,14 @@ class _ClusterRun:
                 executor.bytes_per_image,
                 images,
             )
-        for keys in ray.get(self._ledger.failed_batches.remote()).values():
-            shown = keys if len(keys) <= MAX_SHOWN_KEYS else [keys[0], "...", keys[-1]]
-            logger.warning("a batch killed its workers; its %d images are recorded as failed: %s", len(keys), shown)
+        for (_, (kind, _)), names in ray.get(self._ledger.failed.remote()).items():
+            shown = names if len(names) <= MAX_SHOWN_KEYS else [names[0], "...", names[-1]]
+            if kind == "reading":
+                logger.warning("a file killed the workers that read it; it is recorded as failed: %s", names[0])
+            else:
+                logger.warning(
+                    "a batch killed its workers; its %d images are recorded as failed: %s", len(names), shown
+                )
 
 
 def _pickle_stages(stages: list[Stage]) -> bytes:

@@ -9,21 +9,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import InitVar, dataclass, field
+from functools import partial
 from importlib.util import find_spec
-from itertools import groupby, islice
+from itertools import count, groupby, islice
 
 import xxhash
 
 from tastemaker.errors import ConfigurationError, MissingExtraError, UnreadableImageError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
-from tastemaker.imaging.folders import FolderReader
+from tastemaker.imaging.folders import FolderReader, unread_sample
 from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.shards import Sample, is_shard, read_at_ranges, read_samples, split_key
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.provenance import reader_provenance
-from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
+from tastemaker.stages.base import BeforeStep, ProcessingStage, Resources, WorkerMetadata
 from tastemaker.storage import Options, public_url
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
 
@@ -113,8 +114,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def stream(self, task: FileGroupTask) -> Iterator[ImageBatch]:
         """Yield the images of a group of files in batches, decoding ahead of what was asked for."""
         self.setup()
-        if self.before_batch is not None:
-            yield from self._stream_one_by_one(task, self.before_batch)
+        if self.before_step is not None:
+            yield from self._stream_one_by_one(task, self.before_step)
             return
         images = self._decode_ahead(self._read(task))
         following = next(images, None)
@@ -125,16 +126,14 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             yield self._make_batch(task, members, number, is_last=following is None)
             number += 1
 
-    def _stream_one_by_one(
-        self, task: FileGroupTask, before_batch: Callable[[int, list[str]], str | None]
-    ) -> Iterator[ImageBatch]:
-        """Yield the same batches, each decoded alone, or failed unseen where ``before_batch`` has a reason."""
-        images = self._read(task)
+    def _stream_one_by_one(self, task: FileGroupTask, before_step: BeforeStep) -> Iterator[ImageBatch]:
+        """Yield the same batches, each read and decoded alone, or failed unseen where ``before_step`` has a reason."""
+        images = self._read(task, before_step)
         following = list(islice(images, self.batch_size))
         number = 0
         while following or number == 0:
             members, following = following, list(islice(images, self.batch_size))
-            reason = before_batch(number, [image.image_id for image in members])
+            reason = before_step("batch", number, partial(_ids_of, members))
             for image in members:
                 if reason is None:
                     self._prepare(image)
@@ -164,21 +163,14 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             task.dataset_name, data, _metadata=metadata, task_id=f"{task.task_id}_{number}", dropped=failed
         )
 
-    def _read(self, task: FileGroupTask) -> Iterator[ImageObject]:
+    def _read(self, task: FileGroupTask, before_step: BeforeStep | None = None) -> Iterator[ImageObject]:
         options = task._metadata.get("storage_options")
-        folders = FolderReader(options)
-        index = 0
-        wanted: list[Sample] | None = task._metadata.get("samples")
-        for shard_or_not, paths in groupby(task.data, key=is_shard):
-            for path, sample, data in (
-                _read_shards(paths, options, wanted)
-                if shard_or_not
-                else folders.read_samples(paths, task._metadata.get("root"))
-            ):
-                image = self._make_image(path, sample, data, index)
-                image.storage_options = options
-                yield image
-                index += 1
+        reader = _GroupReader(options, task._metadata.get("root"), task._metadata.get("samples"))
+        samples = reader.read(task.data) if before_step is None else reader.read_one_by_one(task.data, before_step)
+        for index, (path, sample, data) in enumerate(samples):
+            image = self._make_image(path, sample, data, index)
+            image.storage_options = options
+            yield image
 
     def _make_image(self, path: str, sample: Sample, data: dict[str, bytes], index: int) -> ImageObject:
         is_loose = sample.image is not None and sample.image.name == path
@@ -231,6 +223,51 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         return image
 
 
+_Read = tuple[str, Sample, dict[str, bytes]]
+"""Path of the file, one sample of it, and the bytes of its members."""
+
+
+class _GroupReader:
+    """Reads the samples of shards and loose images."""
+
+    def __init__(self, options: Options | None, root: str | None, wanted: list[Sample] | None) -> None:
+        self._options, self._root, self._wanted = options, root, wanted
+        self._folders = FolderReader(options)
+
+    def read(self, paths: Iterable[str]) -> Iterator[_Read]:
+        """Yield all samples, in order."""
+        for are_shards, group in groupby(paths, key=is_shard):
+            if are_shards:
+                yield from _read_shards(group, self._options, self._wanted)
+            else:
+                yield from self._folders.read_samples(group, self._root)
+
+    def read_one_by_one(self, paths: Iterable[str], before_step: BeforeStep) -> Iterator[_Read]:
+        """Yield the same, with a step before each sample. Where there is a reason, it is the last one of its file."""
+        steps = count()
+        for path in paths:
+            samples = self.read([path])
+            while True:
+                if reason := before_step("reading", next(steps), partial(_shown, path)):
+                    yield path, self._failed(path, reason), {}
+                    break
+                sample = next(samples, None)
+                if sample is None:
+                    break
+                yield sample
+
+    def _failed(self, path: str, reason: str) -> Sample:
+        return Sample("", problem=reason) if is_shard(path) else unread_sample(path, self._root, reason)
+
+
+def _shown(path: str) -> list[str]:
+    return [public_url(path)]
+
+
+def _ids_of(images: list[ImageObject]) -> list[str]:
+    return [image.image_id for image in images]
+
+
 def _portions(images: Iterable[ImageObject], most: int) -> Iterator[list[ImageObject]]:
     """Yield images in portions for a thread: up to ``most`` small ones, or a single large one."""
     portion: list[ImageObject] = []
@@ -272,9 +309,7 @@ def _name_partition(paths: list[str]) -> str:
     return f"images-{digest.hexdigest()[:12]}"
 
 
-def _read_shards(
-    paths: Iterable[str], options: Options | None, wanted: list[Sample] | None
-) -> Iterator[tuple[str, Sample, dict[str, bytes]]]:
+def _read_shards(paths: Iterable[str], options: Options | None, wanted: list[Sample] | None) -> Iterator[_Read]:
     """Yield path and samples of each shard, or the wanted ones of the only shard.
 
     One that the system cannot read yields a row that says so.
