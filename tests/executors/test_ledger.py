@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from tastemaker.executors.ledger import MAX_DEATHS, Ledger
+from tastemaker.executors.ledger import MAX_DEATHS, MAX_DEATHS_IN_TASK, Ledger
 from tastemaker.executors.timing import StageTiming
 
 
@@ -78,6 +78,14 @@ def test_reading_on_after_a_batch_is_a_step_of_its_own(ledger):
     ledger.begin(0, "w")
     for deaths in (0, 2, 3, 4):
         assert die_at(ledger, ("reading", 0), ("batch", 0), ("reading", 1)) == [0, 0, deaths]
+
+
+def test_a_task_that_kills_its_workers_whatever_is_left_out_is_not_read_any_more(ledger):
+    ledger.begin(0, "w")
+    steps = ("reading", 0), ("batch", 0)
+    for died in range(MAX_DEATHS_IN_TASK):
+        assert die_at(ledger, *steps)[0] == 0, died
+    assert die_at(ledger, *steps)[0] == MAX_DEATHS
 
 
 def test_a_worker_that_dies_before_any_step_dies_in_the_first_turn(ledger):

@@ -14,7 +14,13 @@ from tastemaker.executors.timing import StageTiming, sum_timings
 
 MAX_DEATHS = 3
 """Workers that may die on the same step before what is in it is recorded as failed; also workers that may die while
-they set up before the run ends with an error. It ends, too, if as many more die on a step that fails unseen."""
+they set up before the run ends with an error."""
+
+MAX_DEATHS_IN_TASK = 2 * MAX_DEATHS
+"""Workers that may die on the same step, left out or not, before nothing of the task is read any more."""
+
+MAX_DEATHS_IN_RUN = 3 * MAX_DEATHS
+"""Workers that may die on the same step, though nothing is read any more, before the run ends with an error."""
 
 REASONS = {
     "batch": f"its worker died {MAX_DEATHS} times on this batch",
@@ -210,9 +216,11 @@ class Ledger:
         return Work(self._payloads[number], self._begun[number], careful)
 
     def begin_step(self, number: int, step: Step) -> int:
-        """Note which step of a task a worker takes up. Return how many died at it."""
+        """Note which step of a task a worker takes up. Return how many died at it, or count for it."""
         self._open[number].step = step
-        return self._deaths[number].at(step)
+        deaths = self._deaths[number]
+        is_over = step[0] == "reading" and max(deaths.steps.values(), default=0) >= MAX_DEATHS_IN_TASK
+        return max(deaths.at(step), MAX_DEATHS if is_over else 0)
 
     def fail_step(self, number: int, step: Step, names: list[str]) -> None:
         """Note what is in a step that fails because workers died at it."""

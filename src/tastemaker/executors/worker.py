@@ -25,7 +25,7 @@ from tastemaker.errors import ConfigurationError, StageError
 from tastemaker.executors.base import Stage, StageCount
 from tastemaker.executors.chain import Chain
 from tastemaker.executors.error_travel import pickle_error
-from tastemaker.executors.ledger import MAX_DEATHS, REASONS, Counts, Work
+from tastemaker.executors.ledger import MAX_DEATHS, MAX_DEATHS_IN_RUN, REASONS, Counts, Work
 from tastemaker.machine import CORES_VARIABLE
 from tastemaker.stages.base import NodeInfo, WorkerMetadata, describe_task
 from tastemaker.tasks import Task
@@ -123,8 +123,8 @@ class ChainWorker:
             deaths: int = self._ask(self._ledger.begin_step.remote(number, (kind, step)))
             if deaths < MAX_DEATHS:
                 return None
-            if deaths >= 2 * MAX_DEATHS:
-                raise StageError(f"{deaths} workers died on {describe_task(task)}, also when the step was left out")
+            if deaths >= MAX_DEATHS_IN_RUN:
+                raise StageError(f"{deaths} workers died on {describe_task(task)}, whatever was left out of it")
             self._ask(self._ledger.fail_step.remote(number, (kind, step), names()))
             return REASONS[kind]
 
