@@ -9,6 +9,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -232,8 +233,9 @@ class _ClusterRun:
 
     def _end_workers(self) -> None:
         """End what is left of the workers: engines leave some behind, more so after an error."""
-        for handle in self._ray.get(self._ledger.take_handles.remote()):
-            self._ray.kill(handle)
+        with suppress(self._ray.exceptions.RayError):  # the ledger is gone: so is its Ray, with the workers
+            for handle in self._ray.get(self._ledger.take_handles.remote()):
+                self._ray.kill(handle)
 
     def _collect_often(self) -> None:
         while not self._ended.wait(_COLLECT_S):
