@@ -28,6 +28,15 @@ def real_head():
     return REAL_HEAD
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray that the tests of a file share; to the executors it is a stranger's."""
+    from tastemaker.executors.ray_session import ray_session
+
+    with ray_session(None, sets_gpus=False):
+        yield
+
+
 @pytest.fixture(scope="session")
 def photographs():
     """Name -> bytes of real photographs, JPEG and PNG, that scikit-image brings."""

@@ -3,8 +3,13 @@
 The names below are loaded when they are first used: ``import tastemaker`` imports no model, engine or table library.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # typing's own: importing that takes longer than the rest of this file
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 

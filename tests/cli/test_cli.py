@@ -141,20 +141,41 @@ def test_a_nemo_curator_script_runs_unchanged(tmp_path, shard, model_dir):
     assert result.stdout == "[4, 2]\n"
 
 
-def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tmp_path, photographs, model_dir):
-    for number in range(30):
+@pytest.mark.parametrize("loaded", ["typer", "tastemaker.cli.score"])
+def test_ctrl_c_while_the_command_is_being_loaded_is_quiet(loaded):
+    script = f"""
+import os, runpy, signal, sys
+
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == {loaded!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupted())
+sys.argv = ["tastemaker", "--help"]
+runpy.run_module("tastemaker", run_name="__main__")
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_ends_with_the_code_of_its_signal_and_the_same_command_goes_on(
+    number, tmp_path, photographs, model_dir
+):
+    for shard in range(30):
         members = [(f"{n:03d}-{name}", data) for n in range(5) for name, data in photographs.items()]
-        make_tar(tmp_path / f"{number:03d}.tar", members)
+        make_tar(tmp_path / f"{shard:03d}.tar", members)
     arguments = ("score", tmp_path, "-o", tmp_path / "out", "--model-dir", model_dir)
     command = [sys.executable, "-m", "tastemaker", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not list((tmp_path / "out").glob("*.parquet")) and process.poll() is None:
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         stdout, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert stdout == ""
-    assert "the same command goes on from here" in stderr
+    assert stderr.splitlines()[-1] == "tastemaker: stopped; the same command goes on from here"
     left = [path.name for path in (tmp_path / "out").iterdir() if not path.name.endswith(".parquet")]
     assert sorted(left) == [".tastemaker.lock", "_tastemaker"]
     summary = json.loads(tastemaker(*arguments, "--json").stdout)

@@ -6,7 +6,7 @@ import pytest
 from conftest import make_tar
 from test_local import Count, Work
 
-from tastemaker import FileGroupTask, ImageReaderStage, StageError
+from tastemaker import FileGroupTask, FilePartitioningStage, ImageReaderStage, StageError
 from tastemaker.executors.base import StageCount
 from tastemaker.executors.chain import Chain
 
@@ -85,8 +85,9 @@ def test_one_batch_at_a_time_gives_the_same_batches(tmp_path, photographs):
         chain.setup()
         (usual,) = chain.run([task])
 
-        def watch(number, keys, told=told):
-            told.append((number, keys))
+        def watch(kind, number, names, told=told):
+            if kind == "batch":
+                told.append((number, names()))
 
         careful = chain.run_carefully(task, watch)
         assert compare(careful) == compare(usual)
@@ -96,11 +97,15 @@ def test_one_batch_at_a_time_gives_the_same_batches(tmp_path, photographs):
         chain.teardown()
 
 
+def deadly_at(kind, number):
+    return lambda *step: "deadly" if step[:2] == (kind, number) else None
+
+
 def test_a_batch_with_a_reason_fails_undecoded_and_the_others_do_not(tmp_path, photographs):
     shard = make_tar(tmp_path / "a.tar", list(photographs.items()))
     chain = Chain([ImageReaderStage(batch_size=2)])
     chain.setup()
-    batches = chain.run_carefully(FileGroupTask("t", [str(shard)]), lambda n, keys: "deadly" if n == 1 else None)
+    batches = chain.run_carefully(FileGroupTask("t", [str(shard)]), deadly_at("batch", 1))
     assert [len(batch.data) for batch in batches] == [2, 0, 2]
     assert [(image.failed, image.reason, image.width) for image in batches[1].dropped] == [(True, "deadly", None)] * 2
 
@@ -108,15 +113,54 @@ def test_a_batch_with_a_reason_fails_undecoded_and_the_others_do_not(tmp_path, p
 def test_batches_of_a_reader_of_the_users_own_are_announced_too(tmp_path, photographs):
     class Own(ImageReaderStage):
         def stream(self, task):
-            yield from self._stream_one_by_one(task, lambda number, keys: None)
+            yield from self._stream_one_by_one(task, lambda *_: None)
 
     shard = make_tar(tmp_path / "a.tar", list(photographs.items()))
     chain = Chain([Own(batch_size=4)])
     chain.setup()
-    batches = chain.run_carefully(
-        FileGroupTask("t", [str(shard)]), lambda n, keys: "deadly" if len(keys) == 2 else None
-    )
+    batches = chain.run_carefully(FileGroupTask("t", [str(shard)]), deadly_at("batch", 1))
     assert [(len(batch.data), len(batch.dropped)) for batch in batches] == [(4, 0), (0, 2)]
+
+
+def test_a_shard_with_a_reason_ends_there_with_a_failed_row_and_the_next_one_is_read(tmp_path, photographs):
+    shards = [make_tar(tmp_path / f"{n}.tar", list(photographs.items())) for n in range(2)]
+    chain = Chain([ImageReaderStage(batch_size=4)])
+    chain.setup()
+    task = FileGroupTask("t", list(map(str, shards)))
+    batches = chain.run_carefully(task, deadly_at("reading", 3))
+    images = sorted((i for b in batches for i in (*b.data, *b.dropped)), key=lambda image: image.index)
+    keys = [name.rpartition(".")[0] for name in photographs]
+    assert [image.image_id for image in images] == [*keys[:3], "", *keys]
+    assert [(image.image_path, image.reason) for image in images if image.failed] == [
+        (str(shards[0]), "unreadable: deadly")
+    ]
+
+
+def test_a_loose_image_with_a_reason_fails_unread_and_the_others_do_not(photo_folder):
+    (task,) = FilePartitioningStage(str(photo_folder)).process()
+    chain = Chain([ImageReaderStage(batch_size=4)])
+    chain.setup()
+    (usual,) = chain.run([task])
+    told = []
+
+    def watch(kind, number, names):
+        if kind == "reading":
+            told.append(names()[0])
+        return "deadly" if kind == "reading" and names() == [str(photo_folder / "coffee.png")] else None
+
+    careful = chain.run_carefully(task, watch)
+    everything = [sorted((*b.data, *b.dropped), key=lambda i: i.index) for b in careful]
+    assert [[i.image_id for i in batch] for batch in everything] == [[i.image_id for i in b.data] for b in usual]
+    failed = [image for batch in everything for image in batch if image.failed]
+    assert [(image.image_path, image.shard, image.reason) for image in failed] == [
+        (str(photo_folder / "coffee.png"), "", "unreadable: deadly")
+    ]
+    assert set(told) == set(task.data)
+
+
+def test_a_first_stage_whose_turn_has_a_reason_is_an_error():
+    with pytest.raises(StageError, match="0: deadly"):
+        Chain([Count(3)]).run_carefully(FileGroupTask("t", ["0"]), deadly_at("making", 1))
 
 
 def test_an_error_is_the_same_one_batch_at_a_time():

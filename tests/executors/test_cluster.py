@@ -2,7 +2,6 @@
 
 import logging
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -19,30 +18,28 @@ from cluster_stages import (
     Deadly,
     Diary,
     DiesLoading,
+    DiesReading,
     HangsAtExit,
     Holder,
     Picky,
     contents,
+    kill_at_random,
     make_stages,
+    marked_processes,
+    object_store_bytes,
     read_diary,
+    wait_until,
     write_nasty_data,
     write_shards,
 )
 
 from tastemaker import LocalExecutor, Pipeline, StageError, XennaExecutor
 from tastemaker.errors import ConfigurationError, MissingExtraError, WeightsNotFoundError
-from tastemaker.executors.ledger import REASON
+from tastemaker.executors.ledger import REASONS
 from tastemaker.executors.ray_session import ray_session
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 pytest.importorskip("ray")
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A Ray that the tests of this file share; to the executors it is a stranger's."""
-    with ray_session(None, sets_gpus=False):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +77,6 @@ def living_actors():
 
     found = ray._private.state.actors().values()
     return [actor for actor in found if actor["State"] not in ("DEAD", "DEPENDENCIES_UNREADY")]
-
-
-def wait_until(condition, timeout_s=10.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return condition()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -141,22 +131,8 @@ def test_a_worker_that_is_killed_at_a_random_moment_changes_nothing(
     engine, seed, cluster, shards, model_dir, expected, tmp_path
 ):
     output, results, written = expected
-    diary, chance = tmp_path / "diary", random.Random(seed)
-    killed = []
-
-    def kill():
-        for _ in range(2):
-            seen = len(read_diary(diary, "process"))
-            wait_until(lambda seen=seen: len(read_diary(diary, "process")) > seen, 60)
-            time.sleep(chance.uniform(0, 0.4))
-            pid = int(read_diary(diary, "process")[-1][0])
-            if pid not in killed:
-                with suppress(ProcessLookupError):  # its run is over
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-
-    killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
+    diary = tmp_path / "diary"
+    killed, killer = kill_at_random(diary, seed)
     stages = make_stages(shards, model_dir, output, Diary(str(diary), pause_s=0.1))
     executor = ENGINES[engine]()
     counted = []
@@ -180,12 +156,35 @@ def test_a_batch_that_kills_its_workers_fails_with_its_keys_and_the_rest_is_scor
 
     rows, rows_there = rows_of(written, tmp_path), rows_of(written_there, tmp_path)
     failed = [(row["file"], row["image_id"], row["reason"]) for row in rows_there if row["status"] == "failed"]
-    assert failed == [("002.parquet", f"{number:04d}", REASON) for number in range(4, 8)]
+    assert failed == [("002.parquet", f"{number:04d}", REASONS["batch"]) for number in range(4, 8)]
     known = {(row["file"], row["image_id"]): row["aesthetic_score"] for row in rows}
     assert len(rows_there) == len(rows) == 72
     others = [row for row in rows_there if row["status"] != "failed"]
     assert all(row["aesthetic_score"] == known[row["file"], row["image_id"]] for row in others)
     assert "its 4 images are recorded as failed: ['0004', '0005', '0006', '0007']" in caplog.text
+    assert not [name for name in written_there if "tmp" in name]
+
+
+@pytest.mark.parametrize("engine", ["xenna", "ray-data"])
+def test_a_shard_whose_reading_kills_its_workers_ends_there_with_a_failed_row(
+    engine, cluster, shards, model_dir, expected, tmp_path, caplog
+):
+    output, _, written = expected
+    stages = make_stages(shards, model_dir, output)
+    reader = DiesReading(batch_size=4, shard="002.tar", key="0006").with_(resources=stages[1].resources)
+    _, written_there = run([stages[0], reader, *stages[2:]], ENGINES[engine](), output)
+
+    rows, rows_there = rows_of(written, tmp_path), rows_of(written_there, tmp_path)
+    failed = [row for row in rows_there if row["status"] == "failed"]
+    assert [(row["file"], row["image_id"], row["image_path"], row["reason"]) for row in failed] == [
+        ("002.parquet", "", str(shards / "002.tar"), f"unreadable: {REASONS['reading']}")
+    ]
+    places = ("tar_file", "member_name")  # the kept of that shard lie in fewer tars
+    known = {(row["file"], row["image_id"]): {k: v for k, v in row.items() if k not in places} for row in rows}
+    there = [{k: v for k, v in row.items() if k not in places} for row in rows_there if row["status"] != "failed"]
+    assert all(row == known[row["file"], row["image_id"]] for row in there)
+    assert len(there) == 72 - 6
+    assert f"a file killed the workers that read it; it is recorded as failed: {shards / '002.tar'}" in caplog.text
     assert not [name for name in written_there if "tmp" in name]
 
 
@@ -275,18 +274,9 @@ def test_memory_does_not_grow_with_the_input(engine, cluster, photographs, model
         folder.mkdir()
         for shard in range(number):
             os.link(source / "000.tar", folder / f"{shard:03d}.tar")
-        done, used = threading.Event(), []
-
-        def sample(done=done, used=used):
-            while not done.wait(0.2):
-                used.append(object_store_bytes())
-
-        sampler = threading.Thread(target=sample, daemon=True)
-        sampler.start()
         stages = make_stages(folder, model_dir, tmp_path / f"out-{number}", Diary(str(diary)), batch_size=4)
-        Pipeline("p", stages=stages).run(ENGINES[engine]())
-        done.set()
-        sampler.join()
+        with object_store_bytes() as used:
+            Pipeline("p", stages=stages).run(ENGINES[engine]())
         peaks[number] = max(int(peak) for _, peak, _ in read_diary(diary, "process")) / 1024
         stored[number] = max(used) / 2**20
     print(
@@ -294,14 +284,6 @@ def test_memory_does_not_grow_with_the_input(engine, cluster, photographs, model
     )
     assert peaks[60] <= 1.2 * peaks[3]
     assert stored[60] <= 16  # MiB
-
-
-def object_store_bytes():
-    import ray
-    from ray._private.internal_api import node_stats
-
-    node = ray.nodes()[0]
-    return node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats.object_store_bytes_used
 
 
 @pytest.mark.parametrize("engine", ["xenna", "ray-data"])
@@ -441,17 +423,6 @@ LOCAL = """
         import ray
         print(len(results), ray.is_initialized(), psutil.Process().children(recursive=True))
 """
-
-
-def marked_processes(mark):
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (folder / "environ").read_bytes():
-                found.append((folder.name, (folder / "cmdline").read_bytes()[:80]))
-        except OSError:
-            continue
-    return found
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from tastemaker.executors.ledger import REASON, Ledger
+from tastemaker.executors.ledger import MAX_DEATHS, MAX_DEATHS_IN_TASK, Ledger
 from tastemaker.executors.timing import StageTiming
 
 
@@ -36,6 +36,17 @@ def test_a_task_of_a_dead_worker_is_done_carefully_and_one_of_a_stopped_worker_a
     assert (ledger.begin(0, "new").careful, ledger.begin(1, "new").careful) == (True, False)
 
 
+def test_a_task_to_be_done_carefully_is_begun_only_when_nothing_else_is_under_way(ledger):
+    ledger.begin(0, "dead")
+    ledger.start_run(["dead"])
+    for _ in range(MAX_DEATHS + 1):  # whatever its worker dies of meanwhile is not this task
+        work = ledger.begin(0, "w")
+        assert (work.careful, work.payload) == (True, b"")
+    work = ledger.begin(0, "w", alone=True)
+    assert (work.careful, work.attempt, pickle.loads(work.payload)) == (True, 2, "task 0")
+    assert ledger.begin_step(0, ("batch", 0)) == 0
+
+
 def test_an_attempt_says_that_another_writer_may_have_left_something(ledger):
     assert ledger.begin(1, "stopped").attempt == 1
     ledger.start_run([])
@@ -44,40 +55,51 @@ def test_an_attempt_says_that_another_writer_may_have_left_something(ledger):
 
 def test_a_task_that_is_begun_again_was_left_by_a_dead_worker(ledger):
     assert ledger.begin(0, "w").attempt == 1
-    again = ledger.begin(0, "w")
+    again = ledger.begin(0, "w", alone=True)
     assert (again.attempt, again.careful) == (2, True)
 
 
-def test_the_third_death_in_a_batch_fails_its_images_and_no_other(ledger):
+def die_at(ledger, *steps):
+    """Begin task 0 carefully and take up these steps; the worker dies at the last one. Return the deaths at each."""
+    ledger.begin(0, "w", alone=True)
+    return [ledger.begin_step(0, step) for step in steps]
+
+
+def test_the_death_in_the_ordinary_way_counts_for_the_step_that_the_next_is_found_at(ledger):
+    first, second, third = ("batch", 0), ("batch", 1), ("batch", 2)
     ledger.begin(0, "w")  # the first death, in the ordinary way
-    for _ in range(2):
-        ledger.begin(0, "w")
-        assert ledger.begin_batch(0, 0, ["a"]) is None
-        assert ledger.begin_batch(0, 1, ["b", "c"]) is None  # dies here
+    assert die_at(ledger, first, second) == [0, 0]
+    assert die_at(ledger, first, second) == [0, 2]
+    assert die_at(ledger, first, second, third) == [0, MAX_DEATHS, 0]
+    assert die_at(ledger, first, second, third) == [0, MAX_DEATHS, 1]
+
+
+def test_reading_on_after_a_batch_is_a_step_of_its_own(ledger):
     ledger.begin(0, "w")
-    assert ledger.begin_batch(0, 0, ["a"]) is None
-    assert ledger.begin_batch(0, 1, ["b", "c"]) == REASON
-    assert ledger.begin_batch(0, 2, ["d"]) is None
-    assert ledger.failed_batches() == {(0, 1): ["b", "c"]}
+    for deaths in (0, 2, 3, 4):
+        assert die_at(ledger, ("reading", 0), ("batch", 0), ("reading", 1)) == [0, 0, deaths]
 
 
-def test_two_batches_of_a_task_may_be_deadly(ledger):
+def test_a_task_that_kills_its_workers_whatever_is_left_out_is_not_read_any_more(ledger):
     ledger.begin(0, "w")
-    reasons = {}
-    for _ in range(6):
-        ledger.begin(0, "w")
-        for batch in range(4):
-            reasons[batch] = ledger.begin_batch(0, batch, [str(batch)])
-            if batch in (1, 2) and reasons[batch] is None:
-                break  # dies here
-    assert reasons == {0: None, 1: REASON, 2: REASON, 3: None}
+    steps = ("reading", 0), ("batch", 0)
+    for died in range(MAX_DEATHS_IN_TASK):
+        assert die_at(ledger, *steps)[0] == 0, died
+    assert die_at(ledger, *steps)[0] == MAX_DEATHS
 
 
-def test_deaths_between_batches_are_counted_apart(ledger):
+def test_a_worker_that_dies_before_any_step_dies_in_the_first_turn(ledger):
     ledger.begin(0, "w")
-    for number in range(3):
-        ledger.begin(0, "w")
-        assert ledger.deaths_between_batches(0) == number
+    for deaths in (0, 2, 3):
+        ledger.begin(0, "w", alone=True)
+        assert ledger.begin_step(0, ("making", 0)) == deaths
+
+
+def test_what_failed_because_workers_died_of_it_is_remembered(ledger):
+    ledger.begin(0, "w")
+    die_at(ledger, ("batch", 1))
+    ledger.fail_step(0, ("batch", 1), ["b", "c"])
+    assert ledger.failed() == {(0, ("batch", 1)): ["b", "c"]}
 
 
 def test_every_death_in_a_task_is_progress_and_so_is_a_result(ledger):

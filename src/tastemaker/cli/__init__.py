@@ -71,7 +71,10 @@ def run(
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 done with failures or stopped by one, 2 wrong options, 130 Ctrl-C."""
+    """Run the command line.
+
+    Exit codes: 0 done, 1 done with failures or stopped by one, 2 wrong options, 130 Ctrl-C, 143 SIGTERM.
+    """
     _open_closed_streams()
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     for stream in (sys.stdout, sys.stderr):
@@ -83,6 +86,8 @@ def main() -> None:
     except TastemakerError as error:
         typer.secho(f"tastemaker: {error}", fg="red", err=True)
         sys.exit(2 if isinstance(error, ValueError) else 1)
+    except KeyboardInterrupt:  # while the commands are put together
+        sys.exit(130)
     except OSError as error:
         place = "" if error.filename is None else f"{os.fspath(error.filename)}: "
         typer.secho(f"tastemaker: {place}{error.strerror or error}", fg="red", err=True)

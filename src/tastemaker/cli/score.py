@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer
-
 from tastemaker.cli import options as o
 from tastemaker.cli.progress import show_progress
+from tastemaker.cli.stopping import stoppable
 from tastemaker.cli.summary import check_failures, parse_max_failures, print_summary
 
 EXAMPLE = "Example: tastemaker score shards/*.tar --output scores/"
@@ -36,15 +35,11 @@ def run_and_print(
     as_json: bool,
 ) -> None:
     """Run, showing the progress; print the summary; end with 1 if too many images failed."""
-    from tastemaker.runs.run import run_scoring
-
     if max_failures is not None:
         parse_max_failures(max_failures, 0)  # a wrong value is an error before the work, not after it
-    try:
-        with show_progress(what) as update:
-            summary = run_scoring(inputs, output, options, mode, on_progress=update)
-    except KeyboardInterrupt:
-        typer.secho("tastemaker: stopped; the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
+    with stoppable("the same command goes on from here"), show_progress(what) as update:
+        from tastemaker.runs.run import run_scoring
+
+        summary = run_scoring(inputs, output, options, mode, on_progress=update)
     print_summary(summary, as_json)
     check_failures(summary, max_failures)

@@ -11,6 +11,7 @@ import typer
 
 from tastemaker.cli import options as o
 from tastemaker.cli.progress import show_progress
+from tastemaker.cli.stopping import stoppable
 from tastemaker.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -149,17 +150,9 @@ def _write(table: ScoreTable, to: str, selection: Selection, *, as_json: bool, *
     from tastemaker.selections.select import select_images
     from tastemaker.storage import is_remote
 
-    try:
-        with show_progress("selecting") as update:
-            summary = select_images(table, to, selection, on_progress=update, **options)
-    except KeyboardInterrupt:
-        left = (
-            "what is there is unfinished, and the same command does it again"
-            if is_remote(to)
-            else "nothing was written"
-        )
-        typer.secho(f"tastemaker: stopped; {left}", err=True)
-        raise typer.Exit(130) from None
+    left = "what is there is unfinished, and the same command does it again" if is_remote(to) else "nothing was written"
+    with stoppable(left), show_progress("selecting") as update:
+        summary = select_images(table, to, selection, on_progress=update, **options)
     if as_json:
         typer.echo(json.dumps(asdict(summary), indent=2))
     else:

@@ -45,8 +45,8 @@ class EmbeddingBatch(Task[EmbeddingBlock | None]):
         return 0 if self.data is None else len(self.data.vectors)
 
     def count_images(self) -> tuple[int, int]:
-        """Return the embeddings and their bytes."""
-        return self.num_items, self.source_bytes
+        """Return the embeddings, with the row of a problem, and their bytes."""
+        return self.num_items + bool(self.problem), self.source_bytes
 
     def image_ids(self) -> list[str]:
         """Return the positions of its rows in the file: what they are called is made with the rows."""

@@ -8,11 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
+from tastemaker.errors import StageError
 from tastemaker.executors.base import Stage, StageCount, count_task
 from tastemaker.executors.timing import StageTiming
-from tastemaker.stages.base import NodeInfo, WorkerMetadata, run_stage
+from tastemaker.stages.base import BeforeStep, NodeInfo, WorkerMetadata, describe_task, run_stage
 from tastemaker.tasks import Task
 
 QUEUE_SIZE = 2
@@ -20,9 +22,6 @@ QUEUE_SIZE = 2
 
 OnCount = Callable[[int, StageCount], None]
 """Called with the position of an initial task, from 0, and what a stage has made of it."""
-
-Watch = Callable[[int, list[str]], str | None]
-"""Called before a batch is worked on, with its number and keys; a reason that comes back fails its images unseen."""
 
 _POLL_S = 0.1
 _STOP_TIMEOUT_S = 1.5
@@ -74,38 +73,38 @@ class Chain:
         finally:
             run.stop()
 
-    def run_carefully(self, task: Task[Any], watch: Watch, on_count: OnCount | None = None) -> list[Task[Any]]:
+    def run_carefully(self, task: Task[Any], watch: BeforeStep, on_count: OnCount | None = None) -> list[Task[Any]]:
         """Return what the last stage makes of one task, with one batch under way at a time and no other thread.
 
-        Slower than `run`, with the same results. Whoever watches knows at any moment which batch is worked on.
+        Slower than `run`, with the same results. Whoever watches knows at any moment which step is being done.
 
         Args:
             task: An initial task.
-            watch: Told of each batch before its images are decoded, where the first stage knows them by then.
+            watch: Told of each step before it is done: of those of the first stage, where it tells of them; of each
+                batch; and, as ``making``, of the first stage's turn to make the next one.
             on_count: As in `run`.
 
         Raises:
-            StageError: A stage raised.
+            StageError: A stage raised, or ``watch`` had a reason against the first stage's turn.
         """
         first, announced = self.stages[0], set()
 
-        def announce(number: int, keys: list[str]) -> str | None:
-            announced.add(number)
-            return watch(number, keys)
+        def announce(kind: str, number: int, names: Callable[[], list[str]]) -> str | None:
+            if kind == "batch":
+                announced.add(number)
+            return watch(kind, number, names)
 
-        first.before_batch = announce
+        first.before_step = announce
         results: list[Task[Any]] = []
         try:
-            for number, batch in enumerate(run_stage(first, task)):
-                if number not in announced:
-                    reason = announce(number, batch.image_ids())
-                    if reason:
-                        batch.fail_all(reason)
+            for number, batch in enumerate(_in_turns(run_stage(first, task), describe_task(task), watch)):
+                if number not in announced and (reason := announce("batch", number, batch.image_ids)):
+                    batch.fail_all(reason)
                 if on_count is not None:
                     on_count(0, count_task(first, batch))
                 results += self._run_rest(1, batch, on_count)
         finally:
-            first.before_batch = None
+            first.before_step = None
         return results
 
     def _run_rest(self, number: int, task: Task[Any], on_count: OnCount | None) -> Iterator[Task[Any]]:
@@ -116,6 +115,17 @@ class Chain:
             if on_count is not None:
                 on_count(0, count_task(self.stages[number], result))
             yield from self._run_rest(number + 1, result, on_count)
+
+
+def _in_turns(batches: Iterator[Task[Any]], where: str, watch: BeforeStep) -> Iterator[Task[Any]]:
+    """Yield the batches of the first stage, telling of its turn before each."""
+    for number in count():
+        if reason := watch("making", number, lambda: [where]):
+            raise StageError(f"{where}: {reason}")
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 class _Mark:

@@ -9,6 +9,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -232,8 +233,9 @@ class _ClusterRun:
 
     def _end_workers(self) -> None:
         """End what is left of the workers: engines leave some behind, more so after an error."""
-        for handle in self._ray.get(self._ledger.take_handles.remote()):
-            self._ray.kill(handle)
+        with suppress(self._ray.exceptions.RayError):  # the ledger is gone: so is its Ray, with the workers
+            for handle in self._ray.get(self._ledger.take_handles.remote()):
+                self._ray.kill(handle)
 
     def _collect_often(self) -> None:
         while not self._ended.wait(_COLLECT_S):
@@ -282,9 +284,14 @@ class _ClusterRun:
                 executor.bytes_per_image,
                 images,
             )
-        for keys in ray.get(self._ledger.failed_batches.remote()).values():
-            shown = keys if len(keys) <= MAX_SHOWN_KEYS else [keys[0], "...", keys[-1]]
-            logger.warning("a batch killed its workers; its %d images are recorded as failed: %s", len(keys), shown)
+        for (_, (kind, _)), names in ray.get(self._ledger.failed.remote()).items():
+            shown = names if len(names) <= MAX_SHOWN_KEYS else [names[0], "...", names[-1]]
+            if kind == "reading":
+                logger.warning("a file killed the workers that read it; it is recorded as failed: %s", names[0])
+            else:
+                logger.warning(
+                    "a batch killed its workers; its %d images are recorded as failed: %s", len(names), shown
+                )
 
 
 def _pickle_stages(stages: list[Stage]) -> bytes:

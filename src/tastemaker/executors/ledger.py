@@ -13,11 +13,24 @@ from typing import Any
 from tastemaker.executors.timing import StageTiming, sum_timings
 
 MAX_DEATHS = 3
-"""Workers that may die on the same batch before its images are recorded as failed; also workers that may die while
-they set up, or between the batches of one task, before the run ends with an error."""
+"""Workers that may die on the same step before what is in it is recorded as failed; also workers that may die while
+they set up before the run ends with an error."""
 
-REASON = f"its worker died {MAX_DEATHS} times on this batch"
-"""Why images failed whose batch killed its workers."""
+MAX_DEATHS_IN_TASK = 2 * MAX_DEATHS
+"""Workers that may die on the same step, left out or not, before nothing of the task is read any more."""
+
+MAX_DEATHS_IN_RUN = 3 * MAX_DEATHS
+"""Workers that may die on the same step, though nothing is read any more, before the run ends with an error."""
+
+REASONS = {
+    "batch": f"its worker died {MAX_DEATHS} times on this batch",
+    "reading": f"its worker died {MAX_DEATHS} times while it read this file",
+    "making": f"its worker died {MAX_DEATHS} times while it made a batch",
+}
+"""Kind of a step -> why it was not done."""
+
+Step = tuple[str, int]
+"""Kind and number: see `tastemaker.stages.base.BeforeStep`."""
 
 Counts = dict[str, tuple[int, int]]
 """Stage -> images, bytes of their sources."""
@@ -30,7 +43,7 @@ class Work:
     Attributes:
         payload: The task, pickled.
         attempt: 1, or more where a worker that had it died or was stopped.
-        careful: Whether it is to be done one batch at a time.
+        careful: Whether it is to be done one step at a time, with nothing else under way.
     """
 
     payload: bytes
@@ -41,23 +54,21 @@ class Work:
 @dataclass(slots=True)
 class _Attempt:
     worker: str
-    careful: bool
-    batch: int | None = None
+    step: Step | None  # None in the ordinary way
     counts: Counts = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class _Deaths:
-    """Of one task: in the ordinary way, where many batches are under way at once; in a batch; between batches."""
+    """Of one task: in the ordinary way, where many batches are under way at once, and at single steps."""
 
     ordinary: int = 0
-    batches: Counter[int] = field(default_factory=Counter)
-    between: int = 0
+    steps: Counter[Step] = field(default_factory=Counter)
 
-    def in_batch(self, batch: int) -> int:
-        """The death in the ordinary way counts for the batch that the next one was found in."""
-        first = next(iter(self.batches), None)
-        return self.batches[batch] + (1 if self.ordinary and batch == first else 0)
+    def at(self, step: Step) -> int:
+        """The death in the ordinary way counts for the step that the next one was found at."""
+        first = next(iter(self.steps), None)
+        return self.steps[step] + (1 if self.ordinary and step == first else 0)
 
 
 @dataclass
@@ -99,7 +110,7 @@ class Ledger:
         self._loaded: set[str] = set()
         self._handles: list[Any] = []
         self._ready_nodes: set[str] = set()
-        self._failed_batches: dict[tuple[int, int], list[str]] = {}
+        self._failed: dict[tuple[int, Step], list[str]] = {}
         self._error: bytes | None = None
         self._bytes = 0
         self._progress = 0
@@ -142,9 +153,9 @@ class Ledger:
         """Return the bytes of all tasks and results that went to and from workers."""
         return self._bytes
 
-    def failed_batches(self) -> dict[tuple[int, int], list[str]]:
-        """Return (task, batch) -> keys of what was recorded as failed because workers died of it."""
-        return self._failed_batches
+    def failed(self) -> dict[tuple[int, Step], list[str]]:
+        """Return (task, step) -> names of what was recorded as failed because workers died of it."""
+        return self._failed
 
     def take_handles(self) -> list[Any]:
         """Return the handles of all workers that signed on since the last call."""
@@ -183,30 +194,37 @@ class Ledger:
         """Return how many other workers have not torn down yet, once all tasks are done."""
         return 0 if self._open or self._waiting else len(self._loaded - {worker})
 
-    def begin(self, number: int, worker: str) -> Work | None:
-        """Return a task for a worker; None where it is finished. One that is still open: its worker died."""
+    def begin(self, number: int, worker: str, *, alone: bool = False) -> Work | None:
+        """Return a task for a worker; None where it is finished. One that is still open: its worker died.
+
+        Args:
+            number: The task.
+            worker: Who is to do it.
+            alone: Nothing else is under way there. Without that, a task to be done carefully is not begun yet.
+        """
         if number in self._finished or self._error is not None:
             return None
         if number in self._open:
             self._note_death(number)
         careful = number in self._deaths
+        if careful and not alone:
+            return Work(b"", self._begun[number] + 1, careful)
         self._begun[number] += 1
-        self._open[number] = _Attempt(worker, careful)
+        self._open[number] = _Attempt(worker, ("making", 0) if careful else None)
         self._waiting.discard(number)
         self._bytes += len(self._payloads[number])
         return Work(self._payloads[number], self._begun[number], careful)
 
-    def deaths_between_batches(self, number: int) -> int:
-        """Return how many workers died on a task while they had no batch of it in hand."""
-        return self._deaths[number].between if number in self._deaths else 0
+    def begin_step(self, number: int, step: Step) -> int:
+        """Note which step of a task a worker takes up. Return how many died at it, or count for it."""
+        self._open[number].step = step
+        deaths = self._deaths[number]
+        is_over = step[0] == "reading" and max(deaths.steps.values(), default=0) >= MAX_DEATHS_IN_TASK
+        return max(deaths.at(step), MAX_DEATHS if is_over else 0)
 
-    def begin_batch(self, number: int, batch: int, keys: list[str]) -> str | None:
-        """Note which batch of a task a worker takes up. Return why its images are to be failed instead, if so."""
-        self._open[number].batch = batch
-        if self._deaths[number].in_batch(batch) < MAX_DEATHS:
-            return None
-        self._failed_batches[number, batch] = keys
-        return REASON
+    def fail_step(self, number: int, step: Step, names: list[str]) -> None:
+        """Note what is in a step that fails because workers died at it."""
+        self._failed[number, step] = names
 
     def pulse(self, worker: str, counts: dict[int, Counts], timings: list[StageTiming], records: list[Any]) -> bool:
         """Note how far a worker is. Return whether there is nothing left for it to begin."""
@@ -237,13 +255,11 @@ class Ledger:
     def _note_death(self, number: int) -> None:
         attempt = self._open.pop(number)
         deaths = self._deaths.setdefault(number, _Deaths())
-        if not attempt.careful:
+        if attempt.step is None:
             deaths.ordinary += 1
-        elif attempt.batch is None:
-            deaths.between += 1
         else:
-            deaths.batches[attempt.batch] += 1
-        self._progress += 1  # a batch can kill few workers only, so this ends
+            deaths.steps[attempt.step] += 1
+        self._progress += 1  # a step can kill few workers only, so this ends
 
 
 def _flat(counts: Counts) -> dict[tuple[str, str], int]:

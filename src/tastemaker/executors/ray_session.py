@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from tastemaker.errors import ConfigurationError
@@ -58,10 +62,11 @@ def ray_session(address: str | None, *, sets_gpus: bool) -> Iterator[None]:
         return
     with _token_settings():
         try:
-            if address:
-                _join(address)
-            else:
-                _start(sets_gpus=sets_gpus)
+            with _own_sigterm():
+                if address:
+                    _join(address)
+                else:
+                    _start(sets_gpus=sets_gpus)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise ConfigurationError(
                 f"no Ray cluster at {address or 'this machine'}: {error}. Without an address, and without RAY_ADDRESS, "
@@ -158,17 +163,21 @@ def _join(address: str) -> None:
 def _start(*, sets_gpus: bool) -> None:
     """Start a Ray on this machine that only this user can reach: it asks for a token that is nowhere on the disk."""
     import ray
-    from ray._private import ray_constants
+    from ray._private import ray_constants, services
 
     settings = dict(LOCAL_SETTINGS)
     if sets_gpus:
         del settings["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"]
     before = {name: os.environ.get(name) for name in settings}
-    is_cluster = ray_constants.ENABLE_RAY_CLUSTER
+    is_cluster, popen = ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen
     os.environ.update(settings)
     if "RAY_AUTH_MODE" not in os.environ:
         _set_token({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
     ray_constants.ENABLE_RAY_CLUSTER = False  # as the variable does for processes that are still to be started
+    if sys.platform == "linux":
+        # What `timeout` and shells send to the whole group would end the cluster before the driver can leave it.
+        # Elsewhere Ray needs the group itself, to end all of it after the driver.
+        services.ConsolePopen = partial(popen, process_group=0)
     try:
         ray.init(
             address="local",
@@ -178,13 +187,34 @@ def _start(*, sets_gpus: bool) -> None:
             logging_level=logging.ERROR,
         )
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = is_cluster
+        ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen = is_cluster, popen
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
     logger.info("started Ray on this machine with %d cores", usable_cores())
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the program's handler of SIGTERM, if it has one, while Ray connects and puts its own there.
+
+    Those end the process without a word; one of them, in C++, prints a stack and aborts three seconds later.
+    """
+    from ray._private import utils
+
+    own = signal.getsignal(signal.SIGTERM)
+    if not callable(own) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    original = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = original
+        signal.signal(signal.SIGTERM, own)
 
 
 @contextmanager

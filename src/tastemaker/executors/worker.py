@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tastemaker.errors import ConfigurationError, StageError
 from tastemaker.executors.base import Stage, StageCount
 from tastemaker.executors.chain import Chain
 from tastemaker.executors.error_travel import pickle_error
-from tastemaker.executors.ledger import MAX_DEATHS, Counts, Work
+from tastemaker.executors.ledger import MAX_DEATHS, MAX_DEATHS_IN_RUN, REASONS, Counts, Work
 from tastemaker.machine import CORES_VARIABLE
 from tastemaker.stages.base import NodeInfo, WorkerMetadata, describe_task
 from tastemaker.tasks import Task
@@ -75,7 +75,7 @@ class ChainWorker:
         self._busy = threading.Lock()
         self._counts: dict[int, dict[str, list[int]]] = {}
         self._taken: list[int] = []
-        self._aside: tuple[int, Work] | None = None
+        self._aside: int | None = None
         self._records = _Records(job.log_level)
         self._ask(self._ledger.sign_on.remote([context.current_actor]))
         threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
@@ -111,16 +111,22 @@ class ChainWorker:
     def _run_aside(self) -> None:
         if self._aside is None:
             return
-        (number, work), self._aside = self._aside, None
+        number, self._aside = self._aside, None
+        work: Work | None = self._ask(self._ledger.begin.remote(number, self._name, alone=True))
+        if work is None:
+            return
         task = _task_of(work)
-        if self._ask(self._ledger.deaths_between_batches.remote(number)) >= MAX_DEATHS:
-            raise StageError(f"{MAX_DEATHS} workers died while they read {describe_task(task)}")
         position = len(self._taken)
         self._taken.append(number)
 
-        def watch(batch: int, keys: list[str]) -> str | None:
-            reason: str | None = self._ask(self._ledger.begin_batch.remote(number, batch, keys))
-            return reason
+        def watch(kind: str, step: int, names: Callable[[], list[str]]) -> str | None:
+            deaths: int = self._ask(self._ledger.begin_step.remote(number, (kind, step)))
+            if deaths < MAX_DEATHS:
+                return None
+            if deaths >= MAX_DEATHS_IN_RUN:
+                raise StageError(f"{deaths} workers died on {describe_task(task)}, whatever was left out of it")
+            self._ask(self._ledger.fail_step.remote(number, (kind, step), names()))
+            return REASONS[kind]
 
         results = self._chain.run_carefully(task, watch, lambda _, count: self._count(position, count))
         self._finish(number, results)
@@ -132,7 +138,7 @@ class ChainWorker:
             if work is None:
                 continue
             if work.careful:
-                self._aside = number, work
+                self._aside = number
                 return
             self._taken.append(number)
             yield _task_of(work)

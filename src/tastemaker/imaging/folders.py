@@ -75,9 +75,8 @@ class FolderReader:
             root: The input folder that it was found in.
             sidecars: Their paths, where they are known already.
         """
-        stem, extension = os.path.splitext(public_url(path))
-        is_paired = extension[1:].lower() in _PAIRED_EXTENSIONS
-        sample = Sample(relative_to(public_url(path) if is_paired else stem, root))
+        stem = os.path.splitext(public_url(path))[0]
+        sample = Sample(_key_of(path, root))
         data: dict[str, bytes] = {}
         sample.image = self._read(path, sample, data)
         for sidecar in self._sidecars(path) if sidecars is None else sidecars:
@@ -112,6 +111,23 @@ class FolderReader:
         by_stem, stem = self._listings[folder], os.path.splitext(base)[0]
         joined = f"{folder}/" if is_remote(path) else os.path.join(folder, "")
         return sorted(joined + name for name in {*by_stem.get(stem, ()), *by_stem.get(base, ())})
+
+
+def unread_sample(path: str, root: str | None, problem: str) -> Sample:
+    """Return an image file as a sample with a problem, without a look at the file.
+
+    Args:
+        path: The image file.
+        root: The input folder that it was found in; its own where it is None.
+        problem: Why it is not read.
+    """
+    return Sample(_key_of(path, folder_of(path) if root is None else root), Member(path, 0, 0), problem=problem)
+
+
+def _key_of(path: str, root: str) -> str:
+    stem, extension = os.path.splitext(public_url(path))
+    is_paired = extension[1:].lower() in _PAIRED_EXTENSIONS
+    return relative_to(public_url(path) if is_paired else stem, root)
 
 
 def _list_sidecars(folder: str, options: Options | None) -> dict[str, list[str]]:

@@ -20,6 +20,10 @@ _NEUTRAL = frozenset(
 )
 """Fields of stages that say how the work is done, and nothing of what comes out."""
 
+BeforeStep = Callable[[str, int, Callable[[], list[str]]], str | None]
+"""Called before a step of a task that workers died on: its kind (``reading`` the next of a file, ``batch``), its number
+among those, and what returns names of what is in it. A reason that comes back: the step is not done, but fails."""
+
 X = TypeVar("X", bound=Task[Any])
 Y = TypeVar("Y", bound=Task[Any])
 
@@ -73,8 +77,9 @@ class ProcessingStage(ABC, Generic[X, Y]):
         concurrent_tasks: Tasks that a worker may process at the same time, each in a thread of its own.
         handles_empty: Whether the stage wants to see batches that no image is left in.
         is_sink_stage: Whether images end here: what it returns is no batch, and None is no loss.
-        before_batch: Set where a worker died on the task. A stage that makes batches calls it with the number and the
-            keys of each batch before it decodes anything of it, and fails the images unseen if a reason comes back.
+        before_step: Set where a worker died on the task. A stage that makes batches calls it before it reads each piece
+            of a file, and before it decodes anything of a batch. If a reason comes back, the rest of the file becomes
+            one failed row, or all images of the batch fail unseen.
     """
 
     name: str = "stage"
@@ -83,7 +88,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
     concurrent_tasks: int = 1
     handles_empty: bool = False
     is_sink_stage: bool = False
-    before_batch: Callable[[int, list[str]], str | None] | None = None
+    before_step: BeforeStep | None = None
 
     def check(self) -> None:
         """Raise `ConfigurationError` for what can be seen to be wrong before any worker starts."""

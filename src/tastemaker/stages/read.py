@@ -9,23 +9,24 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import InitVar, dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
-from itertools import groupby, islice
+from itertools import islice
 
 import xxhash
 
 from tastemaker.errors import ConfigurationError, MissingExtraError, UnreadableImageError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
-from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.room import ROOM
-from tastemaker.imaging.shards import FarApartError, Sample, is_shard, read_at_ranges, read_samples, split_key
+from tastemaker.imaging.shards import FarApartError, Sample, split_key
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.provenance import reader_provenance
-from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
-from tastemaker.storage import Options, public_url
+from tastemaker.stages.base import BeforeStep, ProcessingStage, Resources, WorkerMetadata
+from tastemaker.stages.samples import GroupReader
+from tastemaker.storage import public_url
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
 
 _PORTION_BYTES, _PORTION_IMAGES = 2**18, 8
@@ -121,8 +122,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             yield from self._read_batches(replace(task, _metadata=again))
 
     def _read_batches(self, task: FileGroupTask) -> Iterator[ImageBatch]:
-        if self.before_batch is not None:
-            yield from self._stream_one_by_one(task, self.before_batch)
+        if self.before_step is not None:
+            yield from self._stream_one_by_one(task, self.before_step)
             return
         images = self._decode_ahead(self._read(task))
         following = next(images, None)
@@ -133,16 +134,14 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             yield self._make_batch(task, members, number, is_last=following is None)
             number += 1
 
-    def _stream_one_by_one(
-        self, task: FileGroupTask, before_batch: Callable[[int, list[str]], str | None]
-    ) -> Iterator[ImageBatch]:
-        """Yield the same batches, each decoded alone, or failed unseen where ``before_batch`` has a reason."""
-        images = self._read(task)
+    def _stream_one_by_one(self, task: FileGroupTask, before_step: BeforeStep) -> Iterator[ImageBatch]:
+        """Yield the same batches, each read and decoded alone, or failed unseen where ``before_step`` has a reason."""
+        images = self._read(task, before_step)
         following = list(islice(images, self.batch_size))
         number = 0
         while following or number == 0:
             members, following = following, list(islice(images, self.batch_size))
-            reason = before_batch(number, [image.image_id for image in members])
+            reason = before_step("batch", number, partial(_ids_of, members))
             for image in members:
                 if reason is None:
                     self._prepare(image)
@@ -175,21 +174,15 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             task.dataset_name, data, _metadata=metadata, task_id=f"{task.task_id}_{number}", dropped=failed
         )
 
-    def _read(self, task: FileGroupTask) -> Iterator[ImageObject]:
-        options, far_apart = task._metadata.get("storage_options"), bool(task._metadata.get("far_apart"))
-        folders = FolderReader(options)
-        index = 0
-        wanted: list[Sample] | None = task._metadata.get("samples")
-        for shard_or_not, paths in groupby(task.data, key=is_shard):
-            for path, sample, data in (
-                _read_shards(paths, options, wanted, far_apart)
-                if shard_or_not
-                else folders.read_samples(paths, task._metadata.get("root"))
-            ):
-                image = self._make_image(path, sample, data, index)
-                image.storage_options = options
-                yield image
-                index += 1
+    def _read(self, task: FileGroupTask, before_step: BeforeStep | None = None) -> Iterator[ImageObject]:
+        options = task._metadata.get("storage_options")
+        far_apart = bool(task._metadata.get("far_apart"))
+        reader = GroupReader(options, task._metadata.get("root"), task._metadata.get("samples"), far_apart)
+        samples = reader.read(task.data) if before_step is None else reader.read_one_by_one(task.data, before_step)
+        for index, (path, sample, data) in enumerate(samples):
+            image = self._make_image(path, sample, data, index)
+            image.storage_options = options
+            yield image
 
     def _make_image(self, path: str, sample: Sample, data: dict[str, bytes], index: int) -> ImageObject:
         is_loose = sample.image is not None and sample.image.name == path
@@ -243,6 +236,10 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         return image
 
 
+def _ids_of(images: list[ImageObject]) -> list[str]:
+    return [image.image_id for image in images]
+
+
 def _portions(images: Iterable[ImageObject], most: int) -> Iterator[list[ImageObject]]:
     """Yield images in portions for a thread: up to ``most`` small ones, or a single large one."""
     portion: list[ImageObject] = []
@@ -282,22 +279,3 @@ def _extension_of(image: ImageObject) -> str:
 def _name_partition(paths: list[str]) -> str:
     digest = hashlib.sha256("|".join(map(public_url, paths)).encode("utf-8", "surrogateescape"))
     return f"images-{digest.hexdigest()[:12]}"
-
-
-def _read_shards(
-    paths: Iterable[str], options: Options | None, wanted: list[Sample] | None, far_apart: bool
-) -> Iterator[tuple[str, Sample, dict[str, bytes]]]:
-    """Yield path and samples of each shard, or the wanted ones of the only shard.
-
-    One that the system cannot read yields a row that says so.
-    """
-    for path in paths:
-        try:
-            if wanted is None:
-                samples = read_samples(path, options, far_apart=far_apart)
-            else:
-                samples = read_at_ranges(path, wanted, options)
-            for sample, data in samples:
-                yield path, sample, data
-        except OSError as error:
-            yield path, Sample("", problem=f"the shard cannot be read: {error.strerror or error}"), {}

@@ -1,0 +1,78 @@
+"""The samples of a group of files, from shards and loose images alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import count, groupby
+
+from tastemaker.imaging.folders import FolderReader, unread_sample
+from tastemaker.imaging.shards import Sample, is_shard, read_at_ranges, read_samples
+from tastemaker.stages.base import BeforeStep
+from tastemaker.storage import Options, public_url
+
+_Read = tuple[str, Sample, dict[str, bytes]]
+"""Path of the file, one sample of it, and the bytes of its members."""
+
+
+class GroupReader:
+    """Reads the samples of shards and loose images.
+
+    Args:
+        options: Arguments of the file system of files at URLs.
+        root: Folder that the keys of loose images begin below.
+        wanted: Of the only shard, the samples to read, by where they lie; None for all.
+        far_apart: See `read_samples`.
+    """
+
+    def __init__(self, options: Options | None, root: str | None, wanted: list[Sample] | None, far_apart: bool) -> None:
+        self._options, self._root, self._wanted, self._far_apart = options, root, wanted, far_apart
+        self._folders = FolderReader(options)
+
+    def read(self, paths: Iterable[str]) -> Iterator[_Read]:
+        """Yield all samples, in order."""
+        for are_shards, group in groupby(paths, key=is_shard):
+            if are_shards:
+                yield from _read_shards(group, self._options, self._wanted, self._far_apart)
+            else:
+                yield from self._folders.read_samples(group, self._root)
+
+    def read_one_by_one(self, paths: Iterable[str], before_step: BeforeStep) -> Iterator[_Read]:
+        """Yield the same, with a step before each sample. Where there is a reason, it is the last one of its file."""
+        steps = count()
+        for path in paths:
+            samples = self.read([path])
+            while True:
+                if reason := before_step("reading", next(steps), partial(_shown, path)):
+                    yield path, self._failed(path, reason), {}
+                    break
+                sample = next(samples, None)
+                if sample is None:
+                    break
+                yield sample
+
+    def _failed(self, path: str, reason: str) -> Sample:
+        return Sample("", problem=reason) if is_shard(path) else unread_sample(path, self._root, reason)
+
+
+def _shown(path: str) -> list[str]:
+    return [public_url(path)]
+
+
+def _read_shards(
+    paths: Iterable[str], options: Options | None, wanted: list[Sample] | None, far_apart: bool
+) -> Iterator[_Read]:
+    """Yield path and samples of each shard, or the wanted ones of the only shard.
+
+    One that the system cannot read yields a row that says so.
+    """
+    for path in paths:
+        try:
+            if wanted is None:
+                samples = read_samples(path, options, far_apart=far_apart)
+            else:
+                samples = read_at_ranges(path, wanted, options)
+            for sample, data in samples:
+                yield path, sample, data
+        except OSError as error:
+            yield path, Sample("", problem=f"the shard cannot be read: {error.strerror or error}"), {}
