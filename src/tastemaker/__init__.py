@@ -78,7 +78,7 @@ _HOMES = {
     "write_stars": "selections.rating",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]
+__all__ = ["__version__", *sorted(_HOMES.keys() - {"TorchClip"})]  # `import *` is to work without torch
 
 if TYPE_CHECKING:
     from tastemaker.bench import measure_machine as measure_machine

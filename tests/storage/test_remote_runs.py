@@ -142,6 +142,18 @@ def test_loose_images_and_their_captions_are_those_of_a_local_run(tmp_path, data
     ]
 
 
+def test_a_loose_image_that_is_deleted_in_the_bucket_is_marked_and_an_added_one_is_scored(data, bucket, model_dir):
+    url = bucket.upload(data)
+    run([f"{url}/photos"], f"{url}/out", model_dir, bucket)
+    bucket.system.rm_file(f"{bucket.name}/photos/chelsea.png")
+    bucket.system.copy(f"{bucket.name}/photos/rocket.jpg", f"{bucket.name}/photos/added.jpg")
+    summary = run([f"{url}/photos"], f"{url}/out", model_dir, bucket)
+    rows = [row for rows in rows_of(bucket.files("out")).values() for row in rows]
+    assert [row["image_id"] for row in rows if row["status"] == "deleted"] == ["chelsea"]
+    assert "added" in {row["image_id"] for row in rows if row["status"] == "kept"}
+    assert summary.images_scored_now == 1
+
+
 def test_reading_again_for_a_cut_requests_the_kept_bytes_only(data, bucket, model_dir, photographs):
     url = bucket.upload(data)
     run([f"{url}/shards/1.tar"], f"{url}/out", model_dir, bucket)

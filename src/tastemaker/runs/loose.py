@@ -14,6 +14,7 @@ from itertools import count
 from tastemaker.runs.index import RowsIndex
 from tastemaker.runs.input_files import SourceFile, Sources, is_gone, is_shard_group, read_sources
 from tastemaker.stages.partition import LOOSE_FILES_PER_PARTITION
+from tastemaker.storage import Options
 from tastemaker.tasks import FileGroupTask
 
 _NUMBER = re.compile(r"(.*)-(\d{5})")
@@ -104,11 +105,12 @@ def _free_folder(first: Partition, recorded: dict[str, dict[int, Sources]], take
 def _assign_folder(below: list[Partition], folder: str, recorded: dict[int, Sources]) -> list[Partition]:
     now = {file[0]: file for partition in below for file in partition.sources.files}
     first = below[0]
+    options = first.group._metadata.get("storage_options")
     members: dict[int, list[SourceFile]] = {}
     assigned: set[str] = set()
     for number, sources in sorted(recorded.items()):
         if sources.root == first.sources.root:
-            members[number] = [_as_it_is(file, now.get(file[0])) for file in sources.files]
+            members[number] = [_as_it_is(file, now.get(file[0]), options) for file in sources.files]
             assigned |= {file[0] for file in sources.files}
         else:  # another spelling of the same folder
             respelled = [first.sources.root + file[0].removeprefix(sources.root) for file in sources.files]
@@ -121,11 +123,11 @@ def _assign_folder(below: list[Partition], folder: str, recorded: dict[int, Sour
     return [_make_partition(first, folder, number, files) for number, files in sorted(members.items())]
 
 
-def _as_it_is(file: SourceFile, found: SourceFile | None) -> SourceFile:
+def _as_it_is(file: SourceFile, found: SourceFile | None, options: Options | None) -> SourceFile:
     """Return a recorded file as this run has found it."""
     path, _, version = file
     if found is None:
-        return (path, -1, "") if is_gone(path) else file
+        return (path, -1, "") if is_gone(path, options) else file
     if version and not found[2]:  # it was read once: what its row says is worth more than that it cannot be read now
         return (path, -1, "") if os.path.islink(path) else file
     return found
