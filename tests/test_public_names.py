@@ -27,7 +27,8 @@ def test_the_stages_of_a_plain_run_load_no_torch():
 
 def test_all_names_at_once_need_no_torch():
     code = "import sys; sys.modules['torch'] = None; from tastemaker import *; print(Pipeline.__name__)"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "Pipeline\n"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout == "Pipeline\n"
 
 
 def test_an_unknown_name_is_an_attribute_error():
