@@ -74,6 +74,7 @@ def test_max_failures_decides_the_exit_code(tmp_path, shard, model_dir, limit, c
         (["filter", ".", "-o", "out", "--top", "lots"], "'lots' is neither a share"),
         (["score", ".", "-o", "out"], "no images in ."),
         (["score", ".", "-o", ""], "the directory of results has an empty name"),
+        (["score", ".", "-o", "out", "--address", "auto"], "address='auto' is of a cluster: add --executor xenna"),
         (["run", "missing.py"], "missing.py does not exist"),
         pytest.param(
             ["score", __file__, "-o", "/proc/out"],

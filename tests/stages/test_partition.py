@@ -39,6 +39,7 @@ def test_extensions_count_and_limit_narrow_the_list(tree):
 
 def test_globs_files_and_folders_may_be_mixed_and_no_file_comes_twice(tree):
     paths = [str(tree / "*.tar"), str(tree / "a"), str(tree / "a" / "x.JPG"), str(tree / "z.txt")]
+    paths.append(f"{tree}/a/../b.tar")
     assert groups_of(paths) == [["b.tar"], ["a/c.tar.gz"], ["a/x.JPG", "a/y.webp"], ["z.txt"]]
 
 

@@ -77,18 +77,20 @@ class _Lines:
     def __init__(self, what: str) -> None:
         self._what = what
         self._meter = _Meter()
-        self._started = time.monotonic()
-        self._last_line = self._started
+        self._last_line = time.monotonic()
+        self._first: tuple[float, int] | None = None
 
     def update(self, progress: Progress) -> None:
         rate = self._meter.rate(progress.images)
-        now = time.monotonic()
+        now, done, total = time.monotonic(), progress.bytes_done, max(1, progress.bytes_total)
+        if self._first is None:
+            self._first = (now, done)  # so that loading the model does not count
         if now - self._last_line < _LINE_EVERY_S:
             return
         self._last_line = now
-        share = progress.bytes_done / max(1, progress.bytes_total)
-        left = (now - self._started) * (1 - share) / share if share else 0.0
-        parts = [f"{progress.images:,} images", f"{share:.0%}", rate, f"about {duration(left)} left"]
+        seconds, worked = now - self._first[0], done - self._first[1]
+        left = f"about {duration(seconds * (total - done) / worked)} left" if worked > 0 else ""
+        parts = [f"{progress.images:,} images", f"{done / total:.0%}", rate, left]
         print(f"{self._what}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
 
 

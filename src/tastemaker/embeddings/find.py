@@ -18,7 +18,7 @@ from tastemaker.embeddings.tables import TABLE_EXTENSIONS, TableSource, carried_
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.shards import TAR_EXTENSIONS
-from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to
+from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to, without_repeats
 from tastemaker.tasks import FileGroupTask
 
 EMBEDDING_SIZE = 768
@@ -117,7 +117,7 @@ def find_embeddings(
             f"{public_url(found[0].path)} holds embeddings and {public_url(images[0])} does not; score images and "
             "embeddings in two runs"
         )
-    distinct = list({file.path: file for file in found}.values())
+    distinct = without_repeats(found)
     _each(_check, distinct)
     _warn_of_missing_metadata(distinct)
     return distinct

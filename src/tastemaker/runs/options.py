@@ -78,6 +78,10 @@ class RunOptions:
             raise ConfigurationError(f"rank_by={self.rank_by!r} is not one of {', '.join(RANKINGS)}")
         if self.threads is not None and self.threads < 1:
             raise ConfigurationError(f"threads={self.threads} is less than 1")
+        if self.address is not None and self.executor == "local":
+            raise ConfigurationError(
+                f"address={self.address!r} is of a cluster: add --executor xenna or ray-data, or leave it out"
+            )
 
     def as_json(self) -> dict[str, Any]:
         """Return the options as JSON takes them, without secrets."""

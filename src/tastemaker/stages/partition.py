@@ -20,7 +20,16 @@ from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.imaging.decode import EXTENSIONS, sniff_format
 from tastemaker.imaging.shards import TAR_EXTENSIONS, is_shard
 from tastemaker.stages.base import ProcessingStage, Resources
-from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to, walk_inputs
+from tastemaker.storage import (
+    Options,
+    base_name,
+    folder_of,
+    is_remote,
+    public_url,
+    relative_to,
+    walk_inputs,
+    without_repeats,
+)
 from tastemaker.tasks import EmptyTask, FileGroupTask
 
 LOOSE_FILES_PER_PARTITION = 500
@@ -106,8 +115,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             from tastemaker.storage.systems import look_anew
 
             look_anew(names, self.storage_options)
-        found = [file for files in self._find_each(names) for file in files]
-        found = list({file.path: file for file in found}.values())
+        found = without_repeats(file for files in self._find_each(names) for file in files)
         if not found:
             wanted = ", ".join(self.file_extensions or ["every image format", *TAR_EXTENSIONS])
             raise ConfigurationError(

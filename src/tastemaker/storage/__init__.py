@@ -7,9 +7,9 @@ import os
 import posixpath
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from tastemaker.errors import ConfigurationError
 
@@ -61,6 +61,22 @@ def base_name(path: str) -> str:
 def folder_of(path: str) -> str:
     """Return the folder of a local path or of a URL."""
     return public_url(path).rstrip("/").rpartition("/")[0] if is_remote(path) else os.path.dirname(path)
+
+
+class _WithPath(Protocol):
+    @property
+    def path(self) -> str: ...
+
+
+_File = TypeVar("_File", bound=_WithPath)
+
+
+def without_repeats(files: Iterable[_File]) -> list[_File]:
+    """Return each file once, in the order of the first ones, however their paths are spelt."""
+    first: dict[str, _File] = {}
+    for file in files:
+        first.setdefault(file.path if is_remote(file.path) else os.path.abspath(file.path), file)
+    return list(first.values())
 
 
 def walk_inputs(
