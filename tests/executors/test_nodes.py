@@ -72,3 +72,16 @@ def test_no_worker_runs_beside_ray_s_own_services_if_that_is_asked_for(two_nodes
         Pipeline("p", stages=stages).run(engine(ignore_head_node=True))
         assert [node for node, _ in read_diary(diary, "node")] == [second.node_id]
         assert len(read_diary(diary, "process")) == 3
+
+
+def test_up_to_four_workers_share_a_gpu_and_machines_without_one_get_none(two_nodes, tmp_path, photographs, model_dir):
+    cluster, _ = two_nodes
+    with_gpu = cluster.add_node(num_cpus=4, num_gpus=1)  # Ray takes our word for it; Xenna would look for the device
+    diary = tmp_path / "diary"
+    shards = write_shards(tmp_path / "shards", photographs, shards=12, images=2)
+    stages = make_stages(shards, model_dir, tmp_path / "out", Diary(str(diary), pause_s=0.5))
+    stages[3] = stages[3].with_(resources=type(stages[3].resources)(cpus=0.1, gpus=0.25))
+    Pipeline("p", stages=stages).run(RayDataExecutor())
+    assert {node for node, _ in read_diary(diary, "node")} == {with_gpu.node_id}
+    assert 1 < len({pid for pid, *_ in read_diary(diary, "process")}) <= 4
+    assert len(read_diary(diary, "process")) == 12
