@@ -188,6 +188,7 @@ def test_what_is_not_there_is_one_line(tmp_path, shards, dataset, hub, model_dir
         f"{gated.upload(shards)}/0.tar": "is gated: accept its conditions on its page, and set HF_TOKEN",
         "hf://buckets/tester/b/0.tar": "names no repository",
         "hf://alone": "names no repository",
+        "hf://datasets/alone": "names no repository",
     }
     for url, problem in problems.items():
         with pytest.raises((ConfigurationError, RemoteError), match=problem) as caught:

@@ -21,7 +21,7 @@ from tastemaker.storage.retries import current_patience
 from tastemaker.storage.sources import AnyObject, BeyondEndError, ChangedError
 
 _PLACE = re.compile(
-    r"(?P<root>(?:(?P<kind>models|datasets|spaces)/)?(?P<repo>[^/@]+/[^/@]+)"
+    r"(?P<root>(?:(?P<kind>models|datasets|spaces)/)?(?P<repo>(?!(?:models|datasets|spaces)/)[^/@]+/[^/@]+)"
     r"(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?)(?:/(?P<path>.*))?"
 )
 _COMMIT = re.compile("[0-9a-f]{40}")
