@@ -61,7 +61,8 @@ def open_system(url: str, options: Options | None = None) -> tuple[Any, str]:
 def look_anew(places: Iterable[str], options: Options | None = None) -> None:
     """Forget what is remembered of these URLs: listings, and what a branch of the hub points to."""
     for url in filter(is_remote, places):
-        open_system(url, options)[0].invalidate_cache()
+        system = open_system(url, options)[0]
+        getattr(system, "look_anew", system.invalidate_cache)()
 
 
 def library_system(url: str, options: Options) -> tuple[Any, str]:
