@@ -62,8 +62,8 @@ class AnswerError(OSError):
 class HubSystem(AbstractFileSystem):  # type: ignore[misc]
     """An fsspec file system of the hub's repositories, for reading.
 
-    What a branch or tag points to is asked once and holds until `look_anew`, so listings and the reads after them are of
-    the same commit. `invalidate_cache` does nothing: a commit does not change.
+    What a branch or tag points to is asked once and holds until `look_anew`, so listings and the reads after them are
+    of the same commit. `invalidate_cache` does nothing: a commit does not change.
 
     Args:
         endpoint: Address of the hub; None for ``HF_ENDPOINT``, else the public one.
