@@ -25,6 +25,7 @@ from tastemaker.storage import (
     base_name,
     folder_of,
     is_remote,
+    look_anew,
     public_url,
     relative_to,
     walk_inputs,
@@ -111,10 +112,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     def _make_groups(self) -> list[FileGroupTask]:
         paths = [self.file_paths] if isinstance(self.file_paths, str | os.PathLike) else list(self.file_paths)
         names = [str(path) if is_remote(path) else os.fspath(path) for path in paths]
-        if any(map(is_remote, names)):
-            from tastemaker.storage.systems import look_anew
-
-            look_anew(names, self.storage_options)
+        look_anew(names, self.storage_options)
         found = without_repeats(file for files in self._find_each(names) for file in files)
         if not found:
             wanted = ", ".join(self.file_extensions or ["every image format", *TAR_EXTENSIONS])

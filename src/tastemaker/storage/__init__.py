@@ -126,6 +126,15 @@ def options_for(url: str, options: Mapping[str, Any] | None) -> Options:
     return dict(options)
 
 
+def look_anew(places: Iterable[str], options: Options | None = None) -> None:
+    """Forget what is remembered of the URLs among some places: listings, and what a branch of the hub points to."""
+    for url in filter(is_remote, places):
+        from tastemaker.storage.systems import open_system
+
+        system = open_system(url, options)[0]
+        getattr(system, "look_anew", system.invalidate_cache)()
+
+
 def output_path(path: str | Path, options: Options | None = None) -> Path:
     """Return where results go: a path, or for a URL an object that has the methods of one (universal-pathlib).
 
