@@ -30,6 +30,7 @@ from tastemaker.storage import (
     relative_to,
     walk_inputs,
     without_repeats,
+    without_results,
 )
 from tastemaker.tasks import EmptyTask, FileGroupTask
 
@@ -65,8 +66,8 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             files without an extension whose content is an image.
         storage_options: Arguments of the fsspec file systems of URLs (see docs/remote-data.md). Never written.
         limit: Groups to make at most.
-        output_dir: A local folder of results. Where it lies in a folder that is searched, it is passed over: what a run
-            wrote is not its input.
+        output_dir: A folder of results, local or a URL. Where it lies in a folder that is searched, it is passed over:
+            what a run wrote is not its input.
 
     Raises:
         ConfigurationError: ``files_per_partition`` and ``blocksize`` together, or a size that is none.
@@ -157,7 +158,8 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
                 entries = []
             else:
                 root = url.rstrip("/")
-                entries = [(entry, root) for entry in list_files(url, options)]
+                found = without_results(list_files(url, options), root, self.output_dir)
+                entries = [(entry, root) for entry in found]
         except RemoteError as error:
             if not is_pattern and (is_shard(url) or self._is_named_so(url)):
                 yield _Found(url, folder_of(url), 0, str(error))

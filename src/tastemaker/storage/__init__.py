@@ -96,6 +96,13 @@ def walk_inputs(
         yield folder, folders, files
 
 
+def without_results(files: Iterable[_File], root: str, output_dir: str | None) -> list[_File]:
+    """Return the files below an input folder at a URL that do not lie below the results, see `walk_inputs`."""
+    results = f"{(output_dir or '').rstrip('/')}/"
+    is_of_results = output_dir is not None and not f"{root.rstrip('/')}/".startswith(results)
+    return [file for file in files if not (is_of_results and file.path.startswith(results))]
+
+
 def relative_to(path: str, root: str) -> str:
     """Return the path below a folder, with forward slashes. A URL that is not below it comes back without its host.
 
