@@ -29,6 +29,7 @@ def run(inputs, output, model_dir, cloud=None, mode=None, **options):
 
 
 def rows_of(files):
+    """Name -> rows without paths, of the Parquet files among some files."""
     tables = {name: pq.read_table(io.BytesIO(body)) for name, body in files.items() if name.endswith(".parquet")}
     return {name: table.drop_columns(PATHS).to_pylist() for name, table in tables.items()}
 
@@ -38,4 +39,6 @@ def tars_of(files):
 
 
 def local_files(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and "lock" not in p.name
+    }

@@ -44,7 +44,7 @@ def test_a_task_to_be_done_carefully_is_begun_only_when_nothing_else_is_under_wa
         assert (work.careful, work.payload) == (True, b"")
     work = ledger.begin(0, "w", alone=True)
     assert (work.careful, work.attempt, pickle.loads(work.payload)) == (True, 2, "task 0")
-    assert ledger.begin_step(0, ("batch", 0)) == 0
+    assert ledger.begin_step(0, "w", ("batch", 0)) == 0
 
 
 def test_an_attempt_says_that_another_writer_may_have_left_something(ledger):
@@ -62,7 +62,7 @@ def test_a_task_that_is_begun_again_was_left_by_a_dead_worker(ledger):
 def die_at(ledger, *steps):
     """Begin task 0 carefully and take up these steps; the worker dies at the last one. Return the deaths at each."""
     ledger.begin(0, "w", alone=True)
-    return [ledger.begin_step(0, step) for step in steps]
+    return [ledger.begin_step(0, "w", step) for step in steps]
 
 
 def test_the_death_in_the_ordinary_way_counts_for_the_step_that_the_next_is_found_at(ledger):
@@ -92,7 +92,20 @@ def test_a_worker_that_dies_before_any_step_dies_in_the_first_turn(ledger):
     ledger.begin(0, "w")
     for deaths in (0, 2, 3):
         ledger.begin(0, "w", alone=True)
-        assert ledger.begin_step(0, ("making", 0)) == deaths
+        assert ledger.begin_step(0, "w", ("making", 0)) == deaths
+
+
+def test_a_step_of_a_worker_whose_task_was_taken_from_it_changes_nothing(ledger):
+    ledger.begin(0, "w")
+    ledger.start_run(["w"])
+    ledger.begin(0, "late", alone=True)
+    ledger.start_run([])
+    assert ledger.begin_step(0, "late", ("batch", 5)) == 0
+    ledger.begin(0, "new", alone=True)
+    ledger.begin_step(0, "new", ("batch", 1))
+    ledger.begin_step(0, "late", ("batch", 5))
+    ledger.start_run(["new"])
+    assert die_at(ledger, ("batch", 1), ("batch", 5)) == [2, 0]
 
 
 def test_what_failed_because_workers_died_of_it_is_remembered(ledger):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -374,3 +375,11 @@ def test_a_query_that_nobody_waits_for_is_stopped_whether_it_has_begun_or_not(ru
     giving_up.join()
     with pytest.raises(ConfigurationError, match="given up"):
         table.to_arrow(["row_id"], limit=limit)
+
+
+def test_a_query_is_stopped_also_where_that_was_said_just_before_it_began():
+    limit, connection = QueryLimit(60), duckdb.connect()
+    with limit.watch(connection):
+        limit.stop()
+        with pytest.raises(duckdb.InterruptException):
+            connection.execute(f"SELECT {ENDLESS}")

@@ -3,6 +3,7 @@
 import os
 import sys
 
+import fsspec
 import pytest
 
 from tastemaker import ConfigurationError, FilePartitioningStage
@@ -24,6 +25,16 @@ def groups_of(*arguments, **options):
         [path.rpartition("/data/")[2] for path in task.data]
         for task in FilePartitioningStage(*arguments, **options).process()
     ]
+
+
+def test_results_below_an_input_at_a_url_are_not_read_as_input():
+    store = fsspec.filesystem("memory")
+    for name in ("a.tar", "best/a-000000.tar", "best/kept/x/1.jpg", "best-of.tar"):
+        store.pipe_file(f"/results-below/data/{name}", b"x")
+    url = "memory://results-below/data"
+    assert groups_of(url, output_dir=f"{url}/best/") == [["a.tar"], ["best-of.tar"]]
+    assert len(groups_of(f"{url}/best", output_dir=f"{url}/best")) == 2
+    store.rm("/results-below", recursive=True)
 
 
 def test_shards_are_groups_of_their_own_and_loose_images_go_together(tree):

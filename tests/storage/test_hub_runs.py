@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import encode
 from remote_runs import local_files, rows_of, run, shards, tars_of  # noqa: F401 - fixtures
 from remote_servers import IMPATIENT, HubRepo, _impatient, dataset, hub  # noqa: F401 - fixtures
 from safetensors.numpy import load, save
@@ -108,6 +109,26 @@ def test_a_run_reads_one_commit_whatever_is_committed_meanwhile(tmp_path, shards
     assert tars_of(there) == tars_of(here) != {}
 
 
+def test_loose_images_are_of_one_commit_too_whatever_is_committed_meanwhile(tmp_path, dataset, hub, model_dir):
+    """The folders are listed for captions while the run reads, each when its first image comes."""
+    images = {kind: encode(np.zeros((8, 8, 3), np.uint8), kind) for kind in ("PNG", "BMP")}
+    for folder in "ab":
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        for number in range(40):
+            (tmp_path / "in" / folder / f"{number:02d}.png").write_bytes(images["PNG"])
+    dataset.upload(tmp_path / "in", "in/")
+
+    def replace_all(request):
+        if request.server == "cdn" and len(dataset.repo.commits) == 2:
+            dataset.repo.commit({f"in/{folder}/{n:02d}.png": images["BMP"] for folder in "ab" for n in range(40)})
+
+    hub.on_request = replace_all
+    run([f"{dataset.url}/in"], tmp_path / "out", model_dir, dataset)
+    assert len(dataset.repo.commits) == 3
+    (rows,) = rows_of(local_files(tmp_path / "out")).values()
+    assert [row["format"] for row in rows] == ["PNG"] * 80
+
+
 def test_a_revision_is_a_branch_a_tag_or_a_commit(tmp_path, shards, dataset, hub, model_dir):
     dataset.upload(shards, "in/")
     old = dataset.repo.refs["main"]
@@ -188,6 +209,7 @@ def test_what_is_not_there_is_one_line(tmp_path, shards, dataset, hub, model_dir
         f"{gated.upload(shards)}/0.tar": "is gated: accept its conditions on its page, and set HF_TOKEN",
         "hf://buckets/tester/b/0.tar": "names no repository",
         "hf://alone": "names no repository",
+        "hf://datasets/alone": "names no repository",
     }
     for url, problem in problems.items():
         with pytest.raises((ConfigurationError, RemoteError), match=problem) as caught:

@@ -15,6 +15,7 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 from conftest import make_tar
+from remote_runs import local_files, rows_of, run
 from remote_servers import _impatient, bucket, moto_port, plain_web, web  # noqa: F401 - fixtures
 from web_server import Fault
 
@@ -25,10 +26,8 @@ from tastemaker.scores.cutoff import Top
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.select import select_images
 from tastemaker.selections.selection import Selection
-from tastemaker.storage import output_path
 
 pytestmark = pytest.mark.network
-PATHS = ["image_path", "shard", "tar_file"]
 
 
 @pytest.fixture
@@ -56,26 +55,6 @@ def data(tmp_path, photographs):
     (folder / "photos" / ".hidden.jpg").write_bytes(small["rocket.jpg"])
     (folder / "photos" / "broken.jpg").write_bytes(small["rocket.jpg"][:5000])
     return folder
-
-
-def run(inputs, output, model_dir, bucket=None, **options):
-    chosen = RunOptions(model_dir=str(model_dir), storage_options=bucket.options if bucket else None, **options)
-    return run_scoring(inputs, output_path(output, chosen.storage_options), chosen)
-
-
-def rows_of(files):
-    """Name -> rows without paths, of the Parquet files among some files."""
-    return {
-        name: pq.read_table(io.BytesIO(body)).drop_columns(PATHS).to_pylist()
-        for name, body in files.items()
-        if name.endswith(".parquet")
-    }
-
-
-def local_files(folder):
-    return {
-        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and "lock" not in p.name
-    }
 
 
 @pytest.mark.parametrize("options", [{}, {"top": Top(count=5), "originals": "shards"}])

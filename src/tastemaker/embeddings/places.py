@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tastemaker.errors import ConfigurationError, RemoteError
-from tastemaker.storage import Options, is_remote, relative_to, walk_inputs
+from tastemaker.storage import Options, is_remote, relative_to, walk_inputs, without_results
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def list_below(root: str, options: Options | None, output_dir: str | None = None
 
     tables: set[str] = set()
     url = root.rstrip("/")
-    for entry in _ask(lambda: list_files(url, options)):
+    for entry in without_results(_ask(lambda: list_files(url, options)), url, output_dir):
         below = relative_to(entry.path, url)
         if any(part.startswith((".", "_")) for part in below.split("/")):
             continue

@@ -14,7 +14,14 @@ from typing import Any
 from tastemaker.errors import StageError
 from tastemaker.executors.base import Stage, StageCount, count_task
 from tastemaker.executors.timing import StageTiming
-from tastemaker.stages.base import BeforeStep, NodeInfo, WorkerMetadata, describe_task, run_stage
+from tastemaker.stages.base import (
+    BeforeStep,
+    NodeInfo,
+    WorkerMetadata,
+    describe_task,
+    run_stage,
+    without_first_reading,
+)
 from tastemaker.tasks import Task
 
 QUEUE_SIZE = 2
@@ -87,25 +94,26 @@ class Chain:
         Raises:
             StageError: A stage raised, or ``watch`` had a reason against the first stage's turn.
         """
-        first, announced = self.stages[0], set()
+        first, is_announced = self.stages[0], False
 
         def announce(kind: str, number: int, names: Callable[[], list[str]]) -> str | None:
-            if kind == "batch":
-                announced.add(number)
+            nonlocal is_announced
+            is_announced = is_announced or kind == "batch"
             return watch(kind, number, names)
 
         first.before_step = announce
         results: list[Task[Any]] = []
         try:
             for number, batch in enumerate(_in_turns(run_stage(first, task), describe_task(task), watch)):
-                if number not in announced and (reason := announce("batch", number, batch.image_ids)):
+                if not is_announced and (reason := watch("batch", number, batch.image_ids)):
                     batch.fail_all(reason)
+                is_announced = False  # its number is no help: a stage that reads again begins at 0 again
                 if on_count is not None:
                     on_count(0, count_task(first, batch))
                 results += self._run_rest(1, batch, on_count)
         finally:
             first.before_step = None
-        return results
+        return without_first_reading(results)
 
     def _run_rest(self, number: int, task: Task[Any], on_count: OnCount | None) -> Iterator[Task[Any]]:
         if number == len(self.stages):
@@ -166,7 +174,7 @@ class _Run:
         results: list[Task[Any]] = []
         for item in self._take(self._queues[-1]):
             if isinstance(item, _Mark):
-                yield results
+                yield without_first_reading(results)
                 results = []
             else:
                 results.append(item)

@@ -215,9 +215,11 @@ class Ledger:
         self._bytes += len(self._payloads[number])
         return Work(self._payloads[number], self._begun[number], careful)
 
-    def begin_step(self, number: int, step: Step) -> int:
+    def begin_step(self, number: int, worker: str, step: Step) -> int:
         """Note which step of a task a worker takes up. Return how many died at it, or count for it."""
-        self._open[number].step = step
+        attempt = self._open.get(number)
+        if attempt is not None and attempt.worker == worker:  # else the task was taken from it: it is being ended
+            attempt.step = step
         deaths = self._deaths[number]
         is_over = step[0] == "reading" and max(deaths.steps.values(), default=0) >= MAX_DEATHS_IN_TASK
         return max(deaths.at(step), MAX_DEATHS if is_over else 0)

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -124,15 +124,20 @@ def _token_settings() -> Iterator[None]:
         _set_token(before)
 
 
-def _set_token(settings: dict[str, str | None]) -> None:
-    """Set these variables, or remove them; Ray has read them already, so it is told to do so again."""
-    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-
+def _set_variables(settings: Mapping[str, str | None]) -> None:
+    """Set these environment variables; remove those that are None."""
     for name, value in settings.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def _set_token(settings: Mapping[str, str | None]) -> None:
+    """Set these variables, or remove them; Ray has read them already, so it is told to do so again."""
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    _set_variables(settings)
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 
@@ -188,11 +193,7 @@ def _start(*, sets_gpus: bool) -> None:
         )
     finally:
         ray_constants.ENABLE_RAY_CLUSTER, services.ConsolePopen = is_cluster, popen
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set_variables(before)
     logger.info("started Ray on this machine with %d cores", usable_cores())
 
 

@@ -120,7 +120,7 @@ class ChainWorker:
         self._taken.append(number)
 
         def watch(kind: str, step: int, names: Callable[[], list[str]]) -> str | None:
-            deaths: int = self._ask(self._ledger.begin_step.remote(number, (kind, step)))
+            deaths: int = self._ask(self._ledger.begin_step.remote(number, self._name, (kind, step)))
             if deaths < MAX_DEATHS:
                 return None
             if deaths >= MAX_DEATHS_IN_RUN:

@@ -11,6 +11,7 @@ import ctypes
 import sys
 import threading
 from collections.abc import Iterator
+from functools import cached_property
 
 from tastemaker.machine import usable_memory_bytes
 
@@ -31,15 +32,21 @@ class Room:
     """So many pixels that all threads together may work on.
 
     Args:
-        pixels: How many; an image that has more itself is worked on alone.
+        pixels: How many; an image that has more itself is worked on alone. None for what the memory of this process
+            allows when the first large image comes: a worker on a cluster learns its share after it has imported this.
         large_pixels: Images up to this size are not counted and never wait.
     """
 
-    def __init__(self, pixels: int, large_pixels: int = LARGE_PIXELS) -> None:
-        self.pixels, self.large_pixels = pixels, large_pixels
+    def __init__(self, pixels: int | None = None, large_pixels: int = LARGE_PIXELS) -> None:
+        self._pixels, self.large_pixels = pixels, large_pixels
         self._taken = 0
         self._changed = threading.Condition()
         self._of_thread = threading.local()
+
+    @cached_property
+    def pixels(self) -> int:
+        """So many pixels there is room for."""
+        return room_on(usable_memory_bytes()) if self._pixels is None else self._pixels
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -92,5 +99,5 @@ def room_on(memory_bytes: int | None) -> int:
     return max(LEAST_PIXELS, int(MEMORY_SHARE * (memory_bytes or 0) / BYTES_PER_PIXEL))
 
 
-ROOM = Room(room_on(usable_memory_bytes()))
+ROOM = Room()
 """Of this process."""

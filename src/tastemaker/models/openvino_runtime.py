@@ -21,4 +21,4 @@ def import_openvino() -> Any:  # noqa: ANN401 - openvino ships no types
     try:
         return importlib.import_module("openvino")
     finally:
-        del sys.modules[_TELEMETRY]
+        sys.modules.pop(_TELEMETRY, None)  # another thread may have done it

@@ -36,8 +36,8 @@ from tastemaker.scores.files import remove_leftovers
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.embed import ImageEmbeddingStage
 from tastemaker.stages.partition import FilePartitioningStage
-from tastemaker.storage import is_remote, make_folder, output_path, public_url
-from tastemaker.tasks import Task
+from tastemaker.storage import is_remote, look_anew, make_folder, output_path, public_url
+from tastemaker.tasks import FileGroupTask, Task
 
 __all__ = ["Progress", "RunMode", "RunOptions", "run_scoring"]
 
@@ -81,21 +81,9 @@ def run_scoring(
         raise ConfigurationError(f"{output_dir} is a file, not a directory of results")
     if isinstance(output_dir, str):
         output_dir = output_path(output_dir, options.storage_options)
-    places = [*paths, options.model_dir or "", options.predictor or ""]
-    if any(map(is_remote, places)):
-        from tastemaker.storage.systems import look_anew
-
-        look_anew(places, options.storage_options)
-    embeddings = find_embeddings(paths, options.embedding_column, options.storage_options, str(output_dir))
-    if embeddings:
-        check_options(options)
-        groups = group_embeddings(embeddings)
-    else:
-        groups = FilePartitioningStage(
-            paths, storage_options=options.storage_options, output_dir=str(output_dir)
-        ).process()
+    groups, is_of_embeddings = _find_groups(paths, output_dir, options)
     partitions = [Partition(group, describe_sources(group)) for group in groups]
-    fingerprint = make_fingerprint(options, of_embeddings=bool(embeddings))
+    fingerprint = make_fingerprint(options, of_embeddings=is_of_embeddings)
     with _explain_full_disk(output_dir):
         make_folder(output_dir)
         with only_run_on(output_dir, mode.part, wait=mode.wait) as hold:
@@ -104,7 +92,7 @@ def run_scoring(
             hold.release_start()
             shown = [public_url(path) for path in paths]
             record = RunFile(output_dir, mode.part, shown, options.as_json(), fingerprint)
-            stages = (make_embedding_stages if embeddings else make_stages)(output_dir, options)
+            stages = (make_embedding_stages if is_of_embeddings else make_stages)(output_dir, options)
             run = _Run(output_dir, options, mode, fingerprint, record, stages)
             run.counter.listeners.append(lambda _progress, _images: hold.check())
             if on_progress is not None:
@@ -117,6 +105,17 @@ def run_scoring(
                 record.stop(error)
                 raise
     return summary
+
+
+def _find_groups(paths: list[str], output_dir: Path, options: RunOptions) -> tuple[list[FileGroupTask], bool]:
+    """Return the input in groups, and whether it is embeddings. What is at URLs is looked at anew."""
+    look_anew([*paths, options.model_dir or "", options.predictor or ""], options.storage_options)
+    embeddings = find_embeddings(paths, options.embedding_column, options.storage_options, str(output_dir))
+    if embeddings:
+        check_options(options)
+        return group_embeddings(embeddings), True
+    finder = FilePartitioningStage(paths, storage_options=options.storage_options, output_dir=str(output_dir))
+    return finder.process(), False
 
 
 class _Run:

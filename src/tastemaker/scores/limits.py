@@ -10,6 +10,8 @@ import duckdb
 
 from tastemaker.errors import ConfigurationError
 
+_AGAIN_S = 0.2
+
 
 class QueryLimit:
     """How long a query may take, and the way to stop it before.
@@ -24,11 +26,13 @@ class QueryLimit:
     def __init__(self, seconds: float) -> None:
         self.seconds, self.reason = seconds, ""
         self._running: duckdb.DuckDBPyConnection | None = None
+        self._timer = threading.Timer(seconds, self._end)
         self._lock = threading.Lock()
 
     def stop(self) -> None:
         """Stop the query that is running, or that begins after: its answer is not wanted any more."""
-        self._interrupt("the query was given up")
+        with self._lock:
+            self._interrupt("the query was given up")
 
     @contextlib.contextmanager
     def watch(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
@@ -37,23 +41,31 @@ class QueryLimit:
         Raises:
             ConfigurationError: It was stopped before it began.
         """
-        text = f"the query took longer than {self.seconds:g} seconds and was stopped; ask for less"
-        timer = threading.Timer(self.seconds, self._interrupt, [text])
-        timer.daemon = True
         with self._lock:
             if self.reason:
                 raise ConfigurationError(self.reason)
             self._running = cursor
-        timer.start()
+            self._end_after(self.seconds, cursor)
         try:
             yield
         finally:
-            timer.cancel()
             with self._lock:
                 self._running = None
+                self._timer.cancel()
+
+    def _end(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        with self._lock:
+            if self._running is cursor:  # else it has ended just now
+                self._interrupt(f"the query took longer than {self.seconds:g} seconds and was stopped; ask for less")
 
     def _interrupt(self, reason: str) -> None:
-        with self._lock:
-            self.reason = self.reason or reason
-            if self._running is not None:
-                self._running.interrupt()
+        self.reason = self.reason or reason
+        if self._running is not None:
+            self._running.interrupt()
+            self._end_after(_AGAIN_S, self._running)  # DuckDB forgets one that comes before it has begun
+
+    def _end_after(self, seconds: float, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._timer.cancel()
+        self._timer = threading.Timer(seconds, self._end, [cursor])
+        self._timer.daemon = True
+        self._timer.start()

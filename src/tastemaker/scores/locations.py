@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.scores.schema import METADATA_KEY
-from tastemaker.storage import options_for, public_url, relative_to, scheme_of
+from tastemaker.storage import look_anew, options_for, public_url, relative_to, scheme_of
 
 Source = str | os.PathLike[str]
 
@@ -124,7 +124,7 @@ def _find(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
 
 def _find_remote(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
     from tastemaker.storage.files import find_file, list_files
-    from tastemaker.storage.systems import library_system, look_anew
+    from tastemaker.storage.systems import library_system
 
     options = options_for(place, storage_options)
     look_anew([place], options)

@@ -25,10 +25,12 @@ from tastemaker.storage import (
     base_name,
     folder_of,
     is_remote,
+    look_anew,
     public_url,
     relative_to,
     walk_inputs,
     without_repeats,
+    without_results,
 )
 from tastemaker.tasks import EmptyTask, FileGroupTask
 
@@ -64,8 +66,8 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             files without an extension whose content is an image.
         storage_options: Arguments of the fsspec file systems of URLs (see docs/remote-data.md). Never written.
         limit: Groups to make at most.
-        output_dir: A local folder of results. Where it lies in a folder that is searched, it is passed over: what a run
-            wrote is not its input.
+        output_dir: A folder of results, local or a URL. Where it lies in a folder that is searched, it is passed over:
+            what a run wrote is not its input.
 
     Raises:
         ConfigurationError: ``files_per_partition`` and ``blocksize`` together, or a size that is none.
@@ -111,10 +113,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     def _make_groups(self) -> list[FileGroupTask]:
         paths = [self.file_paths] if isinstance(self.file_paths, str | os.PathLike) else list(self.file_paths)
         names = [str(path) if is_remote(path) else os.fspath(path) for path in paths]
-        if any(map(is_remote, names)):
-            from tastemaker.storage.systems import look_anew
-
-            look_anew(names, self.storage_options)
+        look_anew(names, self.storage_options)
         found = without_repeats(file for files in self._find_each(names) for file in files)
         if not found:
             wanted = ", ".join(self.file_extensions or ["every image format", *TAR_EXTENSIONS])
@@ -159,7 +158,8 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
                 entries = []
             else:
                 root = url.rstrip("/")
-                entries = [(entry, root) for entry in list_files(url, options)]
+                found = without_results(list_files(url, options), root, self.output_dir)
+                entries = [(entry, root) for entry in found]
         except RemoteError as error:
             if not is_pattern and (is_shard(url) or self._is_named_so(url)):
                 yield _Found(url, folder_of(url), 0, str(error))

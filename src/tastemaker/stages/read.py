@@ -24,7 +24,7 @@ from tastemaker.imaging.shards import FarApartError, Sample, split_key
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.provenance import reader_provenance
-from tastemaker.stages.base import BeforeStep, ProcessingStage, Resources, WorkerMetadata
+from tastemaker.stages.base import BeforeStep, ProcessingStage, Resources, WorkerMetadata, without_first_reading
 from tastemaker.stages.samples import GroupReader
 from tastemaker.storage import public_url
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
@@ -110,7 +110,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
 
     def process(self, task: FileGroupTask) -> list[ImageBatch]:
         """Return all images of a group of files, in batches."""
-        return list(self.stream(task))
+        return without_first_reading(list(self.stream(task)))
 
     def stream(self, task: FileGroupTask) -> Iterator[ImageBatch]:
         """Yield the images of a group of files in batches, decoding ahead of what was asked for."""
@@ -118,7 +118,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         try:
             yield from self._read_batches(task)
         except FarApartError:
-            again = {**task._metadata, "far_apart": True}  # the writer drops what it has when it sees this
+            again = {**task._metadata, "far_apart": True}  # whoever has something of the first reading drops it
             yield from self._read_batches(replace(task, _metadata=again))
 
     def _read_batches(self, task: FileGroupTask) -> Iterator[ImageBatch]:

@@ -18,7 +18,7 @@ from tastemaker.errors import UnreadableImageError
 from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.originals import OriginalsWriter, check_originals
 from tastemaker.scores.schema import kind_of_reason, make_table, rows_schema, status_of
-from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
+from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata, is_read_again
 from tastemaker.storage import Options, make_folder, output_path, relative_to
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
 
@@ -34,7 +34,7 @@ class _Partition:
 
     rows: RowsFile
     originals: OriginalsWriter
-    far_apart: bool
+    is_read_again: bool
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
 
@@ -101,8 +101,8 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         """Write one batch. Return the files of its partition with the last batch of it, None before."""
         name = self._partition_name(task)
         partition = self._open.get(name)
-        if partition is not None and partition.far_apart != _is_far_apart(task):
-            partition.discard()  # its shard is read once more, from its start
+        if partition is not None and partition.is_read_again != is_read_again(task):
+            partition.discard()
             partition = None
         partition = partition or self._start(name, task)
         for number, image in enumerate(task.data):
@@ -141,7 +141,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         partition = _Partition(
             RowsFile(output / f"{stem}.parquet", self._schema(task)),
             OriginalsWriter(output, stem, folder, self._kind(task), self.images_per_tar),
-            _is_far_apart(task),
+            is_read_again(task),
         )
         self._open[name] = partition
         return partition
@@ -185,10 +185,6 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         }
         files = [str(pending.path) for pending in [*partition.originals.tars, partition.rows]]
         return FileGroupTask(task.dataset_name, files, task._stage_perf, metadata, task.task_id)
-
-
-def _is_far_apart(task: ImageBatch) -> bool:
-    return bool(task._metadata.get("far_apart"))
 
 
 def _members_of(image: ImageObject, root: str) -> dict[str, bytes]:

@@ -96,6 +96,13 @@ def walk_inputs(
         yield folder, folders, files
 
 
+def without_results(files: Iterable[_File], root: str, output_dir: str | None) -> list[_File]:
+    """Return the files below an input folder at a URL that do not lie below the results, see `walk_inputs`."""
+    results = f"{(output_dir or '').rstrip('/')}/"
+    is_of_results = output_dir is not None and not f"{root.rstrip('/')}/".startswith(results)
+    return [file for file in files if not (is_of_results and file.path.startswith(results))]
+
+
 def relative_to(path: str, root: str) -> str:
     """Return the path below a folder, with forward slashes. A URL that is not below it comes back without its host.
 
@@ -124,6 +131,15 @@ def options_for(url: str, options: Mapping[str, Any] | None) -> Options:
         if set(options) <= set(available_protocols()):
             return dict(options.get(scheme_of(url), {}))
     return dict(options)
+
+
+def look_anew(places: Iterable[str], options: Options | None = None) -> None:
+    """Forget what is remembered of the URLs among some places: listings, and what a branch of the hub points to."""
+    for url in filter(is_remote, places):
+        from tastemaker.storage.systems import open_system
+
+        system = open_system(url, options)[0]
+        getattr(system, "look_anew", system.invalidate_cache)()
 
 
 def output_path(path: str | Path, options: Options | None = None) -> Path:

@@ -21,7 +21,7 @@ from tastemaker.storage.retries import current_patience
 from tastemaker.storage.sources import AnyObject, BeyondEndError, ChangedError
 
 _PLACE = re.compile(
-    r"(?P<root>(?:(?P<kind>models|datasets|spaces)/)?(?P<repo>[^/@]+/[^/@]+)"
+    r"(?P<root>(?:(?P<kind>models|datasets|spaces)/)?(?P<repo>(?!(?:models|datasets|spaces)/)[^/@]+/[^/@]+)"
     r"(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?)(?:/(?P<path>.*))?"
 )
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -62,8 +62,8 @@ class AnswerError(OSError):
 class HubSystem(AbstractFileSystem):  # type: ignore[misc]
     """An fsspec file system of the hub's repositories, for reading.
 
-    What a branch or tag points to is asked once and holds until `invalidate_cache`, so a listing and the reads after it
-    are of the same commit.
+    What a branch or tag points to is asked once and holds until `look_anew`, so listings and the reads after them are
+    of the same commit. `invalidate_cache` does nothing: a commit does not change.
 
     Args:
         endpoint: Address of the hub; None for ``HF_ENDPOINT``, else the public one.
@@ -82,7 +82,7 @@ class HubSystem(AbstractFileSystem):  # type: ignore[misc]
         self._entries: dict[tuple[str, str, str, str], dict[str, Any]] = {}  # also by commit
         self._lock = threading.Lock()
 
-    def invalidate_cache(self, _path: str | None = None) -> None:
+    def look_anew(self) -> None:
         """Look anew, at the next question, what branches point to."""
         self._commits.clear()
         self._entries.clear()
@@ -106,7 +106,7 @@ class HubSystem(AbstractFileSystem):  # type: ignore[misc]
         )
 
     def commit_of(self, place: Place) -> str:
-        """Return the commit that a place's revision points to; the same until `invalidate_cache`."""
+        """Return the commit that a place's revision points to; the same until `look_anew`."""
         if _COMMIT.fullmatch(place.revision):
             return place.revision
         key = (place.kind, place.repo, place.revision)

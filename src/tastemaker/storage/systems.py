@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable
 from functools import cache
 from types import MethodType
 from typing import Any
 
 from tastemaker.errors import ConfigurationError, MissingExtraError
-from tastemaker.storage import Options, is_remote, options_for, scheme_of
+from tastemaker.storage import Options, options_for, scheme_of
 from tastemaker.storage.retries import current_patience, describe_error
 from tastemaker.storage.sending import PART_BYTES
 
@@ -56,12 +55,6 @@ def open_system(url: str, options: Options | None = None) -> tuple[Any, str]:
             _systems[key] = _make_system(scheme, chosen)
     system = _systems[key]
     return system, system._strip_protocol(url)
-
-
-def look_anew(places: Iterable[str], options: Options | None = None) -> None:
-    """Forget what is remembered of these URLs: listings, and what a branch of the hub points to."""
-    for url in filter(is_remote, places):
-        open_system(url, options)[0].invalidate_cache()
 
 
 def library_system(url: str, options: Options) -> tuple[Any, str]:
