@@ -104,7 +104,7 @@ def test_the_cut_off_moves_by_keys(browser, small):
             page.keyboard.press(key)
             assert page.evaluate(f"{CUT}.score") == score
             assert counts(page)[0] == int((scores >= np.float32(score)).sum())
-        assert "5.20, keeps" in page.locator("#handle").get_attribute("aria-valuetext")
+        wait_until(page, "document.getElementById('handle').ariaValueText.includes('5.20, keeps')")
         page.locator("#cut").fill("nonsense")
         page.keyboard.press("Enter")
         wait_until(page, "document.getElementById('cut-note').textContent.includes('share')")

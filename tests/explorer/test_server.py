@@ -1,12 +1,12 @@
 """Who is let in, and what is ever served."""
 
-import asyncio
 import json
 import re
 from importlib.resources import files
 from urllib.parse import urlencode
 
 import pytest
+from fsspec.asyn import get_loop, sync
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
@@ -260,5 +260,5 @@ def test_a_view_that_the_page_gave_up_is_not_looked_for_any_more(explorer):
         return {"type": "http.disconnect"}
 
     scope = {"type": "http", "method": "GET", "headers": [], "query_string": urlencode({"where": ENDLESS}).encode()}
-    answer = asyncio.run(_view(explorer, Request(scope, receive)))
+    answer = sync(get_loop(), _view, explorer, Request(scope, receive))
     assert "given up" in json.loads(answer.body)["error"]

@@ -8,6 +8,7 @@ import socket
 import time
 
 import pytest
+from fsspec.asyn import get_loop, sync
 from fsspec.callbacks import Callback
 from remote_servers import _impatient, bucket, moto_port  # noqa: F401 - fixtures
 from web_server import Fault
@@ -71,7 +72,7 @@ def test_an_upload_may_take_any_time_as_long_as_it_goes_on(monkeypatch, pause_s,
 
     outcome = contextlib.nullcontext() if is_let_alone else pytest.raises(ConnectionAbortedError, match="taken for 5 s")
     with outcome:
-        asyncio.run(sending._watch(upload(), callback, limit_s=5))
+        sync(get_loop(), sending._watch, upload(), callback, 5)
     assert clock.now > 2 * 5 or not is_let_alone
 
 
