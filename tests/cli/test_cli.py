@@ -76,6 +76,7 @@ def test_max_failures_decides_the_exit_code(tmp_path, shard, model_dir, limit, c
         (["score", ".", "-o", ""], "the directory of results has an empty name"),
         (["score", ".", "-o", "out", "--address", "auto"], "address='auto' is of a cluster: add --executor xenna"),
         (["run", "missing.py"], "missing.py does not exist"),
+        (["run", "."], ". is no file"),
         pytest.param(
             ["score", __file__, "-o", "/proc/out"],
             "/proc/out cannot be written to",
