@@ -92,6 +92,20 @@ def test_what_is_wrong_is_said_in_one_line_without_a_traceback(tmp_path, argumen
     assert result.stdout == ""
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal")
+@pytest.mark.parametrize(("no_color", "is_red"), [("", True), ("1", False)])
+def test_an_error_on_a_terminal_is_red_unless_the_user_wants_no_colours(tmp_path, no_color, is_red):
+    parent, child = os.openpty()
+    command = [sys.executable, "-m", "tastemaker", "cutoff", "missing"]
+    environment = os.environ | {"NO_COLOR": no_color, "TERM": "xterm"}
+    subprocess.run(command, stderr=child, stdout=subprocess.DEVNULL, cwd=tmp_path, env=environment, check=False)
+    shown = os.read(parent, 4096).decode()
+    assert "missing does not exist" in shown
+    assert ("\x1b[31m" in shown) == is_red
+    os.close(parent)
+    os.close(child)
+
+
 def test_missing_weights_are_one_error_that_says_what_to_do(tmp_path, photo_folder):
     result = tastemaker("score", photo_folder, "-o", tmp_path / "out", "--model-dir", tmp_path / "models")
     assert result.returncode == 2
