@@ -105,9 +105,15 @@ def test_the_cut_off_moves_by_keys(browser, small):
             assert page.evaluate(f"{CUT}.score") == score
             assert counts(page)[0] == int((scores >= np.float32(score)).sum())
         wait_until(page, "document.getElementById('handle').ariaValueText.includes('5.20, keeps')")
-        page.locator("#cut").fill("nonsense")
-        page.keyboard.press("Enter")
-        wait_until(page, "document.getElementById('cut-note').textContent.includes('share')")
+        for nonsense in ("nonsense", "5,5"):
+            before = page.evaluate(f"{CUT}.score")
+            page.locator("#cut").fill(nonsense)
+            page.keyboard.press("Enter")
+            wait_until(page, "document.getElementById('cut-note').textContent.includes('share')")
+            assert page.evaluate(f"{CUT}.score") == before
+            page.locator("#cut").fill("5")
+            page.keyboard.press("Enter")
+            wait_until(page, "document.getElementById('cut-note').textContent === ''")
 
 
 def test_a_million_pictures_scroll_to_any_of_them_without_growing(browser, million):

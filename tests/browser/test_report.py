@@ -30,6 +30,15 @@ def test_axe_finds_nothing_serious(browser, report, theme, width):
     context.close()
 
 
+@pytest.mark.parametrize("cut", [0.0, 9.0])
+def test_a_cut_beyond_all_scores_makes_no_page_scroll_sideways(browser, small, tmp_path, cut):
+    write_report(small[0], tmp_path / "report.html", min_score=cut)
+    page = browser.new_page(viewport={"width": 375, "height": 700})
+    page.goto((tmp_path / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    page.close()
+
+
 def test_the_cut_moves_and_comes_back(browser, report, small):
     _, scores = small
     context = browser.new_context(viewport={"width": 1440, "height": 900})

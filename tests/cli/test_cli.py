@@ -76,6 +76,7 @@ def test_max_failures_decides_the_exit_code(tmp_path, shard, model_dir, limit, c
         (["score", ".", "-o", ""], "the directory of results has an empty name"),
         (["score", ".", "-o", "out", "--address", "auto"], "address='auto' is of a cluster: add --executor xenna"),
         (["run", "missing.py"], "missing.py does not exist"),
+        (["run", "."], ". is no file"),
         pytest.param(
             ["score", __file__, "-o", "/proc/out"],
             "/proc/out cannot be written to",
@@ -89,6 +90,20 @@ def test_what_is_wrong_is_said_in_one_line_without_a_traceback(tmp_path, argumen
     assert part in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert result.stdout == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal")
+@pytest.mark.parametrize(("no_color", "is_red"), [("", True), ("1", False)])
+def test_an_error_on_a_terminal_is_red_unless_the_user_wants_no_colours(tmp_path, no_color, is_red):
+    parent, child = os.openpty()
+    command = [sys.executable, "-m", "tastemaker", "cutoff", "missing"]
+    environment = os.environ | {"NO_COLOR": no_color, "TERM": "xterm"}
+    subprocess.run(command, stderr=child, stdout=subprocess.DEVNULL, cwd=tmp_path, env=environment, check=False)
+    shown = os.read(parent, 4096).decode()
+    assert "missing does not exist" in shown
+    assert ("\x1b[31m" in shown) == is_red
+    os.close(parent)
+    os.close(child)
 
 
 def test_missing_weights_are_one_error_that_says_what_to_do(tmp_path, photo_folder):

@@ -63,6 +63,29 @@ def test_pickled_objects_are_refused_and_never_loaded(tmp_path, kind, score):
     assert not trap.exists()
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4'",
+        "{'descr': '<,f4', 'fortran_order': False, 'shape': (20, 768)}",
+        "{'descr': '<f4', 'fortran_order': False, {}: (20, 768)}",
+        "(" * 5000,
+    ],
+    ids=["unfinished", "type", "key", "nested"],
+)
+def test_a_header_that_is_no_python_is_a_row_and_the_other_files_go_on(tmp_path, model_dir, header):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    np.save(folder / "a.npy", vectors(3))
+    length = (len(header) + 1).to_bytes(2, "little")
+    (folder / "b.npy").write_bytes(b"\x93NUMPY\x01\x00" + length + header.encode() + b"\n")
+    run_scoring([str(folder)], tmp_path / "out", RunOptions(model_dir=str(model_dir)))
+    assert len(pq.read_table(tmp_path / "out" / "a.parquet")) == 3
+    (row,) = pq.read_table(tmp_path / "out" / "b.parquet").to_pylist()
+    assert row["status"] == "failed"
+    assert row["reason"].startswith("unreadable: not a sound .npy file: ")
+
+
 def test_a_truncated_file_gives_the_rows_that_are_there_and_says_what_is_missing(tmp_path, score):
     data = npy(vectors(40_000))
     (tmp_path / "given.npy").write_bytes(data[: -20_001 * 1536 + 700])

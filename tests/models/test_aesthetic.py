@@ -232,9 +232,11 @@ def test_a_pth_with_code_in_it_is_refused_and_the_code_does_not_run(torch, state
         path.write_bytes(pickle.dumps(content["layers.0.weight"], protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(ModelError, match=r"hostile\.pth cannot be read as plain weights"):
+    with pytest.raises(ModelError, match=r"hostile\.pth cannot be read as plain weights") as raised:
         AestheticPredictor.from_file(path)
     assert not (tmp_path / "harm").exists()
+    assert len(str(raised.value).splitlines()) == 1
+    assert "weights_only" not in str(raised.value)
 
 
 def test_a_whole_pickled_module_is_refused(torch, tmp_path):

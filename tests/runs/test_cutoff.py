@@ -41,7 +41,8 @@ def read_tars(output):
 def test_shares_and_counts_are_told_apart():
     assert parse_top("20%") == Top(share=0.2)
     assert parse_top("1_000") == Top(count=1000)
-    for nonsense in ("0", "-3", "0%", "101%", "many", "", "1.5"):
+    assert parse_top(" 1,234,000 ") == Top(count=1_234_000)
+    for nonsense in ("0", "-3", "0%", "101%", "many", "", "1.5", "5,5", "1,00", ",100"):
         with pytest.raises(ConfigurationError):
             parse_top(nonsense)
 

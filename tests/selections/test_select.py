@@ -158,6 +158,13 @@ def test_a_manifest_has_paths_scores_and_no_embeddings(tmp_path, scored, name):
         select_images(scored, path, Selection(top=Top(count=1)), kind="manifest")
 
 
+@pytest.mark.parametrize("kind", ["webdataset", "folder", "links"])
+def test_a_folder_that_is_named_as_a_manifest_is_taken_for_a_slip(tmp_path, scored, kind):
+    with pytest.raises(ConfigurationError, match=r"best\.csv is the name of a manifest, .* say --as manifest"):
+        select_images(scored, tmp_path / "best.csv", ALL, kind=kind)
+    assert not (tmp_path / "best.csv").exists()
+
+
 def test_keys_are_lines_and_datacomp_uids_are_an_array(tmp_path, scored):
     select_images(scored, tmp_path / "keys.txt", Selection(row_ids=[0, 2]), kind="uids")
     assert (tmp_path / "keys.txt").read_text().splitlines() == scored.take([0, 2], ["image_id"])["image_id"].to_pylist()

@@ -61,6 +61,9 @@ def test_the_old_names_of_the_batch_size_are_accepted():
     assert ImageReaderStage().batch_size == 100
     assert ImageReaderStage(dali_batch_size=7).batch_size == 7
     assert ImageReaderStage(task_batch_size=8).batch_size == 8
+    for option in ("batch_size", "dali_batch_size", "task_batch_size"):
+        with pytest.raises(ConfigurationError, match="batch_size=0 is less than 1"):
+            ImageReaderStage(**{option: 0})
 
 
 def test_the_reader_gives_pixels_on_demand_and_batches_of_the_size_asked_for(tmp_path):

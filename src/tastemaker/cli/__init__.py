@@ -81,16 +81,17 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, or none in the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of ends in a row
+    red = None if os.environ.get("NO_COLOR") else "red"
     try:
         app()
     except TastemakerError as error:
-        typer.secho(f"tastemaker: {error}", fg="red", err=True)
+        typer.secho(f"tastemaker: {error}", fg=red, err=True)
         sys.exit(2 if isinstance(error, ValueError) else 1)
     except KeyboardInterrupt:  # while the commands are put together
         sys.exit(130)
     except OSError as error:
         place = "" if error.filename is None else f"{os.fspath(error.filename)}: "
-        typer.secho(f"tastemaker: {place}{error.strerror or error}", fg="red", err=True)
+        typer.secho(f"tastemaker: {place}{error.strerror or error}", fg=red, err=True)
         sys.exit(1)
 
 

@@ -30,7 +30,8 @@ def run_script(script: Path, arguments: list[str]) -> None:
         SystemExit: The script's own; with the code 1 after an exception.
     """
     if not script.is_file():
-        raise ConfigurationError(f"{script} does not exist; `tastemaker run` takes a Python script")
+        why = "is no file" if script.exists() else "does not exist"
+        raise ConfigurationError(f"{script} {why}; `tastemaker run` takes a Python script")
     sys.argv = [str(script), *arguments]
     sys.path.insert(0, str(script.resolve().parent))
     real = None if "nemo_curator" in sys.modules else find_spec("nemo_curator")

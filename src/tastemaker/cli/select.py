@@ -158,7 +158,7 @@ def _write(table: ScoreTable, to: str, selection: Selection, *, as_json: bool, *
     else:
         _print(summary, selection.rank_by)
     if summary.skipped:
-        typer.secho(f"tastemaker: skipped {_counts(summary.skipped)}; see {summary.skipped_file}", fg="red", err=True)
+        typer.secho(f"tastemaker: skipped {_counts(summary.skipped)}; see {summary.skipped_file}", err=True)
         raise typer.Exit(1)
 
 

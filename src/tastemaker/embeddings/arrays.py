@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -217,10 +218,11 @@ def read_header(file: IO[bytes]) -> ArrayHeader:
         ValueError: It is no header.
     """
     version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        shape, is_fortran, dtype = read(file)
+    except (TokenError, SyntaxError, TypeError, MemoryError) as error:  # NumPy parses it as Python
+        raise ValueError(f"cannot parse its header: {_first_line(error)}") from error
     return ArrayHeader(shape, dtype, is_fortran)
 
 

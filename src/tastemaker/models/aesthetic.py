@@ -6,6 +6,7 @@ the linear ones do nothing in evaluation, hence the gaps in the layers' numbers.
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -221,5 +222,10 @@ def _read_pth(path: Path) -> dict[str, npt.NDArray[np.float32]]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
         return {name: tensor.detach().float().numpy() for name, tensor in state.items()}
+    except pickle.UnpicklingError as error:  # torch's own words advise to load it all the same
+        raise ModelError(
+            f"{path} cannot be read as plain weights: it is damaged, or holds objects, which are never loaded; "
+            "save a dictionary of tensors"
+        ) from error
     except Exception as error:  # torch raises many kinds, and a hostile file may raise any
         raise ModelError(f"{path} cannot be read as plain weights: {error}") from error

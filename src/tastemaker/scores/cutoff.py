@@ -46,7 +46,10 @@ def parse_top(text: str) -> Top:
     percent = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
     if percent and 0 < float(percent[1]) <= 100:
         return Top(share=float(percent[1]) / 100)
-    number = text.replace(",", "").replace("_", "").strip()
+    number = text.strip()
+    if re.fullmatch(r"\d{1,3}(,\d{3})+", number):  # 5,5 is no 55: in many languages it is five and a half
+        number = number.replace(",", "")
+    number = number.replace("_", "")
     if number.isdecimal() and int(number) > 0:
         return Top(count=int(number))
     raise ConfigurationError(f"{text!r} is neither a share such as 20% nor a number such as 1000")

@@ -161,6 +161,8 @@ def _check_options(kind: str, path: Path, images_per_tar: int, stars: StarOption
     wanted = {"manifest": MANIFESTS, "uids": UIDS}.get(kind)
     if wanted and path.suffix not in wanted:
         raise ConfigurationError(f"{path.name}: a {kind} file ends with {', '.join(wanted)}")
+    if kind != "manifest" and path.suffix in MANIFESTS:
+        raise ConfigurationError(f"{path.name} is the name of a manifest, and {kind} is none; say --as manifest")
     if wanted and not is_remote(str(path)) and path.is_dir():
         raise ConfigurationError(f"{path} is a folder; a {kind} is a file")
 

@@ -73,7 +73,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     _make_input: Callable[[Pixels, str], Pixels] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self, dali_batch_size: int | None, task_batch_size: int | None) -> None:
-        self.batch_size = dali_batch_size or task_batch_size or self.batch_size
+        for given in (task_batch_size, dali_batch_size):
+            self.batch_size = self.batch_size if given is None else given
         for option in ("batch_size", "num_threads", "max_pixels"):
             if getattr(self, option) < 1:
                 raise ConfigurationError(f"{option}={getattr(self, option)} is less than 1")

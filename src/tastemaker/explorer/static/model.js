@@ -161,6 +161,7 @@ export function fromHash() {
 
 // What the user typed as a cut-off: {score}, {top}, or null where it means nothing.
 export function readCut(text) {
+  if (/,(?!\d{3}(?!\d))/.test(text)) return null; // 5,5 is no 55: in many languages it is five and a half
   const plain = text.trim().toLowerCase().replaceAll(/[,\s_]/g, "").replace(/^top/, "");
   const match = /^(\d*\.?\d+|\d+\.)(%|k|m|images?|pictures?)?$/.exec(plain);
   if (!match) return null;
