@@ -80,6 +80,7 @@ def test_a_folder_that_cannot_be_read_is_among_what_is_to_be_read(tree):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"limit": -1}, "limit=-1 is less than 0"),
         ({"files_per_partition": 1, "blocksize": "1MB"}, "not both"),
         ({"files_per_partition": 0}, "less than 1"),
         ({"blocksize": "a lot"}, "no size"),

@@ -88,6 +88,8 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             raise ConfigurationError("give files_per_partition or blocksize, not both")
         if self.files_per_partition is not None and self.files_per_partition < 1:
             raise ConfigurationError(f"files_per_partition={self.files_per_partition} is less than 1")
+        if self.limit is not None and self.limit < 0:
+            raise ConfigurationError(f"limit={self.limit} is less than 0")
         if self.blocksize is not None:
             parse_size(self.blocksize)
         self.resources = Resources(cpus=0.5)
