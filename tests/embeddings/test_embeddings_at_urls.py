@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from embedding_files import clip_retrieval, unit_vectors  # noqa: F401 - one is a fixture
 from remote_servers import _impatient, bucket, moto_port, plain_web, web  # noqa: F401 - fixtures
 from web_server import Fault
 
@@ -21,11 +22,6 @@ from tastemaker.storage import output_path
 pytestmark = pytest.mark.network
 
 KINDS = ("npy", "npz", "parquet", "feather", "arrow")
-
-
-def unit_vectors(count, seed=0, dtype=np.float16):
-    vectors = np.random.default_rng(seed).standard_normal((count, 768), np.float32)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(dtype)
 
 
 def write_kind(folder, kind, vectors):
@@ -43,20 +39,6 @@ def write_kind(folder, kind, vectors):
         with (pa.ipc.new_file if kind == "feather" else pa.ipc.new_stream)(path, table.schema) as writer:
             writer.write_table(table, max_chunksize=300)
     return path
-
-
-@pytest.fixture
-def laion(tmp_path):
-    """A folder as clip-retrieval writes it."""
-    root = tmp_path / "laion"
-    for name in ("img_emb", "text_emb", "metadata"):
-        (root / name).mkdir(parents=True)
-    for number, count in enumerate((30, 20)):
-        np.save(root / "img_emb" / f"img_emb_{number}.npy", unit_vectors(count, number))
-        np.save(root / "text_emb" / f"text_emb_{number}.npy", unit_vectors(count, number + 10))
-        rows = {"key": [f"{number}-{row}" for row in range(count)], "similarity": np.linspace(0.2, 0.4, count)}
-        pq.write_table(pa.table(rows), root / "metadata" / f"metadata_{number}.parquet")
-    return root
 
 
 @pytest.fixture
@@ -80,9 +62,9 @@ def rows_of(bucket, below):
     }
 
 
-def test_a_clip_retrieval_folder_has_the_rows_of_a_local_run(tmp_path, laion, bucket, score):
-    url = bucket.upload(laion, "laion/")
-    score([laion], tmp_path / "out")
+def test_a_clip_retrieval_folder_has_the_rows_of_a_local_run(tmp_path, clip_retrieval, bucket, score):
+    url = bucket.upload(clip_retrieval, "laion/")
+    score([clip_retrieval], tmp_path / "out")
     summary = score([url], f"{bucket.url}/out", bucket)
     there = rows_of(bucket, "out")
     assert summary.images == 50
@@ -105,8 +87,8 @@ def test_an_array_by_columns_has_the_rows_of_one_by_rows(tmp_path, bucket, score
     assert by_columns["aesthetic_score"] == by_rows["aesthetic_score"]
 
 
-def test_metadata_beside_the_folder_that_was_named_is_found(laion, bucket):
-    url = bucket.upload(laion, "laion/")
+def test_metadata_beside_the_folder_that_was_named_is_found(clip_retrieval, bucket):
+    url = bucket.upload(clip_retrieval, "laion/")
     files = find_embeddings([f"{url}/img_emb"], storage_options=bucket.options)
     assert [file.metadata for file in files] == [f"{url}/metadata/metadata_{n}.parquet" for n in (0, 1)]
 
@@ -141,12 +123,12 @@ def test_metadata_beside_a_file_on_a_web_server_is_found(tmp_path, web, score):
     assert [row["image_id"] for row in read(tmp_path / "out" / "00ab.parquet")] == ["x", "y", "z"]
 
 
-def test_a_run_is_resumed_and_a_replaced_file_is_scored_anew(laion, bucket, score):
-    url = bucket.upload(laion, "laion/")
+def test_a_run_is_resumed_and_a_replaced_file_is_scored_anew(clip_retrieval, bucket, score):
+    url = bucket.upload(clip_retrieval, "laion/")
     arguments = ([f"{url}/img_emb/*.npy"], f"{bucket.url}/out", bucket)
     assert score(*arguments).images_scored_now == 50
     assert score(*arguments).images_scored_now == 0
-    body = (laion / "img_emb" / "img_emb_1.npy").read_bytes()
+    body = (clip_retrieval / "img_emb" / "img_emb_1.npy").read_bytes()
     bucket.system.pipe_file(f"{bucket.name}/laion/img_emb/img_emb_1.npy", body[:128] + body[128:][::-1])
     assert score(*arguments).images_scored_now == 20
 
@@ -176,9 +158,9 @@ def test_a_file_that_cannot_be_read_is_a_failed_row_and_the_others_are_scored(tm
     assert "given up after 3 tries" in row["reason"]
 
 
-def test_metadata_that_does_not_fit_is_an_error_before_the_work(laion, bucket, score):
-    pq.write_table(pa.table({"key": ["a"]}), laion / "metadata" / "metadata_0.parquet")
-    url = bucket.upload(laion)
+def test_metadata_that_does_not_fit_is_an_error_before_the_work(clip_retrieval, bucket, score):
+    pq.write_table(pa.table({"key": ["a"]}), clip_retrieval / "metadata" / "metadata_0.parquet")
+    url = bucket.upload(clip_retrieval)
     with pytest.raises(errors.ConfigurationError, match=r"has 1 rows and s3://.*img_emb_0.npy 30 embeddings"):
         score([url], f"{bucket.url}/out", bucket)
 

@@ -1,5 +1,7 @@
 """Embeddings that others computed go in, the same rows as of images come out."""
 
+# ruff: noqa: F811 - fixtures are arguments
+
 import json
 import os
 import subprocess
@@ -9,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from embedding_files import clip_retrieval, unit_vectors  # noqa: F401 - one is a fixture
 
 from tastemaker import AestheticPredictor, errors
 from tastemaker.embeddings.arrays import ArraySource
@@ -19,11 +22,6 @@ from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.schema import rows_schema
-
-
-def unit_vectors(count, seed=0, dtype=np.float16):
-    vectors = np.random.default_rng(seed).standard_normal((count, 768), np.float32)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(dtype)
 
 
 @pytest.fixture
@@ -38,29 +36,6 @@ def score(tmp_path, model_dir):
 @pytest.fixture
 def predictor(model_dir):
     return AestheticPredictor.from_file(weights_path(AESTHETIC_PREDICTOR, model_dir))
-
-
-@pytest.fixture
-def clip_retrieval(tmp_path):
-    """A folder as clip-retrieval writes it, two files of embeddings with their metadata."""
-    root = tmp_path / "laion"
-    for name in ("img_emb", "text_emb", "metadata"):
-        (root / name).mkdir(parents=True)
-    for number, count in enumerate((30, 20)):
-        np.save(root / "img_emb" / f"img_emb_{number}.npy", unit_vectors(count, number))
-        np.save(root / "text_emb" / f"text_emb_{number}.npy", unit_vectors(count, number + 10))
-        rows = {
-            "image_path": [f"{number:05d}{row:04d}" for row in range(count)],
-            "caption": [f"picture {row}" for row in range(count)],
-            "URL": [f"https://example.com/{row}.jpg" for row in range(count)],
-            "key": [f"{number}-{row}" for row in range(count)],
-            "WIDTH": [float(row) if row else float("nan") for row in range(count)],
-            "HEIGHT": [480] * count,
-            "similarity": np.linspace(0.2, 0.4, count),
-            "aesthetic_score": [6.5] * count,
-        }
-        pq.write_table(pa.table(rows), root / "metadata" / f"metadata_{number}.parquet")
-    return root
 
 
 def test_a_clip_retrieval_folder_is_scored_with_its_metadata(tmp_path, clip_retrieval, score, predictor):
