@@ -41,8 +41,10 @@ def preprocess_with_torch(pixels: Pixels, kind: str = "openai", size: int = INPU
     plan = plan_resize(height, width, kind, size)
     if plan.is_extreme or min(height, width) < size or height > 2 * width:
         return preprocess(pixels, kind, size)
-    # np.require: torch wants memory in order, and warns of what it cannot write to
-    image = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)[None]  # (1, 3, H, W)
-    resized = F.interpolate(image, (plan.height, plan.width), mode="bicubic", antialias=True)
-    cropped = resized[0, :, plan.top : plan.top + size, plan.left : plan.left + size]
-    return np.ascontiguousarray(cropped.permute(1, 2, 0).numpy())
+    # Each call of torch, and each copy in NumPy, gives Python's lock away, and with a dozen threads each waits for it
+    # longer than the call takes. So the views are NumPy's. The stride of the batch dimension (which `[None]` would make
+    # 0) tells torch that channels are last: it resizes the three together, in half the time, and leaves them there.
+    planes = np.require(pixels, requirements=["C", "W"]).reshape(1, height, width, 3).transpose(0, 3, 1, 2)
+    resized = F.interpolate(torch.from_numpy(planes), (plan.height, plan.width), mode="bicubic", antialias=True)
+    crop = resized.numpy()[0, :, plan.top : plan.top + size, plan.left : plan.left + size].transpose(1, 2, 0)
+    return crop.copy() if plan.width > 2 * size else crop  # a view keeps the whole resized image in memory

@@ -21,7 +21,8 @@ from tastemaker.models.clip import Embeddings, Pixels, make_inference_lock
 PAD_FROM = 0.75
 """Share of a full batch from which the rest is filled up: below, the uncompiled function on fewer images is quicker."""
 
-_POLL_S = 0.0002
+_POLL_S = 0.001
+"""How often a waiting thread looks: each look takes Python's lock, for which a dozen decoding threads queue."""
 
 logger = logging.getLogger(__name__)
 
@@ -134,9 +135,9 @@ class DirectLane:
 class BatchRunner:
     """Runs images through a lane in batches. Threads may share it: one launches while others wait for results.
 
-    The lock is held for every call of torch, and for no wait: threads look again every 0.2 ms. So the device has its
-    next batch before the last one is done, a wait can be cancelled, and no thread is inside torch when the process
-    ends (see `make_inference_lock`).
+    The lock is held for every call of torch, and for no wait: threads look again every millisecond. So the device
+    has its next batch before the last one is done, a wait can be cancelled, and no thread is inside torch when the
+    process ends (see `make_inference_lock`).
 
     Args:
         make_lane: Makes a lane for batches of a size. It may raise torch.OutOfMemoryError, as a launch may.

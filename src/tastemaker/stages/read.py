@@ -29,7 +29,7 @@ from tastemaker.stages.samples import GroupReader
 from tastemaker.storage import public_url
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
 
-_PORTION_BYTES, _PORTION_IMAGES = 2**18, 8
+_PORTION_BYTES, _PORTION_IMAGES = 2**19, 8
 """Small images go to the threads a few at a time: to hand one over costs as much as a tenth of decoding it."""
 
 logger = logging.getLogger(__name__)
