@@ -11,16 +11,27 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.models.hub import ModelFile, ensure_predictor, ensure_weights, file_sha256, weights_path
 from tastemaker.storage import Options, is_remote
 
+_GPU_DECODERS = ("nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13", "nvidia-nvjpeg", "nvidia-nvjpeg-cu12")
 
-def reader_provenance(preprocess: str, apply_exif_rotation: bool, resize: str) -> dict[str, str]:
-    """Return how images became the model's input. ``resize`` is ``pillow`` or ``torch``."""
+
+def reader_provenance(preprocess: str, apply_exif_rotation: bool, resize: str, decode: str = "cpu") -> dict[str, str]:
+    """Return how images became the model's input.
+
+    Args:
+        preprocess: ``openai`` or ``transformers``.
+        apply_exif_rotation: Images were turned.
+        resize: ``pillow`` or ``torch``.
+        decode: ``cpu``, or ``gpu`` where large JPEGs were decoded and resized by torch on a GPU.
+    """
+    optional = ("pillow-heif", "rawpy", *(_GPU_DECODERS if decode == "gpu" else ()))
     return {
         "tastemaker": __version__,
         "preprocess": preprocess,
         "resize": resize,
+        "decode": decode,
         "exif_rotation": "applied" if apply_exif_rotation else "ignored",
-        **_versions("pillow", "simplejpeg", "numpy", *(["torch"] if resize == "torch" else [])),
-        **{package: found for package in ("pillow-heif", "rawpy") if (found := _version(package)) != "unknown"},
+        **_versions("pillow", "simplejpeg", "numpy", *(["torch"] if resize == "torch" or decode == "gpu" else [])),
+        **{package: found for package in optional if (found := _version(package)) != "unknown"},
     }
 
 

@@ -49,6 +49,13 @@ class Preprocess(StrEnum):
     TRANSFORMERS = "transformers"
 
 
+class Decode(StrEnum):
+    """What decodes large JPEGs."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
 _MODEL, _IMAGES, _EMBEDDINGS, _OUTPUT = "Model", "Images", "Embeddings as input", "Results"
 _CLUSTER = "Cluster"
 
@@ -119,6 +126,10 @@ MaxMegapixelsOption = Annotated[
     float,
     typer.Option("--max-megapixels", min=0.001, help="Larger images are recorded as bombs.", rich_help_panel=_IMAGES),
 ]
+DecodeOption = Annotated[
+    Decode,
+    typer.Option("--decode", help="gpu: large JPEGs on the GPU; needs the extra gpu-decode.", rich_help_panel=_IMAGES),
+]
 SignalsOption = Annotated[
     bool,
     typer.Option(
@@ -185,6 +196,7 @@ def run_options(
     preprocess: PreprocessOption = Preprocess.OPENAI,
     exif_rotate: ExifRotateOption = False,
     max_megapixels: MaxMegapixelsOption = 178.95697,
+    decode: DecodeOption = Decode.CPU,
     signals: SignalsOption = False,
     min_technical_quality: MinTechnicalQualityOption = None,
     no_embeddings: NoEmbeddingsOption = False,
@@ -212,6 +224,7 @@ def run_options(
         preprocess=preprocess.value,
         exif_rotate=exif_rotate,
         max_pixels=round(max_megapixels * 1e6),
+        decode=decode.value,
         signals=signals,
         min_technical_quality=min_technical_quality,
         embeddings=not no_embeddings,

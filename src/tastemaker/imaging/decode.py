@@ -39,6 +39,9 @@ from tastemaker.imaging.room import ROOM
 MAX_IMAGE_PIXELS = 178_956_970
 """Pixels beyond which an image is taken for a decompression bomb (Pillow's own hard limit)."""
 
+DECODES = ("cpu", "gpu")
+"""What decodes: processors alone, or large JPEGs a GPU (see `tastemaker.imaging.gpu_decode`)."""
+
 EXTENSIONS = (
     frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"})
     | HEIF_EXTENSIONS

@@ -88,7 +88,7 @@ class ImageParityStage(ProcessingStage[ImageBatch, ImageBatch]):
         if self._tower is None:
             self.setup()
         way = task._metadata.get("provenance", {})
-        if way.get("precision") == "f32" and way.get("resize", "pillow") == "pillow":
+        if (way.get("precision"), way.get("resize", "pillow"), way.get("decode", "cpu")) == ("f32", "pillow", "cpu"):
             return task
         for image in task.data[:: max(1, len(task.data) // 4)]:  # from all of the batch, if there is time for several
             if self._time_left_s() >= self._slowest_s and len(self._exact) < self.max_images:

@@ -12,11 +12,12 @@ from dataclasses import InitVar, dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import xxhash
 
 from tastemaker.errors import ConfigurationError, MissingExtraError, UnreadableImageError
-from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
+from tastemaker.imaging.decode import DECODES, MAX_IMAGE_PIXELS
 from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.room import ROOM
@@ -28,6 +29,9 @@ from tastemaker.stages.base import BeforeStep, ProcessingStage, Resources, Worke
 from tastemaker.stages.samples import GroupReader
 from tastemaker.storage import public_url
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
+
+if TYPE_CHECKING:
+    from tastemaker.imaging.gpu_decode import GpuDecoder
 
 _PORTION_BYTES, _PORTION_IMAGES = 2**19, 8
 """Small images go to the threads a few at a time: to hand one over costs as much as a tenth of decoding it."""
@@ -45,13 +49,17 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     Args:
         batch_size: Images in an ImageBatch. Also accepted as ``dali_batch_size`` and ``task_batch_size``.
         verbose: Log a line for each batch and each image that cannot be read.
-        num_threads: Threads that decode; never more than the machine has cores.
-        num_gpus_per_worker: For compatibility: decoding runs on processors, and no GPU is asked for.
+        num_threads: Threads that decode; never more than the machine has cores. Where a GPU decodes, twice as many:
+            they wait for it.
+        num_gpus_per_worker: Share of a GPU that a worker takes where a GPU decodes; else none is asked for.
         preprocess: ``openai`` or ``transformers``, see `tastemaker.imaging.preprocess`.
         apply_exif_rotation: Turn images as their EXIF orientation says.
         max_pixels: Larger images are recorded as decompression bombs.
         resize: ``pillow``; ``torch``, faster and within 2 of 255 of it; or ``auto``: torch where the worker has a GPU
             that torch can use, else Pillow.
+        decode: ``cpu``; or ``gpu``: large JPEGs are decoded and resized on a GPU (extra ``gpu-decode``), all others,
+            and all that fail there, as with ``cpu``.
+        device: Which GPUs decode: ``auto`` for all of this process, or ``cuda:N``.
 
     Raises:
         ConfigurationError: An option is out of its range.
@@ -66,11 +74,14 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     apply_exif_rotation: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
     resize: str = "auto"
+    decode: str = "cpu"
+    device: str = "auto"
     dali_batch_size: InitVar[int | None] = None
     task_batch_size: InitVar[int | None] = None
     _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
     _resize: str = field(default="pillow", init=False, repr=False)
     _make_input: Callable[[Pixels, str], Pixels] | None = field(default=None, init=False, repr=False)
+    _gpus: list[GpuDecoder] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self, dali_batch_size: int | None, task_batch_size: int | None) -> None:
         for given in (task_batch_size, dali_batch_size):
@@ -82,12 +93,20 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             raise ConfigurationError(f"preprocess={self.preprocess!r} is not one of {', '.join(PREPROCESSINGS)}")
         if self.resize not in RESIZES:
             raise ConfigurationError(f"resize={self.resize!r} is not one of {', '.join(RESIZES)}")
-        self.resources = Resources()
+        if self.decode not in DECODES:
+            raise ConfigurationError(f"decode={self.decode!r} is not one of {', '.join(DECODES)}")
+        self.resources = Resources(gpus=self.num_gpus_per_worker) if self.decode == "gpu" else Resources()
 
     def check(self) -> None:
-        """Raise `MissingExtraError` where torch is to resize and is not installed."""
-        if self.resize == "torch" and find_spec("torch") is None:
-            raise MissingExtraError(f"resize='torch' needs PyTorch: {INSTALL_TORCH}")
+        """Raise `MissingExtraError` or `ConfigurationError` where what is to resize or decode is not there."""
+        wanted = [f"{name}={value!r}" for name, value in (("resize", self.resize), ("decode", self.decode))]
+        for option in {"resize='torch'", "decode='gpu'"}.intersection(wanted):
+            if find_spec("torch") is None:
+                raise MissingExtraError(f"{option} needs PyTorch: {INSTALL_TORCH}")
+        if self.decode == "gpu":
+            from tastemaker.imaging.gpu_decode import find_decoding_gpus
+
+            find_decoding_gpus(self.device)
 
     def outputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage sets."""
@@ -98,16 +117,26 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         if self._pool is None:
             self._resize = choose_resize(self.resize)
             self._make_input = load_preprocess(self._resize)
+            self._gpus = self._open_gpus()
             self._pool = ThreadPoolExecutor(self._threads(), thread_name_prefix="decode")
 
+    def _open_gpus(self) -> list[GpuDecoder]:
+        if self.decode != "gpu":
+            return []
+        from tastemaker.imaging.gpu_decode import open_gpu_decoders
+
+        return open_gpu_decoders(self.device)
+
     def _threads(self) -> int:
-        return min(self.num_threads, usable_cores())
+        threads = min(self.num_threads, usable_cores())
+        return 2 * threads if self._gpus else threads
 
     def teardown(self) -> None:
         """Stop the threads that decode."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+        self._gpus = []
 
     def process(self, task: FileGroupTask) -> list[ImageBatch]:
         """Return all images of a group of files, in batches."""
@@ -167,7 +196,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             "is_last_batch": is_last,
             "provenance": {
                 **task._metadata.get("provenance", {}),
-                **reader_provenance(self.preprocess, self.apply_exif_rotation, self._resize),
+                **reader_provenance(self.preprocess, self.apply_exif_rotation, self._resize, self.decode),
             },
         }
         data = [image for image in images if not image.failed]
@@ -223,18 +252,26 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         return [self._prepare(image) for image in images]
 
     def _prepare(self, image: ImageObject) -> ImageObject:
-        assert self._make_input is not None
         if image.encoded is not None:
             image.xxh3 = xxhash.xxh3_64_hexdigest(image.encoded)
         if not image.failed:
             image.rating = find_rating(image.encoded, image.sidecars, _extension_of(image))
             try:
                 with ROOM.hold():  # until its pixels are gone
-                    image.model_input = self._make_input(image.decode().pixels, self.preprocess)
+                    image.model_input = self._input_of(image)
                 image.model_input_kind = self.preprocess
             except UnreadableImageError as error:
                 image.fail(f"unreadable: {error}")
         return image
+
+    def _input_of(self, image: ImageObject) -> Pixels:
+        assert self._make_input is not None
+        if self._gpus and image.encoded is not None:
+            gpu = min(self._gpus, key=lambda gpu: gpu.waiting)
+            made = gpu.make_input(image.encoded, self.preprocess, **image.decode_options)
+            if made is not None:
+                return made
+        return self._make_input(image.decode().pixels, self.preprocess)
 
 
 def _ids_of(images: list[ImageObject]) -> list[str]:
