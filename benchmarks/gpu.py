@@ -25,9 +25,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 import torch
 from common import alternate, photographs, print_machine, print_rates, smooth_pixels
 
+from tastemaker.errors import ConfigurationError, MissingExtraError
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.preprocess import preprocess
 from tastemaker.imaging.preprocess_torch import preprocess_with_torch
@@ -43,6 +45,7 @@ FLOP_OF_IMAGE = 162.0e9
 
 PEER = "vit_large_patch14_clip_quickgelu_224"
 PEER_BATCH = 128
+NVIMGCODEC = ("nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13", "nvidia-nvjpeg")
 
 
 @dataclass
@@ -146,7 +149,7 @@ def free_memory() -> None:
 
 
 def show_machine(bench: Bench) -> None:
-    print_machine("torch", "triton", "timm", "numpy", "pillow", "simplejpeg", "openvino")
+    print_machine("torch", "triton", "timm", "numpy", "pillow", "simplejpeg", "openvino", *NVIMGCODEC)
     if bench.is_cuda:
         found = torch.cuda.get_device_properties(bench.options.device)
         print(f"{torch.cuda.device_count()} x {found.name}, {found.total_memory / 2**30:.0f} GiB, ", end="")
@@ -347,32 +350,85 @@ def compare_preprocessing(bench: Bench) -> None:
         bench.rates(f"one core, JPEGs of {side} pixels", actions, count, "decode, Pillow")
 
 
-def compare_4k(bench: Bench) -> None:
-    """Compare the decoding of 4K JPEGs on one core and on the GPU, where nvImageCodec is installed."""
-    encoded = photographs(3840, 2 if bench.options.tiny else 8)
-    actions = {"simplejpeg, one core": lambda: [decode_image(data) for data in encoded]}
-    reason = None if bench.is_cuda else "the device is no CUDA GPU"
+def compare_gpu_decoding(bench: Bench) -> None:
+    """Compare decoding and resizing by the processors with --decode gpu: rates, pixels and scores."""
+    threads = 2 if bench.options.tiny else 16
     try:
-        from nvidia import nvimgcodec
-    except ImportError:
-        reason = reason or "not installed: pip install nvidia-nvimgcodec-cu12"
-    if reason:
-        print(f"\nnvImageCodec: skipped ({reason})")
-    else:
-        actions["nvImageCodec, GPU"] = load_nvimgcodec(bench, nvimgcodec, encoded)
-    bench.rates("JPEGs of 3840 pixels", actions, len(encoded), "simplejpeg, one core")
+        from tastemaker.imaging.gpu_decode import GpuDecoder
+
+        decoder = GpuDecoder(bench.options.device if ":" in bench.options.device or not bench.is_cuda else "cuda:0", 0)
+    except (MissingExtraError, ConfigurationError) as error:
+        decoder = None
+        print(f"\n--decode gpu: skipped ({error})")
+    for side in (1024, 3840):
+        encoded = photographs(side, 6) + [noisy(data) for data in photographs(side, 2 if bench.options.tiny else 6)]
+        print(f"\nJPEGs of {side} pixels: {sum(map(len, encoded)) / len(encoded) / 1e6:.2f} MB on average")
+        actions = {
+            f"processors, {threads} threads": functools.partial(in_threads, threads, decode_on_processor, encoded),
+            "processor, 1 thread": lambda encoded=encoded: [decode_on_processor(data) for data in encoded],
+            "the check alone, 1 thread": lambda encoded=encoded: [decode_small(data) for data in encoded],
+        }
+        if decoder is not None:
+            decode = functools.partial(decode_on_gpu, decoder)
+            name = "GPU" if bench.is_cuda else "nvImageCodec without a GPU"
+            for count in (threads, 2 * threads):
+                actions[f"{name}, {count} threads"] = functools.partial(in_threads, count, decode, encoded)
+            actions[f"{name}, no check, no resize, one call"] = functools.partial(decode_unchecked, decoder, encoded)
+        repeats = 1 if bench.options.tiny else 4
+        encoded *= repeats
+        title = f"decoding and resizing, JPEGs of {side} pixels"
+        bench.rates(title, actions, len(encoded), f"processors, {threads} threads")
+        if decoder is not None:
+            compare_decoders(bench, decoder, encoded[:: 2 * repeats], title)
 
 
-def load_nvimgcodec(bench: Bench, nvimgcodec, encoded: list[bytes]):
-    decoder = nvimgcodec.Decoder(device_id=torch.device(bench.options.device).index or 0)
+def in_threads(threads: int, function, encoded: list[bytes]) -> None:
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(function, encoded))
 
-    def decode() -> None:
-        images = decoder.decode(encoded)
-        synchronize(bench)
-        if any(image is None for image in images):
-            raise RuntimeError("nvImageCodec could not decode an image")
 
-    return decode
+def decode_on_processor(data: bytes) -> np.ndarray:
+    return preprocess_with_torch(decode_image(data).pixels)
+
+
+def decode_small(data: bytes) -> np.ndarray:
+    return simplejpeg.decode_jpeg(data, strict=True, min_height=1, min_width=1, min_factor=8)
+
+
+def decode_on_gpu(decoder, data: bytes) -> np.ndarray | None:
+    return decoder.make_input(data, "openai")
+
+
+def decode_unchecked(decoder, encoded: list[bytes]) -> None:
+    sources = [decoder._nvimgcodec.CodeStream(data) for data in encoded]
+    for start in range(0, len(sources), 16):  # as many as the reader hands over at most
+        decoder._codec.decode(sources[start : start + 16], params=decoder._params)
+    if decoder._device.type == "cuda":
+        torch.cuda.synchronize(decoder._device)
+
+
+def compare_decoders(bench: Bench, decoder, encoded: list[bytes], title: str) -> None:
+    """Print how far pixels and scores move."""
+    found = [(data, pixels) for data in encoded if (pixels := decode_on_gpu(decoder, data)) is not None]
+    print(f"    {len(encoded) - len(found)} of {len(encoded)} JPEGs were left to the processor (the log says why)")
+    if not found:
+        return
+    made = np.stack([pixels for _, pixels in found])
+    expected = np.stack([preprocess(decode_image(data).pixels) for data, _ in found])
+    differences = np.abs(made.astype(int) - expected)
+    predictor = AestheticPredictor.from_file(weights_path(AESTHETIC_PREDICTOR, bench.model_dir))
+    tower = bench.tower("eager", min(8, len(made)), "f32")
+    errors = np.abs(predictor.score(tower.embed(made)) - predictor.score(tower.embed(expected)))
+    print(f"    pixels differ by {differences.max()} of 255 at most, {differences.mean():.3f} in the mean; ", end="")
+    print(f"scores by {np.median(errors):.4f} in the median, {errors.max():.4f} at most")
+    bench.results[f"{title}: score errors"] = [float(error) for error in errors]
+
+
+def noisy(data: bytes) -> bytes:
+    """Return a JPEG with a camera's noise: enlarged photographs have none, and too few bits to read."""
+    pixels = decode_image(data).pixels
+    noise = np.random.default_rng(0).normal(0, 8, pixels.shape)
+    return simplejpeg.encode_jpeg((pixels + noise).clip(0, 255).astype(np.uint8), 92, colorsubsampling="420")
 
 
 # Whole runs
@@ -444,7 +500,7 @@ PARTS = {
     "scores": compare_scores,
     "whole": compare_whole_runs,
     "preprocessing": compare_preprocessing,
-    "4k": compare_4k,
+    "decoding": compare_gpu_decoding,
     "tuned": functools.partial(compare_peers, tuned=True),
 }
 
