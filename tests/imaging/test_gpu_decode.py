@@ -2,11 +2,14 @@
 
 import io
 import logging
+import random
 import sys
 import threading
+from collections import Counter
 
 import numpy as np
 import pytest
+import simplejpeg
 from conftest import make_tar
 from PIL import Image
 
@@ -22,7 +25,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("nvidia.nvimgcodec", reason="nvImageCodec is not installed")
 
 from tastemaker.imaging import gpu_decode  # noqa: E402
-from tastemaker.imaging.gpu_decode import MAX_FAILURES, MIN_SIDE, GpuDecoder  # noqa: E402
+from tastemaker.imaging.gpu_decode import FACTOR, MAX_FAILURES, MIN_SIDE, GpuDecoder  # noqa: E402
 
 HAS_GPU = torch.cuda.is_available()
 SMALL = 800  # the short side from which the tests let JPEGs go to the decoder
@@ -112,6 +115,37 @@ def test_what_is_damaged_is_left_to_the_processor(decoder, picture):
     }
     assert decoder.make_input(sound, "openai") is not None
     assert [name for name, data in damaged.items() if decoder.make_input(data, "openai") is not None] == []
+
+
+def test_an_eighth_of_the_sides_shows_all_damage_that_the_whole_picture_shows(picture):
+    """What the check rests on: libjpeg reads every bit at any size, and warns of the same."""
+    rng = random.Random(0)
+    small = picture.resize((192, 160))
+    sources = [jpeg(small, subsampling=number) for number in (0, 1, 2)] + [jpeg(small, restart_marker_blocks=4)]
+    verdicts = Counter()
+    for _ in range(1500):
+        data = bytearray(rng.choice(sources))
+        at, length = rng.randrange(20, len(data)), rng.randrange(1, 200)
+        kind = rng.randrange(5)
+        if kind == 0:
+            del data[at:]
+        elif kind == 1:
+            del data[at : at + length]
+        elif kind == 2:
+            data[at] ^= 1 << rng.randrange(8)
+        else:
+            data[at : at + length] = bytes(length) if kind == 3 else rng.randbytes(length)
+        verdicts[decodes(data), decodes(data, min_height=1, min_width=1, min_factor=FACTOR)] += 1
+    assert set(verdicts) == {(True, True), (False, False)}
+    assert min(verdicts.values()) > 100
+
+
+def decodes(data, **options):
+    try:
+        simplejpeg.decode_jpeg(bytes(data), strict=True, **options)
+    except ValueError:
+        return False
+    return True
 
 
 def test_other_kinds_of_images_are_left_to_the_processor(decoder, picture):
