@@ -98,11 +98,6 @@ class GpuDecoder:
         self._failures = 0
         self._try_out()
 
-    @property
-    def waiting(self) -> int:
-        """JPEGs that wait for this GPU."""
-        return len(self._jobs)
-
     def make_input(
         self, data: bytes, kind: str, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_rotation: bool = False
     ) -> Pixels | None:

@@ -267,7 +267,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def _input_of(self, image: ImageObject) -> Pixels:
         assert self._make_input is not None
         if self._gpus and image.encoded is not None:
-            gpu = min(self._gpus, key=lambda gpu: gpu.waiting)
+            gpu = self._gpus[image.index % len(self._gpus)]
             made = gpu.make_input(image.encoded, self.preprocess, **image.decode_options)
             if made is not None:
                 return made
