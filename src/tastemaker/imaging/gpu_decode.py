@@ -27,6 +27,7 @@ from tastemaker.imaging.jpeg_metadata import read_segments
 from tastemaker.imaging.matrix_resize import MatrixResize
 from tastemaker.imaging.preprocess import INPUT_SIZE, Pixels, ResizePlan, plan_resize
 from tastemaker.imaging.room import LARGE_PIXELS
+from tastemaker.machine import usable_cores
 from tastemaker.models.device import cuda_devices
 
 INSTALL_GPU_DECODE = 'pip install "tastemaker[gpu-decode]"'
@@ -190,9 +191,10 @@ class GpuDecoder:
         wanted = [kinds.CPU_ONLY]
         if self._device.type == "cuda":  # not CPU_ONLY: what the GPU cannot do is for our own decoder
             wanted, device = [kinds.HW_GPU_ONLY, kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU], self._device.index or 0
+        threads = max(1, min(_HOST_THREADS, usable_cores() - 1))  # with more it complains
         try:
             return codec.Decoder(
-                device_id=device, max_num_cpu_threads=_HOST_THREADS, backends=[codec.Backend(kind) for kind in wanted]
+                device_id=device, max_num_cpu_threads=threads, backends=[codec.Backend(kind) for kind in wanted]
             )
         except RuntimeError as error:
             raise ConfigurationError(
