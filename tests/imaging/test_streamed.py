@@ -74,7 +74,7 @@ def test_the_first_sample_comes_before_the_shard_was_read(tmp_path):
         size = (tmp_path / "a.tar").stat().st_size
         assert web.sent() <= size + 2**20 + 1  # once, and the end twice
         assert len(web.reads()) <= size / BLOCK_BYTES + 3
-    assert (HELD_BLOCKS + AHEAD) * BLOCK_BYTES <= 2**26
+    assert (HELD_BLOCKS + AHEAD) * BLOCK_BYTES <= 96 * 2**20
 
 
 @pytest.mark.network
