@@ -309,6 +309,8 @@ def test_the_reader_decodes_large_jpegs_there_and_all_others_as_before(shard):
     assert [image.image_id for image in batch.data] == ["large", "small", "progressive"]
     assert [image.reason for image in batch.dropped] == [image.reason for image in expected.dropped]
     assert "damaged or truncated JPEG" in batch.dropped[0].reason
+    shown = [[(i.width, i.height, i.format, i.orientation) for i in batch.data] for batch in (expected, batch)]
+    assert shown[0] == shown[1]
     differences = [
         np.abs(a.model_input.astype(int) - b.model_input) for a, b in zip(batch.data, expected.data, strict=True)
     ]

@@ -267,9 +267,13 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def _input_of(self, image: ImageObject) -> Pixels:
         assert self._make_input is not None
         if self._gpus and image.encoded is not None:
+            from tastemaker.imaging.gpu_decode import describe_jpeg
+
             gpu = self._gpus[image.index % len(self._gpus)]
             made = gpu.make_input(image.encoded, self.preprocess, **image.decode_options)
             if made is not None:
+                image.width, image.height, image.orientation = describe_jpeg(image.encoded)
+                image.format = "JPEG"
                 return made
         return self._make_input(image.decode().pixels, self.preprocess)
 
