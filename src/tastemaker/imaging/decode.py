@@ -35,6 +35,7 @@ from tastemaker.imaging.heif import HEIF_EXTENSIONS, HEIF_FORMATS, open_heif, sn
 from tastemaker.imaging.jpeg_metadata import EXIF_MARK, jpeg_header
 from tastemaker.imaging.raws import RAW_EXTENSIONS, RAW_FORMATS, name_raw, read_raw, sniff_raw
 from tastemaker.imaging.room import ROOM
+from tastemaker.imaging.wide_pixels import is_wide, reduce_to_8_bits
 
 MAX_IMAGE_PIXELS = 178_956_970
 """Pixels beyond which an image is taken for a decompression bomb (Pillow's own hard limit)."""
@@ -111,7 +112,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
     """Return the pixels of an encoded image.
 
     The format is told from the content. An alpha channel is dropped, a palette resolved, CMYK converted as Pillow
-    does; 16-bit grey is scaled to 8 bits. Of an animation the first frame is taken.
+    does; grey of 16 bits, 32 bits and floats is scaled to 8 bits (`tastemaker.imaging.wide_pixels`). Of an animation
+    the first frame is taken.
 
     Args:
         data: The whole encoded file.
@@ -292,10 +294,8 @@ def _check_png(data: bytes) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # The high byte, as Pillow itself reduces 16-bit colour. `convert` would clip everything above 255 to white.
-        bits = getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]  # a TIFF may have 12
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> (bits - 8)).astype(np.uint8))
+    if is_wide(image):
+        image = reduce_to_8_bits(image)
     if image.mode == "P":
         image.info.pop("transparency", None)  # of no use to RGB, and Pillow would warn
     return image if image.mode == "RGB" else image.convert("RGB")
