@@ -142,7 +142,12 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
     if name is None:
         raise UnreadableImageError(f"not an image in a known format (it starts with {bytes(data[:8])!r})")
     if name in RAW_FORMATS:
-        raw = read_raw(data, name, max_pixels, lambda preview: _decode_plain(preview, "JPEG", max_pixels))
+        raw = read_raw(
+            data,
+            name,
+            lambda width, height: _make_room(width, height, max_pixels),
+            lambda preview: _decode_plain(preview, "JPEG", max_pixels),
+        )
         image = DecodedImage(raw.pixels, name, raw.source, raw.orientation)
     else:
         pixels = _decode_plain(data, name, max_pixels)
