@@ -32,7 +32,7 @@ from PIL import (
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.heif import HEIF_EXTENSIONS, HEIF_FORMATS, open_heif, sniff_heif
-from tastemaker.imaging.jpeg_metadata import EXIF_MARK, jpeg_header
+from tastemaker.imaging.jpeg_metadata import EXIF_MARK, count_scans, jpeg_header
 from tastemaker.imaging.raws import RAW_EXTENSIONS, RAW_FORMATS, name_raw, read_raw, sniff_raw
 from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.wide_pixels import is_wide, reduce_to_8_bits
@@ -67,6 +67,9 @@ _PNG_ORIENTATION = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 _JPEG_ORIENTATION = (EXIF_MARK, b"tiff:Orientation")
 """One of these is in the header of every JPEG that has an orientation. Pillow takes a hundred microseconds to look."""
+
+_MAX_SCANS = 100
+"""Encoders write a dozen. Each goes over all pixels, and may be a few bytes: thousands would take minutes."""
 
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
@@ -199,6 +202,7 @@ def _decode_plain(data: bytes, name: str, max_pixels: int) -> Pixels:
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
     """Return RGB pixels, or None for a JPEG of a kind that only Pillow may know."""
+    _check_scans(data)
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, KeyError):
@@ -212,6 +216,16 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
     if is_cmyk:  # stored inverted, as Adobe does; Pillow assumes that of all
         pixels = np.asarray(Image.frombuffer("CMYK", (width, height), pixels, "raw", "CMYK;I", 0, 1).convert("RGB"))
     return pixels
+
+
+def _check_scans(data: bytes) -> None:
+    """Raise where a JPEG has too many scans."""
+    header = jpeg_header(data)
+    is_single = data[len(header) + 4 : len(header) + 5] in (b"\3", b"\4") and b"\xff\xc2" not in header
+    if is_single or data.count(b"\xff\xda") <= _MAX_SCANS:
+        return  # to count costs a tenth of decoding
+    if (scans := count_scans(data)) > _MAX_SCANS:
+        raise UnreadableImageError(f"decompression bomb: {scans:,} scans, the limit is {_MAX_SCANS}")
 
 
 def _decode_strictly(data: bytes, colorspace: str) -> Pixels:
