@@ -243,9 +243,9 @@ def test_a_pth_with_code_in_it_is_refused_and_the_code_does_not_run(torch, state
 def test_a_plain_pickle_is_refused_in_our_words_only(torch, tmp_path):
     path = tmp_path / "plain.pth"
     path.write_bytes(pickle.dumps({"layers.0.weight": torch.zeros(1, 768)}))
-    with warnings.catch_warnings(record=True) as caught:
-        with pytest.raises(ModelError, match="cannot be read as plain weights"):
-            AestheticPredictor.from_file(path)
+    expected = pytest.raises(ModelError, match="cannot be read as plain weights")
+    with warnings.catch_warnings(record=True) as caught, expected:
+        AestheticPredictor.from_file(path)
     assert caught == []
 
 
