@@ -98,6 +98,19 @@ def test_a_file_of_a_set_without_its_metadata_is_told(tmp_path, caplog):
         assert "1 of 3 files have no metadata (img_emb_1.npy)" in caplog.text
 
 
+def test_metadata_without_its_embeddings_is_told_in_one_line(tmp_path, caplog):
+    for number in range(4):
+        write_table(tmp_path / "metadata" / f"metadata_{number}.parquet", key=["a", "b"])
+        save(tmp_path / "text_emb" / f"text_emb_{number}.npy")
+    for number in (0, 2):
+        save(tmp_path / "img_emb" / f"img_emb_{number}.npy")
+    write_table(tmp_path / "notes.parquet", key=["a"])
+    assert len(find_embeddings([str(tmp_path)])) == 2
+    assert caplog.messages == [
+        f"{tmp_path}: 2 files of metadata have no embeddings (metadata_1.parquet, metadata_3.parquet)"
+    ]
+
+
 def test_a_folder_of_text_embeddings_only_is_an_error_and_a_named_file_is_not(tmp_path):
     path = save(tmp_path / "text_emb" / "text_emb_0.npy")
     with pytest.raises(errors.ConfigurationError, match="of text only"):

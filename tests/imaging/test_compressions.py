@@ -89,6 +89,28 @@ def test_of_a_cut_stream_what_lies_before_is_there_and_the_cut_is_told(plain, ki
 
 
 @every_kind
+@pytest.mark.parametrize("name", ["a.tar", "small.tar"])
+def test_what_follows_a_sound_archive_costs_one_row_and_no_image(plain, tmp_path, members, kind, name):
+    if name == "small.tar":
+        make_tar(tmp_path / name, members[:2])
+    whole = (plain if name == "a.tar" else tmp_path / name).read_bytes()
+    path = tmp_path / f"{name}.{kind}"
+    path.write_bytes(COMPRESS[kind](whole) + b"this is no part of it" * 10)
+    for samples in (read_samples(str(path)), read_stream(BlockReader(open_shard(f"file://{path}")), 2**25)):
+        *images, (damage, _) = samples
+        assert [data for _, data in images] == [dict(members[at : at + 2]) for at in range(0, 2 * len(images), 2)]
+        assert len(images) == (60 if name == "a.tar" else 1)
+        assert (damage.key, damage.problem[:15]) == ("", "damaged shard: ")
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_zeros_behind_a_compressed_archive_are_padding(plain, kind):
+    path = pack(plain, kind)
+    path.write_bytes(path.read_bytes() + bytes(200_000))
+    assert summary(read_samples(str(path))) == summary(read_samples(str(plain)))
+
+
+@every_kind
 @pytest.mark.parametrize("at", [0.0001, 0.5])
 def test_a_damaged_stream_ends_with_a_row_that_says_so(plain, kind, at):
     path = pack(plain, kind)

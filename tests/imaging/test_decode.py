@@ -509,3 +509,12 @@ def test_eight_threads_decode_as_one_does():
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda data: outcome(data, max_pixels=10**6), files))
     assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded():
+    data = encode(photograph(), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    with pytest.raises(UnreadableImageError, match="decompression bomb: 1,010 scans, the limit is 100"):
+        decode_image(data[:last] + 1000 * data[last:-2] + data[last:])
+    with_film = data + b"\xff\xda\0\x08" * 1000  # behind the end mark
+    assert np.array_equal(decode_image(with_film).pixels, decode_image(data).pixels)

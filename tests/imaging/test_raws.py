@@ -11,8 +11,10 @@ from conftest import encode
 from PIL import Image, ImageOps
 
 from tastemaker import UnreadableImageError, decode_image
+from tastemaker.imaging import decode
 from tastemaker.imaging.decode import sniff_format
 from tastemaker.imaging.raws import name_raw
+from tastemaker.imaging.room import Room
 
 rawpy = pytest.importorskip("rawpy")
 
@@ -59,6 +61,23 @@ def test_without_a_preview_of_use_the_raw_is_developed_at_half_its_size(preview)
     image = decode_image(make_dng((600, 450), preview))
     assert (image.width, image.height, image.source) == (300, 225, "developed")
     assert image.pixels.std() > 20
+
+
+def test_a_raw_that_is_developed_waits_for_room_as_any_large_image(monkeypatch):
+    taken = []
+
+    class Watched(Room):
+        def take(self, pixels):
+            taken.append(pixels)
+            super().take(pixels)
+
+    monkeypatch.setattr(decode, "ROOM", Watched(1_000_000, large_pixels=1000))
+    decode_image(make_dng((600, 450)))
+    assert taken == [600 * 450]
+    with pytest.raises(UnreadableImageError, match="DNG: decompression bomb: 600x450 is 0 megapixels"):
+        decode_image(make_dng((600, 450)), max_pixels=600 * 450 - 1)
+    decode_image(make_dng((600, 450), PREVIEW))
+    assert taken == [600 * 450, 480 * 320]
 
 
 def test_a_small_preview_of_a_small_raw_is_used():

@@ -233,12 +233,6 @@ def test_gzip_files_of_several_parts_are_read(tmp_path):
     assert (whole(path), problems(path)) == ({"good": GOOD_DATA}, [])
 
 
-def test_an_archive_appended_to_another_is_read_and_noted(tmp_path):
-    path = save(tmp_path / "a.tar", entry("first.jpg", JPEG) + bytes(10240) + GOOD + END)
-    assert whole(path) == {"first": {"first.jpg": JPEG}, "good": GOOD_DATA}
-    assert len(problems(path)) == 1
-
-
 @pytest.mark.parametrize("padding", [512, 1024, 10240, 10**6])
 def test_zeros_behind_the_last_member_are_no_damage(tmp_path, padding):
     assert problems(save(tmp_path / "a.tar", GOOD + bytes(padding))) == []

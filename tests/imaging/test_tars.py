@@ -104,6 +104,25 @@ def test_after_garbage_in_the_middle_the_walk_goes_on(tmp_path):
     assert "no sound header" in found[-1][3]
 
 
+@pytest.mark.parametrize("kind", ["plain", "gz"])
+def test_archives_one_behind_the_other_are_one_shard(tmp_path, kind):
+    first = write(tmp_path, [("a.jpg", JPEG)], kind).read_bytes()
+    second = write(tmp_path, [("b.jpg", JPEG)], kind).read_bytes()
+    path = tmp_path / "both.tar"
+    path.write_bytes(first + second)
+    assert [(key, problem) for key, _, _, problem in contents(path)] == [("a", ""), ("b", "")]
+
+
+def test_garbage_between_two_archives_is_damage(tmp_path):
+    first = write(tmp_path, [("a.jpg", JPEG)], "plain").read_bytes()
+    second = write(tmp_path, [("b.jpg", JPEG)], "plain").read_bytes()
+    path = tmp_path / "both.tar"
+    path.write_bytes(first + b"\x55" * 512 + second)
+    *images, (_, _, _, damage) = contents(path)
+    assert [(key, problem) for key, _, _, problem in images] == [("a", ""), ("b", "")]
+    assert damage == "damaged shard: no sound header at byte 10,240; the walk went on at 10,752"
+
+
 @pytest.mark.parametrize("raw", [b"", bytes(10240), b"this is no tar" * 1000, b"\x1f\x8bnot gzip"])
 def test_what_holds_no_images_says_so(tmp_path, raw):
     path = tmp_path / "a.tar"

@@ -2,6 +2,7 @@ import io
 import pickle
 import re
 import sys
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -237,6 +238,15 @@ def test_a_pth_with_code_in_it_is_refused_and_the_code_does_not_run(torch, state
     assert not (tmp_path / "harm").exists()
     assert len(str(raised.value).splitlines()) == 1
     assert "weights_only" not in str(raised.value)
+
+
+def test_a_plain_pickle_is_refused_in_our_words_only(torch, tmp_path):
+    path = tmp_path / "plain.pth"
+    path.write_bytes(pickle.dumps({"layers.0.weight": torch.zeros(1, 768)}))
+    expected = pytest.raises(ModelError, match="cannot be read as plain weights")
+    with warnings.catch_warnings(record=True) as caught, expected:
+        AestheticPredictor.from_file(path)
+    assert caught == []
 
 
 def test_a_whole_pickled_module_is_refused(torch, tmp_path):

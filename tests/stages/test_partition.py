@@ -8,6 +8,8 @@ import pytest
 
 from tastemaker import ConfigurationError, FilePartitioningStage
 from tastemaker.stages.partition import parse_size
+from tastemaker.storage import relative_to, without_repeats, without_results
+from tastemaker.storage.files import Entry
 
 
 @pytest.fixture
@@ -35,6 +37,27 @@ def test_results_below_an_input_at_a_url_are_not_read_as_input():
     assert groups_of(url, output_dir=f"{url}/best/") == [["a.tar"], ["best-of.tar"]]
     assert len(groups_of(f"{url}/best", output_dir=f"{url}/best")) == 2
     store.rm("/results-below", recursive=True)
+
+
+@pytest.mark.parametrize(
+    ("listed", "root", "results"),
+    [
+        ("s3", "s3://box/data", "s3a://box/data/best"),
+        ("gcs", "gcs://box/data", "gs://box/data/best/"),
+        ("abfss", "abfss://box@account.dfs.core.windows.net/data", "az://box/data/best"),
+        ("az", "az://box/data", "abfss://box@account.dfs.core.windows.net/data/best"),
+    ],
+)
+def test_results_are_known_under_every_spelling_of_their_place(listed, root, results):
+    names = ("a.tar", "best/a-000000.tar", "best-of.tar")
+    found = without_results([Entry(f"{listed}://box/data/{name}", 1, "") for name in names], root, results)
+    assert [relative_to(entry.path, root) for entry in found] == ["a.tar", "best-of.tar"]
+    assert len(without_results([Entry(f"{listed}://box/data/best/x.tar", 1, "")], results, results)) == 1
+
+
+def test_a_file_is_one_file_under_two_spellings_of_its_place():
+    files = [Entry(f"{scheme}://box/a.tar", 1, "") for scheme in ("s3", "s3a", "gs")]
+    assert [file.path for file in without_repeats(files)] == ["s3://box/a.tar", "gs://box/a.tar"]
 
 
 def test_shards_are_groups_of_their_own_and_loose_images_go_together(tree):

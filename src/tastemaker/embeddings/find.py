@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 from tastemaker.embeddings.arrays import ArraySource
@@ -201,12 +201,23 @@ def _warn_of_missing_metadata(files: list[EmbeddingFile]) -> None:
     for folder, siblings in arrays.items():
         lacking = [base_name(file.path) for file in siblings if file.metadata is None]
         if 0 < len(lacking) < len(siblings):
-            shown = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
             logger.warning(
                 "%s: %d of %d files have no metadata (%s), so that their rows have no keys, addresses or captions; put "
                 "it there and score again: only these files are then read",
-                *(public_url(folder), len(lacking), len(siblings), shown),
+                *(public_url(folder), len(lacking), len(siblings), _shorten(lacking)),
             )
+
+
+def _warn_of_missing_arrays(root: str, lonely: list[str]) -> None:
+    """Say which files lie among those of metadata and belong to no embeddings: what they tell of gets no rows."""
+    if lonely:
+        shown = _shorten(map(base_name, lonely))
+        logger.warning("%s: %d files of metadata have no embeddings (%s)", public_url(root), len(lonely), shown)
+
+
+def _shorten(names: Iterable[str]) -> str:
+    first = list(islice(names, 6))
+    return ", ".join(first[:5]) + (", ..." if len(first) > 5 else "")
 
 
 def _each(work: Callable[[EmbeddingFile], None], files: list[EmbeddingFile]) -> None:
@@ -243,12 +254,17 @@ def _files_below(
         metadata = dict(zip(arrays, pool.map(lambda file: find_metadata(file, is_there), arrays), strict=True))
         tables = [file for file in files if file not in metadata and file not in metadata.values()]
         has = pool.map(lambda file: has_embeddings(file, EMBEDDING_SIZE, column, options), tables)
-        chosen = sorted([*metadata, *(file for file, is_one in zip(tables, has, strict=True) if is_one)])
+        with_embeddings = {file for file, is_one in zip(tables, has, strict=True) if is_one}
+    chosen = sorted([*metadata, *with_embeddings])
     of_images = [file for file in chosen if not _is_of_text(relative_to(file, root))]
     if chosen and not of_images:
         raise ConfigurationError(f"{root} holds embeddings of text only, such as {chosen[0]}; name a file to score it")
     if len(of_images) < len(chosen):
         logger.info("%s: %d files of text embeddings are passed over", root, len(chosen) - len(of_images))
+    used = {file for array in of_images if (file := metadata.get(array)) is not None}
+    folders = {*map(folder_of, used)}
+    lonely = [f for f in files if f not in metadata and f not in with_embeddings | used and folder_of(f) in folders]
+    _warn_of_missing_arrays(root, lonely)
     return {file: metadata.get(file) for file in of_images}
 
 

@@ -25,6 +25,8 @@ _MARKS = {
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # the second is a frame to skip, as of pzstd
 }
 _PIECE = 2**16
+_BLOCK = 512
+"""Of a tar: a piece that is lost with less than one loses no member."""
 
 
 def name_compression(head: bytes) -> str:
@@ -41,7 +43,8 @@ def decompress(file: BinaryIO, compression: str) -> Iterator[bytes]:
     """Yield what is in a compressed file, which stays open.
 
     Raises:
-        EOFError: It is cut or damaged; what lies before was yielded, but for less than 64 KiB.
+        EOFError: It is cut or damaged, or something else follows it; what was unpacked before was yielded, but for less
+            than 64 KiB, of zstd less than 512 bytes.
         OSError: It cannot be read.
     """
     file.seek(0)
@@ -77,15 +80,53 @@ class _Zstd:
         import pyarrow as pa
 
         self._stream = pa.CompressedInputStream(pa.PythonFile(_Kept(file), "r"), "zstd")
+        self._error: OSError | None = None
+
+    def read1(self, size: int) -> bytes:
+        """Return up to ``size`` bytes, none at the end. A read that fails loses what it has: so they are small ones."""
+        parts: list[bytes] = []
+        try:
+            if self._error is not None:
+                raise self._error
+            while len(parts) * _BLOCK < size and (part := self._stream.read(_BLOCK)):
+                parts.append(part)
+        except OSError as error:
+            if not parts:
+                raise
+            self._error = error
+        return b"".join(parts)
+
+
+class _Streams:
+    """The content of bzip2 or xz streams that follow one another, perhaps with zeros behind them.
+
+    Python's own files pass over anything that follows, and take zeros behind xz, which the format allows, for a cut.
+    """
+
+    def __init__(self, file: BinaryIO, begin: Callable[[], Any]) -> None:
+        self._file, self._begin, self._stream = file, begin, begin()
 
     def read1(self, size: int) -> bytes:
         """Return up to ``size`` bytes, none at the end."""
-        return bytes(self._stream.read(size))
+        while True:
+            if self._stream.eof:
+                data = self._stream.unused_data.lstrip(b"\0")
+                while not data and (more := self._file.read(_PIECE)):
+                    data = more.lstrip(b"\0")
+                if not data:
+                    return b""
+                self._stream = self._begin()
+            else:
+                data = self._file.read(_PIECE) if self._stream.needs_input else b""
+                if not data and self._stream.needs_input:
+                    raise EOFError("the file ends inside its compressed data")
+            if content := self._stream.decompress(data, size):
+                return bytes(content)
 
 
 _OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     "gzip": lambda file: gzip.GzipFile(fileobj=file),
-    "bzip2": bz2.BZ2File,
-    "xz": lzma.LZMAFile,
+    "bzip2": lambda file: _Streams(file, bz2.BZ2Decompressor),
+    "xz": lambda file: _Streams(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)),
     "zstd": _Zstd,
 }

@@ -32,9 +32,10 @@ from PIL import (
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.heif import HEIF_EXTENSIONS, HEIF_FORMATS, open_heif, sniff_heif
-from tastemaker.imaging.jpeg_metadata import EXIF_MARK, jpeg_header
+from tastemaker.imaging.jpeg_metadata import EXIF_MARK, count_scans, jpeg_header
 from tastemaker.imaging.raws import RAW_EXTENSIONS, RAW_FORMATS, name_raw, read_raw, sniff_raw
 from tastemaker.imaging.room import ROOM
+from tastemaker.imaging.wide_pixels import is_wide, reduce_to_8_bits
 
 MAX_IMAGE_PIXELS = 178_956_970
 """Pixels beyond which an image is taken for a decompression bomb (Pillow's own hard limit)."""
@@ -69,6 +70,9 @@ _PNG_ORIENTATION = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 _JPEG_ORIENTATION = (EXIF_MARK, b"tiff:Orientation")
 """One of these is in the header of every JPEG that has an orientation. Pillow takes a hundred microseconds to look."""
+
+_MAX_SCANS = 100
+"""Encoders write a dozen. Each goes over all pixels, and may be a few bytes: thousands would take minutes."""
 
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
@@ -114,7 +118,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
     """Return the pixels of an encoded image.
 
     The format is told from the content. An alpha channel is dropped, a palette resolved, CMYK converted as Pillow
-    does; 16-bit grey is scaled to 8 bits. Of an animation the first frame is taken.
+    does; grey of 16 bits, 32 bits and floats is scaled to 8 bits (`tastemaker.imaging.wide_pixels`). Of an animation
+    the first frame is taken.
 
     Args:
         data: The whole encoded file.
@@ -143,7 +148,12 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
     if name is None:
         raise UnreadableImageError(f"not an image in a known format (it starts with {bytes(data[:8])!r})")
     if name in RAW_FORMATS:
-        raw = read_raw(data, name, max_pixels, lambda preview: _decode_plain(preview, "JPEG", max_pixels))
+        raw = read_raw(
+            data,
+            name,
+            lambda width, height: _make_room(width, height, max_pixels),
+            lambda preview: _decode_plain(preview, "JPEG", max_pixels),
+        )
         image = DecodedImage(raw.pixels, name, raw.source, raw.orientation)
     else:
         pixels = _decode_plain(data, name, max_pixels)
@@ -195,6 +205,7 @@ def _decode_plain(data: bytes, name: str, max_pixels: int) -> Pixels:
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
     """Return RGB pixels, or None for a JPEG of a kind that only Pillow may know."""
+    _check_scans(data)
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, KeyError):
@@ -208,6 +219,16 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
     if is_cmyk:  # stored inverted, as Adobe does; Pillow assumes that of all
         pixels = np.asarray(Image.frombuffer("CMYK", (width, height), pixels, "raw", "CMYK;I", 0, 1).convert("RGB"))
     return pixels
+
+
+def _check_scans(data: bytes) -> None:
+    """Raise where a JPEG has too many scans."""
+    header = jpeg_header(data)
+    is_single = data[len(header) + 4 : len(header) + 5] in (b"\3", b"\4") and b"\xff\xc2" not in header
+    if is_single or data.count(b"\xff\xda") <= _MAX_SCANS:
+        return  # to count costs a tenth of decoding
+    if (scans := count_scans(data)) > _MAX_SCANS:
+        raise UnreadableImageError(f"decompression bomb: {scans:,} scans, the limit is {_MAX_SCANS}")
 
 
 def _decode_strictly(data: bytes, colorspace: str) -> Pixels:
@@ -295,10 +316,8 @@ def _check_png(data: bytes) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        # The high byte, as Pillow itself reduces 16-bit colour. `convert` would clip everything above 255 to white.
-        bits = getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]  # a TIFF may have 12
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> (bits - 8)).astype(np.uint8))
+    if is_wide(image):
+        image = reduce_to_8_bits(image)
     if image.mode == "P":
         image.info.pop("transparency", None)  # of no use to RGB, and Pillow would warn
     return image if image.mode == "RGB" else image.convert("RGB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,6 +17,7 @@ _MAX_SEGMENT_BYTES = 2**16 - 1 - 2
 _APP0, _APP1, _SCAN = 0xE0, 0xE1, 0xDA
 _PACKET_BEGIN = b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
 _PACKET_END = b'<?xpacket end="w"?>'
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
 _PERCENT = (0, 1, 25, 50, 75, 99)
 """Stars as Windows counts them, in the tag that it keeps beside the rating."""
 
@@ -46,6 +48,16 @@ def jpeg_header(data: bytes) -> bytes:
             return data[:at]
         at += 1 if data[at + 1] == 0xFF else 2 + (data[at + 2] << 8 | data[at + 3])
     return data
+
+
+def count_scans(data: bytes) -> int:
+    """Return how many scans a JPEG has, up to its end mark: behind it may be the film of a live photo."""
+    at = scans = 0
+    while (marker := _MARKER.search(data, at)) and marker[1] != b"\xd9":
+        scans += marker[1] == b"\xda"
+        has_length = marker[1] != b"\xd8"
+        at = marker.end() + (int.from_bytes(data[marker.end() : marker.end() + 2]) if has_length else 0)
+    return scans
 
 
 def read_segments(data: bytes) -> Iterator[Segment]:

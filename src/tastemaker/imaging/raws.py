@@ -95,13 +95,15 @@ def name_raw(data: bytes) -> str | None:
     return name if is_raw or (is_phase_one and name == "IIQ") else None
 
 
-def read_raw(data: bytes, name: str, max_pixels: int, decode_jpeg: Callable[[bytes], Pixels]) -> RawPicture:
+def read_raw(
+    data: bytes, name: str, make_room: Callable[[int, int], None], decode_jpeg: Callable[[bytes], Pixels]
+) -> RawPicture:
     """Return the camera's preview; where it is missing or a thumbnail, the raw developed at half its size.
 
     Args:
         data: The whole file.
         name: Its format, for the messages.
-        max_pixels: A raw with more is not developed.
+        make_room: Called with the width and height of a raw that is to be developed; raises where that is too large.
         decode_jpeg: Returns the pixels of a JPEG, or raises `UnreadableImageError`.
 
     Raises:
@@ -116,7 +118,7 @@ def read_raw(data: bytes, name: str, max_pixels: int, decode_jpeg: Callable[[byt
             orientation = _FLIP_TO_ORIENTATION[raw.sizes.flip & 7]
             preview = _read_preview(raw, decode_jpeg)
             if preview is None:
-                return RawPicture(_develop(raw, max_pixels), orientation, DEVELOPED)
+                return RawPicture(_develop(raw, make_room), orientation, DEVELOPED)
             is_turned = orientation >= 5 and _is_upright(preview) != (raw.sizes.height > raw.sizes.width)
             return RawPicture(preview, 1 if is_turned else orientation, PREVIEW)
     except UnreadableImageError as error:
@@ -140,14 +142,9 @@ def _read_preview(raw: rawpy.RawPy, decode_jpeg: Callable[[bytes], Pixels]) -> P
     return pixels if min(pixels.shape[:2]) >= min(MIN_PREVIEW_SIDE, developed_side) else None
 
 
-def _develop(raw: rawpy.RawPy, max_pixels: int) -> Pixels:
+def _develop(raw: rawpy.RawPy, make_room: Callable[[int, int], None]) -> Pixels:
     sizes = raw.sizes
-    width, height = max(sizes.raw_width, sizes.width), max(sizes.raw_height, sizes.height)
-    if width * height > max_pixels:
-        raise UnreadableImageError(
-            f"decompression bomb: {width}x{height} is {width * height / 1e6:,.0f} megapixels, "
-            f"the limit is {max_pixels / 1e6:,.0f}"
-        )
+    make_room(max(sizes.raw_width, sizes.width), max(sizes.raw_height, sizes.height))
     pixels: Pixels = raw.postprocess(half_size=True, use_camera_wb=True, user_flip=0, output_bps=8)
     return pixels
 

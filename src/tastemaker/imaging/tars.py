@@ -102,6 +102,11 @@ class HeaderWalk:
                 continue
             header = window.read(position, _BLOCK)
             if not _is_header(header):
+                if not any(header):
+                    position = _skip_zeros(window, position)
+                    if _is_header(window.read(position, _BLOCK)):  # an archive behind the end mark of another
+                        extra = {}
+                        continue
                 # Where bytes went missing, the next header begins before this position.
                 is_shifted = any(header) and not reader.compressed
                 following = _find_header(window, data if is_shifted else position)
@@ -177,6 +182,16 @@ class _Window:
 def _padded(size: int) -> int:
     """Return how many bytes a member of that size takes up."""
     return -(-size // _BLOCK) * _BLOCK
+
+
+def _skip_zeros(window: _Window, position: int) -> int:
+    """Return where the first block from ``position`` on begins that is not all zeros; the end if there is none."""
+    while piece := window.read(position, _SEARCHED_BYTES):
+        rest = piece.lstrip(b"\0")
+        if rest:
+            return position + (len(piece) - len(rest)) // _BLOCK * _BLOCK
+        position += len(piece)
+    return position
 
 
 def _find_header(window: _Window, position: int) -> int | None:

@@ -7,6 +7,7 @@ the linear ones do nothing in evaluation, hence the gaps in the layers' numbers.
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -219,7 +220,10 @@ def _read_pth(path: Path) -> dict[str, npt.NDArray[np.float32]]:
             f'{path}: reading .pth needs PyTorch: pip install "tastemaker[torch]", or convert the file to safetensors'
         ) from error
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of a plain pickle it warns that weights_only may refuse it. Where it does, the error below says so.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
         return {name: tensor.detach().float().numpy() for name, tensor in state.items()}
     except pickle.UnpicklingError as error:  # torch's own words advise to load it all the same

@@ -15,6 +15,8 @@ from tastemaker.errors import ConfigurationError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 _WEB = ("http", "https")
+_SAME_SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+_AZURE_ACCOUNT = re.compile(r"(?<=^az://)([^/@]+)@[^/]*")
 _PASSWORD = re.compile(r"(?<=://)[^/@:]*:[^/@]*@")
 
 Options = dict[str, Any]
@@ -35,6 +37,17 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 def scheme_of(url: str) -> str:
     """Return the scheme of a URL, in lower case."""
     return url.partition("://")[0].lower()
+
+
+def canonical_url(url: str) -> str:
+    """Return the one spelling of a URL that stands for all of the same place, to compare; not to read from.
+
+    Example:
+        >>> canonical_url("s3a://bucket/a.tar"), canonical_url("abfss://box@account.dfs.core.windows.net/a.tar")
+        ('s3://bucket/a.tar', 'az://box/a.tar')
+    """
+    scheme = scheme_of(url)
+    return _AZURE_ACCOUNT.sub(r"\1", f"{_SAME_SCHEMES.get(scheme, scheme)}://{url.partition('://')[2]}")
 
 
 def public_url(path: str) -> str:
@@ -75,7 +88,7 @@ def without_repeats(files: Iterable[_File]) -> list[_File]:
     """Return each file once, in the order of the first ones, however their paths are spelt."""
     first: dict[str, _File] = {}
     for file in files:
-        first.setdefault(file.path if is_remote(file.path) else os.path.abspath(file.path), file)
+        first.setdefault(canonical_url(file.path) if is_remote(file.path) else os.path.abspath(file.path), file)
     return list(first.values())
 
 
@@ -98,21 +111,24 @@ def walk_inputs(
 
 def without_results(files: Iterable[_File], root: str, output_dir: str | None) -> list[_File]:
     """Return the files below an input folder at a URL that do not lie below the results, see `walk_inputs`."""
-    results = f"{(output_dir or '').rstrip('/')}/"
-    is_of_results = output_dir is not None and not f"{root.rstrip('/')}/".startswith(results)
-    return [file for file in files if not (is_of_results and file.path.startswith(results))]
+    if output_dir is None or not is_remote(output_dir):
+        return list(files)
+    results = canonical_url(output_dir).rstrip("/") + "/"
+    if f"{canonical_url(root).rstrip('/')}/".startswith(results):
+        return list(files)
+    return [file for file in files if not canonical_url(file.path).startswith(results)]
 
 
 def relative_to(path: str, root: str) -> str:
     """Return the path below a folder, with forward slashes. A URL that is not below it comes back without its host.
 
     Example:
-        >>> relative_to("s3://bucket/a/b.jpg", "s3://bucket"), relative_to("/photos/b.jpg", "/photos")
+        >>> relative_to("s3://bucket/a/b.jpg", "s3a://bucket"), relative_to("/photos/b.jpg", "/photos")
         ('a/b.jpg', 'b.jpg')
     """
     if not is_remote(path):
         return os.path.relpath(path, root or ".").replace(os.sep, "/")
-    url, folder = public_url(path), public_url(root).rstrip("/") + "/"
+    url, folder = canonical_url(public_url(path)), canonical_url(public_url(root)).rstrip("/") + "/"
     return url.removeprefix(folder) if url.startswith(folder) else url.partition("://")[2].partition("/")[2]
 
 
