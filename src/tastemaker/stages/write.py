@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.errors import UnreadableImageError
+from tastemaker.numeric_options import check_numbers
 from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.originals import OriginalsWriter, check_originals
 from tastemaker.scores.schema import kind_of_reason, make_table, rows_schema, status_of
@@ -76,6 +77,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
     _written: Counter[str] = field(default_factory=Counter, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check_originals(self.originals, self.images_per_tar)
         self.resources = Resources()
 
