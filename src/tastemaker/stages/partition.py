@@ -187,7 +187,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             for match in matches:
                 yield from self._find(match) if os.path.isdir(match) else self._take(match, os.path.dirname(match))
         else:
-            raise ConfigurationError(f"{path} does not exist")
+            raise ConfigurationError(f"{path or repr(path)} does not exist")
 
     def _walk(self, root: str) -> Iterator[_Found]:
         unreadable: list[OSError] = []
