@@ -103,10 +103,11 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         """Write one batch. Return the files of its partition with the last batch of it, None before."""
         name = self._partition_name(task)
         partition = self._open.get(name)
-        if partition is not None and partition.is_read_again != is_read_again(task):
-            partition.discard()
-            partition = None
-        partition = partition or self._start(name, task)
+        if partition is None or partition.is_read_again != is_read_again(task):
+            earlier, partition = partition, self._start(name, task)
+            if earlier is not None:
+                earlier.rows.discard()
+                partition.originals.replace(earlier.originals)
         for number, image in enumerate(task.data):
             image.index = number if image.index < 0 else image.index  # made by a program: numbered for its name
         placed = {id(image): place for image in task.data if (place := self._place(image, partition, task))}
