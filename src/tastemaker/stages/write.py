@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.numeric_options import check_numbers
+from tastemaker.runs.kept_copies import read_copied, remove_outdated_copies
 from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.originals import OriginalsWriter, check_originals
 from tastemaker.scores.schema import kind_of_reason, make_table, rows_schema, status_of
@@ -172,8 +173,11 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         partition.reasons.update(kind_of_reason(image.reason) for image in images if image.reason)
 
     def _finish(self, name: str, partition: _Partition, task: ImageBatch) -> FileGroupTask:
+        before = read_copied(partition.rows.path)
         partition.originals.commit()
         partition.rows.commit()
+        root = str(task._metadata.get("root", ""))
+        remove_outdated_copies(partition.rows.path, self._output_path(), before, root)
         self._written[name] += 1
         del self._open[name]
         if self.verbose:
