@@ -87,6 +87,24 @@ def test_one_field_understands_a_score_a_share_and_a_number(browser, million, ty
         assert counts(page)[0] == expected.kept
 
 
+@pytest.mark.parametrize("way", ["Escape", "Enter on the old value"])
+def test_a_wrong_cut_off_is_taken_back(browser, small, way):
+    folder, _ = small
+    with served(folder) as (_, address), opened(browser, f"{address}#cut=5.42") as page:
+        field = page.locator("#cut")
+        field.fill("nonsense")
+        page.keyboard.press("Enter")
+        wait_until(page, "document.getElementById('cut-note').classList.contains('wrong')")
+        if way == "Escape":
+            page.keyboard.press("Escape")
+        else:
+            field.fill("5.42")
+            page.keyboard.press("Enter")
+        wait_until(page, "document.getElementById('cut-note').textContent === ''")
+        assert not page.evaluate("document.getElementById('cut-note').classList.contains('wrong')")
+        assert field.input_value() == "5.42"
+
+
 def test_the_cut_off_moves_by_keys(browser, small):
     folder, scores = small
     with served(folder) as (_, address), opened(browser, address) as page:

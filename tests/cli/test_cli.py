@@ -51,8 +51,13 @@ def test_json_is_all_that_stdout_holds(tmp_path, shard, model_dir):
 
 
 def test_the_kind_of_output_follows_the_kind_of_input(tmp_path, shard, photo_folder, model_dir):
-    for source, name in ((shard, "tars"), (photo_folder, "files")):
-        tastemaker("filter", source, "--min-score", "0", "--output", tmp_path / name, "--model-dir", model_dir)
+    for source, name, lead in (
+        (shard, "tars", "tars of the kept"),
+        (photo_folder, "files", "copies of the kept in kept/"),
+    ):
+        output = ("--output", tmp_path / name, "--model-dir", model_dir)
+        result = tastemaker("filter", source, "--min-score", "0", *output)
+        assert f"Results: {tmp_path / name}  ({lead}, rows of all)" in result.stdout
     assert [path.name for path in (tmp_path / "tars").glob("*.tar")] == ["shard-000000.tar"]
     assert (tmp_path / "files" / "kept" / "photos" / "coffee.txt").read_text() == "a cup of coffee"
 
@@ -73,7 +78,13 @@ def test_max_failures_decides_the_exit_code(tmp_path, shard, model_dir, limit, c
         (["filter", ".", "-o", "out"], "--min-score 5.5, or --top 20%"),
         (["filter", ".", "-o", "out", "--top", "lots"], "'lots' is neither a share"),
         (["score", ".", "-o", "out"], "no images in ."),
-        (["score", ".", "-o", ""], "the directory of results has an empty name"),
+        (["score", ".", "-o", ""], "what follows '-o' is empty; is a variable of the shell not set?"),
+        (["score", "", "-o", "out"], "what follows 'score' is empty"),
+        (["filter", ".", "-o", "out", "--top", ""], "what follows '--top' is empty"),
+        (["filter", ".", "-o", "out", "--top="], "--top is empty"),
+        (["select", "", "--to", "out"], "what follows 'select' is empty"),
+        (["report", ""], "what follows 'report' is empty"),
+        (["run", ""], "what follows 'run' is empty"),
         (["score", ".", "-o", "out", "--address", "auto"], "address='auto' is of a cluster: add --executor xenna"),
         (["run", "missing.py"], "missing.py does not exist"),
         (["run", "."], ". is no file"),

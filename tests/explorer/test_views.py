@@ -1,6 +1,7 @@
 """Slices, details, neighbours and failures: counted here and in another way."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from explorer.table import SCORES, write_table
 from tastemaker import ScoreTable
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.details import describe_picture, read_row
+from tastemaker.explorer.dimensions import SOURCE, list_dimensions
 from tastemaker.explorer.index import Filter
 from tastemaker.explorer.report_data import gather
 from tastemaker.explorer.service import Explorer
@@ -48,6 +50,21 @@ def test_every_slice_can_be_filtered_by_and_adds_up(explorer):
         assert sum(images for images, _ in found.values()) == len(SCORES), name
         for part in answer["slices"]:
             assert len(explorer.index.view(Filter(where=part["where"])).rows) == part["images"], part["where"]
+
+
+@pytest.mark.skipif(os.sep != "/", reason="a backslash is between folders there")
+def test_a_backslash_in_a_name_is_no_folder(tmp_path):
+    images = [make_image(number, 5.0) for number in range(4)]
+    for image, name in zip(images, ("a/x\\1.jpg", "a/y\\2.jpg", "b\\c/3.jpg", "b\\d/4.jpg"), strict=True):
+        image.image_path, image.shard = f"/photos/{name}", ""
+    table = ScoreTable(write_rows(tmp_path / "rows.parquet", images))
+    [source] = [dimension for dimension in list_dimensions(table) if dimension.name == SOURCE]
+    keys = table.query(f"SELECT DISTINCT {source.key} AS key FROM rows").column("key").to_pylist()
+    assert source.shorten(sorted(keys)) == {"/photos/a": "a", "/photos/b\\c": "b\\c", "/photos/b\\d": "b\\d"}
+    assert source.shorten(["/photos/b\\c", "/photos/b\\d"]) == {
+        "/photos/b\\c": "b\\c",
+        "/photos/b\\d": "b\\d",
+    }
 
 
 def test_slices_far_from_the_whole_come_first_and_small_ones_last(tmp_path, explorer):

@@ -156,3 +156,15 @@ def test_an_original_with_other_bytes_of_the_same_number_is_a_failed_row(tmp_pat
     failed = [row for row in read_rows(tmp_path / "out") if row["status"] == "failed"]
     assert [row["image_id"] for row in failed] == ["rocket"]
     assert "has other bytes" in failed[0]["reason"]
+
+
+@pytest.mark.parametrize("stricter", [{"min_score": 100.0}, {"top": Top(count=1)}])
+def test_copies_that_a_stricter_cut_does_not_keep_are_deleted(tmp_path, photo_folder, model_dir, stricter):
+    for cut in ({"min_score": -100.0}, stricter, {"min_score": -100.0}):
+        options = RunOptions(model_dir=str(model_dir), originals="folder", **cut)
+        summary = run_scoring([str(photo_folder)], tmp_path / "out", options, RunMode(overwrite=True))
+        copies = {str(path) for path in (tmp_path / "out" / "kept").rglob("*") if path.is_file()}
+        rows = [row for row in read_rows(tmp_path / "out") if row["tar_file"]]
+        assert len(rows) == summary.kept
+        assert {row["tar_file"] for row in rows} == {path for path in copies if not path.endswith((".txt", ".json"))}
+        assert len(copies) == len(rows) + sum(len(row["sidecars"] or ()) for row in rows)

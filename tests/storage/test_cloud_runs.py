@@ -2,6 +2,7 @@
 
 # ruff: noqa: F811 - fixtures are arguments
 
+import re
 import threading
 import time
 
@@ -51,6 +52,19 @@ def test_connections_that_are_cut_while_shards_are_read_cost_no_row(tmp_path, sh
     run([f"{url}/{n}.tar" for n in range(3)], f"{cloud.url}/out", model_dir, cloud)
     assert cloud.server.faults == []
     assert rows_of(cloud.files("out")) == rows_of(local_files(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("status", [401, 500, 502, 503])
+def test_a_store_that_goes_on_failing_is_told_by_its_status(shards, cloud, model_dir, tmp_path, status):
+    if cloud.scheme == "az":
+        pytest.skip("Azure's library says it in words")
+    url = cloud.upload(shards, "in/")
+    cloud.server.always = Fault(status=status)
+    with pytest.raises(ConfigurationError) as caught:
+        run([f"{url}/0.tar"], tmp_path / "out", model_dir, cloud)
+    given_up = "" if status == 401 else " (given up after 3 tries)"
+    assert re.fullmatch(rf"{url}/0.tar cannot be looked at: .*\b{status}\b.*{re.escape(given_up)}", str(caught.value))
+    assert ": ," not in str(caught.value)
 
 
 def test_an_upload_that_fails_leaves_nothing_to_be_seen(shards, cloud, model_dir):

@@ -101,6 +101,27 @@ def test_members_far_apart_are_put_together_as_in_a_local_run(
     }
 
 
+def test_a_copy_of_a_first_reading_that_the_second_does_not_keep_is_deleted(
+    tmp_path, bucket, model_dir, photographs, monkeypatch
+):
+    """00.png is kept until 00.jpg turns up behind the window: that is the picture of the key, and is broken."""
+    monkeypatch.setattr("tastemaker.imaging.streamed.WINDOW_BYTES", 100_000)
+    members = [
+        ("00.png", photographs["chelsea.png"]),
+        *((f"{n:02d}.jpg", photographs["rocket.jpg"]) for n in range(1, 20)),
+    ]
+    (tmp_path / "data").mkdir()
+    shard = make_tar(tmp_path / "data" / "a.tar", [*members[:18], ("00.jpg", b"no image"), *members[18:]])
+    source = f"{bucket.upload(tmp_path / 'data')}/{shard.name}"
+    options = {"batch_size": 4, "originals": "folder", "min_score": -100.0}
+    for output, cloud in ((f"{bucket.url}/out", bucket), (f"file://{tmp_path}/out", None)):
+        summary = run([source if cloud else f"file://{shard}"], output, model_dir, cloud, **options)
+        assert (summary.kept, summary.failed) == (19, 1)
+    expected = [f"kept/a/{n:02d}.jpg" for n in range(1, 20)]
+    assert sorted(name for name in bucket.files("out") if name.startswith("kept/")) == expected
+    assert sorted(name for name in local_files(tmp_path / "out") if name.startswith("kept/")) == expected
+
+
 def test_loose_images_and_their_captions_are_those_of_a_local_run(tmp_path, data, bucket, model_dir):
     url = bucket.upload(data)
     options = {"top": Top(share=1.0), "originals": "folder"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -26,7 +27,7 @@ from tastemaker.cli import (
     top,
     verify,
 )
-from tastemaker.errors import TastemakerError
+from tastemaker.errors import ConfigurationError, TastemakerError
 
 app = typer.Typer(
     name="tastemaker",
@@ -83,6 +84,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of ends in a row
     red = None if os.environ.get("NO_COLOR") else "red"
     try:
+        _refuse_empty(sys.argv[1:])
         app()
     except TastemakerError as error:
         typer.secho(f"tastemaker: {error}", fg=red, err=True)
@@ -93,6 +95,17 @@ def main() -> None:
         place = "" if error.filename is None else f"{os.fspath(error.filename)}: "
         typer.secho(f"tastemaker: {place}{error.strerror or error}", fg=red, err=True)
         sys.exit(1)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raise `ConfigurationError` for an argument that is empty: most often a shell variable that is not set."""
+    own = arguments[:2] if arguments[:1] == ["run"] else arguments  # what follows is the script's
+    for number, argument in enumerate(own):
+        if argument and not re.fullmatch("--[^=]+=", argument):
+            continue
+        before = f"what follows {own[number - 1]!r}" if number else "the first argument"
+        name = argument.rstrip("=") or before
+        raise ConfigurationError(f"{name} is empty; is a variable of the shell not set?")
 
 
 def _open_closed_streams() -> None:

@@ -41,5 +41,5 @@ def run_and_print(
         from tastemaker.runs.run import run_scoring
 
         summary = run_scoring(inputs, output, options, mode, on_progress=update)
-    print_summary(summary, as_json)
+    print_summary(summary, as_json, options.originals)
     check_failures(summary, max_failures)

@@ -18,8 +18,22 @@ if TYPE_CHECKING:
     from tastemaker.runs.summary import RunSummary
 
 
-def print_summary(summary: RunSummary, as_json: bool) -> None:
-    """Print what a run came to, on stdout."""
+_LEADS = {
+    "shards": "tars of the kept, rows of all",
+    "folder": "copies of the kept in kept/, rows of all",
+    "none": "`tastemaker explore` shows them, `tastemaker select` cuts them",
+}
+"""Where originals went -> what is in the results, or what comes next."""
+
+
+def print_summary(summary: RunSummary, as_json: bool, originals: str = "none") -> None:
+    """Print what a run came to, on stdout.
+
+    Args:
+        summary: The run.
+        as_json: Print it as JSON.
+        originals: Where the kept originals went, one of `tastemaker.scores.originals.ORIGINALS`.
+    """
     if as_json:
         typer.echo(json.dumps(asdict(summary), indent=2))
         return
@@ -67,7 +81,7 @@ def print_summary(summary: RunSummary, as_json: bool) -> None:
         console.print()
         console.print(remark, soft_wrap=True)
     console.print()
-    console.print(f"Results: {_escape(summary.output_dir)}", soft_wrap=True)
+    console.print(f"Results: {_escape(summary.output_dir)}  [dim]({_LEADS[originals]})[/]", soft_wrap=True)
 
 
 def check_failures(summary: RunSummary, max_failures: str | None) -> None:
@@ -110,7 +124,7 @@ def _seconds(summary: RunSummary) -> str:
         return ", all of them scored by an earlier run"
     rate = f"{done / summary.seconds:,.1f} images/s" if summary.seconds else ""
     before = f", {summary.images - done:,} of them by an earlier run" if done < summary.images else ""
-    return f" in {summary.seconds:,.1f} s ({rate} with the start){before}"
+    return f" in {summary.seconds:,.1f} s ({rate}, start included){before}"
 
 
 def _percentiles_table(percentiles: dict[int, float]) -> Table:
@@ -129,7 +143,7 @@ def _stages_table(summary: RunSummary) -> Table:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("seconds")
-    for column in ("set-up", "busy", "waiting for input", "for room"):
+    for column in ("set-up", "busy", "waiting for input", "waiting for room"):
         table.add_column(column, justify="right")
     for stage in summary.stages:
         times = (stage.setup_s, stage.busy_s, stage.waiting_for_input_s, stage.waiting_for_output_s)

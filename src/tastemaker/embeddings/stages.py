@@ -24,6 +24,7 @@ from tastemaker.embeddings.tasks import EmbeddingBatch
 from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
 from tastemaker.models.aesthetic import MAX_UNIT_ERROR, AestheticPredictor
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
+from tastemaker.numeric_options import check_numbers
 from tastemaker.provenance import add_provenance, weights_provenance
 from tastemaker.scores.files import remove_drafts
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
@@ -45,6 +46,7 @@ class EmbeddingReaderStage(ProcessingStage[FileGroupTask, EmbeddingBatch]):
     name: str = "embedding_reader"
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         self.resources = Resources()
 
     def process(self, task: FileGroupTask) -> list[EmbeddingBatch]:
@@ -133,6 +135,7 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         self.resources = Resources()
 
     def check(self) -> None:
@@ -195,6 +198,7 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
     _open: dict[str, EmbeddingRowsFile] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         self.resources = Resources()
 
     def teardown(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ _SIZES = (
     (1024, "768 to 1023 px"),
     (2048, "1024 to 2047 px"),
 )
+_SEPARATORS = r"/\\" if os.sep == "\\" else "/"
+"""What stands between folders, in a class of a regular expression: elsewhere a backslash is part of a name."""
+
 _SAMPLED_ROWS = 2000
 _MAX_KEYS = 24
 _MAX_VALUE_LENGTH = 80
@@ -140,7 +144,7 @@ def _built_in(columns: Collection[str]) -> Iterable[Dimension]:
         )
     if "format" in have:
         yield Dimension("format", "format")
-    folder = r"regexp_extract(image_path, '^(.*)[/\\][^/\\]*$', 1)"
+    folder = f"regexp_extract(image_path, '^(.*)[{_SEPARATORS}][^{_SEPARATORS}]*$', 1)"
     yield Dimension(SOURCE, f"coalesce(shard, {folder})" if "shard" in have else folder)
     if "caption" in have:
         yield Dimension("caption", "CASE WHEN trim(coalesce(caption, '')) = '' THEN 'no caption' ELSE 'captioned' END")
@@ -160,7 +164,7 @@ def _shared_folder(names: Collection[str]) -> str:
         return ""
     first, last = min(names), max(names)
     same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return first[: max(first.rfind("/", 0, same), first.rfind("\\", 0, same)) + 1]
+    return first[: max(first.rfind("/", 0, same), first.rfind(os.sep, 0, same)) + 1]
 
 
 def _json_keys(table: ScoreTable, column: str) -> list[str]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.runs.kept_copies import remove_copies
+from tastemaker.runs.kept_copies import COPY_COLUMNS, remove_copies
 from tastemaker.scores.cutoff import Top, mark_best
 from tastemaker.scores.files import RowsFile, read_rows
 from tastemaker.scores.originals import OriginalsWriter, finished_together
@@ -22,8 +22,6 @@ from tastemaker.scores.schema import CUT_KEY, DELETED
 from tastemaker.scores.sources import NEEDED_COLUMNS, OriginalsReader, SkippedError
 from tastemaker.storage import public_url
 from tastemaker.tasks import FileGroupTask
-
-_COPY_COLUMNS = ["image_path", "shard", "sidecars", "tar_file", "member_name"]
 
 
 def keep_top(
@@ -90,7 +88,7 @@ def _cut_partition(
 ) -> None:
     """Write one partition's rows again with the cut in them, and its kept originals."""
     table = read_rows(path)
-    before = table.select(_COPY_COLUMNS).to_pylist() if writer.kind == "folder" else []
+    before = table.select(COPY_COLUMNS).to_pylist() if writer.kind == "folder" else []
     rows = RowsFile(path, table.schema.with_metadata({**(table.schema.metadata or {}), CUT_KEY: cut.encode()}))
     with finished_together(rows, writer):
         if writer.kind != "none":
@@ -99,7 +97,7 @@ def _cut_partition(
             number = table.schema.get_field_index(column)
             values = pa.array([getattr(verdict, column) for verdict in verdicts], table.schema.field(number).type)
             table = table.set_column(number, column, values)
-        after = table.select(_COPY_COLUMNS).to_pylist() if before else []
+        after = table.select(COPY_COLUMNS).to_pylist() if before else []
         remove_copies(output_dir, before, after, group._metadata["root"])
         rows.add_rows(table)
 

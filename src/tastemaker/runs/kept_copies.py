@@ -8,12 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tastemaker.scores.files import write_whole
+import pyarrow as pa
+
+from tastemaker.scores.files import read_rows, write_whole
 from tastemaker.scores.originals import KEPT_FOLDER
 from tastemaker.scores.schema import original_name
+from tastemaker.storage import is_remote
 
 DELETED_FOLDER = "deleted"
 """Folder below the output directory for copies of pictures that are gone: out of ``kept``, and not lost."""
+
+COPY_COLUMNS = ["image_path", "shard", "sidecars", "tar_file", "member_name"]
+"""What tells where the copies of a row are."""
 
 Row = dict[str, Any]
 """A row with ``image_path``, ``sidecars``, ``tar_file`` and ``member_name``."""
@@ -63,6 +69,33 @@ def remove_copies(output_dir: Path, before: list[Row], after: list[Row], root: s
         for path in copied_files(output_dir, row, root).values():
             if path not in wanted:
                 path.unlink(missing_ok=True)
+
+
+def read_copied(path: Path) -> list[Row]:
+    """Return the rows of a local file whose images were copied to plain files; none where there is no such file."""
+    try:
+        rows = [] if is_remote(str(path)) else read_rows(path, COPY_COLUMNS).to_pylist()
+    except (OSError, pa.ArrowException):
+        return []
+    return [row for row in rows if set(row) == set(COPY_COLUMNS) and row["tar_file"] and not is_in_tar(row)]
+
+
+def remove_outdated_copies(path: Path, output_dir: Path, before: list[Row], root: str) -> None:
+    """Delete copies of images that a partition was written with before, and that its rows do not keep any more.
+
+    An image that is in its rows no more may be in those of another partition by now: its copy stays.
+
+    Args:
+        path: The partition's rows as they are now.
+        output_dir: Directory of the results.
+        before: What `read_copied` returned before.
+        root: Input folder of loose files; empty for a shard.
+    """
+    if not before:
+        return
+    after = read_rows(path, COPY_COLUMNS).to_pylist()
+    known = {row["image_path"] for row in after}
+    remove_copies(output_dir, [row for row in before if row["image_path"] in known], after, root)
 
 
 def retire_copies(output_dir: Path, folder: str, row: Row, root: str, tars: Path) -> Path | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
+from tastemaker.numeric_options import check_numbers
 from tastemaker.scores.cutoff import Top
 from tastemaker.storage import Options, public_url
 
@@ -74,6 +75,7 @@ class RunOptions:
     storage_options: Options | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.min_score is not None and self.top is not None:
             raise ConfigurationError("give a minimum score or a top share, not both")
         if self.rank_by not in RANKINGS:
@@ -106,6 +108,7 @@ class Slice:
     total: int
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.total < 1 or not 0 <= self.index < self.total:
             raise ConfigurationError(
                 f"shard index {self.index} of {self.total}: the index counts from 0 and is less than the number"
@@ -136,6 +139,7 @@ class RunMode:
     metrics_port: int | None = None
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.overwrite and self.new_fingerprint_only:
             raise ConfigurationError(
                 "overwrite replaces rows that were made otherwise, new_fingerprint_only leaves them; say one of the two"

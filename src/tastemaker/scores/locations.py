@@ -113,7 +113,7 @@ def _find(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
     elif os.path.exists(place):
         found = [os.path.abspath(place)]
     else:
-        raise ConfigurationError(f"{place} does not exist")
+        raise ConfigurationError(f"{place or repr(place)} does not exist")
     if not found:
         raise ConfigurationError(
             f"no rows in {place}: there is no *.parquet file in it; name a directory that `tastemaker score` or "

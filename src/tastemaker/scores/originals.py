@@ -44,6 +44,7 @@ class OriginalsWriter:
         self.tars: list[TarFile] = []
         self._stem = output_dir / name
         self._copied: dict[Path, bytes] = {}
+        self._outdated: set[Path] = set()
         self._uploads: Uploads | None = None
         self._folder = output_dir / KEPT_FOLDER / folder
         self._images_per_tar = images_per_tar
@@ -71,6 +72,16 @@ class OriginalsWriter:
             self.tars.append(TarFile(self._tar_path(len(self.tars))))
         self.tars[-1].add_sample(members)
         return str(self.tars[-1].path), name
+
+    def replace(self, earlier: OriginalsWriter) -> None:
+        """Take the place of a writer of the same partition: of what it has written, only what is added here stays.
+
+        Raises:
+            RemoteError: What is being uploaded cannot be written.
+        """
+        earlier.wait()  # else a copy could get there after it was deleted
+        earlier.discard()
+        self._outdated = {*earlier._outdated, *earlier._copied}
 
     def _tar_path(self, number: int) -> Path:
         return self._stem.with_name(f"{self._stem.name}-{number:06d}.tar")
@@ -101,6 +112,8 @@ class OriginalsWriter:
     def commit(self) -> None:
         """Make the tars visible, and delete those that an earlier run of the same partition had beyond them."""
         self.wait()
+        for path in self._outdated - self._copied.keys():
+            path.unlink(missing_ok=True)
         for tar in self.tars:
             tar.commit()
         if is_remote(str(self._stem)):

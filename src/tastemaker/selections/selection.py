@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.numeric_options import check_numbers
 from tastemaker.scores.cutoff import Top, mark_best
 from tastemaker.scores.fetch import ROW_ID, IntArray
 from tastemaker.scores.groups import MIN_SIMILARITY, group_table
@@ -43,6 +44,7 @@ class Selection:
     min_similarity: float = MIN_SIMILARITY
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.min_score is not None and self.top is not None:
             raise ConfigurationError("give a minimum score or a top share, not both")
         chosen = (self.where, self.min_score, self.top, self.row_ids, self.best_of_group or None)

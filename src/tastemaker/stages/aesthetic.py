@@ -12,6 +12,7 @@ import numpy as np
 from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.models.aesthetic import CUSTOMARY_CUTOFFS, AestheticPredictor
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
+from tastemaker.numeric_options import check_numbers
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
 from tastemaker.storage import Options, is_remote, public_url
@@ -50,8 +51,7 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.score_threshold is not None and np.isnan(self.score_threshold):
-            raise ConfigurationError("score_threshold is not a number")
+        check_numbers(self)
         self.resources = Resources()
 
     def inputs(self) -> tuple[list[str], list[str]]:

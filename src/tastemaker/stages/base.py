@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from tastemaker.errors import ConfigurationError, StageError
+from tastemaker.numeric_options import check_numbers
 from tastemaker.storage import public_url
 from tastemaker.tasks import ImageBatch, ImageObject, StagePerfStats, Task
 
@@ -43,6 +44,7 @@ class Resources:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.gpus > 0 and self.gpu_memory_gb > 0:
             raise ConfigurationError("Resources takes gpus or gpu_memory_gb, not both")
 

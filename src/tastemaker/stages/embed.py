@@ -14,6 +14,7 @@ from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
 from tastemaker.models.clip import PRECISIONS, VisionTower, check_choice, check_device, load_clip, resolve_precision
 from tastemaker.models.device import choose_device
 from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
+from tastemaker.numeric_options import check_numbers
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
 from tastemaker.storage import Options
@@ -58,6 +59,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check_device(self.device)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("preprocess", self.preprocess, PREPROCESSINGS)

@@ -15,6 +15,7 @@ from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip import Embeddings
 from tastemaker.models.clip_plain import PlainClip
 from tastemaker.models.hub import CLIP_VIT_L14, ensure_predictor, ensure_weights
+from tastemaker.numeric_options import check_numbers
 from tastemaker.parity import Embedded, ParityReport, compare_embeddings
 from tastemaker.provenance import add_provenance
 from tastemaker.stages.base import ProcessingStage, WorkerMetadata
@@ -65,6 +66,9 @@ class ImageParityStage(ProcessingStage[ImageBatch, ImageBatch]):
     _started: float = field(default=0.0, init=False, repr=False)
     _spent_s: float = field(default=0.0, init=False, repr=False)
     _slowest_s: float = field(default=FIRST_IMAGE_S, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Map the weights, and start the clock."""

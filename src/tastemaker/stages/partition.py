@@ -19,6 +19,7 @@ from typing import Any
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.imaging.decode import EXTENSIONS, sniff_format
 from tastemaker.imaging.shards import TAR_EXTENSIONS, is_shard
+from tastemaker.numeric_options import check_numbers
 from tastemaker.stages.base import ProcessingStage, Resources
 from tastemaker.storage import (
     Options,
@@ -84,6 +85,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     _groups: list[FileGroupTask] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.files_per_partition is not None and self.blocksize is not None:
             raise ConfigurationError("give files_per_partition or blocksize, not both")
         if self.files_per_partition is not None and self.files_per_partition < 1:
@@ -185,7 +187,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             for match in matches:
                 yield from self._find(match) if os.path.isdir(match) else self._take(match, os.path.dirname(match))
         else:
-            raise ConfigurationError(f"{path} does not exist")
+            raise ConfigurationError(f"{path or repr(path)} does not exist")
 
     def _walk(self, root: str) -> Iterator[_Found]:
         unreadable: list[OSError] = []

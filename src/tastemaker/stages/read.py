@@ -24,6 +24,7 @@ from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.shards import FarApartError, Sample, split_key
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
+from tastemaker.numeric_options import check_numbers
 from tastemaker.provenance import reader_provenance
 from tastemaker.stages.base import BeforeStep, ProcessingStage, Resources, WorkerMetadata, without_first_reading
 from tastemaker.stages.samples import GroupReader
@@ -86,6 +87,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def __post_init__(self, dali_batch_size: int | None, task_batch_size: int | None) -> None:
         for given in (task_batch_size, dali_batch_size):
             self.batch_size = self.batch_size if given is None else given
+        check_numbers(self)
         for option in ("batch_size", "num_threads", "max_pixels"):
             if getattr(self, option) < 1:
                 raise ConfigurationError(f"{option}={getattr(self, option)} is less than 1")

@@ -10,6 +10,7 @@ from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageErr
 from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.signals import compute_signals
 from tastemaker.machine import usable_cores
+from tastemaker.numeric_options import check_numbers
 from tastemaker.provenance import add_provenance
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
 from tastemaker.tasks import ImageBatch, ImageObject
@@ -35,6 +36,7 @@ class ImageSignalsStage(ProcessingStage[ImageBatch, ImageBatch]):
     _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.min_technical_quality is not None and not 0 <= self.min_technical_quality <= 1:
             raise ConfigurationError(f"min_technical_quality={self.min_technical_quality} is not between 0 and 1")
         self.resources = Resources()

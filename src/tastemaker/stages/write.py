@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.errors import UnreadableImageError
+from tastemaker.numeric_options import check_numbers
+from tastemaker.runs.kept_copies import read_copied, remove_outdated_copies
 from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.originals import OriginalsWriter, check_originals
 from tastemaker.scores.schema import kind_of_reason, make_table, rows_schema, status_of
@@ -76,6 +78,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
     _written: Counter[str] = field(default_factory=Counter, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check_originals(self.originals, self.images_per_tar)
         self.resources = Resources()
 
@@ -101,10 +104,11 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         """Write one batch. Return the files of its partition with the last batch of it, None before."""
         name = self._partition_name(task)
         partition = self._open.get(name)
-        if partition is not None and partition.is_read_again != is_read_again(task):
-            partition.discard()
-            partition = None
-        partition = partition or self._start(name, task)
+        if partition is None or partition.is_read_again != is_read_again(task):
+            earlier, partition = partition, self._start(name, task)
+            if earlier is not None:
+                earlier.rows.discard()
+                partition.originals.replace(earlier.originals)
         for number, image in enumerate(task.data):
             image.index = number if image.index < 0 else image.index  # made by a program: numbered for its name
         placed = {id(image): place for image in task.data if (place := self._place(image, partition, task))}
@@ -169,8 +173,11 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         partition.reasons.update(kind_of_reason(image.reason) for image in images if image.reason)
 
     def _finish(self, name: str, partition: _Partition, task: ImageBatch) -> FileGroupTask:
+        before = read_copied(partition.rows.path)
         partition.originals.commit()
         partition.rows.commit()
+        root = str(task._metadata.get("root", ""))
+        remove_outdated_copies(partition.rows.path, self._output_path(), before, root)
         self._written[name] += 1
         del self._open[name]
         if self.verbose:

@@ -174,6 +174,10 @@ def describe_error(error: BaseException, secret: str = "") -> str:
     text = str(error)
     if type(error).__module__.startswith("aiohttp") and getattr(error, "status", None):
         text = f"status {error.status} {getattr(error, 'message', '')}"  # type: ignore[attr-defined]
+    elif type(error).__module__.startswith("gcsfs") and isinstance(code := getattr(error, "code", None), int):
+        text = f"status {code} {text.removesuffix(f', {code}')}"
+    elif type(error).__name__ == "ProxyError" and not text:  # what gcsfs makes of it
+        text = "status 502 Bad Gateway"
     elif isinstance(error, OSError) and error.errno is None and error.strerror is None and error.args:
         text = str(error.args[0])
     if secret:

@@ -24,7 +24,7 @@ export function startFigures() {
       await take();
       field.select();
     } else if (event.key === "Escape") {
-      field.value = asText();
+      settle();
       field.blur();
     }
   });
@@ -33,16 +33,24 @@ export function startFigures() {
 }
 
 async function take() {
-  if (field.value === asText()) return;
   try {
-    await cutByText(field.value);
-    note.textContent = noteText();
-    note.classList.remove("wrong");
-    field.value = asText();
+    if (field.value !== asText()) await cutByText(field.value);
+    settle();
   } catch (error) {
     note.textContent = error.message;
     note.classList.add("wrong");
   }
+}
+
+// The field shows the cut-off that is in force, whatever was typed before.
+function settle() {
+  field.value = asText();
+  showNote();
+}
+
+function showNote() {
+  note.textContent = noteText();
+  note.classList.remove("wrong");
 }
 
 const asText = () => {
@@ -60,8 +68,7 @@ function show() {
   const { images: all } = model.view;
   const { kept } = model.cut;
   if (document.activeElement !== field || !field.matches(":focus-visible")) field.value = asText();
-  note.textContent = noteText();
-  note.classList.remove("wrong");
+  showNote();
   parts.keep.textContent = count(kept);
   parts.drop.textContent = count(all - kept);
   parts["keep-share"].textContent = share(kept, all);

@@ -176,7 +176,7 @@ export function readCut(text) {
 
 export async function cutByText(text) {
   const wanted = readCut(text);
-  if (!wanted) throw new Error("a score, a share (20%) or a number (100k)");
+  if (!wanted) throw new Error("type a score, a share (20%) or a number (100k)");
   if (wanted.top) await cutBy({ top: wanted.top }, wanted.top);
   else if (isOnStep(wanted.score)) setCut({ score: snap(wanted.score), kept: keptAt(wanted.score), text: "" });
   else await cutBy({ score: wanted.score }, "");

@@ -1,0 +1,49 @@
+"""Options that must be numbers: a text from YAML, a shell or a form is told apart from a number before it is used."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from numbers import Integral, Real
+from typing import TYPE_CHECKING
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.scores.cutoff import Top
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_KINDS = {
+    "int": (Integral, "a whole number such as 32"),
+    "float": (Real, "a number such as 5.5"),
+    "Top": (Top, "what parse_top('20%') or parse_top('1000') returns"),
+}
+"""Annotation of a field -> what its value must be, and what that is called."""
+
+
+def check_numbers(options: DataclassInstance) -> None:
+    """Raise unless each field that is annotated as a number (``int``, ``float``, `Top`, or ``| None``) holds one.
+
+    Fields whose annotations are no text (without ``from __future__ import annotations``) are left alone.
+
+    Args:
+        options: A stage, or another dataclass of options.
+
+    Raises:
+        ConfigurationError: A value is of another type, or NaN. The message names the option and what arrived.
+    """
+    for field in fields(options):
+        kind, _, rest = str(field.type).partition(" | ")
+        if kind not in _KINDS or rest not in ("", "None"):
+            continue
+        value = getattr(options, field.name)
+        type_, wanted = _KINDS[kind]
+        if isinstance(value, float) and math.isnan(value):
+            raise ConfigurationError(f"{field.name}={value} is not a number, and no value reaches it")
+        if isinstance(value, type_) or (value is None and rest):
+            continue
+        hint = " (without quotes)" if isinstance(value, str) and kind != "Top" else ""
+        allowed = ", or None" if rest else ""
+        raise ConfigurationError(
+            f"{field.name}={value!r} is of type {type(value).__name__}; it must be {wanted}{hint}{allowed}"
+        )
