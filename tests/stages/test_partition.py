@@ -58,6 +58,8 @@ def test_results_are_known_under_every_spelling_of_their_place(listed, root, res
 def test_a_file_is_one_file_under_two_spellings_of_its_place():
     files = [Entry(f"{scheme}://box/a.tar", 1, "") for scheme in ("s3", "s3a", "gs")]
     assert [file.path for file in without_repeats(files)] == ["s3://box/a.tar", "gs://box/a.tar"]
+    accounts = [Entry(f"abfss://box@{account}.dfs.core.windows.net/a.tar", 1, "") for account in ("one", "two")]
+    assert without_repeats(accounts) == accounts
 
 
 def test_shards_are_groups_of_their_own_and_loose_images_go_together(tree):

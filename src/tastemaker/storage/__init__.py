@@ -46,8 +46,12 @@ def canonical_url(url: str) -> str:
         >>> canonical_url("s3a://bucket/a.tar"), canonical_url("abfss://box@account.dfs.core.windows.net/a.tar")
         ('s3://bucket/a.tar', 'az://box/a.tar')
     """
+    return _AZURE_ACCOUNT.sub(r"\1", _with_one_scheme(url))
+
+
+def _with_one_scheme(url: str) -> str:
     scheme = scheme_of(url)
-    return _AZURE_ACCOUNT.sub(r"\1", f"{_SAME_SCHEMES.get(scheme, scheme)}://{url.partition('://')[2]}")
+    return f"{_SAME_SCHEMES.get(scheme, scheme)}://{url.partition('://')[2]}"
 
 
 def public_url(path: str) -> str:
@@ -85,10 +89,13 @@ _File = TypeVar("_File", bound=_WithPath)
 
 
 def without_repeats(files: Iterable[_File]) -> list[_File]:
-    """Return each file once, in the order of the first ones, however their paths are spelt."""
+    """Return each file once, in the order of the first ones, however their paths are spelt.
+
+    Files of two Azure accounts are two, though their containers have the same name.
+    """
     first: dict[str, _File] = {}
     for file in files:
-        first.setdefault(canonical_url(file.path) if is_remote(file.path) else os.path.abspath(file.path), file)
+        first.setdefault(_with_one_scheme(file.path) if is_remote(file.path) else os.path.abspath(file.path), file)
     return list(first.values())
 
 
