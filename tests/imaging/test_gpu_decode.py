@@ -4,7 +4,6 @@ import io
 import logging
 import random
 import sys
-import threading
 from collections import Counter
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 import simplejpeg
 from conftest import make_tar
 from PIL import Image
+from threads import run_in_threads
 
 from tastemaker import FileGroupTask, ImageReaderStage
 from tastemaker.cli.options import Decode
@@ -49,20 +49,6 @@ def jpeg(picture, size=None, **options):
     return file.getvalue()
 
 
-def in_threads(count, target):
-    results = [None] * count
-
-    def run(number):
-        results[number] = target(number)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
-
-
 # Pixels
 
 
@@ -90,7 +76,7 @@ def test_4k_pictures_are_within_3_of_255(decoder, picture):
 
 def test_threads_get_what_one_thread_gets(decoder, picture):
     sources = [jpeg(picture, (900 + 9 * number, 870 + 5 * number)) for number in range(12)]
-    together = in_threads(12, lambda number: decoder.make_input(sources[number], "openai"))
+    together = run_in_threads(12, lambda number: decoder.make_input(sources[number], "openai"))
     for data, made in zip(sources, together, strict=True):
         assert np.array_equal(made, decoder.make_input(data, "openai"))
 
@@ -257,7 +243,7 @@ def test_a_failure_now_and_then_does_not_end_decoding_on_the_gpu(picture, caplog
 def test_threads_all_go_on_when_a_batch_fails(picture):
     broken = BrokenDecoder(run_out_of_memory)
     data = jpeg(picture)
-    assert in_threads(12, lambda _: broken.make_input(data, "openai")) == [None] * 12
+    assert run_in_threads(12, lambda _: broken.make_input(data, "openai")) == [None] * 12
     assert not broken._jobs
 
 

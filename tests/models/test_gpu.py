@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from threads import run_in_threads
 
 from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.models.aesthetic import AestheticPredictor
@@ -71,20 +72,6 @@ def _nothing_falls_back(request, caplog):
 @pytest.fixture
 def may_warn():
     """A test with it is about something that does not work."""
-
-
-def run_in_threads(count, target):
-    results = [None] * count
-
-    def run(number):
-        results[number] = target(number)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 # Numbers

@@ -339,6 +339,12 @@ def read_orientation(data: bytes, name: str) -> int:
     return orientation if 1 <= orientation <= 8 else 1
 
 
+def describe_jpeg(data: bytes) -> tuple[int, int, int]:
+    """Return the width and height of a sound JPEG, in pixels, and its EXIF orientation, 1 to 8."""
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    return width, height, read_orientation(data, "JPEG")
+
+
 def _turn(pixels: Pixels, orientation: int) -> Pixels:
     """Return the pixels upright. Orientation 2 to 4 are mirrored or upside down, 5 to 8 are transposed as well."""
     if orientation in (5, 6, 7, 8):

@@ -235,12 +235,6 @@ def compare_with_small(pixels: Pixels, small: Pixels, plan: ResizePlan, height: 
     return float(np.abs(means[0] - means[1]).max())
 
 
-def describe_jpeg(data: bytes) -> tuple[int, int, int]:
-    """Return the width and height of a sound JPEG, in pixels, and its EXIF orientation."""
-    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    return width, height, read_orientation(data, "JPEG")
-
-
 def open_gpu_decoders(device: str = "auto") -> list[GpuDecoder]:
     """Return a decoder for each GPU that may be used.
 

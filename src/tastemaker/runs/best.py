@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.runs.kept_copies import COPY_COLUMNS, remove_copies
 from tastemaker.scores.cutoff import Top, mark_best
 from tastemaker.scores.files import RowsFile, read_rows
+from tastemaker.scores.kept_copies import COPY_COLUMNS, remove_copies
 from tastemaker.scores.originals import OriginalsWriter, finished_together
 from tastemaker.scores.schema import CUT_KEY, DELETED
 from tastemaker.scores.sources import NEEDED_COLUMNS, OriginalsReader, SkippedError

@@ -14,9 +14,9 @@ from tastemaker.runs.best import open_originals
 from tastemaker.runs.fingerprint import Fingerprint
 from tastemaker.runs.index import ROWS_SUFFIX
 from tastemaker.runs.input_files import Sources, read_sources
-from tastemaker.runs.kept_copies import Row, remove_copies, retire_copies
 from tastemaker.runs.resume import REDO_FOLDER
 from tastemaker.scores.files import RowsFile
+from tastemaker.scores.kept_copies import Row, remove_copies, retire_copies
 from tastemaker.scores.originals import OriginalsWriter, finished_together
 from tastemaker.scores.schema import CUT_KEY, DELETED, DELETED_REASON, METADATA_KEY, SOURCES_KEY, original_name
 from tastemaker.scores.sources import SkippedError

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from tastemaker.errors import ConfigurationError, MissingExtraError, UnreadableImageError
-from tastemaker.imaging.decode import DECODES, MAX_IMAGE_PIXELS
+from tastemaker.imaging.decode import DECODES, MAX_IMAGE_PIXELS, describe_jpeg
 from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.shards import FarApartError, Sample, split_key
 from tastemaker.machine import usable_cores
+from tastemaker.models.clip import check_choice
 from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.numeric_options import check_numbers
 from tastemaker.provenance import reader_provenance
@@ -91,19 +92,15 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         for option in ("batch_size", "num_threads", "max_pixels"):
             if getattr(self, option) < 1:
                 raise ConfigurationError(f"{option}={getattr(self, option)} is less than 1")
-        if self.preprocess not in PREPROCESSINGS:
-            raise ConfigurationError(f"preprocess={self.preprocess!r} is not one of {', '.join(PREPROCESSINGS)}")
-        if self.resize not in RESIZES:
-            raise ConfigurationError(f"resize={self.resize!r} is not one of {', '.join(RESIZES)}")
-        if self.decode not in DECODES:
-            raise ConfigurationError(f"decode={self.decode!r} is not one of {', '.join(DECODES)}")
+        check_choice("preprocess", self.preprocess, PREPROCESSINGS)
+        check_choice("resize", self.resize, RESIZES)
+        check_choice("decode", self.decode, DECODES)
         self.resources = Resources(gpus=self.num_gpus_per_worker) if self.decode == "gpu" else Resources()
 
     def check(self) -> None:
         """Raise `MissingExtraError` or `ConfigurationError` where what is to resize or decode is not there."""
-        wanted = [f"{name}={value!r}" for name, value in (("resize", self.resize), ("decode", self.decode))]
-        for option in {"resize='torch'", "decode='gpu'"}.intersection(wanted):
-            if find_spec("torch") is None:
+        for option, wants_torch in (("resize='torch'", self.resize == "torch"), ("decode='gpu'", self.decode == "gpu")):
+            if wants_torch and find_spec("torch") is None:
                 raise MissingExtraError(f"{option} needs PyTorch: {INSTALL_TORCH}")
         if self.decode == "gpu":
             from tastemaker.imaging.gpu_decode import find_decoding_gpus
@@ -269,8 +266,6 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def _input_of(self, image: ImageObject) -> Pixels:
         assert self._make_input is not None
         if self._gpus and image.encoded is not None:
-            from tastemaker.imaging.gpu_decode import describe_jpeg
-
             gpu = self._gpus[image.index % len(self._gpus)]
             made = gpu.make_input(image.encoded, self.preprocess, **image.decode_options)
             if made is not None:

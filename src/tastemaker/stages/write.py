@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.numeric_options import check_numbers
-from tastemaker.runs.kept_copies import read_copied, remove_outdated_copies
 from tastemaker.scores.files import RowsFile, remove_drafts
+from tastemaker.scores.kept_copies import read_copied, remove_outdated_copies
 from tastemaker.scores.originals import OriginalsWriter, check_originals
 from tastemaker.scores.schema import kind_of_reason, make_table, rows_schema, status_of
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata, is_read_again
