@@ -28,9 +28,7 @@ from tastemaker.imaging.matrix_resize import MatrixResize
 from tastemaker.imaging.preprocess import INPUT_SIZE, Pixels, ResizePlan, plan_resize
 from tastemaker.imaging.room import LARGE_PIXELS
 from tastemaker.machine import usable_cores
-from tastemaker.models.device import cuda_devices
-
-INSTALL_GPU_DECODE = 'pip install "tastemaker[gpu-decode]"'
+from tastemaker.models.device import INSTALL_GPU_DECODE, cuda_devices
 
 FACTOR = 8
 """The processor's picture is smaller by this: one pixel for each block of a JPEG, its mean."""

@@ -24,7 +24,7 @@ from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.shards import FarApartError, Sample, split_key
 from tastemaker.machine import usable_cores
 from tastemaker.models.clip import check_choice
-from tastemaker.models.device import INSTALL_TORCH, choose_device
+from tastemaker.models.device import INSTALL_GPU_DECODE, INSTALL_TORCH, choose_device
 from tastemaker.numeric_options import check_numbers
 from tastemaker.provenance import reader_provenance
 from tastemaker.stages.base import BeforeStep, ProcessingStage, Resources, WorkerMetadata, without_first_reading
@@ -99,9 +99,11 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
 
     def check(self) -> None:
         """Raise `MissingExtraError` or `ConfigurationError` where what is to resize or decode is not there."""
-        for option, wants_torch in (("resize='torch'", self.resize == "torch"), ("decode='gpu'", self.decode == "gpu")):
-            if wants_torch and find_spec("torch") is None:
-                raise MissingExtraError(f"{option} needs PyTorch: {INSTALL_TORCH}")
+        has_torch = find_spec("torch") is not None
+        if self.decode == "gpu" and not has_torch:
+            raise MissingExtraError(f"decode='gpu' needs PyTorch and nvImageCodec: {INSTALL_GPU_DECODE}")
+        if self.resize == "torch" and not has_torch:
+            raise MissingExtraError(f"resize='torch' needs PyTorch: {INSTALL_TORCH}")
         if self.decode == "gpu":
             from tastemaker.imaging.gpu_decode import find_decoding_gpus
 
