@@ -341,7 +341,7 @@ def test_nvimagecodec_that_is_not_there_is_named_before_anything_runs(monkeypatc
 
 def test_torch_that_is_not_there_is_named_before_anything_runs(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=r"decode='gpu' needs PyTorch and nvImageCodec: .*tastemaker\[gpu-decode\]"):
+    with pytest.raises(MissingExtraError, match=r"needs PyTorch and nvImageCodec: .*tastemaker\[gpu-decode\]"):
         ImageReaderStage(decode="gpu").check()
 
 
