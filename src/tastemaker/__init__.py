@@ -63,7 +63,7 @@ _HOMES = {
     "built_in_sample": "parity",
     "compute_signals": "imaging.signals",
     "decode_image": "imaging.decode",
-    "embed_rating": "selections.stars",
+    "embed_rating": "imaging.jpeg_metadata",
     "ensure_weights": "models.hub",
     "group_duplicates": "scores.groups",
     "group_table": "scores.groups",
@@ -84,77 +84,53 @@ if TYPE_CHECKING:
     from tastemaker.bench import measure_machine as measure_machine
     from tastemaker.errors import (
         ConfigurationError as ConfigurationError,
-    )
-    from tastemaker.errors import (
         MissingExtraError as MissingExtraError,
-    )
-    from tastemaker.errors import (
         ModelError as ModelError,
-    )
-    from tastemaker.errors import (
         StageError as StageError,
-    )
-    from tastemaker.errors import (
         TastemakerError as TastemakerError,
-    )
-    from tastemaker.errors import (
         UnreadableImageError as UnreadableImageError,
-    )
-    from tastemaker.errors import (
         WeightsNotFoundError as WeightsNotFoundError,
     )
     from tastemaker.executors import (
         BaseExecutor as BaseExecutor,
-    )
-    from tastemaker.executors import (
         LocalExecutor as LocalExecutor,
-    )
-    from tastemaker.executors import (
         RayDataExecutor as RayDataExecutor,
-    )
-    from tastemaker.executors import (
         XennaExecutor as XennaExecutor,
     )
-    from tastemaker.explorer.report import ReportSummary as ReportSummary
-    from tastemaker.explorer.report import write_report as write_report
+    from tastemaker.explorer.report import ReportSummary as ReportSummary, write_report as write_report
     from tastemaker.imaging.decode import decode_image as decode_image
+    from tastemaker.imaging.jpeg_metadata import embed_rating as embed_rating
     from tastemaker.imaging.preprocess import preprocess as preprocess
-    from tastemaker.imaging.signals import Signals as Signals
-    from tastemaker.imaging.signals import compute_signals as compute_signals
+    from tastemaker.imaging.signals import Signals as Signals, compute_signals as compute_signals
     from tastemaker.models.aesthetic import AestheticPredictor as AestheticPredictor
-    from tastemaker.models.clip import ClipConfig as ClipConfig
-    from tastemaker.models.clip import VisionTower as VisionTower
-    from tastemaker.models.clip import load_clip as load_clip
+    from tastemaker.models.clip import ClipConfig as ClipConfig, VisionTower as VisionTower, load_clip as load_clip
     from tastemaker.models.clip_openvino import OpenVinoClip as OpenVinoClip
     from tastemaker.models.clip_torch import TorchClip as TorchClip
     from tastemaker.models.hub import ensure_weights as ensure_weights
-    from tastemaker.parity import ParityReport as ParityReport
-    from tastemaker.parity import built_in_sample as built_in_sample
-    from tastemaker.parity import sample_images as sample_images
-    from tastemaker.parity import verify_parity as verify_parity
+    from tastemaker.parity import (
+        ParityReport as ParityReport,
+        built_in_sample as built_in_sample,
+        sample_images as sample_images,
+        verify_parity as verify_parity,
+    )
     from tastemaker.pipeline import Pipeline as Pipeline
-    from tastemaker.runs.options import RunMode as RunMode
-    from tastemaker.runs.options import RunOptions as RunOptions
-    from tastemaker.runs.options import Slice as Slice
+    from tastemaker.runs.options import RunMode as RunMode, RunOptions as RunOptions, Slice as Slice
     from tastemaker.runs.run import run_scoring as run_scoring
     from tastemaker.runs.summary import RunSummary as RunSummary
     from tastemaker.scores.cutoff import Top as Top
-    from tastemaker.scores.distribution import Cutoff as Cutoff
-    from tastemaker.scores.distribution import TableSummary as TableSummary
-    from tastemaker.scores.groups import best_of_group as best_of_group
-    from tastemaker.scores.groups import group_duplicates as group_duplicates
-    from tastemaker.scores.groups import group_table as group_table
+    from tastemaker.scores.distribution import Cutoff as Cutoff, TableSummary as TableSummary
+    from tastemaker.scores.groups import (
+        best_of_group as best_of_group,
+        group_duplicates as group_duplicates,
+        group_table as group_table,
+    )
     from tastemaker.scores.neighbours import EmbeddingIndex as EmbeddingIndex
     from tastemaker.scores.table import ScoreTable as ScoreTable
-    from tastemaker.selections.rating import StarOptions as StarOptions
-    from tastemaker.selections.rating import write_stars as write_stars
-    from tastemaker.selections.select import SelectSummary as SelectSummary
-    from tastemaker.selections.select import select_images as select_images
+    from tastemaker.selections.rating import StarOptions as StarOptions, write_stars as write_stars
+    from tastemaker.selections.select import SelectSummary as SelectSummary, select_images as select_images
     from tastemaker.selections.selection import Selection as Selection
-    from tastemaker.selections.stars import embed_rating as embed_rating
     from tastemaker.stages.aesthetic import ImageAestheticFilterStage as ImageAestheticFilterStage
-    from tastemaker.stages.base import ProcessingStage as ProcessingStage
-    from tastemaker.stages.base import Resources as Resources
+    from tastemaker.stages.base import ProcessingStage as ProcessingStage, Resources as Resources
     from tastemaker.stages.embed import ImageEmbeddingStage as ImageEmbeddingStage
     from tastemaker.stages.partition import FilePartitioningStage as FilePartitioningStage
     from tastemaker.stages.read import ImageReaderStage as ImageReaderStage
@@ -162,17 +138,9 @@ if TYPE_CHECKING:
     from tastemaker.stages.write import ImageWriterStage as ImageWriterStage
     from tastemaker.tasks import (
         EmptyTask as EmptyTask,
-    )
-    from tastemaker.tasks import (
         FileGroupTask as FileGroupTask,
-    )
-    from tastemaker.tasks import (
         ImageBatch as ImageBatch,
-    )
-    from tastemaker.tasks import (
         ImageObject as ImageObject,
-    )
-    from tastemaker.tasks import (
         Task as Task,
     )
 

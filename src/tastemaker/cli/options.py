@@ -7,7 +7,6 @@ import inspect
 import json
 from collections.abc import Callable
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -63,7 +62,6 @@ InputsArgument = Annotated[
     list[str],
     typer.Argument(metavar="INPUT", help="Folders, tar shards, images, globs, files of embeddings; also s3://, ..."),
 ]
-OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.", file_okay=False)]
 AnyOutputOption = Annotated[
     str, typer.Option("--output", "-o", metavar="DIRECTORY", help="Directory of the results, local or s3://, ...")
 ]

@@ -10,8 +10,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
-from tastemaker.imaging.compressions import COMPRESSED_EXTENSIONS as COMPRESSED_EXTENSIONS
-from tastemaker.imaging.compressions import MARK_BYTES, decompress, name_compression
+from tastemaker.imaging.compressions import (
+    COMPRESSED_EXTENSIONS as COMPRESSED_EXTENSIONS,
+    MARK_BYTES,
+    decompress,
+    name_compression,
+)
 from tastemaker.storage import Options, is_remote, public_url
 
 TAR_EXTENSIONS = (".tar", *COMPRESSED_EXTENSIONS)

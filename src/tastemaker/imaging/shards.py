@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tastemaker.imaging.decode import EXTENSIONS
-from tastemaker.imaging.readers import COMPRESSED_EXTENSIONS as COMPRESSED_EXTENSIONS
-from tastemaker.imaging.readers import TAR_EXTENSIONS as TAR_EXTENSIONS
-from tastemaker.imaging.readers import ShardReader as ShardReader
-from tastemaker.imaging.readers import open_shard as open_shard
-from tastemaker.imaging.tars import MAX_MEMBER_BYTES as MAX_MEMBER_BYTES
-from tastemaker.imaging.tars import Member as Member
-from tastemaker.imaging.tars import walk_headers
+from tastemaker.imaging.readers import (
+    COMPRESSED_EXTENSIONS as COMPRESSED_EXTENSIONS,
+    TAR_EXTENSIONS as TAR_EXTENSIONS,
+    ShardReader as ShardReader,
+    open_shard as open_shard,
+)
+from tastemaker.imaging.tars import MAX_MEMBER_BYTES as MAX_MEMBER_BYTES, Member as Member, walk_headers
 from tastemaker.storage import Options, is_remote, public_url
 
 _MAX_SPAN_BYTES = 2**18

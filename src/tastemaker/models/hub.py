@@ -26,12 +26,14 @@ from pathlib import Path
 import platformdirs
 
 from tastemaker.errors import ConfigurationError, ModelError, WeightsNotFoundError
-from tastemaker.models.published import AESTHETIC_PREDICTOR as AESTHETIC_PREDICTOR
-from tastemaker.models.published import CLIP_VIT_L14 as CLIP_VIT_L14
-from tastemaker.models.published import EMBEDDING_SIZE as EMBEDDING_SIZE
-from tastemaker.models.published import MODELS as MODELS
-from tastemaker.models.published import ModelFile as ModelFile
-from tastemaker.models.published import TensorShapes as TensorShapes
+from tastemaker.models.published import (
+    AESTHETIC_PREDICTOR as AESTHETIC_PREDICTOR,
+    CLIP_VIT_L14 as CLIP_VIT_L14,
+    EMBEDDING_SIZE as EMBEDDING_SIZE,
+    MODELS as MODELS,
+    ModelFile as ModelFile,
+    TensorShapes as TensorShapes,
+)
 from tastemaker.models.remote import fetch_weights
 from tastemaker.storage import Options, is_remote, public_url
 

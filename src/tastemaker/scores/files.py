@@ -182,12 +182,6 @@ def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
         return pq.ParquetFile(file).read(columns=columns)
 
 
-def read_rows_schema(path: Path) -> pa.Schema:
-    """Return the columns of a file of rows, with what made it as metadata."""
-    with path.open("rb") as file:
-        return pq.read_schema(file)
-
-
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that no reader ever sees a part of it."""
     pending = PendingFile(path)

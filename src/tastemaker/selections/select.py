@@ -16,8 +16,7 @@ import numpy as np
 
 from tastemaker.errors import ConfigurationError, TastemakerError
 from tastemaker.scores.table import ScoreTable
-from tastemaker.selections.export import FORMS, SKIPPED, Export
-from tastemaker.selections.export import SelectProgress as SelectProgress
+from tastemaker.selections.export import FORMS, SKIPPED, Export, SelectProgress as SelectProgress
 from tastemaker.selections.lists import MANIFESTS, UIDS, write_manifest, write_uids
 from tastemaker.selections.outputs import RECORD, check_folder, hold_output
 from tastemaker.selections.rating import StarEmbedder, StarOptions

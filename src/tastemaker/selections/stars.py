@@ -15,7 +15,6 @@ import pyarrow as pa
 import xxhash
 
 from tastemaker.errors import ConfigurationError, MetadataError
-from tastemaker.imaging.jpeg_metadata import embed_rating as embed_rating
 from tastemaker.imaging.ratings import file_rating
 from tastemaker.imaging.raws import RAW_EXTENSIONS
 from tastemaker.imaging.xmp import belongs_to, make_xmp, set_rating
