@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tastemaker import __version__
 from tastemaker.errors import ConfigurationError
+from tastemaker.machine import package_version
 from tastemaker.models.hub import ModelFile, ensure_predictor, ensure_weights, file_sha256, weights_path
 from tastemaker.storage import Options, is_remote
 
@@ -24,14 +23,15 @@ def reader_provenance(preprocess: str, apply_exif_rotation: bool, resize: str, d
         decode: ``cpu``, or ``gpu`` where large JPEGs were decoded and resized by torch on a GPU.
     """
     optional = ("pillow-heif", "rawpy", *(_GPU_DECODERS if decode == "gpu" else ()))
+    used = ("pillow", "simplejpeg", "numpy", *(["torch"] if resize == "torch" or decode == "gpu" else []))
     return {
         "tastemaker": __version__,
         "preprocess": preprocess,
         "resize": resize,
         "decode": decode,
         "exif_rotation": "applied" if apply_exif_rotation else "ignored",
-        **_versions("pillow", "simplejpeg", "numpy", *(["torch"] if resize == "torch" or decode == "gpu" else [])),
-        **{package: found for package in optional if (found := _version(package)) != "unknown"},
+        **{package: package_version(package) or "unknown" for package in used},
+        **{package: found for package in optional if (found := package_version(package))},
     }
 
 
@@ -82,16 +82,3 @@ def add_provenance(metadata: dict[str, object], **entries: object) -> None:
     """Add entries to a batch's ``_metadata["provenance"]``."""
     known = metadata.get("provenance")
     metadata["provenance"] = {**(known if isinstance(known, dict) else {"tastemaker": __version__}), **entries}
-
-
-def _versions(*packages: str) -> dict[str, str]:
-    return {package: _version(package) for package in packages}
-
-
-@cache
-def _version(package: str) -> str:
-    """Return a version that is asked for with each batch: to read it takes two milliseconds."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tastemaker.errors import ConfigurationError, RemoteError
-from tastemaker.storage import Options, is_remote, relative_to, walk_inputs, without_results
+from tastemaker.storage import Options, is_pattern, is_remote, relative_to, walk_inputs, without_results
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ def expand(paths: Iterable[str], is_wanted: Callable[[str], bool], options: Opti
         if not is_remote(path):
             matches = [] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
             yield from matches or [path]
-        elif _is_pattern(path) and (is_wanted(path) or path.endswith("*")):
+        elif is_pattern(path) and (is_wanted(path) or path.endswith("*")):
             from tastemaker.storage.files import glob_files
 
             yield from [entry.path for entry in _ask(lambda: glob_files(path, options))] or [path]  # noqa: B023
@@ -50,7 +50,7 @@ def may_be_folder(path: str, extensions: tuple[str, ...]) -> bool:
     if not is_remote(path):
         return os.path.isdir(path)
     is_named_like_a_file = path.lower().endswith(extensions)
-    return not path.startswith("http") and not _is_pattern(path) and not is_named_like_a_file
+    return not path.startswith("http") and not is_pattern(path) and not is_named_like_a_file
 
 
 def list_below(root: str, options: Options | None, output_dir: str | None = None) -> Iterator[str]:
@@ -91,10 +91,6 @@ def _walk(root: str, output_dir: str | None) -> Iterator[str]:
         tables = [name for name in folders if name.lower().endswith(".lance")]
         folders[:] = [name for name in folders if not name.startswith((".", "_")) and name not in tables]
         yield from (os.path.join(folder, name) for name in [*tables, *files] if not name.startswith((".", "_")))
-
-
-def _is_pattern(url: str) -> bool:
-    return "*" in url or (not url.startswith("http") and re.search(r"[?\[]", url) is not None)
 
 
 def _ask(question: Callable[[], T]) -> T:

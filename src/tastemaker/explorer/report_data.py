@@ -16,9 +16,9 @@ from tastemaker.explorer.report_slices import SliceKind, slice_table
 from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values
-from tastemaker.scores.locations import is_url
 from tastemaker.scores.schema import kind_of_reason
 from tastemaker.scores.table import ScoreTable
+from tastemaker.storage import is_remote
 
 DEFAULT_TOP = Top(share=0.2)
 """The cut of a report where neither the caller nor the run chose one."""
@@ -321,7 +321,7 @@ def _day_of(table: ScoreTable) -> date:
 
     A report of the same scores has the same date, whenever it is made.
     """
-    files = [Path(source.path) for source in table.sources if not is_url(source.path)]
+    files = [Path(source.path) for source in table.sources if not is_remote(source.path)]
     days = [day for folder in {file.parent for file in files} if (day := _day_of_the_run(folder)) is not None]
     if not days:
         times = [file.stat().st_mtime for file in files]

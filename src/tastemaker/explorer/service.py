@@ -21,9 +21,9 @@ from tastemaker.explorer.ratings import Picture, Rating, Ratings, ratings_path
 from tastemaker.explorer.thumbnails import Thumbnails
 from tastemaker.explorer.upright import upright_size
 from tastemaker.scores.limits import QueryLimit
-from tastemaker.scores.locations import is_url
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.table import EMBEDDING, ScoreTable
+from tastemaker.storage import is_remote
 
 MAX_ROWS_AT_ONCE = 1000
 NEIGHBOURS = 12
@@ -55,7 +55,7 @@ class Explorer:
     ) -> None:
         self.table = ScoreTable(sources, storage_options=storage_options)
         self.name = ", ".join(source.rstrip("/").rpartition("/")[2] or source for source in sources)
-        self.ratings = Ratings(ratings or ratings_path(sources[0], not is_url(sources[0])), self.table)
+        self.ratings = Ratings(ratings or ratings_path(sources[0], not is_remote(sources[0])), self.table)
         self.index = ScoreIndex(self.table, self.ratings)
         self.lookup = RowLookup(self.table)
         self.thumbnails = Thumbnails(cache, storage_options=storage_options)
@@ -260,6 +260,6 @@ def _stamp(table: ScoreTable) -> str:
     """Return what changes when the table does, for addresses that browsers may remember."""
     digest = hashlib.sha256()
     for source in table.sources:
-        changed = 0 if is_url(source.path) else os.stat(source.path).st_mtime_ns
+        changed = 0 if is_remote(source.path) else os.stat(source.path).st_mtime_ns
         digest.update(f"{source.path}\n{source.rows}\n{changed}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:12]

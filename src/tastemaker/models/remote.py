@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 
 from tastemaker.errors import ModelError, RemoteError, WeightsNotFoundError
-from tastemaker.storage import Options, base_name, describe_source, public_url
+from tastemaker.storage import Options, base_name, public_url
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,14 @@ def fetch_weights(
         WeightsNotFoundError: The file is not there or cannot be read.
         ModelError: It is no such file.
     """
+    from tastemaker.storage.files import find_file
+
     try:
-        version = hashlib.sha256(describe_source(url, options).encode()).hexdigest()[:32]
-        folder = cache / version
+        entry = find_file(url, options)
+        if entry is None:
+            raise WeightsNotFoundError(f"weights: {public_url(url)} does not exist")
+        identity = f"{public_url(url)}\n{entry.size}\n{entry.version}\n"
+        folder = cache / hashlib.sha256(identity.encode()).hexdigest()[:32]
         path = folder / base_name(url)
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / ".lock"):
@@ -48,8 +53,6 @@ def fetch_weights(
                 _fetch(url, options, path, find_problems, with_config)
     except RemoteError as error:
         raise WeightsNotFoundError(f"weights: {error}") from error
-    except FileNotFoundError as error:
-        raise WeightsNotFoundError(f"weights: {public_url(url)} does not exist") from error
     return path
 
 

@@ -230,23 +230,23 @@ def _list_local(folder: str) -> Iterator[tuple[str, tuple[int, str]]]:
                 yield entry.name, (found.st_size, str(found.st_mtime_ns))
 
 
-def _list_remote(folder: Any) -> Iterator[tuple[str, tuple[int, str]]]:  # noqa: ANN401 - universal_pathlib.UPath
-    folder.fs.invalidate_cache()
-    for info in folder.fs.ls(folder.path, detail=True):
-        yield info["name"].rpartition("/")[2], (int(info.get("size") or 0), _version(info))
+def _list_remote(folder: Path) -> Iterator[tuple[str, tuple[int, str]]]:
+    from tastemaker.storage.files import list_folder, options_of
+
+    for entry in list_folder(str(folder), options_of(folder)):
+        yield entry.path.rpartition("/")[2], (entry.size, entry.version)
 
 
 def _state(path: Path) -> tuple[int, str]:
     if is_local(path):
         found = path.stat()
         return found.st_size, str(found.st_mtime_ns)
-    info = path.fs.info(path.path)  # type: ignore[attr-defined]
-    return int(info["size"]), _version(info)
+    from tastemaker.storage.files import find_file, options_of
 
-
-def _version(info: dict[str, Any]) -> str:
-    names = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime", "updated", "created")
-    return next((str(info[name]) for name in names if info.get(name)), "")
+    entry = find_file(str(path), options_of(path))
+    if entry is None:
+        raise FileNotFoundError(path)
+    return entry.size, entry.version
 
 
 def _read_notes(path: Path) -> Iterator[tuple[str, RowsNote]]:

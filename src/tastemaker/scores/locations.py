@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.scores.schema import METADATA_KEY
-from tastemaker.storage import look_anew, options_for, public_url, relative_to, scheme_of
+from tastemaker.storage import is_remote, look_anew, options_for, public_url, relative_to, scheme_of
 
 Source = str | os.PathLike[str]
 
@@ -26,7 +25,6 @@ _NEEDED = ("image_id", "image_path", "status")
 _OF_ONE_PARTITION = ("sources", "parity")
 """Entries of the provenance that differ between the partitions of one run."""
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _FOOTERS_AT_ONCE = 8
 
 
@@ -92,7 +90,7 @@ def list_provenances(sources: Sequence[RowsSource]) -> list[Provenance]:
 
 def open_rows(path: str, storage_options: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 - a file, by fsspec or not
     """Return a file of rows, open for reading."""
-    if not is_url(path):
+    if not is_remote(path):
         return open(path, "rb")
     from tastemaker.storage.systems import library_system
 
@@ -100,13 +98,8 @@ def open_rows(path: str, storage_options: Mapping[str, Any] | None) -> Any:  # n
     return system.open(name, "rb")
 
 
-def is_url(path: str) -> bool:
-    """Return whether a path has a protocol in front of it."""
-    return _URL.match(path) is not None
-
-
 def _find(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
-    if is_url(place):
+    if is_remote(place):
         found = _find_remote(place, storage_options)
     elif os.path.isdir(place):
         found = sorted(_walk(os.path.abspath(place)))

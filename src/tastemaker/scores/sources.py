@@ -19,8 +19,8 @@ import xxhash
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.shards import ShardReader, is_unsafe_name, open_shard
 from tastemaker.imaging.tars import is_header_of
-from tastemaker.scores.locations import is_url
 from tastemaker.scores.schema import original_name
+from tastemaker.storage import is_remote
 
 NEEDED_COLUMNS = ("image_id", "image_path", "shard", "offset", "size", "sidecars", "reason", "xxh3")
 """What a row must have to be found again; ``reason`` and ``xxh3`` may be missing."""
@@ -240,7 +240,7 @@ class OriginalsReader:
         return found
 
     def _open(self, shard: str) -> ShardReader:
-        options: dict[str, Any] = {"options": self._options} if is_url(shard) else {}
+        options: dict[str, Any] = {"options": self._options} if is_remote(shard) else {}
         if self._workers > 1:
             return open_shard(self._urls.get(shard, shard), **options)
         if shard != self._path or self._reader is None:
@@ -252,7 +252,7 @@ class OriginalsReader:
         return self._reader
 
     def _read_loose(self, part: Part) -> bytes:
-        if is_url(part.path):
+        if is_remote(part.path):
             from tastemaker.storage.files import read_whole
 
             return read_whole(self._urls.get(part.path, part.path), self._options, part.size)
@@ -265,7 +265,7 @@ def as_skipped(error: OSError, path: str) -> SkippedError:
     """Return why a file that cannot be opened is skipped."""
     if not isinstance(error, FileNotFoundError):
         problem = f"cannot be read: {error.strerror or error}"
-    elif os.path.isabs(path) or is_url(path):
+    elif os.path.isabs(path) or is_remote(path):
         problem = "is gone"
     else:
         problem = f"is not below {os.getcwd()}: it is gone, or the rows were made from another folder"

@@ -25,9 +25,9 @@ from tastemaker.machine import usable_cores
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
 from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows, read_blocks
 from tastemaker.scores.limits import QueryLimit
-from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, is_url, list_provenances
+from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, list_provenances
 from tastemaker.scores.schema import DELETED, kind_of_reason
-from tastemaker.storage import options_for
+from tastemaker.storage import is_remote, options_for
 
 if TYPE_CHECKING:
     import pandas
@@ -354,7 +354,7 @@ def _open_database(table: ScoreTable) -> duckdb.DuckDBPyConnection:
 
 
 def _filesystems(table: ScoreTable) -> list[Any]:
-    protocols = {source.path.partition("://")[0] for source in table.sources if is_url(source.path)}
+    protocols = {source.path.partition("://")[0] for source in table.sources if is_remote(source.path)}
     if not protocols:
         return []
     from tastemaker.storage.systems import library_system
@@ -369,7 +369,7 @@ def _filesystems(table: ScoreTable) -> list[Any]:
 
 def _readable_path(path: str, folder: Path, number: int) -> str:
     """Return a path that DuckDB takes as it is: a link, where the name would be a pattern or is no UTF-8."""
-    if is_url(path) or (not re.search(r"[*?\[]", path) and path.isprintable()):
+    if is_remote(path) or (not re.search(r"[*?\[]", path) and path.isprintable()):
         return path
     link = folder / f"{number}.parquet"
     link.symlink_to(path)

@@ -83,9 +83,9 @@ class FolderCopies:
             try:
                 for name, data in members.items():
                     path = self._folder / (prefix + name)
-                    if self._written.get(_number(str(path))) != sources[name]:  # two images may share a sidecar
+                    if self._written.get(number_of(str(path))) != sources[name]:  # two images may share a sidecar
                         self._place(path, name, original, data)
-                        self._written[_number(str(path))] = sources[name]
+                        self._written[number_of(str(path))] = sources[name]
             except (NotADirectoryError, IsADirectoryError, FileExistsError):
                 self._names.pass_over(sources)
                 continue  # a file is where a folder must be, or names differ in case only; the next number is free
@@ -151,18 +151,18 @@ class _Names:
     def prefix(self, owners: dict[str, str]) -> str:
         """Return what to put in front of the names so that each is its owner's: nothing, or ``2/`` and so on."""
         owners = {posixpath.normpath(name): owner for name, owner in owners.items()}
-        for number in count(max(self._tried.get(_number(name), 1) for name in owners)):
+        for number in count(max(self._tried.get(number_of(name), 1) for name in owners)):
             prefix = "" if number == 1 else f"{number}/"
-            wanted = {_number(prefix + name): _number(owner) for name, owner in owners.items()}
+            wanted = {number_of(prefix + name): number_of(owner) for name, owner in owners.items()}
             if all(self._owners.get(name, owner) == owner for name, owner in wanted.items()):
                 self._owners |= wanted
                 return prefix
-            self._tried |= {_number(name): number + 1 for name in owners}
+            self._tried |= {number_of(name): number + 1 for name in owners}
         raise AssertionError  # count() does not end
 
     def pass_over(self, owners: dict[str, str]) -> None:
         """Do not give these names the last prefix again."""
-        names = [_number(posixpath.normpath(name)) for name in owners]
+        names = [number_of(posixpath.normpath(name)) for name in owners]
         self._tried |= dict.fromkeys(names, max(self._tried.get(name, 1) for name in names) + 1)
 
 
@@ -170,5 +170,6 @@ def _tar_name(number: int) -> str:
     return f"images-{number:06d}.tar"
 
 
-def _number(text: str) -> int:
+def number_of(text: str) -> int:
+    """Return what stands for a name in sets of very many: eight bytes of each, as good as never the same for two."""
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogateescape"))

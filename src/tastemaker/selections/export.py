@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from tastemaker.errors import ConfigurationError, TastemakerError
 from tastemaker.scores.files import RowsFile, write_whole
-from tastemaker.scores.locations import is_url
 from tastemaker.scores.schema import printable
 from tastemaker.scores.sources import NEEDED_COLUMNS, FoundOriginal, Original, OriginalsReader, SkippedError
 from tastemaker.scores.table import ScoreTable
@@ -91,7 +90,7 @@ class Export:
         self._embedder, self._on_progress = embedder, on_progress
         self._bytes_total = int(np.nan_to_num(table.values("size")[chosen.rows]).sum())
         first = table.take(chosen.rows[:1], ["image_path"])["image_path"].to_pylist()
-        self._is_remote = is_url((first or [""])[0] or "")
+        self._is_remote = is_remote((first or [""])[0] or "")
         self._skipped: list[dict[str, Any]] = []
         self._done = self._bytes_done = 0
         self.counts = ExportCounts()

@@ -13,12 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import xxhash
-
 from tastemaker.errors import ConfigurationError
 from tastemaker.runs.lease import Lease
 from tastemaker.scores.files import TEMPORARY_PREFIX, write_whole
-from tastemaker.selections.copies import FolderCopies
+from tastemaker.selections.copies import FolderCopies, number_of
 from tastemaker.selections.outputs import RECORD
 from tastemaker.storage import make_folder, public_url
 
@@ -132,10 +130,10 @@ class UrlOutput:
 
     def _files(self) -> list[str]:
         """Return the names of the files below the folder; without the lease."""
-        from tastemaker.storage.files import list_files
+        from tastemaker.storage.files import list_files, options_of
 
         below = f"{self.path}/"
-        entries = list_files(str(self.path), self._options())
+        entries = list_files(str(self.path), options_of(self.path))
         names = [entry.path.removeprefix(below) for entry in entries if entry.path.startswith(below)]
         return [name for name in names if name != _LEASE]
 
@@ -150,25 +148,22 @@ class UrlOutput:
             list(pool.map(lambda name: (self.path / name).unlink(missing_ok=True), names))
 
     def _is_other(self) -> bool:
-        from tastemaker.storage.files import find_file
+        from tastemaker.storage.files import find_file, options_of
         from tastemaker.storage.objects import RemoteFile
 
-        url = str(self.path)
-        entry = find_file(url, self._options())
+        url, options = str(self.path), options_of(self.path)
+        entry = find_file(url, options)
         if entry is None:
             return False
         if entry.size != self.draft.stat().st_size:
             return True
-        there, position = RemoteFile(url, self._options()), 0
+        there, position = RemoteFile(url, options), 0
         with self.draft.open("rb") as here:
             while piece := here.read(_PIECE):
                 if there.read_at(position, _PIECE) != piece:
                     return True
                 position += len(piece)
         return False
-
-    def _options(self) -> dict[str, object]:
-        return dict(self.path.storage_options)  # type: ignore[attr-defined]
 
 
 class UrlCopies(FolderCopies):
@@ -184,7 +179,7 @@ class UrlCopies(FolderCopies):
 
     def has(self, name: str) -> bool:
         """Return whether a file of that name was written."""
-        return _number(name) in self._files
+        return number_of(name) in self._files
 
     def close(self) -> None:
         """Wait until all files are there."""
@@ -197,14 +192,10 @@ class UrlCopies(FolderCopies):
     def _place(self, path: Path, name: str, original: Original, data: bytes) -> None:
         """Begin to upload a file; refuse a name that a folder would refuse, which a store does not."""
         relative = str(path).removeprefix(f"{self._folder}/")
-        above = [_number(str(folder)) for folder in PurePosixPath(relative).parents if str(folder) != "."]
-        number = _number(relative)
+        above = [number_of(str(folder)) for folder in PurePosixPath(relative).parents if str(folder) != "."]
+        number = number_of(relative)
         if number in self._files or number in self._folders or self._files.intersection(above):
             raise FileExistsError(f"{public_url(str(path))} is there")
         self._files.add(number)
         self._folders.update(above)
         self._uploads.add(data, path)
-
-
-def _number(name: str) -> int:
-    return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogateescape"))

@@ -25,6 +25,7 @@ from tastemaker.storage import (
     Options,
     base_name,
     folder_of,
+    is_pattern,
     is_remote,
     look_anew,
     public_url,
@@ -151,9 +152,8 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         from tastemaker.storage.files import find_file, glob_files, list_files
 
         options, is_web = self.storage_options, url.startswith("http")
-        is_pattern = "*" in url or (not is_web and re.search(r"[?\[]", url) is not None)
         try:
-            if is_pattern:
+            if is_pattern(url):
                 entries = [(entry, folder_of(entry.path)) for entry in glob_files(url, options)]
             elif not url.endswith("/") and (file := find_file(url, options)):
                 yield _Found(url, folder_of(url), file.size)  # named by the user, so it is taken whatever it is called
@@ -165,7 +165,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
                 found = without_results(list_files(url, options), root, self.output_dir)
                 entries = [(entry, root) for entry in found]
         except RemoteError as error:
-            if not is_pattern and (is_shard(url) or self._is_named_so(url)):
+            if not is_pattern(url) and (is_shard(url) or self._is_named_so(url)):
                 yield _Found(url, folder_of(url), 0, str(error))
                 return
             raise ConfigurationError(str(error)) from error

@@ -70,6 +70,11 @@ def public_url(path: str) -> str:
     return _PASSWORD.sub("", path, count=1)
 
 
+def is_pattern(url: str) -> bool:
+    """Return whether a URL stands for all that fit it. In a web address a question mark begins the query."""
+    return "*" in url or (not url.startswith("http") and re.search(r"[?\[]", url) is not None)
+
+
 def base_name(path: str) -> str:
     """Return the last part of a local path or of a URL."""
     return posixpath.basename(public_url(path).rstrip("/")) if is_remote(path) else os.path.basename(path)
@@ -198,23 +203,3 @@ def make_folder(path: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise ConfigurationError(f"{path} cannot be written to: {error.strerror}; choose another place") from error
-
-
-def describe_source(path: str, options: Options | None = None) -> str:
-    """Return what identifies a file and its content: path, size, and ETag or time of modification.
-
-    Of a remote file that was listed before, the listing says so, without another request.
-
-    Args:
-        path: A local path or a URL.
-        options: Arguments of the URL's fsspec file system.
-
-    Raises:
-        OSError: It is not there, or cannot be asked.
-    """
-    if is_remote(path):
-        from tastemaker.storage.files import describe_remote
-
-        return describe_remote(path, options)
-    stat = os.stat(path)
-    return f"{path}\n{stat.st_size}\n{stat.st_mtime_ns}\n"

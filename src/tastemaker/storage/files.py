@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from tastemaker.errors import ConfigurationError, RemoteError
+from tastemaker.machine import is_running
 from tastemaker.storage import Options, base_name, options_for, public_url, scheme_of
 from tastemaker.storage.objects import RemoteFile
 from tastemaker.storage.retries import persist
@@ -77,18 +78,6 @@ def glob_files(pattern: str, options: Options | None = None) -> list[Entry]:
     return _list(pattern, options, "glob")
 
 
-def describe_remote(url: str, options: Options | None) -> str:
-    """Return path, size and version of a remote file; one that was listed before is not asked for again.
-
-    Raises:
-        OSError: It is not there, or cannot be asked.
-    """
-    entry = find_file(url, options)
-    if entry is None:
-        raise FileNotFoundError(f"{public_url(url)} does not exist")
-    return f"{public_url(url)}\n{entry.size}\n{entry.version}\n"
-
-
 def read_whole(url: str, options: Options | None, max_bytes: int) -> bytes:
     """Return a remote file's bytes, at most ``max_bytes`` and one more.
 
@@ -109,7 +98,7 @@ def read_small(path: Path) -> bytes | None:
         RemoteError: It cannot be read, whatever was tried.
     """
     try:
-        return read_whole(str(path), _options_of(path), 2**20)
+        return read_whole(str(path), options_of(path), 2**20)
     except RemoteError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
@@ -169,7 +158,7 @@ def check_bucket(path: Path) -> None:
         return
     if scheme_of(str(path)) == "memory":
         return
-    system, name = open_system(str(path), _options_of(path))
+    system, name = open_system(str(path), options_of(path))
     bucket = name.strip("/").split("/")[0]
     try:
         is_there = persist(f"{path} cannot be used", lambda: _exists(system, bucket))
@@ -185,7 +174,7 @@ def publish(draft: Path, target: Path) -> None:
     Raises:
         RemoteError: It cannot be written, whatever was tried. The draft is still there.
     """
-    system, path = open_system(str(target), _options_of(target))
+    system, path = open_system(str(target), options_of(target))
     if scheme_of(str(target)) not in OBJECT_STORES:
         target.parent.mkdir(parents=True, exist_ok=True)
     persist(f"{target} cannot be written", lambda: send_file(system, draft, path))
@@ -198,7 +187,7 @@ def publish_bytes(data: bytes, target: Path) -> None:
     Raises:
         RemoteError: They cannot be written, whatever was tried.
     """
-    system, path = open_system(str(target), _options_of(target))
+    system, path = open_system(str(target), options_of(target))
     if scheme_of(str(target)) not in OBJECT_STORES:
         target.parent.mkdir(parents=True, exist_ok=True)
     persist(f"{target} cannot be written", lambda: send_bytes(system, data, path))
@@ -220,18 +209,8 @@ def remove_old_drafts() -> None:
     """Delete what killed processes of this machine left in their draft folders."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_DRAFTS}{platform.node()}-*-*"):
         process = folder.name.split("-")[-2]
-        if process.isdecimal() and not _is_running(int(process)):
+        if process.isdecimal() and not is_running(int(process)):
             shutil.rmtree(folder, ignore_errors=True)  # those of other users stay: they cannot be deleted
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _find_on_web(url: str, options: Options | None) -> Entry | None:
@@ -271,7 +250,8 @@ def _entry(system: Any, url: str, info: dict[str, Any]) -> Entry:  # noqa: ANN40
     return Entry(f"{scheme}://{name}", int(info.get("size") or 0), version_of(info))
 
 
-def _options_of(path: Path) -> Options:
+def options_of(path: Path) -> Options:
+    """Return the arguments of the file system of what `remote_path` returned."""
     return dict(cast(Any, path).storage_options)
 
 
