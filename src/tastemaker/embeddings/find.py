@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -18,11 +18,9 @@ from tastemaker.embeddings.tables import TABLE_EXTENSIONS, TableSource, carried_
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.shards import TAR_EXTENSIONS
+from tastemaker.models.published import EMBEDDING_SIZE
 from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to, without_repeats
 from tastemaker.tasks import FileGroupTask
-
-EMBEDDING_SIZE = 768
-"""Numbers in an embedding of CLIP ViT-L/14."""
 
 ARRAY_EXTENSIONS = (".npy", ".npz")
 EXTENSIONS_OF_EMBEDDINGS = (*ARRAY_EXTENSIONS, *TABLE_EXTENSIONS)
@@ -105,7 +103,8 @@ def find_embeddings(
     for path in expand(map(os.fspath, inputs), _may_be_embeddings, storage_options):
         file = partial(EmbeddingFile, column=column, storage_options=storage_options)
         if _is_embedding_file(path, storage_options):
-            found.append(_with_metadata(file(path, folder_of(path)), lambda path: is_file(path, storage_options)))
+            metadata = find_metadata(path, lambda path: is_file(path, storage_options))
+            found.append(file(path, folder_of(path), metadata=metadata))
         elif may_be_folder(path, _OF_FILES) and (files := _files_below(path, column, storage_options, output_dir)):
             found += [file(one, path, metadata=metadata) for one, metadata in files.items()]
         else:
@@ -118,7 +117,8 @@ def find_embeddings(
             "embeddings in two runs"
         )
     distinct = without_repeats(found)
-    _each(_check, distinct)
+    with ThreadPoolExecutor(_ASKED_AT_ONCE if any(is_remote(file.path) for file in distinct) else 1) as pool:
+        list(pool.map(_check, distinct))
     _warn_of_missing_metadata(distinct)
     return distinct
 
@@ -149,7 +149,7 @@ def group_embeddings(files: list[EmbeddingFile]) -> list[FileGroupTask]:
     return groups
 
 
-def find_metadata(path: str, is_there: Callable[[str], bool] = os.path.isfile) -> str | None:
+def find_metadata(path: str, is_there: Callable[[str], bool]) -> str | None:
     """Return the Parquet file with a row for each embedding of an array file, None where there is none.
 
     That is ``metadata/metadata_7.parquet`` for ``img_emb/img_emb_7.npy`` (clip-retrieval, LAION), or the file's own
@@ -170,10 +170,6 @@ def find_metadata(path: str, is_there: Callable[[str], bool] = os.path.isfile) -
         candidates.append(metadata if is_remote(path) else os.path.normpath(metadata))
     query = path[len(public_url(path)) :] if path.startswith(public_url(path)) else ""  # a signature is of one file
     return None if query else next((candidate for candidate in candidates if is_there(candidate)), None)
-
-
-def _with_metadata(file: EmbeddingFile, is_there: Callable[[str], bool]) -> EmbeddingFile:
-    return replace(file, metadata=find_metadata(file.path, is_there))
 
 
 def _check(file: EmbeddingFile) -> None:
@@ -208,26 +204,9 @@ def _warn_of_missing_metadata(files: list[EmbeddingFile]) -> None:
             )
 
 
-def _warn_of_missing_arrays(root: str, lonely: list[str]) -> None:
-    """Say which files lie among those of metadata and belong to no embeddings: what they tell of gets no rows."""
-    if lonely:
-        shown = _shorten(map(base_name, lonely))
-        logger.warning("%s: %d files of metadata have no embeddings (%s)", public_url(root), len(lonely), shown)
-
-
 def _shorten(names: Iterable[str]) -> str:
     first = list(islice(names, 6))
     return ", ".join(first[:5]) + (", ..." if len(first) > 5 else "")
-
-
-def _each(work: Callable[[EmbeddingFile], None], files: list[EmbeddingFile]) -> None:
-    """Do something with each file; with several at a time where that means to wait for a server."""
-    if not any(is_remote(file.path) for file in files):
-        for file in files:
-            work(file)
-        return
-    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-        list(pool.map(work, files))
 
 
 def _files_below(
@@ -264,7 +243,9 @@ def _files_below(
     used = {file for array in of_images if (file := metadata.get(array)) is not None}
     folders = {*map(folder_of, used)}
     lonely = [f for f in files if f not in metadata and f not in with_embeddings | used and folder_of(f) in folders]
-    _warn_of_missing_arrays(root, lonely)
+    if lonely:  # they lie among metadata and belong to no embeddings: what they tell of gets no rows
+        shown = _shorten(map(base_name, lonely))
+        logger.warning("%s: %d files of metadata have no embeddings (%s)", public_url(root), len(lonely), shown)
     return {file: metadata.get(file) for file in of_images}
 
 

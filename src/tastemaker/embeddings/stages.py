@@ -17,13 +17,14 @@ import pyarrow.compute as pc
 from tastemaker import __version__
 from tastemaker.embeddings.arrays import BLOCK_ROWS, EmbeddingBlock
 from tastemaker.embeddings.columns import ColumnPlan
-from tastemaker.embeddings.find import EMBEDDING_SIZE, EmbeddingFile, Source
+from tastemaker.embeddings.find import EmbeddingFile, Source
 from tastemaker.embeddings.rows import EmbeddingRowsFile, make_rows, make_schema
 from tastemaker.embeddings.tables import carried_columns, read_parquet_columns
 from tastemaker.embeddings.tasks import EmbeddingBatch
 from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
 from tastemaker.models.aesthetic import MAX_UNIT_ERROR, AestheticPredictor
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
+from tastemaker.models.published import EMBEDDING_SIZE
 from tastemaker.numeric_options import check_numbers
 from tastemaker.provenance import add_provenance, weights_provenance
 from tastemaker.scores.files import remove_drafts

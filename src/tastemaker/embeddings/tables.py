@@ -209,12 +209,9 @@ def _is(path: str, extension: str) -> bool:
 @contextlib.contextmanager
 def _open_parquet(path: str, options: Options | None) -> Iterator[pq.ParquetFile]:
     """Yield a Parquet file. Of a remote one columns are read in pieces, not a row group of each at once."""
-    with open_ranges(path, options) as place, pq.ParquetFile(place, buffer_size=_buffer(path)) as file:
+    buffer = BUFFER_BYTES if is_remote(path) else 0
+    with open_ranges(path, options) as place, pq.ParquetFile(place, buffer_size=buffer) as file:
         yield file
-
-
-def _buffer(path: str) -> int:
-    return BUFFER_BYTES if is_remote(path) else 0
 
 
 @contextlib.contextmanager

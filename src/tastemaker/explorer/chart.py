@@ -10,9 +10,6 @@ import numpy as np
 
 from tastemaker.scores.distribution import Values
 
-CUSTOMARY_CUTOFFS = (4.5, 5.0, 6.0, 6.5)
-"""Where LAION cut its own aesthetic subsets."""
-
 _NARROWEST_BANDS = {"aesthetic_score": 0.5, "technical_quality": 0.1}
 _MOST_BANDS = 14
 _STEPS_IN_BAND = 50

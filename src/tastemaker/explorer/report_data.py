@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.explorer.chart import CUSTOMARY_CUTOFFS, Scale, choose_scale, count_steps
+from tastemaker.explorer.chart import Scale, choose_scale, count_steps
 from tastemaker.explorer.report_slices import SliceKind, slice_table
+from tastemaker.models.aesthetic import CUSTOMARY_CUTOFFS
 from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values

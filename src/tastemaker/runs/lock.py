@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import filelock
 
@@ -22,10 +21,6 @@ GRACE_S = 2.0
 """A lock that others only look at, to see whether it is held, is theirs for a moment: so long is tried."""
 
 _POLL_S = 0.5
-
-
-class _Held(Protocol):
-    def release(self) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -64,32 +59,27 @@ def only_run_on(output_dir: Path, part: Slice | None = None, *, wait: bool = Fal
         kind = _Locks(output_dir) if is_local(output_dir) else _Leases(output_dir)
         while True:
             try:
-                taken = _take(kind, part, held, starting)
+                hold = _take(kind, part, held, starting)
                 break
             except _TakenError as error:
                 starting.close()
                 if not wait:
                     raise ConfigurationError(
-                        f"another run is writing to {output_dir}{error.holder}; wait for it (--wait does), "
+                        f"another run is writing to {output_dir}{error}; wait for it (--wait does), "
                         "or choose another directory"
                     ) from None
                 time.sleep(_POLL_S)
-        yield Hold(taken.is_alone, taken.check, starting.close)
-
-
-@dataclass
-class _Taken:
-    is_alone: bool
-    check: Callable[[], None]
+        yield hold
 
 
 class _TakenError(Exception):
-    def __init__(self, holder: str) -> None:
-        super().__init__(holder)
-        self.holder = holder
+    """Another run holds the place. The message is what is known of it."""
+
+    def __init__(self, kind: _Locks | _Leases, name: str) -> None:
+        super().__init__((f", slice {name.replace('-', ' ')}" if name else "") + kind.holder(name))
 
 
-def _take(kind: _Locks | _Leases, part: Slice | None, held: ExitStack, starting: ExitStack) -> _Taken:
+def _take(kind: _Locks | _Leases, part: Slice | None, held: ExitStack, starting: ExitStack) -> Hold:
     """Take the lock of the whole or of a slice, then look that nobody has one that excludes it.
 
     Each side takes first and looks then, so of two that begin together at least one sees the other.
@@ -105,12 +95,12 @@ def _take(kind: _Locks | _Leases, part: Slice | None, held: ExitStack, starting:
         excluding = [*([""] if part is not None else []), *(name for name in others if name not in beside)]
         for name in excluding:
             if kind.is_held(name, GRACE_S):
-                raise _TakenError((f", slice {name.replace('-', ' ')}" if name else "") + kind.holder(name))
+                raise _TakenError(kind, name)
         # Only one slice begins at a time, so nobody looks at these locks now: one look each is enough.
         is_alone = not any(kind.is_held(name, 0) for name in beside)
         undo.pop_all()
     held.callback(lock.release)
-    return _Taken(is_alone, lock.check if isinstance(lock, Lease) else lambda: None)
+    return Hold(is_alone, lock.check if isinstance(lock, Lease) else lambda: None, starting.close)
 
 
 class _Locks:
@@ -143,7 +133,7 @@ class _Locks:
         try:
             lock.acquire(timeout=GRACE_S)
         except filelock.Timeout:
-            raise _TakenError((f", slice {name.replace('-', ' ')}" if name else "") + self.holder(name)) from None
+            raise _TakenError(self, name) from None
         return lock
 
     def is_held(self, name: str, grace_s: float) -> bool:
@@ -184,7 +174,7 @@ class _Leases:
     def take(self, name: str) -> Lease:
         lease = Lease(self.path(name))
         if not lease.acquire():
-            raise _TakenError((f", slice {name.replace('-', ' ')}" if name else "") + self.holder(name))
+            raise _TakenError(self, name)
         return lease
 
     def is_held(self, name: str, _grace_s: float) -> bool:

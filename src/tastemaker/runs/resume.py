@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.shards import Member, Sample, is_problem_of_the_shard
@@ -18,6 +17,7 @@ from tastemaker.runs.index import ROWS_SUFFIX, STATE_FOLDER, RowsIndex, RowsNote
 from tastemaker.runs.input_files import Sources, is_shard_group, read_sources, with_known
 from tastemaker.runs.loose import Partition
 from tastemaker.runs.options import RunMode
+from tastemaker.scores.files import read_rows
 from tastemaker.scores.schema import original_name
 from tastemaker.tasks import FileGroupTask
 
@@ -122,8 +122,8 @@ def _add_changes(plan: Plan, partition: Partition, note: RowsNote, output_dir: P
         elif mode.retry_failed and note.failed:
             _retry_shard(plan, partition, output_dir)
     else:
-        failed = _failed_files(partition, output_dir) if mode.retry_failed and note.failed else set()
-        _add_files(plan, partition, before, failed)
+        rows = _failed_rows(partition, output_dir) if mode.retry_failed and note.failed else []
+        _add_files(plan, partition, before, {original_name(row["image_path"]) for row in rows})
 
 
 def _add_files(plan: Plan, partition: Partition, before: Sources, failed: set[str]) -> None:
@@ -136,10 +136,6 @@ def _add_files(plan: Plan, partition: Partition, before: Sources, failed: set[st
         plan.tasks.append(redo_task(partition, source_files=paths, source_bytes=source_bytes))
     elif before.files != partition.sources.files:
         plan.updates.append(partition)
-
-
-def _failed_files(partition: Partition, output_dir: Path) -> set[str]:
-    return {original_name(row["image_path"]) for row in _failed_rows(partition, output_dir)}
 
 
 def _retry_shard(plan: Plan, partition: Partition, output_dir: Path) -> None:
@@ -156,8 +152,7 @@ def _retry_shard(plan: Plan, partition: Partition, output_dir: Path) -> None:
 
 
 def _failed_rows(partition: Partition, output_dir: Path) -> list[dict[str, Any]]:
-    with (output_dir / f"{partition.name}{ROWS_SUFFIX}").open("rb") as file:
-        table = pq.read_table(file, columns=[*_FAILED_COLUMNS, "status"])
+    table = read_rows(output_dir / f"{partition.name}{ROWS_SUFFIX}", [*_FAILED_COLUMNS, "status"])
     rows: list[dict[str, Any]] = table.filter(pc.equal(table["status"], "failed")).to_pylist()
     return rows
 

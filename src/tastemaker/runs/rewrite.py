@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.runs.best import open_originals
@@ -15,7 +14,7 @@ from tastemaker.runs.fingerprint import Fingerprint
 from tastemaker.runs.index import ROWS_SUFFIX
 from tastemaker.runs.input_files import Sources, read_sources
 from tastemaker.runs.resume import REDO_FOLDER
-from tastemaker.scores.files import RowsFile
+from tastemaker.scores.files import RowsFile, read_rows
 from tastemaker.scores.kept_copies import Row, remove_copies, retire_copies
 from tastemaker.scores.originals import OriginalsWriter, finished_together
 from tastemaker.scores.schema import CUT_KEY, DELETED, DELETED_REASON, METADATA_KEY, SOURCES_KEY, original_name
@@ -74,7 +73,7 @@ def merge_redone(place: Place, *, is_leftover: bool = False) -> bool:
     if not place.redone.exists():
         return False
     if place.rows.exists():
-        old, redone = _read(place.rows), _read(place.redone)
+        old, redone = read_rows(place.rows), read_rows(place.redone)
         sources = read_sources((redone.schema.metadata or {}).get(SOURCES_KEY, b"").decode())
         if sources is not None and not (is_leftover and _fingerprint(old) != _fingerprint(redone)):
             _rewrite(place, old, redone, sources)
@@ -90,7 +89,7 @@ def mark_deleted(place: Place, sources: Sources, fingerprint: Fingerprint) -> No
         sources: Its files as they are now; those that are gone have the size -1.
         fingerprint: Of the run: rows that another one made lose their scores (all of their pictures are gone then).
     """
-    old = _read(place.rows)
+    old = read_rows(place.rows)
     if _fingerprint(old) == fingerprint:
         _rewrite(place, old, None, sources)
     else:
@@ -115,11 +114,6 @@ def _rewrite(place: Place, old: pa.Table, redone: pa.Table | None, sources: Sour
         if place.originals == "folder":
             remove_copies(place.output_dir, before, after, place.root)
         rows.add_rows(_with_verdicts(table, after))
-
-
-def _read(path: Path) -> pa.Table:
-    with path.open("rb") as file:
-        return pq.read_table(file)
 
 
 def _replace_rows(old: pa.Table, redone: pa.Table) -> tuple[pa.Table, list[int]]:
