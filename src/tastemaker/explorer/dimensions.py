@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from tastemaker.explorer.upright import aspect_sql
 from tastemaker.imaging.signals import SIGNAL_NAMES
-from tastemaker.scores.table import ScoreTable
+from tastemaker.scores.table import ScoreTable, sql_text
 
 NOT_KNOWN = "not known"
 """The slice of the rows of which it cannot be told."""
@@ -193,9 +193,9 @@ def _entries(text: str) -> list[tuple[str, str]]:
 
 
 def _json_dimension(column: str, key: str) -> Dimension:
-    path = json.dumps(key, ensure_ascii=False).replace("'", "''")
+    path = sql_text(f"$.{json.dumps(key, ensure_ascii=False)}")
     return Dimension(
-        f"{column}: {key}", f"CASE WHEN json_valid({column}) THEN json_extract_string({column}, '$.{path}') END"
+        f"{column}: {key}", f"CASE WHEN json_valid({column}) THEN json_extract_string({column}, {path}) END"
     )
 
 

@@ -18,7 +18,7 @@ from tastemaker.explorer.ratings import Ratings, rated_condition
 from tastemaker.explorer.upright import LYING
 from tastemaker.scores.cutoff import parse_top
 from tastemaker.scores.limits import QueryLimit
-from tastemaker.scores.table import ScoreTable
+from tastemaker.scores.table import ScoreTable, sql_text
 
 STEPS = {"aesthetic_score": 0.01, "technical_quality": 0.001}
 """Column that pictures can be ranked by -> by how much an arrow key moves the cut-off."""
@@ -139,9 +139,7 @@ class ScoreIndex:
         Raises:
             ConfigurationError: The condition is none or takes too long, or the column is not one to rank by.
         """
-        by = chosen.by or (self.columns[0] if self.columns else next(iter(STEPS)))
-        if by not in STEPS:
-            raise ConfigurationError(f"pictures are ranked by {' or '.join(STEPS)}, not by {by!r}")
+        by = self.ranked_by(chosen.by)
         if chosen.group not in ("", "best"):
             raise ConfigurationError(f"of groups only the best are shown, or all, not {chosen.group!r}")
         key = (by, chosen.where, chosen.text, chosen.rated, chosen.group, self._ratings.version if chosen.rated else 0)
@@ -157,6 +155,20 @@ class ScoreIndex:
                 self._views.popitem(last=False)
         return view
 
+    def ranked_by(self, by: str = "") -> str:
+        """Return the column to rank by: the one that is asked for, else the first that has values.
+
+        Raises:
+            ConfigurationError: Pictures are not ranked by that.
+        """
+        if by and by not in STEPS:
+            raise ConfigurationError(f"pictures are ranked by {' or '.join(STEPS)}, not by {by!r}")
+        return by or (self.columns[0] if self.columns else next(iter(STEPS)))
+
+    def values(self, by: str) -> npt.NDArray[Any]:
+        """Return a column to rank by: float (n,), NaN in all rows of a table that does not have it."""
+        return self.table.values(by) if by in self.table.columns else np.full(len(self.table), np.nan, np.float32)
+
     def aspects(self, rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint16]:
         """Return width / height of these rows, upright, in thousandths; 1,000 where it is not known."""
         return self._aspects[rows]
@@ -165,7 +177,7 @@ class ScoreIndex:
         return column in self.table.columns and bool(np.isfinite(self.table.values(column)).any())
 
     def _make_view(self, by: str, condition: str | None, best_of_group: bool, limit: QueryLimit) -> View:
-        values = self.table.values(by) if by in self.table.columns else np.full(len(self.table), np.nan, np.float32)
+        values = self.values(by)
         chosen = ~np.isnan(values)
         if condition is not None:
             passing = np.zeros(len(values), np.bool_)
@@ -221,5 +233,5 @@ def _step(smallest: float, scores: npt.NDArray[Any]) -> float:
 def _text_condition(text: str) -> str:
     if not text:
         return ""
-    literal = "'" + text.lower().replace("'", "''") + "'"
+    literal = sql_text(text.lower())
     return f"contains(lower(image_path), {literal}) OR contains(lower(coalesce(caption, '')), {literal})"

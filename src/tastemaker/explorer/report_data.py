@@ -18,7 +18,7 @@ from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values
 from tastemaker.scores.schema import kind_of_reason
-from tastemaker.scores.table import ScoreTable
+from tastemaker.scores.table import ScoreTable, sql_name
 from tastemaker.storage import is_remote
 
 DEFAULT_TOP = Top(share=0.2)
@@ -264,7 +264,7 @@ def _customary_rows(ordered: Values) -> list[KeepRow]:
 def _sample_bands(table: ScoreTable, column: str, scale: Scale, seed: int, samples: int) -> list[Band]:
     """Return so many images of each band, drawn by the seed: the same table and seed give the same ones."""
     found = table.query(
-        f"SELECT {scale.band_of(_quoted(column))} AS band, "
+        f"SELECT {scale.band_of(sql_name(column))} AS band, "
         f"count(*) AS number, arg_min(row_id, hash(row_id, {int(seed)}), {int(samples)}) AS row_ids "
         f"FROM rows WHERE {table.has_value(column)} GROUP BY 1 ORDER BY 1 DESC"
     ).to_pylist()
@@ -274,7 +274,7 @@ def _sample_bands(table: ScoreTable, column: str, scale: Scale, seed: int, sampl
 def _ids(table: ScoreTable, column: str, condition: str, order: str, ties: str, limit: int) -> list[int]:
     found = table.query(
         f"SELECT row_id FROM rows WHERE {table.has_value(column)} AND ({condition}) "
-        f"ORDER BY {_quoted(column)} {order}, row_id {ties} LIMIT {int(limit)}"
+        f"ORDER BY {sql_name(column)} {order}, row_id {ties} LIMIT {int(limit)}"
     )
     ids: list[int] = found.column(0).to_pylist()
     return ids
@@ -285,11 +285,11 @@ def _picture_rows(table: ScoreTable, column: str, is_kept: str, row_ids: list[in
     columns = ", ".join(
         [
             *("row_id", "image_id", "image_path"),
-            *(_quoted(c) if c in table.columns else f"NULL AS {c}" for c in optional),
+            *(sql_name(c) if c in table.columns else f"NULL AS {c}" for c in optional),
         ]
     )
     rows = table.query(
-        f"SELECT {columns}, {_quoted(column)} AS score, {is_kept} AS is_kept FROM rows WHERE list_contains(?, row_id)",
+        f"SELECT {columns}, {sql_name(column)} AS score, {is_kept} AS is_kept FROM rows WHERE list_contains(?, row_id)",
         [row_ids],
     )
     return {row["row_id"]: row for row in rows.to_pylist()}
@@ -337,7 +337,3 @@ def _day_of_the_run(folder: Path) -> date | None:
         return None if path is None else datetime.fromisoformat(json.loads(path.read_bytes())["started"]).date()
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _quoted(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'

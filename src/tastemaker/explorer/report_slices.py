@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tastemaker.explorer.chart import Scale, draw_bars
 from tastemaker.explorer.dimensions import Dimension, built_in_dimensions, rank, sure_distance
-from tastemaker.scores.table import ScoreTable
+from tastemaker.scores.table import ScoreTable, sql_name
 
 MOST_SLICES = 12
 """Rows of one kind of slice; what is left is one row together."""
@@ -72,7 +72,7 @@ def slice_table(table: ScoreTable, column: str, is_kept: str, scale: Scale, shar
 def _slice_by(
     table: ScoreTable, dimension: Dimension, column: str, is_kept: str, scale: Scale, share: float
 ) -> SliceKind:
-    quoted, key, title = f'"{column}"', dimension.key, dimension.name.capitalize()
+    quoted, key, title = sql_name(column), dimension.key, dimension.name.capitalize()
     scored = f"FROM rows WHERE {table.has_value(column)}"
     counted = table.query(
         f"SELECT {key} AS key, count(*) AS scored, count(*) FILTER ({is_kept}) AS kept {scored} GROUP BY 1"

@@ -46,7 +46,7 @@ def _select(
     explorer: Explorer, chosen: Filter, score: float | None, top: str | None, without_rejected: bool
 ) -> tuple[Selection, int]:
     """Return the selection, and how many pictures it has: the same that the page shows as kept."""
-    view, by = explorer.index.view(chosen), explorer.ranked_by(chosen)
+    view, by = explorer.index.view(chosen), explorer.index.ranked_by(chosen.by)
     _, kept = view.cut(None if score is None else float(score), top)
     if without_rejected or chosen.group:
         left_out = set(explorer.ratings.rows("rejected")) if without_rejected else set()

@@ -15,7 +15,7 @@ from tastemaker.explorer import failures, slices
 from tastemaker.explorer.details import describe_picture, read_row
 from tastemaker.explorer.dimensions import Dimension, list_dimensions, shape_conditions
 from tastemaker.explorer.exports import Exports
-from tastemaker.explorer.index import STEPS, Filter, ScoreIndex, describe_view
+from tastemaker.explorer.index import Filter, ScoreIndex, describe_view
 from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.ratings import Picture, Rating, Ratings, ratings_path
 from tastemaker.explorer.thumbnails import Thumbnails
@@ -88,7 +88,7 @@ class Explorer:
 
     def view(self, chosen: Filter, limit: QueryLimit | None = None) -> _Json:
         """Return the counts of a view, and those of the rows that have no score. ``limit`` can stop it."""
-        by = self._column(chosen.by)
+        by = self.index.ranked_by(chosen.by)
         if by not in self._unscored:
             self._unscored[by] = failures.count_without_score(self.table, by)
         return {
@@ -96,10 +96,6 @@ class Explorer:
             **describe_view(self.index.view(chosen, limit)),
             **self._unscored[by],
         }
-
-    def ranked_by(self, chosen: Filter) -> str:
-        """Return the column that a view is ranked by."""
-        return chosen.by or (self.index.columns[0] if self.index.columns else next(iter(STEPS)))
 
     def shapes(self, chosen: Filter) -> bytes:
         """Return the aspect ratios of a view in its order: uint16, little endian, thousandths."""
@@ -130,7 +126,7 @@ class Explorer:
             ConfigurationError: There is no such row.
         """
         self._check(row)
-        by = self.ranked_by(chosen)
+        by = self.index.ranked_by(chosen.by)
         whole = self.index.view(Filter(by=by))
         rank, below = self.place(Filter(by=by), row) + 1, 0
         if rank:
@@ -153,7 +149,7 @@ class Explorer:
             found, similarities = nearest_rows(self.table, row, NEIGHBOURS)
         except ModelError:
             return []
-        short = self._scored(found.tolist(), self.ranked_by(Filter()))
+        short = self._scored(found.tolist(), self.index.ranked_by())
         return [{**item, "similarity": float(cosine)} for item, cosine in zip(short, similarities, strict=True)]
 
     def dimensions(self) -> list[str]:
@@ -177,11 +173,11 @@ class Explorer:
 
     def failures(self, by: str) -> list[_Json]:
         """Return the rows without a score, counted by reason."""
-        return failures.group_failures(self.table, self._column(by))
+        return failures.group_failures(self.table, self.index.ranked_by(by))
 
     def failed_rows(self, by: str, kind: str, start: int) -> list[_Json]:
         """Return some of the rows without a score that have one kind of reason."""
-        return failures.list_failures(self.table, self._column(by), kind, max(0, start))
+        return failures.list_failures(self.table, self.index.ranked_by(by), kind, max(0, start))
 
     def rate(self, row: int, stars: int, rejected: bool) -> _Json:
         """Save a rating; return it with the counts of all.
@@ -218,13 +214,12 @@ class Explorer:
             return None
         others = groups.members(row)
         others = others[others != row]
-        values = self.table.values(by)[others] if by in self.table.columns else np.full(len(others), np.nan)
-        order = np.argsort(-values, kind="stable")[:MAX_MEMBERS]
+        order = np.argsort(-self.index.values(by)[others], kind="stable")[:MAX_MEMBERS]
         return {"images": len(others) + 1, "others": self._scored(others[order].tolist(), by)}
 
     def _scored(self, numbers: list[int], by: str) -> list[_Json]:
         """Return rows as the page shows them, with their values in a column."""
-        values = self.table.values(by) if by in self.table.columns else np.full(len(self.table), np.nan)
+        values = self.index.values(by)
         return self._short(numbers, [float(values[number]) for number in numbers])
 
     def _short(self, numbers: list[int], scores: list[Any]) -> list[_Json]:
@@ -245,11 +240,6 @@ class Explorer:
                 }
             )
         return items
-
-    def _column(self, by: str) -> str:
-        if by and by not in STEPS:
-            raise ConfigurationError(f"pictures are ranked by {' or '.join(STEPS)}, not by {by!r}")
-        return self.ranked_by(Filter(by=by))
 
     def _check(self, row: int) -> None:
         if not 0 <= row < len(self.table):

@@ -8,7 +8,7 @@ import numpy as np
 
 from tastemaker.explorer.dimensions import NOT_KNOWN, Dimension, code_rows, rank
 from tastemaker.explorer.index import View
-from tastemaker.scores.table import ScoreTable
+from tastemaker.scores.table import ScoreTable, sql_text
 
 MAX_SLICES = 120
 """Slices that are sent to the page; those surely farthest from the whole come first, the rest is counted together."""
@@ -53,4 +53,4 @@ def _condition(dimension: Dimension, key: str) -> str:
     sql = dimension.sql if dimension.sql.isidentifier() else f"({dimension.sql})"
     if key == NOT_KNOWN:
         return f"{sql} IS NULL"
-    return f"{sql} = '{key.replace(chr(39), chr(39) * 2)}'"
+    return f"{sql} = {sql_text(key)}"

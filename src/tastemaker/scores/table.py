@@ -134,7 +134,7 @@ class ScoreTable:
         Raises:
             ConfigurationError: A column is not there, the condition is none, or the query was stopped.
         """
-        names = "* EXCLUDE (row_id)" if columns is None else ", ".join(_quote(self._known(name)) for name in columns)
+        names = "* EXCLUDE (row_id)" if columns is None else ", ".join(sql_name(self._known(name)) for name in columns)
         return self.query(f"SELECT {names} FROM rows {self.where_clause(where)}", limit=limit)
 
     def to_pandas(self, columns: Sequence[str] | None = None, where: str | None = None) -> pandas.DataFrame:
@@ -209,7 +209,7 @@ class ScoreTable:
         kind = self.columns.get(self._known(column), pa.int64())
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise ConfigurationError(f"the column {column} has no numbers, but {kind}")
-        present = f"CASE WHEN {_PRESENT} THEN {_quote(column)} END"
+        present = f"CASE WHEN {_PRESENT} THEN {sql_name(column)} END"
         stored = self.query(f"SELECT {present} FROM rows {self.where_clause(where)}").column(0)
         single = pa.types.is_floating(kind) and kind.bit_width <= 32
         stored = stored.cast(pa.float32() if single else pa.float64())
@@ -231,13 +231,13 @@ class ScoreTable:
 
     def has_value(self, column: str) -> str:
         """Return SQL over ``rows``: whether a picture that is not gone has a number in a column, which NaN is not."""
-        return f"({_PRESENT} AND {_quote(column)} IS NOT NULL AND NOT isnan({_quote(column)}))"
+        return f"({_PRESENT} AND {sql_name(column)} IS NOT NULL AND NOT isnan({sql_name(column)}))"
 
     def lacks_value(self, column: str) -> str:
         """Return SQL over ``rows``: whether a picture that is not gone has no number in a column, or there is none."""
         if column not in self.columns:
             return _PRESENT
-        return f"({_PRESENT} AND ({_quote(column)} IS NULL OR isnan({_quote(column)})))"
+        return f"({_PRESENT} AND ({sql_name(column)} IS NULL OR isnan({sql_name(column)})))"
 
     def summary(
         self, column: str = "aesthetic_score", where: str | None = None, bin_width: float | None = None
@@ -336,7 +336,7 @@ def _open_database(table: ScoreTable) -> duckdb.DuckDBPyConnection:
     for filesystem in _filesystems(table):
         database.register_filesystem(filesystem)
     paths = [_readable_path(source.path, folder, number) for number, source in enumerate(table.sources)]
-    files = "[" + ", ".join(_text(path) for path in paths) + "]"
+    files = "[" + ", ".join(sql_text(path) for path in paths) + "]"
     starts = [0, *accumulate(source.rows for source in table.sources)][:-1]
     without = f"EXCLUDE ({EMBEDDING})" if EMBEDDING in table.columns else ""
     differ = any(not source.schema.equals(table.sources[0].schema) for source in table.sources)
@@ -376,11 +376,13 @@ def _readable_path(path: str, folder: Path, number: int) -> str:
     return str(link)
 
 
-def _quote(name: str) -> str:
+def sql_name(name: str) -> str:
+    """Return the name of a column as SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def _text(value: str) -> str:
+def sql_text(value: str) -> str:
+    """Return a text as SQL."""
     return "'" + value.replace("'", "''") + "'"
 
 
