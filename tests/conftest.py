@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 import tarfile
 from pathlib import Path
 
@@ -74,6 +75,25 @@ def make_tar(path, members, **options):
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return path
+
+
+def make_shards(folder, shards):
+    """Write a tar of each list of (name, bytes) pairs, ``0.tar`` and following, and return their folder."""
+    folder.mkdir()
+    for number, members in enumerate(shards):
+        make_tar(folder / f"{number}.tar", members)
+    return folder
+
+
+def contents(folder):
+    """Return name -> bytes of everything in a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def encode(pixels, file_format, **options):

@@ -4,7 +4,7 @@ import io
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_tar
+from conftest import make_shards
 
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.storage import output_path
@@ -14,13 +14,9 @@ PATHS = ["image_path", "shard", "tar_file"]
 
 @pytest.fixture
 def shards(tmp_path, photographs):
-    small = {name: photographs[name] for name in ("chelsea.png", "rocket.jpg")}
-    (tmp_path / "shards").mkdir()
-    for n in range(3):
-        members = [(f"{n}{name}", body) for name, body in small.items()]
-        members += [(f"{n}{name.partition('.')[0]}.txt", b"caption") for name in small]
-        make_tar(tmp_path / "shards" / f"{n}.tar", [*members, (f"{n}bad.jpg", b"no image")])
-    return tmp_path / "shards"
+    files = [(name, photographs[name]) for name in ("chelsea.png", "rocket.jpg")]
+    files += [("chelsea.txt", b"caption"), ("rocket.txt", b"caption"), ("bad.jpg", b"no image")]
+    return make_shards(tmp_path / "shards", ([(f"{n}{name}", body) for name, body in files] for n in range(3)))
 
 
 def run(inputs, output, model_dir, cloud=None, mode=None, **options):

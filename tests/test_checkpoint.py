@@ -9,7 +9,7 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_tar
+from conftest import make_shards, make_tar
 
 from tastemaker import (
     BaseExecutor,
@@ -40,11 +40,8 @@ class CountingExecutor(BaseExecutor):
 
 @pytest.fixture
 def shards(tmp_path, photographs):
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    for number in range(4):
-        make_tar(folder / f"{number}.tar", [(f"{number}{name}", data) for name, data in photographs.items()])
-    return folder
+    files = photographs.items()
+    return make_shards(tmp_path / "shards", ([(f"{n}{name}", data) for name, data in files] for n in range(4)))
 
 
 def make_pipeline(shards, output, model_dir, **reader):

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from camera_files import make_dng
-from conftest import encode, make_tar
+from conftest import contents, encode, make_tar
 from PIL import Image
 
 from tastemaker.imaging.xmp import make_xmp
@@ -38,10 +38,6 @@ def folder(tmp_path):
     for name, data in files.items():
         (tmp_path / "photos" / name).write_bytes(data)
     return tmp_path / "photos"
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def score(inputs, output, model_dir, **options):

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
+from conftest import free_port
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -154,9 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def server_process(command, **environment):
     """Yield the port of a server in a process of its own, once it answers; `{port}` in the command is that port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [part.format(port=port) for part in command]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, env=os.environ | environment, **quiet)

@@ -303,8 +303,3 @@ def marked_processes(mark):
         except OSError:
             continue
     return found
-
-
-def contents(folder):
-    """Return name -> bytes of everything in a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -22,7 +22,6 @@ from cluster_stages import (
     HangsAtExit,
     Holder,
     Picky,
-    contents,
     kill_at_random,
     make_stages,
     marked_processes,
@@ -32,6 +31,7 @@ from cluster_stages import (
     write_nasty_data,
     write_shards,
 )
+from conftest import contents
 
 from tastemaker import LocalExecutor, Pipeline, StageError, XennaExecutor
 from tastemaker.errors import ConfigurationError, MissingExtraError, WeightsNotFoundError

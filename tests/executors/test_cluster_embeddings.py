@@ -12,11 +12,11 @@ from cluster_stages import (
     DeadlyFile,
     DeadlyScore,
     Diary,
-    contents,
     kill_at_random,
     object_store_bytes,
     read_diary,
 )
+from conftest import contents
 
 from tastemaker import LocalExecutor, Pipeline, Resources
 from tastemaker.embeddings.find import find_embeddings, group_embeddings

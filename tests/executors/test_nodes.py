@@ -4,7 +4,8 @@ import threading
 import time
 
 import pytest
-from cluster_stages import ENGINES, Diary, contents, make_stages, read_diary, write_shards
+from cluster_stages import ENGINES, Diary, make_stages, read_diary, write_shards
+from conftest import contents
 
 from tastemaker import LocalExecutor, Pipeline, RayDataExecutor, XennaExecutor
 

@@ -9,6 +9,7 @@ import tempfile
 import time
 
 import pytest
+from conftest import free_port
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors.ray_session import ray_session
@@ -39,9 +40,7 @@ def start_ray(home):
     folder = tempfile.mkdtemp(prefix="ray-")  # paths of sockets must be short
 
     def start(**environment):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
         command += ["--num-cpus=1", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from conftest import encode, make_tar
+from test_preprocess import noise, random_sizes
 
 from tastemaker import FileGroupTask, ImageBatch, ImageEmbeddingStage, ImageObject, ImageReaderStage
 from tastemaker.errors import ConfigurationError, MissingExtraError
@@ -40,15 +41,6 @@ LEFT_TO_PILLOW = [
     (300, 601),
 ]
 LEFT_TO_PILLOW += [(2, 1), (60_000, 1), (1, 60_000), (100, 3), (40, 2_000), (9_000, 230)]
-
-
-def noise(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def random_sizes(count, smallest, largest, seed):
-    sizes = np.random.default_rng(seed).integers(smallest, largest, (count, 2))
-    return [(int(width), int(height)) for width, height in sizes]
 
 
 def differences(images, kind="openai"):

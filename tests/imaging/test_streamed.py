@@ -1,10 +1,10 @@
 """Remote shards in one pass: the samples of a local file, before the whole shard was read, in a bounded memory."""
 
-import random
 import sys
 
 import pytest
 from conftest import make_tar
+from test_shards import picture
 from web_server import Fault, WebServer
 
 from tastemaker.errors import RemoteError
@@ -12,12 +12,6 @@ from tastemaker.imaging.readers import open_shard
 from tastemaker.imaging.shards import FarApartError, read_samples
 from tastemaker.imaging.streamed import WINDOW_BYTES, read_stream, stream_samples
 from tastemaker.storage.blocks import AHEAD, BLOCK_BYTES, HELD_BLOCKS, BlockReader
-
-JPEG = b"\xff\xd8\xff\xe0"
-
-
-def picture(seed, size=3000):
-    return JPEG + random.Random(seed).randbytes(size)
 
 
 def streamed(path, window_bytes):
@@ -28,9 +22,9 @@ def streamed(path, window_bytes):
 
 
 LAYOUTS = {
-    "key after key": lambda names: [(f"{n}.{e}", picture(n + e)) for n in names for e in ("jpg", "txt")],
-    "captions first": lambda names: [(f"{n}.{e}", picture(n + e)) for e in ("txt", "jpg") for n in names],
-    "pictures first": lambda names: [(f"{n}.{e}", picture(n + e)) for e in ("jpg", "txt", "json") for n in names],
+    "key after key": lambda names: [(f"{n}.{e}", picture(n + e, 3000)) for n in names for e in ("jpg", "txt")],
+    "captions first": lambda names: [(f"{n}.{e}", picture(n + e, 3000)) for e in ("txt", "jpg") for n in names],
+    "pictures first": lambda names: [(f"{n}.{e}", picture(n + e, 3000)) for e in ("jpg", "txt", "json") for n in names],
 }
 
 

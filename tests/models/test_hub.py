@@ -1,6 +1,5 @@
 import hashlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -8,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import free_port
 from hub_server import Fault, HubServer, tiny_clip, tiny_predictor
 from safetensors.numpy import save, save_file
 
@@ -67,12 +67,6 @@ def ask(hub, home, **options):
     client = start_client(hub, home, **options)
     stdout, stderr = client.communicate(timeout=30)
     return (stdout or stderr).splitlines()[-1], stdout + stderr
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def put(tensors, model, model_dir):

@@ -5,7 +5,7 @@ import tarfile
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_tar
+from conftest import make_shards, make_tar
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.runs.best import keep_top
@@ -17,13 +17,9 @@ from tastemaker.stages.partition import FilePartitioningStage
 
 @pytest.fixture
 def shards(tmp_path, photographs):
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    for number in range(3):
-        members = [(f"{number}{name}", data) for name, data in photographs.items()]
-        captions = [(f"{number}{name.partition('.')[0]}.txt", b"caption") for name in photographs]
-        make_tar(folder / f"{number}.tar", [*members, *captions, (f"{number}bad.jpg", b"no image")])  # not adjacent
-    return folder
+    files = [*photographs.items(), *((f"{name.partition('.')[0]}.txt", b"caption") for name in photographs)]
+    files.append(("bad.jpg", b"no image"))  # captions are not beside their pictures
+    return make_shards(tmp_path / "shards", ([(f"{n}{name}", data) for name, data in files] for n in range(3)))
 
 
 def read_rows(output):

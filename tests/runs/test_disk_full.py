@@ -7,7 +7,7 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_tar
+from conftest import make_shards
 
 from tastemaker.errors import DiskFullError
 from tastemaker.runs.run import RunOptions, run_scoring
@@ -28,11 +28,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def shards(tmp_path, photographs):
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    for number in range(6):
-        make_tar(folder / f"{number}.tar", list(photographs.items()))
-    return folder
+    return make_shards(tmp_path / "shards", [list(photographs.items())] * 6)
 
 
 def test_a_full_disk_is_one_error_and_the_run_goes_on_when_there_is_room(tmp_path, small_disk, shards, model_dir):

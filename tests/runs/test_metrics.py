@@ -5,7 +5,7 @@ import socket
 import urllib.request
 
 import pytest
-from conftest import make_tar
+from conftest import free_port, make_tar
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
@@ -15,9 +15,7 @@ pytestmark = pytest.mark.network
 
 @pytest.fixture
 def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture

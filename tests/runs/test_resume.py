@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_tar
+from conftest import make_shards, make_tar
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.runs import resume
@@ -25,12 +25,8 @@ def options(model_dir):
 
 @pytest.fixture
 def shards(tmp_path, photographs):
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    for number in range(4):
-        members = [(f"{number}{name}", data) for name, data in photographs.items()]
-        make_tar(folder / f"{number}.tar", [*members, (f"{number}bad.jpg", b"no image")])
-    return folder
+    files = [*photographs.items(), ("bad.jpg", b"no image")]
+    return make_shards(tmp_path / "shards", ([(f"{n}{name}", data) for name, data in files] for n in range(4)))
 
 
 def read_rows(output):

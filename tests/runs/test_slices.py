@@ -5,7 +5,7 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_tar
+from conftest import make_shards
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.runs.options import Slice
@@ -15,11 +15,7 @@ from tastemaker.scores.cutoff import Top
 
 @pytest.fixture
 def shards(tmp_path, photographs):
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    for number in range(7):
-        make_tar(folder / f"{number}.tar", list(photographs.items())[: 1 + number % 3])
-    return folder
+    return make_shards(tmp_path / "shards", (list(photographs.items())[: 1 + number % 3] for number in range(7)))
 
 
 def rows_of(output):

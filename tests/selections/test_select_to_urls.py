@@ -6,7 +6,7 @@ import json
 from datetime import date
 
 import pytest
-from conftest import make_tar
+from conftest import contents, make_tar
 from remote_servers import _impatient, bucket, moto_port  # noqa: F401 - fixtures
 from web_server import Fault
 
@@ -36,18 +36,14 @@ def select(table, bucket):
     return run
 
 
-def local_files(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 @pytest.mark.parametrize("kind", ["webdataset", "folder"])
 def test_a_folder_at_a_url_has_the_files_of_a_local_one(tmp_path, table, bucket, select, kind):
     here = select_images(table, tmp_path / "out", ALL, kind=kind, images_per_tar=4)
     there = select("out", kind=kind, images_per_tar=4)
-    assert bucket.files("out") == local_files(tmp_path / "out")
+    assert bucket.files("out") == contents(tmp_path / "out")
     assert (there.written, there.bytes_written) == (here.written, here.bytes_written) == (6, here.bytes_written)
     select("out", kind=kind, images_per_tar=4)
-    assert bucket.files("out") == local_files(tmp_path / "out")
+    assert bucket.files("out") == contents(tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["m.parquet", "m.csv", "m.jsonl", "keys.txt"])
@@ -56,11 +52,11 @@ def test_lists_at_a_url_are_those_of_this_machine(tmp_path, table, bucket, selec
     select_images(table, tmp_path / "out" / name, ALL, kind=kind)
     select(f"out/{name}", kind=kind)
     select(f"out/{name}", kind=kind)
-    assert bucket.files("out") == local_files(tmp_path / "out")
+    assert bucket.files("out") == contents(tmp_path / "out")
     with pytest.raises(ConfigurationError, match="is there with other content"):
         select(f"out/{name}", Selection(min_score=-1e9, where="image_id = 'rocket'"), kind=kind)
     select(f"out/{name}", Selection(where="image_id = 'rocket'"), kind=kind, overwrite=True)
-    assert bucket.files("out") != local_files(tmp_path / "out")
+    assert bucket.files("out") != contents(tmp_path / "out")
 
 
 def test_what_select_did_not_write_is_refused_and_another_selection_is_replaced_when_told(bucket, select):
