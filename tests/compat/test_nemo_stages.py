@@ -169,7 +169,7 @@ def test_embedding_stage_embeds_pixels_and_returns_the_same_batch(model_dir):
 def test_embedding_stage_frees_pixels_if_asked_to(model_dir, remove):
     batch = ImageBatch(data=random_images(2), dataset_name="test")
     ImageEmbeddingStage(str(model_dir), remove_image_data=remove).process(batch)
-    assert all((image.image_data is None) is remove for image in batch.data)
+    assert [image.image_data is None for image in batch.data] == [remove, remove]
 
 
 def test_filter_keeps_order_metadata_and_the_images_at_the_cut(model_dir):

@@ -41,7 +41,7 @@ def test_a_folder_at_a_url_has_the_files_of_a_local_one(tmp_path, table, bucket,
     here = select_images(table, tmp_path / "out", ALL, kind=kind, images_per_tar=4)
     there = select("out", kind=kind, images_per_tar=4)
     assert bucket.files("out") == contents(tmp_path / "out")
-    assert (there.written, there.bytes_written) == (here.written, here.bytes_written) == (6, here.bytes_written)
+    assert (there.written, there.bytes_written) == (6, here.bytes_written)
     select("out", kind=kind, images_per_tar=4)
     assert bucket.files("out") == contents(tmp_path / "out")
 
