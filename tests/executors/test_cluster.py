@@ -304,9 +304,8 @@ def test_a_slow_stage_holds_back_the_stages_before_it(engine, cluster, shards, m
     Pipeline("p", stages=stages).run(ENGINES[engine](queue_size=1))
     done.set()
     sampler.join()
-    assert (
-        0 < max(ahead) <= 2 * 9
-    )  # two workers; a batch in each of four stages, one before each, one being handed over
+    # Two workers; a batch in each of four stages, one before each, one being handed over.
+    assert 0 < max(ahead) <= 2 * 9
 
 
 @pytest.mark.parametrize("engine", ["xenna", "ray-data"])

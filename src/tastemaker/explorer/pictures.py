@@ -86,10 +86,8 @@ def make_thumbnails(sources: Mapping[int, Source], max_bytes: int, threads: int 
         max_bytes: For all of them together, as base64.
         threads: Pictures that are decoded at the same time.
     """
-    left, waiting = (
-        max_bytes * 3 // 4,
-        sum(source.uses for source in sources.values()),
-    )  # base64 makes 4 characters of 3 bytes
+    left = max_bytes * 3 // 4  # base64 makes 4 characters of 3 bytes
+    waiting = sum(source.uses for source in sources.values())
     for number, reduced in _reduce_all(sources, threads):
         uses = sources[number].uses
         if isinstance(reduced, str):

@@ -67,9 +67,8 @@ class PlainClip:
     def _embed_one(self, image: Pixels) -> Floats:
         c, name = self.config, "vision_model.embeddings"
         values = (image.astype(np.float32) / 255 - np.array(PIXEL_MEAN, np.float32)) / np.array(PIXEL_STD, np.float32)
-        patches = values.reshape(c.grid, c.patch, c.grid, c.patch, 3).transpose(
-            0, 2, 4, 1, 3
-        )  # as the convolution has them
+        # As the convolution has them: (grid, grid, 3, patch, patch).
+        patches = values.reshape(c.grid, c.patch, c.grid, c.patch, 3).transpose(0, 2, 4, 1, 3)
         kernel = self._weights.tensor(f"{name}.patch_embedding.weight").reshape(c.width, -1)
         x: Any = patches.reshape(c.grid**2, -1) @ kernel.T  # (t - 1, d)
         x = np.concatenate([self._weights.tensor(f"{name}.class_embedding")[None], x])

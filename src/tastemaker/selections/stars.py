@@ -52,9 +52,8 @@ def stars_by_percentile(
     values = np.sort(scores[valid])
     worse = np.searchsorted(values, scores[valid], "left")
     not_better = np.searchsorted(values, scores[valid], "right")
-    middle = 1 - (worse + not_better) / 2 / max(
-        len(values), 1
-    )  # the share that is better, half of the equal ones in it
+    # The share that is better, half of the equal ones in it.
+    middle = 1 - (worse + not_better) / 2 / max(len(values), 1)
     level = np.searchsorted(limits, middle, "left")
     stars[valid] = np.where(level < limits.size, 5 - level, 0)
     return stars
