@@ -10,60 +10,55 @@ from tastemaker.errors import ConfigurationError
 
 _AGAIN, _PARTS = "Going on", "Running in parts"
 
-OverwriteOption = Annotated[
-    bool,
-    typer.Option("--overwrite", help="Do again what was made with other models or options.", rich_help_panel=_AGAIN),
-]
-NewFingerprintOnlyOption = Annotated[
-    bool,
-    typer.Option(
-        "--new-fingerprint-only",
-        help="Leave rows alone that were made with other models or options; do only what has no rows yet.",
-        rich_help_panel=_AGAIN,
-    ),
-]
-RetryFailedOption = Annotated[
-    bool,
-    typer.Option("--retry-failed", help="Run the images again that failed, and no others.", rich_help_panel=_AGAIN),
-]
-WaitOption = Annotated[
-    bool,
-    typer.Option("--wait", help="Wait for another run on the same directory.", rich_help_panel=_AGAIN),
-]
-ShardIndexOption = Annotated[
-    int | None,
-    typer.Option(
-        "--shard-index", min=0, help="Do only this part of the shards, counted from 0.", rich_help_panel=_PARTS
-    ),
-]
-NumShardsOption = Annotated[
-    int | None, typer.Option("--num-shards", min=1, help="In so many parts.", rich_help_panel=_PARTS)
-]
-SlurmArrayOption = Annotated[
-    bool,
-    typer.Option("--slurm-array", help="Take both from the job array that this task is of.", rich_help_panel=_PARTS),
-]
-MetricsPortOption = Annotated[
-    int | None,
-    typer.Option(
-        "--metrics-port",
-        min=1,
-        max=65535,
-        help="Serve Prometheus metrics at http://127.0.0.1:PORT/metrics.",
-        rich_help_panel=_PARTS,
-    ),
-]
-
 
 def run_mode(
-    overwrite: OverwriteOption = False,
-    new_fingerprint_only: NewFingerprintOnlyOption = False,
-    retry_failed: RetryFailedOption = False,
-    wait: WaitOption = False,
-    shard_index: ShardIndexOption = None,
-    num_shards: NumShardsOption = None,
-    slurm_array: SlurmArrayOption = False,
-    metrics_port: MetricsPortOption = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Do again what was made with other models or options.", rich_help_panel=_AGAIN
+        ),
+    ] = False,
+    new_fingerprint_only: Annotated[
+        bool,
+        typer.Option(
+            "--new-fingerprint-only",
+            help="Leave rows alone that were made with other models or options; do only what has no rows yet.",
+            rich_help_panel=_AGAIN,
+        ),
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Run the images again that failed, and no others.", rich_help_panel=_AGAIN),
+    ] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait for another run on the same directory.", rich_help_panel=_AGAIN),
+    ] = False,
+    shard_index: Annotated[
+        int | None,
+        typer.Option(
+            "--shard-index", min=0, help="Do only this part of the shards, counted from 0.", rich_help_panel=_PARTS
+        ),
+    ] = None,
+    num_shards: Annotated[
+        int | None, typer.Option("--num-shards", min=1, help="In so many parts.", rich_help_panel=_PARTS)
+    ] = None,
+    slurm_array: Annotated[
+        bool,
+        typer.Option(
+            "--slurm-array", help="Take both from the job array that this task is of.", rich_help_panel=_PARTS
+        ),
+    ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            min=1,
+            max=65535,
+            help="Serve Prometheus metrics at http://127.0.0.1:PORT/metrics.",
+            rich_help_panel=_PARTS,
+        ),
+    ] = None,
 ) -> Any:  # noqa: ANN401 - RunMode, which is imported only when a command runs
     """Return the `RunMode` of a command; `tastemaker.cli.options.takes_run_options` gives it these parameters.
 

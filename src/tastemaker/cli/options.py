@@ -94,15 +94,6 @@ PrecisionOption = Annotated[
 DeviceOption = Annotated[
     Device, typer.Option("--device", help="auto: a GPU where there is one.", rich_help_panel=_MODEL)
 ]
-BatchSizeOption = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size",
-        min=1,
-        help="Images in a batch. Default: 32; on a GPU the size that is quickest there.",
-        rich_help_panel=_MODEL,
-    ),
-]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="Processor threads. Default: all cores.", rich_help_panel=_MODEL)
 ]
@@ -113,50 +104,6 @@ PreprocessOption = Annotated[
         help="openai: as the predictor's own scripts. transformers: as NeMo Curator.",
         rich_help_panel=_IMAGES,
     ),
-]
-ExifRotateOption = Annotated[
-    bool,
-    typer.Option(
-        "--exif-rotate", help="Turn images as their EXIF says; the references do not.", rich_help_panel=_IMAGES
-    ),
-]
-MaxMegapixelsOption = Annotated[
-    float,
-    typer.Option("--max-megapixels", min=0.001, help="Larger images are recorded as bombs.", rich_help_panel=_IMAGES),
-]
-DecodeOption = Annotated[
-    Decode,
-    typer.Option("--decode", help="gpu: large JPEGs on the GPU; needs the extra gpu-decode.", rich_help_panel=_IMAGES),
-]
-SignalsOption = Annotated[
-    bool,
-    typer.Option(
-        "--signals", help="Measure sharpness, exposure, noise and more, into columns.", rich_help_panel=_IMAGES
-    ),
-]
-MinTechnicalQualityOption = Annotated[
-    float | None,
-    typer.Option(
-        "--min-technical",
-        min=0,
-        max=1,
-        help="Drop images below before they are embedded; implies --signals.",
-        rich_help_panel=_IMAGES,
-    ),
-]
-NoEmbeddingsOption = Annotated[
-    bool, typer.Option("--no-embeddings", help="Leave embeddings out of the rows.", rich_help_panel=_OUTPUT)
-]
-EmbeddingColumnOption = Annotated[
-    str | None,
-    typer.Option(
-        "--embedding-column",
-        help="Column (or array of a .npz) that holds them. Default: found by name and type.",
-        rich_help_panel=_EMBEDDINGS,
-    ),
-]
-CopyEmbeddingsOption = Annotated[
-    bool, typer.Option("--copy-embeddings", help="Store them in the rows, too.", rich_help_panel=_EMBEDDINGS)
 ]
 MaxFailuresOption = Annotated[
     str | None,
@@ -170,18 +117,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as J
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log what happens to each image.", rich_help_panel=_OUTPUT)
 ]
-ExecutorOption = Annotated[
-    Executor,
-    typer.Option("--executor", help="This machine, or a Ray cluster by Xenna or Ray Data.", rich_help_panel=_CLUSTER),
-]
-AddressOption = Annotated[
-    str | None,
-    typer.Option(
-        "--address",
-        help="Ray cluster, host:port or auto. Default: $RAY_ADDRESS, else a Ray on this machine for this run.",
-        rich_help_panel=_CLUSTER,
-    ),
-]
 
 
 def run_options(
@@ -189,19 +124,79 @@ def run_options(
     predictor: PredictorOption = None,
     precision: PrecisionOption = Precision.AUTO,
     device: DeviceOption = Device.AUTO,
-    batch_size: BatchSizeOption = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            min=1,
+            help="Images in a batch. Default: 32; on a GPU the size that is quickest there.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
     threads: ThreadsOption = None,
     preprocess: PreprocessOption = Preprocess.OPENAI,
-    exif_rotate: ExifRotateOption = False,
-    max_megapixels: MaxMegapixelsOption = 178.95697,
-    decode: DecodeOption = Decode.CPU,
-    signals: SignalsOption = False,
-    min_technical_quality: MinTechnicalQualityOption = None,
-    no_embeddings: NoEmbeddingsOption = False,
-    embedding_column: EmbeddingColumnOption = None,
-    copy_embeddings: CopyEmbeddingsOption = False,
-    executor: ExecutorOption = Executor.LOCAL,
-    address: AddressOption = None,
+    exif_rotate: Annotated[
+        bool,
+        typer.Option(
+            "--exif-rotate", help="Turn images as their EXIF says; the references do not.", rich_help_panel=_IMAGES
+        ),
+    ] = False,
+    max_megapixels: Annotated[
+        float,
+        typer.Option(
+            "--max-megapixels", min=0.001, help="Larger images are recorded as bombs.", rich_help_panel=_IMAGES
+        ),
+    ] = 178.95697,
+    decode: Annotated[
+        Decode,
+        typer.Option(
+            "--decode", help="gpu: large JPEGs on the GPU; needs the extra gpu-decode.", rich_help_panel=_IMAGES
+        ),
+    ] = Decode.CPU,
+    signals: Annotated[
+        bool,
+        typer.Option(
+            "--signals", help="Measure sharpness, exposure, noise and more, into columns.", rich_help_panel=_IMAGES
+        ),
+    ] = False,
+    min_technical_quality: Annotated[
+        float | None,
+        typer.Option(
+            "--min-technical",
+            min=0,
+            max=1,
+            help="Drop images below before they are embedded; implies --signals.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None,
+    no_embeddings: Annotated[
+        bool, typer.Option("--no-embeddings", help="Leave embeddings out of the rows.", rich_help_panel=_OUTPUT)
+    ] = False,
+    embedding_column: Annotated[
+        str | None,
+        typer.Option(
+            "--embedding-column",
+            help="Column (or array of a .npz) that holds them. Default: found by name and type.",
+            rich_help_panel=_EMBEDDINGS,
+        ),
+    ] = None,
+    copy_embeddings: Annotated[
+        bool, typer.Option("--copy-embeddings", help="Store them in the rows, too.", rich_help_panel=_EMBEDDINGS)
+    ] = False,
+    executor: Annotated[
+        Executor,
+        typer.Option(
+            "--executor", help="This machine, or a Ray cluster by Xenna or Ray Data.", rich_help_panel=_CLUSTER
+        ),
+    ] = Executor.LOCAL,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            help="Ray cluster, host:port or auto. Default: $RAY_ADDRESS, else a Ray on this machine for this run.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = None,
     verbose: VerboseOption = False,
     storage_options: StorageOptionsOption = None,
 ) -> Any:  # noqa: ANN401 - RunOptions, which is imported only when a command runs
