@@ -76,17 +76,6 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def is_running(process: int) -> bool:
-    """Return whether there is a process of that number here."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it is another user's
-    return True
-
-
 @cache
 def package_version(name: str) -> str | None:
     """Return the version of an installed package, None where it is not installed; to read it takes two milliseconds."""

@@ -204,6 +204,13 @@ def _warn_of_missing_metadata(files: list[EmbeddingFile]) -> None:
             )
 
 
+def _warn_of_missing_arrays(root: str, lonely: list[str]) -> None:
+    """Say which files lie among those of metadata and belong to no embeddings: what they tell of gets no rows."""
+    if lonely:
+        shown = _shorten(map(base_name, lonely))
+        logger.warning("%s: %d files of metadata have no embeddings (%s)", public_url(root), len(lonely), shown)
+
+
 def _shorten(names: Iterable[str]) -> str:
     first = list(islice(names, 6))
     return ", ".join(first[:5]) + (", ..." if len(first) > 5 else "")
@@ -243,9 +250,7 @@ def _files_below(
     used = {file for array in of_images if (file := metadata.get(array)) is not None}
     folders = {*map(folder_of, used)}
     lonely = [f for f in files if f not in metadata and f not in with_embeddings | used and folder_of(f) in folders]
-    if lonely:  # they lie among metadata and belong to no embeddings: what they tell of gets no rows
-        shown = _shorten(map(base_name, lonely))
-        logger.warning("%s: %d files of metadata have no embeddings (%s)", public_url(root), len(lonely), shown)
+    _warn_of_missing_arrays(root, lonely)
     return {file: metadata.get(file) for file in of_images}
 
 

@@ -101,6 +101,19 @@ def original_of(row: Mapping[str, Any]) -> Original:
     return Original(parts, row.get("xxh3") or "")
 
 
+def copyable_original_of(row: Mapping[str, Any]) -> Original:
+    """Return where the original of a row lies, if its files may be written under their names.
+
+    Raises:
+        SkippedError: The row has none, or a name that leads out of the output folder.
+    """
+    original = original_of(row)
+    unsafe = next((part.name for part in original.parts if is_unsafe_name(part.name)), None)
+    if unsafe is not None:
+        raise SkippedError("refused", f"unsafe name {unsafe!r}:", "it leads out of the output folder")
+    return original
+
+
 def _root_of(path: str, key: str) -> str:
     """Return what lies in front of a loose file's key, which is its path below the input folder."""
     for whole in (path, os.path.splitext(path)[0]):  # the key of a raw keeps the extension
@@ -267,15 +280,11 @@ def check_file(part: Part) -> None:
 
 
 def find_original(row: Mapping[str, Any]) -> Original | SkippedError:
-    """Return where the original of a row lies; or why there is none, or none that may be copied under its names."""
+    """Return what `copyable_original_of` returns, or raises."""
     try:
-        original = original_of(row)
+        return copyable_original_of(row)
     except SkippedError as problem:
         return problem
-    unsafe = next((part.name for part in original.parts if is_unsafe_name(part.name)), None)
-    if unsafe is not None:
-        return SkippedError("refused", f"unsafe name {unsafe!r}:", "it leads out of the output folder")
-    return original
 
 
 def _check(original: Original, data: Sequence[bytes | None]) -> FoundOriginal:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from tastemaker.errors import ConfigurationError, RemoteError
-from tastemaker.machine import is_running
 from tastemaker.storage import Options, base_name, options_for, public_url, scheme_of
 from tastemaker.storage.objects import RemoteFile
 from tastemaker.storage.retries import persist
@@ -209,8 +208,18 @@ def remove_old_drafts() -> None:
     """Delete what killed processes of this machine left in their draft folders."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_DRAFTS}{platform.node()}-*-*"):
         process = folder.name.split("-")[-2]
-        if process.isdecimal() and not is_running(int(process)):
+        if process.isdecimal() and not _is_running(int(process)):
             shutil.rmtree(folder, ignore_errors=True)  # those of other users stay: they cannot be deleted
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _find_on_web(url: str, options: Options | None) -> Entry | None:
