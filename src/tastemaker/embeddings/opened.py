@@ -8,13 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 from tastemaker.errors import UnreadableImageError
+from tastemaker.imaging.readers import ReaderFile, ShardReader
 from tastemaker.storage import Options, base_name, is_remote, public_url
-
-if TYPE_CHECKING:
-    from tastemaker.imaging.readers import ShardReader
+from tastemaker.storage.blocks import BlockReader
+from tastemaker.storage.objects import RemoteFile
 
 BUFFER_BYTES = 2**23
 """Bytes of a column that are asked for at once: memory holds so much of each column that is read."""
@@ -37,10 +37,6 @@ def open_whole(path: str, options: Options | None) -> Iterator[IO[bytes]]:
         with open(path, "rb", buffering=0) as file:
             yield file
         return
-    from tastemaker.imaging.readers import ReaderFile
-    from tastemaker.storage.blocks import BlockReader
-    from tastemaker.storage.objects import RemoteFile
-
     with contextlib.closing(ReaderFile(BlockReader(RemoteFile(path, options)))) as remote:
         yield cast(IO[bytes], remote)
 
@@ -56,9 +52,6 @@ def open_header(path: str, options: Options | None) -> Iterator[IO[bytes]]:
         with open(path, "rb") as file:
             yield file
         return
-    from tastemaker.imaging.readers import ReaderFile
-    from tastemaker.storage.objects import RemoteFile
-
     with contextlib.closing(io.BufferedReader(ReaderFile(RemoteFile(path, options)), _HEADER_BYTES)) as remote:
         yield cast(IO[bytes], remote)
 
@@ -82,10 +75,6 @@ def open_ranges(path: str, options: Options | None, *, ahead: bool = False) -> I
     if not is_remote(path):
         yield path
         return
-    from tastemaker.imaging.readers import ReaderFile
-    from tastemaker.storage.blocks import BlockReader
-    from tastemaker.storage.objects import RemoteFile
-
     with contextlib.closing(RemoteFile(path, options)) as remote:
         if remote.streams:
             with _copy_of(path, remote) as copied:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage import Options, is_pattern, is_remote, relative_to, walk_inputs, without_results
+from tastemaker.storage.files import find_file, glob_files, list_files
 
 T = TypeVar("T")
 
@@ -24,8 +25,6 @@ def expand(paths: Iterable[str], is_wanted: Callable[[str], bool], options: Opti
             matches = [] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
             yield from matches or [path]
         elif is_pattern(path) and (is_wanted(path) or path.endswith("*")):
-            from tastemaker.storage.files import glob_files
-
             yield from [entry.path for entry in _ask(lambda: glob_files(path, options))] or [path]  # noqa: B023
         else:
             yield path
@@ -35,8 +34,6 @@ def is_file(path: str, options: Options | None) -> bool:
     """Return whether there is a file."""
     if not is_remote(path):
         return os.path.isfile(path)
-    from tastemaker.storage.files import find_file
-
     try:
         return find_file(path, options) is not None
     except RemoteError as error:
@@ -58,8 +55,6 @@ def list_below(root: str, options: Options | None, output_dir: str | None = None
     if not is_remote(root):
         yield from _walk(root, output_dir)
         return
-    from tastemaker.storage.files import list_files
-
     tables: set[str] = set()
     url = root.rstrip("/")
     for entry in without_results(_ask(lambda: list_files(url, options)), url, output_dir):
@@ -77,8 +72,6 @@ def list_below(root: str, options: Options | None, output_dir: str | None = None
 def size_of(path: str, options: Options | None) -> int:
     """Return the bytes of a file or of a Lance table; 0 where it is not there."""
     if is_remote(path):
-        from tastemaker.storage.files import find_file
-
         entry = find_file(path, options)
         return entry.size if entry else 0
     if os.path.isdir(path):

@@ -14,6 +14,7 @@ from tastemaker.imaging.heif import HEIF_EXTENSIONS
 from tastemaker.imaging.raws import RAW_EXTENSIONS
 from tastemaker.imaging.shards import MAX_MEMBER_BYTES, Member, Sample
 from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to
+from tastemaker.storage.files import list_folder, read_whole
 
 _PAIRED_EXTENSIONS = HEIF_EXTENSIONS | RAW_EXTENSIONS
 _KEPT_LISTINGS = 16
@@ -134,8 +135,6 @@ def _list_sidecars(folder: str, options: Options | None) -> dict[str, list[str]]
     by_stem: dict[str, list[str]] = defaultdict(list)
     try:
         if is_remote(folder):
-            from tastemaker.storage.files import list_folder
-
             names = [base_name(entry.path) for entry in list_folder(folder, options)]
         else:
             with os.scandir(folder or ".") as entries:
@@ -173,8 +172,6 @@ def _read(path: str, sample: Sample, data: dict[str, bytes]) -> Member:
 
 
 def _read_remote(url: str, sample: Sample, data: dict[str, bytes], options: Options | None) -> Member:
-    from tastemaker.storage.files import read_whole
-
     name = base_name(url)
     try:
         content = read_whole(url, options, MAX_MEMBER_BYTES)

@@ -17,6 +17,8 @@ from tastemaker.imaging.compressions import (
     name_compression,
 )
 from tastemaker.storage import Options, is_remote, public_url
+from tastemaker.storage.blocks import BlockReader
+from tastemaker.storage.objects import RemoteFile
 
 TAR_EXTENSIONS = (".tar", *COMPRESSED_EXTENSIONS)
 
@@ -273,9 +275,6 @@ def open_stream(url: str, options: Options | None = None) -> ShardReader:
 
 
 def _open_remote(url: str, options: Options | None, *, ahead: bool) -> ShardReader:
-    from tastemaker.storage.blocks import BlockReader
-    from tastemaker.storage.objects import RemoteFile
-
     file: ShardReader = RemoteFile(url, options)
     if ahead:
         file = BlockReader(file)

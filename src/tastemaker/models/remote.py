@@ -11,6 +11,7 @@ import filelock
 
 from tastemaker.errors import ModelError, RemoteError, WeightsNotFoundError
 from tastemaker.storage import Options, base_name, public_url
+from tastemaker.storage.files import fetch_file, find_file, read_whole
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,6 @@ def fetch_weights(
         WeightsNotFoundError: The file is not there or cannot be read.
         ModelError: It is no such file.
     """
-    from tastemaker.storage.files import find_file
-
     try:
         entry = find_file(url, options)
         if entry is None:
@@ -59,8 +58,6 @@ def fetch_weights(
 def _fetch(
     url: str, options: Options | None, path: Path, find_problems: Callable[[Path], list[str]], with_config: bool
 ) -> None:
-    from tastemaker.storage.files import fetch_file, find_file, read_whole
-
     logger.info("fetching %s to %s", public_url(url), path)
     config = public_url(url).rpartition("/")[0] + "/config.json"
     if with_config and find_file(config, options):

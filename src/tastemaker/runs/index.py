@@ -21,6 +21,7 @@ from pyarrow import ArrowException
 
 from tastemaker.scores.files import write_whole
 from tastemaker.scores.schema import COUNTS_KEY, CUT_KEY, METADATA_KEY, SOURCES_KEY
+from tastemaker.storage.files import find_file, list_folder, options_of
 
 STATE_FOLDER = "_tastemaker"
 """Folder for what is no rows. Readers of a directory of Parquet files pass over names that begin with an underscore."""
@@ -231,8 +232,6 @@ def _list_local(folder: str) -> Iterator[tuple[str, tuple[int, str]]]:
 
 
 def _list_remote(folder: Path) -> Iterator[tuple[str, tuple[int, str]]]:
-    from tastemaker.storage.files import list_folder, options_of
-
     for entry in list_folder(str(folder), options_of(folder)):
         yield entry.path.rpartition("/")[2], (entry.size, entry.version)
 
@@ -241,8 +240,6 @@ def _state(path: Path) -> tuple[int, str]:
     if is_local(path):
         found = path.stat()
         return found.st_size, str(found.st_mtime_ns)
-    from tastemaker.storage.files import find_file, options_of
-
     entry = find_file(str(path), options_of(path))
     if entry is None:
         raise FileNotFoundError(path)

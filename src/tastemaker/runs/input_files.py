@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from tastemaker.errors import RemoteError
 from tastemaker.imaging.shards import is_shard
 from tastemaker.storage import Options, is_remote, public_url
+from tastemaker.storage.files import find_file
 from tastemaker.tasks import FileGroupTask
 
 SourceFile = tuple[str, int, str]
@@ -68,8 +69,6 @@ def describe_file(path: str, options: Options | None = None) -> SourceFile:
         options: Arguments of the URL's fsspec file system.
     """
     if is_remote(path):
-        from tastemaker.storage.files import find_file
-
         entry = find_file(path, options)
         return (public_url(path), entry.size, entry.version) if entry else (public_url(path), -1, "")
     try:

@@ -15,6 +15,7 @@ from typing import Any
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.files import write_whole
 from tastemaker.storage import is_remote
+from tastemaker.storage.files import read_small
 
 LEASE_S = 60.0
 """Seconds after which a lease that nobody renewed is free. The clocks of the machines must agree better than that."""
@@ -132,15 +133,8 @@ def _is_running(pid: int) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(_content(path) or b"{}")
+        content = read_small(path) if is_remote(str(path)) else path.read_bytes()
+        found = json.loads(content or b"{}")
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _content(path: Path) -> bytes | None:
-    if not is_remote(str(path)):
-        return path.read_bytes()
-    from tastemaker.storage.files import read_small
-
-    return read_small(path)

@@ -14,6 +14,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.runs.index import STATE_FOLDER, is_local
 from tastemaker.runs.lease import Lease, is_lease_alive
 from tastemaker.runs.options import Slice
+from tastemaker.runs.runfile import read_holder
 
 LOCK_NAME = ".tastemaker.lock"
 
@@ -146,8 +147,6 @@ class _Locks:
         return False
 
     def holder(self, name: str) -> str:
-        from tastemaker.runs.runfile import read_holder
-
         return read_holder(self._output_dir, name)
 
 

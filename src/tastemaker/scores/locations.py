@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.scores.schema import METADATA_KEY
 from tastemaker.storage import is_remote, look_anew, options_for, public_url, relative_to, scheme_of
+from tastemaker.storage.files import find_file, list_files
+from tastemaker.storage.systems import library_system
 
 Source = str | os.PathLike[str]
 
@@ -92,8 +94,6 @@ def open_rows(path: str, storage_options: Mapping[str, Any] | None) -> Any:  # n
     """Return a file of rows, open for reading."""
     if not is_remote(path):
         return open(path, "rb")
-    from tastemaker.storage.systems import library_system
-
     system, name = library_system(path, options_for(path, storage_options))
     return system.open(name, "rb")
 
@@ -116,9 +116,6 @@ def _find(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
 
 
 def _find_remote(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
-    from tastemaker.storage.files import find_file, list_files
-    from tastemaker.storage.systems import library_system
-
     options = options_for(place, storage_options)
     look_anew([place], options)
     system, root = library_system(place, options)

@@ -21,6 +21,7 @@ from tastemaker.imaging.shards import ShardReader, is_unsafe_name, open_shard
 from tastemaker.imaging.tars import is_header_of
 from tastemaker.scores.schema import original_name
 from tastemaker.storage import is_remote
+from tastemaker.storage.files import read_whole
 
 NEEDED_COLUMNS = ("image_id", "image_path", "shard", "offset", "size", "sidecars", "reason", "xxh3")
 """What a row must have to be found again; ``reason`` and ``xxh3`` may be missing."""
@@ -253,8 +254,6 @@ class OriginalsReader:
 
     def _read_loose(self, part: Part) -> bytes:
         if is_remote(part.path):
-            from tastemaker.storage.files import read_whole
-
             return read_whole(self._urls.get(part.path, part.path), self._options, part.size)
         check_file(part)
         with open(part.path, "rb") as file:

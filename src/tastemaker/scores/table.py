@@ -28,6 +28,7 @@ from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, list_provenances
 from tastemaker.scores.schema import DELETED, kind_of_reason
 from tastemaker.storage import is_remote, options_for
+from tastemaker.storage.systems import library_system
 
 if TYPE_CHECKING:
     import pandas
@@ -357,8 +358,6 @@ def _filesystems(table: ScoreTable) -> list[Any]:
     protocols = {source.path.partition("://")[0] for source in table.sources if is_remote(source.path)}
     if not protocols:
         return []
-    from tastemaker.storage.systems import library_system
-
     options = table.storage_options
     found = [library_system(f"{name}://", options_for(f"{name}://", options))[0] for name in sorted(protocols)]
     for system in found:

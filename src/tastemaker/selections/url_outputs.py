@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.runs.lease import Lease
 from tastemaker.scores.files import TEMPORARY_PREFIX, write_whole
+from tastemaker.scores.sources import Original
 from tastemaker.selections.copies import FolderCopies, number_of
 from tastemaker.selections.outputs import RECORD
 from tastemaker.storage import make_folder, public_url
-
-if TYPE_CHECKING:
-    from tastemaker.scores.sources import Original
+from tastemaker.storage.files import find_file, list_files, options_of, publish, read_small
+from tastemaker.storage.objects import RemoteFile
+from tastemaker.storage.uploads import Uploads
 
 UNFINISHED = "_tastemaker/unfinished.json"
 """What was asked for, while it is being written: it says that what is there is of `select`, and not all of it."""
@@ -80,8 +80,6 @@ class UrlOutput:
         Raises:
             ConfigurationError: Something else is there, and is not to be replaced.
         """
-        from tastemaker.storage.files import publish
-
         if not overwrite and self._is_other():
             raise ConfigurationError(f"{self.path} is there with other content; choose another, or say --overwrite")
         publish(self.draft, self.path)
@@ -130,16 +128,12 @@ class UrlOutput:
 
     def _files(self) -> list[str]:
         """Return the names of the files below the folder; without the lease."""
-        from tastemaker.storage.files import list_files, options_of
-
         below = f"{self.path}/"
         entries = list_files(str(self.path), options_of(self.path))
         names = [entry.path.removeprefix(below) for entry in entries if entry.path.startswith(below)]
         return [name for name in names if name != _LEASE]
 
     def _read(self, name: str) -> str | None:
-        from tastemaker.storage.files import read_small
-
         content = read_small(self.path / name)
         return None if content is None else content.decode()
 
@@ -148,9 +142,6 @@ class UrlOutput:
             list(pool.map(lambda name: (self.path / name).unlink(missing_ok=True), names))
 
     def _is_other(self) -> bool:
-        from tastemaker.storage.files import find_file, options_of
-        from tastemaker.storage.objects import RemoteFile
-
         url, options = str(self.path), options_of(self.path)
         entry = find_file(url, options)
         if entry is None:
@@ -170,8 +161,6 @@ class UrlCopies(FolderCopies):
     """Files below a URL, several uploaded at a time, under the names that they would have in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        from tastemaker.storage.uploads import Uploads
-
         super().__init__(folder)
         self._uploads = Uploads()
         self._files: set[int] = set()

@@ -34,6 +34,8 @@ from tastemaker.storage import (
     without_repeats,
     without_results,
 )
+from tastemaker.storage.files import find_file, glob_files, list_files
+from tastemaker.storage.objects import RemoteFile
 from tastemaker.tasks import EmptyTask, FileGroupTask
 
 LOOSE_FILES_PER_PARTITION = 500
@@ -149,8 +151,6 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         return list(self._find_remote(path) if is_remote(path) else self._find(path))
 
     def _find_remote(self, url: str) -> Iterator[_Found]:
-        from tastemaker.storage.files import find_file, glob_files, list_files
-
         options, is_web = self.storage_options, url.startswith("http")
         try:
             if is_pattern(url):
@@ -219,8 +219,6 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     def _looks_like_image(self, path: str) -> bool:
         try:
             if is_remote(path):
-                from tastemaker.storage.objects import RemoteFile
-
                 with contextlib.closing(RemoteFile(path, self.storage_options)) as remote:
                     return sniff_format(remote.read_at(0, 32)) is not None
             if not os.path.isfile(path):  # to open a pipe would wait for a writer, for ever perhaps

@@ -17,6 +17,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from huggingface_hub import constants, get_session, get_token
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.storage.objects import RemoteFile
 from tastemaker.storage.retries import current_patience
 from tastemaker.storage.sources import AnyObject, BeyondEndError, ChangedError
 
@@ -294,8 +295,6 @@ class _HubFile(AbstractBufferedFile):  # type: ignore[misc]
     """A file as libraries read it, with the program's tries."""
 
     def __init__(self, system: HubSystem, path: str, **options: Any) -> None:  # noqa: ANN401
-        from tastemaker.storage.objects import RemoteFile
-
         self._remote = RemoteFile(f"hf://{path}", source=HubObject(system, path))
         super().__init__(system, path, size=self._remote.size_bytes(), **options)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -70,6 +69,8 @@ def _run(system: Any, upload: Coroutine[Any, Any, Any], size: int, callback: Any
 
 
 async def _watch(upload: Coroutine[Any, Any, Any], callback: Any, limit_s: float) -> None:  # noqa: ANN401
+    import asyncio  # here, because it takes as long as all else of this package
+
     task = asyncio.ensure_future(upload)
     sent, since = 0, time.monotonic()
     while not (await asyncio.wait({task}, timeout=_POLL_S))[0]:
