@@ -143,6 +143,14 @@ NAMES = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.jpg", ("a", "jpg")), ("d.v1/a.b.jpg", ("d.v1/a", "b.jpg")), ("./a.JPG", ("./a", "JPG")), ("a", ("a", ""))],
+)
+def test_the_key_ends_at_the_first_dot_of_the_base_name(name, expected):
+    assert split_key(name) == expected
+
+
 @pytest.mark.parametrize("tar_format", ["gnu", "pax"])
 def test_names_are_kept_verbatim(tmp_path, tar_format):
     members = [(name, picture(name.encode("utf-8", "surrogateescape"))) for name in NAMES]
@@ -232,6 +240,14 @@ def test_gzip_files_of_several_parts_are_read(tmp_path):
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(GOOD[:700]) + gzip.compress(GOOD[700:] + END))
     assert (whole(path), problems(path)) == ({"good": GOOD_DATA}, [])
+
+
+@either_kind
+def test_archives_one_behind_the_other_are_one_shard(tmp_path, kind):
+    first, second = (save(tmp_path / f"a.{kind}", raw + END, kind).read_bytes() for raw in (GOOD, entry("b.jpg", JPEG)))
+    path = tmp_path / f"both.{kind}"
+    path.write_bytes(first + second)
+    assert (whole(path), problems(path)) == ({"good": GOOD_DATA, "b": {"b.jpg": JPEG}}, [])
 
 
 @pytest.mark.parametrize("padding", [512, 1024, 10240, 10**6])
@@ -422,6 +438,12 @@ def test_a_first_header_that_is_damaged_costs_its_own_member_only(tmp_path):
     path = save(tmp_path / "a.tar", b"?" * 512 + picture(3, 508) + GOOD + END)
     assert whole(path) == {"good": GOOD_DATA}
     assert problems(path) == [("", "damaged shard: no sound header at byte 0; the walk went on at 1,024")]
+
+
+def test_garbage_between_two_archives_is_damage(tmp_path):
+    path = save(tmp_path / "a.tar", entry("b.jpg", JPEG) + END + b"\x55" * 512 + GOOD + END)
+    assert whole(path) == {"b": {"b.jpg": JPEG}, "good": GOOD_DATA}
+    assert problems(path) == [("", "damaged shard: no sound header at byte 2,048; the walk went on at 2,560")]
 
 
 SIZES = {
