@@ -33,13 +33,6 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.mark.parametrize("command", ["pull", "list", "verify"])
-def test_every_command_has_help_with_an_example(command):
-    result = run(command, "--help")
-    assert result.exit_code == 0
-    assert f"Example: tastemaker models {command}" in result.stdout
-
-
 def test_pull_prints_the_paths_of_weights_that_are_there(model_dir):
     result = run("pull", "--model-dir", model_dir)
     assert result.stdout.splitlines() == [str(hub.weights_path(model, model_dir)) for model in hub.MODELS]

@@ -24,11 +24,6 @@ def scores(tmp_path, photo_folder, model_dir):
     return tmp_path / "scores"
 
 
-@pytest.mark.parametrize("command", ["select", "cutoff", "top"])
-def test_help_shows_an_example(command):
-    assert f"Example: tastemaker {command}" in " ".join(tastemaker(command, "--help").stdout.split())
-
-
 def test_select_writes_and_says_what(tmp_path, scores):
     result = tastemaker("select", scores, "--top", "3", "--to", "best", "--as", "folder", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -120,8 +120,7 @@ def test_the_smallest_and_the_longest_pictures_are_drawn(size):
     ],
 )
 def test_only_what_is_sure_is_used(environment, answer, found):
-    assert detect(environment, is_terminal=True, ask=lambda: answer) == found
-    assert detect(environment, is_terminal=False, ask=lambda: answer) == ""
+    assert detect(environment, lambda: answer) == found
 
 
 def test_the_height_of_a_line_is_the_terminals():

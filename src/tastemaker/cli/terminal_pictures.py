@@ -97,16 +97,15 @@ ENCODERS: dict[str, Callable[[Image.Image], str]] = {
 """What a terminal may understand -> how an image is said in it."""
 
 
-def detect(environment: Mapping[str, str], *, is_terminal: bool, ask: Callable[[], bytes]) -> str:
+def detect(environment: Mapping[str, str], ask: Callable[[], bytes]) -> str:
     """Return the key of `ENCODERS` that the terminal understands for sure; empty where it is none.
 
     Args:
         environment: As the shell has it.
-        is_terminal: Whether the output is one.
         ask: Returns the terminal's device attributes, see `ask_terminal`.
     """
     term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
-    if not is_terminal or term in ("", "dumb"):
+    if term in ("", "dumb"):
         return ""
     if "TMUX" not in environment and not term.startswith(("screen", "tmux")):  # these hide what is around them
         if term in ("xterm-kitty", "xterm-ghostty") or "KITTY_WINDOW_ID" in environment or program == "ghostty":

@@ -70,13 +70,13 @@ def _rank(table: ScoreTable, number: int, rank_by: str) -> list[tuple[int, dict[
 
 
 def _choose(pictures: Pictures) -> str:
-    if pictures in (Pictures.AUTO, Pictures.NONE) and (pictures is Pictures.NONE or not sys.stdout.isatty()):
+    if pictures is Pictures.NONE or (pictures is Pictures.AUTO and not sys.stdout.isatty()):
         return ""
     if pictures is not Pictures.AUTO:
         return pictures.value
     from tastemaker.cli.terminal_pictures import ask_terminal, detect
 
-    return detect(os.environ, is_terminal=True, ask=ask_terminal)
+    return detect(os.environ, ask_terminal)
 
 
 def _print_table(ranked: list[tuple[int, dict[str, Any]]], rank_by: str) -> None:
