@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tastemaker import __version__
+from tastemaker.checks import check_numbers
 from tastemaker.embeddings.arrays import BLOCK_ROWS, EmbeddingBlock
 from tastemaker.embeddings.columns import ColumnPlan
 from tastemaker.embeddings.find import EmbeddingFile, Source
@@ -25,7 +26,6 @@ from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageErr
 from tastemaker.models.aesthetic import MAX_UNIT_ERROR, AestheticPredictor
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
 from tastemaker.models.published import EMBEDDING_SIZE
-from tastemaker.numeric_options import check_numbers
 from tastemaker.provenance import add_provenance, weights_provenance
 from tastemaker.scores.files import remove_drafts
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata

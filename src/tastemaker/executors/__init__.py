@@ -6,7 +6,7 @@ import os
 from importlib.util import find_spec
 from typing import Any
 
-from tastemaker.errors import ConfigurationError
+from tastemaker.checks import check_choice
 from tastemaker.executors.base import BaseExecutor, StageCount
 from tastemaker.executors.local import LocalExecutor
 from tastemaker.executors.ray_data import RayDataExecutor
@@ -41,8 +41,7 @@ def make_executor(name: str, config: dict[str, Any] | None = None) -> BaseExecut
         MissingExtraError: Its engine is not installed.
         ConfigurationError: There is no such executor.
     """
-    if name not in EXECUTORS:
-        raise ConfigurationError(f"executor={name!r} is not one of {', '.join(EXECUTORS)}")
+    check_choice("executor", name, EXECUTORS)
     return EXECUTORS[name](config)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors.cluster import ClusterExecutor
 from tastemaker.executors.plan import Node, WorkerPlan
@@ -37,8 +38,7 @@ class XennaExecutor(ClusterExecutor):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of ClusterExecutor
         super().__init__(*arguments, **options)
-        if self.mode not in MODES:
-            raise ConfigurationError(f"execution_mode={self.mode!r} is not one of {', '.join(MODES)}")
+        check_choice("execution_mode", self.mode, MODES)
         if self.cpu_share > 1:
             raise ConfigurationError(f"cpu_allocation_percentage={self.cpu_share} is a share: 1 is all")
 

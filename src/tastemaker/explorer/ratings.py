@@ -13,6 +13,7 @@ from typing import Any
 
 import platformdirs
 
+from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.table import ScoreTable
 
@@ -215,8 +216,7 @@ def rated_condition(choice: str, ratings: Ratings) -> str:
     """
     if not choice:
         return ""
-    if choice not in CHOICES:
-        raise ConfigurationError(f"rated={choice!r} is not one of {', '.join(CHOICES)}")
+    check_choice("rated", choice, CHOICES)
     rows = ratings.rows("rated" if choice == "unrated" else choice)
     numbers = ", ".join(map(str, rows)) or "-1"
     return f"row_id {'NOT IN' if choice == 'unrated' else 'IN'} ({numbers})"

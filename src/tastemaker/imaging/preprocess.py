@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tastemaker.errors import ConfigurationError
+from tastemaker.checks import check_choice
 
 INPUT_SIZE = 224
 """Side of CLIP ViT-L/14's square input, in pixels."""
@@ -87,8 +87,7 @@ def plan_resize(height: int, width: int, kind: str, size: int) -> ResizePlan:
         >>> plan_resize(480, 640, "openai", 224)
         ResizePlan(width=298, height=224, left=37, top=0, is_extreme=False)
     """
-    if kind not in PREPROCESSINGS:
-        raise ConfigurationError(f"preprocess={kind!r} is not one of {', '.join(PREPROCESSINGS)}")
+    check_choice("preprocess", kind, PREPROCESSINGS)
     short = min(height, width)
     new_width, new_height = int(size * width / short), int(size * height / short)
     left, top = _crop_offset(new_width - size, kind), _crop_offset(new_height - size, kind)

@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, MissingExtraError, ModelError
 from tastemaker.models import device as devices
 from tastemaker.models.hub import CLIP_VIT_L14, check_weights
@@ -256,12 +257,6 @@ def check_device(device: str) -> None:
     """Raise `ConfigurationError` unless ``device`` is one of `DEVICES`, or ``cuda:N``."""
     if not re.fullmatch(r"cuda:\d+", device):
         check_choice("device", device, DEVICES)
-
-
-def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise `ConfigurationError` unless ``value`` is one of ``allowed``."""
-    if value not in allowed:
-        raise ConfigurationError(f"{option}={value!r} is not one of {', '.join(allowed)}")
 
 
 def _read_heads(weights: Path, width: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.machine import usable_cores
 from tastemaker.models.clip import (
@@ -17,7 +18,6 @@ from tastemaker.models.clip import (
     ClipConfig,
     Embeddings,
     Pixels,
-    check_choice,
     check_pixels,
     fold_pixel_scale,
     make_inference_lock,

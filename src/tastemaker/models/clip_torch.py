@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tastemaker.checks import check_choice, check_positive
 from tastemaker.errors import ConfigurationError
 from tastemaker.models.batch_size import choose_batch_size, measure_rate
-from tastemaker.models.clip import Embeddings, Pixels, check_choice, check_pixels, read_config
+from tastemaker.models.clip import Embeddings, Pixels, check_pixels, read_config
 from tastemaker.models.torch_cuda import CudaLane
 from tastemaker.models.torch_runner import BatchRunner, DirectLane, Lane, Program
 from tastemaker.models.torch_tower import TorchTower, encoder_layer
@@ -61,8 +62,7 @@ class TorchClip:
             precision = "f32" if device == "cpu" else "fp16"
         if mode == "auto":
             mode = "graph" if is_cuda else "eager"
-        if batch_size is not None and batch_size < 1:
-            raise ConfigurationError(f"batch_size={batch_size} is less than 1")
+        check_positive("batch_size", batch_size)
         if precision not in DTYPES:
             raise ConfigurationError(f"precision={precision!r} is not offered on {device}; use f32, bf16 or fp16")
         check_choice("mode", mode, MODES)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
-from tastemaker.numeric_options import check_numbers
 from tastemaker.scores.cutoff import Top
 from tastemaker.storage import Options, public_url
 
@@ -78,10 +78,8 @@ class RunOptions:
         check_numbers(self)
         if self.min_score is not None and self.top is not None:
             raise ConfigurationError("give a minimum score or a top share, not both")
-        if self.rank_by not in RANKINGS:
-            raise ConfigurationError(f"rank_by={self.rank_by!r} is not one of {', '.join(RANKINGS)}")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigurationError(f"threads={self.threads} is less than 1")
+        check_choice("rank_by", self.rank_by, RANKINGS)
+        check_positive("threads", self.threads)
         if self.address is not None and self.executor == "local":
             raise ConfigurationError(
                 f"address={self.address!r} is of a cluster: add --executor xenna or ray-data, or leave it out"

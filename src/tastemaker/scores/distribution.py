@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tastemaker.checks import check_positive
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.cutoff import Top
 
@@ -136,8 +137,7 @@ def make_top(top: float | None, keep: int | None) -> Top:
     """
     if top is not None and not 0 < top <= 1:
         raise ConfigurationError(f"top={top} is no share: 0.2 is the best fifth; keep={top:g} is a number of images")
-    if keep is not None and keep < 1:
-        raise ConfigurationError(f"keep={keep} is less than 1")
+    check_positive("keep", keep)
     return Top(keep, top)
 
 

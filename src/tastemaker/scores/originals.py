@@ -9,7 +9,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.checks import check_choice, check_positive
+from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.shards import is_unsafe_name
 from tastemaker.scores.files import PendingFile, RowsFile, TarFile, content_digest
 from tastemaker.storage import is_remote
@@ -160,10 +161,8 @@ def finished_together(rows: RowsFile, originals: OriginalsWriter, *, with_tars: 
 
 def check_originals(kind: str, images_per_tar: int) -> None:
     """Raise `ConfigurationError` for values that `OriginalsWriter` does not take."""
-    if kind not in ORIGINALS:
-        raise ConfigurationError(f"originals={kind!r} is not one of {', '.join(ORIGINALS)}")
-    if images_per_tar < 1:
-        raise ConfigurationError(f"images_per_tar={images_per_tar} is less than 1")
+    check_choice("originals", kind, ORIGINALS)
+    check_positive("images_per_tar", images_per_tar)
 
 
 def _write_copy(path: Path, data: bytes) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tastemaker.checks import check_choice, check_positive
 from tastemaker.errors import ConfigurationError, TastemakerError
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.export import FORMS, SKIPPED, Export, SelectProgress as SelectProgress
@@ -147,10 +148,8 @@ def _explain_no_room(path: Path) -> Iterator[None]:
 
 
 def _check_options(kind: str, path: Path, images_per_tar: int, stars: StarOptions | None) -> None:
-    if kind not in KINDS:
-        raise ConfigurationError(f"kind={kind!r} is not one of {', '.join(KINDS)}")
-    if images_per_tar < 1:
-        raise ConfigurationError(f"images_per_tar={images_per_tar} is less than 1")
+    check_choice("kind", kind, KINDS)
+    check_positive("images_per_tar", images_per_tar)
     if stars and kind not in ("webdataset", "folder"):
         raise ConfigurationError(f"stars go into copies of originals, and {kind} makes none; use --as folder")
     if kind == "links" and is_remote(str(path)):

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tastemaker.checks import check_numbers
 from tastemaker.errors import ConfigurationError
-from tastemaker.numeric_options import check_numbers
 from tastemaker.scores.cutoff import Top, mark_best
 from tastemaker.scores.fetch import ROW_ID, IntArray
 from tastemaker.scores.groups import MIN_SIMILARITY, group_table

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from tastemaker.checks import check_numbers
 from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.models.aesthetic import CUSTOMARY_CUTOFFS, AestheticPredictor
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
-from tastemaker.numeric_options import check_numbers
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
 from tastemaker.storage import Options, is_remote, public_url

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from tastemaker.checks import check_numbers
 from tastemaker.errors import ConfigurationError, StageError
-from tastemaker.numeric_options import check_numbers
 from tastemaker.storage import public_url
 from tastemaker.tasks import ImageBatch, ImageObject, StagePerfStats, Task
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.checks import check_choice, check_numbers, check_positive
+from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
-from tastemaker.models.clip import PRECISIONS, VisionTower, check_choice, check_device, load_clip, resolve_precision
+from tastemaker.models.clip import PRECISIONS, VisionTower, check_device, load_clip, resolve_precision
 from tastemaker.models.device import choose_device
 from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
-from tastemaker.numeric_options import check_numbers
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
 from tastemaker.storage import Options
@@ -63,8 +63,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         check_device(self.device)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("preprocess", self.preprocess, PREPROCESSINGS)
-        if self.model_inference_batch_size is not None and self.model_inference_batch_size < 1:
-            raise ConfigurationError(f"model_inference_batch_size={self.model_inference_batch_size} is less than 1")
+        check_positive("model_inference_batch_size", self.model_inference_batch_size)
         # Executors give a GPU only where there is one: the workers' machines may have some, and this one none.
         self.resources = Resources() if self.device == "cpu" else Resources(gpus=self.num_gpus_per_worker)
 

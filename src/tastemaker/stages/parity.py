@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tastemaker.checks import check_numbers
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.preprocess import preprocess
@@ -15,7 +16,6 @@ from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip import Embeddings
 from tastemaker.models.clip_plain import PlainClip
 from tastemaker.models.hub import CLIP_VIT_L14, ensure_predictor, ensure_weights
-from tastemaker.numeric_options import check_numbers
 from tastemaker.parity import Embedded, ParityReport, compare_embeddings
 from tastemaker.provenance import add_provenance
 from tastemaker.stages.base import ProcessingStage, WorkerMetadata

@@ -16,10 +16,10 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
+from tastemaker.checks import check_numbers, check_positive
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.imaging.decode import EXTENSIONS, sniff_format
 from tastemaker.imaging.shards import TAR_EXTENSIONS, is_shard
-from tastemaker.numeric_options import check_numbers
 from tastemaker.stages.base import ProcessingStage, Resources
 from tastemaker.storage import (
     Options,
@@ -91,8 +91,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         check_numbers(self)
         if self.files_per_partition is not None and self.blocksize is not None:
             raise ConfigurationError("give files_per_partition or blocksize, not both")
-        if self.files_per_partition is not None and self.files_per_partition < 1:
-            raise ConfigurationError(f"files_per_partition={self.files_per_partition} is less than 1")
+        check_positive("files_per_partition", self.files_per_partition)
         if self.limit is not None and self.limit < 0:
             raise ConfigurationError(f"limit={self.limit} is less than 0")
         if self.blocksize is not None:

@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from tastemaker.errors import ConfigurationError, MissingExtraError, UnreadableImageError
+from tastemaker.checks import check_choice, check_numbers, check_positive
+from tastemaker.errors import MissingExtraError, UnreadableImageError
 from tastemaker.imaging.decode import DECODES, MAX_IMAGE_PIXELS, describe_jpeg
 from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.shards import FarApartError, Sample, split_key
 from tastemaker.machine import usable_cores
-from tastemaker.models.clip import check_choice
 from tastemaker.models.device import INSTALL_GPU_DECODE, INSTALL_TORCH, choose_device
-from tastemaker.numeric_options import check_numbers
 from tastemaker.provenance import reader_provenance
 from tastemaker.stages.base import BeforeStep, ProcessingStage, Resources, WorkerMetadata, without_first_reading
 from tastemaker.stages.samples import GroupReader
@@ -90,8 +89,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             self.batch_size = self.batch_size if given is None else given
         check_numbers(self)
         for option in ("batch_size", "num_threads", "max_pixels"):
-            if getattr(self, option) < 1:
-                raise ConfigurationError(f"{option}={getattr(self, option)} is less than 1")
+            check_positive(option, getattr(self, option))
         check_choice("preprocess", self.preprocess, PREPROCESSINGS)
         check_choice("resize", self.resize, RESIZES)
         check_choice("decode", self.decode, DECODES)

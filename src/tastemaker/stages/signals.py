@@ -6,11 +6,11 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
+from tastemaker.checks import check_numbers
 from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
 from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.signals import compute_signals
 from tastemaker.machine import usable_cores
-from tastemaker.numeric_options import check_numbers
 from tastemaker.provenance import add_provenance
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
 from tastemaker.tasks import ImageBatch, ImageObject

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tastemaker.checks import check_numbers
 from tastemaker.errors import UnreadableImageError
-from tastemaker.numeric_options import check_numbers
 from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.kept_copies import read_copied, remove_outdated_copies
 from tastemaker.scores.originals import OriginalsWriter, check_originals

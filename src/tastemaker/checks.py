@@ -1,8 +1,9 @@
-"""Options that must be numbers: a text from YAML, a shell or a form is told apart from a number before it is used."""
+"""Checks of options, before anything runs: the message names the option and what arrived."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
@@ -24,13 +25,14 @@ _KINDS = {
 def check_numbers(options: DataclassInstance) -> None:
     """Raise unless each field that is annotated as a number (``int``, ``float``, `Top`, or ``| None``) holds one.
 
+    A text from YAML, a shell or a form is told apart from a number before it is used.
     Fields whose annotations are no text (without ``from __future__ import annotations``) are left alone.
 
     Args:
         options: A stage, or another dataclass of options.
 
     Raises:
-        ConfigurationError: A value is of another type, or NaN. The message names the option and what arrived.
+        ConfigurationError: A value is of another type, or NaN.
     """
     for field in fields(options):
         kind, _, rest = str(field.type).partition(" | ")
@@ -47,3 +49,15 @@ def check_numbers(options: DataclassInstance) -> None:
         raise ConfigurationError(
             f"{field.name}={value!r} is of type {type(value).__name__}; it must be {wanted}{hint}{allowed}"
         )
+
+
+def check_choice(option: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise `ConfigurationError` unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ConfigurationError(f"{option}={value!r} is not one of {', '.join(allowed)}")
+
+
+def check_positive(option: str, value: int | None) -> None:
+    """Raise `ConfigurationError` for a number of things below 1; None is left to its default."""
+    if value is not None and value < 1:
+        raise ConfigurationError(f"{option}={value} is less than 1")
