@@ -6,6 +6,7 @@ import socket
 import tarfile
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the real hub
@@ -83,6 +84,24 @@ def make_shards(folder, shards):
     for number, members in enumerate(shards):
         make_tar(folder / f"{number}.tar", members)
     return folder
+
+
+def read_rows(folder):
+    """Return the rows of all Parquet files in a folder."""
+    return [row for path in sorted(folder.rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def rows_by_file(folder):
+    return {path.name: pq.read_table(path).to_pylist() for path in sorted(folder.glob("*.parquet"))}
+
+
+def read_tars(folder):
+    """Return name -> bytes of every member of all tars in a folder."""
+    members = {}
+    for path in sorted(folder.rglob("*.tar")):
+        with tarfile.open(path) as tar:
+            members |= {member.name: tar.extractfile(member).read() for member in tar}
+    return members
 
 
 def contents(folder):

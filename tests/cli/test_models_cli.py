@@ -4,21 +4,17 @@ import sys
 from dataclasses import replace
 
 import pytest
-from hub_server import tiny_clip, tiny_predictor
-from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from tastemaker.cli.models import app
 from tastemaker.models import hub
+from tastemaker.testing import write_random_models
 
 
 @pytest.fixture
 def model_dir(tmp_path):
-    for model, tensors in ((hub.CLIP_VIT_L14, tiny_clip()), (hub.AESTHETIC_PREDICTOR, tiny_predictor())):
-        path = hub.weights_path(model, tmp_path)
-        path.parent.mkdir(parents=True)
-        save_file(tensors, path)
-    return tmp_path
+    """Tiny models of the test's own, to be damaged."""
+    return write_random_models(tmp_path)
 
 
 @pytest.fixture

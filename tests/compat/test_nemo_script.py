@@ -1,28 +1,15 @@
 """Scripts written for NeMo Curator, run as they are."""
 
 import sys
-import tarfile
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import encode, make_tar
+from conftest import encode, make_tar, read_rows, read_tars
 from nemo_scripts import CURATE, OWN_STAGES, run_as_user
 
 from tastemaker.compat.nemo_curator.models import CLIPAestheticScorer
 from tastemaker.imaging.decode import decode_image
-
-
-def read_rows(folder):
-    return [row for path in sorted(folder.rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
-
-
-def read_tars(folder):
-    members = {}
-    for path in sorted(folder.rglob("*.tar")):
-        with tarfile.open(path) as tar:
-            members |= {member.name: tar.extractfile(member).read() for member in tar}
-    return members
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 
-import pyarrow.parquet as pq
 import pytest
 from cluster_stages import marked_processes, wait_until, write_shards
+from conftest import rows_by_file
 
 from tastemaker.scores.files import TEMPORARY_PREFIX
 
@@ -27,11 +27,7 @@ def expected(shards, model_dir, tmp_path_factory):
     output = tmp_path_factory.mktemp("whole") / "out"
     environment = {**os.environ, "TASTEMAKER_MODEL_DIR": str(model_dir)}
     subprocess.run(command_line(shards, output, "local"), env=environment, check=True, capture_output=True)
-    return rows_of(output)
-
-
-def rows_of(output):
-    return {path.name: pq.read_table(path).to_pylist() for path in sorted(output.glob("*.parquet"))}
+    return rows_by_file(output)
 
 
 def command_line(shards, output, engine):
@@ -72,4 +68,4 @@ def test_a_run_that_is_told_to_stop_says_so_and_leaves_nothing(
     again = [*command_line(shards, output, "local"), "--json"]
     summary = json.loads(subprocess.run(again, env=environment, check=True, capture_output=True).stdout)
     assert (summary["images"], summary["images_scored_now"]) == (600, 30 * (20 - done))
-    assert rows_of(output) == expected
+    assert rows_by_file(output) == expected

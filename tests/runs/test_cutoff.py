@@ -1,11 +1,8 @@
 """Cuts by share and count, resuming, and what the rows say afterwards."""
 
-import tarfile
-
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from conftest import make_shards, make_tar
+from conftest import make_shards, make_tar, read_rows, read_tars
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.runs.best import keep_top
@@ -20,18 +17,6 @@ def shards(tmp_path, photographs):
     files = [*photographs.items(), *((f"{name.partition('.')[0]}.txt", b"caption") for name in photographs)]
     files.append(("bad.jpg", b"no image"))  # captions are not beside their pictures
     return make_shards(tmp_path / "shards", ([(f"{n}{name}", data) for name, data in files] for n in range(3)))
-
-
-def read_rows(output):
-    return [row for path in sorted(output.rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
-
-
-def read_tars(output):
-    found = {}
-    for path in sorted(output.rglob("*.tar")):
-        with tarfile.open(path) as tar:
-            found |= {member.name: tar.extractfile(member).read() for member in tar}
-    return found
 
 
 def test_shares_and_counts_are_told_apart():

@@ -3,9 +3,8 @@
 import subprocess
 import sys
 
-import pyarrow.parquet as pq
 import pytest
-from conftest import make_shards
+from conftest import make_shards, rows_by_file
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.runs.options import Slice
@@ -18,10 +17,6 @@ def shards(tmp_path, photographs):
     return make_shards(tmp_path / "shards", (list(photographs.items())[: 1 + number % 3] for number in range(7)))
 
 
-def rows_of(output):
-    return {path.name: pq.read_table(path).to_pylist() for path in sorted(output.glob("*.parquet"))}
-
-
 def test_slices_have_no_overlap_and_no_gap(tmp_path, shards, model_dir):
     options = RunOptions(model_dir=str(model_dir))
     whole = run_scoring([str(shards)], tmp_path / "whole", options)
@@ -31,9 +26,9 @@ def test_slices_have_no_overlap_and_no_gap(tmp_path, shards, model_dir):
         summary = run_scoring([str(shards)], tmp_path / "out", options, mode)
         assert summary.images_scored_now == summary.images  # none of what another did
         done += summary.images_scored_now
-        seen.append(len(rows_of(tmp_path / "out")))
+        seen.append(len(rows_by_file(tmp_path / "out")))
     assert (done, seen) == (whole.images, [2, 5, 7])
-    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+    assert rows_by_file(tmp_path / "out") == rows_by_file(tmp_path / "whole")
     assert run_scoring([str(shards)], tmp_path / "out", options).images_scored_now == 0
     assert {path.name for path in (tmp_path / "out" / "_tastemaker").glob("run*.json")} == {
         *(f"run-{index}-of-3.json" for index in range(3)),
@@ -50,8 +45,8 @@ def test_slices_of_loose_files_are_the_partitions_of_a_whole_run_in_any_order(
     run_scoring([str(photo_folder)], tmp_path / "whole", options)
     for index in (3, 1, 2, 0):
         run_scoring([str(photo_folder)], tmp_path / "out", options, RunMode(part=Slice(index, 4)))
-        assert len(rows_of(tmp_path / "out")) == {3: 1, 1: 2, 2: 3, 0: 4}[index]
-    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+        assert len(rows_by_file(tmp_path / "out")) == {3: 1, 1: 2, 2: 3, 0: 4}[index]
+    assert rows_by_file(tmp_path / "out") == rows_by_file(tmp_path / "whole")
 
 
 def test_more_slices_than_shards_leave_some_without_work(tmp_path, shards, model_dir):
@@ -79,7 +74,7 @@ def test_slices_run_at_the_same_time(tmp_path, shards, model_dir):
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 0, stderr
     run_scoring([str(shards)], tmp_path / "whole", RunOptions(model_dir=str(model_dir)))
-    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+    assert rows_by_file(tmp_path / "out") == rows_by_file(tmp_path / "whole")
 
 
 def test_half_of_the_slice_options_is_an_error(tmp_path):
