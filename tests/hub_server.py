@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback: what downloads need of its protocol, the ways in which it fails, and tiny weights.
+"""A Hugging Face hub on loopback: what downloads need of its protocol, and the ways in which it fails.
 
 Like the real one it answers for large files with a redirect to another origin (the CDN) that carries the commit, size
 and SHA-256 in its headers, and for small files itself. Repositories with folders and commits are in `hub_repos`.
@@ -12,7 +12,6 @@ import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
 from hub_repos import Repo, answer_about_repo
 
 
@@ -189,41 +188,3 @@ class _CdnHandler(_Handler):
         if fault.stall_after:
             hub.released.wait(60)
         self.close_connection = bool(stop)
-
-
-def tiny_clip(layers=2, width=8, extra=0):
-    """Return the tensors of a CLIP ViT-L/14 with small dimensions, and `extra` bytes of text tensors."""
-    rng = np.random.default_rng(0)
-    vision = "vision_model"
-
-    def linear(name, outputs, inputs):
-        return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
-
-    def norm(name):
-        return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-
-    shapes = {
-        f"{vision}.embeddings.class_embedding": (width,),
-        f"{vision}.embeddings.patch_embedding.weight": (width, 3, 14, 14),
-        f"{vision}.embeddings.position_embedding.weight": (5, width),
-        "visual_projection.weight": (768, width),
-        **norm(f"{vision}.pre_layrnorm"),
-        **norm(f"{vision}.post_layernorm"),
-    }
-    for layer in (f"{vision}.encoder.layers.{i}" for i in range(layers)):
-        shapes |= norm(f"{layer}.layer_norm1") | norm(f"{layer}.layer_norm2")
-        for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes |= linear(f"{layer}.self_attn.{projection}", width, width)
-        shapes |= linear(f"{layer}.mlp.fc1", 4 * width, width) | linear(f"{layer}.mlp.fc2", width, 4 * width)
-    text = {"text_model.embeddings.token_embedding.weight": rng.integers(0, 256, extra, np.uint8)}
-    return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()} | text
-
-
-def tiny_predictor(sizes=(768, 8, 6, 5, 4, 1)):
-    """Return the tensors of a LAION aesthetic predictor v2 with small hidden layers."""
-    rng = np.random.default_rng(0)
-    tensors = {}
-    for index, inputs, outputs in zip((0, 2, 4, 6, 7), sizes[:-1], sizes[1:], strict=True):
-        tensors[f"layers.{index}.weight"] = rng.standard_normal((outputs, inputs), np.float32)
-        tensors[f"layers.{index}.bias"] = rng.standard_normal(outputs, np.float32)
-    return tensors

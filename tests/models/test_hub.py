@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import free_port
-from hub_server import Fault, HubServer, tiny_clip, tiny_predictor
+from hub_server import Fault, HubServer
 from safetensors.numpy import save, save_file
 
+from tastemaker.models.clip import ClipConfig
 from tastemaker.models.hub import (
     AESTHETIC_PREDICTOR,
     CLIP_VIT_L14,
@@ -20,6 +21,7 @@ from tastemaker.models.hub import (
     resolve_model_dir,
     weights_path,
 )
+from tastemaker.testing import random_clip, random_predictor
 
 network = pytest.mark.network
 CLIP = replace(CLIP_VIT_L14, sha256=None)  # tiny files of the same format pass; the hub's ETag says the SHA-256
@@ -33,6 +35,18 @@ with ThreadPoolExecutor(4) as pool:
     jobs = [pool.submit(hub.ensure_weights, model, sys.argv[1]) for _ in range(int(sys.argv[3]))]
 print(jobs[0].result())
 """
+
+
+def tiny_clip(layers=2, extra=0):
+    """Return the tensors of a CLIP ViT-L/14 with small dimensions, and `extra` bytes of text tensors."""
+    rng = np.random.default_rng(0)
+    config = ClipConfig(width=8, layers=layers, heads=1, mlp=32, patch=14, image_size=28, projection=768)
+    text = {"text_model.embeddings.token_embedding.weight": rng.integers(0, 256, extra, np.uint8)}
+    return random_clip(config, rng) | text
+
+
+def tiny_predictor():
+    return random_predictor(768, np.random.default_rng(0))
 
 
 @pytest.fixture
