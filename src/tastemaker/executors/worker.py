@@ -73,11 +73,11 @@ class ChainWorker:
         self._chain = Chain([])
         self._is_loaded = False
         self._busy = threading.Lock()
-        self._counts: dict[int, dict[str, list[int]]] = {}
+        self._counts: dict[int, Counts] = {}
         self._taken: list[int] = []
         self._aside: int | None = None
         self._records = _Records(job.log_level)
-        self._ask(self._ledger.sign_on.remote([context.current_actor]))
+        ray.get(self._ledger.sign_on.remote([context.current_actor]))
         threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
         threading.Thread(target=_end_for_certain, name="end", daemon=True).start()
 
@@ -95,7 +95,7 @@ class ChainWorker:
                     self._run_together(waiting)
                     self._run_aside()
             except Exception as error:
-                self._ask(self._ledger.fail.remote(pickle_error(error)))
+                ray.get(self._ledger.fail.remote(pickle_error(error)))
                 raise
             if self._send():
                 self._free()
@@ -112,7 +112,7 @@ class ChainWorker:
         if self._aside is None:
             return
         number, self._aside = self._aside, None
-        work: Work | None = self._ask(self._ledger.begin.remote(number, self._name, alone=True))
+        work: Work | None = ray.get(self._ledger.begin.remote(number, self._name, alone=True))
         if work is None:
             return
         task = _task_of(work)
@@ -120,12 +120,12 @@ class ChainWorker:
         self._taken.append(number)
 
         def watch(kind: str, step: int, names: Callable[[], list[str]]) -> str | None:
-            deaths: int = self._ask(self._ledger.begin_step.remote(number, self._name, (kind, step)))
+            deaths: int = ray.get(self._ledger.begin_step.remote(number, self._name, (kind, step)))
             if deaths < MAX_DEATHS:
                 return None
             if deaths >= MAX_DEATHS_IN_RUN:
                 raise StageError(f"{deaths} workers died on {describe_task(task)}, whatever was left out of it")
-            self._ask(self._ledger.fail_step.remote(number, (kind, step), names()))
+            ray.get(self._ledger.fail_step.remote(number, (kind, step), names()))
             return REASONS[kind]
 
         results = self._chain.run_carefully(task, watch, lambda _, count: self._count(position, count))
@@ -134,7 +134,7 @@ class ChainWorker:
     def _tasks(self, waiting: deque[int]) -> Iterator[Task[Any]]:
         while waiting and self._aside is None:
             number = waiting.popleft()
-            work: Work | None = self._ask(self._ledger.begin.remote(number, self._name))
+            work: Work | None = ray.get(self._ledger.begin.remote(number, self._name))
             if work is None:
                 continue
             if work.careful:
@@ -146,41 +146,40 @@ class ChainWorker:
     def _finish(self, number: int, results: list[Task[Any]]) -> None:
         for result in results:
             result._metadata.pop("attempt", None)
-        counts = _as_pairs(self._counts.pop(number, {}))
-        self._ask(self._ledger.finish.remote(number, cloudpickle.dumps(results), counts))
+        ray.get(self._ledger.finish.remote(number, cloudpickle.dumps(results), self._counts.pop(number, {})))
 
     def _load(self) -> None:
         if self._is_loaded:
             return
-        if not self._ask(self._ledger.begin_setup.remote(self._name)):
+        if not ray.get(self._ledger.begin_setup.remote(self._name)):
             raise StageError(f"{MAX_DEATHS} workers died while they loaded their stages; is there enough memory?")
         if not self._chain.stages:
             self._chain = Chain(_unpickle_stages(self._job), self._job.queue_size)
         # One at a time on a machine: the first fetches the weights, the others find them.
         with filelock.FileLock(Path(tempfile.gettempdir()) / f"tastemaker-{os.getuid()}.lock"):
-            if not self._ask(self._ledger.node_is_ready.remote(self._node)):
+            if not ray.get(self._ledger.node_is_ready.remote(self._node)):
                 self._chain.setup_on_node(NodeInfo(self._node))
-                self._ask(self._ledger.set_node_ready.remote(self._node))
+                ray.get(self._ledger.set_node_ready.remote(self._node))
         self._chain.setup(WorkerMetadata(self._name))
         self._is_loaded = True
-        self._ask(self._ledger.end_setup.remote(self._name))
+        ray.get(self._ledger.end_setup.remote(self._name))
 
     def _free(self) -> None:
         if self._is_loaded:
             self._is_loaded = False
             self._chain.teardown()
-            self._ask(self._ledger.end_teardown.remote(self._name))
+            ray.get(self._ledger.end_teardown.remote(self._name))
 
     def _wait_for_others(self) -> None:
         """Give the others the time to free what they loaded: engines end them as soon as the last task is done."""
         deadline = time.monotonic() + _LAST_TEARDOWN_S
-        while time.monotonic() < deadline and self._ask(self._ledger.others_to_free.remote(self._name)):
+        while time.monotonic() < deadline and ray.get(self._ledger.others_to_free.remote(self._name)):
             time.sleep(0.05)
 
     def _count(self, position: int, count: StageCount) -> None:
-        counts = self._counts.setdefault(self._taken[position], {}).setdefault(count.stage, [0, 0])
-        counts[0] += count.images
-        counts[1] += count.source_bytes
+        counts = self._counts.setdefault(self._taken[position], {})
+        images, size = counts.get(count.stage, (0, 0))
+        counts[count.stage] = images + count.images, size + count.source_bytes
 
     def _pulse(self) -> None:
         while True:
@@ -196,13 +195,9 @@ class ChainWorker:
                 return  # the run is over
 
     def _send(self) -> bool:
-        counts = {number: _as_pairs(dict(stages)) for number, stages in list(self._counts.items())}
+        counts = {number: dict(stages) for number, stages in list(self._counts.items())}
         pulse = self._ledger.pulse.remote(self._name, counts, self._chain.timings, self._records.take())
-        return bool(self._ask(pulse))
-
-    @staticmethod
-    def _ask(reference: Any) -> Any:  # noqa: ANN401 - whatever the ledger answers
-        return ray.get(reference)
+        return bool(ray.get(pulse))
 
 
 class _Records(logging.Handler):
@@ -255,7 +250,3 @@ def _task_of(work: Work) -> Task[Any]:
     if work.attempt > 1:
         task._metadata["attempt"] = work.attempt
     return task
-
-
-def _as_pairs(counts: dict[str, list[int]]) -> Counts:
-    return {stage: (images, size) for stage, (images, size) in counts.items()}
