@@ -29,9 +29,6 @@ FIRST_IMAGE_S = 4.0
 share of the run's time allows is given up, and tried again when there is twice the time."""
 
 
-_WAY = ("backend", "backend_version", "device", "precision")
-
-
 @dataclass
 class ImageParityStage(ProcessingStage[ImageBatch, ImageBatch]):
     """Compares scores with exact ones on a sample of the images that come by, and notes the figures as provenance.

@@ -33,7 +33,7 @@ class GroupReader:
         """Yield all samples, in order."""
         for are_shards, group in groupby(paths, key=is_shard):
             if are_shards:
-                yield from _read_shards(group, self._options, self._wanted, self._far_apart)
+                yield from self._read_shards(group)
             else:
                 yield from self._folders.read_samples(group, self._root)
 
@@ -51,28 +51,22 @@ class GroupReader:
                     break
                 yield sample
 
+    def _read_shards(self, paths: Iterable[str]) -> Iterator[_Read]:
+        """Yield path and samples of each shard; one that the system cannot read yields a row that says so."""
+        for path in paths:
+            try:
+                if self._wanted is None:
+                    samples = read_samples(path, self._options, far_apart=self._far_apart)
+                else:
+                    samples = read_at_ranges(path, self._wanted, self._options)
+                for sample, data in samples:
+                    yield path, sample, data
+            except OSError as error:
+                yield path, Sample("", problem=f"the shard cannot be read: {error.strerror or error}"), {}
+
     def _failed(self, path: str, reason: str) -> Sample:
         return Sample("", problem=reason) if is_shard(path) else unread_sample(path, self._root, reason)
 
 
 def _shown(path: str) -> list[str]:
     return [public_url(path)]
-
-
-def _read_shards(
-    paths: Iterable[str], options: Options | None, wanted: list[Sample] | None, far_apart: bool
-) -> Iterator[_Read]:
-    """Yield path and samples of each shard, or the wanted ones of the only shard.
-
-    One that the system cannot read yields a row that says so.
-    """
-    for path in paths:
-        try:
-            if wanted is None:
-                samples = read_samples(path, options, far_apart=far_apart)
-            else:
-                samples = read_at_ranges(path, wanted, options)
-            for sample, data in samples:
-                yield path, sample, data
-        except OSError as error:
-            yield path, Sample("", problem=f"the shard cannot be read: {error.strerror or error}"), {}
