@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class BlockReader:
         self._held_blocks = held
         self._wanted_ahead = ahead
         self._held: dict[int, bytes] = {}
-        self._coming: dict[int, _Fetch] = {}
+        self._coming: dict[int, Future[bytes]] = {}
         self._latest = -1  # the block that was fetched last
         self._end: int | None = None  # size of the source, once that was seen
         self._broken: Exception | None = None
@@ -151,39 +152,26 @@ class BlockReader:
                 continue
             if not self._source.streams and not self._source.holds(following * self._block_bytes + 1):
                 return
-            self._coming[following] = _Fetch(self._source, following * self._block_bytes, self._block_bytes)
+            self._coming[following] = _fetch(self._source, following * self._block_bytes, self._block_bytes)
         self._drop_coming(self._wanted_ahead)
 
     def _drop_coming(self, kept: int) -> None:
         """Forget all but the last blocks that are on their way; a source that streams has to be done with them."""
         while len(self._coming) > kept:
-            fetch = self._coming.pop(next(iter(self._coming)))
+            coming = self._coming.pop(next(iter(self._coming)))
             if self._source.streams:
-                fetch.wait()
+                wait([coming])
 
 
-class _Fetch:
-    """One block on its way. Its thread ends with the process, whatever the server does."""
+def _fetch(source: ShardReader, offset: int, size: int) -> Future[bytes]:
+    """Fetch a block in a thread that ends with the process, whatever the server does: a pool would be waited for."""
+    coming: Future[bytes] = Future()
 
-    def __init__(self, source: ShardReader, offset: int, size: int) -> None:
-        self._where = (source, offset, size)
-        self._block = b""
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
-        self._thread.start()
-
-    def result(self) -> bytes:
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._block
-
-    def wait(self) -> None:
-        self._thread.join()
-
-    def _run(self) -> None:
-        source, offset, size = self._where
+    def run() -> None:
         try:
-            self._block = source.read_at(offset, size)
+            coming.set_result(source.read_at(offset, size))
         except Exception as error:  # noqa: BLE001 - raised again where the block is asked for
-            self._error = error
+            coming.set_exception(error)
+
+    threading.Thread(target=run, name="read-ahead", daemon=True).start()
+    return coming

@@ -83,11 +83,8 @@ def read_whole(url: str, options: Options | None, max_bytes: int) -> bytes:
     Raises:
         RemoteError: It cannot be read, whatever was tried.
     """
-    file = RemoteFile(url, options)
-    try:
+    with contextlib.closing(RemoteFile(url, options)) as file:
         return file.read_at(0, max_bytes + 1)
-    finally:
-        file.close()
 
 
 def read_small(path: Path) -> bytes | None:
@@ -110,16 +107,12 @@ def fetch_file(url: str, target: Path, options: Options | None = None) -> None:
     Raises:
         RemoteError: It cannot be read, whatever was tried.
     """
-    file = RemoteFile(url, options)
     target.touch()
-    try:
-        with target.open("r+b") as opened:
-            position = opened.seek(0, os.SEEK_END)
-            while data := file.read_at(position, _COPY_BYTES):
-                opened.write(data)
-                position += len(data)
-    finally:
-        file.close()
+    with contextlib.closing(RemoteFile(url, options)) as file, target.open("r+b") as opened:
+        position = opened.seek(0, os.SEEK_END)
+        while data := file.read_at(position, _COPY_BYTES):
+            opened.write(data)
+            position += len(data)
 
 
 def remote_path(path: str | Path, options: Options | None = None) -> Path:
@@ -223,8 +216,7 @@ def _is_running(process: int) -> bool:
 
 
 def _find_on_web(url: str, options: Options | None) -> Entry | None:
-    file = RemoteFile(url, options)
-    with contextlib.closing(file):
+    with contextlib.closing(RemoteFile(url, options)) as file:
         try:
             size, version = file.identify()
         except RemoteError as error:
