@@ -235,11 +235,11 @@ def _kept_condition(column: str, values: Values, found: Cutoff) -> str:
     """Return SQL that holds for exactly the images that a cut keeps: of equal scores the first ones."""
     if found.score is None:
         return "false"
-    score = f"'{found.score!r}'::DOUBLE"  # quoted, for infinity is a number too
+    name, score = sql_name(column), f"'{found.score!r}'::DOUBLE"  # quoted, for infinity is a number too
     above = int(np.count_nonzero(values > found.score))
     at_the_cut = np.flatnonzero(values == values.dtype.type(found.score))
     last = int(at_the_cut[found.kept - above - 1])
-    return f'("{column}" > {score} OR ("{column}" = {score} AND row_id <= {last})) AND NOT isnan("{column}")'
+    return f"({name} > {score} OR ({name} = {score} AND row_id <= {last})) AND NOT isnan({name})"
 
 
 def _keep_rows(ordered: Values) -> list[KeepRow]:
