@@ -173,7 +173,7 @@ def run_part(bench: Bench, name: str, function: str, most_s: float) -> None:
         with time_limit(most_s):
             module, _, attribute = function.partition(".")
             getattr(import_module(module), attribute)(bench)
-    except Exception as error:  # noqa: BLE001
+    except (Exception, OverTimeError) as error:  # noqa: BLE001
         traceback.print_exc(file=sys.stdout)
         print(f"\n{name}: FAILED, {type(error).__name__}: {error}")
         bench.keep(f"{name} failed", f"{type(error).__name__}: {error}")
@@ -183,12 +183,16 @@ def run_part(bench: Bench, name: str, function: str, most_s: float) -> None:
     print(f"  [{name}: {took:.0f} s]", flush=True)
 
 
+class OverTimeError(BaseException):
+    """Of no kind that the program takes for a failure of its own."""
+
+
 @contextlib.contextmanager
 def time_limit(seconds: float):
-    """Raise TimeoutError in the body after so many seconds."""
+    """Raise OverTimeError in the body after so many seconds."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"it took more than {seconds:.0f} s")
+        raise OverTimeError(f"it took more than {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)

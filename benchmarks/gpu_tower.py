@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from common import print_machine, smooth_pixels
-from gpu import DECODERS, PACKAGES, Bench, free_memory
+from gpu import DECODERS, FLOP_OF_IMAGE, PACKAGES, Bench, free_memory
 
 from tastemaker.models.clip_torch import TUNING, TorchClip
 from tastemaker.models.torch_tower import expand_tokens, norm_tokens
@@ -39,7 +39,7 @@ def measure_peaks(bench: Bench) -> None:
     bench.peak_tflops = statistics.median(rates)
     print(f"{dtype} matrix product, {side} x {side}: {bench.peak_tflops:.4g} TFLOP/s", end=" ")
     print(f"({rates[0]:.4g} to {rates[-1]:.4g})")
-    print(f"  at that rate ViT-L/14 embeds {bench.peak_tflops * 1e12 / 162.0e9:,.0f} images/s")
+    print(f"  at that rate ViT-L/14 embeds {bench.peak_tflops * 1e12 / FLOP_OF_IMAGE:,.0f} images/s")
     source = torch.randint(0, 255, (2**31 if bench.is_cuda else 2**24,), dtype=torch.uint8, device=bench.options.device)
     target = torch.empty_like(source)
     copies = sorted(2 * len(source) / s / 1e12 for s in time_kernel(bench, lambda: target.copy_(source)))
@@ -120,9 +120,7 @@ def measure_attention(bench: Bench, qkv: torch.Tensor) -> dict[str, float]:
                 F.scaled_dot_product_attention(*parts)
                 bench.synchronize()
                 first = time.perf_counter() - started
-                times[name] = statistics.median(
-                    time_kernel(bench, lambda: F.scaled_dot_product_attention(*parts))
-                )
+                times[name] = statistics.median(time_kernel(bench, lambda: F.scaled_dot_product_attention(*parts)))
         except RuntimeError as error:
             print(f"  attention, {name}: does not work here: {str(error).splitlines()[0][:100]}")
             continue
@@ -204,7 +202,9 @@ def replays_alone(tower: TorchClip, times: int):
     graph = getattr(lane, "_graph", None)
     if graph is None:
         return None
-    lane._input.random_(0, 256)  # a GPU is quicker on zeros
+    with torch.inference_mode():
+        noise = torch.randint(0, 256, lane._input.shape, dtype=torch.uint8)  # a GPU is quicker on zeros
+        lane._input.copy_(noise)
 
     def replay() -> None:
         with torch.cuda.stream(lane._compute):

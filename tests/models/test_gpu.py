@@ -18,8 +18,7 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("this machine has no CUDA GPU", allow_module_level=True)
 
-from tastemaker.models.batch_size import BATCH_SIZES  # noqa: E402
-from tastemaker.models.clip_torch import TorchClip  # noqa: E402
+from tastemaker.models.clip_torch import CUDA_BATCH_SIZE, TorchClip  # noqa: E402
 from tastemaker.models.torch_cuda import CudaLane  # noqa: E402
 from tastemaker.models.torch_runner import BatchRunner, Program  # noqa: E402
 
@@ -213,18 +212,6 @@ def test_no_memory_for_one_image_is_an_error_with_a_way_on():
         BatchRunner(lambda size: CudaLane(Program(hungry(limit=0)), GPU, size, 224, capture=True), 4)
 
 
-@pytest.mark.usefixtures("may_warn")
-def test_a_function_that_no_graph_can_hold_runs_without_one(pixels, caplog):
-    def forward(batch):
-        torch.cuda.synchronize()  # not allowed during a capture
-        return batch.flatten(1).float().mean(1, keepdim=True)
-
-    runner = BatchRunner(lambda size: CudaLane(Program(forward), GPU, size, 224, capture=True), 16)
-    expected = pixels.reshape(len(pixels), -1).mean(1, keepdims=True)
-    assert np.abs(runner.run(pixels) - expected).max() < 0.01
-    assert "no CUDA graph can be made here" in caplog.text
-
-
 def test_memory_of_a_tower_is_freed_with_it(weights, pixels):
     TorchClip(weights, "cuda", "fp16", batch_size=8).embed(pixels)
     torch.compiler.reset()
@@ -239,9 +226,9 @@ def test_memory_of_a_tower_is_freed_with_it(weights, pixels):
 # Devices
 
 
-def test_the_batch_size_is_measured_where_none_is_given(weights):
+def test_a_gpu_takes_256_images_at_a_time_where_nothing_else_is_asked_for(weights):
     tower = TorchClip(weights, "cuda")
-    assert tower.batch_size in BATCH_SIZES
+    assert tower.batch_size == CUDA_BATCH_SIZE
     assert (tower.mode, tower.precision, tower.concurrency) == ("graph", "fp16", 2)
 
 
@@ -272,3 +259,18 @@ def test_another_current_gpu_changes_nothing(weights, pixels, expected):
 def test_tuned_matrix_products_give_what_the_plain_ones_give(weights, pixels):
     plain, tuned = (TorchClip(weights, "cuda", "fp16", batch_size=25, mode=mode) for mode in ("eager", "tuned"))
     assert np.abs(tuned.embed(pixels) - plain.embed(pixels)).max() < 1e-3
+
+
+@pytest.mark.usefixtures("may_warn")
+def test_a_function_that_no_graph_can_hold_runs_without_one(weights, pixels, expected, caplog):
+    """The last test here: up to torch 2.11 a process is not quite itself after a capture that failed."""
+
+    def forward(batch):
+        torch.cuda.synchronize()  # not allowed during a capture
+        return batch.flatten(1).float().mean(1, keepdim=True)
+
+    runner = BatchRunner(lambda size: CudaLane(Program(forward), GPU, size, 224, capture=True), 16)
+    means = pixels.reshape(len(pixels), -1).mean(1, keepdims=True)
+    assert np.abs(runner.run(pixels) - means).max() < 0.01
+    assert "no CUDA graph can be made here" in caplog.text
+    assert np.abs(TorchClip(weights, "cuda", "f32", batch_size=32).embed(pixels) - expected).max() < 1e-5

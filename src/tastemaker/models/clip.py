@@ -217,7 +217,9 @@ def load_clip(
 
     first, *others = devices.cuda_devices()
     towers = [TorchClip(weights, first, precision, batch_size)]
-    towers += [TorchClip(weights, other, precision, towers[0].batch_size) for other in others]  # it may have been halved
+    towers += [
+        TorchClip(weights, other, precision, towers[0].batch_size) for other in others
+    ]  # it may have been halved
     return ReplicatedClip(towers) if others else towers[0]
 
 

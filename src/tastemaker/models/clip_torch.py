@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ MODES = ("auto", "eager", "compiled", "graph", "tuned")
 products; that and a CUDA graph; that, with the compiler also looking for a product that has QuickGELU in it, which
 takes it half a minute the first time."""
 
-TUNING = {
+TUNING: dict[str, str | int | bool | Callable[..., Any]] = {
     "max_autotune_gemm": True,
     "max_autotune_gemm_backends": "ATEN,TRITON",
     "max_epilogue_benchmarked_choices": 3,

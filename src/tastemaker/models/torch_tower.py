@@ -116,18 +116,18 @@ class TorchTower:
 
     def _embed_class_token(self, x: Tensor, normed: Tensor, weights: LayerWeights) -> Tensor:
         """Return the class token after the last layer, (n, d): nothing else of that layer is used."""
-        width = self.config.width
-        weight, bias = weights.qkv
-        query = F.linear(normed[:, :1], weight[:width], bias[:width])  # (n, 1, d)
-        keys_values = F.linear(normed, weight[width:], bias[width:])  # (n, t, 2 d)
-        class_token = x[:, :1].contiguous()
-        return self._finish_layer(class_token, self._attend(query, keys_values), weights, PLAIN)[:, 0]
+        parts = [self.config.width, 2 * self.config.width]
+        (weight, kv_weight), (bias, kv_bias) = (tensor.split(parts) for tensor in weights.qkv)
+        query = F.linear(normed.narrow(1, 0, 1), weight, bias)  # (n, 1, d)
+        keys_values = F.linear(normed, kv_weight, kv_bias)  # (n, t, 2 d)
+        class_token = x.narrow(1, 0, 1).clone(memory_format=torch.contiguous_format)
+        return self._finish_layer(class_token, self._attend(query, keys_values), weights, PLAIN).squeeze(1)
 
     def _attend(self, queries: Tensor, keys_values: Tensor) -> Tensor:
         """Return what tokens take from each other, (n, q, d); queries come first in their rows, values last."""
         heads, size = self.config.heads, self.config.width // self.config.heads
-        query = queries.unflatten(2, (-1, heads, size))[:, :, 0]  # (n, q, h, d / h): views, nothing is copied
-        key, value = keys_values.unflatten(2, (-1, heads, size))[:, :, -2:].unbind(2)
+        query = queries.unflatten(2, (-1, heads, size)).unbind(2)[0]  # (n, q, h, d / h): views, nothing is copied
+        key, value = keys_values.unflatten(2, (-1, heads, size)).unbind(2)[-2:]
         attended = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (query, key, value)))
         return attended.transpose(1, 2).flatten(2)
 
