@@ -2,10 +2,10 @@
 
     python benchmarks/gpu.py [--json FILE] [--only PART ...] [--limit-s 540] [--model-dir DIR]
 
-The parts run in the order of their weight, each for so long at most, and all within ``--limit-s`` with what the compiler
-takes. What a part measured is printed and written at once; one that fails, or takes too long, costs the others nothing.
-Needs torch, and timm to compare with; without --model-dir it uses random weights of the real size: the arithmetic,
-and so the time, is the same. With ``--device cpu --tiny`` it shows on any machine that it runs; the figures mean nothing.
+The parts run in the order of their weight, each for so long at most, and all within ``--limit-s``, compilers included.
+What a part measured is printed and written at once; one that fails, or takes too long, costs the others nothing. Needs
+torch, and timm to compare with; without --model-dir it uses random weights of the real size: the arithmetic, and so the
+time, is the same. With ``--device cpu --tiny`` it shows on any machine that it runs, and the figures mean nothing.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import alternate, print_machine, print_rates, smooth_pixels
+from common import alternate, print_rates, smooth_pixels
 
 from tastemaker.models.clip import ClipConfig, read_config
 from tastemaker.models.clip_torch import CUDA_BATCH_SIZE, TorchClip

@@ -22,7 +22,6 @@ from tastemaker.machine import usable_cores
 from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
 
-
 # Before the tower
 
 

@@ -31,7 +31,7 @@ def show_machine(bench: Bench) -> None:
 
 
 def measure_peaks(bench: Bench) -> None:
-    """Measure a large square matrix product on noise (zeros take less power, and are quicker), and a copy on the GPU."""
+    """Measure a large square matrix product on noise (zeros take less power, and are quicker), and a copy."""
     side = 8192 if bench.is_cuda else 256
     dtype = torch.float16 if bench.is_cuda else torch.float32
     a, b = (torch.randn(side, side, device=bench.options.device).to(dtype) for _ in range(2))

@@ -42,8 +42,8 @@ class _Buffer:
 
     host: Tensor
     device: Tensor
-    copied: torch.cuda.Event = field(default_factory=torch.cuda.Event)
-    read: torch.cuda.Event = field(default_factory=torch.cuda.Event)
+    copied: torch.cuda.Event = field(default_factory=lambda: torch.cuda.Event())
+    read: torch.cuda.Event = field(default_factory=lambda: torch.cuda.Event())
 
 
 class CudaLane:
