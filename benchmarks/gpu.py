@@ -39,10 +39,10 @@ PACKAGES = ("torch", "triton", "timm", "numpy", "pillow", "simplejpeg", "nvidia-
 DECODERS = ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12", "nvidia-nvjpeg")
 
 PARTS = {  # name -> module and function, seconds at most
-    "machine": ("gpu_tower.show_machine", 20),
+    "machine": ("gpu_tower.show_machine", 60),
     "peak": ("gpu_tower.measure_peaks", 30),
-    "modes": ("gpu_tower.compare_modes", 90),
-    "kernels": ("gpu_tower.measure_kernels", 60),
+    "modes": ("gpu_tower.compare_modes", 120),
+    "kernels": ("gpu_tower.measure_kernels", 90),
     "peers": ("gpu_tower.compare_peers", 120),
     "whole": ("gpu_input.compare_whole_runs", 120),
     "tuned": ("gpu_tower.compare_tuned", 120),

@@ -27,6 +27,7 @@ def show_machine(bench: Bench) -> None:
         print(f"{found.multi_processor_count} multiprocessors, CUDA {torch.version.cuda}, hip {torch.version.hip}, ")
         print(f"cuDNN {torch.backends.cudnn.version()}, triton {'there' if find_spec('triton') else 'MISSING'}")
         bench.keep("gpu", found.name)
+    print(f"weights: {bench.weights if bench.options.model_dir else 'random'}; {bench.config}")
     bench.keep("torch", torch.__version__)
 
 
@@ -48,7 +49,7 @@ def measure_peaks(bench: Bench) -> None:
     bench.keep("copy TB/s", copies)
 
 
-def time_kernel(bench: Bench, action, groups: int = 7, of: int = 5) -> list[float]:
+def time_kernel(bench: Bench, action, groups: int = 7, of: int = 20) -> list[float]:
     """Return the seconds of one call in each group of calls that follow each other without a wait."""
     for _ in range(3):
         action()

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from tastemaker.errors import ModelError
 from tastemaker.models.clip import ClipConfig, read_config
 from tastemaker.models.clip_plain import PlainClip
 from tastemaker.models.hub import CLIP_VIT_L14, weights_path
@@ -124,3 +125,12 @@ def test_a_partial_batch_is_filled_up_to_one_of_four_sizes(batch_size):
     assert len(set(sizes)) <= 4
     assert sizes == sorted(sizes)
     assert sizes[-1] == batch_size
+
+
+def test_a_gpu_too_full_for_the_model_is_an_error_with_a_way_on(weights, monkeypatch):
+    def run_out(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(TorchTower, "_place", run_out)
+    with pytest.raises(ModelError, match="does not suffice for the model; free some, or use device='cpu'"):
+        TorchClip(weights, "cpu")
