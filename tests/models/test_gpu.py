@@ -18,8 +18,7 @@ torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     pytest.skip("this machine has no CUDA GPU", allow_module_level=True)
 
-from tastemaker.models.batch_size import BATCH_SIZES  # noqa: E402
-from tastemaker.models.clip_torch import TorchClip  # noqa: E402
+from tastemaker.models.clip_torch import CUDA_BATCH_SIZE, TorchClip  # noqa: E402
 from tastemaker.models.torch_cuda import CudaLane  # noqa: E402
 from tastemaker.models.torch_runner import BatchRunner, Program  # noqa: E402
 
@@ -29,7 +28,7 @@ SMALL = ClipConfig(width=256, layers=3, heads=4, mlp=1024, patch=14, image_size=
 """The real heads of 64 and the real 257 tokens, so that the real kernels are taken."""
 
 SCORE_ERRORS = {"fp16": (0.01, 0.05), "bf16": (0.05, 0.15)}
-"""Median and maximum. A processor computes this tower with 0.0015 and 0.004 in fp16, 0.016 and 0.039 in bf16."""
+"""Median and maximum. A processor computes this tower with 0.0012 and 0.0035 in fp16, 0.007 and 0.033 in bf16."""
 
 GPU = torch.device("cuda", 0)
 
@@ -172,13 +171,22 @@ def test_cancel_ends_an_embed_in_another_thread(weights, pixels):
 # Memory
 
 
+def sums(batch):
+    """(n, 1): in whole numbers, so that they are the same in whatever order a GPU adds them up."""
+    return batch.flatten(1).sum(1, keepdim=True).float()
+
+
+def expected_sums(pixels):
+    return pixels.reshape(len(pixels), -1).sum(1, keepdims=True).astype(np.float32)
+
+
 def hungry(limit):
     """A function that asks for more memory than any GPU has where a batch is larger than the limit."""
 
     def forward(batch):
         if len(batch) > limit:
             torch.empty(2**50, dtype=torch.uint8, device=batch.device)
-        return batch.flatten(1).float().mean(1, keepdim=True)
+        return sums(batch)
 
     return forward
 
@@ -189,8 +197,7 @@ def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(pixels, captur
     program = Program(hungry(limit=10))
     runner = BatchRunner(lambda size: CudaLane(program, GPU, size, 224, capture=capture), 64)
     assert runner.batch_size == 8
-    expected = pixels.reshape(len(pixels), -1).mean(1, keepdims=True)
-    assert np.abs(runner.run(pixels) - expected).max() < 0.01
+    assert np.array_equal(runner.run(pixels), expected_sums(pixels))
 
 
 @pytest.mark.usefixtures("may_warn")
@@ -201,9 +208,9 @@ def test_memory_that_runs_out_later_halves_the_batch_too(pixels):
         return hungry(limit)(batch)
 
     runner = BatchRunner(lambda size: CudaLane(Program(forward), GPU, size, 224, capture=False), 16)
-    expected = runner.run(pixels)
+    assert np.array_equal(runner.run(pixels), expected_sums(pixels))
     limit = 5
-    assert np.array_equal(runner.run(pixels), expected)
+    assert np.array_equal(runner.run(pixels), expected_sums(pixels))
     assert runner.batch_size == 4
 
 
@@ -213,35 +220,22 @@ def test_no_memory_for_one_image_is_an_error_with_a_way_on():
         BatchRunner(lambda size: CudaLane(Program(hungry(limit=0)), GPU, size, 224, capture=True), 4)
 
 
-@pytest.mark.usefixtures("may_warn")
-def test_a_function_that_no_graph_can_hold_runs_without_one(pixels, caplog):
-    def forward(batch):
-        torch.cuda.synchronize()  # not allowed during a capture
-        return batch.flatten(1).float().mean(1, keepdim=True)
-
-    runner = BatchRunner(lambda size: CudaLane(Program(forward), GPU, size, 224, capture=True), 16)
-    expected = pixels.reshape(len(pixels), -1).mean(1, keepdims=True)
-    assert np.abs(runner.run(pixels) - expected).max() < 0.01
-    assert "no CUDA graph can be made here" in caplog.text
-
-
 def test_memory_of_a_tower_is_freed_with_it(weights, pixels):
-    TorchClip(weights, "cuda", "fp16", batch_size=8).embed(pixels)
-    torch.compiler.reset()
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
-    for _ in range(3):
-        TorchClip(weights, "cuda", "fp16", batch_size=8).embed(pixels)
-        torch.compiler.reset()
-    assert torch.cuda.memory_allocated() - before < 64 * 2**20
+    def allocated():
+        TorchClip(weights, "cuda", "fp16", batch_size=64).embed(pixels)
+        torch._C._cuda_clearCublasWorkspaces()  # cuBLAS keeps 32 MB for each stream that it was ever called on
+        return torch.cuda.memory_allocated()
+
+    before = allocated()
+    assert [allocated() - before for _ in range(3)] == pytest.approx([0] * 3, abs=2**20)
 
 
 # Devices
 
 
-def test_the_batch_size_is_measured_where_none_is_given(weights):
+def test_a_gpu_takes_256_images_at_a_time_where_nothing_else_is_asked_for(weights):
     tower = TorchClip(weights, "cuda")
-    assert tower.batch_size in BATCH_SIZES
+    assert tower.batch_size == CUDA_BATCH_SIZE
     assert (tower.mode, tower.precision, tower.concurrency) == ("graph", "fp16", 2)
 
 
@@ -272,3 +266,17 @@ def test_another_current_gpu_changes_nothing(weights, pixels, expected):
 def test_tuned_matrix_products_give_what_the_plain_ones_give(weights, pixels):
     plain, tuned = (TorchClip(weights, "cuda", "fp16", batch_size=25, mode=mode) for mode in ("eager", "tuned"))
     assert np.abs(tuned.embed(pixels) - plain.embed(pixels)).max() < 1e-3
+
+
+@pytest.mark.usefixtures("may_warn")
+def test_a_function_that_no_graph_can_hold_runs_without_one(weights, pixels, expected, caplog):
+    """The last test here: up to torch 2.11 a process is not quite itself after a capture that failed."""
+
+    def forward(batch):
+        torch.cuda.synchronize()  # not allowed during a capture
+        return sums(batch)
+
+    runner = BatchRunner(lambda size: CudaLane(Program(forward), GPU, size, 224, capture=True), 16)
+    assert np.array_equal(runner.run(pixels), expected_sums(pixels))
+    assert "no CUDA graph can be made here" in caplog.text
+    assert np.abs(TorchClip(weights, "cuda", "f32", batch_size=32).embed(pixels) - expected).max() < 1e-5

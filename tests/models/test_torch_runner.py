@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tastemaker.errors import ModelError
-from tastemaker.models.batch_size import choose_batch_size
 
 torch = pytest.importorskip("torch")
 
@@ -238,42 +237,3 @@ def test_threads_that_run_out_of_memory_together_lose_nothing():
         thread.join()
     assert len(results) == 4
     assert all(np.array_equal(result, expected_sums(images)) for result in results)
-
-
-# The choice of a size
-
-
-def rates(**rate_of_size):
-    rate_of_size = {int(name[1:]): rate for name, rate in rate_of_size.items()}
-
-    def measure(size):
-        if size not in rate_of_size:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return rate_of_size[size]
-
-    return measure
-
-
-def test_the_largest_size_that_gains_2_percent_is_chosen():
-    assert choose_batch_size(rates(_32=3000, _64=3300, _128=3350, _256=9000)) == 64
-
-
-def test_a_gain_at_every_size_chooses_the_largest():
-    assert choose_batch_size(rates(_32=3000, _64=3300, _128=3500, _256=3600)) == 256
-
-
-def test_the_memory_ends_the_search():
-    assert choose_batch_size(rates(_32=1000, _64=1100)) == 64
-    assert choose_batch_size(rates()) == 32  # where not even that fits, the first batch is halved
-
-
-def test_a_slow_gpu_ends_the_search():
-    assert choose_batch_size(rates(_32=200, _64=210, _128=300)) == 64
-
-
-def test_other_errors_end_no_search():
-    def broken(_size):
-        raise RuntimeError("device-side assert triggered")
-
-    with pytest.raises(RuntimeError, match="device-side assert"):
-        choose_batch_size(broken)

@@ -162,7 +162,10 @@ class GpuDecoder:
 
     def _fill(self, jobs: list[_Job]) -> None:
         sources = [self._nvimgcodec.CodeStream(job.data) for job in jobs]
-        stream = self._stream.cuda_stream if self._stream else 0
+        stream = 0
+        if self._stream is not None:
+            self._stream.synchronize()  # nvJPEG's hardware writes without a wait for what an error left in the stream
+            stream = self._stream.cuda_stream
         images = self._codec.decode(sources, params=self._params, cuda_stream=stream)
         decoded = [(job, image) for job, image in zip(jobs, images, strict=True) if image is not None]
         if len(decoded) < len(jobs):

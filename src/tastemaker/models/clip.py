@@ -195,7 +195,7 @@ def load_clip(
             ``cuda:N`` (one of them) or ``mps``.
         precision: ``auto`` is fp16 on a GPU, bf16 on processors that multiply it in hardware, else f32.
         threads: Processor threads for inference; None for all cores.
-        batch_size: Images at a time on a GPU; None for the best, which is measured. A processor chooses its own.
+        batch_size: Images at a time on a GPU; None for 256. A processor chooses its own.
 
     Raises:
         ConfigurationError: An unknown device or precision, or one that this machine does not have.
@@ -218,7 +218,9 @@ def load_clip(
 
     first, *others = devices.cuda_devices()
     towers = [TorchClip(weights, first, precision, batch_size)]
-    towers += [TorchClip(weights, other, precision, towers[0].batch_size) for other in others]  # measured once
+    towers += [
+        TorchClip(weights, other, precision, towers[0].batch_size) for other in others
+    ]  # it may have been halved
     return ReplicatedClip(towers) if others else towers[0]
 
 

@@ -5,27 +5,42 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from tastemaker.checks import check_choice, check_positive
-from tastemaker.errors import ConfigurationError
-from tastemaker.models.batch_size import choose_batch_size, measure_rate
-from tastemaker.models.clip import Embeddings, Pixels, check_pixels, read_config
+from tastemaker.errors import ConfigurationError, ModelError
+from tastemaker.models.clip import ClipConfig, Embeddings, Pixels, check_pixels, read_config
 from tastemaker.models.torch_cuda import CudaLane
-from tastemaker.models.torch_runner import BatchRunner, DirectLane, Lane, Program
-from tastemaker.models.torch_tower import TorchTower, encoder_layer
+from tastemaker.models.torch_runner import BatchRunner, DirectLane, Lane, Program, is_out_of_memory
+from tastemaker.models.torch_tower import Kernels, TorchTower, expand_tokens, norm_tokens
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 MODES = ("auto", "eager", "compiled", "graph", "tuned")
-"""How a full batch is computed: kernel by kernel; through torch.compile; that and a CUDA graph; that, with the
-compiler also looking for the quickest matrix products, which takes it a minute or more the first time."""
+"""How a full batch is computed: kernel by kernel; with what torch.compile makes of the kernels between the matrix
+products; that and a CUDA graph; that, with the compiler also looking for a product that has QuickGELU in it, which
+takes it half a minute the first time."""
+
+TUNING: dict[str, str | int | bool | Callable[..., Any]] = {
+    "max_autotune_gemm": True,
+    "max_autotune_gemm_backends": "ATEN,TRITON",
+    "max_epilogue_benchmarked_choices": 3,
+    "triton.enable_persistent_tma_matmul": True,
+}
+"""Options of torch.compile for the mode ``tuned``; versions that lack one do without. Only kernels that copy tiles by
+the hardware (TMA) come near cuBLAS on Hopper."""
+
+CUDA_BATCH_SIZE = 256
+"""Fixed, not measured: on another size cuBLAS takes other kernels, which round otherwise, and a run that is killed and
+goes on must end with the same rows. 65,792 tokens are enough for any GPU of today."""
 
 DEFAULT_BATCH_SIZE = 32
-"""Where none is measured: on processors and Apple's GPUs."""
+"""On processors and Apple's GPUs."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +52,7 @@ class TorchClip:
         weights: ``model.safetensors`` in the Hugging Face layout; read through a memory map.
         device: ``cuda`` (the current one), ``cuda:N``, ``mps`` or ``cpu``.
         precision: ``auto`` (fp16 on a GPU, as OpenAI's own inference; else f32), ``f32``, ``bf16`` or ``fp16``.
-        batch_size: Images in one inference; None for the best, which is measured on CUDA.
+        batch_size: Images in one inference; None for 256 on CUDA and 32 elsewhere.
         mode: One of `MODES`; ``auto`` is ``graph`` on CUDA and ``eager`` elsewhere. See
             docs/decisions/0007-gpu-inference.md.
 
@@ -46,7 +61,7 @@ class TorchClip:
 
     Raises:
         ConfigurationError: The precision or mode is not offered here, or ``batch_size`` is less than 1.
-        ModelError: The weights do not fit, or the GPU's memory does not suffice for one image.
+        ModelError: The weights do not fit, or the GPU's memory does not suffice for them and one image.
     """
 
     def __init__(
@@ -72,10 +87,11 @@ class TorchClip:
         self.mode = mode
         self.concurrency = 2 if is_cuda else 1  # one is computed while the other's images are copied
         self._device = _with_index(device)
-        self._tower = TorchTower(weights, self.config, self._device, DTYPES[precision])
-        self._program = make_program(self._tower, mode)
+        program = make_program(_load_tower(weights, self.config, self._device, DTYPES[precision]), mode)
         started = time.perf_counter()
-        self._runner = BatchRunner(self._make_lane, batch_size or self._choose_batch_size())
+        # Not a method: the tower would refer to itself, and keep the GPU's memory until the next garbage collection.
+        make = functools.partial(_make_lane, program, self._device, self.config.image_size, mode in ("graph", "tuned"))
+        self._runner = BatchRunner(make, batch_size or (CUDA_BATCH_SIZE if is_cuda else DEFAULT_BATCH_SIZE))
         logger.info("ready for %d images at a time in %.1f s", self.batch_size, time.perf_counter() - started)
 
     @property
@@ -100,34 +116,35 @@ class TorchClip:
         version = torch.__version__
         return {"backend": "torch", "backend_version": version, "device": name, "precision": self.precision}
 
-    def _choose_batch_size(self) -> int:
-        """Measure without the compiler, which takes seconds for every size: the best size is that of the products."""
-        if self._device.type != "cuda":
-            return DEFAULT_BATCH_SIZE
-        chosen = choose_batch_size(
-            functools.partial(measure_rate, self._tower, self._device, self.config.image_size)  # the last is the size
-        )
-        torch.cuda.empty_cache()
-        return chosen
-
-    def _make_lane(self, batch_size: int) -> Lane:
-        if self._device.type != "cuda":
-            return DirectLane(self._program, self._device, batch_size)
-        size, capture = self.config.image_size, self.mode in ("graph", "tuned")
-        return CudaLane(self._program, self._device, batch_size, size, capture=capture)
-
 
 def make_program(tower: TorchTower, mode: str) -> Program:
-    """Return the tower, and in all modes but ``eager`` the tower with a compiled layer.
+    """Return the tower, and in all modes but ``eager`` the tower with compiled kernels.
 
-    One layer is compiled, not the tower: all layers have the same shapes, so that takes seconds instead of a minute,
-    and what a whole-tower compilation could fuse across layers is inside of this one (see `LayerWeights`).
+    Two small functions are compiled, not the tower: that takes seconds instead of a minute, and cuBLAS has the matrix
+    products in any case.
     """
     if mode == "eager":
         return Program(tower)
-    tuning = "max-autotune-no-cudagraphs" if mode == "tuned" else None
-    layer = torch.compile(encoder_layer, fullgraph=True, dynamic=False, mode=tuning)
-    return Program(tower, functools.partial(tower, layer=layer))
+    known = set(torch._inductor.list_options()) if mode == "tuned" else set()
+    tuning = {name: value for name, value in TUNING.items() if name in known}
+    norm = torch.compile(norm_tokens, fullgraph=True, dynamic=False)
+    expand = torch.compile(expand_tokens, fullgraph=True, dynamic=False, options=tuning or None)
+    return Program(tower, functools.partial(tower, kernels=Kernels(norm, expand)))
+
+
+def _load_tower(weights: Path, config: ClipConfig, device: torch.device, dtype: torch.dtype) -> TorchTower:
+    try:
+        return TorchTower(weights, config, device, dtype)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    raise ModelError("the GPU's memory does not suffice for the model; free some, or use device='cpu'")
+
+
+def _make_lane(program: Program, device: torch.device, image_size: int, capture: bool, batch_size: int) -> Lane:
+    if device.type != "cuda":
+        return DirectLane(program, device, batch_size)
+    return CudaLane(program, device, batch_size, image_size, capture=capture)
 
 
 def _with_index(device: str) -> torch.device:

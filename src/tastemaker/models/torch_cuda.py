@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from tastemaker.models.clip import Pixels
-from tastemaker.models.torch_runner import PAD_FROM, Pending, Program, is_out_of_memory
+from tastemaker.models.torch_runner import Pending, Program, is_out_of_memory
 
 BUFFERS = 2
 """While a batch is computed from one, the next is copied into the other."""
@@ -17,9 +17,16 @@ BUFFERS = 2
 WARM_UP_RUNS = 3
 """Before a capture, as torch's documentation has it: libraries set themselves up, kernels are compiled and tuned."""
 
+HALVINGS = 3
+"""A partial batch is filled up to a half, a quarter or an eighth of a full one. So few sizes, because cuDNN's attention
+(torch's choice on Hopper) takes half a second to prepare for each that is new to a thread."""
+
 logger = logging.getLogger(__name__)
 
 Tensor = torch.Tensor
+
+_failed: list[torch.cuda.CUDAGraph] = []
+"""Kept for ever, empty: up to torch 2.11 the allocator goes on asking an object whose capture failed."""
 
 
 @dataclass
@@ -35,8 +42,8 @@ class _Buffer:
 
     host: Tensor
     device: Tensor
-    copied: torch.cuda.Event = field(default_factory=torch.cuda.Event)
-    read: torch.cuda.Event = field(default_factory=torch.cuda.Event)
+    copied: torch.cuda.Event = field(default_factory=lambda: torch.cuda.Event())
+    read: torch.cuda.Event = field(default_factory=lambda: torch.cuda.Event())
 
 
 class CudaLane:
@@ -119,9 +126,9 @@ class CudaLane:
 
     def _run(self, count: int) -> Tensor:
         """Return the results of the first images of the input. What stands behind them is computed and left out."""
-        has_fixed_shape = self._graph is not None or self._program.fast is not None
-        if not has_fixed_shape or count < PAD_FROM * self._batch_size:
-            return self._program.plain(self._input[:count])
+        size = fill_up(count, self._batch_size)
+        if size < self._batch_size:
+            return self._program.plain(self._input[:size])[:count]
         if self._graph is None:
             return self._program.run_full(self._input)[:count]
         assert self._output is not None
@@ -136,6 +143,7 @@ class CudaLane:
 
     def _try_capture(self) -> None:
         graph = torch.cuda.CUDAGraph()
+        forward = self._program.fast or self._program.plain  # not run_full: a failed capture says nothing of `fast`
         try:
             # The stream of the warm-up: libraries keep their work space by stream, and two towers must not share one.
             # thread_local: what other threads do on this GPU or another meanwhile is no error.
@@ -144,11 +152,24 @@ class CudaLane:
                 torch.cuda.stream(self._compute),
                 torch.cuda.graph(graph, stream=self._compute, capture_error_mode="thread_local"),
             ):
-                output = self._program.run_full(self._input)
+                output = forward(self._input)
         except Exception as error:  # a capture fails in as many ways as there are libraries in it
+            graph.reset()  # where it is the memory that was short, nothing of it must stay
+            _failed.append(graph)
             if is_out_of_memory(error):
                 raise
             logger.warning("no CUDA graph can be made here; going on without, more slowly (%s)", error)
             self._compute = torch.cuda.Stream()  # the other one may still be in the state of the capture
             return
         self._graph, self._output = graph, output
+
+
+def fill_up(count: int, batch_size: int) -> int:
+    """Return how many images are computed for so many: all of a batch, or one of few smaller sizes.
+
+    Example:
+        >>> [fill_up(count, 256) for count in (256, 129, 128, 5)]
+        [256, 256, 128, 32]
+    """
+    sizes = [max(1, batch_size >> halving) for halving in range(HALVINGS + 1)]
+    return min(size for size in sizes if size >= count)

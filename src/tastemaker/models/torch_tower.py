@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
@@ -18,60 +19,55 @@ ALIGNMENT = 8
 Tensor = torch.Tensor
 
 
-class LayerWeights(NamedTuple):
-    """The tensors of one transformer layer, each in the order weight, bias.
+class Norm(NamedTuple):
+    """A layer norm of tokens, and the biases that they still lack.
 
-    The norm before the attention belongs to the layer before: a layer ends with the norm that the next one begins
-    with. So every norm stands beside the addition that it follows, and a compiler can make one kernel of the two.
+    The products at the end of an attention and of an MLP are added to the tokens without their biases, which sum up to
+    the same vector for every token. Every norm adds that sum while it reads the tokens. So no kernel passes over the
+    tokens only to add something to them.
+    """
+
+    offset: Tensor  # (d,): the sum of all biases left out so far
+    weight: Tensor  # (d,)
+    bias: Tensor  # (d,)
+
+
+class LayerWeights(NamedTuple):
+    """The tensors of one transformer layer; pairs are in the order weight, bias.
+
+    The norm before the attention belongs to the layer before: a layer ends with the norm that the next one begins with.
     """
 
     qkv: tuple[Tensor, Tensor]  # (3 d, d), (3 d,)
-    out: tuple[Tensor, Tensor]  # (d, d), (d,)
-    norm: tuple[Tensor, Tensor]  # (d,), (d,)
+    out: Tensor  # (d, d)
+    norm: Norm
     fc1: tuple[Tensor, Tensor]  # (mlp, d), (mlp,)
-    fc2: tuple[Tensor, Tensor]  # (d, mlp), (d,)
-    next_norm: tuple[Tensor, Tensor]  # (d,), (d,); after the last layer, the norm before the projection
+    fc2: Tensor  # (d, mlp)
+    next_norm: Norm  # after the last layer, the norm before the projection
 
 
-Layer = Callable[[Tensor, Tensor, LayerWeights, int], tuple[Tensor, Tensor]]
+def norm_tokens(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the norm of the tokens with their offset, (n, t, d)."""
+    return F.layer_norm(x + offset, (x.shape[-1],), weight, bias, LAYER_NORM_EPS)
 
 
-def encoder_layer(x: Tensor, normed: Tensor, weights: LayerWeights, heads: int) -> tuple[Tensor, Tensor]:
-    """Return the tokens after a layer, and their norm. All layers have the same shapes: compiled once, it serves all.
+def expand_tokens(normed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the hidden layer of an MLP, (n, t, mlp), QuickGELU included."""
+    hidden = F.linear(normed, weight, bias)
+    return hidden * torch.sigmoid(QUICK_GELU_SLOPE * hidden)
 
-    Args:
-        x: (n, t, d).
-        normed: (n, t, d): x after the norm that the layer begins with.
-        weights: The layer's.
-        heads: Attention heads.
+
+class Kernels(NamedTuple):
+    """What lies between the other matrix products: the functions above, or what a compiler made of them.
+
+    All layers have the same shapes. Compiled once, they serve all.
     """
-    queries, keys, values = _split_heads(F.linear(normed, *weights.qkv), heads, 3)
-    return _finish_layer(x, F.scaled_dot_product_attention(queries, keys, values), weights)
+
+    norm: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    expand: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def class_token_layer(x: Tensor, normed: Tensor, weights: LayerWeights, heads: int) -> tuple[Tensor, Tensor]:
-    """Return the class token after a layer, (n, 1, d), and its norm: nothing else of the last layer is used."""
-    width = x.shape[-1]
-    weight, bias = weights.qkv
-    (queries,) = _split_heads(F.linear(normed[:, :1], weight[:width], bias[:width]), heads, 1)
-    keys, values = _split_heads(F.linear(normed, weight[width:], bias[width:]), heads, 2)
-    return _finish_layer(x[:, :1], F.scaled_dot_product_attention(queries, keys, values), weights)
-
-
-def _split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
-    """Return ``parts`` tensors (n, h, t, d / h) of one (n, t, parts * d); no copies are made."""
-    return x.view(*x.shape[:2], parts, heads, -1).permute(2, 0, 3, 1, 4).unbind()
-
-
-def _finish_layer(x: Tensor, attended: Tensor, weights: LayerWeights) -> tuple[Tensor, Tensor]:
-    x = x + F.linear(attended.transpose(1, 2).flatten(2), *weights.out)
-    hidden = F.linear(_layer_norm(x, weights.norm), *weights.fc1)  # (n, t, mlp)
-    x = x + F.linear(hidden * torch.sigmoid(QUICK_GELU_SLOPE * hidden), *weights.fc2)
-    return x, _layer_norm(x, weights.next_norm)
-
-
-def _layer_norm(x: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
-    return F.layer_norm(x, (x.shape[-1],), *weights, LAYER_NORM_EPS)
+PLAIN = Kernels(norm_tokens, expand_tokens)
 
 
 class TorchTower:
@@ -90,31 +86,56 @@ class TorchTower:
         self._file = WeightsFile(weights)
         self._device = device
         patches, bias = fold_pixel_scale(self._file)
-        self._patches = F.pad(self._place(torch.from_numpy(patches)), (0, -patches.shape[1] % ALIGNMENT))
-        self._patches_bias = self._place(torch.from_numpy(bias))
+        self._patches = F.pad(self._place(patches), (0, -patches.shape[1] % ALIGNMENT))
+        self._patches_bias = self._place(bias)
         self._class_token = self._load("vision_model.embeddings.class_embedding")
         self._positions = self._load("vision_model.embeddings.position_embedding.weight")
-        self._pre_norm = self._pair("vision_model.pre_layrnorm")
-        self._projection = self._load("visual_projection.weight")
+        self._offset = np.zeros(config.width)  # float64: of the norm that is loaded next
+        self._pre_norm = self._load_norm("vision_model.pre_layrnorm")
         norms = [f"vision_model.encoder.layers.{layer}.layer_norm1" for layer in range(config.layers)]
         norms.append("vision_model.post_layernorm")
-        self._first_norm = self._pair(norms[0])
+        self._first_norm = self._load_norm(norms[0])
         self._layers = [self._load_layer(number, norms[number + 1]) for number in range(config.layers)]
+        self._projection = self._load("visual_projection.weight")
 
-    def __call__(self, pixels: Tensor, layer: Layer = encoder_layer) -> Tensor:
+    def __call__(self, pixels: Tensor, kernels: Kernels = PLAIN) -> Tensor:
         """Return the embeddings, float32 (n, p) of unit length.
 
         Args:
             pixels: uint8 (n, s, s, 3), on the tower's device.
-            layer: What computes a layer: `encoder_layer`, or what a compiler made of it.
+            kernels: What computes the parts that a compiler can improve.
         """
         x = self._embed_patches(pixels)  # (n, t, d)
-        normed = _layer_norm(x, self._first_norm)
+        normed = kernels.norm(x, *self._first_norm)
         *others, last = self._layers
         for weights in others:
-            x, normed = layer(x, normed, weights, self.config.heads)
-        _, normed = class_token_layer(x, normed, last, self.config.heads)  # (n, 1, d)
-        return F.normalize(F.linear(normed[:, 0], self._projection).float(), dim=-1)
+            qkv = F.linear(normed, *weights.qkv)  # (n, t, 3 d)
+            normed = self._finish_layer(x, self._attend(qkv, qkv), weights, kernels)
+        normed = self._embed_class_token(x, normed, last)
+        return F.normalize(F.linear(normed, self._projection).float(), dim=-1)
+
+    def _embed_class_token(self, x: Tensor, normed: Tensor, weights: LayerWeights) -> Tensor:
+        """Return the class token after the last layer, (n, d): nothing else of that layer is used."""
+        parts = [self.config.width, 2 * self.config.width]
+        (weight, kv_weight), (bias, kv_bias) = (tensor.split(parts) for tensor in weights.qkv)
+        query = F.linear(normed.narrow(1, 0, 1), weight, bias)  # (n, 1, d)
+        keys_values = F.linear(normed, kv_weight, kv_bias)  # (n, t, 2 d)
+        class_token = x.narrow(1, 0, 1).clone(memory_format=torch.contiguous_format)
+        return self._finish_layer(class_token, self._attend(query, keys_values), weights, PLAIN).squeeze(1)
+
+    def _attend(self, queries: Tensor, keys_values: Tensor) -> Tensor:
+        """Return what tokens take from each other, (n, q, d); queries come first in their rows, values last."""
+        heads, size = self.config.heads, self.config.width // self.config.heads
+        query = queries.unflatten(2, (-1, heads, size)).unbind(2)[0]  # (n, q, h, d / h): views, nothing is copied
+        key, value = keys_values.unflatten(2, (-1, heads, size)).unbind(2)[-2:]
+        attended = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (query, key, value)))
+        return attended.transpose(1, 2).flatten(2)
+
+    def _finish_layer(self, x: Tensor, attended: Tensor, weights: LayerWeights, kernels: Kernels) -> Tensor:
+        """Change the tokens to what they are after a layer, but for the offset, and return their next norm."""
+        _add_product(x, attended, weights.out)
+        _add_product(x, kernels.expand(kernels.norm(x, *weights.norm), *weights.fc1), weights.fc2)
+        return kernels.norm(x, *weights.next_norm)
 
     def _embed_patches(self, pixels: Tensor) -> Tensor:
         c = self.config
@@ -122,26 +143,37 @@ class TorchTower:
         x = x.reshape(len(pixels), c.grid**2, -1).to(self.dtype)  # (n, t - 1, patch * patch * 3)
         x = F.pad(x, (0, self._patches.shape[1] - x.shape[2]))
         x = F.linear(x, self._patches, self._patches_bias)  # a convolution would be computed in TF32, even in f32
-        x = torch.cat([self._class_token.expand(len(x), 1, -1), x], 1) + self._positions  # (n, t, d)
-        return _layer_norm(x, self._pre_norm)
+        x = torch.cat([self._class_token.expand(len(x), 1, -1), x], 1)  # (n, t, d)
+        return norm_tokens(x, self._positions, *self._pre_norm[1:])
 
     def _load_layer(self, number: int, next_norm: str) -> LayerWeights:
         name = f"vision_model.encoder.layers.{number}"
         parts = [self._pair(f"{name}.self_attn.{part}_proj") for part in "qkv"]
-        return LayerWeights(
-            qkv=(torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts])),
-            out=self._pair(f"{name}.self_attn.out_proj"),
-            norm=self._pair(f"{name}.layer_norm2"),
-            fc1=self._pair(f"{name}.mlp.fc1"),
-            fc2=self._pair(f"{name}.mlp.fc2"),
-            next_norm=self._pair(next_norm),
-        )
+        qkv = torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts])
+        out = self._load_product(f"{name}.self_attn.out_proj")
+        norm = self._load_norm(f"{name}.layer_norm2")
+        fc1 = self._pair(f"{name}.mlp.fc1")
+        fc2 = self._load_product(f"{name}.mlp.fc2")
+        return LayerWeights(qkv, out, norm, fc1, fc2, self._load_norm(next_norm))
+
+    def _load_product(self, name: str) -> Tensor:
+        """Return the weight of a product that is added to the tokens; its bias goes into the norms that follow."""
+        self._offset = self._offset + self._file.tensor(f"{name}.bias")
+        return self._load(f"{name}.weight")
+
+    def _load_norm(self, name: str) -> Norm:
+        return Norm(self._place(self._offset), *self._pair(name))
 
     def _pair(self, name: str) -> tuple[Tensor, Tensor]:
         return self._load(f"{name}.weight"), self._load(f"{name}.bias")
 
     def _load(self, name: str) -> Tensor:
-        return self._place(torch.from_numpy(self._file.tensor(name)))
+        return self._place(self._file.tensor(name))
 
-    def _place(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._device, self.dtype)
+    def _place(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self._device, self.dtype)
+
+
+def _add_product(x: Tensor, factors: Tensor, weight: Tensor) -> None:
+    """Add a linear layer of other tokens to tokens, (n, t, d), inside of the matrix product and its float32 sums."""
+    x.view(-1, x.shape[-1]).addmm_(factors.flatten(0, 1), weight.T)

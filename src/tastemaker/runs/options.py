@@ -31,7 +31,7 @@ class RunOptions:
         predictor: Path of another predictor.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
-        batch_size: Images in a batch, and in one inference on a GPU; None for 32, and on a GPU for what is quickest.
+        batch_size: Images in a batch, and in one inference on a GPU; None for 32, and 256 on a GPU.
         threads: Processor threads; None for all cores.
         preprocess: ``openai`` or ``transformers``.
         exif_rotate: Turn images as their EXIF orientation says.

@@ -26,7 +26,7 @@ from tastemaker.stages.write import ImageWriterStage
 from tastemaker.tasks import FileGroupTask
 
 GPU_BATCH_SIZE = 256
-"""Images in a batch on a GPU: a multiple of every size that `tastemaker.models.batch_size` may find the quickest."""
+"""Images in a batch on a GPU: as many as it computes at a time, see `tastemaker.models.clip_torch`."""
 
 INT8_SAMPLE = 16
 """Images that int8 is tried on before a run; they take half a minute, most of it for the exact scores."""

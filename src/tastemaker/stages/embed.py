@@ -33,7 +33,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
     Args:
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
         num_gpus_per_worker: Share of a GPU that a worker takes; none is asked for where there is no GPU.
-        model_inference_batch_size: Images at a time on a GPU (a processor chooses its own); None measures the best.
+        model_inference_batch_size: Images at a time on a GPU (a processor chooses its own); None for 256.
         verbose: Log a line for each batch.
         remove_image_data: Free pixels and source bytes afterwards; writers read the bytes again by their position.
         device: ``auto``, ``cpu``, ``cuda`` (every GPU of this process), ``cuda:N`` or ``mps``.

@@ -1,0 +1,136 @@
+"""The tower's arithmetic and its kernels: on a processor, and traced for a GPU that is not there."""
+
+import gc
+import weakref
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from tastemaker.errors import ModelError
+from tastemaker.models.clip import ClipConfig, read_config
+from tastemaker.models.clip_plain import PlainClip
+from tastemaker.models.hub import CLIP_VIT_L14, weights_path
+from tastemaker.testing import write_random_models
+
+torch = pytest.importorskip("torch")
+
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+
+from tastemaker.models.clip_torch import TorchClip  # noqa: E402
+from tastemaker.models.torch_cuda import fill_up  # noqa: E402
+from tastemaker.models.torch_tower import TorchTower  # noqa: E402
+
+SMALL = ClipConfig(width=128, layers=11, heads=2, mlp=512, patch=14, image_size=224, projection=768)
+"""More layers than a function may be compiled for, the real heads of 64 and the real 257 tokens."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return weights_path(CLIP_VIT_L14, write_random_models(tmp_path_factory.mktemp("small"), SMALL))
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (9, 224, 224, 3), np.uint8)
+
+
+class Trace(TorchDispatchMode):
+    """Notes each operation that writes memory, and so is no view: its name, and what it returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        name = str(function).split(".")[1]
+        taken = {storage_of(value) for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)}
+        made = [value for value in tree_leaves(result) if isinstance(value, torch.Tensor)]
+        if name.endswith("_") or not {storage_of(value) for value in made} <= taken:
+            self.operations.append((name, result))
+        return result
+
+
+def storage_of(tensor):
+    return tensor.untyped_storage()._cdata
+
+
+def trace_on_gpu(weights, dtype, count=4):
+    """Return the result of a batch on a GPU, with shapes and types and no numbers, and the operations on the way."""
+    with FakeTensorMode(), torch.inference_mode():
+        tower = TorchTower(weights, read_config(weights), torch.device("cuda", 0), dtype)
+        pixels = torch.empty((count, 224, 224, 3), dtype=torch.uint8, device="cuda:0")
+        with Trace() as trace:
+            return tower(pixels), trace.operations
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_everything_happens_on_the_gpu_in_the_precision_asked_for(weights, dtype):
+    result, operations = trace_on_gpu(weights, dtype)
+    assert (result.shape, result.dtype, str(result.device)) == ((4, SMALL.projection), torch.float32, "cuda:0")
+    made = [tensor for _, tensor in operations if isinstance(tensor, torch.Tensor)]
+    assert {str(tensor.device) for tensor in made} == {"cuda:0"}
+    assert {tensor.dtype for tensor in made} <= {torch.uint8, dtype, torch.float32}
+    big = [tensor.dtype for tensor in made if tensor.numel() >= 4 * 256 * SMALL.width]
+    assert torch.float32 not in big or dtype == torch.float32
+    assert not [name for name, _ in operations if "item" in name or "nonzero" in name]  # what would wait for the GPU
+
+
+def test_a_layer_is_four_products_one_attention_two_norms_and_quickgelu(weights):
+    """Each kernel passes over all tokens: what only copies or adds costs as much as a twentieth of the products."""
+    _, operations = trace_on_gpu(weights, torch.float16)
+    names = [name for name, _ in operations if name != "flatten"]  # attention without a GPU leaves another order
+    attention = [number for number, name in enumerate(names) if name == "scaled_dot_product_attention"]
+    assert len(attention) == SMALL.layers
+    norm, quick_gelu = ["add", "layer_norm"], ["mul", "sigmoid", "mul"]  # a compiler makes one kernel of each
+    expected = ["linear", "scaled_dot_product_attention", "addmm_", *norm, "linear", *quick_gelu, "addmm_", *norm]
+    for start, end in pairwise(attention[:-1]):
+        assert names[start - 1 : end - 1] == expected
+
+
+def test_the_biases_left_out_are_in_every_norm(weights, pixels):
+    with torch.inference_mode():
+        found = TorchTower(weights, read_config(weights), torch.device("cpu"), torch.float32)(torch.from_numpy(pixels))
+    assert np.abs(found.numpy() - PlainClip(weights).embed(pixels)).max() < 1e-6
+
+
+def test_the_memory_of_a_tower_that_is_dropped_is_free_at_once(weights):
+    gc.collect()
+    gc.disable()
+    try:
+        tower = TorchClip(weights, "cpu")
+        held = weakref.ref(tower._runner._lane)
+        del tower
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["compiled", "tuned"])
+def test_kernels_compiled_once_serve_all_layers(weights, pixels, mode, caplog):
+    torch.compiler.reset()
+    compiled, plain = (TorchClip(weights, "cpu", "f32", batch_size=8, mode=mode) for mode in (mode, "eager"))
+    assert np.abs(compiled.embed(pixels) - plain.embed(pixels)).max() < 1e-6
+    assert not [record for record in caplog.records if record.name.startswith("tastemaker")]  # it did not give up
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 25, 256])
+def test_a_partial_batch_is_filled_up_to_one_of_four_sizes(batch_size):
+    sizes = [fill_up(count, batch_size) for count in range(1, batch_size + 1)]
+    assert all(count <= size <= batch_size for count, size in enumerate(sizes, 1))
+    assert len(set(sizes)) <= 4
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == batch_size
+
+
+def test_a_gpu_too_full_for_the_model_is_an_error_with_a_way_on(weights, monkeypatch):
+    def run_out(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(TorchTower, "_place", run_out)
+    with pytest.raises(ModelError, match="does not suffice for the model; free some, or use device='cpu'"):
+        TorchClip(weights, "cpu")
