@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.storage import Options, base_name, is_remote, public_url
+from tastemaker.storage.drafts import draft_folder
 
 if TYPE_CHECKING:
     from tastemaker.imaging.readers import ShardReader
@@ -97,7 +98,7 @@ def open_ranges(path: str, options: Options | None, *, ahead: bool = False) -> I
 @contextlib.contextmanager
 def _copy_of(path: str, remote: ShardReader) -> Iterator[str]:
     """Yield the path of a copy, which is deleted afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="tastemaker-copy-"))
+    folder = Path(tempfile.mkdtemp(dir=draft_folder()))
     try:
         target, position = folder / base_name(path), 0
         with target.open("wb") as file:

@@ -41,7 +41,7 @@ class PendingFile:
         self.path = path
         name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"[:250]
         if is_remote(str(path)):
-            from tastemaker.storage.files import draft_folder
+            from tastemaker.storage.drafts import draft_folder
 
             self.draft = draft_folder() / name
         else:
@@ -59,8 +59,7 @@ class PendingFile:
 
             publish(self.draft, self.path)
             return
-        with self.draft.open("rb+") as file:
-            os.fsync(file.fileno())
+        make_durable(self.draft)
         self.draft.replace(self.path)
 
     def discard(self) -> None:
@@ -103,6 +102,12 @@ class TarFile(PendingFile):
         with contextlib.suppress(OSError):  # the disk may be full
             self._tar.close()
         super().discard()
+
+
+def make_durable(path: Path) -> None:
+    """Have a local file's bytes written to the disk itself: they outlive a power cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def content_digest(data: bytes) -> bytes:
@@ -200,11 +205,8 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the unfinished files of a run that was killed; of one with a remote output they lie on this machine."""
+    """Delete the unfinished files of a run that was killed; those of a remote output lie in `draft_folder`."""
     if is_remote(str(folder)):
-        from tastemaker.storage.files import remove_old_drafts
-
-        remove_old_drafts()
         return
     for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)

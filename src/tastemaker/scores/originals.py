@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.shards import is_unsafe_name
-from tastemaker.scores.files import PendingFile, RowsFile, TarFile, content_digest
+from tastemaker.scores.files import PendingFile, RowsFile, TarFile, content_digest, make_durable
 from tastemaker.storage import is_remote
 
 if TYPE_CHECKING:
@@ -105,9 +105,15 @@ class OriginalsWriter:
         )
 
     def wait(self) -> None:
-        """Wait until all copies are there that go to a URL."""
+        """Wait until all plain copies are there for good: uploaded, or on the disk itself.
+
+        All at once, as the first of them takes the others to the disk with it, and not one by one while images wait.
+        """
         if self._uploads is not None:
             self._uploads.finish()
+        elif not is_remote(str(self._folder)):
+            for path in self._copied:
+                make_durable(path)
 
     def commit(self) -> None:
         """Make the tars visible, and delete those that an earlier run of the same partition had beyond them."""

@@ -28,6 +28,7 @@ from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, is_url, list_provenances
 from tastemaker.scores.schema import DELETED, kind_of_reason
 from tastemaker.storage import options_for
+from tastemaker.storage.drafts import draft_folder
 
 if TYPE_CHECKING:
     import pandas
@@ -321,7 +322,7 @@ class ScoreTable:
 
 def _open_database(table: ScoreTable) -> duckdb.DuckDBPyConnection:
     """Return a database in memory with the views ``rows``; it can read the table's files, and nothing else."""
-    folder = Path(tempfile.mkdtemp(prefix="tastemaker-table-"))
+    folder = Path(tempfile.mkdtemp(dir=draft_folder()))
     weakref.finalize(table, shutil.rmtree, folder, ignore_errors=True)
     database = duckdb.connect(
         ":memory:",

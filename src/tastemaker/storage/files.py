@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
-import platform
-import shutil
-import tempfile
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -22,7 +17,6 @@ from tastemaker.storage.systems import OBJECT_STORES, check_scheme, open_system,
 
 _WEB = ("http", "https")
 _COPY_BYTES = 2**24
-_DRAFTS = "tastemaker-drafts-"
 
 
 class Entry(NamedTuple):
@@ -202,36 +196,6 @@ def publish_bytes(data: bytes, target: Path) -> None:
     if scheme_of(str(target)) not in OBJECT_STORES:
         target.parent.mkdir(parents=True, exist_ok=True)
     persist(f"{target} cannot be written", lambda: send_bytes(system, data, path))
-
-
-def draft_folder() -> Path:
-    """Return this process's local folder for what is not uploaded yet."""
-    return _make_draft_folder(os.getpid())
-
-
-@cache
-def _make_draft_folder(process: int) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix=f"{_DRAFTS}{platform.node()}-{process}-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def remove_old_drafts() -> None:
-    """Delete what killed processes of this machine left in their draft folders."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_DRAFTS}{platform.node()}-*-*"):
-        process = folder.name.split("-")[-2]
-        if process.isdecimal() and not _is_running(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)  # those of other users stay: they cannot be deleted
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _find_on_web(url: str, options: Options | None) -> Entry | None:
