@@ -12,7 +12,7 @@ SCHEMA = rows_schema(with_embeddings=False, with_signals=False)
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
 def write(folder, *, number=1, with_tars=True, error=None):

@@ -61,6 +61,11 @@ def list_files(url: str, options: Options | None = None) -> list[Entry]:
     return _list(url, options, "find")
 
 
+def list_below(folder: Path) -> list[Entry]:
+    """Return all files below a folder of results."""
+    return list_files(str(folder), _options_of(folder))
+
+
 def list_folder(url: str, options: Options | None = None) -> list[Entry]:
     """Return the files in a folder itself. A web server has no listings: the list is empty."""
     return [] if scheme_of(url) in _WEB else _list(url, options, "ls")
