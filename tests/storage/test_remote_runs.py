@@ -397,3 +397,18 @@ def test_copies_in_a_store_that_rows_do_not_keep_are_deleted_also_those_of_a_kil
     assert {name for name in bucket.files("out") if "kept/" in name} == copies
     score(100.0)
     assert not any("kept/" in name for name in bucket.files("out"))
+
+
+def test_rows_in_a_store_are_read_on_where_the_connection_is_cut(tmp_path, data, bucket, model_dir):
+    url = bucket.upload(data)
+    local = run([str(data / "photos")], tmp_path / "out", model_dir, top=Top(count=2))
+    bucket.server.only, bucket.server.faults = "out/photos-00000.parquet", [Fault(cut_after=100)] * 2
+    remote = run([f"{url}/photos"], f"{url}/out", model_dir, bucket, top=Top(count=2))
+    assert bucket.server.faults == []
+    assert (remote.kept, remote.cutoff) == (local.kept, local.cutoff)
+    bucket.server.always = Fault(cut_after=100)
+    bucket.server.only = "out/photos-00000.parquet"
+    (data / "photos" / "rocket.jpg").write_bytes((data / "photos" / "rocket.jpg").read_bytes() + b"more")
+    bucket.upload(data)
+    with pytest.raises(RemoteError, match=r"photos-00000\.parquet cannot be read"):
+        run([f"{url}/photos"], f"{url}/out", model_dir, bucket, top=Top(count=2))

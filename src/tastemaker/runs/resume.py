@@ -20,6 +20,7 @@ from tastemaker.runs.loose import Partition
 from tastemaker.runs.options import RunMode
 from tastemaker.scores.originals import REPLACING, replacing_mark
 from tastemaker.scores.schema import original_name
+from tastemaker.storage import open_result
 from tastemaker.tasks import FileGroupTask
 
 REDO_FOLDER = f"{STATE_FOLDER}/redo"
@@ -161,7 +162,7 @@ def _retry_shard(plan: Plan, partition: Partition, output_dir: Path) -> None:
 
 
 def _failed_rows(partition: Partition, output_dir: Path) -> list[dict[str, Any]]:
-    with (output_dir / f"{partition.name}{ROWS_SUFFIX}").open("rb") as file:
+    with open_result(output_dir / f"{partition.name}{ROWS_SUFFIX}") as file:
         table = pq.read_table(file, columns=[*_FAILED_COLUMNS, "status"])
     rows: list[dict[str, Any]] = table.filter(pc.equal(table["status"], "failed")).to_pylist()
     return rows

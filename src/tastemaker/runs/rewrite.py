@@ -20,6 +20,7 @@ from tastemaker.scores.kept_copies import Row, UnkeptCopies, retire_copies
 from tastemaker.scores.originals import OriginalsWriter, finished_together
 from tastemaker.scores.schema import CUT_KEY, DELETED, DELETED_REASON, METADATA_KEY, SOURCES_KEY, original_name
 from tastemaker.scores.sources import SkippedError
+from tastemaker.storage import open_result
 from tastemaker.tasks import FileGroupTask
 
 _PLACES = ["image_id", "image_path", "shard", "offset", "size", "sidecars"]
@@ -118,7 +119,7 @@ def _rewrite(place: Place, old: pa.Table, redone: pa.Table | None, sources: Sour
 
 
 def _read(path: Path) -> pa.Table:
-    with path.open("rb") as file:
+    with open_result(path) as file:
         return pq.read_table(file)
 
 

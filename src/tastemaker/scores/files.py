@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.scores.schema import COUNTS_KEY, kind_of_reason
-from tastemaker.storage import is_remote
+from tastemaker.storage import is_remote, open_result
 
 TEMPORARY_PREFIX = ".tastemaker-tmp-"
 """How the names of unfinished files begin."""
@@ -49,7 +49,7 @@ class PendingFile:
 
             self.draft = draft_folder() / name
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.parent.mkdir(parents=True, exist_ok=True)
             self.draft = beside.with_name(name)
 
     def commit(self) -> None:
@@ -64,6 +64,7 @@ class PendingFile:
             publish(self.draft, self.path)
             return
         make_durable(self.draft)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.draft.replace(self.path)
 
     def discard(self) -> None:
@@ -187,13 +188,13 @@ def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
 
     The file is opened here: pyarrow itself takes no path that is no UTF-8.
     """
-    with path.open("rb") as file:
+    with open_result(path) as file:
         return pq.ParquetFile(file).read(columns=columns)
 
 
 def read_rows_schema(path: Path) -> pa.Schema:
     """Return the columns of a file of rows, with what made it as metadata."""
-    with path.open("rb") as file:
+    with open_result(path) as file:
         return pq.read_schema(file)
 
 

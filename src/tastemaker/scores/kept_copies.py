@@ -13,7 +13,7 @@ from tastemaker.imaging.shards import is_unsafe_name
 from tastemaker.scores.files import write_whole
 from tastemaker.scores.originals import KEPT_FOLDER
 from tastemaker.scores.schema import DELETED, original_name
-from tastemaker.storage import is_remote
+from tastemaker.storage import is_remote, open_result
 
 DELETED_FOLDER = "deleted"
 """Folder below the output directory for copies of pictures that are gone: out of ``kept``, and not lost."""
@@ -92,7 +92,7 @@ class UnkeptCopies:
             if row["status"] == DELETED or any(map(is_unsafe_name, names)) or image in wanted:
                 continue
             if self._is_there(folder, image):
-                unkept += [path for name in names if (path := below / name) not in wanted]
+                unkept += [path for name in reversed(names) if (path := below / name) not in wanted]  # the image last
         return unkept
 
     def may_be(self, folder: str) -> bool:
@@ -138,7 +138,7 @@ def retire_copies(output_dir: Path, folder: str, row: Row, root: str, tars: Path
 def _read_tar(path: Path, names: list[str]) -> Iterator[tuple[str, bytes]]:
     if not path.exists():
         return
-    with path.open("rb") as file, tarfile.open(fileobj=file) as tar:
+    with open_result(path) as file, tarfile.open(fileobj=file) as tar:
         for member in tar:
             if member.name in names and (content := tar.extractfile(member)) is not None:
                 yield member.name, content.read()

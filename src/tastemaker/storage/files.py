@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage import Options, base_name, options_for, public_url, scheme_of
@@ -17,6 +18,7 @@ from tastemaker.storage.systems import OBJECT_STORES, check_scheme, open_system,
 
 _WEB = ("http", "https")
 _COPY_BYTES = 2**24
+_BUFFER_BYTES = 2**22
 
 
 class Entry(NamedTuple):
@@ -113,6 +115,25 @@ def read_small(path: Path) -> bytes | None:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
+
+
+def open_remote(path: Path) -> IO[bytes]:
+    """Return a remote file as a file object that reads ahead.
+
+    Raises:
+        FileNotFoundError: There is none.
+        RemoteError: It cannot be asked for.
+    """
+    from tastemaker.imaging.readers import ReaderFile
+
+    file = RemoteFile(str(path), _options_of(path))
+    try:
+        file.identify()
+    except RemoteError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise error.__cause__ from None
+        raise
+    return io.BufferedReader(ReaderFile(file), _BUFFER_BYTES)
 
 
 def fetch_file(url: str, target: Path, options: Options | None = None) -> None:
