@@ -34,6 +34,7 @@ from tastemaker.models.published import ModelFile as ModelFile
 from tastemaker.models.published import TensorShapes as TensorShapes
 from tastemaker.models.remote import fetch_weights
 from tastemaker.storage import Options, is_remote, public_url
+from tastemaker.storage.drafts import make_durable
 
 _DTYPES = ("F32", "F16", "BF16")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -286,6 +287,7 @@ def _download(model: ModelFile, path: Path) -> None:
                 f"{url} is not the file that was wanted: {_shorten(problems)}. Nothing of it was kept. Try again; if "
                 "it stays so, something between this machine and the hub (HF_ENDPOINT, a proxy) changes the file"
             )
+        make_durable(part)
         part.replace(path)
 
 

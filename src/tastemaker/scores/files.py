@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import re
 import tarfile
 import uuid
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 
 from tastemaker.scores.schema import COUNTS_KEY, kind_of_reason
 from tastemaker.storage import is_remote, open_result
+from tastemaker.storage.drafts import draft_folder, make_durable
 
 TEMPORARY_PREFIX = ".tastemaker-tmp-"
 """How the names of unfinished files begin."""
@@ -45,8 +45,6 @@ class PendingFile:
         self.path, beside = path, draft or path
         name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{beside.name}"[:250]
         if is_remote(str(path)):
-            from tastemaker.storage.drafts import draft_folder
-
             self.draft = draft_folder() / name
         else:
             beside.parent.mkdir(parents=True, exist_ok=True)
@@ -107,12 +105,6 @@ class TarFile(PendingFile):
         with contextlib.suppress(OSError):  # the disk may be full
             self._tar.close()
         super().discard()
-
-
-def make_durable(path: Path) -> None:
-    """Have a local file's bytes written to the disk itself: they outlive a power cut."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def content_digest(data: bytes) -> bytes:

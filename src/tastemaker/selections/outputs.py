@@ -11,7 +11,8 @@ from pathlib import Path
 import filelock
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.files import TEMPORARY_PREFIX, make_durable
+from tastemaker.scores.files import TEMPORARY_PREFIX
+from tastemaker.storage.drafts import make_durable
 
 RECORD = "_tastemaker/selection.json"
 """In a folder that `select` wrote: what was asked for. Nothing else is ever replaced."""

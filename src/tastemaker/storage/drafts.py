@@ -18,6 +18,12 @@ def draft_folder() -> Path:
     return _make_draft_folder(os.getpid())
 
 
+def make_durable(path: Path) -> None:
+    """Have a local file's bytes written to the disk itself: they outlive a power cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 @cache
 def _make_draft_folder(process: int) -> Path:
     _remove_old_drafts()
