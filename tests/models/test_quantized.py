@@ -1,6 +1,8 @@
 """Weights in 8 bits, and the tower that runs on them."""
 
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -58,6 +60,26 @@ def test_weights_are_quantized_once_by_many_at_a_time(weights):
     assert ensure_quantized(weights) == path
     assert path.stat().st_mtime_ns == written
     assert [file.name for file in path.parent.glob("*.safetensors*")] in ([path.name], [path.name, f"{path.name}.lock"])
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from tastemaker.models import quantized
+
+def save_file(_tensors, path):
+    Path(path).write_bytes(b"half")
+    os.kill(os.getpid(), 9)
+
+quantized.save_file = save_file
+quantized.ensure_quantized(Path(sys.argv[1]))
+"""
+
+
+def test_what_a_killed_process_left_is_replaced(weights):
+    subprocess.run([sys.executable, "-c", KILLED, str(weights)], check=False)
+    path = ensure_quantized(weights)
+    assert {file.name for file in path.parent.iterdir()} <= {path.name, f"{path.name}.lock"}
 
 
 def test_other_weights_are_quantized_again(weights):

@@ -1,14 +1,19 @@
 """Cuts by share and count, resuming, and what the rows say afterwards."""
 
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from conftest import make_shards, make_tar, read_rows, read_tars
 
-from tastemaker.errors import ConfigurationError
+from tastemaker.errors import ConfigurationError, StageError
 from tastemaker.runs.best import keep_top
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top, mark_best, parse_top
-from tastemaker.scores.files import TEMPORARY_PREFIX
+from tastemaker.scores.files import TEMPORARY_PREFIX, PendingFile
 from tastemaker.stages.partition import FilePartitioningStage
 
 
@@ -149,3 +154,53 @@ def test_copies_that_a_stricter_cut_does_not_keep_are_deleted(tmp_path, photo_fo
         assert len(rows) == summary.kept
         assert {row["tar_file"] for row in rows} == {path for path in copies if not path.endswith((".txt", ".json"))}
         assert len(copies) == len(rows) + sum(len(row["sidecars"] or ()) for row in rows)
+
+
+def results(output):
+    """Return name -> bytes of tars and copies, and name -> rows."""
+    files = {str(path.relative_to(output)): path for path in output.rglob("*") if path.is_file()}
+    rows = {name: pq.read_table(path).drop_columns(["tar_file"]) for name, path in files.items() if ".parquet" in name}
+    return {name: path.read_bytes() for name, path in files.items() if "kept/" in name or ".tar" in name[-4:]}, rows
+
+
+def run_killed(patch, number, *arguments):
+    """Run until so many files of results are to be seen."""
+    commit, calls = PendingFile.commit, count()
+
+    def fail(pending):
+        if "_tastemaker" not in pending.path.parts and next(calls) >= number:
+            raise OSError("killed")
+        commit(pending)
+
+    with patch.context() as inner:
+        inner.setattr(PendingFile, "commit", fail)
+        with pytest.raises(StageError, match="killed"):
+            run_scoring(*arguments)
+
+
+def go_on(*arguments):
+    """Run without saying that other rows are to be done again, where that need not be said."""
+    try:
+        run_scoring(*arguments)
+    except ConfigurationError:
+        run_scoring(*arguments, RunMode(overwrite=True))
+
+
+@pytest.mark.parametrize("originals", ["shards", "folder"])
+@pytest.mark.parametrize(("number", "place"), [(0, "out"), (1, "out"), (4, "."), (14, "out")])
+def test_another_cut_after_a_kill_leaves_what_it_keeps_and_nothing_else(
+    tmp_path, shards, model_dir, monkeypatch, originals, number, place
+):
+    (shards / "more").mkdir()
+    (shards / "0.tar").rename(shards / "more" / "0.tar")
+    options = RunOptions(model_dir=str(model_dir), min_score=5.0, originals=originals)
+    assert 0 < run_scoring([str(shards)], tmp_path / "whole", options).kept < 18
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for score in (-100.0, 100.0):
+        other = replace(options, min_score=score)
+        files = {"shards": 6, "folder": 39}[originals] if score < 0 else 3  # that the whole run would make
+        run_killed(monkeypatch, number % files, [str(shards)], Path(place), other, RunMode(overwrite=True))
+        go_on([str(shards)], Path(place), options)
+        assert results(Path(place)) == results(tmp_path / "whole")
+        assert not list((Path(place) / "_tastemaker").glob("replacing-*"))

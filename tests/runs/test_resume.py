@@ -409,6 +409,14 @@ def test_failed_loose_images_are_run_again_in_place(tmp_path, photo_folder, mode
     assert kept_files(tmp_path / "out") == kept_files(tmp_path / "whole")
 
 
+def test_failed_images_of_shards_in_folders_leave_no_folder_behind(tmp_path, shards, options):
+    (shards / "more").mkdir()
+    (shards / "3.tar").rename(shards / "more" / "3.tar")
+    run_scoring([str(shards)], tmp_path / "out", options)
+    assert run_scoring([str(shards)], tmp_path / "out", options, RunMode(retry_failed=True)).images_scored_now == 4
+    assert [path for path in (tmp_path / "out" / "_tastemaker").iterdir() if path.is_dir()] == []
+
+
 def test_what_is_wrong_with_the_shard_itself_is_not_run_again(tmp_path, photographs, model_dir):
     good = photographs["rocket.jpg"]
     members = [("good.jpg", good), ("../climbs.jpg", good), ("good.jpg", good), ("only.txt", b"text")]

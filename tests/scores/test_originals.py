@@ -1,5 +1,7 @@
 """Originals and their rows become visible together."""
 
+import os
+
 import pytest
 
 from tastemaker.scores.files import RowsFile
@@ -10,7 +12,7 @@ SCHEMA = rows_schema(with_embeddings=False, with_signals=False)
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
 def write(folder, *, number=1, with_tars=True, error=None):
@@ -38,3 +40,15 @@ def test_tars_that_are_not_written_anew_stay_as_they_are(tmp_path):
     assert names(tmp_path) == ["a-000000.tar", "a-000001.tar", "a.parquet"]
     write(tmp_path, number=0)
     assert names(tmp_path) == ["a.parquet"]
+
+
+def test_plain_copies_are_on_the_disk_itself_before_the_rows_of_them(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (synced.append(os.fstat(number).st_ino), fsync(number)))
+    rows, originals = RowsFile(tmp_path / "a.parquet", SCHEMA), OriginalsWriter(tmp_path, "a", "a", "folder", 1)
+    with finished_together(rows, originals):
+        originals.add({"0.jpg": b"bytes", "0.txt": b"caption"})
+        rows.add_rows(SCHEMA.empty_table())
+    *copies, last = [path for number in synced for path in tmp_path.rglob("*") if path.stat().st_ino == number]
+    assert last.name == "a.parquet"
+    assert {path.name for path in copies} == {"0.jpg", "0.txt"}

@@ -1,6 +1,7 @@
 """The score table: what it opens, what it answers, and what it refuses."""
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -323,12 +324,24 @@ def test_threads_share_a_table(runs):
 
 
 def test_a_table_leaves_nothing_behind(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tastemaker.scores.table.draft_folder", lambda: folder)
     table = ScoreTable(runs)
-    assert list(tmp_path.glob("tastemaker-table-*"))
+    assert list(folder.iterdir())
     del table
     gc.collect()
-    assert not list(tmp_path.glob("tastemaker-table-*"))
+    assert not list(folder.iterdir())
+
+
+def test_what_a_killed_process_left_of_a_table_is_cleared_by_the_next(runs, tmp_path):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    code = "import os, sys; from tastemaker import ScoreTable; table = ScoreTable(sys.argv[1:])"
+    for end, left in [("os.kill(os.getpid(), 9)", 1), ("", 0)]:
+        command = [sys.executable, "-c", f"{code}; {end}", *map(str, runs)]
+        subprocess.run(command, env=os.environ | {"TMPDIR": str(folder)}, check=False)
+        assert len(list(folder.iterdir())) == left
 
 
 def test_the_table_loads_no_model_and_no_data_frame_library():

@@ -61,6 +61,21 @@ def test_what_a_killed_selection_left_is_cleared_by_the_next(tmp_path, scores, k
     assert os.listdir(output.parent) == ["out"]
 
 
+def test_a_selection_is_on_the_disk_itself_before_it_is_to_be_seen(tmp_path, scores, monkeypatch):
+    output, synced, fsync = tmp_path / "out", set(), os.fsync
+
+    def note(number):
+        assert not output.exists()
+        synced.add(os.fstat(number).st_ino)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", note)
+    select_images(ScoreTable(scores), output, ALL, kind="folder")
+    files = [path for path in output.rglob("*") if path.is_file()]
+    assert len(files) > 6
+    assert [path.name for path in files if path.stat().st_ino not in synced] == []
+
+
 def test_ctrl_c_leaves_nothing(tmp_path, scores):
     process = start(scores, tmp_path / "o" / "out", "folder")
     process.send_signal(signal.SIGINT)

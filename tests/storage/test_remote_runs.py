@@ -21,7 +21,7 @@ from web_server import Fault
 
 from tastemaker import FilePartitioningStage, ImageReaderStage
 from tastemaker.errors import ConfigurationError, RemoteError, StageError, WeightsNotFoundError
-from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.select import select_images
@@ -374,3 +374,41 @@ def test_a_killed_run_leaves_complete_files_only_and_is_finished_by_the_next(tmp
     subprocess.run(command, check=True, capture_output=True, env=environment)
     assert rows_of(bucket.files("out")) == rows_of(whole)
     assert list(tmp_path.rglob("tastemaker-drafts-*/*")) == []
+
+
+def test_copies_in_a_store_that_rows_do_not_keep_are_deleted_also_those_of_a_killed_run(
+    tmp_path, data, bucket, model_dir, monkeypatch
+):
+    url = bucket.upload(data)
+
+    def score(min_score):
+        options = {"min_score": min_score, "originals": "folder"}
+        run([f"{url}/photos"], f"{url}/out", model_dir, bucket, RunMode(overwrite=True), **options)
+
+    score(-100.0)
+    copies = {name for name in bucket.files("out") if "kept/" in name}
+    assert len(copies) == 6
+    score(100.0)
+    assert not any("kept/" in name for name in bucket.files("out"))
+    with monkeypatch.context() as patch:
+        patch.setattr("tastemaker.scores.files.RowsFile.commit", lambda _rows: 1 / 0)
+        with pytest.raises(StageError):
+            score(-100.0)
+    assert {name for name in bucket.files("out") if "kept/" in name} == copies
+    score(100.0)
+    assert not any("kept/" in name for name in bucket.files("out"))
+
+
+def test_rows_in_a_store_are_read_on_where_the_connection_is_cut(tmp_path, data, bucket, model_dir):
+    url = bucket.upload(data)
+    local = run([str(data / "photos")], tmp_path / "out", model_dir, top=Top(count=2))
+    bucket.server.only, bucket.server.faults = "out/photos-00000.parquet", [Fault(cut_after=100)] * 2
+    remote = run([f"{url}/photos"], f"{url}/out", model_dir, bucket, top=Top(count=2))
+    assert bucket.server.faults == []
+    assert (remote.kept, remote.cutoff) == (local.kept, local.cutoff)
+    bucket.server.always = Fault(cut_after=100)
+    bucket.server.only = "out/photos-00000.parquet"
+    (data / "photos" / "rocket.jpg").write_bytes((data / "photos" / "rocket.jpg").read_bytes() + b"more")
+    bucket.upload(data)
+    with pytest.raises(RemoteError, match=r"photos-00000\.parquet cannot be read"):
+        run([f"{url}/photos"], f"{url}/out", model_dir, bucket, top=Top(count=2))

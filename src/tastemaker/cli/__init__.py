@@ -91,6 +91,9 @@ def main() -> None:
         sys.exit(2 if isinstance(error, ValueError) else 1)
     except KeyboardInterrupt:  # while the commands are put together
         sys.exit(130)
+    except MemoryError:
+        typer.secho("tastemaker: the process has too little memory", fg=red, err=True)
+        sys.exit(1)
     except OSError as error:
         place = "" if error.filename is None else f"{os.fspath(error.filename)}: "
         typer.secho(f"tastemaker: {place}{error.strerror or error}", fg=red, err=True)

@@ -14,6 +14,7 @@ from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.readers import ReaderFile, ShardReader
 from tastemaker.storage import Options, base_name, is_remote, public_url
 from tastemaker.storage.blocks import BlockReader
+from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.objects import RemoteFile
 
 BUFFER_BYTES = 2**23
@@ -86,7 +87,7 @@ def open_ranges(path: str, options: Options | None, *, ahead: bool = False) -> I
 @contextlib.contextmanager
 def _copy_of(path: str, remote: ShardReader) -> Iterator[str]:
     """Yield the path of a copy, which is deleted afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="tastemaker-copy-"))
+    folder = Path(tempfile.mkdtemp(dir=draft_folder()))
     try:
         target, position = folder / base_name(path), 0
         with target.open("wb") as file:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from tastemaker.scores.table import ScoreTable
+from tastemaker.storage.drafts import draft_folder
 
 _COLUMNS = {
     "image_id": "image_id",
@@ -48,7 +49,7 @@ class RowLookup:
             f'{expression if expression.strip(chr(34)).partition("[")[0] in table.columns else "NULL"} AS "{name}"'
             for name, expression in _COLUMNS.items()
         )
-        self._folder = tempfile.TemporaryDirectory(prefix="tastemaker-rows-")
+        self._folder = tempfile.TemporaryDirectory(dir=draft_folder())
         self._reader: pa.RecordBatchFileReader | None = None
         self._is_ready = Event()
         self._is_closed = False

@@ -36,6 +36,7 @@ from tastemaker.models.published import (
 )
 from tastemaker.models.remote import fetch_weights
 from tastemaker.storage import Options, is_remote, public_url
+from tastemaker.storage.drafts import make_durable
 
 _DTYPES = ("F32", "F16", "BF16")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -288,6 +289,7 @@ def _download(model: ModelFile, path: Path) -> None:
                 f"{url} is not the file that was wanted: {_shorten(problems)}. Nothing of it was kept. Try again; if "
                 "it stays so, something between this machine and the hub (HF_ENDPOINT, a proxy) changes the file"
             )
+        make_durable(part)
         part.replace(path)
 
 

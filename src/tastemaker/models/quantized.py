@@ -8,9 +8,7 @@ transformer stays as it is.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from pathlib import Path
 
 import filelock
@@ -20,6 +18,7 @@ from safetensors.numpy import save_file
 
 from tastemaker.models.hub import cache_dir, file_sha256
 from tastemaker.models.weights import WeightsFile
+from tastemaker.storage.drafts import make_durable
 
 SCALE_SUFFIX = "_scale"
 """The scales of ``NAME.weight`` are in ``NAME.weight_scale``, float32 (outputs, 1)."""
@@ -74,10 +73,10 @@ def _write(source: WeightsFile, path: Path) -> None:
             tensors[name], tensors[name + SCALE_SUFFIX] = quantize_rows(source.tensor(name))
         elif name.startswith(("vision_model.", "visual_projection.")) and not name.endswith("position_ids"):
             tensors[name] = source.tensor(name)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    draft = path.with_name(f".{path.name}.part")  # one name, so that nothing of a killed process stays
     try:
-        save_file(tensors, temporary)
-        os.replace(temporary, path)
+        save_file(tensors, draft)
+        make_durable(draft)
+        draft.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import filelock
 
 from tastemaker.errors import ModelError, RemoteError, WeightsNotFoundError
 from tastemaker.storage import Options, base_name, public_url
+from tastemaker.storage.drafts import make_durable
 from tastemaker.storage.files import fetch_file, find_file, read_whole
 
 logger = logging.getLogger(__name__)
@@ -67,4 +68,5 @@ def _fetch(
     if problems := find_problems(part):
         part.unlink()
         raise ModelError(f"{public_url(url)} cannot be used: {'; '.join(problems[:3])}")
+    make_durable(part)
     part.replace(path)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from tastemaker.errors import UnreadableImageError
 from tastemaker.scores.cutoff import Top, mark_best
 from tastemaker.scores.files import RowsFile, read_rows
-from tastemaker.scores.kept_copies import COPY_COLUMNS, remove_copies
+from tastemaker.scores.kept_copies import COPY_COLUMNS, UnkeptCopies
 from tastemaker.scores.originals import OriginalsWriter, finished_together
 from tastemaker.scores.schema import CUT_KEY, DELETED
 from tastemaker.scores.sources import NEEDED_COLUMNS, OriginalsReader, SkippedError
@@ -55,12 +55,12 @@ def keep_top(
     is_kept = mark_best(together, top)
     cutoff = float(together[is_kept].min()) if is_kept.any() else None
     cut = json.dumps({**describe_cut(groups, top, rank_by), "cutoff": cutoff}, sort_keys=True)
-    start = 0
+    start, unkept = 0, UnkeptCopies(output_dir)
     for group, path, part in zip(groups, paths, scores, strict=True):
         verdicts = _judge(path, part, is_kept[start : start + len(part)], top)
         place = group._metadata
         writer = OriginalsWriter(output_dir, place["partition"], place["folder"], originals, images_per_tar)
-        _cut_partition(path, verdicts, writer, group, output_dir, cut)
+        _cut_partition(path, verdicts, writer, group, unkept, cut)
         start += len(part)
     return cutoff
 
@@ -84,21 +84,21 @@ def _read_scores(path: Path, rank_by: str) -> npt.NDArray[np.float32]:
 
 
 def _cut_partition(
-    path: Path, verdicts: list[_Verdict], writer: OriginalsWriter, group: FileGroupTask, output_dir: Path, cut: str
+    path: Path, verdicts: list[_Verdict], writer: OriginalsWriter, group: FileGroupTask, copies: UnkeptCopies, cut: str
 ) -> None:
     """Write one partition's rows again with the cut in them, and its kept originals."""
     table = read_rows(path)
-    before = table.select(COPY_COLUMNS).to_pylist() if writer.kind == "folder" else []
     rows = RowsFile(path, table.schema.with_metadata({**(table.schema.metadata or {}), CUT_KEY: cut.encode()}))
-    with finished_together(rows, writer):
+    with finished_together(rows, writer) as unkept:
         if writer.kind != "none":
             _copy_originals(table, verdicts, writer, group)
         for column in ("kept", "status", "reason", "tar_file", "member_name"):
             number = table.schema.get_field_index(column)
             values = pa.array([getattr(verdict, column) for verdict in verdicts], table.schema.field(number).type)
             table = table.set_column(number, column, values)
-        after = table.select(COPY_COLUMNS).to_pylist() if before else []
-        remove_copies(output_dir, before, after, group._metadata["root"])
+        if writer.kind == "folder":
+            after = table.select(COPY_COLUMNS).to_pylist()
+            unkept += copies.find(group._metadata["folder"], after, group._metadata["root"])
         rows.add_rows(table)
 
 

@@ -72,13 +72,7 @@ def run_with_checkpoint(
 def _remove_drafts(writer: Stage, tasks: list[Task[Any]]) -> None:
     """Delete what a killed run left unfinished of these tasks."""
     output_dir = getattr(writer, "output_dir", None)
-    if not isinstance(output_dir, str | Path):
-        return
-    if is_remote(output_dir):
-        from tastemaker.storage.files import remove_old_drafts
-
-        remove_old_drafts()
-    else:
+    if isinstance(output_dir, str | Path) and not is_remote(output_dir):
         remove_drafts_below(Path(output_dir), [str(task._metadata.get("partition", "")) for task in tasks])
 
 

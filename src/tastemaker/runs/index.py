@@ -7,6 +7,7 @@ only where the listing shows the same size and time of the rows file: 100,000 of
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -19,8 +20,10 @@ from typing import Any
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
+from tastemaker.errors import RemoteError
 from tastemaker.scores.files import write_whole
 from tastemaker.scores.schema import COUNTS_KEY, CUT_KEY, METADATA_KEY, SOURCES_KEY
+from tastemaker.storage import open_result
 from tastemaker.storage.files import find_file, list_folder, options_of
 
 STATE_FOLDER = "_tastemaker"
@@ -175,7 +178,9 @@ class RowsIndex:
         size, version = self._listed[name]
         try:
             metadata = read_metadata(self.output_dir / f"{name}{ROWS_SUFFIX}")
-        except (OSError, ArrowException):
+        except (OSError, ArrowException) as error:
+            if isinstance(error, RemoteError) or getattr(error, "errno", None) not in (None, errno.ENOENT):
+                raise  # the file may be whole: it was not read
             return None
         fingerprint = json.loads(metadata.get(METADATA_KEY, b"{}")).get("fingerprint")
         return RowsNote(
@@ -195,7 +200,7 @@ def canonical(value: Any) -> str:  # noqa: ANN401 - whatever JSON takes
 
 def read_metadata(path: Path) -> dict[bytes, bytes]:
     """Return the metadata of a rows file without reading its rows."""
-    with path.open("rb") as file:  # pyarrow itself takes no path that is no UTF-8
+    with open_result(path) as file:  # pyarrow itself takes no path that is no UTF-8
         found = pq.read_metadata(file).metadata
     return dict(found or {})
 

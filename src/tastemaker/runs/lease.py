@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.machine import is_running
 from tastemaker.scores.files import write_whole
 from tastemaker.storage import is_remote
 from tastemaker.storage.files import read_small
@@ -108,7 +109,7 @@ class Lease:
 def is_lease_alive(path: Path) -> bool:
     """Return whether somebody holds the lease in an object; not if that was a process here that is no more."""
     found = _read(path)
-    if found.get("processes") and found["processes"] == _processes() and not _is_running(int(found["pid"])):
+    if found.get("processes") and found["processes"] == _processes() and not is_running(int(found["pid"])):
         return False
     return float(found.get("expires", 0.0)) > time.time()
 
@@ -119,16 +120,6 @@ def _processes() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _read(path: Path) -> dict[str, Any]:

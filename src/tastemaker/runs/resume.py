@@ -18,6 +18,7 @@ from tastemaker.runs.input_files import Sources, is_shard_group, read_sources, w
 from tastemaker.runs.loose import Partition
 from tastemaker.runs.options import RunMode
 from tastemaker.scores.files import read_rows
+from tastemaker.scores.originals import REPLACING, replacing_mark
 from tastemaker.scores.schema import original_name
 from tastemaker.tasks import FileGroupTask
 
@@ -76,6 +77,7 @@ def make_plan(
     others = {name: note for name, note in notes.items() if note.fingerprint != wanted}
     if others and not (mode.overwrite or mode.new_fingerprint_only):
         raise ConfigurationError(_describe_others(others, len(notes), output_dir, fingerprint))
+    half_replaced = {path.name for path in (output_dir / STATE_FOLDER).glob(f"{REPLACING}*")}
     plan = Plan(is_mixed=bool(others) and mode.new_fingerprint_only)
     for partition in partitions:
         note = notes.get(partition.name)
@@ -84,10 +86,13 @@ def make_plan(
         plan.partitions.append(partition)
         if note is None:
             plan.tasks.append(partition.group)
-        elif partition.name not in others:
-            _add_changes(plan, partition, note, output_dir, mode)
-        elif mode.overwrite:
+        elif partition.name in others:
+            if mode.overwrite:
+                _add_again(plan, partition)
+        elif replacing_mark(output_dir, partition.name).name in half_replaced:
             _add_again(plan, partition)
+        else:
+            _add_changes(plan, partition, note, output_dir, mode)
     return plan
 
 

@@ -15,7 +15,7 @@ from tastemaker.runs.index import ROWS_SUFFIX
 from tastemaker.runs.input_files import Sources, read_sources
 from tastemaker.runs.resume import REDO_FOLDER
 from tastemaker.scores.files import RowsFile, read_rows
-from tastemaker.scores.kept_copies import Row, remove_copies, retire_copies
+from tastemaker.scores.kept_copies import Row, UnkeptCopies, retire_copies
 from tastemaker.scores.originals import OriginalsWriter, finished_together
 from tastemaker.scores.schema import CUT_KEY, DELETED, DELETED_REASON, METADATA_KEY, SOURCES_KEY, original_name
 from tastemaker.scores.sources import SkippedError
@@ -108,11 +108,11 @@ def _rewrite(place: Place, old: pa.Table, redone: pa.Table | None, sources: Sour
     metadata = {key: value for key, value in (like.schema.metadata or {}).items() if key != CUT_KEY}
     metadata[SOURCES_KEY] = json.dumps(sources.as_json()).encode()
     rows = RowsFile(place.rows, table.schema.with_metadata(metadata))
-    with finished_together(rows, writer, with_tars=place.originals == "shards" and not place.is_cut_later):
+    with finished_together(rows, writer, with_tars=place.originals == "shards" and not place.is_cut_later) as unkept:
         if place.originals != "none" and not place.is_cut_later:
             _copy_kept(after, replaced, writer, place)
         if place.originals == "folder":
-            remove_copies(place.output_dir, before, after, place.root)
+            unkept += UnkeptCopies(place.output_dir).find(place.folder, after, place.root)
         rows.add_rows(_with_verdicts(table, after))
 
 

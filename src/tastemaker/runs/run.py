@@ -193,8 +193,7 @@ class _Run:
         done = {task._metadata["partition"] for task in plan.tasks}
         partitions = [partition for partition in plan.partitions if partition.name not in done]
         self._merge(partitions)
-        with suppress(OSError):  # slices beside this one may use it
-            (self.output_dir / REDO_FOLDER).rmdir()
+        self._remove_redo_folder()
         for partition in plan.updates:
             mark_deleted(self._place(partition), partition.sources, self.fingerprint)
         self.index.refresh([*done, *(partition.name for partition in plan.updates)])
@@ -204,6 +203,14 @@ class _Run:
             return
         merged = [p.name for p in partitions if merge_redone(self._place(p), is_leftover=is_leftover)]
         self.index.refresh(merged)
+
+    def _remove_redo_folder(self) -> None:
+        """Delete the folders of rows that were done again. Slices leave them: one beside it may need them."""
+        if self.mode.part is None and not is_remote(self.output_dir):
+            folder = self.output_dir / REDO_FOLDER
+            for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
+                with suppress(OSError):  # what is not merged stays
+                    path.rmdir()
 
     def _cut(self, plan: Plan) -> float | None:
         """Mark and copy the best of all rows, unless that is done; return the score that is kept."""

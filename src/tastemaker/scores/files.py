@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import re
 import tarfile
 import uuid
@@ -19,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.scores.schema import COUNTS_KEY, kind_of_reason
-from tastemaker.storage import is_remote
+from tastemaker.storage import is_remote, open_result
+from tastemaker.storage.drafts import draft_folder, make_durable
 
 TEMPORARY_PREFIX = ".tastemaker-tmp-"
 """How the names of unfinished files begin."""
@@ -35,18 +35,20 @@ class PendingFile:
     """A file under a temporary name beside its final one. `commit` moves it there, `discard` deletes it.
 
     Of a remote file the draft lies on this machine, and `commit` uploads it: an object is seen whole or not at all.
+
+    Args:
+        path: The final name.
+        draft: A name that the temporary one is made of and lies beside; None for the final one.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}"[:250]
+    def __init__(self, path: Path, draft: Path | None = None) -> None:
+        self.path, beside = path, draft or path
+        name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{beside.name}"[:250]
         if is_remote(str(path)):
-            from tastemaker.storage.files import draft_folder
-
             self.draft = draft_folder() / name
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.draft = path.with_name(name)
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            self.draft = beside.with_name(name)
 
     def commit(self) -> None:
         """Make the file durable, then visible.
@@ -59,8 +61,8 @@ class PendingFile:
 
             publish(self.draft, self.path)
             return
-        with self.draft.open("rb+") as file:
-            os.fsync(file.fileno())
+        make_durable(self.draft)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.draft.replace(self.path)
 
     def discard(self) -> None:
@@ -178,7 +180,7 @@ def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
 
     The file is opened here: pyarrow itself takes no path that is no UTF-8.
     """
-    with path.open("rb") as file:
+    with open_result(path) as file:
         return pq.ParquetFile(file).read(columns=columns)
 
 
@@ -194,25 +196,25 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the unfinished files of a run that was killed; of one with a remote output they lie on this machine."""
+    """Delete the unfinished files of a run that was killed; those of a remote output lie in `draft_folder`."""
     if is_remote(str(folder)):
-        from tastemaker.storage.files import remove_old_drafts
-
-        remove_old_drafts()
         return
     for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
         leftover.unlink(missing_ok=True)
 
 
 def remove_drafts(stem: Path) -> None:
-    """Delete the unfinished rows and tars of one partition, whose writer died."""
+    """Delete the unfinished rows, tars and copies of one partition, whose writer died."""
     for leftover in stem.parent.glob(f"{TEMPORARY_PREFIX}*"):
         if _draft_of(leftover) == stem:
             leftover.unlink(missing_ok=True)
 
 
 def remove_drafts_below(folder: Path, partitions: Iterable[str]) -> None:
-    """Delete the unfinished rows and tars of some partitions of a killed run; looks through the local folder once."""
+    """Delete the unfinished rows, tars and copies of some partitions of a killed run.
+
+    Looks through the local folder once.
+    """
     stems = {folder / name for name in partitions}
     for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
         if _draft_of(leftover) in stems:
@@ -220,7 +222,7 @@ def remove_drafts_below(folder: Path, partitions: Iterable[str]) -> None:
 
 
 def _draft_of(path: Path) -> Path | None:
-    """Return what is unfinished in a draft, as a path without the endings of rows and tars."""
-    pattern = rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-(.+?)(-\d{{6}}\.tar|\.parquet)"
+    """Return what is unfinished in a draft, as a path without the endings of rows, tars and copies."""
+    pattern = rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-(.+?)(-\d{{6}}\.(?:tar|copy)|\.parquet)"
     match = re.fullmatch(pattern, path.name, re.DOTALL)
     return path.with_name(match[1]) if match else None

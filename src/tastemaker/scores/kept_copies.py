@@ -3,43 +3,45 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from tastemaker.scores.files import read_rows, write_whole
+from tastemaker.imaging.shards import is_unsafe_name
+from tastemaker.scores.files import write_whole
 from tastemaker.scores.originals import KEPT_FOLDER
-from tastemaker.scores.schema import original_name
-from tastemaker.storage import is_remote
+from tastemaker.scores.schema import DELETED, original_name
+from tastemaker.storage import is_remote, open_result
 
 DELETED_FOLDER = "deleted"
 """Folder below the output directory for copies of pictures that are gone: out of ``kept``, and not lost."""
 
-COPY_COLUMNS = ["image_path", "shard", "sidecars", "tar_file", "member_name"]
+COPY_COLUMNS = ["image_path", "shard", "sidecars", "status", "tar_file", "member_name"]
 """What tells where the copies of a row are."""
 
 Row = dict[str, Any]
-"""A row with ``image_path``, ``sidecars``, ``tar_file`` and ``member_name``."""
+"""A row with the `COPY_COLUMNS`."""
 
 
-def copied_files(output_dir: Path, row: Row, root: str) -> dict[str, Path]:
+def copied_files(output_dir: Path, folder: str, row: Row, root: str) -> dict[str, Path]:
     """Return name -> path of the plain files that one row's image and sidecars were copied to; empty for none.
 
     Args:
         output_dir: Directory of the results, wherever it was when the row was written.
+        folder: Of the partition, below ``kept``.
         row: The row.
         root: Input folder of loose files; empty for a shard.
     """
     if not row["tar_file"] or not row["member_name"] or is_in_tar(row):
         return {}
     tar_file, name = original_name(row["tar_file"]), original_name(row["member_name"])
-    folder = output_dir / KEPT_FOLDER / tar_file.removesuffix(name).rstrip("/").rpartition("/")[2]
-    if f"/{DELETED_FOLDER}/" in tar_file.removesuffix(name):
+    pattern = rf"(?:^|/){KEPT_FOLDER}/({re.escape(folder)}(-\d+)?)/$"  # a name that is taken goes to a numbered one
+    if (found := re.search(pattern, tar_file.removesuffix(name), re.DOTALL)) is None:
         return {}
-    return {member: folder / member for member in member_names(row, root)}
+    below = output_dir / KEPT_FOLDER / found[1]
+    return {member: below / member for member in member_names(row, root)}
 
 
 def is_in_tar(row: Row) -> bool:
@@ -49,53 +51,65 @@ def is_in_tar(row: Row) -> bool:
 
 def member_names(row: Row, root: str) -> list[str]:
     """Return the names of a row's image and sidecars in a tar or a folder, the image first."""
-    sidecars = [original_name(part["member"]) for part in row["sidecars"] or ()]
-    if not row["shard"]:
-        sidecars = [os.path.relpath(member, root or ".").replace(os.sep, "/") for member in sidecars]
-    return [original_name(row["member_name"]), *sidecars]
+    parts = [original_name(part["member"]) for part in row["sidecars"] or ()]
+    if row["shard"]:
+        image = original_name(row["image_path"]).removeprefix(f"{original_name(row['shard'])}/")
+    else:
+        image, *parts = [
+            os.path.relpath(part, root or ".").replace(os.sep, "/")
+            for part in [original_name(row["image_path"]), *parts]
+        ]
+    return [original_name(row["member_name"] or "") or image, *parts]
 
 
-def remove_copies(output_dir: Path, before: list[Row], after: list[Row], root: str) -> None:
-    """Delete the plain files that rows were copied to before, and no row is after.
+class UnkeptCopies:
+    """Finds plain copies of images that are not kept: of an earlier cut, or of a run that was killed.
 
     Args:
         output_dir: Directory of the results.
-        before: The rows of one partition as they were.
-        after: The same rows as they will be.
-        root: Input folder of loose files; empty for a shard.
     """
-    wanted = {path for row in after for path in copied_files(output_dir, row, root).values()}
-    for row in before:
-        for path in copied_files(output_dir, row, root).values():
-            if path not in wanted:
-                path.unlink(missing_ok=True)
 
+    def __init__(self, output_dir: Path) -> None:
+        self._output_dir = output_dir
+        self._listed: dict[str, set[str]] = {}
 
-def read_copied(path: Path) -> list[Row]:
-    """Return the rows of a local file whose images were copied to plain files; none where there is no such file."""
-    try:
-        rows = [] if is_remote(str(path)) else read_rows(path, COPY_COLUMNS).to_pylist()
-    except (OSError, pa.ArrowException):
-        return []
-    return [row for row in rows if set(row) == set(COPY_COLUMNS) and row["tar_file"] and not is_in_tar(row)]
+    def find(self, folder: str, rows: list[Row], root: str) -> list[Path]:
+        """Return the copies that rows of one partition do not speak of, though they have the names of their images.
 
+        Args:
+            folder: Of the partition, below ``kept``.
+            rows: All of its rows, as they will be.
+            root: Input folder of loose files; empty for a shard.
+        """
+        below = self._output_dir / KEPT_FOLDER / folder
+        if not self.may_be(folder):
+            return []
+        wanted = {path for row in rows for path in copied_files(self._output_dir, folder, row, root).values()}
+        unkept = []
+        for row in rows:
+            names = member_names(row, root)
+            image = below / names[0]
+            if row["status"] == DELETED or any(map(is_unsafe_name, names)) or image in wanted:
+                continue
+            if self._is_there(folder, image):
+                unkept += [path for name in reversed(names) if (path := below / name) not in wanted]  # the image last
+        return unkept
 
-def remove_outdated_copies(path: Path, output_dir: Path, before: list[Row], root: str) -> None:
-    """Delete copies of images that a partition was written with before, and that its rows do not keep any more.
+    def may_be(self, folder: str) -> bool:
+        """Return whether there is a folder of copies at all."""
+        below = self._output_dir / KEPT_FOLDER / folder
+        return bool(self._list(folder)) if is_remote(str(below)) else below.is_dir()
 
-    An image that is in its rows no more may be in those of another partition by now: its copy stays.
+    def _is_there(self, folder: str, path: Path) -> bool:
+        return str(path) in self._list(folder) if is_remote(str(path)) else path.exists()
 
-    Args:
-        path: The partition's rows as they are now.
-        output_dir: Directory of the results.
-        before: What `read_copied` returned before.
-        root: Input folder of loose files; empty for a shard.
-    """
-    if not before:
-        return
-    after = read_rows(path, COPY_COLUMNS).to_pylist()
-    known = {row["image_path"] for row in after}
-    remove_copies(output_dir, [row for row in before if row["image_path"] in known], after, root)
+    def _list(self, folder: str) -> set[str]:
+        """Return the URLs of all copies below a folder as they were when it was first asked for."""
+        if folder not in self._listed:
+            from tastemaker.storage.files import list_below
+
+            self._listed[folder] = {entry.path for entry in list_below(self._output_dir / KEPT_FOLDER / folder)}
+        return self._listed[folder]
 
 
 def retire_copies(output_dir: Path, folder: str, row: Row, root: str, tars: Path) -> Path | None:
@@ -109,7 +123,7 @@ def retire_copies(output_dir: Path, folder: str, row: Row, root: str, tars: Path
         tars: Folder of the partition's tars.
     """
     target = output_dir / DELETED_FOLDER / folder
-    found = copied_files(output_dir, row, root)
+    found = copied_files(output_dir, folder, row, root)
     for name, path in found.items():
         if path.exists():
             write_whole(target / name, path.read_bytes())
@@ -124,7 +138,7 @@ def retire_copies(output_dir: Path, folder: str, row: Row, root: str, tars: Path
 def _read_tar(path: Path, names: list[str]) -> Iterator[tuple[str, bytes]]:
     if not path.exists():
         return
-    with path.open("rb") as file, tarfile.open(fileobj=file) as tar:
+    with open_result(path) as file, tarfile.open(fileobj=file) as tar:
         for member in tar:
             if member.name in names and (content := tar.extractfile(member)) is not None:
                 yield member.name, content.read()

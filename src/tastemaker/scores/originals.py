@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from tastemaker.checks import check_choice, check_positive
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.shards import is_unsafe_name
-from tastemaker.scores.files import PendingFile, RowsFile, TarFile, content_digest
+from tastemaker.scores.files import PendingFile, RowsFile, TarFile, content_digest, write_whole
 from tastemaker.storage import is_remote
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ ORIGINALS = ("shards", "folder", "none")
 
 KEPT_FOLDER = "kept"
 """Folder below the output directory that plain files go to."""
+
+REPLACING = "replacing-"
+"""How the names of the files begin that `replacing_mark` returns."""
 
 
 class OriginalsWriter:
@@ -44,7 +48,9 @@ class OriginalsWriter:
         self.kind = kind
         self.tars: list[TarFile] = []
         self._stem = output_dir / name
+        self.output_dir, self.name = output_dir, name
         self._copied: dict[Path, bytes] = {}
+        self._drafts: list[PendingFile] = []
         self._outdated: set[Path] = set()
         self._uploads: Uploads | None = None
         self._folder = output_dir / KEPT_FOLDER / folder
@@ -66,8 +72,9 @@ class OriginalsWriter:
         if self.kind == "folder":
             folder = self._free_folder(members)
             for member, data in members.items():
-                self._write_copy(folder / member, data)
-                self._copied[folder / member] = content_digest(data)
+                if folder / member not in self._copied:  # two images may share a sidecar
+                    self._write_copy(folder / member, data)
+                    self._copied[folder / member] = content_digest(data)
             return str(folder / name), name
         if not self.tars or self.tars[-1].samples == self._images_per_tar or self.tars[-1].has_other(members):
             self.tars.append(TarFile(self._tar_path(len(self.tars))))
@@ -89,7 +96,9 @@ class OriginalsWriter:
 
     def _write_copy(self, path: Path, data: bytes) -> None:
         if not is_remote(str(path)):
-            _write_copy(path, data)
+            draft = self._stem.with_name(f"{self._stem.name}-{len(self._drafts):06d}.copy")
+            self._drafts.append(PendingFile(path, draft))
+            self._drafts[-1].draft.write_bytes(data)
             return
         if self._uploads is None:
             from tastemaker.storage.uploads import Uploads
@@ -110,11 +119,19 @@ class OriginalsWriter:
         if self._uploads is not None:
             self._uploads.finish()
 
-    def commit(self) -> None:
-        """Make the tars visible, and delete those that an earlier run of the same partition had beyond them."""
+    def commit(self, *, with_tars: bool = True) -> None:
+        """Make copies and tars visible, and delete those that an earlier run of the same partition had beyond them.
+
+        Args:
+            with_tars: Whether the tars are written anew, too; else those of the partition stay as they are.
+        """
         self.wait()
         for path in self._outdated - self._copied.keys():
             path.unlink(missing_ok=True)
+        for copy in self._drafts:
+            copy.commit()
+        if not with_tars:
+            return
         for tar in self.tars:
             tar.commit()
         if is_remote(str(self._stem)):
@@ -130,46 +147,60 @@ class OriginalsWriter:
                 path.unlink()
 
     def discard(self) -> None:
-        """Delete the tars that are not visible yet."""
+        """Delete what is not visible yet."""
         if self._uploads is not None:
             self._uploads.abandon()
-        for tar in self.tars:
-            tar.discard()
+        for pending in [*self.tars, *self._drafts]:
+            pending.discard()
 
 
-@contextmanager
-def finished_together(rows: RowsFile, originals: OriginalsWriter, *, with_tars: bool = True) -> Iterator[None]:
-    """Make originals and the rows of them visible at the end of the block, the rows last; neither after an error.
+def commit_together(rows: RowsFile, originals: OriginalsWriter, unkept: list[Path], *, with_tars: bool = True) -> None:
+    """Make originals and the rows of them visible, the rows last.
+
+    Rows that were there before say nothing true of the originals meanwhile, so a mark says that they do not count.
 
     Args:
         rows: The rows of a partition.
         originals: Its originals.
-        with_tars: Whether the tars are written anew, too; else those of the partition stay as they are.
+        unkept: Copies to be deleted.
+        with_tars: As in `OriginalsWriter.commit`.
     """
+    mark, is_written = None, originals.kind == "folder" or (originals.kind == "shards" and with_tars)
+    if (is_written or unkept) and rows.path.exists():
+        mark = replacing_mark(originals.output_dir, originals.name)
+        write_whole(mark, b"")
+    originals.commit(with_tars=with_tars)
+    for path in unkept:
+        path.unlink(missing_ok=True)
+    rows.commit()
+    if mark is not None:
+        mark.unlink(missing_ok=True)
+
+
+@contextmanager
+def finished_together(rows: RowsFile, originals: OriginalsWriter, *, with_tars: bool = True) -> Iterator[list[Path]]:
+    """Make originals and the rows of them visible at the end of the block; neither after an error.
+
+    Yields:
+        A list for the copies that are to be deleted then.
+    """
+    unkept: list[Path] = []
     try:
-        yield
-        if with_tars:
-            originals.commit()
-        else:
-            originals.wait()
-        rows.commit()
+        yield unkept
+        commit_together(rows, originals, unkept, with_tars=with_tars)
     except BaseException:
         originals.discard()
         rows.discard()
         raise
 
 
+def replacing_mark(output_dir: Path, name: str) -> Path:
+    """Return the file that is there while the originals of a partition with rows are replaced."""
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+    return output_dir / "_tastemaker" / f"{REPLACING}{digest}"
+
+
 def check_originals(kind: str, images_per_tar: int) -> None:
     """Raise `ConfigurationError` for values that `OriginalsWriter` does not take."""
     check_choice("originals", kind, ORIGINALS)
     check_positive("images_per_tar", images_per_tar)
-
-
-def _write_copy(path: Path, data: bytes) -> None:
-    pending = PendingFile(path)
-    try:
-        pending.draft.write_bytes(data)
-        pending.draft.replace(path)
-    except BaseException:
-        pending.discard()
-        raise

@@ -28,6 +28,7 @@ from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, list_provenances
 from tastemaker.scores.schema import DELETED, kind_of_reason
 from tastemaker.storage import is_remote, options_for
+from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.systems import library_system
 
 if TYPE_CHECKING:
@@ -322,7 +323,7 @@ class ScoreTable:
 
 def _open_database(table: ScoreTable) -> duckdb.DuckDBPyConnection:
     """Return a database in memory with the views ``rows``; it can read the table's files, and nothing else."""
-    folder = Path(tempfile.mkdtemp(prefix="tastemaker-table-"))
+    folder = Path(tempfile.mkdtemp(dir=draft_folder()))
     weakref.finalize(table, shutil.rmtree, folder, ignore_errors=True)
     database = duckdb.connect(
         ":memory:",

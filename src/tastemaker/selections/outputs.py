@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import filelock
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.files import TEMPORARY_PREFIX
+from tastemaker.storage.drafts import make_durable
 
 RECORD = "_tastemaker/selection.json"
 """In a folder that `select` wrote: what was asked for. Nothing else is ever replaced."""
@@ -77,11 +77,11 @@ class PendingOutput:
         _remove(self.draft)
 
     def commit(self) -> None:
-        """Make the draft visible, in place of what is there."""
-        if self.draft.is_file():
-            with self.draft.open("rb+") as file:
-                os.fsync(file.fileno())
-        elif self.path.exists():
+        """Make the draft durable, then visible, in place of what is there."""
+        for path in [self.draft, *self.draft.rglob("*")]:
+            if path.is_file() and not path.is_symlink():
+                make_durable(path)
+        if self.draft.is_dir() and self.path.exists():
             self.path.rename(self._old)  # no file system replaces a folder that is not empty
         self.draft.replace(self.path)
         _remove(self._old)

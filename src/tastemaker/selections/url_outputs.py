@@ -68,7 +68,7 @@ class UrlOutput:
     """
 
     def __init__(self, path: Path) -> None:
-        from tastemaker.storage.files import draft_folder
+        from tastemaker.storage.drafts import draft_folder
 
         self.path = path
         self.lease: Lease | None = None

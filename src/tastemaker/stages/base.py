@@ -193,7 +193,8 @@ def _time_each(stage: ProcessingStage[Any, Any], task: Task[Any]) -> Iterator[Ta
     except GeneratorExit:
         raise
     except Exception as error:
-        raise StageError(f"stage {stage.name!r} failed on {describe_task(task)}: {error}") from error
+        what = str(error) or type(error).__name__  # as of a MemoryError
+        raise StageError(f"stage {stage.name!r} failed on {describe_task(task)}: {what}") from error
 
 
 def _account_for(

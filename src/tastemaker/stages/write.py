@@ -17,11 +17,11 @@ import pyarrow as pa
 from tastemaker.checks import check_numbers
 from tastemaker.errors import UnreadableImageError
 from tastemaker.scores.files import RowsFile, remove_drafts
-from tastemaker.scores.kept_copies import read_copied, remove_outdated_copies
-from tastemaker.scores.originals import OriginalsWriter, check_originals
+from tastemaker.scores.kept_copies import COPY_COLUMNS, Row, UnkeptCopies
+from tastemaker.scores.originals import OriginalsWriter, check_originals, commit_together
 from tastemaker.scores.schema import kind_of_reason, make_table, rows_schema, status_of
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata, is_read_again
-from tastemaker.storage import Options, make_folder, output_path, relative_to
+from tastemaker.storage import Options, is_remote, make_folder, output_path, relative_to
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
 
 JPEG_QUALITY = 92
@@ -32,11 +32,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Partition:
-    """What is being written for one group of input files."""
+    """What is being written for one group of input files; with its rows where there may be copies of an earlier run."""
 
     rows: RowsFile
     originals: OriginalsWriter
     is_read_again: bool
+    copies: list[Row] | None
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
 
@@ -76,6 +77,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
     is_sink_stage: bool = field(default=True, init=False, repr=False)
     _open: dict[str, _Partition] = field(default_factory=dict, init=False, repr=False)
     _written: Counter[str] = field(default_factory=Counter, init=False, repr=False)
+    _unkept: UnkeptCopies | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -117,6 +119,8 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         partition.rows.schema = self._schema(task)  # with the latest provenance: figures in it grow with the run
         table = make_table(images, placed, with_embeddings=self.write_embeddings, with_signals=signals)
         partition.rows.add_rows(table)
+        if partition.copies is not None:
+            partition.copies += table.select(COPY_COLUMNS).to_pylist()
         self._count(images, partition)
         if self.remove_image_data:
             for image in task.data:
@@ -140,12 +144,17 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         stem = name if not times else f"{name}-again-{times}"  # a stage in between split the last batch
         stem = stem if self.deterministic_name else f"images-{uuid.uuid4().hex[:16]}"
         output, folder = self._output_path(), str(task._metadata.get("folder", stem))
+        self._unkept = self._unkept or UnkeptCopies(output)
+        kind = self._kind(task)
+        is_part = kind != self.originals  # of a partition: its rows are merged later, and its copies looked at then
+        is_searched = not is_part and (kind == "folder" or not is_remote(output)) and self._unkept.may_be(folder)
         if task._metadata.get("attempt", 1) > 1:
             remove_drafts(output / stem)
         partition = _Partition(
             RowsFile(output / f"{stem}.parquet", self._schema(task)),
-            OriginalsWriter(output, stem, folder, self._kind(task), self.images_per_tar),
+            OriginalsWriter(output, stem, folder, kind, self.images_per_tar),
             is_read_again(task),
+            [] if is_searched else None,
         )
         self._open[name] = partition
         return partition
@@ -173,11 +182,11 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         partition.reasons.update(kind_of_reason(image.reason) for image in images if image.reason)
 
     def _finish(self, name: str, partition: _Partition, task: ImageBatch) -> FileGroupTask:
-        before = read_copied(partition.rows.path)
-        partition.originals.commit()
-        partition.rows.commit()
-        root = str(task._metadata.get("root", ""))
-        remove_outdated_copies(partition.rows.path, self._output_path(), before, root)
+        unkept: list[Path] = []
+        if self._unkept is not None and partition.copies:
+            folder, root = str(task._metadata.get("folder", "")), str(task._metadata.get("root", ""))
+            unkept = self._unkept.find(folder, partition.copies, root)
+        commit_together(partition.rows, partition.originals, unkept)
         self._written[name] += 1
         del self._open[name]
         if self.verbose:

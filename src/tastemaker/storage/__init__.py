@@ -9,7 +9,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 from tastemaker.errors import ConfigurationError
 
@@ -182,6 +182,19 @@ def output_path(path: str | Path, options: Options | None = None) -> Path:
     from tastemaker.storage.files import remote_path
 
     return remote_path(path, options)
+
+
+def open_result(path: Path) -> IO[bytes]:
+    """Return a file of results, open to be read; of a remote one, what a connection cuts is asked for again.
+
+    Raises:
+        OSError: It is not there, or cannot be read, whatever was tried.
+    """
+    if not is_remote(path):
+        return path.open("rb")
+    from tastemaker.storage.files import open_remote
+
+    return open_remote(path)
 
 
 def make_folder(path: Path) -> None:

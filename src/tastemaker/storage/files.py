@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
+import io
 import os
-import platform
-import shutil
-import tempfile
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage import Options, base_name, options_for, public_url, scheme_of
@@ -22,7 +18,7 @@ from tastemaker.storage.systems import OBJECT_STORES, check_scheme, open_system,
 
 _WEB = ("http", "https")
 _COPY_BYTES = 2**24
-_DRAFTS = "tastemaker-drafts-"
+_BUFFER_BYTES = 2**22
 
 
 class Entry(NamedTuple):
@@ -67,6 +63,11 @@ def list_files(url: str, options: Options | None = None) -> list[Entry]:
     return _list(url, options, "find")
 
 
+def list_below(folder: Path) -> list[Entry]:
+    """Return all files below a folder of results."""
+    return list_files(str(folder), options_of(folder))
+
+
 def list_folder(url: str, options: Options | None = None) -> list[Entry]:
     """Return the files in a folder itself. A web server has no listings: the list is empty."""
     return [] if scheme_of(url) in _WEB else _list(url, options, "ls")
@@ -99,6 +100,25 @@ def read_small(path: Path) -> bytes | None:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
+
+
+def open_remote(path: Path) -> IO[bytes]:
+    """Return a remote file as a file object that reads ahead.
+
+    Raises:
+        FileNotFoundError: There is none.
+        RemoteError: It cannot be asked for.
+    """
+    from tastemaker.imaging.readers import ReaderFile
+
+    file = RemoteFile(str(path), options_of(path))
+    try:
+        file.identify()
+    except RemoteError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise error.__cause__ from None
+        raise
+    return io.BufferedReader(ReaderFile(file), _BUFFER_BYTES)
 
 
 def fetch_file(url: str, target: Path, options: Options | None = None) -> None:
@@ -183,36 +203,6 @@ def publish_bytes(data: bytes, target: Path) -> None:
     if scheme_of(str(target)) not in OBJECT_STORES:
         target.parent.mkdir(parents=True, exist_ok=True)
     persist(f"{target} cannot be written", lambda: send_bytes(system, data, path))
-
-
-def draft_folder() -> Path:
-    """Return this process's local folder for what is not uploaded yet."""
-    return _make_draft_folder(os.getpid())
-
-
-@cache
-def _make_draft_folder(process: int) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix=f"{_DRAFTS}{platform.node()}-{process}-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def remove_old_drafts() -> None:
-    """Delete what killed processes of this machine left in their draft folders."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_DRAFTS}{platform.node()}-*-*"):
-        process = folder.name.split("-")[-2]
-        if process.isdecimal() and not _is_running(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)  # those of other users stay: they cannot be deleted
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _find_on_web(url: str, options: Options | None) -> Entry | None:
