@@ -161,7 +161,7 @@ def find_metadata(path: str, is_there: Callable[[str], bool] = os.path.isfile) -
     """Return the Parquet file with a row for each embedding of an array file, None where there is none.
 
     For ``set/img_emb/img_emb_7.npy`` that is ``metadata_7.parquet`` in ``set/metadata`` (clip-retrieval), in
-    ``set/set-metadata`` (as LAION publishes it) or beside the array; or the file's own name with ``.parquet`` (DataComp).
+    ``set/set-metadata`` (as LAION publishes it) or beside the array; or ``img_emb_7.parquet`` beside it (DataComp).
 
     Args:
         path: The array file.

@@ -76,8 +76,8 @@ class AestheticPredictor:
         """Return the predictor in a ``.safetensors`` or ``.pth`` (``.pt``, ``.ckpt``) file.
 
         The state dict holds ``layers.{0,2,4,6,7}.{weight,bias}``, or one linear layer (LAION v1: ``weight``, ``bias``,
-        under any prefix), by itself or under ``state_dict``. A vision tower beside it is passed over. A ``.pth`` is read
-        by torch with ``weights_only``, so that no code in it runs.
+        under any prefix), by itself or under ``state_dict``. A vision tower beside it is passed over. Torch reads a
+        ``.pth`` with ``weights_only``, so that no code in it runs.
 
         Raises:
             ModelError: The file cannot be read, or holds another kind of predictor.
