@@ -83,7 +83,7 @@ class AestheticPredictor:
             ModelError: The file cannot be read, or holds another kind of predictor.
             MissingExtraError: A ``.pth`` without torch installed.
         """
-        tensors = _read_pth(path) if path.suffix.lower() in PICKLED_SUFFIXES else _read_safetensors(path)
+        tensors = read_pth(path) if path.suffix.lower() in PICKLED_SUFFIXES else _read_safetensors(path)
         weights = sorted(name for name in tensors if name.endswith("weight"))
         expected = {f"layers.{number}.{kind}" for number in LAYER_NUMBERS for kind in ("weight", "bias")}
         if set(tensors) == expected:
@@ -215,7 +215,13 @@ def _read_safetensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     return {name: file.tensor(name) for name in file.shapes if not name.startswith(_OF_THE_TOWER)}
 
 
-def _read_pth(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+def read_pth(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the tensors of a file that torch wrote, without those of a vision tower.
+
+    Raises:
+        MissingExtraError: There is no torch.
+        ModelError: It is no dictionary of tensors.
+    """
     try:
         import torch
     except ImportError as error:
