@@ -114,16 +114,23 @@ def test_metadata_without_its_embeddings_is_told_in_one_line(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("place", ["metadata", "laion2B-en-metadata", "img_emb"])
-def test_metadata_is_found_where_clip_retrieval_laion_and_a_plain_download_put_it(tmp_path, place, monkeypatch):
+def test_metadata_is_found_where_clip_retrieval_laion_and_a_plain_download_put_it(tmp_path, place, monkeypatch, caplog):
     root = tmp_path / "laion2B-en"
     array = save(root / "img_emb" / "img_emb_0000.npy")
     table = write_table(root / place / "metadata_0000.parquet", key=["a", "b"])
     for given in (root, root / "img_emb", array):
         assert [file.metadata for file in find_embeddings([str(given)])] == [str(table)]
-    monkeypatch.chdir(root / "img_emb")  # nothing of the set's name is in the path
-    (file,) = find_embeddings(["img_emb_0000.npy"])
-    assert file.metadata is not None
-    assert os.path.samefile(file.metadata, table)
+    for folder, given in (
+        (root / "img_emb", "img_emb_0000.npy"),
+        (root, "."),
+        (root / "img_emb", "."),
+        (root, "img_emb"),
+    ):
+        monkeypatch.chdir(folder)
+        (file,) = find_embeddings([given])
+        assert file.metadata is not None
+        assert os.path.samefile(file.metadata, table)
+    assert not caplog.records
 
 
 def test_metadata_of_other_numbers_than_all_embeddings_is_told(tmp_path, caplog):

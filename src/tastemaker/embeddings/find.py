@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -161,7 +162,8 @@ def find_metadata(path: str, is_there: Callable[[str], bool] = os.path.isfile) -
     """Return the Parquet file with a row for each embedding of an array file, None where there is none.
 
     For ``set/img_emb/img_emb_7.npy`` that is ``metadata_7.parquet`` in ``set/metadata`` (clip-retrieval), in
-    ``set/set-metadata`` (as LAION publishes it) or beside the array; or ``img_emb_7.parquet`` beside it (DataComp).
+    ``set/set-metadata`` (as LAION publishes it; on this machine any folder whose name ends so), or beside the array; or
+    ``img_emb_7.parquet`` beside it (DataComp).
 
     Args:
         path: The array file.
@@ -173,14 +175,23 @@ def find_metadata(path: str, is_there: Callable[[str], bool] = os.path.isfile) -
     number = re.search(r"\d+$", stem)
     candidates = [f"{stem}.parquet"]
     if number:
-        folder = folder_of(path)
-        above = folder_of(folder) if is_remote(path) else os.path.normpath(os.path.join(folder, os.pardir))
-        own = base_name(above) if is_remote(path) else os.path.basename(os.path.abspath(above))
-        for place in (f"{above}/metadata", f"{above}/{own}-metadata", folder or os.curdir):
-            metadata = f"{place}/metadata_{number[0]}.parquet"
-            candidates.append(metadata if is_remote(path) else os.path.normpath(metadata))
+        candidates += [f"{place}/metadata_{number[0]}.parquet" for place in _metadata_folders(folder_of(path))]
     query = path[len(public_url(path)) :] if path.startswith(public_url(path)) else ""  # a signature is of one file
     return None if query else next((candidate for candidate in candidates if is_there(candidate)), None)
+
+
+def _metadata_folders(folder: str) -> list[str]:
+    """Return where the metadata of the arrays in a folder may lie, the likeliest first."""
+    if is_remote(folder):
+        above = folder_of(folder)
+        return [f"{above}/metadata", f"{above}/{base_name(above)}-metadata", folder]
+    has_name = os.path.basename(folder) not in ("", os.curdir, os.pardir)
+    above = os.path.dirname(folder) if has_name else os.path.join(folder, os.pardir)  # as a listing spells it
+    named_so: list[str] = []
+    with contextlib.suppress(OSError):  # it may be closed to this user
+        named_so = [name for name in os.listdir(above or os.curdir) if name.lower().endswith("metadata")]
+    ordered = sorted(named_so, key=lambda name: (name != "metadata", name))
+    return [*(os.path.join(above, name) for name in ordered), folder or os.curdir]
 
 
 def _with_metadata(file: EmbeddingFile, is_there: Callable[[str], bool]) -> EmbeddingFile:
