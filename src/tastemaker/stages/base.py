@@ -186,6 +186,10 @@ def _time_each(stage: ProcessingStage[Any, Any], task: Task[Any]) -> Iterator[Ta
     started = time.perf_counter()
     try:
         for result in stage.stream(task):
+            if not isinstance(result, Task):
+                raise TypeError(
+                    f"process made a {type(result).__name__}; it must return a task, a list of them or None"
+                )
             perf = StagePerfStats(stage.name, time.perf_counter() - started, items)
             result._stage_perf = [*history, perf]
             yield result
