@@ -259,7 +259,7 @@ class Own(ProcessingStage[ImageBatch, ImageBatch]):
 
 class OldStyle(ProcessingStage[ImageBatch, ImageBatch]):
     _name = "old_style"
-    _resources = Resources(cpus=1.0)
+    _resources = Resources(cpus=1.5)
 
     def process(self, task: ImageBatch) -> ImageBatch:
         return task
@@ -274,6 +274,26 @@ class Logged(Own):
 def test_old_style_name_is_the_stages_name():
     assert OldStyle().name == "old_style"
     assert OldStyle().with_(name="other").name == "other"
+
+
+def test_old_style_resources_are_the_stages_resources():
+    @dataclass
+    class Sized(OldStyle):
+        _name: str = "sized"
+        cpus: float = 3.0
+
+        def __post_init__(self):
+            self._batch_size = 7
+
+    class Asking(ProcessingStage[ImageBatch, ImageBatch]):
+        def __init__(self):
+            self._resources = Resources(cpus=4.0)
+
+        def process(self, task):
+            return task
+
+    assert (Sized().name, Sized().resources.cpus, Sized().batch_size) == ("sized", 1.5, 7)
+    assert Asking().resources.cpus == Asking()._resources.cpus == 4
 
 
 def test_own_process_batch_is_used_and_may_call_the_one_above():

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -26,25 +25,39 @@ _SIZES = ("num_workers", "num_workers_per_node")
 _SPECS = ("ray_stage_spec", "xenna_stage_spec")
 
 
+class _OldName:
+    """An attribute under the name that it had in NeMo Curator 1.0, ``_resources`` for ``resources``."""
+
+    def __init__(self, name: str) -> None:
+        self._new_name = name
+
+    def __get__(self, stage: base.ProcessingStage[Any, Any] | None, owner: type) -> Any:  # noqa: ANN401
+        return self if stage is None else getattr(stage, self._new_name)
+
+    def __set__(self, stage: base.ProcessingStage[Any, Any], value: Any) -> None:  # noqa: ANN401
+        setattr(stage, self._new_name, value)
+
+
 class ProcessingStage(base.ProcessingStage[X, Y]):
     """One step of a pipeline, as scripts for NeMo Curator write their own.
 
     Other than Tastemaker's own, a stage may override `process_batch` alone, take an engine's options in `with_`,
-    record metrics, and be named by ``_name`` (NeMo Curator 1.0).
+    record metrics, and have ``_name``, ``_resources`` and ``_batch_size`` (NeMo Curator 1.0).
     """
 
     name: str = "ProcessingStage"
     runtime_env: dict[str, Any] | None = None
 
-    _name = property(attrgetter("name"))
-    _resources = property(attrgetter("resources"))
-    _batch_size = property(attrgetter("batch_size"))
+    _name = _OldName("name")
+    _resources = _OldName("resources")
+    _batch_size = _OldName("batch_size")
 
     def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401
         super().__init_subclass__(**options)
-        old_name = cls.__dict__.get("_name")
-        if isinstance(old_name, str) and "name" not in cls.__dict__:
-            cls.name = old_name
+        for name, kind in (("name", str), ("resources", base.Resources), ("batch_size", int)):
+            old = cls.__dict__.get(f"_{name}")
+            if isinstance(old, kind) and name not in cls.__dict__:
+                setattr(cls, name, old)
 
     def process_batch(self, tasks: list[X]) -> list[Y]:
         """Return the results of several tasks, in order; None stands for a task that nothing is left of.
