@@ -58,7 +58,7 @@ class NSFWScorer:
 
     @property
     def model_id_names(self) -> list[str]:
-        """The model's name on the Hugging Face hub, which is its folder too."""
+        """The model's name, which is its folder too."""
         return [MODEL_ID]
 
     @classmethod
@@ -106,9 +106,7 @@ class NSFWScorer:
         for layer in ("linear_1", "linear_2", "linear_3", "linear_4"):
             x = np.maximum(x, 0) if layer != "linear_1" else x
             x = x @ tensors[f"{layer}.weight"].T + tensors[f"{layer}.bias"]
-        probabilities: Floats = np.float32(0.5) * (
-            1 + np.tanh(x[:, 0] / 2)
-        )  # the logistic function: exp would overflow
+        probabilities: Floats = np.float32(0.5) * (1 + np.tanh(x[:, 0] / 2))  # the logistic function, without overflow
         return probabilities
 
 
