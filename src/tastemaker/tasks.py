@@ -45,8 +45,8 @@ class Task(ABC, Generic[T]):
 
     dataset_name: str
     data: T
-    _stage_perf: list[StagePerfStats] = field(default_factory=list)
-    _metadata: dict[str, Any] = field(default_factory=dict)
+    _stage_perf: list[StagePerfStats] = field(default_factory=list, repr=False)
+    _metadata: dict[str, Any] = field(default_factory=dict, repr=False)  # may hold the key of an object store
     task_id: str = ""
 
     def __post_init__(self) -> None:

@@ -51,7 +51,7 @@ def test_find_spec_works(names):
     assert importlib.util.find_spec("nemo_curator.stages.image.io.image_reader") is not None
 
 
-@pytest.mark.parametrize("module", ["nemo_curator.stages.text", "nemo_curator.models.nsfw", "nemo_curator.foo.bar.baz"])
+@pytest.mark.parametrize("module", ["nemo_curator.stages.text", "nemo_curator.models.base", "nemo_curator.foo.bar.baz"])
 def test_missing_module_is_named_with_what_there_is(names, module):
     with pytest.raises(ModuleNotFoundError, match="Tastemaker has no nemo_curator") as caught:
         importlib.import_module(module)

@@ -11,6 +11,7 @@ from conftest import encode, make_tar
 from PIL import Image
 
 from tastemaker.compat.nemo_curator.engines import Pipeline, RayClient, RayDataExecutor, XennaExecutor
+from tastemaker.compat.nemo_curator.functions import processing_stage
 from tastemaker.compat.nemo_curator.stages import (
     FilePartitioningStage,
     ImageAestheticFilterStage,
@@ -107,7 +108,7 @@ def test_names_inputs_and_outputs_are_nemo_curators(tmp_path):
     assert (reader.name, reader.inputs()) == ("image_reader", ([], []))
     assert reader.outputs() == (["data"], ["image_data", "image_path", "image_id"])
     assert ImageEmbeddingStage().name == "image_embedding"
-    for stage in (ImageEmbeddingStage(), ImageAestheticFilterStage(), ImageWriterStage(output_dir="out")):
+    for stage in (ImageEmbeddingStage(), ImageAestheticFilterStage(), ImageWriterStage(output_dir=str(tmp_path))):
         assert stage.inputs() == stage.outputs() == (["data"], [])
     assert ImageAestheticFilterStage().name == "image_aesthetic_filter"
     assert ImageWriterStage(str(tmp_path)).name == "image_writer"
@@ -258,7 +259,7 @@ class Own(ProcessingStage[ImageBatch, ImageBatch]):
 
 class OldStyle(ProcessingStage[ImageBatch, ImageBatch]):
     _name = "old_style"
-    _resources = Resources(cpus=1.0)
+    _resources = Resources(cpus=1.5)
 
     def process(self, task: ImageBatch) -> ImageBatch:
         return task
@@ -275,10 +276,30 @@ def test_old_style_name_is_the_stages_name():
     assert OldStyle().with_(name="other").name == "other"
 
 
+def test_old_style_resources_are_the_stages_resources():
+    @dataclass
+    class Sized(OldStyle):
+        _name: str = "sized"
+        cpus: float = 3.0
+
+        def __post_init__(self):
+            self._batch_size = 7
+
+    class Asking(ProcessingStage[ImageBatch, ImageBatch]):
+        def __init__(self):
+            self._resources = Resources(cpus=4.0)
+
+        def process(self, task):
+            return task
+
+    assert (Sized().name, Sized().resources.cpus, Sized().batch_size) == ("sized", 1.5, 7)
+    assert Asking().resources.cpus == Asking()._resources.cpus == 4
+
+
 def test_own_process_batch_is_used_and_may_call_the_one_above():
     stage = Logged(limit=1)
     batches = [ImageBatch(data=random_images(count, 8)) for count in (1, 2)]
-    assert stage.process_batch(batches) == batches[:1]
+    assert stage.process_batch(batches) == [batches[0], None]
     assert [list(stage.stream(batch)) for batch in batches] == [batches[:1], []]
     assert stage.batches == [2, 1, 1]
 
@@ -289,6 +310,64 @@ def test_with_takes_what_engines_want():
     assert Own().num_workers() is None
     with pytest.raises(ConfigurationError, match="Own has no colour"):
         Own().with_(colour="red")
+
+
+def test_with_adds_to_an_engines_options_and_none_changes_nothing():
+    class Placed(Own):
+        def ray_stage_spec(self):
+            return {"a": 1}
+
+    stage = Placed().with_("first", Resources(cpus=2)).with_(name=None, resources=None, batch_size=None, num_workers=3)
+    assert (stage._name, stage._resources.cpus, stage._batch_size, stage.num_workers()) == ("first", 2, 1, 3)
+    assert stage.with_(num_workers=None).num_workers() is None
+    assert stage.with_(ray_stage_spec={"b": 2}).ray_stage_spec() == {"a": 1, "b": 2}
+    assert stage.ray_stage_spec() == {"a": 1}
+
+
+def test_a_copy_shares_nothing_with_its_stage():
+    class Noting(Own):
+        def __init__(self):
+            self.seen = []
+
+    stage = Noting()
+    stage.with_(name="other").seen.append(1)
+    assert stage.seen == []
+
+
+def test_a_stage_of_ones_own_can_ask_what_nemo_curator_tells():
+    class Picky(Own):
+        def inputs(self):
+            return ["data"], ["captions"]
+
+    assert ProcessingStage.name == "ProcessingStage"
+    assert Own().validate_input(ImageBatch())
+    assert not Picky().validate_input(ImageBatch())
+    with pytest.raises(ValueError, match="'own'"):
+        Picky().process_batch([ImageBatch()])
+    config = {"name": "own", "resources": Resources(), "batch_size": 1, "supports_batch_processing": False}
+    assert Own().get_config() == config
+    assert Logged().supports_batch_processing()
+
+
+def test_a_decorated_function_is_a_stage():
+    @processing_stage(name="narrow", resources={"cpus": 0.5}, batch_size=4)
+    def narrow(batch):
+        return [ImageBatch(data=[image]) for image in batch.data] if len(batch.data) > 1 else None
+
+    assert isinstance(narrow, ProcessingStage)
+    assert (narrow.name, narrow.resources.cpus, narrow.batch_size) == ("narrow", 0.5, 4)
+    assert [len(list(narrow.stream(ImageBatch(data=random_images(count, 8))))) for count in (1, 3)] == [0, 3]
+    with pytest.raises(ValueError, match=r"two must take one task, and takes \['a', 'b'\]"):
+        processing_stage(name="two")(two)
+
+
+def two(a, b):
+    return a
+
+
+def test_the_output_folder_is_there_as_soon_as_the_writer_is(tmp_path):
+    ImageWriterStage(str(tmp_path / "below" / "out"))
+    assert (tmp_path / "below" / "out").is_dir()
 
 
 def test_our_stages_are_stages_under_both_names():

@@ -1,6 +1,7 @@
 """Which files are taken for embeddings, and which column of them."""
 
 import logging
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -107,8 +108,43 @@ def test_metadata_without_its_embeddings_is_told_in_one_line(tmp_path, caplog):
     write_table(tmp_path / "notes.parquet", key=["a"])
     assert len(find_embeddings([str(tmp_path)])) == 2
     assert caplog.messages == [
-        f"{tmp_path}: 2 files of metadata have no embeddings (metadata_1.parquet, metadata_3.parquet)"
+        f"{tmp_path}: 2 files of metadata have no embeddings (metadata_1.parquet, metadata_3.parquet): "
+        "img_emb_7.npy goes with metadata_7.parquet"
     ]
+
+
+@pytest.mark.parametrize("place", ["metadata", "laion2B-en-metadata", "img_emb"])
+def test_metadata_is_found_where_clip_retrieval_laion_and_a_plain_download_put_it(tmp_path, place, monkeypatch, caplog):
+    root = tmp_path / "laion2B-en"
+    array = save(root / "img_emb" / "img_emb_0000.npy")
+    table = write_table(root / place / "metadata_0000.parquet", key=["a", "b"])
+    for given in (root, root / "img_emb", array):
+        assert [file.metadata for file in find_embeddings([str(given)])] == [str(table)]
+    for folder, given in (
+        (root / "img_emb", "img_emb_0000.npy"),
+        (root, "."),
+        (root / "img_emb", "."),
+        (root, "img_emb"),
+    ):
+        monkeypatch.chdir(folder)
+        (file,) = find_embeddings([given])
+        assert file.metadata is not None
+        assert os.path.samefile(file.metadata, table)
+    assert not caplog.records
+
+
+def test_metadata_of_other_numbers_than_all_embeddings_is_told(tmp_path, caplog):
+    save(tmp_path / "img_emb" / "img_emb_0.npy")
+    write_table(tmp_path / "metadata" / "metadata_0000.parquet", key=["a", "b"])
+    assert find_embeddings([str(tmp_path)])[0].metadata is None
+    assert "1 files of metadata have no embeddings (metadata_0000.parquet)" in caplog.text
+
+
+def test_a_named_file_of_embeddings_that_are_not_read_is_an_error_and_no_image(tmp_path):
+    path = tmp_path / "embeddings.pt"
+    path.write_bytes(b"PK")
+    with pytest.raises(errors.ConfigurationError, match=r"not read from \.pt files; save them with numpy\.save"):
+        find_embeddings([str(path)])
 
 
 def test_a_folder_of_text_embeddings_only_is_an_error_and_a_named_file_is_not(tmp_path):

@@ -88,6 +88,15 @@ def test_an_error_stops_the_run_and_names_stage_and_input():
     assert len(source.made) < 20
 
 
+def test_what_is_no_task_is_told_as_such():
+    class Texts(Work):
+        def process(self, task):
+            return task.data[0]
+
+    with pytest.raises(StageError, match="'texts' failed on 0: process made a str; it must return a task"):
+        LocalExecutor().execute([Count(1), Texts(name="texts")])
+
+
 def test_teardown_runs_after_a_failure():
     torn_down = []
 

@@ -203,6 +203,20 @@ def test_the_first_version_is_one_linear_layer(tmp_path, prefix, suffix):
     np.testing.assert_allclose(AestheticPredictor.from_file(path).score(vectors), vectors @ weight[0] + 5, atol=1e-5)
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_predictor_in_one_file_with_a_vision_tower_is_found(weights, predictor, tmp_path, suffix):
+    tower = {"vision_model.embeddings.class_embedding": np.ones(8, np.float32), "visual_projection.weight": np.eye(8)}
+    tensors = {**tower, **load_file(weights)}
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".pth":
+        torch = pytest.importorskip("torch")
+        torch.save({name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, path)
+    else:
+        save_file(tensors, path)
+    vectors = unit_vectors(4)
+    assert np.array_equal(AestheticPredictor.from_file(path).score(vectors), predictor.score(vectors))
+
+
 def test_weights_in_half_precision_are_read(weights, predictor, tmp_path):
     save_file({n: t.astype(np.float16) for n, t in load_file(weights).items()}, tmp_path / "half.safetensors")
     vectors = unit_vectors(20)

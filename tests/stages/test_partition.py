@@ -5,8 +5,9 @@ import sys
 
 import fsspec
 import pytest
+from conftest import make_tar
 
-from tastemaker import ConfigurationError, FilePartitioningStage
+from tastemaker import ConfigurationError, FilePartitioningStage, ImageReaderStage
 from tastemaker.stages.partition import parse_size
 from tastemaker.storage import relative_to, without_repeats, without_results
 from tastemaker.storage.files import Entry
@@ -131,3 +132,11 @@ def test_what_is_not_there_is_an_error(tree):
 
 def test_sizes_are_read_as_people_write_them():
     assert [parse_size(size) for size in ("100", "1k", "2 MB", "1.5GiB", 7)] == [100, 1000, 2_000_000, 1610612736, 7]
+
+
+def test_no_task_shows_the_key_of_a_store(tmp_path, photographs):
+    make_tar(tmp_path / "a.tar", [("a.png", photographs["coffee.png"])])
+    options = {"secret": "keep-it"}
+    for task in FilePartitioningStage(str(tmp_path), storage_options=options).process():
+        assert task._metadata["storage_options"] == options
+        assert "keep-it" not in repr([task, *ImageReaderStage().process(task)])

@@ -1,6 +1,7 @@
 """Single stages, called as a program would call them without a pipeline."""
 
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from tastemaker import (
     ImageObject,
     ImageReaderStage,
     ImageWriterStage,
+    LocalExecutor,
     ModelError,
     Resources,
 )
@@ -146,6 +148,17 @@ def test_with_changes_a_copy():
     changed = stage.with_(batch_size=5, resources=Resources(cpus=4))
     assert (changed.batch_size, changed.resources.cpus) == (5, 4)
     assert (stage.batch_size, stage.resources.cpus) == (100, 1)
+
+
+def test_a_second_run_with_the_same_writer_or_a_copy_of_it_replaces_its_files(tmp_path):
+    def batch():
+        images = [ImageObject(image_id=f"i{n}", image_path=f"i{n}", image_data=random_pixels(n)) for n in range(2)]
+        return ImageBatch(data=images, dataset_name="d", _metadata={"partition": "a"})
+
+    stage = ImageWriterStage(str(tmp_path / "out"))
+    stages = (stage, stage, stage.with_(output_dir=str(tmp_path / "other")))
+    written = [[Path(path).name for path in LocalExecutor().execute([s], [batch()])[0].data] for s in stages]
+    assert written == [["a-000000.tar", "a.parquet"]] * 3
 
 
 def test_batches_that_a_program_made_are_written_under_names_made_of_their_paths(tmp_path):

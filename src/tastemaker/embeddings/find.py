@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -24,6 +25,9 @@ from tastemaker.tasks import FileGroupTask
 
 ARRAY_EXTENSIONS = (".npy", ".npz")
 EXTENSIONS_OF_EMBEDDINGS = (*ARRAY_EXTENSIONS, *TABLE_EXTENSIONS)
+
+_NOT_READ = (".pt", ".pth", ".h5", ".hdf5", ".pkl", ".pickle", ".safetensors", ".csv", ".tsv", ".mat")
+"""Files that hold embeddings, perhaps, and no image. What a user names is looked at, but these only to be refused."""
 
 _OF_FILES = (*EXTENSIONS_OF_EMBEDDINGS, *TAR_EXTENSIONS, *(f".{extension}" for extension in EXTENSIONS))
 
@@ -107,6 +111,11 @@ def find_embeddings(
             found.append(file(path, folder_of(path), metadata=metadata))
         elif may_be_folder(path, _OF_FILES) and (files := _files_below(path, column, storage_options, output_dir)):
             found += [file(one, path, metadata=metadata) for one, metadata in files.items()]
+        elif _extension(path) in _NOT_READ and is_file(path, storage_options):
+            raise ConfigurationError(
+                f"{public_url(path)} is no image, and embeddings are not read from {_extension(path)} files; save them "
+                "with numpy.save as .npy, or as a column of a Parquet table"
+            )
         else:
             images.append(path)
     if found and images:
@@ -152,8 +161,9 @@ def group_embeddings(files: list[EmbeddingFile]) -> list[FileGroupTask]:
 def find_metadata(path: str, is_there: Callable[[str], bool]) -> str | None:
     """Return the Parquet file with a row for each embedding of an array file, None where there is none.
 
-    That is ``metadata/metadata_7.parquet`` for ``img_emb/img_emb_7.npy`` (clip-retrieval, LAION), or the file's own
-    name with ``.parquet`` (DataComp).
+    For ``set/img_emb/img_emb_7.npy`` that is ``metadata_7.parquet`` in ``set/metadata`` (clip-retrieval), in
+    ``set/set-metadata`` (as LAION publishes it; on this machine any folder whose name ends so), or beside the array; or
+    ``img_emb_7.parquet`` beside it (DataComp).
 
     Args:
         path: The array file.
@@ -165,11 +175,23 @@ def find_metadata(path: str, is_there: Callable[[str], bool]) -> str | None:
     number = re.search(r"\d+$", stem)
     candidates = [f"{stem}.parquet"]
     if number:
-        above = folder_of(folder_of(path)) if is_remote(path) else os.path.join(folder_of(path), os.pardir)
-        metadata = f"{above}/metadata/metadata_{number[0]}.parquet"
-        candidates.append(metadata if is_remote(path) else os.path.normpath(metadata))
+        candidates += [f"{place}/metadata_{number[0]}.parquet" for place in _metadata_folders(folder_of(path))]
     query = path[len(public_url(path)) :] if path.startswith(public_url(path)) else ""  # a signature is of one file
     return None if query else next((candidate for candidate in candidates if is_there(candidate)), None)
+
+
+def _metadata_folders(folder: str) -> list[str]:
+    """Return where the metadata of the arrays in a folder may lie, the likeliest first."""
+    if is_remote(folder):
+        above = folder_of(folder)
+        return [f"{above}/metadata", f"{above}/{base_name(above)}-metadata", folder]
+    has_name = os.path.basename(folder) not in ("", os.curdir, os.pardir)
+    above = os.path.dirname(folder) if has_name else os.path.join(folder, os.pardir)  # as a listing spells it
+    named_so: list[str] = []
+    with contextlib.suppress(OSError):  # it may be closed to this user
+        named_so = [name for name in os.listdir(above or os.curdir) if name.lower().endswith("metadata")]
+    ordered = sorted(named_so, key=lambda name: (name != "metadata", name))
+    return [*(os.path.join(above, name) for name in ordered), folder or os.curdir]
 
 
 def _check(file: EmbeddingFile) -> None:
@@ -205,10 +227,13 @@ def _warn_of_missing_metadata(files: list[EmbeddingFile]) -> None:
 
 
 def _warn_of_missing_arrays(root: str, lonely: list[str]) -> None:
-    """Say which files lie among those of metadata and belong to no embeddings: what they tell of gets no rows."""
+    """Say which files are metadata, or lie among such, and belong to no embeddings: what they tell of gets no rows."""
     if lonely:
         shown = _shorten(map(base_name, lonely))
-        logger.warning("%s: %d files of metadata have no embeddings (%s)", public_url(root), len(lonely), shown)
+        logger.warning(
+            "%s: %d files of metadata have no embeddings (%s): img_emb_7.npy goes with metadata_7.parquet",
+            *(public_url(root), len(lonely), shown),
+        )
 
 
 def _shorten(names: Iterable[str]) -> str:
@@ -249,8 +274,9 @@ def _files_below(
         logger.info("%s: %d files of text embeddings are passed over", root, len(chosen) - len(of_images))
     used = {file for array in of_images if (file := metadata.get(array)) is not None}
     folders = {*map(folder_of, used)}
-    lonely = [f for f in files if f not in metadata and f not in with_embeddings | used and folder_of(f) in folders]
-    _warn_of_missing_arrays(root, lonely)
+    others = [file for file in files if file not in metadata and file not in with_embeddings | used]
+    of_sets = [f for f in others if folder_of(f) in folders or base_name(f).lower().startswith("metadata_")]
+    _warn_of_missing_arrays(root, of_sets if metadata else [])
     return {file: metadata.get(file) for file in of_images}
 
 

@@ -8,7 +8,8 @@ from tastemaker.errors import ConfigurationError, ModelError
 
 EMBEDDING_NAMES = (
     *("embedding", "image_embedding", "img_emb", "embeddings", "image_embeddings", "img_embedding", "img_embeddings"),
-    *("clip_embedding", "clip_image_embedding", "image_features", "features", "l14_img", "vector", "emb", "arr_0"),
+    *("image_embeds", "image_embs", "img_embs", "clip_embedding", "clip_image_embedding", "image_features", "features"),
+    *("l14_img", "vector", "emb", "arr_0"),
 )
 """Names by which embeddings of images are known, the first in this order that is there."""
 

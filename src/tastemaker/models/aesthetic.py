@@ -23,6 +23,9 @@ LAYER_NUMBERS = (0, 2, 4, 6, 7)
 PICKLED_SUFFIXES = (".pth", ".pt", ".ckpt")
 """Files that torch wrote."""
 
+_OF_THE_TOWER = ("vision_model.", "visual_projection.")
+"""What stands before the names of weights of CLIP's vision half, which some files hold beside the predictor's."""
+
 CUSTOMARY_CUTOFFS = (4.5, 5.0, 6.0, 6.5)
 """Scores at which LAION cut its own aesthetic subsets."""
 
@@ -73,14 +76,14 @@ class AestheticPredictor:
         """Return the predictor in a ``.safetensors`` or ``.pth`` (``.pt``, ``.ckpt``) file.
 
         The state dict holds ``layers.{0,2,4,6,7}.{weight,bias}``, or one linear layer (LAION v1: ``weight``, ``bias``,
-        under any prefix), by itself or under ``state_dict``. A ``.pth`` is read by torch with ``weights_only``, so that
-        no code in it runs.
+        under any prefix), by itself or under ``state_dict``. A vision tower beside it is passed over. Torch reads a
+        ``.pth`` with ``weights_only``, so that no code in it runs.
 
         Raises:
             ModelError: The file cannot be read, or holds another kind of predictor.
             MissingExtraError: A ``.pth`` without torch installed.
         """
-        tensors = _read_pth(path) if path.suffix.lower() in PICKLED_SUFFIXES else _read_safetensors(path)
+        tensors = read_pth(path) if path.suffix.lower() in PICKLED_SUFFIXES else _read_safetensors(path)
         weights = sorted(name for name in tensors if name.endswith("weight"))
         expected = {f"layers.{number}.{kind}" for number in LAYER_NUMBERS for kind in ("weight", "bias")}
         if set(tensors) == expected:
@@ -209,10 +212,16 @@ def _check_layers(layers: list[Layer]) -> None:
 
 def _read_safetensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     file = WeightsFile(path)
-    return {name: file.tensor(name) for name in file.shapes}
+    return {name: file.tensor(name) for name in file.shapes if not name.startswith(_OF_THE_TOWER)}
 
 
-def _read_pth(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+def read_pth(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the tensors of a file that torch wrote, without those of a vision tower.
+
+    Raises:
+        MissingExtraError: There is no torch.
+        ModelError: It is no dictionary of tensors.
+    """
     try:
         import torch
     except ImportError as error:
@@ -225,7 +234,8 @@ def _read_pth(path: Path) -> dict[str, npt.NDArray[np.float32]]:
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
-        return {name: tensor.detach().float().numpy() for name, tensor in state.items()}
+        own = {name: tensor for name, tensor in state.items() if not name.startswith(_OF_THE_TOWER)}
+        return {name: tensor.detach().float().numpy() for name, tensor in own.items()}
     except pickle.UnpicklingError as error:  # torch's own words advise to load it all the same
         raise ModelError(
             f"{path} cannot be read as plain weights: it is damaged, or holds objects, which are never loaded; "

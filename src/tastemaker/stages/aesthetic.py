@@ -101,7 +101,7 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
         cutoff = "none" if self.score_threshold is None else f"{self.score_threshold:g}"
         add_provenance(task._metadata, **self._provenance, score_threshold=cutoff)
         if task.data:
-            scores = self._predictor.score(_stack_embeddings(task))  # (n,)
+            scores = self._predictor.score(stack_embeddings(task))  # (n,)
             for image, score in zip(task.data, scores, strict=True):
                 image.aesthetic_score = float(score)
         passes = [self._passes(image.aesthetic_score) for image in task.data]
@@ -123,7 +123,12 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
         return self.score_threshold is None or bool(np.float32(score) >= np.float32(self.score_threshold))
 
 
-def _stack_embeddings(task: ImageBatch) -> np.ndarray:
+def stack_embeddings(task: ImageBatch) -> np.ndarray:
+    """Return the embeddings of a batch, float (n, 768).
+
+    Raises:
+        ModelError: An image has none.
+    """
     missing = next((image for image in task.data if image.embedding is None), None)
     if missing is not None:
         raise ModelError(f"image {missing.image_id!r} has no embedding; put an ImageEmbeddingStage before this stage")

@@ -145,7 +145,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         return None
 
     def with_(self, **changes: Any) -> ProcessingStage[X, Y]:  # noqa: ANN401 - any attribute of the stage
-        """Return a copy of the stage with other attributes, for example ``with_(resources=Resources(cpus=2))``.
+        """Return a copy of a stage that is not set up, with other attributes: ``with_(resources=Resources(cpus=2))``.
 
         Raises:
             ConfigurationError: The stage has no such attribute.
@@ -153,7 +153,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
         unknown = [name for name in changes if not hasattr(self, name)]
         if unknown:
             raise ConfigurationError(f"{type(self).__name__} has no {', '.join(unknown)}")
-        changed = copy.copy(self)
+        changed = copy.deepcopy(self)  # what one of them notes of its work is no business of the other
         for name, value in changes.items():
             setattr(changed, name, value)
         return changed
@@ -186,6 +186,10 @@ def _time_each(stage: ProcessingStage[Any, Any], task: Task[Any]) -> Iterator[Ta
     started = time.perf_counter()
     try:
         for result in stage.stream(task):
+            if not isinstance(result, Task):
+                raise TypeError(
+                    f"process made a {type(result).__name__}; it must return a task, a list of them or None"
+                )
             perf = StagePerfStats(stage.name, time.perf_counter() - started, items)
             result._stage_perf = [*history, perf]
             yield result

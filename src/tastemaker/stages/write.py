@@ -97,10 +97,11 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         make_folder(self._output_path())
 
     def teardown(self) -> None:
-        """Delete what is unfinished."""
+        """Delete what is unfinished. A later run with the same stage replaces what this one wrote."""
         for partition in self._open.values():
             partition.discard()
         self._open.clear()
+        self._written.clear()
 
     def process(self, task: ImageBatch) -> FileGroupTask | None:
         """Write one batch. Return the files of its partition with the last batch of it, None before."""

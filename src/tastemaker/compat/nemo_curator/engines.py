@@ -94,6 +94,27 @@ class RayDataExecutor(_EngineOrLocal):
     _engine_name = "RayDataExecutor"
 
 
+class RayActorPoolExecutor(RayDataExecutor):
+    """`RayDataExecutor` under another name: there is one way to run on Ray's actors here.
+
+    Args:
+        config: Options of the engine.
+        ignore_head_node: Option of the engine.
+        show_progress: For compatibility.
+        progress_interval: For compatibility.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any] | None = None,
+        ignore_head_node: bool = False,
+        show_progress: bool = True,
+        progress_interval: float = 10.0,
+    ) -> None:
+        super().__init__(config, ignore_head_node)
+        self.show_progress, self.progress_interval = show_progress, progress_interval
+
+
 class RayClient:
     """Starts nothing: threads of this machine need no cluster, and an engine that needs one starts it itself.
 

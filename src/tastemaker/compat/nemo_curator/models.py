@@ -73,7 +73,7 @@ class CLIPImageEmbeddings:
         kind = "openai" if isinstance(images, np.ndarray) else "transformers"
         inputs = [preprocess(_check_image(image, row), kind) for row, image in enumerate(_split(images))]
         size = self._tower.config.image_size
-        return _to_tensor(self._tower.embed(np.stack(inputs) if inputs else np.empty((0, size, size, 3), np.uint8)))
+        return to_tensor(self._tower.embed(np.stack(inputs) if inputs else np.empty((0, size, size, 3), np.uint8)))
 
 
 class AestheticScorer:
@@ -121,7 +121,7 @@ class AestheticScorer:
         if self._predictor is None:
             self.setup()
         assert self._predictor is not None
-        return _to_tensor(self._predictor.score(_to_array(embeddings)))
+        return to_tensor(self._predictor.score(to_array(embeddings)))
 
 
 class CLIPAestheticScorer:
@@ -161,22 +161,24 @@ def _split(images: Any) -> Iterable[Any]:  # noqa: ANN401
     """Return the images one by one, each (H, W, C)."""
     if not hasattr(images, "detach"):
         return list(images)
-    stack = _to_array(images)  # (n, 3, H, W), as models take tensors
+    stack = to_array(images)  # (n, 3, H, W), as models take tensors
     return list(np.moveaxis(stack, 1, -1) if stack.ndim == 4 and stack.shape[1] == 3 else stack)
 
 
 def _check_image(image: Any, row: int) -> Pixels:  # noqa: ANN401
-    pixels = np.asarray(image.convert("RGB")) if hasattr(image, "convert") else _to_array(image)
+    pixels = np.asarray(image.convert("RGB")) if hasattr(image, "convert") else to_array(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ModelError(f"image {row} must be uint8 of shape (H, W, 3), RGB, not {pixels.dtype} {pixels.shape}")
     return pixels
 
 
-def _to_array(values: Any) -> npt.NDArray[Any]:  # noqa: ANN401
+def to_array(values: Any) -> npt.NDArray[Any]:  # noqa: ANN401
+    """Return a tensor, or whatever NumPy takes, as an array in main memory."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
-def _to_tensor(values: npt.NDArray[np.float32]) -> Any:  # noqa: ANN401
+def to_tensor(values: npt.NDArray[np.float32]) -> Any:  # noqa: ANN401
+    """Return an array as a tensor, or as it is where there is no torch."""
     try:
         import torch
     except ImportError:

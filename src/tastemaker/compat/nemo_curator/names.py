@@ -29,6 +29,7 @@ NAMES: dict[str, dict[str, str]] = {
         "NodeInfo": f"{_BASE}:NodeInfo",
         "WorkerMetadata": f"{_BASE}:WorkerMetadata",
     },
+    "nemo_curator.backends.ray_actor_pool": {"RayActorPoolExecutor": f"{_HERE}.engines:RayActorPoolExecutor"},
     "nemo_curator.backends.ray_data": {"RayDataExecutor": f"{_HERE}.engines:RayDataExecutor"},
     "nemo_curator.backends.xenna": {"XennaExecutor": f"{_HERE}.engines:XennaExecutor"},
     "nemo_curator.core.client": {"RayClient": f"{_HERE}.engines:RayClient"},
@@ -37,11 +38,16 @@ NAMES: dict[str, dict[str, str]] = {
         "CLIPAestheticScorer": f"{_HERE}.models:CLIPAestheticScorer",
         "CLIPImageEmbeddings": f"{_HERE}.models:CLIPImageEmbeddings",
     },
+    "nemo_curator.models.nsfw": {"NSFWScorer": f"{_HERE}.nsfw:NSFWScorer"},
     "nemo_curator.pipeline": {"Pipeline": f"{_HERE}.engines:Pipeline"},
     "nemo_curator.stages.base": {"ProcessingStage": f"{_HERE}.stages:ProcessingStage"},
     "nemo_curator.stages.file_partitioning": {"FilePartitioningStage": f"{_HERE}.stages:FilePartitioningStage"},
     "nemo_curator.stages.image.embedders": {"ImageEmbeddingStage": f"{_HERE}.stages:ImageEmbeddingStage"},
-    "nemo_curator.stages.image.filters": {"ImageAestheticFilterStage": f"{_HERE}.stages:ImageAestheticFilterStage"},
+    "nemo_curator.stages.function_decorators": {"processing_stage": f"{_HERE}.functions:processing_stage"},
+    "nemo_curator.stages.image.filters": {
+        "ImageAestheticFilterStage": f"{_HERE}.stages:ImageAestheticFilterStage",
+        "ImageNSFWFilterStage": f"{_HERE}.nsfw:ImageNSFWFilterStage",
+    },
     "nemo_curator.stages.image.io": {"ImageReaderStage": f"{_HERE}.stages:ImageReaderStage"},
     "nemo_curator.stages.image.io.image_writer": {"ImageWriterStage": f"{_HERE}.stages:ImageWriterStage"},
     "nemo_curator.stages.resources": {"Resources": f"{_BASE}:Resources"},
@@ -65,21 +71,21 @@ NAMES: dict[str, dict[str, str]] = {
 """Module of NeMo Curator -> name in it -> ``module:name`` of ours. The modules above these are packages."""
 
 _ALIASES = {
-    "nemo_curator.backends.experimental.ray_data": "nemo_curator.backends.ray_data",  # where 1.0 had it
+    "nemo_curator.backends.experimental.ray_actor_pool": "nemo_curator.backends.ray_actor_pool",  # where 1.0 had it
+    "nemo_curator.backends.experimental.ray_data": "nemo_curator.backends.ray_data",
+    "nemo_curator.backends.ray_actor_pool.executor": "nemo_curator.backends.ray_actor_pool",
     "nemo_curator.backends.ray_data.executor": "nemo_curator.backends.ray_data",
     "nemo_curator.backends.xenna.executor": "nemo_curator.backends.xenna",
     "nemo_curator.pipeline.pipeline": "nemo_curator.pipeline",
     "nemo_curator.stages.image.embedders.clip_embedder": "nemo_curator.stages.image.embedders",
     "nemo_curator.stages.image.filters.aesthetic_filter": "nemo_curator.stages.image.filters",
+    "nemo_curator.stages.image.filters.nsfw_filter": "nemo_curator.stages.image.filters",
     "nemo_curator.stages.image.io.image_reader": "nemo_curator.stages.image.io",
 }
 NAMES |= {alias: NAMES[module] for alias, module in _ALIASES.items()}
 
-_NO_NSFW = "There is no NSFW model here: take the import and its stage out of the script."
 _NO_DUPLICATES = "Duplicates are found in the rows afterwards: `tastemaker select --best-of-group`."
 _ADVICE = {
-    "nsfw_filter": _NO_NSFW,
-    "ImageNSFWFilterStage": _NO_NSFW,
     "deduplication": _NO_DUPLICATES,
     "removal": _NO_DUPLICATES,
     "ImageDuplicatesRemovalStage": _NO_DUPLICATES,

@@ -16,43 +16,83 @@ from tastemaker.compat.nemo_curator.models import PRECISION
 from tastemaker.errors import UnreadableImageError
 from tastemaker.stages import aesthetic, base, embed, partition, read, write
 from tastemaker.stages.base import X, Y
+from tastemaker.storage import make_folder
 from tastemaker.tasks import EmptyTask, FileGroupTask, ImageBatch, ImageObject
 
 logger = logging.getLogger(__name__)
 
-_ENGINE_OPTIONS = ("num_workers", "num_workers_per_node", "ray_stage_spec", "xenna_stage_spec")
-"""What ``with_`` takes as a value and engines ask for by a call."""
+_SIZES = ("num_workers", "num_workers_per_node")
+_SPECS = ("ray_stage_spec", "xenna_stage_spec")
+
+
+class _OldName:
+    """An attribute under the name that it had in NeMo Curator 1.0, ``_resources`` for ``resources``."""
+
+    def __init__(self, name: str) -> None:
+        self._new_name = name
+
+    def __get__(self, stage: base.ProcessingStage[Any, Any] | None, owner: type) -> Any:  # noqa: ANN401
+        return self if stage is None else getattr(stage, self._new_name)
+
+    def __set__(self, stage: base.ProcessingStage[Any, Any], value: Any) -> None:  # noqa: ANN401
+        setattr(stage, self._new_name, value)
 
 
 class ProcessingStage(base.ProcessingStage[X, Y]):
     """One step of a pipeline, as scripts for NeMo Curator write their own.
 
     Other than Tastemaker's own, a stage may override `process_batch` alone, take an engine's options in `with_`,
-    record metrics, and be named by ``_name`` (NeMo Curator 1.0).
+    record metrics, and have ``_name``, ``_resources`` and ``_batch_size`` (NeMo Curator 1.0).
     """
 
+    name: str = "ProcessingStage"
     runtime_env: dict[str, Any] | None = None
+
+    _name = _OldName("name")
+    _resources = _OldName("resources")
+    _batch_size = _OldName("batch_size")
 
     def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401
         super().__init_subclass__(**options)
-        old_name = cls.__dict__.get("_name")
-        if isinstance(old_name, str) and "name" not in cls.__dict__:
-            cls.name = old_name
+        for name, kind in (("name", str), ("resources", base.Resources), ("batch_size", int)):
+            old = cls.__dict__.get(f"_{name}")
+            if isinstance(old, kind) and name not in cls.__dict__:
+                setattr(cls, name, old)
 
     def process_batch(self, tasks: list[X]) -> list[Y]:
-        """Return the results of several tasks, in order."""
-        results: list[Y] = []
+        """Return the results of several tasks, in order; None stands for a task that nothing is left of.
+
+        Raises:
+            ValueError: A task lacks what `inputs` says.
+        """
+        results: list[Any] = []
         for task in tasks:
+            if not self.validate_input(task):
+                raise ValueError(f"stage {self.name!r}: {base.describe_task(task)} lacks some of {self.inputs()}")
             result = self.process(task)
-            results += result if isinstance(result, list) else [] if result is None else [result]
+            results += result if isinstance(result, list) else [result]
         return results
 
     def stream(self, task: X) -> Iterator[Y]:
         """Yield the results of one task: of `process_batch` where the stage has one of its own, else of `process`."""
-        if type(self).process_batch is ProcessingStage.process_batch:
-            yield from super().stream(task)
-        else:
+        if self.supports_batch_processing():
             yield from (result for result in self.process_batch([task]) if result is not None)
+        else:
+            yield from super().stream(task)
+
+    def supports_batch_processing(self) -> bool:
+        """Return whether the stage has a `process_batch` of its own."""
+        return type(self).process_batch is not ProcessingStage.process_batch
+
+    def validate_input(self, task: X) -> bool:
+        """Return whether a task has what `inputs` says: attributes of its own, and of its data."""
+        attributes, columns = self.inputs()
+        return all(hasattr(task, name) for name in attributes) and all(hasattr(task.data, name) for name in columns)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return name, resources and batch size, and whether the stage has a `process_batch` of its own."""
+        config = {name: getattr(self, name) for name in ("name", "resources", "batch_size")}
+        return {**config, "supports_batch_processing": self.supports_batch_processing()}
 
     def num_workers_per_node(self) -> float | None:
         """Return how many workers the stage wants on each machine; None leaves it to the executor."""
@@ -66,16 +106,34 @@ class ProcessingStage(base.ProcessingStage[X, Y]):
         """Return options for Xenna."""
         return {}
 
-    def with_(self, **changes: Any) -> base.ProcessingStage[X, Y]:  # noqa: ANN401 - any attribute of the stage
-        """Return a copy of the stage with other attributes, or other options of an engine.
+    def with_(
+        self,
+        name: str | None = None,
+        resources: base.Resources | None = None,
+        batch_size: int | None = None,
+        runtime_env: dict[str, Any] | None = None,
+        **changes: Any,  # noqa: ANN401 - options of an engine, or any attribute of the stage
+    ) -> base.ProcessingStage[X, Y]:
+        """Return a copy of the stage with other attributes, or other options of an engine. None changes nothing.
+
+        Args:
+            name: The first four may be given by their position.
+            resources: See ``name``.
+            batch_size: See ``name``.
+            runtime_env: See ``name``.
+            changes: ``num_workers`` and ``num_workers_per_node``, where None leaves it to the executor again;
+                ``ray_stage_spec`` and ``xenna_stage_spec``, which add to those of the stage; any other attribute.
 
         Raises:
             ConfigurationError: The stage has no such attribute.
         """
-        changed = super().with_(**{name: value for name, value in changes.items() if name not in _ENGINE_OPTIONS})
-        for name in _ENGINE_OPTIONS:
-            if name in changes:
-                setattr(changed, name, partial(_return, changes[name]))
+        given = {"name": name, "resources": resources, "batch_size": batch_size, "runtime_env": runtime_env}
+        own = {name: value for name, value in changes.items() if name not in (*_SIZES, *_SPECS)}
+        changed = super().with_(**{name: value for name, value in given.items() if value is not None}, **own)
+        for option in (option for option in _SIZES if option in changes):
+            setattr(changed, option, partial(_return, changes[option]))
+        for option in (option for option in _SPECS if changes.get(option) is not None):
+            setattr(changed, option, partial(_return, {**getattr(changed, option)(), **changes[option]}))
         return changed
 
     def _log_metrics(self, metrics: dict[str, float]) -> None:
@@ -113,10 +171,16 @@ class ImageReaderStage(read.ImageReaderStage, ProcessingStage[FileGroupTask, Ima
         super().__post_init__(dali_batch_size, task_batch_size)
         self.dali_batch_size = self.batch_size
 
-    def with_(self, **changes: Any) -> base.ProcessingStage[FileGroupTask, ImageBatch]:  # noqa: ANN401
+    def with_(
+        self,
+        name: str | None = None,
+        resources: base.Resources | None = None,
+        batch_size: int | None = None,
+        runtime_env: dict[str, Any] | None = None,
+        **changes: Any,  # noqa: ANN401
+    ) -> base.ProcessingStage[FileGroupTask, ImageBatch]:
         """Return a copy with other attributes. ``batch_size`` is NeMo Curator's here: tasks at a time, no images."""
-        changes.pop("batch_size", None)
-        return super().with_(**changes)
+        return super().with_(name, resources, None, runtime_env, **changes)
 
 
 @dataclass
@@ -134,7 +198,14 @@ class ImageAestheticFilterStage(aesthetic.ImageAestheticFilterStage, ProcessingS
 
 @dataclass
 class ImageWriterStage(write.ImageWriterStage, ProcessingStage[ImageBatch, FileGroupTask]):
-    """`tastemaker.ImageWriterStage`, which also writes pixels that a stage has changed: as JPEG, quality 92."""
+    """`tastemaker.ImageWriterStage`, which also writes pixels that a stage has changed: as JPEG, quality 92.
+
+    The output directory is there as soon as the stage is.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        make_folder(self._output_path())
 
     def _place(self, image: ImageObject, partition: Any, task: ImageBatch) -> tuple[str, str] | None:  # noqa: ANN401
         if not _has_changed_pixels(image):
