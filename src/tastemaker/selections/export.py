@@ -116,7 +116,7 @@ class Export:
         sink = self._make_sink(folder)
         listing = RowsFile(folder / LISTING, self._chosen.schema)
         try:
-            with OriginalsReader(self._options, remote=self._is_remote) as reader:
+            with OriginalsReader(self._options, remote=self._is_remote, with_new_xmp=True) as reader:
                 for numbers, part in self._chosen.iterate():
                     listing.add_rows(self._copy(numbers.tolist(), part, reader, sink))
             sink.close()
