@@ -12,6 +12,7 @@ from conftest import make_tar
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.runs import resume
+from tastemaker.runs.options import Slice
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.files import TEMPORARY_PREFIX
@@ -179,6 +180,14 @@ def test_a_picture_that_is_no_input_of_this_run_is_not_deleted(tmp_path, photo_f
     run_scoring([str(photo_folder / "*.png")], tmp_path / "out", options)
     assert set(statuses(tmp_path / "out").values()) == {"kept"}
     assert len(read_rows(tmp_path / "out")) == 6
+
+
+def test_rows_of_a_folder_that_was_renamed_are_told_to_be_there(tmp_path, photo_folder, options):
+    assert run_scoring([str(photo_folder)], tmp_path / "out", options).other_rows_files == 0
+    renamed = photo_folder.rename(tmp_path / "renamed")
+    assert run_scoring([str(renamed)], tmp_path / "out", options).other_rows_files == 1
+    part = RunMode(part=Slice(0, 2))
+    assert run_scoring([str(renamed)], tmp_path / "out", options, part).other_rows_files == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
