@@ -269,6 +269,14 @@ def test_the_same_folder_spelled_otherwise_is_scored_again_in_place(tmp_path, ph
     assert [path.name for path in (tmp_path / "out").glob("*.parquet")] == ["photos-00000.parquet"]
 
 
+def test_a_separator_behind_the_folder_makes_no_other_folder(tmp_path, photo_folder, options):
+    run_scoring([f"{photo_folder}{os.sep}"], tmp_path / "out", options)
+    before = read_rows(tmp_path / "out")
+    assert run_scoring([str(photo_folder)], tmp_path / "out", options).images_scored_now == 0
+    assert run_scoring([f"{photo_folder}{os.sep}"], tmp_path / "out", options).images_scored_now == 0
+    assert read_rows(tmp_path / "out") == before
+
+
 def test_a_filter_follows_the_folder(tmp_path, photo_folder, model_dir):
     options = RunOptions(model_dir=str(model_dir), min_score=0.0, originals="folder")
     run_scoring([str(photo_folder)], tmp_path / "out", options)
