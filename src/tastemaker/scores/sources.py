@@ -306,18 +306,18 @@ def _with_present_xmp(original: Original, folders: FolderReader | None) -> Origi
     image = original.parts[0]
     paths = folders.list_sidecars(image.path) if folders else [part.path for part in original.parts]
     folder = image.name.removesuffix(os.path.basename(image.path))
-    found = [Part(folder + os.path.basename(path), path, 0, 0, "") for path in paths if os.path.isfile(path)]
-    others = [part for part in original.parts if not _is_xmp(part)]
-    return Original([*others, *(_as_it_is(part) for part in found if _is_xmp(part))], original.xxh3)
+    present = [path for path in paths if _is_xmp(path) and os.path.isfile(path)]
+    found = [_as_it_is(Part(folder + os.path.basename(path), path, 0, 0, "")) for path in present]
+    return Original([*(part for part in original.parts if not _is_xmp(part.path)), *found], original.xxh3)
 
 
-def _is_xmp(part: Part) -> bool:
-    return part.path[-4:].lower() == ".xmp"
+def _is_xmp(path: str) -> bool:
+    return path[-4:].lower() == ".xmp"
 
 
 def _as_it_is(part: Part) -> Part:
     """Return XMP beside a loose image with the size that it has now; any other part as it was scored."""
-    if part.shard or is_url(part.path) or not _is_xmp(part):
+    if part.shard or is_url(part.path) or not _is_xmp(part.path):
         return part
     return replace(part, size=os.path.getsize(part.path))
 
