@@ -11,8 +11,10 @@ from camera_files import make_dng
 from conftest import contents, encode, make_tar
 from PIL import Image
 
+from tastemaker import ScoreTable, Selection, select_images
 from tastemaker.imaging.xmp import make_xmp
 from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.scores.cutoff import parse_top
 
 rawpy = pytest.importorskip("rawpy")
 pillow_heif = pytest.importorskip("pillow_heif")
@@ -63,12 +65,40 @@ def test_pairs_are_two_rows_with_two_keys_and_their_own_ratings(folder, tmp_path
 
 @pytest.mark.parametrize("options", [{"min_score": -100.0}, {"top": "100%"}], ids=["min_score", "top"])
 def test_pairs_and_shared_sidecars_come_out_byte_for_byte_in_a_folder(folder, tmp_path, model_dir, options):
-    from tastemaker.scores.cutoff import parse_top
-
     if "top" in options:
         options = {"top": parse_top(options["top"])}
     score(folder, tmp_path / "out", model_dir, originals="folder", **options)
     assert contents(tmp_path / "out" / "kept" / "photos") == contents(folder)
+
+
+def edit_sidecars(folder):
+    """What happens after scoring: one sidecar is edited, one deleted, two are new."""
+    (folder / "IMG_1.JPG.xmp").write_bytes(make_xmp(5) + b"<!-- edits -->")
+    (folder / "IMG_1.xmp").unlink()
+    (folder / "IMG_2.JPG.xmp").write_bytes(make_xmp(3))
+    (folder / "IMG_2.HEIC.XMP").write_bytes(make_xmp(1))
+
+
+@pytest.mark.parametrize("kind", ["folder", "links"])
+def test_selected_copies_have_the_xmp_that_lies_beside_the_picture_now(folder, tmp_path, model_dir, kind):
+    score(folder, tmp_path / "scores", model_dir)
+    edit_sidecars(folder)
+    summary = select_images(
+        ScoreTable(tmp_path / "scores"), tmp_path / "best", Selection(top=parse_top("100%")), kind=kind
+    )
+    assert (summary.written, summary.skipped) == (4, {})
+    copies = {name: data for name, data in contents(tmp_path / "best").items() if "_tastemaker" not in name}
+    assert copies == contents(folder)
+
+
+def test_a_picture_whose_xmp_was_edited_is_still_kept_when_the_cut_is_taken_again(folder, tmp_path, model_dir):
+    for _ in range(2):
+        rows = score(folder, tmp_path / "out", model_dir, originals="folder", top=parse_top("100%"))
+        edit_sidecars(folder)
+        (folder / "IMG_1.xmp").touch()
+        (folder / "new.jpg").write_bytes(encode(PIXELS[:, ::-1].copy(), "JPEG"))
+    assert {row["status"] for row in rows} == {"kept"}
+    assert (tmp_path / "out/kept/photos/IMG_1.JPG.xmp").read_bytes() == (folder / "IMG_1.JPG.xmp").read_bytes()
 
 
 def test_in_tars_a_pair_is_one_sample_whose_jpeg_is_the_picture_and_nothing_is_lost(folder, tmp_path, model_dir):

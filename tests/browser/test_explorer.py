@@ -197,6 +197,41 @@ def test_a_rating_given_by_key_outlives_a_killed_server(browser, tmp_path):
         assert connection.execute("SELECT count(*) FROM ratings WHERE stars = 4 OR rejected").fetchone() == (2,)
 
 
+@pytest.mark.parametrize("opens", [False, True], ids=["in the grid", "opened"])
+def test_keys_that_come_faster_than_ratings_are_saved_rate_one_picture_each(browser, tmp_path, opens):
+    with served(write_table(tmp_path)) as (_, address), opened(browser, address) as page:
+        page.route("**/api/ratings", lambda route: (page.wait_for_timeout(100), route.continue_()))
+        wait_until(page, "document.querySelector('.cell.active')?.picture")
+        if opens:
+            page.keyboard.press("Enter")
+        for key in ("Shift+Digit3", "Shift+X", "Digit4", "Digit2", "X"):
+            page.keyboard.press(key)
+        wait_until(page, "window.tastemaker.model.table.ratings.changes === 5")
+        assert page.evaluate(_MARKS)[:4] == [[3, True, False], [0, True, True], [2, True, True], [0, False, False]]
+
+
+def test_no_rating_is_given_to_a_picture_that_is_not_shown(browser, small):
+    with served(small[0]) as (_, address), opened(browser, address) as page:
+        page.keyboard.press("s")
+        page.keyboard.press("5")
+        page.keyboard.press("p")
+        page.wait_for_timeout(300)
+        assert page.evaluate("window.tastemaker.model.table.ratings.rated") == 0
+
+
+def test_a_server_that_was_stopped_is_told_in_words(browser, tmp_path):
+    page = browser.new_page()
+    with served(write_table(tmp_path)) as (_, address):
+        page.goto(address)
+        page.wait_for_selector("body.ready")
+    said = "textContent.includes('the server does not answer: is tastemaker still running?')"
+    page.keyboard.press("4")
+    wait_until(page, f"document.getElementById('saved').{said}")
+    page.keyboard.press("f")
+    wait_until(page, f"document.getElementById('failures').{said}")
+    page.close()
+
+
 def test_a_picture_opens_by_key_walks_and_is_named_by_the_address(browser, small):
     folder, scores = small
     order = np.argsort(-scores, kind="stable")
@@ -360,6 +395,41 @@ def test_no_width_scrolls_sideways_and_no_control_lies_under_another(browser, sm
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             covered = page.evaluate(_COVERED)
             assert covered == [], (width, covered)
+
+
+def test_in_a_low_window_the_pictures_can_be_seen_and_reached_by_key(browser, small):
+    with served(small[0]) as (_, address), opened(browser, address) as page:
+        page.set_viewport_size({"width": 640, "height": 360})  # 1280 x 720 at 200 %
+        page.keyboard.press("/")
+        page.wait_for_selector("#filter-where")
+        assert (
+            page.evaluate("document.querySelector('.bar').scrollHeight - document.querySelector('.bar').clientHeight")
+            <= 1
+        )
+        page.keyboard.press("Escape")
+        page.keyboard.press("End")
+        box = page.locator(".cell.active .frame").bounding_box()
+        assert box["height"] > 100
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= 360
+
+
+def test_with_forced_colours_the_handle_and_the_chosen_view_are_seen(browser, small):
+    with served(small[0]) as (_, address), opened(browser, address, forced_colors="active") as page:
+        colours = page.evaluate(_FORCED)
+        assert colours["handle"] == colours["text"]
+        assert colours["chosen"] != colours["other"]
+
+
+_FORCED = """(() => {
+  const of = (selector, name, pseudo) => getComputedStyle(document.querySelector(selector), pseudo)[name];
+  return {
+    text: of("body", "color"),
+    handle: of("#handle", "backgroundColor", "::before"),
+    chosen: of(".bar nav [aria-pressed=true]", "borderBottomColor"),
+    other: of(".bar nav [aria-pressed=false]", "borderBottomColor"),
+  };
+})()"""
 
 
 _COVERED = """[...document.querySelectorAll(".bar button, .bar select, #cut, #handle i")].filter((item) => {

@@ -66,7 +66,14 @@ def test_a_manifest_follows_the_filter_on_ratings(explorer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "body", [{"to": "", "score": 5}, {"score": 99}, {"score": None}, {"score": 5, "filter": {"by": "width"}}]
+    "body",
+    [
+        {"to": "", "score": 5},
+        {"to": "s3://bucket/kept", "score": 5},
+        {"score": 99},
+        {"score": None},
+        {"score": 5, "filter": {"by": "width"}},
+    ],
 )
 def test_what_makes_no_sense_is_refused_at_once(explorer, tmp_path, body):
     with pytest.raises(ConfigurationError):

@@ -454,7 +454,16 @@ def test_wrong_options_are_refused(scores, tmp_path):
     for options in ({"samples": 0}, {"samples": 101}, {"min_score": 5.0, "top": "20%"}, {"top": "many"}):
         with pytest.raises(ConfigurationError):
             write_report(scores, tmp_path / "report.html", **options)
+    with pytest.raises(ConfigurationError, match="a cut-off of nan is no number"):
+        write_report(scores, tmp_path / "report.html", min_score=float("nan"))
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_page_that_cannot_be_written_is_an_error_with_its_own_name(scores, tmp_path):
+    page = tmp_path / ("x" * 300)
+    with pytest.raises(OSError, match="name too long") as error:
+        write_report(scores, page)
+    assert error.value.filename == str(page)
 
 
 def test_the_command_writes_the_page_and_says_the_finding(scores, tmp_path):

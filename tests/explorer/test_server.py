@@ -262,3 +262,11 @@ def test_a_view_that_the_page_gave_up_is_not_looked_for_any_more(explorer):
     scope = {"type": "http", "method": "GET", "headers": [], "query_string": urlencode({"where": ENDLESS}).encode()}
     answer = sync(get_loop(), _view, explorer, Request(scope, receive))
     assert "given up" in json.loads(answer.body)["error"]
+
+
+def test_rows_that_are_gone_are_told_and_are_no_error_of_the_server(page, scores):
+    for file in scores.glob("*.parquet"):
+        file.unlink()
+    answer = page.get("/api/picture/0")
+    assert answer.status_code == 500
+    assert answer.json()["error"].startswith("the rows cannot be read: ")

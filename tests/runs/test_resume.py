@@ -12,6 +12,7 @@ from conftest import make_shards, make_tar
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.runs import resume
+from tastemaker.runs.options import Slice
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.files import TEMPORARY_PREFIX
@@ -177,6 +178,14 @@ def test_a_picture_that_is_no_input_of_this_run_is_not_deleted(tmp_path, photo_f
     assert len(read_rows(tmp_path / "out")) == 6
 
 
+def test_rows_of_a_folder_that_was_renamed_are_told_to_be_there(tmp_path, photo_folder, options):
+    assert run_scoring([str(photo_folder)], tmp_path / "out", options).other_rows_files == 0
+    renamed = photo_folder.rename(tmp_path / "renamed")
+    assert run_scoring([str(renamed)], tmp_path / "out", options).other_rows_files == 1
+    part = RunMode(part=Slice(0, 2))
+    assert run_scoring([str(renamed)], tmp_path / "out", options, part).other_rows_files == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 def test_a_link_that_leads_nowhere_has_a_row_until_it_leads_somewhere(tmp_path, photo_folder, options):
     (photo_folder / "link.jpg").symlink_to(tmp_path / "later.jpg")
@@ -254,6 +263,14 @@ def test_the_same_folder_spelled_otherwise_is_scored_again_in_place(tmp_path, ph
     monkeypatch.chdir(tmp_path)
     assert run_scoring(["photos"], tmp_path / "out", options).images_scored_now == 7
     assert [path.name for path in (tmp_path / "out").glob("*.parquet")] == ["photos-00000.parquet"]
+
+
+def test_a_separator_behind_the_folder_makes_no_other_folder(tmp_path, photo_folder, options):
+    run_scoring([f"{photo_folder}{os.sep}"], tmp_path / "out", options)
+    before = read_rows(tmp_path / "out")
+    assert run_scoring([str(photo_folder)], tmp_path / "out", options).images_scored_now == 0
+    assert run_scoring([f"{photo_folder}{os.sep}"], tmp_path / "out", options).images_scored_now == 0
+    assert read_rows(tmp_path / "out") == before
 
 
 def test_a_filter_follows_the_folder(tmp_path, photo_folder, model_dir):

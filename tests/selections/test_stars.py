@@ -199,6 +199,12 @@ def test_images_in_tars_are_refused_before_anything_is_written(photos):
     assert not (photos / "IMG_1.jpg.xmp").exists()
 
 
+def test_of_many_failures_some_are_named_and_the_others_are_counted(photos):
+    lines = write([photos / f"gone{number}.jpg" for number in range(7)], [5] * 7).lines()
+    assert lines[-1] == "  and 2 more; --json has them all"
+    assert len(lines) == 8
+
+
 def test_names_that_are_no_utf8_are_found(photos):
     if sys.platform != "linux":
         pytest.skip("other systems refuse such names")

@@ -50,5 +50,7 @@ def report(
         typer.echo(json.dumps(asdict(summary) | {"path": str(summary.path)}, indent=2))
         return
     typer.echo(summary.finding)
+    size = f"{summary.bytes / 1e6:.1f} MB" if summary.bytes >= 1e5 else f"{summary.bytes / 1e3:.0f} kB"
+    pictures = f"{summary.pictures:,} picture{'' if summary.pictures == 1 else 's'}"
     missing = f", {summary.missing:,} of them placeholders" if summary.missing else ""
-    typer.echo(f"{summary.path}  {summary.bytes / 1e6:.1f} MB, {summary.pictures:,} pictures{missing}")
+    typer.echo(f"{summary.path}  {size}, {pictures}{missing}")

@@ -158,7 +158,8 @@ def _write(table: ScoreTable, to: str, selection: Selection, *, as_json: bool, *
     else:
         _print(summary, selection.rank_by)
     if summary.skipped:
-        typer.secho(f"tastemaker: skipped {_counts(summary.skipped)}; see {summary.skipped_file}", err=True)
+        skipped = f"tastemaker: skipped {_counts(summary.skipped)}, such as: {summary.skipped_first}"
+        typer.secho(f"{skipped}; see {summary.skipped_file}", err=True)
         raise typer.Exit(1)
 
 

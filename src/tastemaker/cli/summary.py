@@ -25,6 +25,9 @@ _LEADS = {
 }
 """Where originals went -> what is in the results, or what comes next."""
 
+_LEAST_WIDTH = 72
+"""Characters that the tables need. A narrower terminal breaks the lines; rich would cut off the numbers."""
+
 
 def print_summary(summary: RunSummary, as_json: bool, originals: str = "none") -> None:
     """Print what a run came to, on stdout.
@@ -61,6 +64,7 @@ def print_summary(summary: RunSummary, as_json: bool, originals: str = "none") -
     if summary.embeddings_normalised:
         table.add_row(f"{summary.embeddings_normalised:,}", "not of unit length as given: divided by their length")
     console = Console(highlight=False)
+    console.width = max(console.width, _LEAST_WIDTH)
     console.print()
     console.print(table)
     if summary.percentiles:
@@ -165,6 +169,11 @@ def _remarks(summary: RunSummary) -> list[str]:
     if summary.is_mixed:
         remarks.append(
             "[yellow]The rows are mixed:[/] some were made with other models or options, and were left alone."
+        )
+    if summary.other_rows_files:
+        remarks.append(
+            f"Rows of other inputs are in {_escape(summary.output_dir)}, too (files: {summary.other_rows_files:,}): of "
+            "another folder or shard, or of this one before it was moved or renamed. They stay in the table."
         )
     if summary.not_retried:
         remarks.append(

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example: tastemaker top scores/ -n 10"
 
-_UNFOLDED = 10_000
 _NEEDED = ("image_id", "image_path", "shard", "offset", "size", "xxh3", "reason")
 
 
@@ -80,21 +79,13 @@ def _choose(pictures: Pictures) -> str:
 
 
 def _print_table(ranked: list[tuple[int, dict[str, Any]]], rank_by: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    shown.add_column("rank", justify="right")
-    shown.add_column(rank_by, justify="right")
-    shown.add_column("image", overflow="fold")
-    before = -1
-    for rank, row in ranked:
-        if rank > before + 1:
-            shown.add_section()
-        before = rank
-        shown.add_row(f"{rank + 1:,}", f"{row[rank_by]:.3f}", _name(row))
-    width = None if sys.stdout.isatty() else _UNFOLDED  # a program wants a line for each image
-    Console(highlight=False, markup=False, width=width).print(shown)
+    lines = [(f"{rank + 1:,}", f"{row[rank_by]:.3f}", _name(row)) for rank, row in ranked]
+    wide, wider = (max(map(len, column)) for column in list(zip(("rank", rank_by, ""), *lines, strict=True))[:2])
+    typer.echo(f"{'rank':>{wide}}  {rank_by:>{wider}}  image")
+    for number, (rank, score, name) in enumerate(lines):
+        if number and ranked[number][0] > ranked[number - 1][0] + 1:
+            typer.echo(f"{'...':>{wide}}")
+        typer.echo(f"{rank:>{wide}}  {score:>{wider}}  {name}")
 
 
 def _print_pictures(table: ScoreTable, ranked: list[tuple[int, dict[str, Any]]], rank_by: str, how: str) -> None:

@@ -13,6 +13,9 @@ from tastemaker.cli import options as o
 if TYPE_CHECKING:
     from tastemaker.parity import ParityReport
 
+_FEW = 30
+"""Images of which a median begins to say something."""
+
 EXAMPLE = "Example: tastemaker verify --images photos/ --precision int8"
 
 
@@ -88,6 +91,10 @@ def print_report(report: ParityReport, source: str) -> None:
     console.print(f"\nrank correlation  {correlation}")
     sides = ", ".join(f"{number} at {cut}" for cut, number in report.side_changes.items())
     console.print(f"images that change side  {sides}", soft_wrap=True)
+    if report.images < _FEW:
+        console.print(
+            f"{report.images:,} images say little of others: compare {_FEW} or more with --limit and --images"
+        )
     verdict = "[green]within[/]" if report.is_within_tolerance else "[red]beyond[/]"
     console.print(
         f"\n{verdict} the tolerance: a score difference of {MAX_MEDIAN_DIFFERENCE} in the median, "

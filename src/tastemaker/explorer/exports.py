@@ -11,6 +11,7 @@ from typing import Any
 
 from tastemaker.errors import ConfigurationError, TastemakerError
 from tastemaker.selections.select import SelectSummary
+from tastemaker.storage import is_remote
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,12 @@ class Exports:
             work: Does it: takes the path and a function to be told how many images are done.
 
         Raises:
-            ConfigurationError: Nothing was typed, or another export is running.
+            ConfigurationError: Nothing was typed, or a URL, or another export is running.
         """
         if not to.strip() or "\0" in to:
             raise ConfigurationError("say where the export goes: a folder, or a file for a manifest")
+        if is_remote(to.strip()):
+            raise ConfigurationError("exports go to this machine; `tastemaker select --to URL` writes to a URL")
         path = Path(to.strip()).expanduser().absolute()
         with self._lock:
             if any(export.state == "running" for export in self._all):

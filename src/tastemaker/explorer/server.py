@@ -175,6 +175,8 @@ async def _reply(work: Callable[[], Any]) -> Response:
         return JSONResponse({"error": str(error)}, status_code=400, headers=_NEVER)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         return JSONResponse({"error": f"the request is not understood: {error!r}"}, status_code=400, headers=_NEVER)
+    except OSError as error:  # deleted, or on a disk that was unplugged
+        return JSONResponse({"error": f"the rows cannot be read: {error}"}, status_code=500, headers=_NEVER)
 
 
 def _read_static() -> dict[str, bytes]:

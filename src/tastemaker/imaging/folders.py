@@ -80,7 +80,7 @@ class FolderReader:
         sample = Sample(_key_of(path, root))
         data: dict[str, bytes] = {}
         sample.image = self._read(path, sample, data)
-        for sidecar in self._sidecars(path) if sidecars is None else sidecars:
+        for sidecar in self.list_sidecars(path) if sidecars is None else sidecars:
             extension = base_name(sidecar)[len(base_name(stem)) + 1 :]
             sample.sidecars[extension] = self._read(sidecar, sample, data)
         return sample, data
@@ -88,7 +88,7 @@ class FolderReader:
     def _try_to_list(self, path: str) -> tuple[list[str], str]:
         """Return the sidecars of a remote image, and why they are not known where that is so."""
         try:
-            return self._sidecars(path), ""
+            return self.list_sidecars(path), ""
         except OSError as error:
             return [], str(error)
 
@@ -103,7 +103,8 @@ class FolderReader:
             return _read_remote(path, sample, data, self._options)
         return _read(path, sample, data)
 
-    def _sidecars(self, path: str) -> list[str]:
+    def list_sidecars(self, path: str) -> list[str]:
+        """Return the paths of an image's sidecars, sorted; none where its folder cannot be listed."""
         folder, base = folder_of(path), base_name(path)
         if folder not in self._listings:
             while len(self._listings) >= _KEPT_LISTINGS:

@@ -247,6 +247,8 @@ class _Run:
         summary.bytes_per_image = round(self.executor.bytes_per_image, 2)
         summary.bottleneck = describe_bottleneck(self.executor.timings)
         summary.is_mixed, summary.not_retried = plan.is_mixed, plan.not_retried
+        if self.mode.part is None:
+            summary.other_rows_files = len({*self.index.names()} - {partition.name for partition in plan.partitions})
         return summary
 
     def _place(self, partition: Partition) -> Place:

@@ -57,6 +57,7 @@ class RunSummary:
         bottleneck: The stage that the others waited for, and what would change it; empty where nothing ran.
         embeddings_normalised: Embeddings that were given without unit length, and divided by their length.
         is_mixed: Some rows were made with other models or options, and were left alone.
+        other_rows_files: Rows files in the directory that are of no input of this run; not counted in a slice.
         not_retried: Failed images that were not run again, because what is wrong lies in how their shard is made.
         parity: How the scores differ from exact ones on a sample of this run (on a cluster: of one worker's images);
             None where none was taken.
@@ -80,6 +81,7 @@ class RunSummary:
     bottleneck: str = ""
     embeddings_normalised: int = 0
     is_mixed: bool = False
+    other_rows_files: int = 0
     not_retried: int = 0
     parity: ParityReport | None = None
     bytes_per_image: float = 0.0

@@ -120,7 +120,7 @@ def find_cutoff(
     present = values[~np.isnan(values)]
     if min_score is not None:
         if math.isnan(min_score):
-            raise ConfigurationError("min_score is no number")
+            raise ConfigurationError(f"a cut-off of {min_score} is no number, and no score reaches it")
         passing = present[present >= values.dtype.type(min_score)]
         kept, score = len(passing), float(passing.min()) if len(passing) else None
     else:

@@ -185,11 +185,16 @@ def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that no reader ever sees a part of it."""
+    """Write a file so that no reader ever sees a part of it. An error names the file, and not its draft."""
     pending = PendingFile(path)
     try:
         pending.draft.write_bytes(data)
         pending.commit()
+    except OSError as error:
+        pending.discard()
+        if error.filename == str(pending.draft):
+            error.filename = str(path)
+        raise
     except BaseException:
         pending.discard()
         raise

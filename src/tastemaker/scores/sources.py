@@ -10,13 +10,14 @@ import stat
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any
 
 import xxhash
 
 from tastemaker.errors import UnreadableImageError
+from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.shards import ShardReader, is_unsafe_name, open_shard
 from tastemaker.imaging.tars import is_header_of
 from tastemaker.scores.schema import original_name
@@ -126,13 +127,14 @@ def _root_of(path: str, key: str) -> str:
 class OriginalsReader:
     """Reads originals of rows; keeps the last shard open, so rows of one shard go together. Use it as a context.
 
-    What is read is what was scored: size and hash are compared, and in a shard the header in front of the bytes. One
-    thread at a time may use it.
+    What is read is what was scored: size and hash are compared, and in a shard the header in front of the bytes. Only
+    XMP beside a loose image is read as it is now. One thread at a time may use it.
 
     Args:
         storage_options: For originals that are URLs.
         remote: Read several at once, as a network wants it.
         urls: URL as rows have it -> URL with its signature.
+        with_new_xmp: Read XMP sidecars that have come since the image was scored, too.
     """
 
     def __init__(
@@ -141,9 +143,11 @@ class OriginalsReader:
         *,
         remote: bool = False,
         urls: Mapping[str, str] | None = None,
+        with_new_xmp: bool = False,
     ) -> None:
         self._options = dict(storage_options or {})
         self._urls = urls or {}
+        self._folders = FolderReader() if with_new_xmp else None
         self._workers = _REMOTE_READERS if remote else 1
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="originals")
         self._path = ""
@@ -179,7 +183,8 @@ class OriginalsReader:
         Raises:
             SkippedError: It is gone, or has another size.
         """
-        return self._read_part(Original(original_of(row).parts[number + 1 :][:1], ""))
+        parts = [_as_it_is(part) for part in original_of(row).parts[number + 1 :][:1]]
+        return self._read_part(Original(parts, ""))
 
     def _read_part(self, original: Original) -> bytes:
         (found,) = self._read_chunk([original])
@@ -193,7 +198,7 @@ class OriginalsReader:
         Args:
             rows: With `NEEDED_COLUMNS`.
         """
-        originals = [find_original(row) for row in rows]
+        originals = [find_original(row, self._folders) for row in rows]
         samples = self._read([original for original in originals if isinstance(original, Original)])
         for original in originals:
             yield original if isinstance(original, SkippedError) else next(samples)
@@ -278,12 +283,42 @@ def check_file(part: Part) -> None:
         raise SkippedError("changed", part.path, f"has changed since it was scored: it had {part.size:,} bytes")
 
 
-def find_original(row: Mapping[str, Any]) -> Original | SkippedError:
-    """Return what `copyable_original_of` returns, or raises."""
+def find_original(row: Mapping[str, Any], folders: FolderReader | None = None) -> Original | SkippedError:
+    """Return where the original of a row lies, to be copied, or why it cannot be.
+
+    Args:
+        row: As `original_of` takes it.
+        folders: Finds XMP beside a loose image that the row does not know; None to leave that where it is.
+    """
     try:
-        return copyable_original_of(row)
+        original = copyable_original_of(row)
+        image = original.parts[0]
+        return original if image.shard or is_remote(image.path) else _with_present_xmp(original, folders)
     except SkippedError as problem:
         return problem
+    except OSError as error:
+        return as_skipped(error, original_name(row["image_path"]))
+
+
+def _with_present_xmp(original: Original, folders: FolderReader | None) -> Original:
+    """Return a loose original with its XMP as it is: photographers' programs, and stars, write it at any time."""
+    image = original.parts[0]
+    paths = folders.list_sidecars(image.path) if folders else [part.path for part in original.parts]
+    folder = image.name.removesuffix(os.path.basename(image.path))
+    present = [path for path in paths if _is_xmp(path) and os.path.isfile(path)]
+    found = [_as_it_is(Part(folder + os.path.basename(path), path, 0, 0, "")) for path in present]
+    return Original([*(part for part in original.parts if not _is_xmp(part.path)), *found], original.xxh3)
+
+
+def _is_xmp(path: str) -> bool:
+    return path[-4:].lower() == ".xmp"
+
+
+def _as_it_is(part: Part) -> Part:
+    """Return XMP beside a loose image with the size that it has now; any other part as it was scored."""
+    if part.shard or is_remote(part.path) or not _is_xmp(part.path):
+        return part
+    return replace(part, size=os.path.getsize(part.path))
 
 
 def _check(original: Original, data: Sequence[bytes | None]) -> FoundOriginal:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import xxhash
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.shards import split_key
 from tastemaker.scores.files import TarFile
 from tastemaker.scores.sources import FoundOriginal, Original, SkippedError, as_skipped, check_file, find_original
@@ -121,8 +122,9 @@ def find_links(rows: Iterable[Mapping[str, Any]]) -> Iterator[FoundOriginal | Sk
     Raises:
         ConfigurationError: An image lies in a shard.
     """
+    folders = FolderReader()
     for row in rows:
-        original = find_original(row)
+        original = find_original(row, folders)
         if isinstance(original, SkippedError):
             yield original
             continue

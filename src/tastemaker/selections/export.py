@@ -91,7 +91,7 @@ class Export:
         self._bytes_total = int(np.nan_to_num(table.values("size")[chosen.rows]).sum())
         first = table.take(chosen.rows[:1], ["image_path"])["image_path"].to_pylist()
         self._is_remote = is_remote((first or [""])[0] or "")
-        self._skipped: list[dict[str, Any]] = []
+        self.skipped: list[dict[str, Any]] = []
         self._done = self._bytes_done = 0
         self.counts = ExportCounts()
         self._sink: Copies | None = None
@@ -115,7 +115,7 @@ class Export:
         sink = self._make_sink(folder)
         listing = RowsFile(folder / LISTING, self._chosen.schema)
         try:
-            with OriginalsReader(self._options, remote=self._is_remote) as reader:
+            with OriginalsReader(self._options, remote=self._is_remote, with_new_xmp=True) as reader:
                 for numbers, part in self._chosen.iterate():
                     listing.add_rows(self._copy(numbers.tolist(), part, reader, sink))
             sink.close()
@@ -125,7 +125,7 @@ class Export:
             listing.discard()
             raise
         self._sink = sink
-        _write_lines(folder / SKIPPED, self._skipped)
+        _write_lines(folder / SKIPPED, self.skipped)
         if self._embedder is not None:
             self.counts.ratings = self._embedder.counts
             problems = self._embedder.problems.items()
@@ -134,7 +134,7 @@ class Export:
     def wrote(self, name: str) -> bool:
         """Return whether a file below the folder is of this selection."""
         has_problems = self._embedder is not None and bool(self._embedder.problems)
-        own = {LISTING: True, SKIPPED: bool(self._skipped), UNRATED: has_problems}
+        own = {LISTING: True, SKIPPED: bool(self.skipped), UNRATED: has_problems}
         return own.get(name, False) or (isinstance(self._sink, TarCopies | UrlCopies) and self._sink.has(name))
 
     def _make_sink(self, folder: Path) -> Copies:
@@ -173,7 +173,7 @@ class Export:
     def _skip(self, row_id: int, row: dict[str, Any], problem: SkippedError) -> None:
         self.counts.skipped[problem.kind] += 1
         where = {"row_id": row_id, "image_id": row["image_id"], "image_path": row["image_path"]}
-        self._skipped.append({**where, "problem": problem.kind, "detail": str(problem)})
+        self.skipped.append({**where, "problem": problem.kind, "detail": str(problem)})
 
     def _refuse_inside(self, original: Original) -> None:
         for part in original.parts:

@@ -47,6 +47,7 @@ class SelectSummary:
         skipped_file: Empty where nothing was skipped.
         ratings: ``embedded``, ``already_rated``, ``without_stars``, ``no_jpeg`` or ``failed`` -> copies, where stars
             were to be embedded.
+        skipped_first: Why the first of the skipped was, with its name.
     """
 
     output: str
@@ -60,6 +61,7 @@ class SelectSummary:
     bytes_written: int = 0
     skipped_file: str = ""
     ratings: dict[str, int] = field(default_factory=dict)
+    skipped_first: str = ""
 
 
 def select_images(
@@ -190,6 +192,7 @@ def _add_counts(summary: SelectSummary, export: Export) -> SelectSummary:
     summary.written, summary.bytes_written = counts.written, counts.bytes_written
     summary.checked_by_size_only = counts.checked_by_size_only
     summary.skipped, summary.ratings = dict(sorted(counts.skipped.items())), dict(sorted(counts.ratings.items()))
+    summary.skipped_first = export.skipped[0]["detail"] if export.skipped else ""
     summary.skipped_file = f"{summary.output.rstrip('/')}/{SKIPPED}" if counts.skipped else ""
     return summary
 

@@ -115,6 +115,8 @@ class StarsReport:
         if self.failed:
             lines.append(f"{len(self.failed):,} failed")
             lines += [f"  {path}: {reason}" for path, reason in list(self.failed.items())[:examples]]
+        if len(self.failed) > examples:
+            lines.append(f"  and {len(self.failed) - examples:,} more; --json has them all")
         return lines
 
 

@@ -179,7 +179,8 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
 
     def _find(self, path: str) -> Iterator[_Found]:
         if os.path.isdir(path):
-            yield from sorted(self._walk(path), key=lambda file: file.path)
+            root = os.path.dirname(os.path.join(path, ""))  # `photos/`, as shells complete it, is `photos`
+            yield from sorted(self._walk(root), key=lambda file: file.path)
         elif os.path.isfile(path):  # named by the user, so it is taken whatever it is called
             yield _Found(path, os.path.dirname(path), os.path.getsize(path))
         elif matches := sorted(glob.glob(path, recursive=True)):

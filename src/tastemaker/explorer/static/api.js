@@ -7,19 +7,19 @@ export function setStamp(value) {
 }
 
 export async function ask(path, parameters = {}, signal) {
-  const response = await fetch(address(path, parameters), { signal });
+  const response = await reach(address(path, parameters), { signal });
   if (!response.ok) throw new Error(await reason(response));
   return response.json();
 }
 
 export async function askBytes(path, parameters = {}, signal) {
-  const response = await fetch(address(path, parameters), { signal });
+  const response = await reach(address(path, parameters), { signal });
   if (!response.ok) throw new Error(await reason(response));
   return response.arrayBuffer();
 }
 
 export async function send(path, body = {}) {
-  const response = await fetch(path, {
+  const response = await reach(path, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify(body),
@@ -45,10 +45,19 @@ export function view(row, size) {
 // Why a picture did not come; the browser does not tell.
 export async function whyNot(source) {
   try {
-    const response = await fetch(source);
+    const response = await reach(source);
     return response.ok ? "" : (await response.text()).trim();
-  } catch {
-    return "the server does not answer: is tastemaker still running?";
+  } catch (error) {
+    return error.message;
+  }
+}
+
+async function reach(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("the server does not answer: is tastemaker still running?");
   }
 }
 

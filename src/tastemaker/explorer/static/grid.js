@@ -241,6 +241,7 @@ export function moveActive(key) {
   const place = placeOf(Math.min(Math.max(target, 0), last));
   setActive(place);
   reveal(place);
+  frame.scrollIntoView({ block: "nearest" }); // in a low window the page itself scrolls
 }
 
 // The picture of another row that lies under or over this one.

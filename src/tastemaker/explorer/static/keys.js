@@ -1,6 +1,6 @@
 // The keyboard: every action of the page, wherever the focus is, but not while something is typed.
 
-import { peek } from "./chunks.js";
+import { fetchPlaces, peek } from "./chunks.js";
 import { element } from "./format.js";
 import { moveActive, reveal } from "./grid.js";
 import { emit, model, moveCut, setActive, setOrder, setShow } from "./model.js";
@@ -107,13 +107,21 @@ function move(event) {
   });
 }
 
-const current = () => (isOpen() ? openedPicture() : peek(model.active));
+const isOutside = () => isOpen() && openedPicture().place < 0; // a picture that the filter does not let through
+const current = () => (isOutside() ? openedPicture() : peek(model.active));
 
 async function mark(changes, goesOn) {
-  await rate(current(), changes);
-  if (!goesOn) return;
-  if (isOpen()) walk(1);
-  else moveActive("ArrowRight");
+  if (!isOpen() && model.show !== "pictures") return; // nobody sees which picture it would be
+  const place = model.active;
+  const opened = isOutside() ? openedPicture() : null;
+  if (goesOn && isOpen()) walk(1);
+  else if (goesOn) moveActive("ArrowRight"); // at once: the next key is for the next picture
+  try {
+    const [picture] = opened ? [opened] : await fetchPlaces(place, place + 1);
+    if (picture) rate(picture, changes);
+  } catch (error) {
+    emit("trouble", error);
+  }
 }
 
 export function goToCut() {

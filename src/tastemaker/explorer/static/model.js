@@ -155,7 +155,7 @@ export function fromHash() {
   model.dimension = state.get("by-slice") ?? "";
   model.active = Number.parseInt(state.get("at") ?? "0", 10) || 0;
   const picture = Number.parseInt(state.get("picture") ?? "", 10);
-  model.picture = Number.isNaN(picture) ? null : picture;
+  model.picture = picture >= 0 ? picture : null;
   return state.get("cut");
 }
 

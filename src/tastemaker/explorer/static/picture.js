@@ -66,7 +66,7 @@ export async function openRow(row) {
 
 export async function walk(steps) {
   if (!shown || shown.place < 0) return;
-  const position = positionOf(shown.place) + steps;
+  const position = positionOf(model.active) + steps; // the one shown may still be coming
   if (position < 0 || position >= model.view.images) return;
   const place = placeOf(position);
   setActive(place);

@@ -7,14 +7,21 @@ import { emit, model } from "./model.js";
 const saved = document.getElementById("saved");
 let fading = 0;
 
-export async function rate(picture, changes) {
-  if (!picture) return;
-  const wanted = { stars: picture.stars, rejected: picture.rejected, ...changes };
-  await save("/api/ratings", { row: picture.row, ...wanted }, describe(wanted));
+let last = Promise.resolve(); // one is saved after the other, however fast the keys come
+
+export function rate(picture, changes) {
+  inTurn(() => {
+    const wanted = { stars: picture.stars, rejected: picture.rejected, ...changes };
+    return save("/api/ratings", { row: picture.row, ...wanted }, describe(wanted));
+  });
 }
 
-export async function undo() {
-  await save("/api/ratings/undo", {}, null);
+export function undo() {
+  inTurn(() => save("/api/ratings/undo", {}, null));
+}
+
+function inTurn(work) {
+  last = last.then(work);
 }
 
 async function save(path, body, words) {
