@@ -220,7 +220,7 @@ def test_a_stopped_run_ends_with_the_code_of_its_signal_and_the_same_command_goe
 def test_names_that_are_no_text_in_the_terminals_encoding_are_printed_escaped(tmp_path, photographs, model_dir):
     make_tar(tmp_path / "a.tar", [("\u20ac.jpg", photographs["rocket.jpg"])])
     tastemaker("score", tmp_path / "a.tar", "-o", tmp_path / "out", "--model-dir", model_dir)
-    result = tastemaker("top", tmp_path / "out", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    result = tastemaker("top", tmp_path / "out", env=os.environ | {"PYTHONIOENCODING": "latin-1"})
     assert (result.returncode, result.stderr) == (0, "")
     assert r"a.tar/\u20ac.jpg" in result.stdout
 

@@ -153,9 +153,9 @@ class ProcessingStage(ABC, Generic[X, Y]):
         unknown = [name for name in changes if not hasattr(self, name)]
         if unknown:
             raise ConfigurationError(f"{type(self).__name__} has no {', '.join(unknown)}")
-        changed = copy.deepcopy(self)  # what one of them notes of its work is no business of the other
-        for name, value in changes.items():
-            setattr(changed, name, value)
+        changed = copy.copy(self)
+        for name, value in (vars(self) | changes).items():  # what one of them notes of its work is not the other's
+            setattr(changed, name, copy.copy(value) if isinstance(value, (dict, list, set)) else value)
         return changed
 
     def __repr__(self) -> str:
