@@ -258,6 +258,17 @@ def test_two_folders_of_one_name_keep_their_rows_apart_in_later_runs(tmp_path, p
     assert (both.images_scored_now, both.images) == (0, 14)
 
 
+def test_a_shard_and_loose_pictures_never_share_a_rows_file(tmp_path, photo_folder, photographs, options):
+    out = tmp_path / "out"
+    run_scoring([str(photo_folder)], out, options)
+    shard = make_tar(photo_folder / "photos-00000.tar", [("in_a_tar.jpg", photographs["rocket.jpg"])])
+    for inputs in ([photo_folder], [photo_folder], [shard], [*photo_folder.glob("*.png")]):
+        summary = run_scoring([str(path) for path in inputs], out, options)
+        rows = [row["image_path"] for path in out.glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+        assert len(rows) == len(set(rows)) == 8
+    assert summary.images_scored_now == 0
+
+
 def test_the_same_folder_spelled_otherwise_is_scored_again_in_place(tmp_path, photo_folder, options, monkeypatch):
     run_scoring([str(photo_folder)], tmp_path / "out", options)
     monkeypatch.chdir(tmp_path)

@@ -89,6 +89,9 @@ def test_outputs_have_the_names_of_their_inputs_and_never_the_same(tmp_path):
     assert names == ["s/00", "s/00-2", "one-00000", "two-00000"]
     names = [task._metadata["partition"] for task in FilePartitioningStage(folders[2:]).process()]
     assert names == ["photos-00000", "photos-2-00000"]
+    (tmp_path / "one/photos/photos-00000.tar").write_bytes(b"1")
+    names = [task._metadata["partition"] for task in FilePartitioningStage(folders[2]).process()]
+    assert names == ["photos-00000", "photos-00001"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pipes there")

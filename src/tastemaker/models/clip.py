@@ -218,9 +218,8 @@ def load_clip(
 
     first, *others = devices.cuda_devices()
     towers = [TorchClip(weights, first, precision, batch_size)]
-    towers += [
-        TorchClip(weights, other, precision, towers[0].batch_size) for other in others
-    ]  # it may have been halved
+    size = towers[0].batch_size  # it may have been halved
+    towers += [TorchClip(weights, other, precision, size) for other in others]
     return ReplicatedClip(towers) if others else towers[0]
 
 

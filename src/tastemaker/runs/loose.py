@@ -13,7 +13,7 @@ from itertools import count
 
 from tastemaker.runs.index import RowsIndex
 from tastemaker.runs.input_files import SourceFile, Sources, is_gone, is_shard_group, read_sources
-from tastemaker.stages.partition import LOOSE_FILES_PER_PARTITION
+from tastemaker.stages.partition import LOOSE_FILES_PER_PARTITION, free_numbers, loose_name
 from tastemaker.storage import Options
 from tastemaker.tasks import FileGroupTask
 
@@ -43,8 +43,8 @@ def assign_loose(partitions: list[Partition], index: RowsIndex) -> list[Partitio
     """Return the partitions of a run, in which every loose file that has a row is where its row is.
 
     Partitions that have rows stay as they are, and know which of their files are gone. Files without a row come into
-    new partitions, which take the lowest numbers that are free: with an empty directory, or one where some partitions
-    are finished and no file was added, that is the same as cutting the list of files every 500.
+    new partitions, which take the lowest numbers that neither these nor shards have: with an empty directory, or one
+    where some partitions are finished and no file was added, that is the same as cutting the list of files every 500.
 
     Args:
         partitions: As `tastemaker.stages.partition.FilePartitioningStage` made them.
@@ -52,14 +52,15 @@ def assign_loose(partitions: list[Partition], index: RowsIndex) -> list[Partitio
     """
     assigned: list[Partition] = []
     taken: set[str] = set()
-    recorded = _recorded(partitions, index)
+    shards = {partition.name for partition in partitions if is_shard_group(partition.group)}
+    recorded = _recorded(partitions, index, shards)
     for root, below in _by_root(partitions):
         if root is None:
             assigned += below
             continue
         folder = _free_folder(below[0], recorded, taken)
         taken.add(folder)
-        assigned += _assign_folder(below, folder, recorded.get(folder, {}))
+        assigned += _assign_folder(below, folder, recorded.get(folder, {}), shards)
     for number, partition in enumerate(assigned):
         partition.group.task_id = str(number)
         partition.group._metadata |= {"partition_index": number, "total_partitions": len(assigned)}
@@ -77,16 +78,23 @@ def _by_root(partitions: list[Partition]) -> Iterator[tuple[str | None, list[Par
     yield from together.items()
 
 
-def _recorded(partitions: list[Partition], index: RowsIndex) -> dict[str, dict[int, Sources]]:
-    """Return folder -> number -> sources of every loose partition that has rows and may matter here."""
+def _recorded(partitions: list[Partition], index: RowsIndex, shards: set[str]) -> dict[str, dict[int, Sources]]:
+    """Return folder -> number -> sources of every loose partition that has rows and may matter here.
+
+    Args:
+        partitions: Of the run.
+        index: The rows that are there.
+        shards: Names of partitions of shards; those that have rows and are not of this run are added.
+    """
     if all(is_shard_group(partition.group) for partition in partitions):
         return {}
-    shards = {partition.name for partition in partitions if is_shard_group(partition.group)}
     numbered = {name: match for name in index.names() if name not in shards and (match := _NUMBER.fullmatch(name))}
     found: dict[str, dict[int, Sources]] = {}
     for name, note in index.notes(numbered).items():
         sources = read_sources(note.sources)
-        if sources is not None and sources.place:
+        if sources is not None and not sources.place:
+            shards.add(name)
+        elif sources is not None:
             found.setdefault(numbered[name][1], {})[int(numbered[name][2])] = sources
     return found
 
@@ -102,7 +110,10 @@ def _free_folder(first: Partition, recorded: dict[str, dict[int, Sources]], take
     return next(name for name in names if name not in taken and name not in owners)
 
 
-def _assign_folder(below: list[Partition], folder: str, recorded: dict[int, Sources]) -> list[Partition]:
+def _assign_folder(
+    below: list[Partition], folder: str, recorded: dict[int, Sources], shards: set[str]
+) -> list[Partition]:
+    """Return the partitions of one input folder; new ones take no names of shards."""
     now = {file[0]: file for partition in below for file in partition.sources.files}
     first = below[0]
     options = first.group._metadata.get("storage_options")
@@ -117,7 +128,7 @@ def _assign_folder(below: list[Partition], folder: str, recorded: dict[int, Sour
             members[number] = [now[path] for path in respelled if path in now]
             assigned |= set(respelled)
     added = [file for path, file in now.items() if path not in assigned]
-    free = (number for number in count() if number not in members)
+    free = (number for number in free_numbers(folder, shards) if number not in members)
     for start in range(0, len(added), LOOSE_FILES_PER_PARTITION):
         members[next(free)] = added[start : start + LOOSE_FILES_PER_PARTITION]
     return [_make_partition(first, folder, number, files) for number, files in sorted(members.items())]
@@ -137,7 +148,7 @@ def _make_partition(like: Partition, folder: str, number: int, files: list[Sourc
     paths = [path for path, size, _ in files if size >= 0]
     metadata = {
         **like.group._metadata,
-        "partition": f"{folder}-{number:05d}",
+        "partition": loose_name(folder, number),
         "folder": folder,
         "source_files": paths,
         "source_bytes": sum(max(size, 0) for _, size, _ in files),

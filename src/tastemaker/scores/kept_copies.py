@@ -37,7 +37,7 @@ def copied_files(output_dir: Path, folder: str, row: Row, root: str) -> dict[str
     if not row["tar_file"] or not row["member_name"] or is_in_tar(row):
         return {}
     tar_file, name = original_name(row["tar_file"]), original_name(row["member_name"])
-    pattern = rf"(?:^|/){KEPT_FOLDER}/({re.escape(folder)}(-\d+)?)/$"  # a name that is taken goes to a numbered one
+    pattern = rf"(?:^|/){KEPT_FOLDER}/({re.escape(folder)}(~\d+)?)/$"  # a name that is taken goes to a numbered one
     if (found := re.search(pattern, tar_file.removesuffix(name), re.DOTALL)) is None:
         return {}
     below = output_dir / KEPT_FOLDER / found[1]

@@ -107,8 +107,11 @@ class OriginalsWriter:
         self._uploads.add(data, path)
 
     def _free_folder(self, members: dict[str, bytes]) -> Path:
-        """Return the partition's folder, or ``folder-2`` and so on where a name is taken by another image."""
-        folders = (self._folder if n == 1 else self._folder.with_name(f"{self._folder.name}-{n}") for n in count(1))
+        """Return the partition's folder, or ``folder~2`` and so on where a name is taken by another image.
+
+        Not ``folder-2``: so the folder of another shard of that name may be called.
+        """
+        folders = (self._folder if n == 1 else self._folder.with_name(f"{self._folder.name}~{n}") for n in count(1))
         digests = {member: content_digest(data) for member, data in members.items()}
         return next(
             f for f in folders if all(self._copied.get(f / m, digest) == digest for m, digest in digests.items())

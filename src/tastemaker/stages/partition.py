@@ -8,8 +8,7 @@ import glob
 import logging
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count, groupby
@@ -268,16 +267,19 @@ def _split_by_size(files: list[_Found], max_bytes: int) -> Iterator[list[_Found]
 def _name_groups(parts: list[list[_Found]], options: Options | None) -> list[FileGroupTask]:
     """Return the groups, each with the name of its output (see docs/rows.md)."""
     owners: dict[str, str] = {}
-    numbers: Counter[str] = Counter()
+    shards = {
+        first.path: _distinct(_shard_name(first), first.path, owners) for first, *_ in parts if is_shard(first.path)
+    }
+    taken = set(shards.values())
+    numbered: dict[str, Iterator[int]] = {}
     groups = []
     for index, files in enumerate(parts):
         first = files[0]
         if is_shard(first.path):
-            name = folder = _distinct(_shard_name(first), first.path, owners)
+            name = folder = shards[first.path]
         else:
             folder = _distinct(_folder_name(first.root) or "images", first.root, owners)
-            name = f"{folder}-{numbers[folder]:05d}"
-            numbers[folder] += 1
+            name = loose_name(folder, next(numbered.setdefault(folder, free_numbers(folder, taken))))
         paths = [file.path for file in files]
         metadata = {
             "partition": name,
@@ -292,6 +294,16 @@ def _name_groups(parts: list[list[_Found]], options: Options | None) -> list[Fil
         dataset = (_folder_name(folder_of(first.path)) or "dataset").lower()
         groups.append(FileGroupTask(dataset, paths, _metadata=metadata, task_id=str(index)))
     return groups
+
+
+def loose_name(folder: str, number: int) -> str:
+    """Return the name of a partition of loose files."""
+    return f"{folder}-{number:05d}"
+
+
+def free_numbers(folder: str, taken: Set[str]) -> Iterator[int]:
+    """Yield the numbers of partitions of a folder of loose files, without those whose name something else has."""
+    return (number for number in count() if loose_name(folder, number) not in taken)
 
 
 def _distinct(name: str, owner: str, owners: dict[str, str]) -> str:
