@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.readers import (
@@ -18,8 +19,11 @@ from tastemaker.imaging.readers import (
     ShardReader as ShardReader,
     open_shard as open_shard,
 )
-from tastemaker.imaging.tars import MAX_MEMBER_BYTES as MAX_MEMBER_BYTES, Member as Member, walk_headers
+from tastemaker.imaging.tars import MAX_MEMBER_BYTES as MAX_MEMBER_BYTES, Member as Member, Window, walk_headers
 from tastemaker.storage import Options, is_remote, public_url
+
+_READ_AHEAD = 2**16
+"""Bytes that are read at once where all samples of a shard are read: several samples, where these are small."""
 
 _MAX_SPAN_BYTES = 2**18
 """Members that lie together within so many bytes are read at once. A copy of more would cost more than it saves."""
@@ -149,7 +153,8 @@ def read_samples(
     try:
         members, damage = walk_headers(reader)
         samples = group_samples(members)
-        yield from read_in_one_pass(reader, samples) if reader.streams else _read_each(reader, samples)
+        window = Window(reader, _READ_AHEAD)
+        yield from read_in_one_pass(reader, samples) if reader.streams else _read_each(reader, samples, window)
         yield from report_damage(reader, damage, found_any=bool(samples))
     finally:
         reader.close()
@@ -232,19 +237,33 @@ def finish_sample(sample: Sample) -> None:
 
 def image_extension(by_extension: dict[str, Member]) -> str | None:
     """Return the extension of the picture: ``jpg`` before ``seg.png``, any known one before a look at the content."""
-    known = [e for e in by_extension if e.rpartition(".")[2].lower() in EXTENSIONS]
-    if len(known) > 1:
-        return min(known, key=lambda e: ("." in e, _PREFERENCE.index(e.lower()) if e.lower() in _PREFERENCE else 9))
-    return known[0] if known else next((e for e, member in by_extension.items() if member.looks_like_image), None)
+    known = _known_extension(tuple(by_extension))
+    return known or next((e for e, member in by_extension.items() if member.looks_like_image), None)
 
 
-def _read_each(reader: ShardReader, samples: list[Sample]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+@lru_cache(maxsize=1024)
+def _known_extension(extensions: tuple[str, ...]) -> str | None:
+    known = [e for e in extensions if e.rpartition(".")[2].lower() in EXTENSIONS]
+    if not known:
+        return None
+    return min(known, key=lambda e: ("." in e, _PREFERENCE.index(e.lower()) if e.lower() in _PREFERENCE else 9))
+
+
+def _read_each(
+    reader: ShardReader, samples: list[Sample], window: Window | None = None
+) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     for sample in samples:
-        yield sample, read_members(reader, sample)
+        yield sample, read_members(reader, sample, window)
 
 
-def read_members(reader: ShardReader, sample: Sample) -> dict[str, bytes]:
-    """Return member name -> bytes of a sample without a problem; what is not all there becomes its problem."""
+def read_members(reader: ShardReader, sample: Sample, window: Window | None = None) -> dict[str, bytes]:
+    """Return member name -> bytes of a sample without a problem; what is not all there becomes its problem.
+
+    Args:
+        reader: Of the shard.
+        sample: What is read.
+        window: Of the reader; None where the samples before and behind this one are not wanted.
+    """
     data: dict[str, bytes] = {}
     if sample.problem:
         return data
@@ -254,10 +273,16 @@ def read_members(reader: ShardReader, sample: Sample) -> dict[str, bytes]:
         for member in members:
             _keep(reader.read_at(member.offset, member.size), member, sample, data)
         return data
-    span = reader.read_at(start, end - start)
+    # To take many bytes out of a window would be a copy more.
+    read = window.read if window and end - start < _READ_AHEAD else reader.read_at
+    span = read(start, end - start)
     for member in members:
-        at = member.offset - start
-        _keep(span[at : at + member.size], member, sample, data)
+        name, offset, size, *_ = member
+        content = span[offset - start : offset - start + size]
+        if len(content) == size:
+            data[name] = content
+        else:
+            _keep(content, member, sample, data)
     return data
 
 

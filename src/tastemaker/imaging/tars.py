@@ -73,7 +73,7 @@ class HeaderWalk:
 
     def __init__(self, reader: ShardReader) -> None:
         self._reader = reader
-        self._window = _Window(reader)
+        self._window = Window(reader, _READ_AHEAD)
         self.damage = ""
 
     def __iter__(self) -> Iterator[Member]:
@@ -136,11 +136,16 @@ class HeaderWalk:
         self.damage = self.damage or f"damaged shard: {damage}"
 
 
-class _Window:
-    """The bytes of a tar around a position that moves forwards, read ahead."""
+class Window:
+    """The bytes of a tar around a position that moves forwards, read ahead.
 
-    def __init__(self, reader: ShardReader) -> None:
-        self._reader = reader
+    Args:
+        reader: Of the tar.
+        ahead: Bytes that are read at once.
+    """
+
+    def __init__(self, reader: ShardReader, ahead: int) -> None:
+        self._reader, self._ahead = reader, ahead
         self._data, self._start = b"", 0
 
     def read(self, position: int, size: int) -> bytes:
@@ -148,7 +153,7 @@ class _Window:
         at = position - self._start
         if at < 0 or at + size > len(self._data):
             kept = self._data[at:] if at >= 0 else b""  # a compressed file is not to be read backwards
-            more = self._reader.read_at(position + len(kept), max(size, _READ_AHEAD) - len(kept))
+            more = self._reader.read_at(position + len(kept), max(size, self._ahead) - len(kept))
             self._data, self._start, at = kept + more, position, 0
         return self._data[at : at + size]
 
@@ -174,8 +179,8 @@ class _Window:
             is_whole = 0 <= size <= MAX_MEMBER_BYTES and holds(start + at + size)
             if not is_whole or name.rpartition(".")[2].lower() not in _TELLING:
                 break
-            members.append(Member(name, start + at, size))
-            at += _padded(size)
+            members.append(tuple.__new__(Member, (name, start + at, size, "", False)))  # in a quarter of the time
+            at += -(-size // _BLOCK) * _BLOCK
         return members
 
 
@@ -184,7 +189,7 @@ def _padded(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
 
 
-def _skip_zeros(window: _Window, position: int) -> int:
+def _skip_zeros(window: Window, position: int) -> int:
     """Return where the first block from ``position`` on begins that is not all zeros; the end if there is none."""
     while piece := window.read(position, _SEARCHED_BYTES):
         rest = piece.lstrip(b"\0")
@@ -194,7 +199,7 @@ def _skip_zeros(window: _Window, position: int) -> int:
     return position
 
 
-def _find_header(window: _Window, position: int) -> int | None:
+def _find_header(window: Window, position: int) -> int | None:
     """Return where the next sound header from ``position`` on begins, None if there is none."""
     while len(piece := window.read(position, _SEARCHED_BYTES)) >= _BLOCK:
         magic = piece.find(b"ustar", 257)  # stands at byte 257 of a header
@@ -237,7 +242,7 @@ def _judge_end(block: bytes, position: int) -> str:
     return f"damaged shard: it ends at byte {position + len(block):,} without an end mark"
 
 
-def _make_member(header: bytes, extra: dict[str, str], data: int, size: int, window: _Window) -> Member:
+def _make_member(header: bytes, extra: dict[str, str], data: int, size: int, window: Window) -> Member:
     """Return the member of a header; ``size`` is -1 where its bytes are not all there."""
     name = extra.get("GNU.sparse.name") or extra.get("path") or _name(header)
     problem = _NO_PLAIN_FILES.get(header[156:157], "")
