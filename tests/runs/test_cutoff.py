@@ -215,3 +215,14 @@ def test_after_a_kill_a_run_that_copies_nothing_is_finished_once(tmp_path, shard
     )
     run_scoring(inputs, output, scored, RunMode(overwrite=True))
     assert run_scoring(inputs, output, scored).images_scored_now == 0
+
+
+def test_tars_that_a_killed_run_has_deleted_are_written_again(tmp_path, shards, model_dir, monkeypatch):
+    cut = RunOptions(model_dir=str(model_dir), min_score=-100.0, originals="shards")
+    inputs, output = [str(shards)], tmp_path / "out"
+    run_scoring(inputs, output, cut)
+    whole = results(output)
+    run_killed(monkeypatch, 0, inputs, output, RunOptions(model_dir=str(model_dir)), RunMode(overwrite=True))
+    assert results(output) != whole
+    run_scoring(inputs, output, cut)
+    assert results(output) == whole

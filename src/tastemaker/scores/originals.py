@@ -150,6 +150,7 @@ class OriginalsWriter:
         if is_remote(str(self._stem)):
             number = len(self.tars)  # one question a partition, where a listing may be of a million objects
             while (path := self._tar_path(number)).exists():
+                self.mark_replaced()
                 path.unlink()
                 number += 1
             return
@@ -157,6 +158,7 @@ class OriginalsWriter:
         for path in self._stem.parent.glob("*.tar"):
             match = pattern.fullmatch(path.name)
             if match and int(match[1]) >= len(self.tars):
+                self.mark_replaced()
                 path.unlink()
 
     def discard(self) -> None:
