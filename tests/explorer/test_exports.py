@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from threading import Event
 
 import pytest
 
@@ -115,3 +116,21 @@ def test_one_export_runs_at_a_time_and_can_be_stopped(tmp_path):
     assert exports.get(number)["state"] == "stopped"
     with pytest.raises(ConfigurationError, match="no export"):
         exports.get(7)
+
+
+def test_an_export_ends_with_the_explorer_and_leaves_nothing(explorer, tmp_path, monkeypatch):
+    begun = Event()
+
+    def wait(_copies, _original, _members):
+        begun.set()
+        time.sleep(0.01)
+        return "there", "name"
+
+    monkeypatch.setattr("tastemaker.selections.copies.FolderCopies.add", wait)
+    number = start_export(explorer, {"to": str(tmp_path / "new" / "out"), "as": "folder", "filter": {}, "score": 0})[
+        "number"
+    ]
+    assert begun.wait(10)
+    explorer.close()
+    assert explorer.exports.get(number)["state"] == "stopped"
+    assert list((tmp_path / "new").iterdir()) == []

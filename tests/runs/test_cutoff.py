@@ -204,3 +204,25 @@ def test_another_cut_after_a_kill_leaves_what_it_keeps_and_nothing_else(
         go_on([str(shards)], Path(place), options)
         assert results(Path(place)) == results(tmp_path / "whole")
         assert not list((Path(place) / "_tastemaker").glob("replacing-*"))
+
+
+def test_after_a_kill_a_run_that_copies_nothing_is_finished_once(tmp_path, shards, model_dir, monkeypatch):
+    scored = RunOptions(model_dir=str(model_dir))
+    inputs, output = [str(shards)], tmp_path / "out"
+    run_scoring(inputs, output, scored)
+    run_killed(
+        monkeypatch, 1, inputs, output, replace(scored, min_score=-100.0, originals="shards"), RunMode(overwrite=True)
+    )
+    run_scoring(inputs, output, scored, RunMode(overwrite=True))
+    assert run_scoring(inputs, output, scored).images_scored_now == 0
+
+
+def test_tars_that_a_killed_run_has_deleted_are_written_again(tmp_path, shards, model_dir, monkeypatch):
+    cut = RunOptions(model_dir=str(model_dir), min_score=-100.0, originals="shards")
+    inputs, output = [str(shards)], tmp_path / "out"
+    run_scoring(inputs, output, cut)
+    whole = results(output)
+    run_killed(monkeypatch, 0, inputs, output, RunOptions(model_dir=str(model_dir)), RunMode(overwrite=True))
+    assert results(output) != whole
+    run_scoring(inputs, output, cut)
+    assert results(output) == whole

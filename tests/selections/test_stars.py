@@ -3,6 +3,7 @@
 import hashlib
 import os
 import sys
+from itertools import count
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.imaging.ratings import file_rating
 from tastemaker.imaging.xmp import make_xmp, read_rating
+from tastemaker.scores.files import TEMPORARY_PREFIX
 from tastemaker.selections.stars import parse_star_bounds, stars_by_percentile, write_xmp_sidecars
 
 JPEG = encode(np.linspace(0, 255, 80 * 60 * 3).reshape(60, 80, 3).astype(np.uint8), "JPEG")
@@ -215,3 +217,21 @@ def test_names_that_are_no_utf8_are_found(photos):
         file.write(JPEG)
     assert write([printable(path)], [4]).starred == 1
     assert os.path.exists(f"{path}.xmp")
+
+
+def test_a_raw_gets_both_of_its_sidecars_or_none_and_leftovers_of_a_kill_are_gone(photos, monkeypatch):
+    raw, calls = photos / "IMG_2.DNG", count()
+
+    def stop(_path):
+        if next(calls) == 1:  # in the second of the two
+            raise KeyboardInterrupt
+
+    before = snapshot(photos)
+    with monkeypatch.context() as inner:
+        inner.setattr("tastemaker.selections.stars.make_durable", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write([raw], [4])
+    assert snapshot(photos) == before
+    (photos / f"{TEMPORARY_PREFIX}0-IMG_2.DNG.xmp").write_bytes(b"killed")
+    write([raw], [4])
+    assert sorted(snapshot(photos).keys() - before.keys()) == ["IMG_2.DNG.xmp", "IMG_2.xmp"]

@@ -376,14 +376,19 @@ def test_a_killed_run_leaves_complete_files_only_and_is_finished_by_the_next(tmp
     assert list(tmp_path.rglob("tastemaker-drafts-*/*")) == []
 
 
+@pytest.mark.parametrize("originals", ["folder", "shards", "none"])
 def test_copies_in_a_store_that_rows_do_not_keep_are_deleted_also_those_of_a_killed_run(
-    tmp_path, data, bucket, model_dir, monkeypatch
+    data, bucket, model_dir, monkeypatch, originals
 ):
     url = bucket.upload(data)
 
     def score(min_score):
-        options = {"min_score": min_score, "originals": "folder"}
+        options = {"min_score": min_score, "originals": "folder" if min_score < 0 else originals}
         run([f"{url}/photos"], f"{url}/out", model_dir, bucket, RunMode(overwrite=True), **options)
+
+    def stop(writer, **_):
+        writer.wait()
+        raise ZeroDivisionError
 
     score(-100.0)
     copies = {name for name in bucket.files("out") if "kept/" in name}
@@ -391,7 +396,7 @@ def test_copies_in_a_store_that_rows_do_not_keep_are_deleted_also_those_of_a_kil
     score(100.0)
     assert not any("kept/" in name for name in bucket.files("out"))
     with monkeypatch.context() as patch:
-        patch.setattr("tastemaker.scores.files.RowsFile.commit", lambda _rows: 1 / 0)
+        patch.setattr("tastemaker.scores.originals.OriginalsWriter.commit", stop)
         with pytest.raises(StageError):
             score(-100.0)
     assert {name for name in bucket.files("out") if "kept/" in name} == copies

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tastemaker.cli import options as o
+from tastemaker.cli.stopping import stoppable
 
 EXAMPLE = "Example: tastemaker explore scores/"
 
@@ -30,4 +31,5 @@ def explore(
         typer.echo(address)
         typer.echo("The address holds a token: only who has it can open the page. Ctrl-C ends the program.", err=True)
 
-    serve(scores, port, not no_browser, say, o.parse_storage_options(storage_options))
+    with stoppable("ratings are saved"):
+        serve(scores, port, not no_browser, say, o.parse_storage_options(storage_options))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tastemaker.cli.options import JsonOption, StorageOptionsOption, parse_storage_options
+from tastemaker.cli.stopping import stoppable
 
 EXAMPLE = "Example: tastemaker report scores/ --top 20% --output report.html"
 
@@ -36,16 +37,17 @@ def report(
     """Write one HTML page about scores and a cut-off. It opens from disk, without a network."""
     from tastemaker.explorer.report import write_report
 
-    summary = write_report(
-        scores,
-        output,
-        min_score=cut_off,
-        top=top,
-        seed=seed,
-        samples=samples,
-        title=title,
-        storage_options=parse_storage_options(storage_options),
-    )
+    with stoppable("nothing was written"):
+        summary = write_report(
+            scores,
+            output,
+            min_score=cut_off,
+            top=top,
+            seed=seed,
+            samples=samples,
+            title=title,
+            storage_options=parse_storage_options(storage_options),
+        )
     if as_json:
         typer.echo(json.dumps(asdict(summary) | {"path": str(summary.path)}, indent=2))
         return

@@ -140,7 +140,8 @@ def _write_stars(
 ) -> None:
     from tastemaker.selections.rating import write_stars
 
-    report = write_stars(table, selection, stars, dry_run=dry_run)
+    with stoppable("the same command goes on from here"):
+        report = write_stars(table, selection, stars, dry_run=dry_run)
     typer.echo(json.dumps(asdict(report), indent=2) if as_json else "\n".join(report.lines()))
     if report.failed:
         raise typer.Exit(1)

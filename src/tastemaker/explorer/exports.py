@@ -52,6 +52,7 @@ class Exports:
         self._all: list[Export] = []
         self._stopping: set[int] = set()
         self._lock = Lock()
+        self._thread: Thread | None = None
 
     def start(self, to: str, form: str, images: int, work: Work) -> dict[str, Any]:
         """Start an export and return it while it runs.
@@ -75,7 +76,9 @@ class Exports:
                 raise ConfigurationError("an export is running: wait for it, or stop it")
             export = Export(len(self._all), str(path), form, images)
             self._all.append(export)
-        Thread(target=self._run, args=(export, path, work), name=f"export {export.number}", daemon=True).start()
+        name = f"export {export.number}"
+        self._thread = Thread(target=self._run, args=(export, path, work), name=name, daemon=True)
+        self._thread.start()
         return asdict(export)
 
     def get(self, number: int) -> dict[str, Any]:
@@ -93,6 +96,12 @@ class Exports:
         state = self.get(number)
         self._stopping.add(number)
         return state
+
+    def close(self) -> None:
+        """End an export that is running, and wait until nothing is left of it."""
+        self._stopping.update(range(len(self._all)))
+        if self._thread is not None:
+            self._thread.join()
 
     def _run(self, export: Export, path: Path, work: Work) -> None:
         def on_progress(done: int) -> None:

@@ -66,6 +66,7 @@ class Explorer:
 
     def close(self) -> None:
         """Close what is open."""
+        self.exports.close()
         self.lookup.close()
         self.ratings.close()
 

@@ -38,6 +38,7 @@ class Plan:
         updates: Names of the partitions in which rows change without a picture being read.
         is_mixed: Some rows were made otherwise, and stay.
         not_retried: Failed rows that cannot come out differently, because their shard is made so.
+        marks: Files that say that rows do not count, to be deleted once all of this is done.
     """
 
     partitions: list[Partition] = field(default_factory=list)
@@ -45,6 +46,7 @@ class Plan:
     updates: list[Partition] = field(default_factory=list)
     is_mixed: bool = False
     not_retried: int = 0
+    marks: list[Path] = field(default_factory=list)
 
     @property
     def work(self) -> int:
@@ -84,12 +86,15 @@ def make_plan(
         if note is None and not partition.group.data:
             continue  # all of its files are gone, and no row was written
         plan.partitions.append(partition)
+        mark = replacing_mark(output_dir, partition.name)
+        is_half_replaced = mark.name in half_replaced
+        if partition.name in others and not mode.overwrite:
+            continue
+        if is_half_replaced:
+            plan.marks.append(mark)
         if note is None:
             plan.tasks.append(partition.group)
-        elif partition.name in others:
-            if mode.overwrite:
-                _add_again(plan, partition)
-        elif replacing_mark(output_dir, partition.name).name in half_replaced:
+        elif partition.name in others or is_half_replaced:
             _add_again(plan, partition)
         else:
             _add_changes(plan, partition, note, output_dir, mode)

@@ -196,6 +196,8 @@ class _Run:
         self._remove_redo_folder()
         for partition in plan.updates:
             mark_deleted(self._place(partition), partition.sources, self.fingerprint)
+        for mark in plan.marks:  # what was replaced with nothing beside the rows has set none, and left an earlier one
+            mark.unlink(missing_ok=True)
         self.index.refresh([*done, *(partition.name for partition in plan.updates)])
 
     def _merge(self, partitions: list[Partition], *, is_leftover: bool = False) -> None:

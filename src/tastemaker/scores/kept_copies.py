@@ -72,6 +72,7 @@ class UnkeptCopies:
     def __init__(self, output_dir: Path) -> None:
         self._output_dir = output_dir
         self._listed: dict[str, set[str]] = {}
+        self._is_any: bool | None = None
 
     def find(self, folder: str, rows: list[Row], root: str) -> list[Path]:
         """Return the copies that rows of one partition do not speak of, though they have the names of their images.
@@ -97,8 +98,12 @@ class UnkeptCopies:
 
     def may_be(self, folder: str) -> bool:
         """Return whether there is a folder of copies at all."""
-        below = self._output_dir / KEPT_FOLDER / folder
-        return bool(self._list(folder)) if is_remote(str(below)) else below.is_dir()
+        kept = self._output_dir / KEPT_FOLDER
+        if not is_remote(str(kept)):
+            return (kept / folder).is_dir()
+        if self._is_any is None:  # most often there are none, and then not every partition asks
+            self._is_any = kept.exists()
+        return self._is_any and bool(self._list(folder))
 
     def _is_there(self, folder: str, path: Path) -> bool:
         return str(path) in self._list(folder) if is_remote(str(path)) else path.exists()

@@ -52,6 +52,7 @@ class OriginalsWriter:
         self._copied: dict[Path, bytes] = {}
         self._drafts: list[PendingFile] = []
         self._outdated: set[Path] = set()
+        self._mark: Path | None = None
         self._uploads: Uploads | None = None
         self._folder = output_dir / KEPT_FOLDER / folder
         self._images_per_tar = images_per_tar
@@ -103,6 +104,7 @@ class OriginalsWriter:
         if self._uploads is None:
             from tastemaker.storage.uploads import Uploads
 
+            self.mark_replaced()  # a copy in a store is seen at once
             self._uploads = Uploads()
         self._uploads.add(data, path)
 
@@ -116,6 +118,17 @@ class OriginalsWriter:
         return next(
             f for f in folders if all(self._copied.get(f / m, digest) == digest for m, digest in digests.items())
         )
+
+    def mark_replaced(self) -> None:
+        """Write a mark that rows that are there do not count: they say nothing true of the originals meanwhile."""
+        if self._mark is None and self._stem.with_name(f"{self._stem.name}.parquet").exists():
+            self._mark = replacing_mark(self.output_dir, self.name)
+            write_whole(self._mark, b"")
+
+    def remove_mark(self) -> None:
+        """Delete the mark: there are new rows."""
+        if self._mark is not None:
+            self._mark.unlink(missing_ok=True)
 
     def wait(self) -> None:
         """Wait until all copies are there that go to a URL."""
@@ -140,6 +153,7 @@ class OriginalsWriter:
         if is_remote(str(self._stem)):
             number = len(self.tars)  # one question a partition, where a listing may be of a million objects
             while (path := self._tar_path(number)).exists():
+                self.mark_replaced()
                 path.unlink()
                 number += 1
             return
@@ -147,6 +161,7 @@ class OriginalsWriter:
         for path in self._stem.parent.glob("*.tar"):
             match = pattern.fullmatch(path.name)
             if match and int(match[1]) >= len(self.tars):
+                self.mark_replaced()
                 path.unlink()
 
     def discard(self) -> None:
@@ -160,24 +175,19 @@ class OriginalsWriter:
 def commit_together(rows: RowsFile, originals: OriginalsWriter, unkept: list[Path], *, with_tars: bool = True) -> None:
     """Make originals and the rows of them visible, the rows last.
 
-    Rows that were there before say nothing true of the originals meanwhile, so a mark says that they do not count.
-
     Args:
         rows: The rows of a partition.
         originals: Its originals.
         unkept: Copies to be deleted.
         with_tars: As in `OriginalsWriter.commit`.
     """
-    mark, is_written = None, originals.kind == "folder" or (originals.kind == "shards" and with_tars)
-    if (is_written or unkept) and rows.path.exists():
-        mark = replacing_mark(originals.output_dir, originals.name)
-        write_whole(mark, b"")
+    if originals.kind == "folder" or (originals.kind == "shards" and with_tars) or unkept:
+        originals.mark_replaced()
     originals.commit(with_tars=with_tars)
     for path in unkept:
         path.unlink(missing_ok=True)
     rows.commit()
-    if mark is not None:
-        mark.unlink(missing_ok=True)
+    originals.remove_mark()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -18,8 +19,9 @@ from tastemaker.errors import ConfigurationError, MetadataError
 from tastemaker.imaging.ratings import file_rating
 from tastemaker.imaging.raws import RAW_EXTENSIONS
 from tastemaker.imaging.xmp import belongs_to, make_xmp, set_rating
-from tastemaker.scores.files import PendingFile
+from tastemaker.scores.files import TEMPORARY_PREFIX, PendingFile
 from tastemaker.scores.schema import original_name
+from tastemaker.storage.drafts import make_durable
 
 DEFAULT_BOUNDS = (0.05, 0.2, 0.5, 0.8, 1.0)
 """5 stars for the best 5%, 4 for the next 15%, 3 and 2 for 30% each, 1 for the last fifth."""
@@ -149,8 +151,10 @@ def write_xmp_sidecars(
             "Write these with --as folder first, or select images that are files"
         )
     report = StarsReport(dry_run=dry_run, images=len(rows))
-    known = rows.select([name for name in ("image_path", "size", "xxh3") if name in rows.column_names])
-    for row, rating in zip(known.to_pylist(), stars.tolist(), strict=True):
+    known = rows.select([name for name in ("image_path", "size", "xxh3") if name in rows.column_names]).to_pylist()
+    if not dry_run:
+        _remove_leftovers({Path(original_name(row["image_path"])).parent for row in known})
+    for row, rating in zip(known, stars.tolist(), strict=True):
         name, path = row["image_path"], Path(original_name(row["image_path"]))
         if rating == 0:
             report.without_stars += 1
@@ -205,13 +209,12 @@ def _rate_one(path: Path, rating: int, overwrite: bool, report: StarsReport) -> 
             content = set_rating(present, rating)
             if content != present:
                 changes.append((sidecar, content, False))
-    for sidecar, content, is_new in changes:
-        if report.dry_run and not os.access(sidecar.parent, os.W_OK):
-            raise MetadataError("its folder cannot be written to")
-        if not report.dry_run:
-            _replace(sidecar, content)
-        report.created += is_new
-        report.updated += not is_new
+    if report.dry_run and not all(os.access(sidecar.parent, os.W_OK) for sidecar, _, _ in changes):
+        raise MetadataError("its folder cannot be written to")
+    if not report.dry_run:
+        _replace([(sidecar, content) for sidecar, content, _ in changes])
+    report.created += sum(is_new for _, _, is_new in changes)
+    report.updated += sum(not is_new for _, _, is_new in changes)
     report.starred += 1
 
 
@@ -221,14 +224,26 @@ def _as_spelt(sidecar: Path) -> Path:
     return capital if not sidecar.exists() and capital.exists() else sidecar
 
 
-def _replace(sidecar: Path, content: bytes) -> None:
-    target = Path(os.path.realpath(sidecar))  # a link stays a link
-    pending = PendingFile(target)
+def _replace(changes: list[tuple[Path, bytes]]) -> None:
+    """Write the sidecars of one image, all but at once: with one of two there, the image would count as rated."""
+    drafts: list[PendingFile] = []
     try:
-        pending.draft.write_bytes(content)
-        if target.exists():
-            shutil.copymode(target, pending.draft)
-        pending.commit()
-    except BaseException:
-        pending.discard()
-        raise
+        for sidecar, content in changes:
+            target = Path(os.path.realpath(sidecar))  # a link stays a link
+            drafts.append(PendingFile(target))
+            drafts[-1].draft.write_bytes(content)
+            if target.exists():
+                shutil.copymode(target, drafts[-1].draft)
+            make_durable(drafts[-1].draft)
+        for pending in drafts:
+            pending.draft.replace(pending.path)
+    finally:
+        for pending in drafts:
+            pending.discard()
+
+
+def _remove_leftovers(folders: set[Path]) -> None:
+    """Delete the unfinished sidecars of a command that was killed."""
+    for leftover in (path for folder in folders for path in folder.glob(f"{TEMPORARY_PREFIX}*.[xX][mM][pP]")):
+        with contextlib.suppress(OSError):
+            leftover.unlink()

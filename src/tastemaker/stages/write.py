@@ -21,7 +21,7 @@ from tastemaker.scores.kept_copies import COPY_COLUMNS, Row, UnkeptCopies
 from tastemaker.scores.originals import OriginalsWriter, check_originals, commit_together
 from tastemaker.scores.schema import kind_of_reason, make_table, rows_schema, status_of
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata, is_read_again
-from tastemaker.storage import Options, is_remote, make_folder, output_path, relative_to
+from tastemaker.storage import Options, make_folder, output_path, relative_to
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
 
 JPEG_QUALITY = 92
@@ -102,6 +102,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
             partition.discard()
         self._open.clear()
         self._written.clear()
+        self._unkept = None
 
     def process(self, task: ImageBatch) -> FileGroupTask | None:
         """Write one batch. Return the files of its partition with the last batch of it, None before."""
@@ -148,7 +149,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         self._unkept = self._unkept or UnkeptCopies(output)
         kind = self._kind(task)
         is_part = kind != self.originals  # of a partition: its rows are merged later, and its copies looked at then
-        is_searched = not is_part and (kind == "folder" or not is_remote(output)) and self._unkept.may_be(folder)
+        is_searched = not is_part and self._unkept.may_be(folder)
         if task._metadata.get("attempt", 1) > 1:
             remove_drafts(output / stem)
         partition = _Partition(
