@@ -165,7 +165,7 @@ def original_name(text: str) -> str:
 
 
 def _first_text(image: ImageObject, extensions: tuple[str, ...]) -> str | None:
-    """Return the text of the first sidecar with one of these last extensions (``txt``, ``b.txt``); None if it is huge."""
+    """Return the text of the first sidecar with one of these last extensions, ``b.txt`` too; None of a huge one."""
     for wanted in extensions:
         for extension, content in image.sidecars.items():
             if extension.rpartition(".")[2].lower() == wanted:
