@@ -328,6 +328,18 @@ def test_names_that_are_no_files_beside_each_other_stop_no_folder_of_originals(t
     assert sum(name.endswith(".jpg") for name in contents(out)) == 4
 
 
+def test_places_that_another_program_wrote_are_read_or_refused(tmp_path, scored):
+    """pandas makes a column with nulls one of floats."""
+    path = tmp_path / "scores" / "plain.parquet"
+    rows = pq.read_table(path)
+    at = rows.schema.get_field_index("size")
+    for number, (size, skipped) in enumerate(((None, {}), (0.5, {"refused": 1}))):
+        sizes = [float(rows["size"][0].as_py() if size is None else size), *rows["size"].to_pylist()[1:]]
+        pq.write_table(rows.set_column(at, "size", pa.array(sizes, pa.float64())), path)
+        chosen = Selection(row_ids=[0])
+        assert select_images(ScoreTable(path), tmp_path / f"{number}", chosen, kind="folder").skipped == skipped
+
+
 def test_rows_without_hashes_are_checked_by_size_and_header(tmp_path, scored):
     path = tmp_path / "scores" / "plain.parquet"
     table = with_columns(path, xxh3=[None] * len(pq.read_table(path)))
