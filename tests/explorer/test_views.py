@@ -17,6 +17,7 @@ from tastemaker.explorer.dimensions import SOURCE, list_dimensions
 from tastemaker.explorer.index import Filter
 from tastemaker.explorer.report_data import gather
 from tastemaker.explorer.service import Explorer
+from tastemaker.imaging.tars import Member
 
 
 def slices_of(explorer, name, score=5.0, chosen=Filter()):  # noqa: B008 - it is frozen
@@ -151,6 +152,33 @@ def test_details_have_sidecars_as_text_and_say_what_cannot_be_read(explorer, tmp
     assert len(details["signals"]) == 7
     (tmp_path / "shards" / "00000.tar").unlink()
     assert "cannot be read" in dict(describe_picture(read_row(explorer.table, 4), {})["sidecars"])["txt"]
+
+
+def test_json_of_strangers_leaves_slices_and_details_whole(tmp_path):
+    """Half an emoji is what is left where a caption was cut; JSON that is nested without end is hostile."""
+    deep = 100_000
+    odd = [
+        r'{"place": "\ud83d", "\ud83d": 1}',
+        "[" * deep + "]" * deep,
+        '{"a":' * deep + "1" + "}" * deep,
+        "[]",
+        "{",
+        "9" * 9999,
+    ]
+    texts = [*odd, *(json.dumps({"place": f"{n % 2}", "$.\"'[*]": n % 2, "\0\n": n % 2}) for n in range(6))]
+    images = [make_image(number, 5.0, sidecars={"json": text.encode()}) for number, text in enumerate(texts)]
+    for number, (image, text) in enumerate(zip(images, texts, strict=True)):
+        (tmp_path / f"{number}.json").write_text(text)
+        image.sidecar_members = {"json": Member(str(tmp_path / f"{number}.json"), 0, len(text))}
+    write_rows(tmp_path / "rows.parquet", images)
+    explorer = Explorer([str(tmp_path / "rows.parquet")], cache=tmp_path / "cache")
+    for name in ("json: place", "json: $.\"'[*]"):
+        found, _ = slices_of(explorer, name)
+        assert [counted for counted in found.values() if counted[0] == 3] == [(3, 3), (3, 3)]
+    assert [name for name in explorer.dimensions() if name.startswith("json")] == ["json: $.\"'[*]", "json: place"]
+    for number in range(len(texts)):
+        json.dumps(explorer.picture(Filter(), number), ensure_ascii=False).encode()
+    explorer.close()
 
 
 def test_neighbours_are_the_nearest_by_angle(tmp_path, explorer):

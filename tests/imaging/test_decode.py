@@ -518,3 +518,15 @@ def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded():
         decode_image(data[:last] + 1000 * data[last:-2] + data[last:])
     with_film = data + b"\xff\xda\0\x08" * 1000  # behind the end mark
     assert np.array_equal(decode_image(with_film).pixels, decode_image(data).pixels)
+
+
+def test_a_jpeg_of_very_many_exif_segments_does_not_keep_pillow_busy():
+    data = encode(photograph(), "JPEG", exif=exif_of(6))
+    size = int.from_bytes(data[22:24]) + 2  # of the segment behind JFIF's
+    assert data[24:30] == b"Exif\0\0"
+    many = data[:20] + data[20 : 20 + size] * 65 + data[20 + size :]
+    assert (decode_image(data).orientation, decode_image(many).orientation) == (6, 1)
+    assert np.array_equal(decode_image(many).pixels, decode_image(data).pixels)
+    rare = many.replace(b"\xff\xc0\0\x11", b"\xff\xc8\0\x11")  # a kind that simplejpeg does not know
+    with pytest.raises(UnreadableImageError, match="decompression bomb: 65 EXIF segments"):
+        decode_image(rare)

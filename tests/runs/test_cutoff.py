@@ -1,5 +1,6 @@
 """Cuts by share and count, resuming, and what the rows say afterwards."""
 
+import io
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,7 @@ from tastemaker.runs.best import keep_top
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top, mark_best, parse_top
 from tastemaker.scores.files import TEMPORARY_PREFIX, PendingFile
+from tastemaker.scores.schema import original_name
 from tastemaker.stages.partition import FilePartitioningStage
 
 
@@ -56,6 +58,16 @@ def test_the_top_is_taken_over_all_shards_with_bytes_and_captions(tmp_path, shar
     expected |= {f"{row['image_id']}.txt": b"caption" for row in kept}
     assert read_tars(tmp_path / "out") == expected
     assert {row["reason"] for row in rows if row["status"] == "dropped"} == {"not in the top 4"}
+
+
+@pytest.mark.parametrize("originals", ["shards", "folder"])
+def test_originals_and_results_may_have_names_that_are_no_utf8(tmp_path, photographs, model_dir, originals):
+    name, out = "caf\udce9.jpg", tmp_path / "out\udce9"
+    shard = make_tar(tmp_path / "a.tar", [(name, photographs["rocket.jpg"])])
+    run_scoring([str(shard)], out, RunOptions(top=Top(count=1), originals=originals, model_dir=str(model_dir)))
+    [row] = pq.read_table(io.BytesIO((out / "a.parquet").read_bytes())).to_pylist()
+    assert (row["status"], row["member_name"]) == ("kept", r"caf\xe9.jpg")
+    assert Path(original_name(row["tar_file"])).is_file()
 
 
 def test_a_folder_of_originals_keeps_names_and_folders(tmp_path, photo_folder, model_dir):

@@ -4,9 +4,11 @@ import os
 
 import pytest
 
+from tastemaker.imaging.tars import Member
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.originals import OriginalsWriter, finished_together
-from tastemaker.scores.schema import rows_schema
+from tastemaker.scores.schema import make_table, rows_schema
+from tastemaker.tasks import ImageObject
 
 SCHEMA = rows_schema(with_embeddings=False, with_signals=False)
 
@@ -52,3 +54,12 @@ def test_plain_copies_are_on_the_disk_itself_before_the_rows_of_them(tmp_path, m
     *copies, last = [path for number in synced for path in tmp_path.rglob("*") if path.stat().st_ino == number]
     assert last.name == "a.parquet"
     assert {path.name for path in copies} == {"0.jpg", "0.txt"}
+
+
+def test_a_caption_of_gigabytes_stays_in_its_sidecar():
+    """Eight megabytes of a compressed tar became one of two gigabytes, whose row took sixteen in memory."""
+    sidecars = {"txt": bytes(2**24 + 1), "json": b"{}"}
+    image = ImageObject(sidecars=sidecars, sidecar_members={"txt": Member("a.txt", 512, 2**24 + 1)})
+    [row] = make_table([image], {}, with_embeddings=False, with_signals=False).to_pylist()
+    assert (row["caption"], row["json"]) == (None, "{}")
+    assert row["sidecars"] == [{"extension": "txt", "member": "a.txt", "offset": 512, "size": 2**24 + 1}]

@@ -312,6 +312,34 @@ def test_rows_whose_names_lead_out_are_refused(tmp_path, scored, member):
     assert not list(tmp_path.rglob("out.jpg"))
 
 
+@pytest.mark.parametrize("cut", [{"min_score": -1e9}, {"top": Top(share=1.0)}, None], ids=["filter", "top", "select"])
+def test_names_that_are_no_files_beside_each_other_stop_no_folder_of_originals(tmp_path, photographs, model_dir, cut):
+    """In a tar, a picture may be called as the folder of another is, and names may have any length."""
+    names = ("a.jpg", "a.jpg/b.jpg", "c.jpg/d.jpg", "c.jpg", f"{'e' * 252}.jpg", f"{'f/' * 520}g.jpg")
+    shard = make_tar(tmp_path / "a.tar", [(name, photographs["rocket.jpg"]) for name in names])
+    out = tmp_path / "out"
+    if cut is None:
+        run_scoring([str(shard)], tmp_path / "scores", RunOptions(model_dir=str(model_dir)))
+        assert select_images(ScoreTable(tmp_path / "scores"), out, ALL, kind="folder").skipped == {"refused": 2}
+    else:
+        run_scoring([str(shard)], out, RunOptions(originals="folder", model_dir=str(model_dir), **cut))
+        reasons = [row["reason"] for row in pq.read_table(out / "a.parquet").to_pylist() if row["reason"]]
+        assert ["is too long for a file" in reason for reason in reasons] == [True, True]
+    assert sum(name.endswith(".jpg") for name in contents(out)) == 4
+
+
+def test_places_that_another_program_wrote_are_read_or_refused(tmp_path, scored):
+    """pandas makes a column with nulls one of floats."""
+    path = tmp_path / "scores" / "plain.parquet"
+    rows = pq.read_table(path)
+    at = rows.schema.get_field_index("size")
+    for number, (size, skipped) in enumerate(((None, {}), (0.5, {"refused": 1}))):
+        sizes = [float(rows["size"][0].as_py() if size is None else size), *rows["size"].to_pylist()[1:]]
+        pq.write_table(rows.set_column(at, "size", pa.array(sizes, pa.float64())), path)
+        chosen = Selection(row_ids=[0])
+        assert select_images(ScoreTable(path), tmp_path / f"{number}", chosen, kind="folder").skipped == skipped
+
+
 def test_rows_without_hashes_are_checked_by_size_and_header(tmp_path, scored):
     path = tmp_path / "scores" / "plain.parquet"
     table = with_columns(path, xxh3=[None] * len(pq.read_table(path)))

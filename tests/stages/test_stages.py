@@ -1,5 +1,6 @@
 """Single stages, called as a program would call them without a pipeline."""
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -78,6 +79,19 @@ def test_the_reader_gives_pixels_on_demand_and_batches_of_the_size_asked_for(tmp
     assert not any(image.has_pixels for image in images)
     assert all(np.array_equal(image.image_data, p) for image, p in zip(images, pixels, strict=True))
     assert [(image.width, image.height) for image in images] == [(30, 20 + n) for n in range(7)]
+
+
+def test_a_batch_of_large_files_ends_early_and_loses_none(tmp_path):
+    """Half a dozen batches are under way at a time: of TIFFs of 100 MB that was more memory than most machines have."""
+    paths = [tmp_path / f"{number}.jpg" for number in range(6)]
+    for path in paths:
+        path.write_bytes(encode(random_pixels(), "JPEG"))
+        os.truncate(path, 2**26)  # zeros behind the picture
+    stage, task = ImageReaderStage(batch_size=32), FileGroupTask(data=[*map(str, paths)])
+    read = [
+        (*(image.image_id for image in batch.data), batch._metadata["is_last_batch"]) for batch in stage.stream(task)
+    ]
+    assert read == [("0", "1", "2", "3", False), ("4", "5", True)]
 
 
 def test_a_shard_that_the_system_cannot_read_is_a_row(tmp_path):

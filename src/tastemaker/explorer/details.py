@@ -56,11 +56,12 @@ def _sidecar_text(row: dict[str, Any], number: int, reader: OriginalsReader) -> 
 
 
 def _pretty(text: str | None) -> str:
-    """Return JSON with one entry a line; other text as it is."""
+    """Return JSON with one entry a line; other text, and JSON that is nested without end, as it is."""
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)[:_MAX_TEXT] if text else ""
-    except ValueError:
-        return text or ""
+        pretty = json.dumps(json.loads(text), indent=2, ensure_ascii=False)[:_MAX_TEXT] if text else ""
+    except (ValueError, RecursionError):
+        return (text or "")[:_MAX_TEXT]
+    return pretty.encode("utf-8", "backslashreplace").decode()  # half an emoji, as of a cut caption
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 - whatever a column holds

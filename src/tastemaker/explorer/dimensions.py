@@ -181,14 +181,16 @@ def _json_keys(table: ScoreTable, column: str) -> list[str]:
 def _entries(text: str) -> list[tuple[str, str]]:
     try:
         entries = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     if not isinstance(entries, dict):
         return []
     return [
         (key, str(value))
         for key, value in entries.items()
-        if isinstance(value, str | int | float) and len(str(value)) <= _MAX_VALUE_LENGTH
+        if isinstance(value, str | int | float)
+        and max(len(key), len(str(value))) <= _MAX_VALUE_LENGTH
+        and key.isprintable()  # no half emoji, and no line break
     ]
 
 

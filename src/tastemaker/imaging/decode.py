@@ -74,6 +74,9 @@ _JPEG_ORIENTATION = (EXIF_MARK, b"tiff:Orientation")
 _MAX_SCANS = 100
 """Encoders write a dozen. Each goes over all pixels, and may be a few bytes: thousands would take minutes."""
 
+_MAX_EXIF_SEGMENTS = 64
+"""Cameras write one. For each, Pillow copies those before it: 1500 take a minute, and ten times as many an hour."""
+
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
 _HARMLESS = re.compile(r"extraneous bytes before|unknown JFIF revision|Invalid SOS parameters")
@@ -290,6 +293,8 @@ def load_with_pillow(data: bytes, name: str, max_pixels: int = MAX_IMAGE_PIXELS)
     try:
         if name == "PNG":
             _check_png(data)
+        if name == "JPEG" and (segments := data.count(EXIF_MARK)) > _MAX_EXIF_SEGMENTS:
+            raise UnreadableImageError(f"decompression bomb: {segments:,} EXIF segments")
         image: Image.Image = PILLOW_READERS[name](io.BytesIO(data))
         _make_room(image.width, image.height, max_pixels)
         image.load()
@@ -330,8 +335,10 @@ def read_orientation(data: bytes, name: str) -> int:
     """
     if name in _TURNED_ALREADY or (name == "PNG" and not any(mark in data for mark in _PNG_ORIENTATION)):
         return 1
-    if name == "JPEG" and not any(mark in jpeg_header(data) for mark in _JPEG_ORIENTATION):
-        return 1
+    if name == "JPEG":
+        header = jpeg_header(data)
+        if not any(mark in header for mark in _JPEG_ORIENTATION) or header.count(EXIF_MARK) > _MAX_EXIF_SEGMENTS:
+            return 1
     try:
         orientation = int(PILLOW_READERS[name](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - the pixels are sound, whatever the EXIF is

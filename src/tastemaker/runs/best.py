@@ -18,7 +18,7 @@ from tastemaker.scores.cutoff import Top, mark_best
 from tastemaker.scores.files import RowsFile, read_rows
 from tastemaker.scores.kept_copies import COPY_COLUMNS, UnkeptCopies
 from tastemaker.scores.originals import OriginalsWriter, finished_together
-from tastemaker.scores.schema import CUT_KEY, DELETED
+from tastemaker.scores.schema import CUT_KEY, DELETED, printable
 from tastemaker.scores.sources import NEEDED_COLUMNS, OriginalsReader, SkippedError
 from tastemaker.storage import public_url
 from tastemaker.tasks import FileGroupTask
@@ -137,9 +137,10 @@ def _copy_originals(table: pa.Table, verdicts: list[_Verdict], writer: Originals
             try:
                 if isinstance(sample, SkippedError):
                     raise sample
-                verdicts[number].tar_file, verdicts[number].member_name = writer.add(sample.members)
+                tar_file, member_name = map(printable, writer.add(sample.members))
+                verdicts[number].tar_file, verdicts[number].member_name = tar_file, member_name
             except UnreadableImageError as error:
-                verdicts[number] = _Verdict("failed", f"unreadable: {error}")
+                verdicts[number] = _Verdict("failed", printable(f"unreadable: {error}"))
 
 
 def open_originals(group: FileGroupTask) -> OriginalsReader:

@@ -31,6 +31,10 @@ MAX_REASONS = 100
 """Kinds of reasons that are counted for one rows file: the most frequent ones."""
 
 
+_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 1024
+"""Of a file, and with its folders: what all file systems and object stores take."""
+
+
 class PendingFile:
     """A file under a temporary name beside its final one. `commit` moves it there, `discard` deletes it.
 
@@ -105,6 +109,12 @@ class TarFile(PendingFile):
         with contextlib.suppress(OSError):  # the disk may be full
             self._tar.close()
         super().discard()
+
+
+def is_too_long(name: str) -> bool:
+    """Return whether a name, folders included, is too long for a file. Tars take any."""
+    encoded = name.encode("utf-8", "surrogateescape")
+    return len(encoded) > _MAX_PATH_BYTES or max(map(len, encoded.split(b"/"))) > _MAX_NAME_BYTES
 
 
 def content_digest(data: bytes) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tastemaker.checks import check_choice, check_positive
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.shards import is_unsafe_name
-from tastemaker.scores.files import PendingFile, RowsFile, TarFile, content_digest, write_whole
+from tastemaker.scores.files import PendingFile, RowsFile, TarFile, content_digest, is_too_long, write_whole
 from tastemaker.storage import is_remote
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class OriginalsWriter:
         self._stem = output_dir / name
         self.output_dir, self.name = output_dir, name
         self._copied: dict[Path, bytes] = {}
+        self._with_copies: set[Path] = set()
         self._drafts: list[PendingFile] = []
         self._outdated: set[Path] = set()
         self._mark: Path | None = None
@@ -64,23 +65,32 @@ class OriginalsWriter:
             members: Name -> bytes, the image first.
 
         Raises:
-            UnreadableImageError: A name leads out of the folder. Nothing is written then.
+            UnreadableImageError: A name leads out of the folder, or is too long for a file. Nothing is written then.
         """
         unsafe = next((name for name in members if is_unsafe_name(name)), None)
         if unsafe is not None:
             raise UnreadableImageError(f"unsafe name {unsafe!r}: it leads out of the output folder")
         name = next(iter(members))
         if self.kind == "folder":
-            folder = self._free_folder(members)
-            for member, data in members.items():
-                if folder / member not in self._copied:  # two images may share a sidecar
-                    self._write_copy(folder / member, data)
-                    self._copied[folder / member] = content_digest(data)
-            return str(folder / name), name
+            return str(self._copy(members) / name), name
         if not self.tars or self.tars[-1].samples == self._images_per_tar or self.tars[-1].has_other(members):
             self.tars.append(TarFile(self._tar_path(len(self.tars))))
         self.tars[-1].add_sample(members)
         return str(self.tars[-1].path), name
+
+    def _copy(self, members: dict[str, bytes]) -> Path:
+        """Write one sample as plain files; return the folder that their names are below."""
+        long = next(filter(is_too_long, members), None)
+        if long is not None:
+            raise UnreadableImageError(f"the name {long[:40]!r}... is too long for a file; tars take it")
+        folder = self._free_folder(members)
+        for member, data in members.items():
+            path = folder / member
+            if path not in self._copied:  # two images may share a sidecar
+                self._write_copy(path, data)
+                self._copied[path] = content_digest(data)
+                self._with_copies.update(path.parents)
+        return folder
 
     def replace(self, earlier: OriginalsWriter) -> None:
         """Take the place of a writer of the same partition: of what it has written, only what is added here stays.
@@ -115,9 +125,13 @@ class OriginalsWriter:
         """
         folders = (self._folder if n == 1 else self._folder.with_name(f"{self._folder.name}~{n}") for n in count(1))
         digests = {member: content_digest(data) for member, data in members.items()}
-        return next(
-            f for f in folders if all(self._copied.get(f / m, digest) == digest for m, digest in digests.items())
-        )
+        return next(f for f in folders if all(self._is_free(f / m, digest) for m, digest in digests.items()))
+
+    def _is_free(self, path: Path, digest: bytes) -> bool:
+        """Return whether there is nothing else at a path: no other file, no folder, no file in place of one above."""
+        if path in self._with_copies or any(above in self._copied for above in path.parents):
+            return False
+        return self._copied.get(path, digest) == digest
 
     def mark_replaced(self) -> None:
         """Write a mark that rows that are there do not count: they say nothing true of the originals meanwhile."""

@@ -34,6 +34,8 @@ DELETED_REASON = "the file is gone since it was scored"
 
 CAPTION_EXTENSIONS = ("txt", "caption")
 JSON_EXTENSIONS = ("json",)
+MAX_TEXT_BYTES = 2**24
+"""A larger caption or JSON is left where it is: a row of one takes eight times its size in memory."""
 
 _SIDECAR = pa.struct(
     [("extension", pa.string()), ("member", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]
@@ -163,11 +165,11 @@ def original_name(text: str) -> str:
 
 
 def _first_text(image: ImageObject, extensions: tuple[str, ...]) -> str | None:
-    """Return the text of the first sidecar with one of these last extensions, ``txt`` or ``b.txt``."""
+    """Return the text of the first sidecar with one of these last extensions, ``b.txt`` too; None of a huge one."""
     for wanted in extensions:
         for extension, content in image.sidecars.items():
             if extension.rpartition(".")[2].lower() == wanted:
-                return content.decode("utf-8", "backslashreplace")
+                return content.decode("utf-8", "backslashreplace") if len(content) <= MAX_TEXT_BYTES else None
     return None
 
 

@@ -18,7 +18,7 @@ import xxhash
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.folders import FolderReader
-from tastemaker.imaging.shards import ShardReader, is_unsafe_name, open_shard
+from tastemaker.imaging.shards import MAX_MEMBER_BYTES, ShardReader, is_unsafe_name, open_shard
 from tastemaker.imaging.tars import is_header_of
 from tastemaker.scores.schema import original_name
 from tastemaker.storage import is_remote
@@ -91,16 +91,24 @@ def original_of(row: Mapping[str, Any]) -> Original:
     Raises:
         SkippedError: The row has none.
     """
-    if row["size"] is None or row["offset"] is None or not row["image_path"]:
+    if row.get("size") is None or row.get("offset") is None or not row["image_path"]:
         raise SkippedError(
             "missing", "the original", "was not recorded" + (f": {row['reason']}" if row.get("reason") else "")
         )
-    path, shard = original_name(row["image_path"]), original_name(row["shard"] or "")
+    path, shard = original_name(row["image_path"]), original_name(row.get("shard") or "")
     root = f"{shard}/" if shard else _root_of(path, original_name(row.get("image_id") or ""))
     places = [(path, row["offset"], row["size"])]
-    places += [(original_name(s["member"]), s["offset"], s["size"]) for s in row.get("sidecars") or ()]
-    parts = [Part(p.removeprefix(root), shard or p, offset, size, shard) for p, offset, size in places]
+    places += [(original_name(s["member"] or ""), s["offset"], s["size"]) for s in row.get("sidecars") or () if s]
+    parts = [Part(p.removeprefix(root), shard or p, *_checked(p, *at), shard) for p, *at in places]
     return Original(parts, row.get("xxh3") or "")
+
+
+def _checked(name: str, offset: Any, size: Any) -> tuple[int, int]:  # noqa: ANN401 - another program may have written it
+    """Return a place as whole numbers: pandas makes a column with nulls one of floats."""
+    is_place = all(isinstance(number, int | float) and number == number // 1 for number in (offset, size))
+    if "\0" in name or not is_place or not (0 <= offset < 2**62 and 0 <= size <= MAX_MEMBER_BYTES):
+        raise SkippedError("refused", repr(name), f"cannot have {size} bytes at {offset}: the row was changed")
+    return int(offset), int(size)
 
 
 def copyable_original_of(row: Mapping[str, Any]) -> Original:

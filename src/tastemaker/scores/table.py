@@ -214,7 +214,7 @@ class ScoreTable:
         present = f"CASE WHEN {_PRESENT} THEN {sql_name(column)} END"
         stored = self.query(f"SELECT {present} FROM rows {self.where_clause(where)}").column(0)
         single = pa.types.is_floating(kind) and kind.bit_width <= 32
-        stored = stored.cast(pa.float32() if single else pa.float64())
+        stored = stored.cast(pa.float32() if single else pa.float64(), safe=False)
         values: Values = pc.fill_null(stored, np.nan).to_numpy()
         values.flags.writeable = False
         if where is None:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.errors import ConfigurationError, TastemakerError
-from tastemaker.scores.files import RowsFile, write_whole
+from tastemaker.scores.files import RowsFile, is_too_long, write_whole
 from tastemaker.scores.schema import printable
 from tastemaker.scores.sources import NEEDED_COLUMNS, FoundOriginal, Original, OriginalsReader, SkippedError
 from tastemaker.scores.table import ScoreTable
@@ -151,17 +151,22 @@ class Export:
         found = find_links(rows) if self._form == "links" else reader.read_rows(rows)
         placed: list[tuple[str, str] | None] = []
         for row_id, row, original in zip(numbers, rows, found, strict=True):
-            if isinstance(original, SkippedError):
-                self._skip(row_id, row, original)
-                placed.append(None)
-            else:
+            try:
+                if isinstance(original, SkippedError):
+                    raise original
                 placed.append(self._add(row_id, row, original, sink))
+            except SkippedError as problem:
+                self._skip(row_id, row, problem)
+                placed.append(None)
             self._report(row["size"] or 0)
         return _with_places(part, placed)
 
     def _add(self, row_id: int, row: dict[str, Any], found: FoundOriginal, sink: Copies) -> tuple[str, str]:
         self._refuse_inside(found.original)
         members = found.members
+        long = None if self._form == "webdataset" else next(filter(is_too_long, members), None)
+        if long is not None:
+            raise SkippedError("refused", f"the name {long[:40]!r}...", "is too long for a file; tars take it")
         if self._embedder is not None:
             members = self._embedder.embed(row_id, row, members)
         place = sink.add(found.original, members)

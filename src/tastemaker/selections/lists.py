@@ -63,7 +63,7 @@ def _uid(row: dict[str, Any]) -> str:
         uid = str(json.loads(row["json"] or "{}").get("uid") or row["image_id"])
         if len(uid) == 32 and int(uid, 16) >= 0:
             return uid
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         pass
     raise ConfigurationError(
         f"{row['image_path']} has no DataComp uid (32 hexadecimal digits, `uid` of its JSON); write to a .txt for keys"

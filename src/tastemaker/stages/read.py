@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import InitVar, dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import xxhash
@@ -37,6 +36,9 @@ if TYPE_CHECKING:
 _PORTION_BYTES, _PORTION_IMAGES = 2**19, 8
 """Small images go to the threads a few at a time: to hand one over costs as much as a tenth of decoding it."""
 
+_BATCH_BYTES = 2**28
+"""A batch of large images ends early: half a dozen batches are under way, and each image of a hundred megabytes is."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -48,7 +50,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     ``ImageBatch.dropped`` with the reason. Decoded pixels are not kept; ``image_data`` decodes them again on demand.
 
     Args:
-        batch_size: Images in an ImageBatch. Also accepted as ``dali_batch_size`` and ``task_batch_size``.
+        batch_size: Images in an ImageBatch; fewer where their files have more than 256 MiB together. Also accepted as
+            ``dali_batch_size`` and ``task_batch_size``.
         verbose: Log a line for each batch and each image that cannot be read.
         num_threads: Threads that decode; never more than the machine has cores. Where a GPU decodes, twice as many:
             they wait for it.
@@ -155,29 +158,20 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             yield from self._stream_one_by_one(task, self.before_step)
             return
         images = self._decode_ahead(self._read(task))
-        following = next(images, None)
-        number = 0
-        while following is not None or number == 0:
-            members = [] if following is None else [following, *islice(images, self.batch_size - 1)]
-            following = next(images, None)
-            yield self._make_batch(task, members, number, is_last=following is None)
-            number += 1
+        for number, (members, is_last) in enumerate(_in_batches(images, self.batch_size)):
+            yield self._make_batch(task, members, number, is_last=is_last)
 
     def _stream_one_by_one(self, task: FileGroupTask, before_step: BeforeStep) -> Iterator[ImageBatch]:
         """Yield the same batches, each read and decoded alone, or failed unseen where ``before_step`` has a reason."""
         images = self._read(task, before_step)
-        following = list(islice(images, self.batch_size))
-        number = 0
-        while following or number == 0:
-            members, following = following, list(islice(images, self.batch_size))
+        for number, (members, is_last) in enumerate(_in_batches(images, self.batch_size)):
             reason = before_step("batch", number, partial(_ids_of, members))
             for image in members:
                 if reason is None:
                     self._prepare(image)
                 elif not image.failed:
                     image.fail(reason)
-            yield self._make_batch(task, members, number, is_last=not following)
-            number += 1
+            yield self._make_batch(task, members, number, is_last=is_last)
 
     def _make_batch(self, task: FileGroupTask, images: list[ImageObject], number: int, *, is_last: bool) -> ImageBatch:
         failed = [image for image in images if image.failed]
@@ -235,16 +229,18 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         """Yield the images in order, each with its model input, while the pool works on the next ones."""
         assert self._pool is not None
         most = max(1, min(_PORTION_IMAGES, self.batch_size // (2 * self._threads())))
-        pending: deque[Future[list[ImageObject]]] = deque()
-        ahead = 0
+        pending: deque[tuple[Future[list[ImageObject]], int]] = deque()
+        ahead = ahead_bytes = 0
         for portion in _portions(images, most):
-            pending.append(self._pool.submit(self._prepare_all, portion))
-            ahead += len(portion)
-            while ahead >= self.batch_size:
-                done = pending.popleft().result()
-                ahead -= len(done)
+            size = sum(map(_held_bytes, portion))
+            pending.append((self._pool.submit(self._prepare_all, portion), size))
+            ahead, ahead_bytes = ahead + len(portion), ahead_bytes + size
+            while ahead >= self.batch_size or ahead_bytes >= _BATCH_BYTES:
+                future, size = pending.popleft()
+                done = future.result()
+                ahead, ahead_bytes = ahead - len(done), ahead_bytes - size
                 yield from done
-        for future in pending:
+        for future, _ in pending:
             yield from future.result()
 
     def _prepare_all(self, images: list[ImageObject]) -> list[ImageObject]:
@@ -279,13 +275,31 @@ def _ids_of(images: list[ImageObject]) -> list[str]:
     return [image.image_id for image in images]
 
 
+def _in_batches(images: Iterable[ImageObject], most: int) -> Iterator[tuple[list[ImageObject], bool]]:
+    """Yield images in batches, and whether it is the last; there is one in any case."""
+    batch: list[ImageObject] = []
+    held = 0
+    for image in images:
+        if len(batch) == most or held >= _BATCH_BYTES:
+            yield batch, False
+            batch, held = [], 0
+        batch.append(image)
+        held += _held_bytes(image)
+    yield batch, True
+
+
+def _held_bytes(image: ImageObject) -> int:
+    """Return how many bytes of its files an image keeps in memory."""
+    return len(image.encoded or b"") + sum(map(len, image.sidecars.values()))
+
+
 def _portions(images: Iterable[ImageObject], most: int) -> Iterator[list[ImageObject]]:
     """Yield images in portions for a thread: up to ``most`` small ones, or a single large one."""
     portion: list[ImageObject] = []
     size = 0
     for image in images:
         portion.append(image)
-        size += len(image.encoded or b"")
+        size += _held_bytes(image)
         if size >= _PORTION_BYTES or len(portion) == most:
             yield portion
             portion, size = [], 0
