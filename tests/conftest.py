@@ -68,6 +68,18 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+def write_predictor(model_dir, path, steepness):
+    """Write the predictor of a directory of models, its last layer multiplied by a factor; return the path."""
+    from safetensors.numpy import load_file, save_file
+
+    from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+
+    tensors = load_file(weights_path(AESTHETIC_PREDICTOR, model_dir))
+    tensors["layers.7.weight"] *= steepness
+    save_file(tensors, path)
+    return path
+
+
 def make_tar(path, members, **options):
     """Write a tar of (name, bytes) pairs, in order, and return its path."""
     with tarfile.open(path, options.pop("mode", "w"), **options) as tar:

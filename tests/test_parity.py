@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_tar
-from safetensors.numpy import load_file, save_file
+from conftest import make_tar, write_predictor
 from typer.testing import CliRunner
 
 from tastemaker.cli import app
@@ -18,7 +17,7 @@ from tastemaker.imaging.preprocess import preprocess
 from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip_openvino import OpenVinoClip
 from tastemaker.models.clip_plain import PlainClip
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import CLIP_VIT_L14, weights_path
 from tastemaker.parity import Embedded, built_in_sample, compare_embeddings, sample_images, verify_parity
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.stages.parity import ImageParityStage
@@ -42,10 +41,7 @@ def unit_vectors(*firsts):
 @pytest.fixture
 def steep(model_dir, tmp_path):
     """A predictor that makes much of little."""
-    tensors = load_file(weights_path(AESTHETIC_PREDICTOR, model_dir))
-    path = tmp_path / "steep.safetensors"
-    save_file({name: tensor * (1000 if name == "layers.7.weight" else 1) for name, tensor in tensors.items()}, path)
-    return path
+    return write_predictor(model_dir, tmp_path / "steep.safetensors", 1000)
 
 
 def compare(exact, chosen, slope=1.0):
@@ -220,7 +216,8 @@ def test_an_image_that_takes_longer_than_its_share_is_given_up_and_tried_with_mo
 
 
 def test_a_run_in_int8_states_its_parity_and_is_refused_beyond_the_tolerance(model_dir, photo_folder, tmp_path, steep):
-    options = RunOptions(model_dir=str(model_dir), precision="int8")
+    gentle = write_predictor(model_dir, tmp_path / "gentle.safetensors", 0.1)  # on every processor
+    options = RunOptions(model_dir=str(model_dir), precision="int8", predictor=str(gentle))
     run_scoring([str(photo_folder)], tmp_path / "out", options)
     (rows,) = (tmp_path / "out").glob("*.parquet")
     made_by = json.loads(pq.read_schema(rows).metadata[b"tastemaker"])

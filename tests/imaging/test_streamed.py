@@ -67,7 +67,7 @@ def test_the_first_sample_comes_before_the_shard_was_read(tmp_path):
         assert sum(1 for _ in samples) == 89
         size = (tmp_path / "a.tar").stat().st_size
         assert web.sent() <= size + 2**20 + 1  # once, and the end twice
-        assert len(web.reads()) <= size / BLOCK_BYTES + 3
+        assert sum(read.sent > 0 for read in web.reads()) <= size / BLOCK_BYTES + 3  # not what timed out
     assert (HELD_BLOCKS + AHEAD) * BLOCK_BYTES <= 96 * 2**20
 
 

@@ -5,10 +5,8 @@ import random
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_tar
-from safetensors.numpy import load_file, save_file
+from conftest import make_tar, write_predictor
 
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
 from tastemaker.runs.run import RunOptions, run_scoring
 
 
@@ -69,9 +67,7 @@ def test_images_in_another_order_get_the_same_scores(tmp_path, images, expected,
 @pytest.mark.parametrize("precision", ["int8", "auto"])
 def test_a_reduced_precision_does_not_look_at_the_batch_either(tmp_path, images, model_dir, precision):
     members = list(images.items())
-    tensors = load_file(weights_path(AESTHETIC_PREDICTOR, model_dir))
-    gentle = tmp_path / "gentle.safetensors"  # int8 is within the tolerance of it
-    save_file({n: tensor * np.float32(0.1 if n == "layers.7.weight" else 1) for n, tensor in tensors.items()}, gentle)
+    gentle = write_predictor(model_dir, tmp_path / "gentle.safetensors", 0.1)  # int8 is within the tolerance of it
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     alone = score(tmp_path / "one", members, model_dir, precision=precision, predictor=str(gentle), batch_size=1)

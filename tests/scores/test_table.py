@@ -279,10 +279,63 @@ def test_what_is_no_rows_file_is_a_clear_error(tmp_path):
     with pytest.raises(ConfigurationError, match="no rows"):
         ScoreTable([])
     pq.write_table(pa.table({"image_id": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(ConfigurationError, match="no column image_path, status"):
+    with pytest.raises(ConfigurationError, match="no column image_path, status, reason"):
         ScoreTable(tmp_path)
     (tmp_path / "other.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(ConfigurationError, match=r"other\.parquet is no rows file"):
+        ScoreTable(tmp_path)
+
+
+def retyped(table, **types):
+    """Return rows with columns of other types."""
+    return table.cast(pa.schema([field.with_type(types.get(field.name, field.type)) for field in table.schema]))
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "categories", "nulls", "fixed lists", "no provenance"])
+def test_rows_that_another_program_wrote_again_are_read(tmp_path, kind):
+    images = [make_image(0, 6.0), make_image(1, 4.5, reason="not in the top 20%"), make_image(2, None, failed=True)]
+    table = pq.read_table(write_rows(tmp_path / "a.parquet", images, embeddings=True))
+    texts = [field.name for field in table.schema if field.type == pa.string()]
+    again = {
+        "pandas": lambda: pa.Table.from_pandas(table.to_pandas()),
+        "polars": lambda: retyped(table, **dict.fromkeys(texts, pa.large_string())),
+        "categories": lambda: retyped(table, **dict.fromkeys(texts, pa.dictionary(pa.int32(), pa.string()))),
+        "nulls": lambda: table.drop_columns(["caption", "rating"]).append_column("caption", pa.nulls(3)),
+        "fixed lists": lambda: retyped(table, embedding=pa.list_(pa.float16(), 768)),
+        "no provenance": lambda: table.replace_schema_metadata({b"tastemaker": b"{damaged"}),
+    }
+    pq.write_table(again[kind](), tmp_path / "b.parquet")
+    before, after = ScoreTable(tmp_path / "a.parquet"), ScoreTable(tmp_path / "b.parquet")
+    assert after.take([0, 2, 1], texts).equals(before.take([0, 2, 1], texts))
+    assert after.summary() == before.summary()
+    assert len(after.provenance) == 1
+    both = ScoreTable(tmp_path)
+    assert both.values().tolist()[:2] == both.values().tolist()[3:5] == [6.0, 4.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda rows: retyped(rows, width=pa.string()), "the column width of .* holds string"),
+        (lambda rows: rows.append_column("status", rows["status"]), "more than one column status"),
+        (
+            lambda rows: rows.append_column("file_row_number", rows["size"]),
+            "a column file_row_number, which DuckDB takes",
+        ),
+    ],
+)
+def test_rows_that_another_program_spoilt_are_refused(tmp_path, change, problem):
+    rows = pq.read_table(write_scores(tmp_path / "a.parquet", [6.0, None]))
+    pq.write_table(change(rows), tmp_path / "a.parquet")
+    with pytest.raises(ConfigurationError, match=problem):
+        ScoreTable(tmp_path)
+
+
+def test_columns_of_the_users_own_must_agree(tmp_path):
+    rows = pq.read_table(write_scores(tmp_path / "a.parquet", [6.0, None]))
+    pq.write_table(rows.append_column("mine", rows["size"]), tmp_path / "a.parquet")
+    pq.write_table(rows.append_column("mine", rows["sidecars"]), tmp_path / "b.parquet")
+    with pytest.raises(ConfigurationError, match=r"cannot be read together: .*mine"):
         ScoreTable(tmp_path)
 
 

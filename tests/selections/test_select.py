@@ -3,6 +3,7 @@
 import errno
 import gzip
 import hashlib
+import io
 import json
 import tarfile
 
@@ -338,6 +339,36 @@ def test_places_that_another_program_wrote_are_read_or_refused(tmp_path, scored)
         pq.write_table(rows.set_column(at, "size", pa.array(sizes, pa.float64())), path)
         chosen = Selection(row_ids=[0])
         assert select_images(ScoreTable(path), tmp_path / f"{number}", chosen, kind="folder").skipped == skipped
+
+
+def test_rows_that_pandas_wrote_again_select_the_same(tmp_path, scored):
+    (tmp_path / "again").mkdir()
+    for number, source in enumerate(scored.sources):
+        pq.read_table(source.path).to_pandas().to_parquet(tmp_path / "again" / f"{number}.parquet")
+    select_images(scored, tmp_path / "one", ALL)
+    select_images(ScoreTable(tmp_path / "again"), tmp_path / "two", ALL)
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_members_whose_size_only_pax_records_tell_are_copied(tmp_path, photographs, model_dir):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in photographs.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.pax_headers = len(data), {"size": str(len(data))}
+            tar.addfile(member, io.BytesIO(data))
+    with tarfile.open(path) as tar:
+        starts = [member.offset_data - 512 for member in tar]
+    raw = bytearray(path.read_bytes())
+    for at in starts:
+        raw[at + 124 : at + 136] = b"00000000000\0"
+        raw[at + 148 : at + 156] = b" " * 8
+        raw[at + 148 : at + 156] = b"%06o\0 " % sum(raw[at : at + 512])
+    path.write_bytes(raw)
+    run_scoring([str(path)], tmp_path / "scores", RunOptions(model_dir=str(model_dir)))
+    summary = select_images(ScoreTable(tmp_path / "scores"), tmp_path / "best", ALL)
+    assert (summary.written, summary.skipped) == (len(photographs), {})
+    assert sorted(contents(tmp_path / "best").values()) == digests(photographs.values())
 
 
 def test_rows_without_hashes_are_checked_by_size_and_header(tmp_path, scored):

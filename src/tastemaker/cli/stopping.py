@@ -10,10 +10,6 @@ from types import FrameType
 import typer
 
 
-class TerminatedError(KeyboardInterrupt):
-    """SIGTERM arrived. Whatever clears up after Ctrl-C does so after this, too."""
-
-
 @contextmanager
 def stoppable(left: str) -> Iterator[None]:
     """Let a block be stopped by Ctrl-C and by SIGTERM: one line on stderr, and 130 or 143 as the exit code.
@@ -21,15 +17,18 @@ def stoppable(left: str) -> Iterator[None]:
     Args:
         left: What is there of the work then, for the line.
     """
-    before = signal.signal(signal.SIGTERM, _terminate)
+    code = 130
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        nonlocal code
+        code = 143  # told by the exception it would get lost: Ray raises a KeyboardInterrupt of its own
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         typer.secho(f"tastemaker: stopped; {left}", err=True)
-        raise typer.Exit(143 if isinstance(error, TerminatedError) else 130) from None
+        raise typer.Exit(code) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise TerminatedError

@@ -226,9 +226,10 @@ def _adler_of(checksum: bytes) -> int:
     return (stated - 8 * 32 + sum(checksum) + 1) % 65521 if stated > 0 else -1
 
 
-def is_header_of(block: bytes, size: int) -> bool:
-    """Return whether a block is the header of a member with so many bytes."""
-    return _is_header(block) and _number(block[124:136]) == size
+def is_header_of(before: bytes, size: int) -> bool:
+    """Return whether bytes end with the header of a member with so many, as it or pax records before it say."""
+    header, records = before[-_BLOCK:], before[:-_BLOCK]
+    return _is_header(header) and (_number(header[124:136]) == size or b" size=%d\n" % size in records)
 
 
 def _judge_end(block: bytes, position: int) -> str:

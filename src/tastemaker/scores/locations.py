@@ -14,15 +14,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError, RemoteError
-from tastemaker.scores.schema import METADATA_KEY
+from tastemaker.scores.schema import METADATA_KEY, rows_schema
 from tastemaker.storage import is_remote, look_anew, options_for, public_url, relative_to, scheme_of
 from tastemaker.storage.files import find_file, list_files
 from tastemaker.storage.systems import library_system
 
 Source = str | os.PathLike[str]
 
-_NEEDED = ("image_id", "image_path", "status")
-"""Columns that tell rows from other Parquet files."""
+_NEEDED = ("image_id", "image_path", "status", "reason")
+"""Columns that tell rows from other Parquet files, and without which nothing can be said of them."""
+
+_OWN_TYPES = {field.name: field.type for field in rows_schema(with_embeddings=True, with_signals=True)}
+
+_TAKEN = ("file_index", "file_row_number")
+"""Names that DuckDB numbers files and rows with: a column of that name would number them."""
 
 _OF_ONE_PARTITION = ("sources", "parity")
 """Entries of the provenance that differ between the partitions of one run."""
@@ -81,13 +86,22 @@ def list_provenances(sources: Sequence[RowsSource]) -> list[Provenance]:
     """Return what made the scores: one entry for each run that differs, with the number of its rows."""
     found: dict[str, Provenance] = {}
     for source in sources:
-        entries = json.loads((source.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+        entries = _provenance_of(source.schema)
         of_the_run = {name: value for name, value in entries.items() if name not in _OF_ONE_PARTITION}
         key = json.dumps(of_the_run, sort_keys=True)
         before = found[key].rows if key in found else 0
         shown = {name: value for name, value in entries.items() if name != "sources"}
         found[key] = Provenance(shown, before + source.rows)
     return list(found.values())
+
+
+def _provenance_of(schema: pa.Schema) -> dict[str, Any]:
+    """Return what made the scores; nothing where another program damaged it."""
+    try:
+        entries = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    except ValueError:
+        return {}
+    return entries if isinstance(entries, dict) else {}
 
 
 def open_rows(path: str, storage_options: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 - a file, by fsspec or not
@@ -151,4 +165,27 @@ def _read_footer(path: str, storage_options: Mapping[str, Any] | None) -> RowsSo
     missing = [name for name in _NEEDED if name not in schema.names]
     if missing:
         raise ConfigurationError(f"{path} is no rows file of Tastemaker: it has no column {', '.join(missing)}")
-    return RowsSource(path, rows, schema)
+    twice = {name for name in schema.names if schema.names.count(name) > 1}
+    if twice:
+        raise ConfigurationError(f"{path} has more than one column {', '.join(sorted(twice))}")
+    taken = [name for name in schema.names if name.lower() in _TAKEN]
+    if taken:
+        raise ConfigurationError(f"{path} has a column {taken[0]}, which DuckDB takes for its own: rename it")
+    return RowsSource(path, rows, pa.schema([_checked(field, path) for field in schema], schema.metadata))
+
+
+def _checked(field: pa.Field, path: str) -> pa.Field:
+    """Return a column as it is to be read: texts of ours as such, whatever other programs made of them."""
+    own, kind = _OWN_TYPES.get(field.name, field.type), _kind(field.type)
+    if kind not in (_kind(own), "null"):
+        raise ConfigurationError(f"the column {field.name} of {path} holds {field.type}: the rows were changed")
+    return field.with_type(own) if kind in ("string", "null") else field
+
+
+def _kind(stored: pa.DataType) -> str:
+    """Return what a column holds, however it is written; ``null`` where another program saw no value."""
+    kind = stored.value_type if pa.types.is_dictionary(stored) else stored
+    name = str(kind).partition("<")[0]
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return "number"
+    return name.removeprefix("large_").removeprefix("fixed_size_").removesuffix("_view")

@@ -27,7 +27,9 @@ from tastemaker.storage.files import read_whole
 NEEDED_COLUMNS = ("image_id", "image_path", "shard", "offset", "size", "sidecars", "reason", "xxh3")
 """What a row must have to be found again; ``reason`` and ``xxh3`` may be missing."""
 
-_HEADER = 512
+_BEFORE = 2048
+"""Bytes in front of a member that are read with it: its header, and pax records that may tell its size."""
+
 _MAX_GAP = 2**15
 """Ranges that lie closer together are read at once."""
 
@@ -241,12 +243,12 @@ class OriginalsReader:
         reader, found = self._open(shard), {}
         try:
             for span in _spans(parts):
-                start = max(0, span[0].offset - _HEADER)
+                start = max(0, span[0].offset - _BEFORE)
                 data = reader.read_at(start, max(p.offset + p.size for p in span) - start)
                 for part in span:
                     at = part.offset - start
                     content = data[at : at + part.size]
-                    sound = len(content) == part.size and is_header_of(data[max(0, at - _HEADER) : at], part.size)
+                    sound = len(content) == part.size and is_header_of(data[max(0, at - _BEFORE) : at], part.size)
                     found[part.offset] = content if sound else None
         finally:
             if self._workers > 1:
@@ -359,7 +361,7 @@ def _spans(parts: list[Part]) -> Iterator[list[Part]]:
     span: list[Part] = []
     for part in parts:
         if span and (
-            part.offset - _HEADER - (span[-1].offset + span[-1].size) > _MAX_GAP
+            part.offset - _BEFORE - (span[-1].offset + span[-1].size) > _MAX_GAP
             or part.offset + part.size - span[0].offset > _MAX_READ
         ):
             yield span

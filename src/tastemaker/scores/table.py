@@ -69,10 +69,13 @@ class ScoreTable:
     def __init__(self, source: Source | Sequence[Source], *, storage_options: Mapping[str, Any] | None = None) -> None:
         self.storage_options = dict(storage_options or {})
         self.sources: list[RowsSource] = find_rows(source, storage_options)
-        merged = pa.unify_schemas([s.schema.remove_metadata() for s in self.sources], promote_options="permissive")
-        self.columns: dict[str, pa.DataType] = {field.name: field.type for field in merged}
+        try:
+            merged = pa.unify_schemas([s.schema.remove_metadata() for s in self.sources], promote_options="permissive")
+            self.columns: dict[str, pa.DataType] = {field.name: field.type for field in merged}
+            self._database = _open_database(self)
+        except (pa.ArrowException, duckdb.Error) as error:
+            raise ConfigurationError(f"the rows cannot be read together: {error}") from error
         self._values: dict[str, Values] = {}
-        self._database = _open_database(self)
 
     def __len__(self) -> int:
         return sum(source.rows for source in self.sources)
@@ -259,9 +262,9 @@ class ScoreTable:
     def _count(self, clause: str) -> tuple[dict[str, int], dict[str, int]]:
         """Return how many rows there are of each status, and of each kind of reason, the commonest first."""
         names = ("kept", "dropped", "failed", DELETED)
-        statuses = ", ".join(f"count_if(status = '{status}')::BIGINT AS {status}" for status in names)
+        statuses = ", ".join(f"count(*) FILTER (status = '{status}') AS {status}" for status in names)
         counted = self.query(
-            f"SELECT reason, count_if({_PRESENT})::BIGINT AS images, {statuses} FROM rows {clause} GROUP BY reason"
+            f"SELECT reason, count(*) FILTER ({_PRESENT}) AS images, {statuses} FROM rows {clause} GROUP BY reason"
         ).to_pylist()
         counts = {name: sum(row[name] for row in counted) for name in ("images", *names)}
         reasons: Counter[str] = Counter()

@@ -1,0 +1,25 @@
+"""What stops a command is told by its exit code."""
+
+import os
+import signal
+
+import pytest
+import typer
+
+from tastemaker.cli.stopping import stoppable
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_code_is_that_of_the_signal_though_a_library_raises_an_exception_of_its_own(number, capsys):
+    def library():
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None  # as Ray does while it waits
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(typer.Exit) as stopped, stoppable("nothing was written"):
+        library()
+    assert stopped.value.exit_code == 128 + number
+    assert capsys.readouterr().err == "tastemaker: stopped; nothing was written\n"
+    assert signal.getsignal(signal.SIGTERM) == before
