@@ -176,7 +176,10 @@ def _read_footer(path: str, storage_options: Mapping[str, Any] | None) -> RowsSo
 
 def _checked(field: pa.Field, path: str) -> pa.Field:
     """Return a column as it is to be read: texts of ours as such, whatever other programs made of them."""
-    own, kind = _OWN_TYPES.get(field.name, field.type), _kind(field.type)
+    own = _OWN_TYPES.get(field.name, field.type)
+    if field.type == own:
+        return field
+    kind = _kind(field.type)
     if kind not in (_kind(own), "null"):
         raise ConfigurationError(f"the column {field.name} of {path} holds {field.type}: the rows were changed")
     return field.with_type(own) if kind in ("string", "null") else field

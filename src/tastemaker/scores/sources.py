@@ -27,6 +27,7 @@ from tastemaker.storage.files import read_whole
 NEEDED_COLUMNS = ("image_id", "image_path", "shard", "offset", "size", "sidecars", "reason", "xxh3")
 """What a row must have to be found again; ``reason`` and ``xxh3`` may be missing."""
 
+_HEADER = 512
 _BEFORE = 2048
 """Bytes in front of a member that are read with it: its header, and pax records that may tell its size."""
 
@@ -241,9 +242,10 @@ class OriginalsReader:
         """Return offset -> bytes of all members, None where there is no such member any more."""
         parts = sorted((p for original in originals for p in original.parts), key=lambda part: part.offset)
         reader, found = self._open(shard), {}
+        before = _HEADER if reader.compressed else _BEFORE  # to go back in a compressed file is to begin anew
         try:
             for span in _spans(parts):
-                start = max(0, span[0].offset - _BEFORE)
+                start = max(0, span[0].offset - before)
                 data = reader.read_at(start, max(p.offset + p.size for p in span) - start)
                 for part in span:
                     at = part.offset - start
