@@ -20,7 +20,8 @@ from tastemaker.imaging.shards import read_samples
 from tastemaker.machine import describe_machine
 from tastemaker.models.clip import load_clip
 from tastemaker.models.device import choose_device
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, ModelFile, check_weights, weights_path
+from tastemaker.models.hub import check_weights, weights_path
+from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.quantized import ensure_quantized
 from tastemaker.parity import built_in_sample
 from tastemaker.runs.run import RunOptions, run_scoring

@@ -11,16 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ModelError
-from tastemaker.models.clip import (
-    LAYER_NORM_EPS,
-    PIXEL_MEAN,
-    PIXEL_STD,
-    QUICK_GELU_SLOPE,
-    Embeddings,
-    Pixels,
-    check_pixels,
-    read_config,
-)
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.vit import QUICK_GELU_SLOPE, Embeddings, Pixels, check_pixels, read_dimensions
 from tastemaker.models.weights import WeightsFile
 
 Floats = npt.NDArray[np.float32]
@@ -42,15 +34,16 @@ class PlainClip:
     def __init__(self, weights: Path) -> None:
         self.precision, self.device = "f32", "cpu"
         self.batch_size = self.concurrency = 1
-        self.config = read_config(weights)
+        self.backbone = CLIP_VIT_L14
+        self.dimensions = self.config = read_dimensions(weights, CLIP_VIT_L14)
         self._weights = WeightsFile(weights)
         self.deadline = math.inf
         self._is_cancelled = False
 
     def embed(self, pixels: Pixels) -> Embeddings:
         """Return the embeddings, float32 (n, 768), of uint8 (n, 224, 224, 3) pixels; see `VisionTower.embed`."""
-        check_pixels(pixels, self.config)
-        embeddings = np.empty((len(pixels), self.config.projection), np.float32)
+        check_pixels(pixels, self.config.image_size)
+        embeddings = np.empty((len(pixels), self.config.dimension), np.float32)
         for number, image in enumerate(pixels):
             embeddings[number] = self._embed_one(image)
         self._weights.release_memory()
@@ -66,7 +59,9 @@ class PlainClip:
 
     def _embed_one(self, image: Pixels) -> Floats:
         c, name = self.config, "vision_model.embeddings"
-        values = (image.astype(np.float32) / 255 - np.array(PIXEL_MEAN, np.float32)) / np.array(PIXEL_STD, np.float32)
+        values = (image.astype(np.float32) / 255 - np.array(CLIP_VIT_L14.preprocess.mean, np.float32)) / np.array(
+            CLIP_VIT_L14.preprocess.std, np.float32
+        )
         # As the convolution has them: (grid, grid, 3, patch, patch).
         patches = values.reshape(c.grid, c.patch, c.grid, c.patch, 3).transpose(0, 2, 4, 1, 3)
         kernel = self._weights.tensor(f"{name}.patch_embedding.weight").reshape(c.width, -1)
@@ -99,7 +94,7 @@ class PlainClip:
 
     def _norm(self, x: Floats, name: str) -> Floats:
         centred = x - x.mean(axis=-1, keepdims=True)
-        scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + np.float32(LAYER_NORM_EPS))
+        scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + np.float32(CLIP_VIT_L14.vit.eps))
         normed: Floats = scaled * self._weights.tensor(f"{name}.weight") + self._weights.tensor(f"{name}.bias")
         return normed
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tastemaker.models.clip import Pixels
+from tastemaker.models.vit import Pixels
 from tastemaker.models.torch_runner import Pending, Program, is_out_of_memory
 
 BUFFERS = 2

@@ -8,22 +8,25 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import InitVar, asdict, dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import MissingExtraError, UnreadableImageError
 from tastemaker.imaging.decode import DECODES, MAX_IMAGE_PIXELS, describe_jpeg
-from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
+from tastemaker.imaging.model_input import ROUNDINGS, Preprocess
+from tastemaker.imaging.preprocess import RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.shards import FarApartError, Sample, split_key
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_GPU_DECODE, INSTALL_TORCH, choose_device
+from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.records import Scorer
 from tastemaker.provenance import reader_provenance
 from tastemaker.stages.base import BeforeStep, ProcessingStage, Resources, WorkerMetadata, without_first_reading
 from tastemaker.stages.samples import GroupReader
@@ -56,7 +59,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         num_threads: Threads that decode; never more than the machine has cores. Where a GPU decodes, twice as many:
             they wait for it.
         num_gpus_per_worker: Share of a GPU that a worker takes where a GPU decodes; else none is asked for.
-        preprocess: ``openai`` or ``transformers``, see `tastemaker.imaging.preprocess`.
+        preprocess: How a crop is rounded, ``openai`` or ``transformers``; None as the scorer's record has it.
         apply_exif_rotation: Turn images as their EXIF orientation says.
         max_pixels: Larger images are recorded as decompression bombs.
         resize: ``pillow``; ``torch``, faster and within 2 of 255 of it; or ``auto``: torch where the worker has a GPU
@@ -64,6 +67,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         decode: ``cpu``; or ``gpu``: large JPEGs are decoded and resized on a GPU (extra ``gpu-decode``), all others,
             and all that fail there, as with ``cpu``.
         device: Which GPUs decode: ``auto`` for all of this process, or ``cuda:N``.
+        scorer: Whose input is made: a name, or a `Scorer`. The stages that follow need the same one.
 
     Raises:
         ConfigurationError: An option is out of its range.
@@ -74,17 +78,18 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     num_threads: int = 8
     num_gpus_per_worker: float = 0.25
     name: str = "image_reader"
-    preprocess: str = "openai"
+    preprocess: str | None = None
     apply_exif_rotation: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
     resize: str = "auto"
     decode: str = "cpu"
     device: str = "auto"
+    scorer: str | Scorer = DEFAULT_SCORER
     dali_batch_size: InitVar[int | None] = None
     task_batch_size: InitVar[int | None] = None
     _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
     _resize: str = field(default="pillow", init=False, repr=False)
-    _make_input: Callable[[Pixels, str], Pixels] | None = field(default=None, init=False, repr=False)
+    _make_input: Callable[[Pixels, Preprocess], Pixels] | None = field(default=None, init=False, repr=False)
     _gpus: list[GpuDecoder] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self, dali_batch_size: int | None, task_batch_size: int | None) -> None:
@@ -93,7 +98,9 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         check_numbers(self)
         for option in ("batch_size", "num_threads", "max_pixels"):
             check_positive(option, getattr(self, option))
-        check_choice("preprocess", self.preprocess, PREPROCESSINGS)
+        if self.preprocess is not None:
+            check_choice("preprocess", self.preprocess, ROUNDINGS)
+        find_scorer(self.scorer)
         check_choice("resize", self.resize, RESIZES)
         check_choice("decode", self.decode, DECODES)
         self.resources = Resources(gpus=self.num_gpus_per_worker) if self.decode == "gpu" else Resources()
@@ -109,6 +116,14 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             from tastemaker.imaging.gpu_decode import find_decoding_gpus
 
             find_decoding_gpus(self.device)
+
+    @property
+    def _how(self) -> Preprocess:
+        return find_scorer(self.scorer).backbone.preprocess.with_rounding(self.preprocess)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the options, and what the scorer wants its input to be."""
+        return {**super().fingerprint(), "scorer": find_scorer(self.scorer).name, "preprocess": asdict(self._how)}
 
     def outputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage sets."""
@@ -189,7 +204,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             "is_last_batch": is_last,
             "provenance": {
                 **task._metadata.get("provenance", {}),
-                **reader_provenance(self.preprocess, self.apply_exif_rotation, self._resize, self.decode),
+                **reader_provenance(self._how, self.apply_exif_rotation, self._resize, self.decode),
             },
         }
         data = [image for image in images if not image.failed]
@@ -254,7 +269,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             try:
                 with ROOM.hold():  # until its pixels are gone
                     image.model_input = self._input_of(image)
-                image.model_input_kind = self.preprocess
+                image.model_input_kind = self._how
             except UnreadableImageError as error:
                 image.fail(f"unreadable: {error}")
         return image
@@ -263,12 +278,12 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         assert self._make_input is not None
         if self._gpus and image.encoded is not None:
             gpu = self._gpus[image.index % len(self._gpus)]
-            made = gpu.make_input(image.encoded, self.preprocess, **image.decode_options)
+            made = gpu.make_input(image.encoded, self._how, **image.decode_options)
             if made is not None:
                 image.width, image.height, image.orientation = describe_jpeg(image.encoded)
                 image.format = "JPEG"
                 return made
-        return self._make_input(image.decode().pixels, self.preprocess)
+        return self._make_input(image.decode().pixels, self._how)
 
 
 def _ids_of(images: list[ImageObject]) -> list[str]:
@@ -314,7 +329,7 @@ def choose_resize(wanted: str) -> str:
     return "torch" if choose_device("auto") != "cpu" else "pillow"
 
 
-def load_preprocess(resize: str) -> Callable[[Pixels, str], Pixels]:
+def load_preprocess(resize: str) -> Callable[[Pixels, Preprocess], Pixels]:
     """Return the function that makes the model's input with ``pillow`` or ``torch``, which takes seconds to import."""
     if resize == "pillow":
         return preprocess
