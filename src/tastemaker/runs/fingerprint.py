@@ -47,8 +47,6 @@ def make_fingerprint(options: RunOptions, *, of_embeddings: bool = False) -> Fin
     if not of_embeddings:
         device = choose_device(options.device)
         models["resize"] = "pillow" if device == "cpu" else "torch"
-        if options.decode != "cpu":  # rows that processors decoded go on as they are, older ones too
-            models["decode"] = options.decode
         if options.rank_by == "aesthetic_score":
             models["clip_sha256"] = weights_digest(CLIP_VIT_L14, options.model_dir, None, options.storage_options)
             models["precision"] = resolve_precision(device, options.precision)

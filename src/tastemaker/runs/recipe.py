@@ -44,8 +44,6 @@ def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[A
         verbose=options.verbose,
         num_threads=threads,
         resize="auto" if on_gpu else "pillow",
-        decode=options.decode,
-        device=options.device,
     )
     by_model = options.rank_by == "aesthetic_score"
     wants_signals = options.signals or options.min_technical_quality is not None or not by_model

@@ -11,30 +11,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import InitVar, asdict, dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xxhash
 
 from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import MissingExtraError, UnreadableImageError
-from tastemaker.imaging.decode import DECODES, MAX_IMAGE_PIXELS, describe_jpeg
+from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.model_input import ROUNDINGS, Preprocess
 from tastemaker.imaging.preprocess import RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.shards import FarApartError, Sample, split_key
 from tastemaker.machine import usable_cores
-from tastemaker.models.device import INSTALL_GPU_DECODE, INSTALL_TORCH, choose_device
+from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
 from tastemaker.provenance import reader_provenance
-from tastemaker.stages.base import BeforeStep, ProcessingStage, Resources, WorkerMetadata, without_first_reading
+from tastemaker.stages.base import BeforeStep, ProcessingStage, WorkerMetadata, without_first_reading
 from tastemaker.stages.samples import GroupReader
 from tastemaker.storage import public_url
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
-
-if TYPE_CHECKING:
-    from tastemaker.imaging.gpu_decode import GpuDecoder
 
 _PORTION_BYTES, _PORTION_IMAGES = 2**19, 8
 """Small images go to the threads a few at a time: to hand one over costs as much as a tenth of decoding it."""
@@ -56,17 +53,13 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         batch_size: Images in an ImageBatch; fewer where their files have more than 256 MiB together. Also accepted as
             ``dali_batch_size`` and ``task_batch_size``.
         verbose: Log a line for each batch and each image that cannot be read.
-        num_threads: Threads that decode; never more than the machine has cores. Where a GPU decodes, twice as many:
-            they wait for it.
-        num_gpus_per_worker: Share of a GPU that a worker takes where a GPU decodes; else none is asked for.
+        num_threads: Threads that decode; never more than the machine has cores.
+        num_gpus_per_worker: NeMo Curator's name. Processors decode here, so no GPU is asked for.
         preprocess: How a crop is rounded, ``openai`` or ``transformers``; None as the scorer's record has it.
         apply_exif_rotation: Turn images as their EXIF orientation says.
         max_pixels: Larger images are recorded as decompression bombs.
         resize: ``pillow``; ``torch``, faster and within 2 of 255 of it; or ``auto``: torch where the worker has a GPU
             that torch can use, else Pillow.
-        decode: ``cpu``; or ``gpu``: large JPEGs are decoded and resized on a GPU (extra ``gpu-decode``), all others,
-            and all that fail there, as with ``cpu``.
-        device: Which GPUs decode: ``auto`` for all of this process, or ``cuda:N``.
         scorer: Whose input is made: a name, or a `Scorer`. The stages that follow need the same one.
 
     Raises:
@@ -82,15 +75,12 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     apply_exif_rotation: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
     resize: str = "auto"
-    decode: str = "cpu"
-    device: str = "auto"
     scorer: str | Scorer = DEFAULT_SCORER
     dali_batch_size: InitVar[int | None] = None
     task_batch_size: InitVar[int | None] = None
     _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
     _resize: str = field(default="pillow", init=False, repr=False)
     _make_input: Callable[[Pixels, Preprocess], Pixels] | None = field(default=None, init=False, repr=False)
-    _gpus: list[GpuDecoder] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self, dali_batch_size: int | None, task_batch_size: int | None) -> None:
         for given in (task_batch_size, dali_batch_size):
@@ -102,20 +92,11 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             check_choice("preprocess", self.preprocess, ROUNDINGS)
         find_scorer(self.scorer)
         check_choice("resize", self.resize, RESIZES)
-        check_choice("decode", self.decode, DECODES)
-        self.resources = Resources(gpus=self.num_gpus_per_worker) if self.decode == "gpu" else Resources()
 
     def check(self) -> None:
-        """Raise `MissingExtraError` or `ConfigurationError` where what is to resize or decode is not there."""
-        has_torch = find_spec("torch") is not None
-        if self.decode == "gpu" and not has_torch:
-            raise MissingExtraError(f"decode='gpu' needs PyTorch and nvImageCodec: {INSTALL_GPU_DECODE}")
-        if self.resize == "torch" and not has_torch:
+        """Raise `MissingExtraError` where torch is to resize and is not installed."""
+        if self.resize == "torch" and find_spec("torch") is None:
             raise MissingExtraError(f"resize='torch' needs PyTorch: {INSTALL_TORCH}")
-        if self.decode == "gpu":
-            from tastemaker.imaging.gpu_decode import find_decoding_gpus
-
-            find_decoding_gpus(self.device)
 
     @property
     def _how(self) -> Preprocess:
@@ -134,26 +115,16 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         if self._pool is None:
             self._resize = choose_resize(self.resize)
             self._make_input = load_preprocess(self._resize)
-            self._gpus = self._open_gpus()
             self._pool = ThreadPoolExecutor(self._threads(), thread_name_prefix="decode")
 
-    def _open_gpus(self) -> list[GpuDecoder]:
-        if self.decode != "gpu":
-            return []
-        from tastemaker.imaging.gpu_decode import open_gpu_decoders
-
-        return open_gpu_decoders(self.device)
-
     def _threads(self) -> int:
-        threads = min(self.num_threads, usable_cores())
-        return 2 * threads if self._gpus else threads
+        return min(self.num_threads, usable_cores())
 
     def teardown(self) -> None:
         """Stop the threads that decode."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
-        self._gpus = []
 
     def process(self, task: FileGroupTask) -> list[ImageBatch]:
         """Return all images of a group of files, in batches."""
@@ -204,7 +175,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             "is_last_batch": is_last,
             "provenance": {
                 **task._metadata.get("provenance", {}),
-                **reader_provenance(self._how, self.apply_exif_rotation, self._resize, self.decode),
+                **reader_provenance(self._how, self.apply_exif_rotation, self._resize),
             },
         }
         data = [image for image in images if not image.failed]
@@ -262,28 +233,18 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         return [self._prepare(image) for image in images]
 
     def _prepare(self, image: ImageObject) -> ImageObject:
+        assert self._make_input is not None
         if image.encoded is not None:
             image.xxh3 = xxhash.xxh3_64_hexdigest(image.encoded)
         if not image.failed:
             image.rating = find_rating(image.encoded, image.sidecars, _extension_of(image))
             try:
                 with ROOM.hold():  # until its pixels are gone
-                    image.model_input = self._input_of(image)
+                    image.model_input = self._make_input(image.decode().pixels, self._how)
                 image.model_input_kind = self._how
             except UnreadableImageError as error:
                 image.fail(f"unreadable: {error}")
         return image
-
-    def _input_of(self, image: ImageObject) -> Pixels:
-        assert self._make_input is not None
-        if self._gpus and image.encoded is not None:
-            gpu = self._gpus[image.index % len(self._gpus)]
-            made = gpu.make_input(image.encoded, self._how, **image.decode_options)
-            if made is not None:
-                image.width, image.height, image.orientation = describe_jpeg(image.encoded)
-                image.format = "JPEG"
-                return made
-        return self._make_input(image.decode().pixels, self._how)
 
 
 def _ids_of(images: list[ImageObject]) -> list[str]:
