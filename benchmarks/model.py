@@ -19,10 +19,11 @@ from common import alternate, print_machine, print_rates, smooth_pixels
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.clip import PIXEL_MEAN, PIXEL_STD, read_config
+from tastemaker.models.clip import PIXEL_MEAN, PIXEL_STD
 from tastemaker.models.clip_openvino import OpenVinoClip
 from tastemaker.models.clip_plain import PlainClip
-from tastemaker.models.hub import CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.testing import VIT_L14, write_random_models
 
 FLOP_OF_IMAGE = 162.0e9
@@ -97,7 +98,7 @@ def load_transformers(weights: Path) -> Embed:
     from safetensors.numpy import load_file
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    config = read_config(weights)
+    config = read_dimensions(weights)
     with torch.device("meta"):
         tower = CLIPVisionModelWithProjection(
             CLIPVisionConfig(

@@ -17,7 +17,8 @@ from tastemaker.imaging.preprocess import preprocess
 from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip_openvino import OpenVinoClip
 from tastemaker.models.clip_plain import PlainClip
-from tastemaker.models.hub import CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.parity import Embedded, built_in_sample, compare_embeddings, sample_images, verify_parity
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.stages.parity import ImageParityStage

@@ -15,7 +15,8 @@ from PIL import Image, ImageFilter
 
 from tastemaker.errors import MissingExtraError, WeightsNotFoundError
 from tastemaker.explorer.gallery import Picture, write_gallery
-from tastemaker.models.hub import MODELS, ensure_weights
+from tastemaker.models.hub import ensure_weights
+from tastemaker.models.published import find_scorer
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.runs.summary import RunSummary
 from tastemaker.scores.cutoff import Top
@@ -129,7 +130,7 @@ def make_pictures() -> Iterator[tuple[str, bytes]]:
 def _why_no_models(model_dir: str | None) -> str:
     """Return why the models cannot be used, or an empty string once they are there."""
     try:
-        for model in MODELS:
+        for model in (find_scorer().backbone, find_scorer().head):
             ensure_weights(model, model_dir)
     except WeightsNotFoundError as error:
         logger.info("%s", error)

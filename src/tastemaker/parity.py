@@ -17,10 +17,13 @@ import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.clip import Embeddings, Pixels, VisionTower, load_clip
+from tastemaker.models.clip import load_clip
 from tastemaker.models.clip_plain import PlainClip
 from tastemaker.models.device import choose_device
-from tastemaker.models.hub import CLIP_VIT_L14, ensure_predictor, ensure_weights
+from tastemaker.models.hub import ensure_head, ensure_weights
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.vit import Embeddings, Pixels, VisionTower
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.stages.read import ImageReaderStage, choose_resize
 from tastemaker.storage import Options
@@ -137,7 +140,7 @@ def verify_parity(
         WeightsNotFoundError: The models are not there and cannot be fetched.
     """
     weights = ensure_weights(CLIP_VIT_L14, model_dir, storage_options)
-    scorer = AestheticPredictor.from_file(ensure_predictor(predictor, model_dir, storage_options))
+    scorer = AestheticPredictor.from_file(ensure_head(AESTHETIC_PREDICTOR, predictor, model_dir, storage_options))
     # One tower after the other: two would need twice the memory.
     chosen = _embed(load_clip(weights, device, precision, threads), sample.chosen, on_progress)
     exact = _embed(PlainClip(weights), sample.exact, lambda done: on_progress(len(sample.chosen) + done))
@@ -154,7 +157,7 @@ def _embed(tower: VisionTower, pixels: Pixels, on_progress: Callable[[int], None
     return Embedded(np.concatenate(parts), tower.describe(), len(pixels) / (time.perf_counter() - started))
 
 
-def sample_images(inputs: list[str], limit: int, preprocess: str = "openai", device: str = "auto") -> Sample:
+def sample_images(inputs: list[str], limit: int, preprocess: str | None = None, device: str = "auto") -> Sample:
     """Return up to ``limit`` readable images spread over files, folders and shards.
 
     Args:
@@ -170,7 +173,7 @@ def sample_images(inputs: list[str], limit: int, preprocess: str = "openai", dev
     return sample_groups(groups, limit, preprocess, device)
 
 
-def sample_groups(groups: list[FileGroupTask], limit: int, preprocess: str, device: str) -> Sample:
+def sample_groups(groups: list[FileGroupTask], limit: int, preprocess: str | None, device: str) -> Sample:
     """Return up to ``limit`` readable images of groups of files, as many of each; see `sample_images`."""
     if limit < 1:
         raise ConfigurationError(f"a sample of {limit} images is too small")
@@ -180,7 +183,7 @@ def sample_groups(groups: list[FileGroupTask], limit: int, preprocess: str, devi
     return Sample(exact, exact if resize == "pillow" else _read(spread, limit, preprocess, resize))
 
 
-def _read(groups: list[FileGroupTask], limit: int, preprocess: str, resize: str) -> Pixels:
+def _read(groups: list[FileGroupTask], limit: int, preprocess: str | None, resize: str) -> Pixels:
     reader = ImageReaderStage(batch_size=1, preprocess=preprocess, resize=resize)
     found: list[Pixels] = []
     try:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tastemaker import __version__
 from tastemaker.errors import ConfigurationError
-from tastemaker.machine import package_version
 from tastemaker.imaging.model_input import Preprocess
+from tastemaker.machine import package_version
 from tastemaker.models.hub import ensure_head, ensure_weights, file_sha256, weights_path
 from tastemaker.models.records import Head, Model
 from tastemaker.storage import Options, is_remote

@@ -8,7 +8,9 @@ from safetensors.numpy import load_file
 
 from tastemaker.compat.nemo_curator import models, stages
 from tastemaker.errors import ModelError
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.tasks import FileGroupTask
 
 torch = pytest.importorskip("torch")

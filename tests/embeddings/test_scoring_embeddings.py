@@ -18,7 +18,8 @@ from tastemaker.embeddings.arrays import ArraySource
 from tastemaker.embeddings.find import find_embeddings, group_embeddings
 from tastemaker.embeddings.run import make_embedding_stages
 from tastemaker.executors.chain import Chain
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.schema import rows_schema

@@ -30,7 +30,7 @@ def verify(
     precision: o.PrecisionOption = o.Precision.AUTO,
     device: o.DeviceOption = o.Device.AUTO,
     threads: o.ThreadsOption = None,
-    preprocess: o.PreprocessOption = o.Preprocess.OPENAI,
+    preprocess: o.PreprocessOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Compare the scores of a device and precision with the exact ones; exit with 1 beyond the tolerance."""
@@ -39,7 +39,8 @@ def verify(
 
     from tastemaker.parity import built_in_sample, sample_images, verify_parity
 
-    sample = sample_images(images, limit, preprocess.value, device.value) if images else built_in_sample(limit)
+    rounding = preprocess.value if preprocess else None
+    sample = sample_images(images, limit, rounding, device.value) if images else built_in_sample(limit)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("comparing", total=2 * len(sample.exact))
         report = verify_parity(

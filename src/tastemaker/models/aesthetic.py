@@ -1,7 +1,7 @@
 """Heads of linear layers, no activation between them, so one affine map: the LAION aesthetic predictors.
 
-Source of the layers' names: C. Schuhmann, "Improved Aesthetic Predictor", 2022 (sac+logos+ava1-l14-linearMSE). The dropout layers between
-the linear ones do nothing in evaluation, hence the gaps in the layers' numbers.
+Source of the layers' names: C. Schuhmann, "Improved Aesthetic Predictor", 2022. The dropout layers between the linear
+ones do nothing in evaluation, hence the gaps in their numbers.
 """
 
 from __future__ import annotations

@@ -126,7 +126,8 @@ def ensure_weights(
             f"{model.filename} of {model.id} (revision {model.revision or 'newest'}) is needed at {path}: "
             f"{_shorten(problems)}, and it cannot be downloaded ({reason}). An interrupted download goes on where it "
             "stopped. Without a connection, run `tastemaker models pull --model-dir DIR` (with the same --scorer) on "
-            "a machine that has one, copy DIR to this machine, and point to it with --model-dir DIR or TASTEMAKER_MODEL_DIR=DIR"
+            "a machine that has one, copy DIR to this machine, and point to it with --model-dir DIR or "
+            "TASTEMAKER_MODEL_DIR=DIR"
         ) from None  # the HTTP library's own chain is a hundred lines; it is in the debug log
     return path
 

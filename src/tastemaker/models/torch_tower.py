@@ -160,7 +160,8 @@ class TorchTower:
     def _embed_patches(self, pixels: Tensor) -> Tensor:
         c = self.dimensions
         covered = c.grid * c.patch
-        x = pixels[:, :covered, :covered].reshape(-1, c.grid, c.patch, c.grid, c.patch * 3).transpose(2, 3)
+        x = pixels.narrow(1, 0, covered).narrow(2, 0, covered)  # not all sides are whole patches
+        x = x.reshape(-1, c.grid, c.patch, c.grid, c.patch * 3).transpose(2, 3)
         x = x.reshape(len(pixels), c.grid**2, -1).to(self.dtype)  # (n, t - 1, patch * patch * 3)
         x = F.pad(x, (0, self._patches.shape[1] - x.shape[2]))
         x = F.linear(x, self._patches, self._patches_bias)  # a convolution would be computed in TF32, even in f32

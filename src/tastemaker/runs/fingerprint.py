@@ -6,12 +6,12 @@ from typing import Any
 
 from tastemaker.models.clip import resolve_precision
 from tastemaker.models.device import choose_device
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14
+from tastemaker.models.published import find_scorer
 from tastemaker.provenance import weights_digest
 from tastemaker.runs.options import RunOptions
 
 OPTIONS_THAT_CHANGE_ROWS = (
-    *("min_score", "top", "originals", "images_per_tar", "preprocess", "exif_rotate", "max_pixels"),
+    *("min_score", "top", "originals", "images_per_tar", "preprocess", "scorer", "exif_rotate", "max_pixels"),
     *("signals", "min_technical_quality", "embeddings", "embedding_column", "copy_embeddings", "rank_by"),
 )
 """Options that stand in the fingerprint as they are. Models and precision stand there as what they come to."""
@@ -40,15 +40,16 @@ def make_fingerprint(options: RunOptions, *, of_embeddings: bool = False) -> Fin
     values = {name: value for name, value in options.as_json().items() if name in OPTIONS_THAT_CHANGE_ROWS}
     values["signals"] = options.signals or options.min_technical_quality is not None
     models: Fingerprint = {"clip_sha256": None, "predictor_sha256": None, "precision": None, "resize": None}
-    if options.rank_by == "aesthetic_score":
+    scorer = find_scorer(options.scorer)
+    if options.rank_by == scorer.column:
         models["predictor_sha256"] = weights_digest(
-            AESTHETIC_PREDICTOR, options.model_dir, options.predictor, options.storage_options
+            scorer.head, options.model_dir, options.predictor, options.storage_options
         )
     if not of_embeddings:
         device = choose_device(options.device)
         models["resize"] = "pillow" if device == "cpu" else "torch"
-        if options.rank_by == "aesthetic_score":
-            models["clip_sha256"] = weights_digest(CLIP_VIT_L14, options.model_dir, None, options.storage_options)
+        if options.rank_by == scorer.column:
+            models["clip_sha256"] = weights_digest(scorer.backbone, options.model_dir, None, options.storage_options)
             models["precision"] = resolve_precision(device, options.precision)
     return {"rows_format": ROWS_FORMAT, **models, **values}
 

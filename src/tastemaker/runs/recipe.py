@@ -44,6 +44,7 @@ def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[A
         verbose=options.verbose,
         num_threads=threads,
         resize="auto" if on_gpu else "pillow",
+        scorer=options.scorer,
     )
     by_model = options.rank_by == "aesthetic_score"
     wants_signals = options.signals or options.min_technical_quality is not None or not by_model
@@ -56,6 +57,7 @@ def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[A
         model_inference_batch_size=options.batch_size,
         preprocess=options.preprocess,
         storage_options=options.storage_options,
+        scorer=options.scorer,
     )
     parity = ImageParityStage(
         options.model_dir, options.predictor, options.preprocess, storage_options=options.storage_options
@@ -66,6 +68,7 @@ def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[A
         predictor=options.predictor,
         verbose=options.verbose,
         storage_options=options.storage_options,
+        scorer=options.scorer,
     )
     writer = ImageWriterStage(
         str(output_dir),

@@ -83,7 +83,8 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
         if self.score_threshold is not None and self.score_threshold < lowest:
             customary = ", ".join(f"{cutoff:g}" for cutoff in self._scorer.customary_cutoffs)
             logger.warning(
-                "score_threshold=%g keeps nearly every image: scores lie roughly between %g and %g. Customary cut-offs: %s",
+                "score_threshold=%g keeps nearly every image: scores lie roughly between %g and %g; customary cut-offs "
+                "are %s",
                 *(self.score_threshold, lowest, highest, customary or "none"),
             )
 

@@ -13,9 +13,11 @@ from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.preprocess import preprocess
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.clip import Embeddings
 from tastemaker.models.clip_plain import PlainClip
-from tastemaker.models.hub import CLIP_VIT_L14, ensure_predictor, ensure_weights
+from tastemaker.models.hub import ensure_head, ensure_weights
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.vit import Embeddings
 from tastemaker.parity import Embedded, ParityReport, compare_embeddings
 from tastemaker.provenance import add_provenance
 from tastemaker.stages.base import ProcessingStage, WorkerMetadata
@@ -50,7 +52,7 @@ class ImageParityStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     model_dir: str | None = None
     predictor: str | None = None
-    preprocess: str = "openai"
+    preprocess: str | None = None
     max_images: int = MAX_IMAGES
     max_time_share: float = MAX_TIME_SHARE
     name: str = "image_parity"
@@ -71,7 +73,7 @@ class ImageParityStage(ProcessingStage[ImageBatch, ImageBatch]):
         """Map the weights, and start the clock."""
         self._tower = PlainClip(ensure_weights(CLIP_VIT_L14, self.model_dir, self.storage_options))
         self._predictor = AestheticPredictor.from_file(
-            ensure_predictor(self.predictor, self.model_dir, self.storage_options)
+            ensure_head(AESTHETIC_PREDICTOR, self.predictor, self.model_dir, self.storage_options)
         )
         self._started = time.monotonic()
 
@@ -110,7 +112,7 @@ class ImageParityStage(ProcessingStage[ImageBatch, ImageBatch]):
         self._tower.deadline = started + self._time_left_s()
         try:
             pixels = decode_image(image.encoded, **image.decode_options).pixels
-            exact = self._tower.embed(preprocess(pixels, self.preprocess)[None])
+            exact = self._tower.embed(preprocess(pixels, CLIP_VIT_L14.preprocess.with_rounding(self.preprocess))[None])
         except UnreadableImageError:
             return
         except TimeoutError:

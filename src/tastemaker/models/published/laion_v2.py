@@ -1,4 +1,4 @@
-"""LAION's "improved aesthetic predictor", 2022: five linear layers over CLIP ViT-L/14, trained on SAC, logos and AVA."""
+"""LAION's "improved aesthetic predictor", 2022: five linear layers, trained on the sets SAC, Logos and AVA."""
 
 from __future__ import annotations
 
