@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tastemaker.cli import options as o
+from tastemaker.models.published import DEFAULT_SCORER
 
 if TYPE_CHECKING:
     from tastemaker.parity import ParityReport
@@ -26,6 +27,7 @@ def verify(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Images to compare, spread over all.")] = 32,
     model_dir: o.ModelDirOption = None,
+    scorer: o.ScorerOption = DEFAULT_SCORER,
     predictor: o.PredictorOption = None,
     precision: o.PrecisionOption = o.Precision.AUTO,
     device: o.DeviceOption = o.Device.AUTO,
@@ -40,7 +42,7 @@ def verify(
     from tastemaker.parity import built_in_sample, sample_images, verify_parity
 
     rounding = preprocess.value if preprocess else None
-    sample = sample_images(images, limit, rounding, device.value) if images else built_in_sample(limit)
+    sample = sample_images(images, limit, rounding, device.value, scorer) if images else built_in_sample(limit, scorer)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("comparing", total=2 * len(sample.exact))
         report = verify_parity(
@@ -50,6 +52,7 @@ def verify(
             precision=precision.value,
             threads=threads,
             predictor=predictor,
+            scorer=scorer,
             on_progress=lambda done: progress.update(task, completed=done),
         )
     if as_json:
@@ -78,18 +81,12 @@ def print_report(report: ParityReport, source: str) -> None:
     ):
         ways.add_row(name, way["precision"], way["device"], way["backend"], f"{rate:,.2f}")
     console.print(ways)
-    spreads = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("", "median", "99%", "maximum"):
-        spreads.add_column(column, justify="left" if not column else "right")
-    for name, spread, digits in (
-        ("score difference", report.score_difference, ".4f"),
-        ("cosine distance", report.cosine_distance, ".1e"),
-    ):
-        spreads.add_row(name, *(format(value, digits) for value in spread.values()))
-    console.print()
-    console.print(spreads)
-    correlation = "none" if report.rank_correlation is None else f"{report.rank_correlation:.5f}"
-    console.print(f"\nrank correlation  {correlation}")
+    difference = report.score_difference
+    console.print(
+        f"\nscore difference  {difference['median']:.4f} in the median, {difference['p99']:.4f} at 99%, "
+        f"{difference['maximum']:.4f} at most",
+        soft_wrap=True,
+    )
     sides = ", ".join(f"{number} at {cut}" for cut, number in report.side_changes.items())
     console.print(f"images that change side  {sides}", soft_wrap=True)
     if report.images < _FEW:

@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import InitVar, asdict, dataclass, field, replace
+from dataclasses import InitVar, asdict, dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -18,17 +18,17 @@ import xxhash
 from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import MissingExtraError, UnreadableImageError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
+from tastemaker.imaging.keys import Sample, split_key
 from tastemaker.imaging.model_input import ROUNDINGS, Preprocess
 from tastemaker.imaging.preprocess import RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.room import ROOM
-from tastemaker.imaging.shards import FarApartError, Sample, split_key
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
 from tastemaker.provenance import reader_provenance
-from tastemaker.stages.base import BeforeStep, ProcessingStage, WorkerMetadata, without_first_reading
+from tastemaker.stages.base import BeforeStep, ProcessingStage, WorkerMetadata
 from tastemaker.stages.samples import GroupReader
 from tastemaker.storage import public_url
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
@@ -128,18 +128,11 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
 
     def process(self, task: FileGroupTask) -> list[ImageBatch]:
         """Return all images of a group of files, in batches."""
-        return without_first_reading(list(self.stream(task)))
+        return list(self.stream(task))
 
     def stream(self, task: FileGroupTask) -> Iterator[ImageBatch]:
         """Yield the images of a group of files in batches, decoding ahead of what was asked for."""
         self.setup()
-        try:
-            yield from self._read_batches(task)
-        except FarApartError:
-            again = {**task._metadata, "far_apart": True}  # whoever has something of the first reading drops it
-            yield from self._read_batches(replace(task, _metadata=again))
-
-    def _read_batches(self, task: FileGroupTask) -> Iterator[ImageBatch]:
         if self.before_step is not None:
             yield from self._stream_one_by_one(task, self.before_step)
             return
@@ -185,8 +178,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
 
     def _read(self, task: FileGroupTask, before_step: BeforeStep | None = None) -> Iterator[ImageObject]:
         options = task._metadata.get("storage_options")
-        far_apart = bool(task._metadata.get("far_apart"))
-        reader = GroupReader(options, task._metadata.get("root"), task._metadata.get("samples"), far_apart)
+        reader = GroupReader(options, task._metadata.get("root"), task._metadata.get("samples"))
         samples = reader.read(task.data) if before_step is None else reader.read_one_by_one(task.data, before_step)
         for index, (path, sample, data) in enumerate(samples):
             image = self._make_image(path, sample, data, index)

@@ -20,7 +20,7 @@ from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.kept_copies import COPY_COLUMNS, Row, UnkeptCopies
 from tastemaker.scores.originals import OriginalsWriter, check_originals, commit_together
 from tastemaker.scores.schema import kind_of_reason, make_table, rows_schema, status_of
-from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata, is_read_again
+from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
 from tastemaker.storage import Options, make_folder, output_path, relative_to
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
 
@@ -36,7 +36,6 @@ class _Partition:
 
     rows: RowsFile
     originals: OriginalsWriter
-    is_read_again: bool
     copies: list[Row] | None
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -108,11 +107,8 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         """Write one batch. Return the files of its partition with the last batch of it, None before."""
         name = self._partition_name(task)
         partition = self._open.get(name)
-        if partition is None or partition.is_read_again != is_read_again(task):
-            earlier, partition = partition, self._start(name, task)
-            if earlier is not None:
-                earlier.rows.discard()
-                partition.originals.replace(earlier.originals)
+        if partition is None:
+            partition = self._start(name, task)
         for number, image in enumerate(task.data):
             image.index = number if image.index < 0 else image.index  # made by a program: numbered for its name
         placed = {id(image): place for image in task.data if (place := self._place(image, partition, task))}
@@ -155,7 +151,6 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         partition = _Partition(
             RowsFile(output / f"{stem}.parquet", self._schema(task)),
             OriginalsWriter(output, stem, folder, kind, self.images_per_tar),
-            is_read_again(task),
             [] if is_searched else None,
         )
         self._open[name] = partition
