@@ -11,12 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import InitVar, dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from tastemaker.checks import check_choice, check_numbers, check_positive
-from tastemaker.errors import MissingExtraError, UnreadableImageError
+from tastemaker.errors import MissingExtraError, ReasonKind, UnreadableImageError
 from tastemaker.imaging.decode import DECODES, MAX_IMAGE_PIXELS, describe_jpeg
 from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
@@ -110,6 +110,10 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
 
             find_decoding_gpus(self.device)
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the options, with what resizes on this machine."""
+        return {**super().fingerprint(), "resize": choose_resize(self.resize)}
+
     def outputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage sets."""
         return ["data"], ["image_data", "image_path", "image_id"]
@@ -170,7 +174,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
                 if reason is None:
                     self._prepare(image)
                 elif not image.failed:
-                    image.fail(reason)
+                    image.fail(reason, ReasonKind.CRASHED)
             yield self._make_batch(task, members, number, is_last=is_last)
 
     def _make_batch(self, task: FileGroupTask, images: list[ImageObject], number: int, *, is_last: bool) -> ImageBatch:
@@ -256,7 +260,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
                     image.model_input = self._input_of(image)
                 image.model_input_kind = self.preprocess
             except UnreadableImageError as error:
-                image.fail(f"unreadable: {error}")
+                image.fail(f"unreadable: {error}", error.reason_kind)
         return image
 
     def _input_of(self, image: ImageObject) -> Pixels:
