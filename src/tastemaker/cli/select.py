@@ -175,7 +175,7 @@ def report_skipped(summary: SelectSummary) -> None:
     """Say on stderr what was moved aside, and what was not copied; end the program with 1 if anything was not."""
     if summary.moved_aside:
         typer.secho(
-            f"tastemaker: moved {summary.moved_aside:,} earlier copies, which somebody changed or whose originals are gone, "
+            f"tastemaker: moved {summary.moved_aside:,} earlier copies (changed since, or without their originals) "
             f"to {summary.output.rstrip('/')}/_tastemaker/aside",
             err=True,
         )
