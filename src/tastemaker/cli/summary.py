@@ -158,7 +158,7 @@ def _stages_table(summary: RunSummary) -> Table:
 def _parity_line(report: ParityReport) -> str:
     difference, precision = report.score_difference, report.chosen["precision"]
     line = (
-        f"{precision} against exact scores, on {report.images} of these images: {difference['median']:.4f} off in the "
+        f"{precision} against exact scores, on {report.images} images: {difference['median']:.4f} off in the "
         f"median, {difference['maximum']:.4f} at most"
     )
     return line if report.is_within_tolerance else f"[red]{line}: beyond the tolerance[/]; see tastemaker verify"

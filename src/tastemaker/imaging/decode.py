@@ -40,9 +40,6 @@ from tastemaker.imaging.wide_pixels import is_wide, reduce_to_8_bits
 MAX_IMAGE_PIXELS = 178_956_970
 """Pixels beyond which an image is taken for a decompression bomb (Pillow's own hard limit)."""
 
-DECODES = ("cpu", "gpu")
-"""What decodes: processors alone, or large JPEGs a GPU (see `tastemaker.imaging.gpu_decode`)."""
-
 EXTENSIONS = (
     frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"})
     | HEIF_EXTENSIONS
@@ -348,12 +345,6 @@ def read_orientation(data: bytes, name: str) -> int:
     except Exception:  # noqa: BLE001 - the pixels are sound, whatever the EXIF is
         return 1
     return orientation if 1 <= orientation <= 8 else 1
-
-
-def describe_jpeg(data: bytes) -> tuple[int, int, int]:
-    """Return the width and height of a sound JPEG, in pixels, and its EXIF orientation, 1 to 8."""
-    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    return width, height, read_orientation(data, "JPEG")
 
 
 def _turn(pixels: Pixels, orientation: int) -> Pixels:

@@ -31,7 +31,6 @@ class RunOptions:
         preprocess: ``openai`` or ``transformers``.
         exif_rotate: Turn images as their EXIF orientation says.
         max_pixels: Larger images are recorded as decompression bombs.
-        decode: ``cpu``, or ``gpu``: large JPEGs are decoded on the GPU.
         signals: Measure the technical signals too.
         min_technical_quality: Drop images below before they are embedded; implies ``signals``.
         embeddings: Store embeddings in the rows.
@@ -53,7 +52,6 @@ class RunOptions:
     preprocess: str = "openai"
     exif_rotate: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
-    decode: str = "cpu"
     signals: bool = False
     min_technical_quality: float | None = None
     embeddings: bool = True

@@ -25,7 +25,7 @@ from tastemaker.runs.loose import Partition, assign_loose
 from tastemaker.runs.metrics import RunCollector, serve_metrics
 from tastemaker.runs.options import RunMode, RunOptions
 from tastemaker.runs.progress import Progress, ProgressCounter, total_bytes
-from tastemaker.runs.recipe import make_stages, refuse_beyond_tolerance
+from tastemaker.runs.recipe import make_stages, state_parity
 from tastemaker.runs.resume import Plan, make_plan
 from tastemaker.runs.runfile import RunFile
 from tastemaker.runs.summary import RunSummary, describe_bottleneck, summarise
@@ -178,8 +178,9 @@ class _Run:
         self.counter.bytes_total = total_bytes(plan.tasks)
         if not plan.tasks:
             return []
-        if self.options.precision == "int8" and any(isinstance(stage, ImageEmbeddingStage) for stage in self.stages):
-            refuse_beyond_tolerance(plan.tasks, self.options)
+        is_here = self.options.executor == "local" or self.options.precision == "int8"
+        if is_here and any(isinstance(stage, ImageEmbeddingStage) for stage in self.stages):
+            state_parity(plan.tasks, self.options)
         self.executor.on_progress = self.counter.count
         return Pipeline("score", stages=self.stages).run(self.executor, initial_tasks=list(plan.tasks))
 
@@ -208,9 +209,9 @@ class _Run:
 
 
 def _find_parity(written: list[Task[Any]]) -> ParityReport | None:
-    """Return the comparison with exact scores that this run's rows state; of several workers', that of most images."""
-    stated = [task._metadata.get("provenance", {}).get("parity") for task in written]
-    return max((ParityReport(**found) for found in stated if found), key=lambda report: report.images, default=None)
+    """Return the comparison with exact scores that this run's rows state."""
+    stated = (task._metadata.get("provenance", {}).get("parity") for task in written)
+    return next((ParityReport(**found) for found in stated if found), None)
 
 
 @contextmanager

@@ -57,9 +57,8 @@ class RunSummary:
         is_mixed: Some rows were made with other models or options, and were left alone.
         other_rows_files: Rows files in the directory that are of no input of this run; not counted in a slice.
         not_retried: Failed images that were not run again, because what is wrong lies in how their shard is made.
-        parity: How the scores differ from exact ones on a sample of this run (on a cluster: of one worker's images);
-            None where none was taken.
         rows_files: The rows files of the input, in its order.
+        parity: How scores differ from exact ones on this machine; None where it has no certificate.
         bytes_per_image: Bytes of tasks and results that crossed processes, for each image; 0 on this machine alone.
     """
 

@@ -228,16 +228,6 @@ def _account_for(
     return list(batches)
 
 
-def is_read_again(task: Task[Any]) -> bool:
-    """Return whether a task comes of a second reading of its shards: nothing of the first counts any more."""
-    return bool(task._metadata.get("far_apart"))
-
-
-def without_first_reading(results: list[X]) -> list[X]:
-    """Return what counts of the results of one initial task: where its shards were read again, those of that."""
-    return [result for result in results if is_read_again(result)] or results
-
-
 def describe_task(task: Task[Any]) -> str:
     """Return a task's shard and keys, for error messages."""
     if isinstance(task, ImageBatch) and task.data:
