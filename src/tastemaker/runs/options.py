@@ -13,7 +13,6 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
-from tastemaker.scores.cutoff import Top
 from tastemaker.storage import Options, public_url
 
 RANKINGS = ("aesthetic_score", "technical_quality")
@@ -22,13 +21,9 @@ RANKINGS = ("aesthetic_score", "technical_quality")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run does. What of it changes rows is in their fingerprint (`tastemaker.runs.fingerprint`).
+    """How a run makes rows. What of it changes rows is in their fingerprint (`tastemaker.runs.fingerprint`).
 
     Attributes:
-        min_score: Keep images with this score or more; None keeps all.
-        top: Keep the best instead; not together with ``min_score``.
-        originals: ``shards``, ``folder`` or ``none``.
-        images_per_tar: Samples in a tar at most.
         model_dir: Directory of models.
         scorer: What scores: a name, ``package.module:NAME``, or a `Scorer`.
         predictor: Path of other weights for the scorer's head.
@@ -51,10 +46,6 @@ class RunOptions:
         storage_options: Arguments of the fsspec file systems of URLs; they are never written.
     """
 
-    min_score: float | None = None
-    top: Top | None = None
-    originals: str = "none"
-    images_per_tar: int = 1000
     model_dir: str | None = None
     scorer: str | Scorer = DEFAULT_SCORER
     predictor: str | None = None
@@ -78,8 +69,6 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        if self.min_score is not None and self.top is not None:
-            raise ConfigurationError("give a minimum score or a top share, not both")
         check_choice("rank_by", self.rank_by, RANKINGS)
         find_scorer(self.scorer)
         check_positive("threads", self.threads)
@@ -91,8 +80,8 @@ class RunOptions:
     def as_json(self) -> dict[str, Any]:
         """Return the options as JSON takes them, without secrets."""
         places = {name: public_url(place) for name in ("model_dir", "predictor") if (place := getattr(self, name))}
-        texts = {"top": str(self.top) if self.top else None, "scorer": find_scorer(self.scorer).name}
-        values = {field.name: getattr(self, field.name) for field in fields(self)} | texts | places
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values |= {"scorer": find_scorer(self.scorer).name, **places}
         del values["storage_options"]
         return values
 

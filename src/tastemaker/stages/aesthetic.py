@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.checks import check_numbers
-from tastemaker.errors import ConfigurationError, ModelError
+from tastemaker.errors import ConfigurationError, ModelError, ReasonKind
 from tastemaker.models.hub import ensure_head
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
@@ -124,6 +124,7 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
         below = [image for image, passed in zip(task.data, passes, strict=True) if not passed]
         for image in below:
             image.reason = f"{self._scorer.column} {image.aesthetic_score:.3f} is below {cutoff}"
+            image.reason_kind = ReasonKind.BELOW_CUTOFF
             if self.verbose:
                 path = public_url(image.image_path)
                 logger.info("Image %s (path: %s) filtered out: %s", image.image_id, path, image.reason)

@@ -16,7 +16,7 @@ from typing import Any
 import xxhash
 
 from tastemaker.checks import check_choice, check_numbers, check_positive
-from tastemaker.errors import MissingExtraError, UnreadableImageError
+from tastemaker.errors import MissingExtraError, ReasonKind, UnreadableImageError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.keys import Sample, split_key
 from tastemaker.imaging.model_input import ROUNDINGS, Preprocess
@@ -103,8 +103,9 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         return find_scorer(self.scorer).backbone.preprocess.with_rounding(self.preprocess)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the options, and what the scorer wants its input to be."""
-        return {**super().fingerprint(), "scorer": find_scorer(self.scorer).name, "preprocess": asdict(self._how)}
+        """Return the options, with what the scorer wants its input to be and what resizes on this machine."""
+        made_by = {"scorer": find_scorer(self.scorer).name, "preprocess": asdict(self._how)}
+        return {**super().fingerprint(), **made_by, "resize": choose_resize(self.resize)}
 
     def outputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage sets."""
@@ -149,7 +150,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
                 if reason is None:
                     self._prepare(image)
                 elif not image.failed:
-                    image.fail(reason)
+                    image.fail(reason, ReasonKind.CRASHED)
             yield self._make_batch(task, members, number, is_last=is_last)
 
     def _make_batch(self, task: FileGroupTask, images: list[ImageObject], number: int, *, is_last: bool) -> ImageBatch:
@@ -235,7 +236,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
                     image.model_input = self._make_input(image.decode().pixels, self._how)
                 image.model_input_kind = self._how
             except UnreadableImageError as error:
-                image.fail(f"unreadable: {error}")
+                image.fail(f"unreadable: {error}", error.reason_kind)
         return image
 
 
