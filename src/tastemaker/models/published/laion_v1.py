@@ -22,7 +22,7 @@ def _scorer(vit: str, backbone: Backbone, sha256: str | None) -> Scorer:
         load=load_linear,
     )
     name = f"laion-v1-{vit.replace('_', '')}"
-    cutoffs = (7.0,)  # of LAION-Aesthetics V1
+    cutoffs = (7.0, 8.0)  # of LAION-Aesthetics V1
     return Scorer(name=name, backbone=backbone, head=head, score_range=(1.0, 10.0), customary_cutoffs=cutoffs)
 
 
