@@ -15,10 +15,10 @@ from gpu import Bench
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.preprocess import preprocess
 from tastemaker.imaging.preprocess_torch import preprocess_with_torch
+from tastemaker.machine import usable_cores
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 
 HOW = CLIP_VIT_L14.preprocess
-from tastemaker.machine import usable_cores
 
 # Before the tower
 
