@@ -61,7 +61,6 @@ class RunSummary:
         not_retried: Failed images that were not run again, because what is wrong lies in how their shard is made.
         parity: How the scores differ from exact ones on a sample of this run (on a cluster: of one worker's images);
             None where none was taken.
-        bytes_per_image: Bytes of tasks and results that crossed processes, for each image; 0 on this machine alone.
     """
 
     output_dir: str
@@ -84,7 +83,6 @@ class RunSummary:
     other_rows_files: int = 0
     not_retried: int = 0
     parity: ParityReport | None = None
-    bytes_per_image: float = 0.0
 
 
 def summarise(
