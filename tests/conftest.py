@@ -14,6 +14,13 @@ os.environ.setdefault("TASTEMAKER_EXECUTOR", "local")  # tests of the engines na
 REAL_HEAD = Path(__file__).resolve().parents[2] / "shared" / "models" / "sac-logos-ava1-l14-linearMSE.safetensors"
 
 
+@pytest.hookimpl(trylast=True)  # after the marks of the folders, and the choice by marks
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that no worker is left with one at the end."""
+    long = {item.path for item in items for mark in ("slow", "ray", "browser") if item.get_closest_marker(mark)}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory):
     """A directory with tiny random models in the real file format."""

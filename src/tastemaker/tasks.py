@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tastemaker.errors import UnreadableImageError
+from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.decode import DecodedImage, decode_image
 from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, Member, open_shard
 from tastemaker.storage import Options, public_url
@@ -148,7 +148,8 @@ class ImageObject:
         model_input: uint8 (224, 224, 3), made by the reader so that megabytes of pixels need not travel.
         model_input_kind: The preprocessing that made ``model_input``.
         signals: Technical signals by name, where they were computed.
-        reason: Why it was dropped or failed; empty for a kept image.
+        reason: Why it was dropped or failed, as a sentence; empty for a kept image.
+        reason_kind: The same as one of `tastemaker.errors.ReasonKind`; None for a kept image.
         failed: True where it could not be read or scored at all.
         index: Position in its partition, from 0; -1 where a program made the object by hand.
         decode_options: Keyword arguments of `decode_image`.
@@ -178,6 +179,7 @@ class ImageObject:
     model_input_kind: str = ""
     signals: dict[str, float] = field(default_factory=dict)
     reason: str = ""
+    reason_kind: ReasonKind | None = None
     failed: bool = False
     index: int = -1
     decode_options: dict[str, Any] = field(default_factory=dict)
@@ -218,12 +220,14 @@ class ImageObject:
         if self.encoded is not None:
             return self.encoded
         if self.member is None:
-            raise UnreadableImageError("the image has neither encoded bytes nor a source to read them from")
+            raise UnreadableImageError(
+                "the image has neither encoded bytes nor a source to read them from", ReasonKind.MISSING
+            )
         try:
             with contextlib.closing(open_shard(self.shard or self.member.name, self.storage_options)) as reader:
                 return reader.read_at(self.member.offset, self.member.size)
         except OSError as error:
-            raise UnreadableImageError(f"the source is gone: {error}") from error
+            raise UnreadableImageError(f"the source is gone: {error}", ReasonKind.MISSING) from error
 
     def remove_image_data(self) -> None:
         """Free pixels and encoded bytes; the bytes only where they can be read again by their position."""
@@ -232,9 +236,9 @@ class ImageObject:
         if self.member is not None and not public_url(self.shard).lower().endswith(COMPRESSED_EXTENSIONS):
             self.encoded = None
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, kind: ReasonKind = ReasonKind.DAMAGED) -> None:
         """Mark the image as failed, and free what no later stage will ask for."""
-        self.failed, self.reason = True, reason
+        self.failed, self.reason, self.reason_kind = True, reason, kind
         self._pixels = self.model_input = self.encoded = None
 
     def __repr__(self) -> str:
@@ -266,8 +270,8 @@ class ImageBatch(Task[list[ImageObject]]):
         members = (m for image in images for m in (image.member, *image.sidecar_members.values()) if m)
         return len(images), sum(member.size for member in members)
 
-    def drop(self, image: ImageObject, reason: str) -> None:
+    def drop(self, image: ImageObject, reason: str, kind: ReasonKind = ReasonKind.DROPPED_BY_STAGE) -> None:
         """Move one image from ``data`` to ``dropped``."""
-        image.reason = reason
+        image.reason, image.reason_kind = reason, kind
         self.dropped.append(image)
         self.data = [other for other in self.data if other is not image]

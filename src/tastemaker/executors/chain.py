@@ -11,7 +11,7 @@ from typing import Any
 
 from tastemaker.executors.base import Stage, StageCount
 from tastemaker.executors.timing import StageTiming
-from tastemaker.stages.base import NodeInfo, WorkerMetadata, run_stage, without_first_reading
+from tastemaker.stages.base import NodeInfo, WorkerMetadata, run_stage
 from tastemaker.tasks import StagePerfStats, Task, sum_perf
 
 QUEUE_SIZE = 2
@@ -74,7 +74,7 @@ class Chain:
                 step.start()
             for item in source:
                 if isinstance(item, _Mark):
-                    yield without_first_reading(results)
+                    yield results
                     results = []
                 else:
                     results.append(item)

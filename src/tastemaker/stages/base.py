@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from tastemaker.checks import check_numbers
-from tastemaker.errors import ConfigurationError, StageError
+from tastemaker.errors import ConfigurationError, ReasonKind, StageError
 from tastemaker.storage import public_url
 from tastemaker.tasks import ImageBatch, ImageObject, StagePerfStats, Task
 
 _NEUTRAL = frozenset(
     {"verbose", "num_threads", "threads", "num_gpus_per_worker", "model_inference_batch_size", "model_dir", "device"}
     | {"resources", "concurrent_tasks", "handles_empty", "is_sink_stage", "remove_image_data", "storage_options"}
+    | {"batch_size", "name"}
 )
 """Fields of stages that say how the work is done, and nothing of what comes out."""
-
-CAREFUL_ATTEMPT = 3
-"""Attempt at a task, from 1, that is made carefully: the process of each earlier one died."""
 
 X = TypeVar("X", bound=Task[Any])
 Y = TypeVar("Y", bound=Task[Any])
@@ -214,6 +212,7 @@ def _account_for(
     for image in images:
         if id(image) not in seen and image.image_path not in paths:
             image.reason = image.reason or f"dropped by stage {stage_name!r}"
+            image.reason_kind = image.reason_kind or ReasonKind.DROPPED_BY_STAGE
             last.dropped.append(image)
     for batch in batches:
         batch.task_id = batch.task_id or task.task_id
@@ -224,18 +223,8 @@ def _account_for(
 
 
 def is_careful(task: Task[Any]) -> bool:
-    """Return whether a task killed so many processes that each image is to be decoded in a process of its own."""
-    return bool(task._metadata.get("attempt", 1) >= CAREFUL_ATTEMPT)
-
-
-def is_read_again(task: Task[Any]) -> bool:
-    """Return whether a task comes of a second reading of its shards: nothing of the first counts any more."""
-    return bool(task._metadata.get("far_apart"))
-
-
-def without_first_reading(results: list[X]) -> list[X]:
-    """Return what counts of the results of one initial task: where its shards were read again, those of that."""
-    return [result for result in results if is_read_again(result)] or results
+    """Return whether a task killed the process that worked on it: each image is to be decoded in a child process."""
+    return bool(task._metadata.get("attempt", 1) > 1)
 
 
 def describe_task(task: Task[Any]) -> str:

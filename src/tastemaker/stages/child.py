@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import IO
 
+from tastemaker.errors import ReasonKind
 from tastemaker.tasks import ImageObject
 
 REASON = "unreadable: it killed the process that decoded it"
@@ -38,7 +39,7 @@ class ChildDecoder:
             return prepared
         except (EOFError, OSError, pickle.UnpicklingError):  # it is gone, and its pipes with it
             self.close()
-            image.fail(REASON)
+            image.fail(REASON, ReasonKind.CRASHED)
             return image
 
     def close(self) -> None:
