@@ -187,12 +187,12 @@ def load_clip(
     threads: int | None = None,
     batch_size: int | None = None,
 ) -> VisionTower:
-    """Return the vision tower on the best device of this machine; with several CUDA GPUs, one that uses them all.
+    """Return the vision tower on the best device of this machine.
 
     Args:
         weights: ``model.safetensors`` of CLIP (see `tastemaker.models.hub.ensure_weights`).
-        device: ``auto`` (GPUs where torch can reach them, else the processor), ``cpu``, ``cuda`` (all that there are),
-            ``cuda:N`` (one of them) or ``mps``.
+        device: ``auto`` (GPUs where torch can reach them, else the processor), ``cpu``, ``cuda`` (the first
+            that this process sees), ``cuda:N`` or ``mps``.
         precision: ``auto`` is fp16 on a GPU, bf16 on processors that multiply it in hardware, else f32.
         threads: Processor threads for inference; None for all cores.
         batch_size: Images at a time on a GPU; None for 256. A processor chooses its own.
@@ -212,15 +212,7 @@ def load_clip(
         from tastemaker.models.clip_torch import TorchClip
     except ImportError as error:
         raise MissingExtraError(f'device={device!r} needs PyTorch: pip install "tastemaker[torch]"') from error
-    if chosen != "cuda":
-        return TorchClip(weights, chosen, precision, batch_size)
-    from tastemaker.models.replicas import ReplicatedClip
-
-    first, *others = devices.cuda_devices()
-    towers = [TorchClip(weights, first, precision, batch_size)]
-    size = towers[0].batch_size  # it may have been halved
-    towers += [TorchClip(weights, other, precision, size) for other in others]
-    return ReplicatedClip(towers) if others else towers[0]
+    return TorchClip(weights, "cuda:0" if chosen == "cuda" else chosen, precision, batch_size)
 
 
 def resolve_precision(device: str, precision: str) -> str:
