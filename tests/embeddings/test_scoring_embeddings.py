@@ -16,7 +16,8 @@ from embedding_files import clip_retrieval, unit_vectors  # noqa: F401 - one is 
 from tastemaker import AestheticPredictor, errors
 from tastemaker.embeddings.arrays import ArraySource
 from tastemaker.embeddings.find import find_embeddings
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.schema import rows_schema

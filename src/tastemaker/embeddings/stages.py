@@ -23,8 +23,8 @@ from tastemaker.embeddings.tables import carried_columns, read_parquet_columns
 from tastemaker.embeddings.tasks import EmbeddingBatch
 from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
 from tastemaker.models.aesthetic import MAX_UNIT_ERROR, AestheticPredictor
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
-from tastemaker.models.published import EMBEDDING_SIZE
+from tastemaker.models.hub import ensure_head
+from tastemaker.models.published import find_scorer
 from tastemaker.provenance import add_provenance, weights_provenance
 from tastemaker.scores.files import remove_drafts
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
@@ -126,15 +126,16 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
 
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""
-        ensure_predictor(self.predictor, self.model_dir, self.storage_options)
+        ensure_head(find_scorer().head, self.predictor, self.model_dir, self.storage_options)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Load the predictor."""
-        weights = ensure_predictor(self.predictor, self.model_dir, self.storage_options)
+        weights = ensure_head(find_scorer().head, self.predictor, self.model_dir, self.storage_options)
         self._predictor = AestheticPredictor.from_file(weights)
-        self._provenance = weights_provenance("predictor", AESTHETIC_PREDICTOR, weights)
-        if self._predictor.embedding_size != EMBEDDING_SIZE:
-            raise ModelError(f"{weights} scores {self._predictor.embedding_size} numbers, not {EMBEDDING_SIZE}")
+        self._provenance = weights_provenance("predictor", find_scorer().head, weights)
+        size = find_scorer().backbone.dimension
+        if self._predictor.embedding_size != size:
+            raise ModelError(f"{weights} scores {self._predictor.embedding_size} numbers, not {size}")
 
     def teardown(self) -> None:
         """Free the predictor."""
@@ -239,9 +240,10 @@ def _explain_failures(norms: npt.NDArray[np.float32], lengths: npt.NDArray[np.in
         "unusable: the embedding is zero",
     ]
     if lengths is not None:
-        for wrong in np.unique(lengths[lengths != EMBEDDING_SIZE])[:100]:
+        size = find_scorer().backbone.dimension
+        for wrong in np.unique(lengths[lengths != size])[:100]:
             reasons[lengths == wrong] = len(texts)
-            has = "no embedding" if wrong < 0 else f"the embedding has {wrong} numbers, not {EMBEDDING_SIZE}"
+            has = "no embedding" if wrong < 0 else f"the embedding has {wrong} numbers, not {size}"
             texts.append(f"unusable: {has}")
     return pa.DictionaryArray.from_arrays(pa.array(reasons), pa.array(texts, pa.string())).dictionary_decode()
 

@@ -14,7 +14,8 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import Scale, choose_scale, count_steps
 from tastemaker.explorer.failures import KIND, label_of
 from tastemaker.explorer.report_slices import SliceKind, slice_table
-from tastemaker.models.aesthetic import CUSTOMARY_CUTOFFS
+from tastemaker.models.published import published_scorers, scorer_of_column
+from tastemaker.models.records import Scorer
 from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values
@@ -57,7 +58,7 @@ class KeepRow:
     """One line of "keep so many -> cut-off".
 
     Attributes:
-        label: What was asked for: a share, a number, or one of LAION's cut-offs.
+        label: What was asked for: a share, a number, or a customary cut-off.
         score: The cut-off.
         kept: How many pass.
         share: Their part of the scored.
@@ -114,7 +115,7 @@ class ReportData:
         reaching: Images that reach each step of the axis.
         cut: The cut.
         keep: "Keep so many -> cut-off", by share and number.
-        customary: The same for LAION's cut-offs; empty for other columns.
+        customary: The same for the customary cut-offs of the scorer; empty where there are none.
         bands: Samples for each band, best first.
         below: Rows just below the cut, the nearest last.
         above: Rows just above the cut, the nearest first.
@@ -173,7 +174,7 @@ def gather(
         reaching=count_steps(ordered, scale),
         cut=cut,
         keep=_keep_rows(ordered),
-        customary=_customary_rows(ordered) if column == "aesthetic_score" else [],
+        customary=_customary_rows(ordered, _scorer_of(table, column)),
         bands=_sample_bands(table, column, scale, seed, samples),
         below=_ids(table, column, f"NOT ({cut.is_kept})", "DESC", "ASC", samples)[::-1],
         above=_ids(table, column, cut.is_kept, "ASC", "DESC", samples),
@@ -238,10 +239,20 @@ def _keep_rows(ordered: Values) -> list[KeepRow]:
     ]
 
 
-def _customary_rows(ordered: Values) -> list[KeepRow]:
+def _scorer_of(table: ScoreTable, column: str) -> Scorer | None:
+    """Return the scorer that filled a column, as its rows say; the column's default one where they do not."""
+    names = {str(name) for entry in table.provenance if (name := entry.entries.get("scorer"))}
+    default = scorer_of_column(column)
+    if default is None or not names:
+        return default
+    known = [scorer for scorer in published_scorers().values() if scorer.name in names and scorer.column == column]
+    return known[0] if len(names) == 1 and known else None
+
+
+def _customary_rows(ordered: Values, scorer: Scorer | None) -> list[KeepRow]:
     scored = len(ordered)
     rows = []
-    for score in CUSTOMARY_CUTOFFS:
+    for score in scorer.customary_cutoffs if scorer else ():
         kept = scored - int(np.searchsorted(ordered, ordered.dtype.type(score), side="left"))
         rows.append(KeepRow(f"{score:g}", score, kept, kept / scored if scored else 0.0))
     return rows
