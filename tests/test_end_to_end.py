@@ -238,7 +238,7 @@ def test_a_pipeline_that_names_no_executor_runs_where_the_variable_says_or_on_wh
     monkeypatch.setattr(executors, "find_spec", lambda name: None)
     assert type(executors.default_executor()).__name__ == "LocalExecutor"
     monkeypatch.setattr(executors, "find_spec", lambda name: object())
-    monkeypatch.setattr("tastemaker.executors.cluster.find_spec", lambda name: object())
+    monkeypatch.setattr("tastemaker.executors.ray_data.find_spec", lambda name: object())
     assert type(executors.default_executor()).__name__ == "XennaExecutor"
 
 

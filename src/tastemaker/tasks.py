@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from tastemaker.errors import ReasonKind, StageError, UnreadableImageError
+from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.decode import DecodedImage, decode_image
 from tastemaker.imaging.model_input import Preprocess
 from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, Member, open_shard
@@ -26,12 +27,22 @@ class StagePerfStats:
     Attributes:
         stage_name: The stage's name.
         process_time: Seconds of work.
-        num_items_processed: Images or files in the task.
+        num_items_processed: Images or files in the task. Of several results of one task, the first has them.
     """
 
     stage_name: str
     process_time: float = 0.0
     num_items_processed: int = 0
+
+
+def sum_perf(parts: Iterable[StagePerfStats]) -> list[StagePerfStats]:
+    """Return one entry for each stage, with the sums of its entries. One that several tasks share counts once."""
+    sums: dict[str, StagePerfStats] = {}
+    for part in {id(part): part for part in parts}.values():
+        total = sums.setdefault(part.stage_name, StagePerfStats(part.stage_name))
+        total.process_time += part.process_time
+        total.num_items_processed += part.num_items_processed
+    return list(sums.values())
 
 
 @dataclass
@@ -61,18 +72,6 @@ class Task(ABC, Generic[T]):
     def count_images(self) -> tuple[int, int]:
         """Return the images in it, with those that left, and their bytes in the input files; zeros if it has none."""
         return 0, 0
-
-    def image_ids(self) -> list[str]:
-        """Return the keys of the images in it, with those that left."""
-        return []
-
-    def fail_all(self, reason: str) -> None:
-        """Mark all images in it as failed, because workers died of them.
-
-        Raises:
-            StageError: The task has no images that could be recorded.
-        """
-        raise StageError(f"task {self.task_id!r}: {reason}")
 
     def validate(self) -> bool:
         """Return whether the task can be worked on. For subclasses that want to check more."""
@@ -271,17 +270,6 @@ class ImageBatch(Task[list[ImageObject]]):
         images = [*self.data, *self.dropped]
         members = (m for image in images for m in (image.member, *image.sidecar_members.values()) if m)
         return len(images), sum(member.size for member in members)
-
-    def image_ids(self) -> list[str]:
-        """Return the keys of its images, kept or not."""
-        return [image.image_id for image in [*self.data, *self.dropped]]
-
-    def fail_all(self, reason: str) -> None:
-        """Move all images that are still in to ``dropped``, as failed: workers died of them."""
-        for image in self.data:
-            image.fail(reason, ReasonKind.CRASHED)
-        self.dropped += self.data
-        self.data = []
 
     def drop(self, image: ImageObject, reason: str, kind: ReasonKind = ReasonKind.DROPPED_BY_STAGE) -> None:
         """Move one image from ``data`` to ``dropped``."""

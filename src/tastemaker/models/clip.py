@@ -27,8 +27,8 @@ def load_clip(
 
     Args:
         weights: The backbone's file (see `tastemaker.models.hub.ensure_weights`).
-        device: ``auto`` (a GPU where torch can reach one, else the processor), ``cpu``, ``cuda`` (the current GPU),
-            ``cuda:N`` or ``mps``.
+        device: ``auto`` (a GPU where torch can reach one, else the processor), ``cpu``, ``cuda`` (the first that this
+            process sees), ``cuda:N`` or ``mps``.
         precision: ``auto`` is fp16 on a GPU, bf16 on processors that multiply it in hardware, else f32.
         threads: Processor threads for inference; None for all cores.
         batch_size: Images at a time on a GPU; None for 256. A processor chooses its own.
@@ -49,7 +49,7 @@ def load_clip(
         from tastemaker.models.clip_torch import TorchClip
     except ImportError as error:
         raise MissingExtraError(f'device={device!r} needs PyTorch: pip install "tastemaker[torch]"') from error
-    return TorchClip(weights, chosen, precision, batch_size, backbone=backbone)
+    return TorchClip(weights, "cuda:0" if chosen == "cuda" else chosen, precision, batch_size, backbone=backbone)
 
 
 def resolve_precision(device: str, precision: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -9,14 +10,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import InitVar, dataclass, field
-from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import xxhash
 
 from tastemaker.checks import check_choice, check_numbers, check_positive
-from tastemaker.errors import MissingExtraError, ReasonKind, UnreadableImageError
+from tastemaker.errors import MissingExtraError, UnreadableImageError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.keys import Sample, split_key
 from tastemaker.imaging.model_input import ROUNDINGS, Preprocess
@@ -28,7 +28,8 @@ from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
 from tastemaker.provenance import reader_provenance
-from tastemaker.stages.base import BeforeStep, ProcessingStage, WorkerMetadata
+from tastemaker.stages.base import ProcessingStage, WorkerMetadata, is_careful
+from tastemaker.stages.child import ChildDecoder
 from tastemaker.stages.samples import GroupReader
 from tastemaker.storage import public_url
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
@@ -134,24 +135,17 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def stream(self, task: FileGroupTask) -> Iterator[ImageBatch]:
         """Yield the images of a group of files in batches, decoding ahead of what was asked for."""
         self.setup()
-        if self.before_step is not None:
-            yield from self._stream_one_by_one(task, self.before_step)
-            return
-        images = self._decode_ahead(self._read(task))
+        images = self._read(task)
+        images = self._decode_apart(images) if is_careful(task) else self._decode_ahead(images)
         for number, (members, is_last) in enumerate(_in_batches(images, self.batch_size)):
             yield self._make_batch(task, members, number, is_last=is_last)
 
-    def _stream_one_by_one(self, task: FileGroupTask, before_step: BeforeStep) -> Iterator[ImageBatch]:
-        """Yield the same batches, each read and decoded alone, or failed unseen where ``before_step`` has a reason."""
-        images = self._read(task, before_step)
-        for number, (members, is_last) in enumerate(_in_batches(images, self.batch_size)):
-            reason = before_step("batch", number, partial(_ids_of, members))
-            for image in members:
-                if reason is None:
-                    self._prepare(image)
-                elif not image.failed:
-                    image.fail(reason, ReasonKind.CRASHED)
-            yield self._make_batch(task, members, number, is_last=is_last)
+    def _decode_apart(self, images: Iterator[ImageObject]) -> Iterator[ImageObject]:
+        """Yield the same images, each decoded alone in a child process: one that kills it costs only its own row."""
+        reader = {"preprocess": self.preprocess, "resize": self._resize, "scorer": self.scorer}
+        with contextlib.closing(ChildDecoder(reader)) as child:
+            for image in images:
+                yield child.prepare(image)
 
     def _make_batch(self, task: FileGroupTask, images: list[ImageObject], number: int, *, is_last: bool) -> ImageBatch:
         failed = [image for image in images if image.failed]
@@ -177,11 +171,10 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             task.dataset_name, data, _metadata=metadata, task_id=f"{task.task_id}_{number}", dropped=failed
         )
 
-    def _read(self, task: FileGroupTask, before_step: BeforeStep | None = None) -> Iterator[ImageObject]:
+    def _read(self, task: FileGroupTask) -> Iterator[ImageObject]:
         options = task._metadata.get("storage_options")
         reader = GroupReader(options, task._metadata.get("root"), task._metadata.get("samples"))
-        samples = reader.read(task.data) if before_step is None else reader.read_one_by_one(task.data, before_step)
-        for index, (path, sample, data) in enumerate(samples):
+        for index, (path, sample, data) in enumerate(reader.read(task.data)):
             image = self._make_image(path, sample, data, index)
             image.storage_options = options
             yield image
@@ -238,10 +231,6 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             except UnreadableImageError as error:
                 image.fail(f"unreadable: {error}", error.reason_kind)
         return image
-
-
-def _ids_of(images: list[ImageObject]) -> list[str]:
-    return [image.image_id for image in images]
 
 
 def _in_batches(images: Iterable[ImageObject], most: int) -> Iterator[tuple[list[ImageObject], bool]]:
