@@ -102,7 +102,7 @@ def test_another_pipeline_is_refused_with_what_differs(tmp_path, shards, model_d
         other.run(**run)
     shorter = make_pipeline(shards, tmp_path / "out", model_dir)
     del shorter.stages[2]
-    with pytest.raises(ConfigurationError, match="the stage image_embedding was there"):
+    with pytest.raises(ConfigurationError, match="image_embedding was there"):
         shorter.run(**run)
     wider = make_pipeline(shards, tmp_path / "out", model_dir, num_threads=1, verbose=True)  # no other rows
     assert len(wider.run(**run)) == 4
