@@ -32,7 +32,8 @@ def make_fingerprint(stages: Sequence[ProcessingStage[Any, Any]]) -> Fingerprint
     for number, stage in enumerate(stages):
         name = stage.name if stage.name not in made_by else f"{stage.name}-{number}"
         made_by[name] = stage.fingerprint()
-    return json.loads(json.dumps(made_by))  # type: ignore[no-any-return] - as it is read again
+    as_it_is_read: Fingerprint = json.loads(json.dumps(made_by))
+    return as_it_is_read
 
 
 def canonical(value: Any) -> str:  # noqa: ANN401 - whatever JSON takes
