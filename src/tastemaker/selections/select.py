@@ -243,7 +243,8 @@ def _lowest(table: ScoreTable, chosen: Chosen, selection: Selection) -> float | 
 def _write_list(table: ScoreTable, chosen: Chosen, place: Place, kind: str, *, overwrite: bool) -> None:
     own = OwnFiles.of_one_file(place)
     own.refuse_foreign(place.name)
-    with place.draft() as draft:
+    draft = place.draft()
+    try:
         if kind == "manifest":
             write_manifest(draft.path, place.name, (part for _, part in chosen.iterate()), chosen.schema)
         else:
@@ -251,7 +252,9 @@ def _write_list(table: ScoreTable, chosen: Chosen, place: Place, kind: str, *, o
         if not overwrite and own.differs(place.name, draft):
             raise ConfigurationError(f"{place} is there with other content; choose another, or say --overwrite")
         own.commit(place.name, draft)
-        own.finish()
+    finally:
+        draft.discard()
+    own.finish()
 
 
 def _add_counts(summary: SelectSummary, export: Export, own: OwnFiles) -> SelectSummary:
