@@ -26,12 +26,12 @@ def make_pictures(folder, names=("a.jpg", "b.jpg", "below/c.jpg", "below/d.png")
     return folder
 
 
-def make_tiny_shards(folder, shards=3, images=4):
-    """Write shards of pictures with captions, the last picture of each damaged, and return the folder."""
+def make_tiny_shards(folder, shards=3, images=4, *, captions=True):
+    """Write shards of pictures with captions far from them, the last picture of each damaged, and return the folder."""
     folder.mkdir(parents=True)
     for number in range(shards):
         members = [(f"{number}{n}.jpg", picture(10 * number + n)) for n in range(images - 1)]
-        members += [(f"{number}{n}.txt", b"a caption") for n in range(images - 1)]  # captions are not beside pictures
+        members += [(f"{number}{n}.txt", b"a caption") for n in range(images - 1) if captions]
         make_tar(folder / f"{number}.tar", [*members, (f"{number}bad.jpg", picture(0)[:400])])
     return folder
 
