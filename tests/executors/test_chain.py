@@ -98,11 +98,11 @@ def test_one_batch_at_a_time_gives_the_same_batches(tmp_path, photographs):
 
 
 @pytest.fixture
-def far_apart(tmp_path, photographs, monkeypatch):
+def far_apart(tmp_path, full_photographs, monkeypatch):
     """A remote shard of 20 images that is read again at the sixteenth, since a caption of the first comes there."""
     monkeypatch.setattr("tastemaker.imaging.streamed.WINDOW_BYTES", 100_000)
     members = [
-        (f"{n:02d}.{e}", photographs["rocket.jpg"] if e == "jpg" else b"") for n in range(20) for e in ("jpg", "txt")
+        (f"{n:02d}.{e}", full_photographs["rocket.jpg"] if e == "jpg" else b"") for n in range(20) for e in ("jpg", "txt")
     ]
     members.insert(30, members.pop(1))
     return FileGroupTask("t", [f"file://{make_tar(tmp_path / 'a.tar', members)}"])
