@@ -24,6 +24,11 @@ def write_script(tmp_path):
 
 
 @pytest.fixture(scope="module")
+def photographs(full_photographs):
+    return full_photographs
+
+
+@pytest.fixture(scope="module")
 def jpegs(photographs):
     """Real photographs as JPEG, so that NeMo Curator would read all of them."""
     return {

@@ -60,39 +60,9 @@ class ShardReader(Protocol):
         """Return how many bytes the tar has; None where only reading it all would tell."""
         ...
 
-    def peek_at(self, offset: int, size: int) -> bytes:
-        """Return bytes as `read_at` does, without letting go of any that are held."""
-        ...
-
     def close(self) -> None:
         """Close the file."""
         ...
-
-
-class BytesReader:
-    """A tar in memory."""
-
-    compressed, streams, damage = False, False, ""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``."""
-        return self._data[offset : offset + size]
-
-    peek_at = read_at
-
-    def holds(self, size: int) -> bool:
-        """Return whether there are that many bytes."""
-        return size <= len(self._data)
-
-    def size_bytes(self) -> int:
-        """Return how many bytes there are."""
-        return len(self._data)
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class PlainReader:
@@ -113,8 +83,6 @@ class PlainReader:
         while data and len(data) < size and (more := self._file.read(size - len(data))):
             data += more
         return data
-
-    peek_at = read_at
 
     def holds(self, size: int) -> bool:
         """Return whether the file has that many bytes."""
@@ -156,8 +124,6 @@ class PackedReader:
             parts.append(part)
             offset, size = offset + len(part), size - len(part)
         return b"".join(parts)
-
-    peek_at = read_at
 
     def size_bytes(self) -> None:
         """Return None: only decompression would tell."""

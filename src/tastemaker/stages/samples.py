@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import count, groupby
 
+from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.folders import FolderReader, unread_sample
 from tastemaker.imaging.shards import Sample, is_shard, read_at_ranges, read_samples
 from tastemaker.stages.base import BeforeStep
@@ -22,11 +23,10 @@ class GroupReader:
         options: Arguments of the file system of files at URLs.
         root: Folder that the keys of loose images begin below.
         wanted: Of the only shard, the samples to read, by where they lie; None for all.
-        far_apart: See `read_samples`.
     """
 
-    def __init__(self, options: Options | None, root: str | None, wanted: list[Sample] | None, far_apart: bool) -> None:
-        self._options, self._root, self._wanted, self._far_apart = options, root, wanted, far_apart
+    def __init__(self, options: Options | None, root: str | None, wanted: list[Sample] | None) -> None:
+        self._options, self._root, self._wanted = options, root, wanted
         self._folders = FolderReader(options)
 
     def read(self, paths: Iterable[str]) -> Iterator[_Read]:
@@ -56,16 +56,21 @@ class GroupReader:
         for path in paths:
             try:
                 if self._wanted is None:
-                    samples = read_samples(path, self._options, far_apart=self._far_apart)
+                    samples = read_samples(path, self._options)
                 else:
                     samples = read_at_ranges(path, self._wanted, self._options)
                 for sample, data in samples:
                     yield path, sample, data
             except OSError as error:
-                yield path, Sample("", problem=f"the shard cannot be read: {error.strerror or error}"), {}
+                yield path, _unread(f"the shard cannot be read: {error.strerror or error}"), {}
 
     def _failed(self, path: str, reason: str) -> Sample:
-        return Sample("", problem=reason) if is_shard(path) else unread_sample(path, self._root, reason)
+        problem = Problem(ReasonKind.CRASHED, reason)
+        return Sample("", problem=problem) if is_shard(path) else unread_sample(path, self._root, problem)
+
+
+def _unread(why: str) -> Sample:
+    return Sample("", problem=Problem(ReasonKind.MISSING, why))
 
 
 def _shown(path: str) -> list[str]:

@@ -13,7 +13,7 @@ from tastemaker.storage import Options, base_name, options_for, public_url, sche
 from tastemaker.storage.objects import RemoteFile
 from tastemaker.storage.retries import persist
 from tastemaker.storage.sending import send_bytes, send_file
-from tastemaker.storage.sources import version_of
+from tastemaker.storage.sources import modified_of, version_of
 from tastemaker.storage.systems import OBJECT_STORES, check_scheme, open_system, shorten_waits
 
 _WEB = ("http", "https")
@@ -28,11 +28,13 @@ class Entry(NamedTuple):
         path: Its URL.
         size: In bytes; 0 where the server does not say.
         version: ETag, checksum or time of modification; empty where the server does not say.
+        modified: Seconds since 1970; 0 where the server does not say.
     """
 
     path: str
     size: int
     version: str
+    modified: float = 0.0
 
 
 def find_file(url: str, options: Options | None = None) -> Entry | None:
@@ -109,9 +111,14 @@ def open_remote(path: Path) -> IO[bytes]:
         FileNotFoundError: There is none.
         RemoteError: It cannot be asked for.
     """
+    return open_url(str(path), options_of(path))
+
+
+def open_url(url: str, options: Options | None = None) -> IO[bytes]:
+    """Return the file at a URL, as `open_remote` does."""
     from tastemaker.imaging.readers import ReaderFile
 
-    file = RemoteFile(str(path), options_of(path))
+    file = RemoteFile(url, options)
     try:
         file.identify()
     except RemoteError as error:
@@ -143,14 +150,7 @@ def remote_path(path: str | Path, options: Options | None = None) -> Path:
         ConfigurationError: Nothing can be written to that kind of place.
     """
     url = str(path)
-    check_scheme(scheme_of(url))
-    if scheme_of(url) in _WEB:
-        raise ConfigurationError(f"{public_url(url)}: results cannot be written to a web server; use s3://, gs://, ...")
-    if scheme_of(url) == "hf":
-        raise ConfigurationError(
-            f"{url}: results are not written to the hub, where each file would be a commit; write them to a folder or "
-            "s3://, gs://, ..., then `hf upload OWNER/NAME FOLDER . --repo-type dataset`"
-        )
+    check_writable(url)
     from upath import UPath
 
     chosen = options_for(url, options)
@@ -159,25 +159,47 @@ def remote_path(path: str | Path, options: Options | None = None) -> Path:
     return cast(Path, made)
 
 
+def check_writable(url: str) -> None:
+    """Raise unless files can be written to that kind of place.
+
+    Raises:
+        MissingExtraError: The library of the scheme is not installed.
+        ConfigurationError: They cannot.
+    """
+    check_scheme(scheme_of(url))
+    if scheme_of(url) in _WEB:
+        raise ConfigurationError(f"{public_url(url)}: results cannot be written to a web server; use s3://, gs://, ...")
+    if scheme_of(url) == "hf":
+        raise ConfigurationError(
+            f"{url}: results are not written to the hub, where each file would be a commit; write them to a folder or "
+            "s3://, gs://, ..., then `hf upload OWNER/NAME FOLDER . --repo-type dataset`"
+        )
+
+
 def check_bucket(path: Path) -> None:
     """Look whether the bucket of an object store is there; where there are folders, make the folder.
 
     Raises:
         ConfigurationError: There is no such bucket, or it cannot be asked.
     """
-    if scheme_of(str(path)) not in OBJECT_STORES:
-        path.mkdir(parents=True, exist_ok=True)
+    check_bucket_of(str(path), options_of(path))
+
+
+def check_bucket_of(url: str, options: Options | None) -> None:
+    """Do as `check_bucket` for a URL."""
+    system, name = open_system(url, options)
+    if scheme_of(url) not in OBJECT_STORES:
+        system.makedirs(name, exist_ok=True)
         return
-    if scheme_of(str(path)) == "memory":
+    if scheme_of(url) == "memory":
         return
-    system, name = open_system(str(path), options_of(path))
     bucket = name.strip("/").split("/")[0]
     try:
-        is_there = persist(f"{path} cannot be used", lambda: _exists(system, bucket))
+        is_there = persist(f"{public_url(url)} cannot be used", lambda: _exists(system, bucket), url)
     except RemoteError as error:
         raise ConfigurationError(str(error)) from error
     if not is_there:
-        raise ConfigurationError(f"{path}: there is no bucket {bucket!r}; make it first")
+        raise ConfigurationError(f"{public_url(url)}: there is no bucket {bucket!r}; make it first")
 
 
 def publish(draft: Path, target: Path) -> None:
@@ -186,10 +208,7 @@ def publish(draft: Path, target: Path) -> None:
     Raises:
         RemoteError: It cannot be written, whatever was tried. The draft is still there.
     """
-    system, path = open_system(str(target), options_of(target))
-    if scheme_of(str(target)) not in OBJECT_STORES:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    persist(f"{target} cannot be written", lambda: send_file(system, draft, path))
+    send_draft(draft, str(target), options_of(target))
     draft.unlink()
 
 
@@ -199,10 +218,27 @@ def publish_bytes(data: bytes, target: Path) -> None:
     Raises:
         RemoteError: They cannot be written, whatever was tried.
     """
-    system, path = open_system(str(target), options_of(target))
-    if scheme_of(str(target)) not in OBJECT_STORES:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    persist(f"{target} cannot be written", lambda: send_bytes(system, data, path))
+    send_data(data, str(target), options_of(target))
+
+
+def send_draft(draft: Path, url: str, options: Options | None) -> None:
+    """Put a local file at a URL, whole or not at all."""
+    system, path = _made_ready(url, options)
+    persist(f"{public_url(url)} cannot be written", lambda: send_file(system, draft, path), url)
+
+
+def send_data(data: bytes, url: str, options: Options | None) -> None:
+    """Put bytes at a URL, whole or not at all."""
+    system, path = _made_ready(url, options)
+    persist(f"{public_url(url)} cannot be written", lambda: send_bytes(system, data, path), url)
+
+
+def _made_ready(url: str, options: Options | None) -> tuple[Any, str]:
+    """Return file system and path of a file to be written; its folder is made where there are folders."""
+    system, path = open_system(url, options)
+    if scheme_of(url) not in OBJECT_STORES:
+        system.makedirs(system._parent(path), exist_ok=True)
+    return system, path
 
 
 def _find_on_web(url: str, options: Options | None) -> Entry | None:
@@ -238,7 +274,7 @@ def _entry(system: Any, url: str, info: dict[str, Any]) -> Entry:  # noqa: ANN40
     scheme, name = url.partition("://")[0], path.partition("://")[2]
     if scheme != "file":
         name = name.lstrip("/")
-    return Entry(f"{scheme}://{name}", int(info.get("size") or 0), version_of(info))
+    return Entry(f"{scheme}://{name}", int(info.get("size") or 0), version_of(info), modified_of(info))
 
 
 def options_of(path: Path) -> Options:

@@ -30,7 +30,7 @@ _EXPIRED = (401, 403, 404, 410)
 """What a server of large files answers once an address that the hub gave has run out."""
 
 
-class Place(NamedTuple):
+class HubPath(NamedTuple):
     """Where a path lies: the repository with its revision as it was written, and the path in it."""
 
     root: str
@@ -88,7 +88,7 @@ class HubSystem(AbstractFileSystem):  # type: ignore[misc]
         self._commits.clear()
         self._entries.clear()
 
-    def locate(self, path: str) -> Place:
+    def locate(self, path: str) -> HubPath:
         """Return where a path lies.
 
         Raises:
@@ -102,11 +102,11 @@ class HubSystem(AbstractFileSystem):  # type: ignore[misc]
                 "is needed, a revision as NAME@REVISION; storage buckets are not read"
             )
         revision = unquote(match["revision"] or constants.DEFAULT_REVISION)
-        return Place(
+        return HubPath(
             match["root"], match["kind"] or "models", match["repo"], revision, (match["path"] or "").strip("/")
         )
 
-    def commit_of(self, place: Place) -> str:
+    def commit_of(self, place: HubPath) -> str:
         """Return the commit that a place's revision points to; the same until `look_anew`."""
         if _COMMIT.fullmatch(place.revision):
             return place.revision
@@ -163,7 +163,7 @@ class HubSystem(AbstractFileSystem):  # type: ignore[misc]
         """Return the same for all: what is read is of one commit."""
         return datetime.fromtimestamp(0, UTC)
 
-    def resolve_url(self, place: Place, commit: str) -> str:
+    def resolve_url(self, place: HubPath, commit: str) -> str:
         """Return the address of a file's bytes."""
         kind = "" if place.kind == "models" else f"{place.kind}/"
         return f"{self.endpoint}/{kind}{place.repo}/resolve/{commit}/{quote(place.path)}"
@@ -188,7 +188,7 @@ class HubSystem(AbstractFileSystem):  # type: ignore[misc]
         options.pop("autocommit", None)
         return _HubFile(self, path, **options)
 
-    def _list(self, place: Place, *, recursive: bool) -> Iterator[dict[str, Any]]:
+    def _list(self, place: HubPath, *, recursive: bool) -> Iterator[dict[str, Any]]:
         commit = self.commit_of(place)
         where = f"tree/{commit}" + (f"/{quote(place.path, safe='')}" if place.path else "")
         params: Any = {"recursive": recursive, "expand": False}
@@ -201,13 +201,13 @@ class HubSystem(AbstractFileSystem):  # type: ignore[misc]
                 return
             params = urlsplit(following).query  # not its host, which may be another that must not see the token
 
-    def _note(self, place: Place, commit: str, item: dict[str, Any]) -> dict[str, Any]:
+    def _note(self, place: HubPath, commit: str, item: dict[str, Any]) -> dict[str, Any]:
         version = (item.get("lfs") or {}).get("oid") or item.get("oid", "")
         entry = {"size": item.get("size", 0), "type": item["type"], "blob_id": version}
         self._entries[place.kind, place.repo, commit, item["path"]] = entry
         return entry
 
-    def _ask(self, place: Place, method: str, where: str, **arguments: Any) -> Any:  # noqa: ANN401
+    def _ask(self, place: HubPath, method: str, where: str, **arguments: Any) -> Any:  # noqa: ANN401
         url = f"{self.endpoint}/api/{place.kind}/{place.repo}/{where}"
         seconds = current_patience().timeout_s
         answer = get_session().request(method, url, headers=self.headers(), timeout=seconds, **arguments)
@@ -302,7 +302,7 @@ class _HubFile(AbstractBufferedFile):  # type: ignore[misc]
         return self._remote.read_at(start, end - start)
 
 
-def check_answer(answer: Any, place: Place) -> None:  # noqa: ANN401
+def check_answer(answer: Any, place: HubPath) -> None:  # noqa: ANN401
     """Raise unless an answer brings what was asked for.
 
     Raises:

@@ -77,8 +77,6 @@ class RemoteFile:
         known = self._source.size
         return size <= known if known is not None else len(self.read_at(size - 1, 1)) == 1
 
-    peek_at = read_at
-
     def size_bytes(self) -> int | None:
         """Return how many bytes the file has; None where the server does not say."""
         return self.identify()[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+from datetime import datetime
 from typing import Any
 
 from tastemaker.errors import RemoteError
@@ -303,3 +304,13 @@ def version_of(info: dict[str, Any]) -> str:
         if info.get(name):
             return str(info[name])
     return ""
+
+
+def modified_of(info: dict[str, Any]) -> float:
+    """Return when a file was written last, in seconds since 1970; 0 where nobody says."""
+    for name in ("LastModified", "last_modified", "mtime", "updated", "created"):
+        if isinstance(time := info.get(name), datetime):
+            return time.timestamp()
+        if isinstance(time, str):
+            return datetime.fromisoformat(time).timestamp()
+    return 0.0

@@ -1,0 +1,240 @@
+"""Places on this machine."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import socket
+import stat
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import filelock
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.storage.drafts import make_durable
+from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Lock, Place
+
+
+class LocalPlace(Place):
+    """A path on this machine."""
+
+    def __init__(self, path: str) -> None:
+        self.address = path
+        self.options = {}
+
+    @property
+    def local_path(self) -> Path:
+        return Path(self.address)
+
+    def __fspath__(self) -> str:
+        return self.address
+
+    def __str__(self) -> str:
+        return self.address
+
+    def _key(self) -> str:
+        return os.path.abspath(self.address)
+
+    @property
+    def name(self) -> str:
+        return self.local_path.name
+
+    @property
+    def parent(self) -> Place:
+        return LocalPlace(str(self.local_path.parent))
+
+    def __truediv__(self, below: str) -> Place:
+        return LocalPlace(os.path.join(self.address, *below.split("/")))
+
+    def relative_to(self, folder: Place) -> str:
+        return os.path.relpath(self.address, folder.address or ".").replace(os.sep, "/")
+
+    def stat(self) -> Entry | None:
+        try:
+            status = os.stat(self.address)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return None if stat.S_ISDIR(status.st_mode) else self._entry(status)
+
+    def _entry(self, status: os.stat_result) -> Entry:
+        version = f"{status.st_mtime_ns}-{status.st_ino}"
+        return Entry(self, status.st_size, status.st_mtime, version)
+
+    def is_folder(self) -> bool:
+        return os.path.isdir(self.address)
+
+    def list(self, *, recursive: bool = True) -> list[Entry]:
+        return sorted(self._walk(self.address or ".", recursive=recursive), key=lambda entry: entry.place.address)
+
+    def _walk(self, folder: str, *, recursive: bool) -> Iterator[Entry]:
+        try:
+            found = os.scandir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with found as items:
+            for item in items:
+                if item.is_dir(follow_symlinks=False):
+                    if recursive:
+                        yield from self._walk(item.path, recursive=True)
+                elif item.is_file() and not item.name.startswith(DRAFT_PREFIX):
+                    yield LocalPlace(item.path)._entry(item.stat())
+
+    def open(self) -> BinaryIO:
+        return open(self.address, "rb")
+
+    def open_ranges(self) -> LocalRanges:
+        return LocalRanges(self.address)
+
+    def read(self, max_bytes: int | None = None) -> bytes:
+        with open(self.address, "rb") as file:
+            return file.read(-1 if max_bytes is None else max_bytes)
+
+    def fetch(self, target: Path) -> None:
+        shutil.copyfile(self.address, target)
+
+    def draft(self, beside: Place | None = None) -> Draft:
+        return _LocalDraft(self.local_path, self.local_path if beside is None else Path(beside.address))
+
+    def write(self, data: bytes) -> None:
+        try:
+            with self.draft() as draft:
+                draft.path.write_bytes(data)
+        except OSError as error:
+            if error.filename is not None and DRAFT_PREFIX in str(error.filename):
+                error.filename = self.address  # a reader of the error knows no drafts
+            raise
+
+    def create(self, data: bytes) -> bool:
+        draft = self.draft()
+        try:
+            draft.path.write_bytes(data)
+            make_durable(draft.path)
+            os.link(draft.path, self.address)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
+                raise
+            return self._create_without_links(data)
+        finally:
+            draft.discard()
+        return True
+
+    def _create_without_links(self, data: bytes) -> bool:
+        """Do the same on a disk that has no hard links (FAT); a process that is killed here leaves a part."""
+        try:
+            with open(self.address, "xb") as file:
+                file.write(data)
+        except FileExistsError:
+            return False
+        return True
+
+    def delete(self) -> None:
+        self.local_path.unlink(missing_ok=True)
+
+    def remove_drafts(self) -> None:
+        for leftover in self.local_path.rglob(f"{DRAFT_PREFIX}*"):
+            leftover.unlink(missing_ok=True)
+
+    def make_folder(self) -> None:
+        try:
+            self.local_path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.address):  # a folder may be there on a disk that is read only
+                pass
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise ConfigurationError(f"{self} cannot be written to: {error.strerror}; choose another place") from error
+
+    def lock(self) -> Lock:
+        return _FileLock(self.local_path)
+
+
+class LocalRanges:
+    """A file of this machine. Any position costs the same."""
+
+    streams = False
+
+    def __init__(self, path: str) -> None:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for a writer, for ever perhaps
+            raise OSError(errno.EINVAL, "it is no file", path)
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        self._end = os.fstat(self._file.fileno()).st_size
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``."""
+        self._file.seek(offset)
+        data = self._file.read(size)
+        while data and len(data) < size and (more := self._file.read(size - len(data))):
+            data += more
+        return data
+
+    def size_bytes(self) -> int:
+        """Return how many bytes the file had when it was opened."""
+        return self._end
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class _LocalDraft(Draft):
+    def __init__(self, target: Path, beside: Path) -> None:
+        self._target = target
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        name = f"{DRAFT_PREFIX}{uuid.uuid4().hex[:12]}-{target.name}".encode()[:250].decode(errors="ignore")
+        self.path = beside.with_name(name)
+
+    def commit(self) -> None:
+        make_durable(self.path)
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        self.path.replace(self._target)
+
+
+class _FileLock(Lock):
+    """A lock of the operating system on a file, in which its holder writes who it is."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = filelock.FileLock(path)
+
+    def acquire(self, wait_s: float = 0.0) -> bool:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=-1 if wait_s == float("inf") else wait_s)
+        except filelock.Timeout:
+            return False
+        with suppress(OSError):  # Windows lets nobody write to a file that is locked; the disk may be full
+            self._path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def check(self) -> None:
+        pass
+
+    def is_held(self, wait_s: float = 0.0) -> bool:
+        lock = filelock.FileLock(self._path)
+        if not self._path.exists():
+            return False
+        try:
+            lock.acquire(timeout=wait_s)
+        except filelock.Timeout:
+            return True
+        lock.release()
+        return False
+
+    def holder(self) -> str:
+        try:
+            found = json.loads(self._path.read_text())
+            return f"process {found['pid']} on {found['host']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""

@@ -1,0 +1,357 @@
+"""A place: a file or folder on this machine or behind a URL. Whoever has one does not ask which of the two it is."""
+
+from __future__ import annotations
+
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Protocol, Self
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from tastemaker.storage import is_remote
+
+DRAFT_PREFIX = ".tastemaker-tmp-"
+"""How the names of unfinished files begin. Listings leave them out."""
+
+
+class Entry(NamedTuple):
+    """A file as its file system or store describes it.
+
+    Attributes:
+        place: Where it is.
+        size: In bytes; 0 where a web server does not say.
+        modified: When it was written last, in seconds since 1970; 0 where nobody says.
+        version: Another one after each change: an ETag, a generation or a checksum; empty where there is none.
+    """
+
+    place: Place
+    size: int
+    modified: float = 0.0
+    version: str = ""
+
+
+class Ranges(Protocol):
+    """A file that is open to be read at any position."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is cheap to read forwards only: a web server without ranges."""
+        ...
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``: fewer where the file ends.
+
+        Raises:
+            OSError: They cannot be read, or the file has changed since the first read.
+        """
+        ...
+
+    def size_bytes(self) -> int | None:
+        """Return the size of the file; None where a web server does not say."""
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
+
+
+class Draft(ABC):
+    """A file in the making: a local file at `path`, to be written by any library, that nobody sees until `commit`.
+
+    As a context manager it commits at the end of the block, and discards where the block raises.
+
+    Attributes:
+        path: The local file. It is not made yet.
+    """
+
+    path: Path
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Make the bytes durable, then put them in their place, whole, instead of what was there.
+
+        Raises:
+            OSError: They cannot be written.
+            RemoteError: They cannot be uploaded, whatever was tried. The draft is still there.
+        """
+
+    def discard(self) -> None:
+        """Delete what was written."""
+        self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.discard()
+            return
+        try:
+            self.commit()
+        except BaseException:
+            self.discard()
+            raise
+
+
+class Lock(ABC):
+    """The right of one process to do something, such as to write into a folder; see `Place.lock`.
+
+    As a context manager it waits until it has the right, and gives it back at the end.
+    """
+
+    @abstractmethod
+    def acquire(self, wait_s: float = 0.0) -> bool:
+        """Take the lock if it is free within ``wait_s`` seconds (`math.inf`: wait for ever); return whether it was."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give the lock back; nothing happens if it is not held."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise `ConfigurationError` if the lock was lost, which can happen in a store: its lease ran out."""
+
+    @abstractmethod
+    def is_held(self, wait_s: float = 0.0) -> bool:
+        """Return whether another holder has it, and still has it after ``wait_s`` seconds."""
+
+    @abstractmethod
+    def holder(self) -> str:
+        """Return who has it, ``process 7 on host``; empty where that is not known."""
+
+    def __enter__(self) -> Self:
+        self.acquire(float("inf"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Place(ABC):
+    """A file or folder: a local path, or a URL with the options of its store. Made by `Place.of`.
+
+    Places are compared by where they are, can be pickled (with their options), and are children of each other:
+
+    Example:
+        >>> output = Place.of("s3://bucket/out", {"key": "me", "secret": "word"})
+        >>> rows = output / "rows" / "0.parquet"
+        >>> str(rows), rows.name, rows.parent == output / "rows"
+        ('s3://bucket/out/rows/0.parquet', '0.parquet', True)
+
+    Attributes:
+        address: The path or URL to open; it may hold secrets (a signed URL). `str` gives the form to show.
+        options: Of the store; never shown. Empty for a local path.
+    """
+
+    address: str
+    options: dict[str, Any]
+
+    @staticmethod
+    def of(place: str | os.PathLike[str] | Place, options: Mapping[str, Any] | None = None) -> Place:
+        """Return the place that a user named.
+
+        In a path a leading ``~`` and environment variables (``$HOME/a``) are expanded.
+
+        Args:
+            place: A local path, a ``file://`` URL, or a URL of a store, a web server or the Hugging Face hub: ``s3://``,
+                ``gs://``, ``az://`` (``abfs://``), ``https://``, ``hf://``, ``memory://``. A place comes back as it is.
+            options: Arguments of the store, or scheme -> such arguments. See docs/remote-data.md.
+        """
+        if isinstance(place, Place):
+            return place
+        text = os.fspath(place) if not is_remote(place) else str(place)
+        return Place.at(text if is_remote(text) else expand_path(text), options)
+
+    @staticmethod
+    def at(address: str, options: Mapping[str, Any] | None = None) -> Place:
+        """Return the place with exactly this address, as a listing or a row has it; nothing is expanded."""
+        from tastemaker.storage.local import LocalPlace
+        from tastemaker.storage.remote import RemotePlace
+
+        if address.lower().startswith("file://"):
+            return LocalPlace(url2pathname(urlsplit(address).path))
+        return RemotePlace(address, options) if is_remote(address) else LocalPlace(address)
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The last part of the path."""
+
+    @property
+    @abstractmethod
+    def parent(self) -> Place:
+        """The folder that it lies in."""
+
+    @abstractmethod
+    def __truediv__(self, below: str) -> Place:
+        """Return the place below, of one or more parts: ``folder / "a/b.jpg"``."""
+
+    @abstractmethod
+    def relative_to(self, folder: Place) -> str:
+        """Return the path below a folder, with forward slashes."""
+
+    @property
+    @abstractmethod
+    def local_path(self) -> Path | None:
+        """The path on this machine, for libraries that read nothing else; None where there is none."""
+
+    # What is there
+
+    @abstractmethod
+    def stat(self) -> Entry | None:
+        """Return size, time and version of the file; None if there is no file (a folder is none).
+
+        Raises:
+            OSError: It cannot be asked for.
+        """
+
+    def is_file(self) -> bool:
+        """Return whether there is a file."""
+        return self.stat() is not None
+
+    @abstractmethod
+    def is_folder(self) -> bool:
+        """Return whether there is a folder. In a store that is what has files below it; a web server has none."""
+
+    def exists(self) -> bool:
+        """Return whether there is a file or a folder."""
+        return self.is_file() or self.is_folder()
+
+    @abstractmethod
+    def list(self, *, recursive: bool = True) -> list[Entry]:
+        """Return the files in a folder, in the order of their addresses; no drafts.
+
+        A folder that is not there has none.
+
+        Args:
+            recursive: Also those in the folders below.
+
+        Raises:
+            ConfigurationError: A web server has no listings.
+            OSError: The folder cannot be listed.
+        """
+
+    # Reading
+
+    @abstractmethod
+    def open(self) -> BinaryIO:
+        """Return the file, open to be read from its start, and to be sought in.
+
+        Raises:
+            FileNotFoundError: There is none.
+            OSError: It cannot be opened.
+        """
+
+    @abstractmethod
+    def open_ranges(self) -> Ranges:
+        """Return the file, open to be read by position: of a remote one each read is a request for exactly its bytes.
+
+        Raises:
+            OSError: It cannot be opened; of a remote file the first read says so.
+        """
+
+    @abstractmethod
+    def read(self, max_bytes: int | None = None) -> bytes:
+        """Return the bytes of the file, at most ``max_bytes``.
+
+        Raises:
+            FileNotFoundError: There is none.
+            OSError: It cannot be read.
+        """
+
+    @abstractmethod
+    def fetch(self, target: Path) -> None:
+        """Copy the file to a local path; a copy that was interrupted goes on.
+
+        Raises:
+            OSError: It cannot be read or written.
+        """
+
+    # Writing
+
+    @abstractmethod
+    def draft(self, beside: Place | None = None) -> Draft:
+        """Return a local file to write, which takes this place when it is committed. Folders are made as needed.
+
+        Args:
+            beside: A place on the same disk in whose folder the draft lies; None: this one. For a store no matter.
+
+        Raises:
+            ConfigurationError: Nothing can be written to that kind of place.
+        """
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Write the file whole, instead of what is there: no reader ever sees a part of it.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+
+    @abstractmethod
+    def create(self, data: bytes) -> bool:
+        """Write the file whole if there is none; return whether this call made it. Of several callers one does.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+
+    @abstractmethod
+    def delete(self) -> None:
+        """Delete the file; nothing happens if there is none.
+
+        Raises:
+            OSError: It cannot be deleted.
+        """
+
+    @abstractmethod
+    def remove_drafts(self) -> None:
+        """Delete the drafts that killed processes left in this folder and those below it."""
+
+    @abstractmethod
+    def make_folder(self) -> None:
+        """Make a folder that can be written to. A store has no folders: it is looked whether the bucket is there.
+
+        Raises:
+            ConfigurationError: It cannot be made or written to; there is no such bucket, or it cannot be asked.
+        """
+
+    @abstractmethod
+    def lock(self) -> Lock:
+        """Return the lock that this file stands for; it is not taken yet.
+
+        On a disk the operating system holds the lock and lets go of it with the process. In a store it is a lease: a
+        small object that its holder renews, and that is free a minute after its holder stopped doing so, or at once
+        where that was a process of this machine that is no more.
+        """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Place) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return f"Place({str(self)!r})"
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """Return the path or URL to show: no signature, no password."""
+
+    @abstractmethod
+    def _key(self) -> str:
+        """Return the one spelling that stands for all of the same place."""
+
+
+def expand_path(path: str) -> str:
+    """Return a path with ``~`` and environment variables replaced by what they stand for; a URL as it is.
+
+    A variable that is not set stays as it is.
+    """
+    if is_remote(path):
+        return path
+    expanded = os.path.expandvars(path) if re.search(r"[$%]", path) else path
+    return os.path.expanduser(expanded)
