@@ -73,7 +73,7 @@ def reference_tower(weights, config):
 
 
 def photograph_inputs(photographs, size=224):
-    """uint8 (12, size, size, 3): full_photographs, and each mirrored."""
+    """uint8 (12, size, size, 3): photographs, and each mirrored."""
     inputs = np.stack([preprocess(decode_image(data).pixels, size=size) for data in photographs.values()])
     return np.concatenate([inputs, inputs[:, :, ::-1]])
 
