@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tastemaker.stages.base import ProcessingStage
@@ -14,6 +16,7 @@ Fingerprint = dict[str, Any]
 """``rows_format``, and the name of each stage -> what it says of itself."""
 
 _DIGITS = 12
+_KINDS_SHOWN = 3
 
 
 def make_fingerprint(stages: Sequence[ProcessingStage[Any, Any]]) -> Fingerprint:
@@ -30,6 +33,27 @@ def make_fingerprint(stages: Sequence[ProcessingStage[Any, Any]]) -> Fingerprint
         name = stage.name if stage.name not in made_by else f"{stage.name}-{number}"
         made_by[name] = stage.fingerprint()
     return made_by
+
+
+def canonical(value: Any) -> str:  # noqa: ANN401 - whatever JSON takes
+    """Return a value as JSON that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def describe_others(made_by: Mapping[str, str], wanted: Fingerprint, total: int) -> str:
+    """Return in how many of the results that are there other things than wanted stand, and which.
+
+    Args:
+        made_by: Name of each such result -> its fingerprint, as `canonical` JSON.
+        wanted: The fingerprint that they should have.
+        total: Number of results.
+    """
+    lines = []
+    for other, number in Counter(made_by.values()).most_common(_KINDS_SHOWN):
+        example = next(name for name, fingerprint in made_by.items() if fingerprint == other)
+        differences = "; ".join(list_differences(json.loads(other), wanted))
+        lines.append(f"in {number:,} of {total:,} files, such as {example}, {differences}")
+    return "; and ".join(lines)
 
 
 def list_differences(made_by: Fingerprint, wanted: Fingerprint) -> list[str]:
