@@ -47,13 +47,26 @@ def cluster():
 
 
 @pytest.fixture(scope="session")
-def photographs():
+def full_photographs():
     """Name -> bytes of real photographs, JPEG and PNG, that scikit-image brings."""
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
     names = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg")
     return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="session")
+def photographs(full_photographs):
+    """The same, small: for tests that are about what happens to a picture, and not about what is in it."""
+    from PIL import Image
+
+    small = {}
+    for name, data in full_photographs.items():
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        picture.thumbnail((240, 240))
+        small[name] = encode(picture, "JPEG" if name.endswith(".jpg") else "PNG")
+    return small
 
 
 @pytest.fixture

@@ -98,11 +98,11 @@ def test_another_pipeline_is_refused_with_what_differs(tmp_path, shards, model_d
     run = {"checkpoint_path": tmp_path / "checkpoint"}
     make_pipeline(shards, tmp_path / "out", model_dir).run(**run)
     other = make_pipeline(shards, tmp_path / "out", model_dir, preprocess="transformers")
-    with pytest.raises(ConfigurationError, match=r"rounding was .openai. and is .transformers."):
+    with pytest.raises(ConfigurationError, match="rounding of preprocess of image_reader was"):
         other.run(**run)
     shorter = make_pipeline(shards, tmp_path / "out", model_dir)
     del shorter.stages[2]
-    with pytest.raises(ConfigurationError, match="the stage image_embedding was there"):
+    with pytest.raises(ConfigurationError, match="image_embedding was there"):
         shorter.run(**run)
     wider = make_pipeline(shards, tmp_path / "out", model_dir, num_threads=1, verbose=True)  # no other rows
     assert len(wider.run(**run)) == 4

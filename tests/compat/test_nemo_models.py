@@ -53,11 +53,11 @@ def reference(model_dir):
 
 
 @pytest.fixture(scope="module")
-def images(photographs):
+def images(full_photographs):
     """Photographs of different sizes, some of which the two references crop one pixel apart."""
     import io
 
-    return [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in photographs.values()]
+    return [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in full_photographs.values()]
 
 
 @pytest.fixture(scope="module")

@@ -76,8 +76,8 @@ def test_the_two_references_differ_by_one_pixel_for_a_quarter_of_all_sizes():
     assert 0.2 < differing / len(sizes) < 0.3
 
 
-def test_real_photographs_go_through_both_steps_as_through_pillow(photographs):
-    for data in photographs.values():
+def test_real_photographs_go_through_both_steps_as_through_pillow(full_photographs):
+    for data in full_photographs.values():
         expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
         assert np.array_equal(preprocess(decode_image(data).pixels, CLIP), openai(expected))
 

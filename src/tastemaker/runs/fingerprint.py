@@ -32,7 +32,8 @@ def make_fingerprint(stages: Sequence[ProcessingStage[Any, Any]]) -> Fingerprint
     for number, stage in enumerate(stages):
         name = stage.name if stage.name not in made_by else f"{stage.name}-{number}"
         made_by[name] = stage.fingerprint()
-    return made_by
+    as_it_is_read: Fingerprint = json.loads(json.dumps(made_by))
+    return as_it_is_read
 
 
 def canonical(value: Any) -> str:  # noqa: ANN401 - whatever JSON takes
@@ -67,14 +68,11 @@ def list_differences(made_by: Fingerprint, wanted: Fingerprint) -> list[str]:
     for name in dict.fromkeys([*wanted, *made_by]):
         before, now = made_by.get(name), wanted.get(name)
         if isinstance(before, dict) and isinstance(now, dict):
-            options = dict.fromkeys([*now, *before])
             differences += [
-                f"{option} of {name} was {_short(before.get(option))} and is {_short(now.get(option))}"
-                for option in options
-                if before.get(option) != now.get(option)
+                difference.replace(" was", f" of {name} was", 1) for difference in list_differences(before, now)
             ]
         elif isinstance(before, dict) or isinstance(now, dict):
-            differences.append(f"the stage {name} was {'there' if before else 'not there'}")
+            differences.append(f"{name} was {'there' if before else 'not there'}")
         elif before != now:
             differences.append(f"{name} was {_short(before)} and is {_short(now)}")
     return differences

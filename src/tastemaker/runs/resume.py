@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from tastemaker.runs.index import RowsIndex, RowsNote, rows_path
 from tastemaker.runs.input_files import Sources, is_shard_group, read_sources, with_known
 from tastemaker.runs.loose import Partition
 from tastemaker.runs.options import RunMode
-from tastemaker.scores.files import read_rows
+from tastemaker.scores.files import check_own_rows, read_rows
 from tastemaker.scores.schema import original_name
 from tastemaker.tasks import FileGroupTask
 
@@ -66,16 +65,18 @@ def make_plan(
         mode: Whether to overwrite, to leave alone, to run failures again.
 
     Raises:
-        ConfigurationError: Rows were made otherwise, and nothing says what to do with them.
+        ConfigurationError: Rows were made otherwise, and nothing says what to do with them; or a file of somebody
+            else is where rows are to go.
     """
     wanted = canonical(fingerprint)
     notes = index.notes(partition.name for partition in partitions)
     for partition in partitions:
+        if partition.name in index and (partition.name not in notes or not notes[partition.name].fingerprint):
+            check_own_rows(rows_path(output_dir, partition.name))
         before = read_sources(notes[partition.name].sources) if partition.name in notes else None
         if before is not None:
             partition.sources = with_known(partition.sources, before)
         partition.group._metadata["provenance"] = {"fingerprint": fingerprint, "sources": partition.sources.as_json()}
-    _refuse_foreign(notes, output_dir)
     others = {name: note.fingerprint for name, note in notes.items() if note.fingerprint != wanted}
     if others and not (mode.overwrite or mode.new_fingerprint_only):
         raise ConfigurationError(
@@ -176,13 +177,3 @@ def _sample_of(row: dict[str, Any]) -> Sample | None:
         for part in row["sidecars"]
     }
     return Sample(original_name(row["image_id"]), Member(name, row["offset"], row["size"]), sidecars)
-
-
-def _refuse_foreign(notes: Mapping[str, RowsNote], output_dir: Path) -> None:
-    """Raise `ConfigurationError` where a file that no run wrote has the name of a rows file."""
-    foreign = next((name for name, note in notes.items() if not note.fingerprint), None)
-    if foreign is not None:
-        raise ConfigurationError(
-            f"{rows_path(output_dir, foreign)} is there, and no run of Tastemaker wrote it: move it away, or choose "
-            "another directory"
-        )

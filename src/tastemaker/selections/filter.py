@@ -83,8 +83,9 @@ def filter_images(
 
 
 def _choose_kind(table: ScoreTable) -> str:
-    counted = table.query("SELECT count(size) AS originals, count(shard) AS in_shards FROM rows").to_pylist()[0]
-    if not counted["originals"]:
+    asked = "count(size) AS originals, count(shard) AS in_shards, count(*) FILTER (status = 'kept') AS passed"
+    counted = table.query(f"SELECT {asked} FROM rows").to_pylist()[0]
+    if counted["passed"] and not counted["originals"]:
         return "manifest"
     return "webdataset" if counted["in_shards"] else "folder"
 
