@@ -11,10 +11,11 @@ from pathlib import Path
 import filelock
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.runs.index import STATE_FOLDER, is_local
+from tastemaker.runs.index import is_local
 from tastemaker.runs.lease import Lease, is_lease_alive
 from tastemaker.runs.options import Slice
 from tastemaker.runs.runfile import read_holder
+from tastemaker.scores.layout import STATE_FOLDER
 
 LOCK_NAME = ".tastemaker.lock"
 

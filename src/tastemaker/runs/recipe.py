@@ -18,6 +18,7 @@ from tastemaker.parity import (
     verify_parity,
 )
 from tastemaker.runs.options import RunOptions
+from tastemaker.scores.layout import ROWS_FOLDER
 from tastemaker.stages.aesthetic import ImageAestheticFilterStage
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.embed import ImageEmbeddingStage
@@ -57,15 +58,14 @@ def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[A
     )
     judge = ImageAestheticFilterStage(
         model_dir=options.model_dir,
-        score_threshold=options.min_score,
+        score_threshold=None,
         predictor=options.predictor,
         verbose=options.verbose,
         storage_options=options.storage_options,
     )
     writer = ImageWriterStage(
-        str(output_dir),
-        images_per_tar=options.images_per_tar,
-        originals="none" if options.top else options.originals,  # the best are known only at the end
+        str(output_dir / ROWS_FOLDER),
+        originals="none",
         write_embeddings=options.embeddings and by_model,
         storage_options=options.storage_options,
     )

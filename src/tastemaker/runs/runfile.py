@@ -8,17 +8,16 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tastemaker.machine import describe_machine
 from tastemaker.runs.fingerprint import Fingerprint
-from tastemaker.runs.index import STATE_FOLDER
 from tastemaker.runs.options import Slice
 from tastemaker.runs.summary import RunSummary
 from tastemaker.scores.files import write_whole
+from tastemaker.scores.layout import STATE_FOLDER
 
 RUN_FILE = f"{STATE_FOLDER}/run.json"
 """In the output directory. That of a slice is called ``run-0-of-8.json``."""
@@ -98,7 +97,7 @@ class RunFile:
         """Write what the run came to."""
         done = summary.images_scored_now
         rates = {stage.name: round(done / stage.busy_s, 2) for stage in summary.stages if done and stage.busy_s}
-        self._record |= {"rates": rates, "summary": asdict(summary)}
+        self._record |= {"rates": rates, "summary": summary.as_json()}
         self._end("finished")
 
     def stop(self, error: BaseException) -> None:

@@ -11,11 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import InitVar, dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import xxhash
 
 from tastemaker.checks import check_choice, check_numbers, check_positive
-from tastemaker.errors import MissingExtraError, UnreadableImageError
+from tastemaker.errors import MissingExtraError, ReasonKind, UnreadableImageError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.keys import Sample, split_key
 from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
@@ -90,6 +91,10 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         if self.resize == "torch" and find_spec("torch") is None:
             raise MissingExtraError(f"resize='torch' needs PyTorch: {INSTALL_TORCH}")
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the options, with what resizes on this machine."""
+        return {**super().fingerprint(), "resize": choose_resize(self.resize)}
+
     def outputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage sets."""
         return ["data"], ["image_data", "image_path", "image_id"]
@@ -133,7 +138,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
                 if reason is None:
                     self._prepare(image)
                 elif not image.failed:
-                    image.fail(reason)
+                    image.fail(reason, ReasonKind.CRASHED)
             yield self._make_batch(task, members, number, is_last=is_last)
 
     def _make_batch(self, task: FileGroupTask, images: list[ImageObject], number: int, *, is_last: bool) -> ImageBatch:
@@ -219,7 +224,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
                     image.model_input = self._make_input(image.decode().pixels, self.preprocess)
                 image.model_input_kind = self.preprocess
             except UnreadableImageError as error:
-                image.fail(f"unreadable: {error}")
+                image.fail(f"unreadable: {error}", error.reason_kind)
         return image
 
 
