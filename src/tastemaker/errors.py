@@ -32,6 +32,7 @@ class ReasonKind(StrEnum):
         NEEDS_RAW: The extra ``raw`` reads it.
         TOO_LARGE: More pixels, scans or bytes than the limits allow.
         DUPLICATE_KEY: Another sample of its shard has its key.
+        LATE_MEMBER: It lies too far behind the other members of its key in a shard at a URL.
         UNSAFE_NAME: Its name leads out of the folder that its shard is unpacked to.
         DAMAGED_SHARD: Its shard is damaged or cut off.
         CRASHED: Reading or decoding it ended the process, several times.
@@ -50,6 +51,7 @@ class ReasonKind(StrEnum):
     NEEDS_RAW = "needs_raw"
     TOO_LARGE = "too_large"
     DUPLICATE_KEY = "duplicate_key"
+    LATE_MEMBER = "late_member"
     UNSAFE_NAME = "unsafe_name"
     DAMAGED_SHARD = "damaged_shard"
     CRASHED = "crashed"

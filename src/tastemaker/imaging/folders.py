@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
+from tastemaker.errors import ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.heif import HEIF_EXTENSIONS
 from tastemaker.imaging.raws import RAW_EXTENSIONS
@@ -94,7 +95,8 @@ class FolderReader:
 
     def _read_listed(self, path: str, root: str, sidecars: list[str], problem: str) -> tuple[Sample, dict[str, bytes]]:
         sample, data = self.read_sample(path, root, sidecars)
-        sample.problem = sample.problem or problem
+        if problem:
+            sample.fail(problem, ReasonKind.MISSING)
         return sample, data
 
     def _read(self, path: str, sample: Sample, data: dict[str, bytes]) -> Member:
@@ -123,7 +125,8 @@ def unread_sample(path: str, root: str | None, problem: str) -> Sample:
         root: The input folder that it was found in; its own where it is None.
         problem: Why it is not read.
     """
-    return Sample(_key_of(path, folder_of(path) if root is None else root), Member(path, 0, 0), problem=problem)
+    key = _key_of(path, folder_of(path) if root is None else root)
+    return Sample(key, Member(path, 0, 0), problem=problem, kind=ReasonKind.CRASHED)
 
 
 def _key_of(path: str, root: str) -> str:
@@ -159,16 +162,16 @@ def _read(path: str, sample: Sample, data: dict[str, bytes]) -> Member:
         if stat.S_ISDIR(status.st_mode):
             os.scandir(path).close()  # raises why a folder is among the pictures: it cannot be read
         if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer, for ever perhaps
-            sample.problem = sample.problem or f"{name} is no file"
+            sample.fail(f"{name} is no file", ReasonKind.MISSING)
         elif status.st_size > MAX_MEMBER_BYTES:
             member = Member(path, 0, status.st_size)
-            sample.problem = sample.problem or f"{name} has {status.st_size:,} bytes, too many for an image"
+            sample.fail(f"{name} has {status.st_size:,} bytes, too many for an image", ReasonKind.TOO_LARGE)
         else:
             with open(path, "rb") as file:
                 data[path] = file.read()
             member = Member(path, 0, len(data[path]))
     except OSError as error:
-        sample.problem = sample.problem or f"{name} cannot be read: {error.strerror}"
+        sample.fail(f"{name} cannot be read: {error.strerror}", ReasonKind.MISSING)
     return member
 
 
@@ -177,10 +180,10 @@ def _read_remote(url: str, sample: Sample, data: dict[str, bytes], options: Opti
     try:
         content = read_whole(url, options, MAX_MEMBER_BYTES)
     except OSError as error:
-        sample.problem = sample.problem or f"{name} cannot be read: {error}"
+        sample.fail(f"{name} cannot be read: {error}", ReasonKind.MISSING)
         return Member(url, 0, 0)
     if len(content) > MAX_MEMBER_BYTES:
-        sample.problem = sample.problem or f"{name} has more than {MAX_MEMBER_BYTES:,} bytes, too many for an image"
+        sample.fail(f"{name} has more than {MAX_MEMBER_BYTES:,} bytes, too many for an image", ReasonKind.TOO_LARGE)
     else:
         data[url] = content
     return Member(url, 0, len(content))

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from tastemaker.errors import ReasonKind
 from tastemaker.imaging.keys import (
     Grouping,
     Sample as Sample,
     finish_sample,
     group_samples,
-    is_problem_of_the_shard as is_problem_of_the_shard,
     is_unsafe_name as is_unsafe_name,
     split_key as split_key,
 )
@@ -126,7 +126,7 @@ def read_stream(reader: ShardReader, window_bytes: int) -> Iterator[tuple[Sample
                 yield _give_out(reader, waiting.popleft())
     except OSError:
         if waiting:
-            waiting[-1].problem = waiting[-1].problem or "the shard cannot be read behind it, so that members may lack"
+            waiting[-1].fail("the shard cannot be read behind it, so that members may lack", ReasonKind.MISSING)
         while waiting:
             yield _give_out(reader, waiting.popleft())
         raise
@@ -144,7 +144,7 @@ def _give_out(reader: ShardReader, sample: Sample) -> tuple[Sample, dict[str, by
     try:
         return sample, read_members(reader, sample)
     except OSError as error:
-        sample.problem = f"the shard cannot be read: {error}"
+        sample.fail(f"the shard cannot be read: {error}", ReasonKind.MISSING)
         return sample, {}
 
 
@@ -227,4 +227,4 @@ def _keep(content: bytes, member: Member, sample: Sample, data: dict[str, bytes]
     if len(content) == member.size:
         data[member.name] = content
     else:
-        sample.problem = sample.problem or f"truncated: the shard ends inside {member.name!r}"
+        sample.fail(f"truncated: the shard ends inside {member.name!r}", ReasonKind.DAMAGED_SHARD)

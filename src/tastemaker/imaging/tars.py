@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from zlib import adler32
 
+from tastemaker.errors import ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS, sniff_format
 from tastemaker.imaging.readers import ShardReader
 
@@ -36,6 +37,9 @@ _TELLING = frozenset(EXTENSIONS) | frozenset(
 """Extensions that say whether a member is an image."""
 
 
+_DEFAULT_KIND = ReasonKind.DAMAGED_SHARD
+
+
 class Member(NamedTuple):
     """One file in a tar.
 
@@ -45,6 +49,7 @@ class Member(NamedTuple):
         size: Their number.
         problem: Why it cannot be read; empty if it can.
         looks_like_image: Told from its first bytes, and only where its extension does not tell.
+        kind: Of the problem.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Member(NamedTuple):
     size: int
     problem: str = ""
     looks_like_image: bool = False
+    kind: ReasonKind = ReasonKind.DAMAGED_SHARD
 
 
 def walk_headers(reader: ShardReader) -> tuple[list[Member], str]:
@@ -179,7 +185,9 @@ class Window:
             is_whole = 0 <= size <= MAX_MEMBER_BYTES and holds(start + at + size)
             if not is_whole or name.rpartition(".")[2].lower() not in _TELLING:
                 break
-            members.append(tuple.__new__(Member, (name, start + at, size, "", False)))  # in a quarter of the time
+            members.append(
+                tuple.__new__(Member, (name, start + at, size, "", False, _DEFAULT_KIND))
+            )  # in a quarter of the time
             at += -(-size // _BLOCK) * _BLOCK
         return members
 
@@ -246,15 +254,15 @@ def _judge_end(block: bytes, position: int) -> str:
 def _make_member(header: bytes, extra: dict[str, str], data: int, size: int, window: Window) -> Member:
     """Return the member of a header; ``size`` is -1 where its bytes are not all there."""
     name = extra.get("GNU.sparse.name") or extra.get("path") or _name(header)
-    problem = _NO_PLAIN_FILES.get(header[156:157], "")
+    problem, kind = _NO_PLAIN_FILES.get(header[156:157], ""), ReasonKind.UNSUPPORTED
     if extra and any(key.startswith("GNU.sparse") for key in extra):
         problem = _NO_PLAIN_FILES[b"S"]
     elif size < 0:
-        problem = f"truncated: the shard ends inside {name!r}"
+        problem, kind = f"truncated: the shard ends inside {name!r}", ReasonKind.DAMAGED_SHARD
     elif size > MAX_MEMBER_BYTES:
-        problem = f"it has {size:,} bytes, too many for an image"
+        problem, kind = f"it has {size:,} bytes, too many for an image", ReasonKind.TOO_LARGE
     if problem or name.rpartition(".")[2].lower() in _TELLING:
-        return Member(name, data, max(size, 0), problem)
+        return Member(name, data, max(size, 0), problem, kind=kind if problem else ReasonKind.DAMAGED_SHARD)
     return Member(name, data, size, looks_like_image=sniff_format(window.read(data, 32)) is not None)
 
 
