@@ -15,7 +15,8 @@ from embedding_files import clip_retrieval, unit_vectors  # noqa: F401 - one is 
 
 from tastemaker import AestheticPredictor, errors
 from tastemaker.embeddings.find import find_embeddings
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.schema import rows_schema
 
@@ -198,10 +199,8 @@ def test_the_command_line_scores_a_folder_and_filters_rows_only(tmp_path, clip_r
     summary = json.loads(run("score", "laion", "--output", "a").stdout)
     assert summary["images"] == 50
     summary = json.loads(run("filter", "laion", "--top", "10", "--output", "b").stdout)
-    assert (summary["kept"], summary["dropped"]) == (10, 40)
-    refused = run("filter", "laion", "--top", "10", "--output", "c", "--as", "shards")
-    assert refused.returncode == 2
-    assert "the input is embeddings, so there are no pictures to write as shards" in refused.stderr
+    assert (summary["selection"]["kind"], summary["selection"]["chosen"]) == ("manifest", 10)
+    assert len(pq.read_table(tmp_path / "b" / "kept.parquet")) == 10
     refused = run("score", "laion", "--output", "d", "--signals")
     assert refused.returncode == 2
     assert "technical quality is measured in pictures" in refused.stderr

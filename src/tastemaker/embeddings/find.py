@@ -20,7 +20,7 @@ from tastemaker.embeddings.tables import TableSource, carried_columns, has_embed
 from tastemaker.errors import ConfigurationError, RemoteError, UnreadableImageError
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.shards import TAR_EXTENSIONS
-from tastemaker.models.published import EMBEDDING_SIZE
+from tastemaker.models.published import find_scorer
 from tastemaker.storage import Options, is_pattern, is_remote, public_url, walk_inputs, without_repeats, without_results
 from tastemaker.storage.files import glob_files, list_files
 from tastemaker.storage.place import Place
@@ -76,7 +76,7 @@ class EmbeddingFile:
     def open(self) -> Source:
         """Return the file, opened far enough to know what is in it. See `ArraySource` and `TableSource`."""
         kind = ArraySource if self.extension in ARRAY_EXTENSIONS else TableSource
-        return kind(self.place, self.column, EMBEDDING_SIZE)
+        return kind(self.place, self.column, find_scorer().backbone.dimension)
 
     def metadata_schema(self) -> tuple[pa.Schema, int]:
         """Return the columns of the metadata that go into the rows, and how many rows it has."""
@@ -183,9 +183,9 @@ def _files_below(top: EmbeddingFile) -> list[EmbeddingFile]:
         if others:
             logger.warning("%s holds images; files beside them such as %s are passed over", top.path, others[0])
         return []
-    tables = [file for file in files if file.extension == ".parquet"]
+    tables, size = [file for file in files if file.extension == ".parquet"], find_scorer().backbone.dimension
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-        is_of_embeddings = pool.map(lambda file: has_embeddings(file.place, EMBEDDING_SIZE, top.column), tables)
+        is_of_embeddings = pool.map(lambda file: has_embeddings(file.place, size, top.column), tables)
         chosen = arrays + [file for file, is_one in zip(tables, is_of_embeddings, strict=True) if is_one]
     of_images = [file for file in chosen if not _is_of_text(file)]
     if chosen and not of_images:

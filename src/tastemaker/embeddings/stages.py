@@ -20,7 +20,8 @@ from tastemaker.embeddings.rows import EmbeddingBatch, make_rows
 from tastemaker.embeddings.tables import read_parquet
 from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
 from tastemaker.models.aesthetic import MAX_UNIT_ERROR, AestheticPredictor
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
+from tastemaker.models.hub import ensure_head
+from tastemaker.models.published import find_scorer
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.schema import rows_metadata, rows_schema
@@ -105,18 +106,18 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the options and the weights."""
-        digest = weights_digest(AESTHETIC_PREDICTOR, self.model_dir, self.predictor, self.storage_options)
+        digest = weights_digest(find_scorer().head, self.model_dir, self.predictor, self.storage_options)
         return {**super().fingerprint(), "predictor": digest}
 
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""
-        ensure_predictor(self.predictor, self.model_dir, self.storage_options)
+        ensure_head(find_scorer().head, self.predictor, self.model_dir, self.storage_options)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Load the predictor."""
-        weights = ensure_predictor(self.predictor, self.model_dir, self.storage_options)
+        weights = ensure_head(find_scorer().head, self.predictor, self.model_dir, self.storage_options)
         self._predictor = AestheticPredictor.from_file(weights)
-        self._provenance = weights_provenance("predictor", AESTHETIC_PREDICTOR, weights)
+        self._provenance = weights_provenance("predictor", find_scorer().head, weights)
 
     def teardown(self) -> None:
         """Free the predictor."""

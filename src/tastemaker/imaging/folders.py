@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
-from tastemaker.errors import ReasonKind
+from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.heif import HEIF_EXTENSIONS
 from tastemaker.imaging.raws import RAW_EXTENSIONS
@@ -86,17 +86,18 @@ class FolderReader:
             sample.sidecars[extension] = self._read(sidecar, sample, data)
         return sample, data
 
-    def _try_to_list(self, path: str) -> tuple[list[str], str]:
+    def _try_to_list(self, path: str) -> tuple[list[str], Problem | None]:
         """Return the sidecars of a remote image, and why they are not known where that is so."""
         try:
-            return self.list_sidecars(path), ""
+            return self.list_sidecars(path), None
         except OSError as error:
-            return [], str(error)
+            return [], Problem(ReasonKind.MISSING, str(error))
 
-    def _read_listed(self, path: str, root: str, sidecars: list[str], problem: str) -> tuple[Sample, dict[str, bytes]]:
+    def _read_listed(
+        self, path: str, root: str, sidecars: list[str], problem: Problem | None
+    ) -> tuple[Sample, dict[str, bytes]]:
         sample, data = self.read_sample(path, root, sidecars)
-        if problem:
-            sample.fail(problem, ReasonKind.MISSING)
+        sample.problem = sample.problem or problem
         return sample, data
 
     def _read(self, path: str, sample: Sample, data: dict[str, bytes]) -> Member:
@@ -115,18 +116,6 @@ class FolderReader:
         by_stem, stem = self._listings[folder], os.path.splitext(base)[0]
         joined = f"{folder}/" if is_remote(path) else os.path.join(folder, "")
         return sorted(joined + name for name in {*by_stem.get(stem, ()), *by_stem.get(base, ())})
-
-
-def unread_sample(path: str, root: str | None, problem: str) -> Sample:
-    """Return an image file as a sample with a problem, without a look at the file.
-
-    Args:
-        path: The image file.
-        root: The input folder that it was found in; its own where it is None.
-        problem: Why it is not read.
-    """
-    key = _key_of(path, folder_of(path) if root is None else root)
-    return Sample(key, Member(path, 0, 0), problem=problem, kind=ReasonKind.CRASHED)
 
 
 def _key_of(path: str, root: str) -> str:
@@ -162,17 +151,21 @@ def _read(path: str, sample: Sample, data: dict[str, bytes]) -> Member:
         if stat.S_ISDIR(status.st_mode):
             os.scandir(path).close()  # raises why a folder is among the pictures: it cannot be read
         if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer, for ever perhaps
-            sample.fail(f"{name} is no file", ReasonKind.MISSING)
+            sample.problem = sample.problem or Problem(ReasonKind.UNSUPPORTED, f"{name} is no file")
         elif status.st_size > MAX_MEMBER_BYTES:
             member = Member(path, 0, status.st_size)
-            sample.fail(f"{name} has {status.st_size:,} bytes, too many for an image", ReasonKind.TOO_LARGE)
+            sample.problem = sample.problem or _too_large(name, f"{status.st_size:,}")
         else:
             with open(path, "rb") as file:
                 data[path] = file.read()
             member = Member(path, 0, len(data[path]))
     except OSError as error:
-        sample.fail(f"{name} cannot be read: {error.strerror}", ReasonKind.MISSING)
+        sample.problem = sample.problem or Problem(ReasonKind.MISSING, f"{name} cannot be read: {error.strerror}")
     return member
+
+
+def _too_large(name: str, size: str) -> Problem:
+    return Problem(ReasonKind.TOO_LARGE, f"{name} has {size} bytes, too many for an image")
 
 
 def _read_remote(url: str, sample: Sample, data: dict[str, bytes], options: Options | None) -> Member:
@@ -180,10 +173,10 @@ def _read_remote(url: str, sample: Sample, data: dict[str, bytes], options: Opti
     try:
         content = read_whole(url, options, MAX_MEMBER_BYTES)
     except OSError as error:
-        sample.fail(f"{name} cannot be read: {error}", ReasonKind.MISSING)
+        sample.problem = sample.problem or Problem(ReasonKind.MISSING, f"{name} cannot be read: {error}")
         return Member(url, 0, 0)
     if len(content) > MAX_MEMBER_BYTES:
-        sample.fail(f"{name} has more than {MAX_MEMBER_BYTES:,} bytes, too many for an image", ReasonKind.TOO_LARGE)
+        sample.problem = sample.problem or _too_large(name, f"more than {MAX_MEMBER_BYTES:,}")
     else:
         data[url] = content
     return Member(url, 0, len(content))

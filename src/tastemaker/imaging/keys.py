@@ -6,13 +6,17 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from tastemaker.errors import ReasonKind
+from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.tars import Member
 
 _PREFERENCE = ("jpg", "jpeg", "png", "webp")
 _STARTS_OUTSIDE = ("/", "\\")
 _UNSAFE_NAME = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.($|[/\\])|\0")
+
+
+_UNSAFE = Problem(ReasonKind.UNSAFE_NAME, "unsafe name: it leads out of the folder that the shard is unpacked to")
+_NO_IMAGE = Problem(ReasonKind.NOT_AN_IMAGE, "no image among the members of this key")
 
 
 @dataclass(slots=True)
@@ -23,22 +27,15 @@ class Sample:
         key: The WebDataset key: the member's name up to the first dot of its base name, folders kept.
         image: The member that is the picture; None where there is none.
         sidecars: Extension (after that first dot, as stored) -> every other member.
-        problem: Why there is nothing to score; empty if there is.
-        kind: Of the problem.
+        problem: Why there is nothing to score; None if there is.
         is_finished: Whether all members are there.
     """
 
     key: str
     image: Member | None = None
     sidecars: dict[str, Member] = field(default_factory=dict)
-    problem: str = ""
-    kind: ReasonKind = ReasonKind.DAMAGED_SHARD
+    problem: Problem | None = None
     is_finished: bool = field(default=False, compare=False, repr=False)
-
-    def fail(self, problem: str, kind: ReasonKind) -> None:
-        """Note a problem, unless there is one already."""
-        if not self.problem:
-            self.problem, self.kind = problem, kind
 
     def members(self) -> list[Member]:
         """Return all members, the image first."""
@@ -94,23 +91,24 @@ class Grouping:
     def add(self, member: Member) -> Sample | None:
         """Return the sample that a member begins, None where it belongs to one that is there, or to none at all."""
         key, extension = split_key(member.name)
-        sample, problem, kind = self._current.get(key), "", ReasonKind.DAMAGED_SHARD
+        sample, problem = self._current.get(key), None
         if sample is None:
             if _has_no_key(key) and not is_unsafe_name(member.name):
                 return None
         elif extension in sample.sidecars or (sample.image and split_key(sample.image.name)[1] == extension):
-            kind = ReasonKind.DUPLICATE_KEY
-            problem = f"duplicate key: another sample of this shard is called {key!r}"
+            problem = Problem(
+                ReasonKind.DUPLICATE_KEY, f"duplicate key: another sample of this shard is called {key!r}"
+            )
         elif sample.is_finished:
-            kind = ReasonKind.LATE_MEMBER
-            problem = (
+            problem = Problem(
+                ReasonKind.LATE_MEMBER,
                 f"late member: {member.name!r} lies too far behind the other members of {key!r}, which were read "
-                "without it; a shard at a URL is read once, so download it, or write the members of a key together"
+                "without it; a shard at a URL is read once, so download it, or write the members of a key together",
             )
         else:
             sample.sidecars[extension] = member
             return None
-        self._current[key] = begun = Sample(key, sidecars={extension: member}, problem=problem, kind=kind)
+        self._current[key] = begun = Sample(key, sidecars={extension: member}, problem=problem)
         return begun
 
 
@@ -124,15 +122,14 @@ def finish_sample(sample: Sample) -> None:
     sample.is_finished = True
     for member in sample.sidecars.values():
         if is_unsafe_name(member.name):
-            sample.problem = "unsafe name: it leads out of the folder that the shard is unpacked to"
-            sample.kind = ReasonKind.UNSAFE_NAME
-        elif member.problem:
-            sample.fail(member.problem, member.kind)
+            sample.problem = _UNSAFE
+        elif member.problem and not sample.problem:
+            sample.problem = member.problem
     chosen = image_extension(sample.sidecars)
     if chosen is not None:
         sample.image = sample.sidecars.pop(chosen)
-    else:
-        sample.fail("no image among the members of this key", ReasonKind.NOT_AN_IMAGE)
+    elif not sample.problem:
+        sample.problem = _NO_IMAGE
 
 
 def image_extension(by_extension: dict[str, Member]) -> str | None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from zlib import adler32
 
-from tastemaker.errors import ReasonKind
+from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS, sniff_format
 from tastemaker.imaging.readers import ShardReader
 
@@ -24,10 +24,11 @@ _MAX_EXTENSION_BYTES = 2**20
 """More of a long name or of pax records is not read."""
 _REGULAR, _EXTENSIONS, _WITHOUT_DATA = frozenset((b"0", b"\0", b"7")), b"LKx", b"123456"
 _NO_PLAIN_FILES = {
-    b"1": "a link, not a file",
-    b"2": "a link, not a file",
-    b"S": "a sparse file, which is not supported",
+    b"1": Problem(ReasonKind.UNSUPPORTED_MEMBER, "a link, not a file"),
+    b"2": Problem(ReasonKind.UNSUPPORTED_MEMBER, "a link, not a file"),
+    b"S": Problem(ReasonKind.UNSUPPORTED_MEMBER, "a sparse file, which is not supported"),
 }
+_OVERLAID = Problem(ReasonKind.DAMAGED_SHARD, "damaged shard: another member begins inside this one")
 _PLAIN_HEADER = struct.Struct("100s 24x 12s 12x 8s c 188x ? 166x")
 """Of a header: name, size, checksum and kind, and whether the name has a prefix."""
 _PAX_RECORD = re.compile(rb"([0-9]{1,9}) ([^=]*)=")
@@ -37,9 +38,6 @@ _TELLING = frozenset(EXTENSIONS) | frozenset(
 """Extensions that say whether a member is an image."""
 
 
-_DEFAULT_KIND = ReasonKind.DAMAGED_SHARD
-
-
 class Member(NamedTuple):
     """One file in a tar.
 
@@ -47,17 +45,15 @@ class Member(NamedTuple):
         name: Its full name, as stored.
         offset: Where its bytes begin, in bytes from the start of the (uncompressed) tar.
         size: Their number.
-        problem: Why it cannot be read; empty if it can.
+        problem: Why it cannot be read; None if it can.
         looks_like_image: Told from its first bytes, and only where its extension does not tell.
-        kind: Of the problem.
     """
 
     name: str
     offset: int
     size: int
-    problem: str = ""
+    problem: Problem | None = None
     looks_like_image: bool = False
-    kind: ReasonKind = ReasonKind.DAMAGED_SHARD
 
 
 def walk_headers(reader: ShardReader) -> tuple[list[Member], str]:
@@ -121,7 +117,7 @@ class HeaderWalk:
                     return
                 self._note(f"no sound header at byte {position:,}; the walk went on at {following:,}")
                 if latest and latest[-1].offset == data and following < data + latest[-1].size:
-                    latest[-1] = latest[-1]._replace(problem="damaged shard: another member begins inside this one")
+                    latest[-1] = latest[-1]._replace(problem=_OVERLAID)
                 position, extra = following, {}
                 continue
             kind, data, size = header[156:157], position + _BLOCK, _size(header, extra)
@@ -185,9 +181,7 @@ class Window:
             is_whole = 0 <= size <= MAX_MEMBER_BYTES and holds(start + at + size)
             if not is_whole or name.rpartition(".")[2].lower() not in _TELLING:
                 break
-            members.append(
-                tuple.__new__(Member, (name, start + at, size, "", False, _DEFAULT_KIND))
-            )  # in a quarter of the time
+            members.append(tuple.__new__(Member, (name, start + at, size, None, False)))  # in a quarter of the time
             at += -(-size // _BLOCK) * _BLOCK
         return members
 
@@ -254,15 +248,15 @@ def _judge_end(block: bytes, position: int) -> str:
 def _make_member(header: bytes, extra: dict[str, str], data: int, size: int, window: Window) -> Member:
     """Return the member of a header; ``size`` is -1 where its bytes are not all there."""
     name = extra.get("GNU.sparse.name") or extra.get("path") or _name(header)
-    problem, kind = _NO_PLAIN_FILES.get(header[156:157], ""), ReasonKind.UNSUPPORTED
+    problem = _NO_PLAIN_FILES.get(header[156:157])
     if extra and any(key.startswith("GNU.sparse") for key in extra):
         problem = _NO_PLAIN_FILES[b"S"]
     elif size < 0:
-        problem, kind = f"truncated: the shard ends inside {name!r}", ReasonKind.DAMAGED_SHARD
+        problem = Problem(ReasonKind.DAMAGED_SHARD, f"truncated: the shard ends inside {name!r}")
     elif size > MAX_MEMBER_BYTES:
-        problem, kind = f"it has {size:,} bytes, too many for an image", ReasonKind.TOO_LARGE
+        problem = Problem(ReasonKind.UNSUPPORTED_MEMBER, f"it has {size:,} bytes, too many for an image")
     if problem or name.rpartition(".")[2].lower() in _TELLING:
-        return Member(name, data, max(size, 0), problem, kind=kind if problem else ReasonKind.DAMAGED_SHARD)
+        return Member(name, data, max(size, 0), problem)
     return Member(name, data, size, looks_like_image=sniff_format(window.read(data, 32)) is not None)
 
 

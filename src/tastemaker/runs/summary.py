@@ -57,9 +57,8 @@ class RunSummary:
         is_mixed: Some rows were made with other models or options, and were left alone.
         other_rows_files: Rows files in the directory that are of no input of this run; not counted in a slice.
         not_retried: Failed images that were not run again, because what is wrong lies in how their shard is made.
-        parity: How scores differ from exact ones on this machine; None where it has no certificate.
         rows_files: The rows files of the input, in its order.
-        bytes_per_image: Bytes of tasks and results that crossed processes, for each image; 0 on this machine alone.
+        parity: How scores differ from exact ones on this machine; None where it has no certificate.
     """
 
     output_dir: str
@@ -81,7 +80,6 @@ class RunSummary:
     other_rows_files: int = 0
     not_retried: int = 0
     parity: ParityReport | None = None
-    bytes_per_image: float = 0.0
     rows_files: list[str] = field(default_factory=list, repr=False)
 
     def as_json(self) -> dict[str, Any]:
