@@ -5,9 +5,9 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
 
 import pytest
+from command import start_tastemaker, tastemaker
 from tiny import copies, make_tiny_shards, rows_of, snapshot
 
 from tastemaker import ScoreTable, Selection, select_images
@@ -36,19 +36,13 @@ def shards(tmp_path):
     return make_tiny_shards(tmp_path / "in", shards=6, images=10)
 
 
-def tastemaker(model_dir, *arguments, **options):
-    environment = os.environ | {"TASTEMAKER_MODEL_DIR": str(model_dir)} | options.pop("env", {})
-    command = [sys.executable, "-m", "tastemaker", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **options)
-
-
 def written(output):
     return copies(output) if output.is_dir() else {output.name: output.read_bytes()}
 
 
 def test_a_full_disk_is_one_error_and_the_run_goes_on_when_there_is_room(tmp_path, small_disk, shards, model_dir):
     output = small_disk / "out"
-    command = model_dir, "score", shards, "-o", output, "--signals"
+    command = "score", shards, "-o", output, "--signals", "--model-dir", model_dir
     result = tastemaker(*command)
     assert result.returncode == 1
     assert f"no room left for the results in {output}" in result.stderr
@@ -73,7 +67,7 @@ def test_the_error_is_found_behind_whatever_the_writer_raised(tmp_path, shards, 
 
 def test_a_full_temporary_folder_is_named_where_results_go_to_a_store(small_disk, shards, model_dir):
     (small_disk / "filler").write_bytes(bytes(150_000))
-    result = tastemaker(model_dir, "score", shards, "-o", "memory://out", env={"TMPDIR": str(small_disk)})
+    result = start_tastemaker("score", shards, "-o", "memory://out", "--model-dir", model_dir, env=os.environ | {"TMPDIR": str(small_disk)})
     assert result.returncode == 1
     assert f"no room left for the results in {small_disk}, where files for memory://out are made" in result.stderr
 
@@ -83,11 +77,11 @@ def test_a_selection_without_room_is_one_error_and_loses_nothing(tmp_path, shard
     options = RunOptions(model_dir=str(model_dir))
     run_scoring(shards, tmp_path / "scores", options)
     output = tmp_path / "o" / ("out.csv" if kind == "manifest" else "out")
-    select = model_dir, "select", tmp_path / "scores", "--as", kind, "--to", output
+    select = "select", tmp_path / "scores", "--as", kind, "--to", output
     assert tastemaker(*select, "--where", "image_id = '00'").returncode == 0
     before = written(output)
     everything = *select, "--where", "true", "--overwrite"
-    result = tastemaker(*everything, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1150, 1150)))
+    result = start_tastemaker(*everything, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1150, 1150)))
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1), result.stderr
     assert "no room left" in result.stderr
     assert before.items() <= written(output).items()

@@ -23,7 +23,8 @@ from tastemaker import (
     ModelError,
     Resources,
 )
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 
 
 def random_pixels(seed=0, shape=(50, 70, 3)):

@@ -146,7 +146,7 @@ class Export:
             OSError: The disk is full.
         """
         folder, copies = self._own.folder, self._make_copies()
-        before = _find_orphans(folder / LISTING)
+        self._own.keep = _find_orphans(folder / LISTING)
         try:
             with (folder / LISTING).draft() as draft:
                 self._write_all(copies, draft.path)
@@ -154,7 +154,7 @@ class Export:
         except BaseException:
             copies.discard()
             raise
-        self._own.finish(keep=before)
+        self._own.finish()
         _write_lines(folder / SKIPPED, self.skipped)
         if self._embedder is not None:
             self.counts.ratings = self._embedder.counts
