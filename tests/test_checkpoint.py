@@ -56,7 +56,7 @@ class Dies(ProcessingStage[ImageBatch, ImageBatch]):
         return {}
 
     def process(self, task):
-        if self.prefix and task.data[0].image_id.startswith(self.prefix):
+        if self.prefix and [*task.data, *task.dropped][0].image_id.startswith(self.prefix):
             while count_finished(self.folder) < 2:
                 time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -70,7 +70,7 @@ def make_pipeline(shards, output, model_dir, **reader):
             FilePartitioningStage(str(shards)),
             ImageReaderStage(batch_size=4, **reader),
             ImageEmbeddingStage(model_dir=str(model_dir)),
-            ImageAestheticFilterStage(model_dir=str(model_dir), score_threshold=5.0),
+            ImageAestheticFilterStage(model_dir=str(model_dir), score_threshold=3.4),
             ImageWriterStage(str(output)),
         ],
     )

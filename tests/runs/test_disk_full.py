@@ -67,7 +67,9 @@ def test_the_error_is_found_behind_whatever_the_writer_raised(tmp_path, shards, 
 
 def test_a_full_temporary_folder_is_named_where_results_go_to_a_store(small_disk, shards, model_dir):
     (small_disk / "filler").write_bytes(bytes(150_000))
-    result = start_tastemaker("score", shards, "-o", "memory://out", "--model-dir", model_dir, env=os.environ | {"TMPDIR": str(small_disk)})
+    result = start_tastemaker(
+        "score", shards, "-o", "memory://out", "--model-dir", model_dir, env=os.environ | {"TMPDIR": str(small_disk)}
+    )
     assert result.returncode == 1
     assert f"no room left for the results in {small_disk}, where files for memory://out are made" in result.stderr
 

@@ -70,7 +70,9 @@ def test_a_foreign_file_in_the_way_of_a_selection_is_named_before_any_work(tmp_p
     (own / name).write_bytes(b"mine")
     (own / "mine.txt").write_bytes(b"not in the way")
     before, seen = snapshot(own), []
-    with pytest.raises(ConfigurationError, match=f"{name} is there, and Tastemaker did" if overwrite else "--overwrite"):
+    with pytest.raises(
+        ConfigurationError, match=f"{name} is there, and Tastemaker did" if overwrite else "--overwrite"
+    ):
         select_images(table, own, EVERYTHING, kind=kind, overwrite=overwrite, on_progress=seen.append)
     assert (snapshot(own), seen) == (before, [])
     (own / name).unlink()
