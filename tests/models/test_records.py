@@ -87,6 +87,17 @@ def test_a_made_up_model_runs_on_torch_too(own_models):
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+def test_embeddings_that_others_computed_are_scored_by_the_record_they_fit(own_models, tmp_path):
+    vectors = np.random.default_rng(0).standard_normal((9, 20)).astype(np.float32)
+    np.save(tmp_path / "vectors.npy", vectors)
+    options = tm.RunOptions(model_dir=str(own_models), scorer=OWN)
+    tm.run_scoring(tmp_path / "vectors.npy", tmp_path / "out", options)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = OWN.head.load(own_models / OWN.head.id / OWN.head.filename)(unit)
+    found = [row["aesthetic_score"] for row in read_rows(tmp_path / "out")]
+    assert found == pytest.approx(expected.tolist(), abs=1e-4)
+
+
 def test_the_command_line_takes_a_record_of_the_users_own(own_models, photo_folder, tmp_path):
     arguments = ["score", photo_folder, "--output", tmp_path / "out", "--model-dir", own_models]
     result = CliRunner().invoke(app, [*map(str, arguments), "--scorer", f"{__name__}:OWN"])

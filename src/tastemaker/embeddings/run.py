@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from tastemaker.embeddings.stages import EmbeddingReaderStage, EmbeddingScoreStage, EmbeddingWriterStage
 from tastemaker.errors import ConfigurationError
-from tastemaker.models.published import find_scorer
 from tastemaker.scores.layout import ROWS_FOLDER
 from tastemaker.stages.base import ProcessingStage
 
@@ -19,10 +18,6 @@ def check_options(options: RunOptions) -> None:
     """Raise `ConfigurationError` for options that need pictures, where the input is embeddings."""
     if options.signals or options.min_technical_quality is not None or options.rank_by != "aesthetic_score":
         raise ConfigurationError("the input is embeddings, and technical quality is measured in pictures")
-    if find_scorer(options.scorer) != find_scorer():
-        raise ConfigurationError(
-            f"the input is embeddings, and these are scored by {find_scorer().name} only; predictor takes other weights"
-        )
 
 
 def make_embedding_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
@@ -30,6 +25,12 @@ def make_embedding_stages(output_dir: Path, options: RunOptions) -> list[Process
     places = options.storage_options
     return [
         EmbeddingReaderStage(),
-        EmbeddingScoreStage(options.model_dir, options.predictor, options.copy_embeddings, storage_options=places),
+        EmbeddingScoreStage(
+            options.model_dir,
+            options.predictor,
+            options.copy_embeddings,
+            scorer=options.scorer,
+            storage_options=places,
+        ),
         EmbeddingWriterStage(str(output_dir / ROWS_FOLDER), options.copy_embeddings, storage_options=places),
     ]

@@ -248,7 +248,7 @@ def _download(model: Model, path: Path) -> None:
             part.unlink()
             raise ModelError(
                 f"{source.url} is not the file that was wanted: {_shorten(problems)}. Nothing of it was kept. Try "
-                "again; if it stays so, something between this machine and the hub (HF_ENDPOINT, a proxy) changes the file"
+                "again; if it stays so, something between this machine and the server (HF_ENDPOINT, a proxy) changes it"
             )
         make_durable(part)
         part.replace(path)
