@@ -129,6 +129,14 @@ def test_the_default_is_the_first_of_the_published_scorers():
     assert tm.RunOptions().scorer == "laion-v2"
 
 
+def test_weights_whose_digest_no_record_knows_are_fetched_for_the_fingerprint(tmp_path):
+    """Else the same run would have another fingerprint once they are there."""
+    stage = tm.ImageEmbeddingStage(model_dir=str(tmp_path), device="cpu")
+    assert stage.fingerprint()["clip_sha256"] == tm.CLIP_VIT_L14.sha256
+    with pytest.raises(tm.WeightsNotFoundError, match="clip-vit-base-patch16"):
+        stage.with_(scorer="laion-v1-b16").fingerprint()
+
+
 @pytest.mark.parametrize("name", V1)
 def test_laions_first_predictors_score_as_torchs_linear_layer(tmp_path, name):
     torch = pytest.importorskip("torch")
