@@ -25,8 +25,6 @@ UPWARDS = {
 IN_CIRCLES = {
     *("storage", "storage.blocks", "storage.files", "storage.hub", "storage.objects", "storage.retries"),
     *("storage.sending", "storage.sources", "storage.systems"),
-    *("models.clip", "models.clip_openvino", "models.clip_torch", "models.replicas", "models.torch_cuda"),
-    *("models.torch_runner", "models.torch_tower"),
 }
 USED_THREE_TIMES: set[str] = set()
 
