@@ -123,11 +123,12 @@ class OwnFiles:
             ConfigurationError: A file of somebody else is in the way.
         """
         link = Written(0, f"{_LINK}{target}")
+        if self._now.get(name) == link:
+            return  # two rows of one file
         self._claim({name: link})
         path = self._local(name)
-        if path.is_symlink() and not self._clear(name, link):
-            path.unlink()
-        if not path.is_symlink():
+        if not self._clear(name, link):
+            path.unlink(missing_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to(target)
 
