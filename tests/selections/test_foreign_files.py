@@ -5,12 +5,20 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_tar
 from command import tastemaker
+from conftest import make_tar
 from tiny import copies, make_pictures, make_tiny_shards, picture, rows_of, snapshot
 
-from tastemaker import ConfigurationError, FilePartitioningStage, ImageReaderStage, ImageWriterStage, Pipeline
-from tastemaker import ScoreTable, Selection, select_images
+from tastemaker import (
+    ConfigurationError,
+    FilePartitioningStage,
+    ImageReaderStage,
+    ImageWriterStage,
+    Pipeline,
+    ScoreTable,
+    Selection,
+    select_images,
+)
 from tastemaker.errors import StageError
 from tastemaker.runs.options import RunMode, RunOptions
 from tastemaker.runs.run import run_scoring

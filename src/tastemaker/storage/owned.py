@@ -77,6 +77,17 @@ class OwnFiles:
             place.parent, f"written/{hashlib.sha256(place.name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
         )
 
+    @classmethod
+    def write_one_file(cls, place: Place, data: bytes) -> None:
+        """Write a file that stands for itself, in place of what was written there before.
+
+        Raises:
+            ConfigurationError: A file of somebody else is there.
+        """
+        own = cls.of_one_file(place)
+        own.write({place.name: data})
+        own.finish()
+
     @property
     def is_known(self) -> bool:
         """Whether anything was written here before."""
@@ -156,10 +167,12 @@ class OwnFiles:
         for name in self._known.keys() - self._now.keys():
             if self._entry(name) is not None or self._link_target(name) is not None:
                 self._remove(name)
-        versions = {name: entry.version for name in self._now if (entry := (self.folder / name).stat()) is not None}
+        if self._there is not None:  # one listing, instead of a question for each file
+            self.list_there()
+        entries = {name: self._entry(name) for name in sorted(self._now)}
         lines = [
-            json.dumps([name, *written._replace(version=versions.get(name, ""))])
-            for name, written in sorted(self._now.items())
+            json.dumps([name, *self._now[name]._replace(version=entry.version if entry else "")])
+            for name, entry in entries.items()
         ]
         (self._record / _FILES).write("".join(f"{line}\n" for line in lines).encode("ascii"))
         self._delete_claims()
