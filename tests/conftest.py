@@ -92,7 +92,8 @@ def write_predictor(model_dir, path, steepness):
     """Write the predictor of a directory of models, its last layer multiplied by a factor; return the path."""
     from safetensors.numpy import load_file, save_file
 
-    from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+    from tastemaker.models.hub import weights_path
+    from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 
     tensors = load_file(weights_path(AESTHETIC_PREDICTOR, model_dir))
     tensors["layers.7.weight"] *= steepness

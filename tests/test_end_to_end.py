@@ -70,6 +70,8 @@ def test_kept_originals_and_sidecars_come_out_byte_for_byte(tmp_path, photograph
     rows = pq.read_table(tmp_path / "out" / "in.parquet").to_pylist()
     assert [row["image_id"] for row in rows] == [name.partition(".")[0] for name in photographs]
     assert {row["image_id"] for row in rows if row["status"] == "kept"} == kept
+    assert {row["member_name"].partition(".")[0] for row in rows if row["member_name"]} == kept
+    assert {row["reason_kind"] for row in rows} == {None, "below_cutoff"}
     assert all(row["caption"] == f"a photograph of {row['image_id']}" for row in rows)
     assert all(json.loads(row["json"]) == {"source": row["image_id"]} for row in rows)
 
@@ -144,7 +146,7 @@ def test_every_bad_image_is_a_row_with_a_reason_and_the_others_are_scored(tmp_pa
     for where, part in expected.items():
         assert failed[where].startswith("unreadable: ")
         assert part in failed[where]
-    assert all(row["aesthetic_score"] is None and row["status"] != "kept" for row in rows if row["status"] == "failed")
+    assert all(row["aesthetic_score"] is None for row in rows if row["status"] == "failed")
 
 
 def test_a_stage_of_the_users_own_loses_no_image(tmp_path, photo_folder, model_dir):
@@ -238,7 +240,7 @@ def test_a_pipeline_that_names_no_executor_runs_where_the_variable_says_or_on_wh
     monkeypatch.setattr(executors, "find_spec", lambda name: None)
     assert type(executors.default_executor()).__name__ == "LocalExecutor"
     monkeypatch.setattr(executors, "find_spec", lambda name: object())
-    monkeypatch.setattr("tastemaker.executors.cluster.find_spec", lambda name: object())
+    monkeypatch.setattr("tastemaker.executors.ray_data.find_spec", lambda name: object())
     assert type(executors.default_executor()).__name__ == "XennaExecutor"
 
 

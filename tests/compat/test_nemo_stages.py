@@ -417,7 +417,7 @@ def test_executor_uses_the_engine_where_it_is_installed(monkeypatch):
 def no_engine(monkeypatch):
     """The machine of a user who has not installed the extra."""
     monkeypatch.delenv("TASTEMAKER_EXECUTOR")
-    monkeypatch.setattr("tastemaker.executors.cluster.find_spec", lambda name: None)
+    monkeypatch.setattr("tastemaker.executors.ray_data.find_spec", lambda name: None)
 
 
 def test_executor_says_once_that_it_is_local(no_engine, caplog):

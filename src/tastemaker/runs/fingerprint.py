@@ -32,7 +32,8 @@ def make_fingerprint(stages: Sequence[ProcessingStage[Any, Any]]) -> Fingerprint
     for number, stage in enumerate(stages):
         name = stage.name if stage.name not in made_by else f"{stage.name}-{number}"
         made_by[name] = stage.fingerprint()
-    return made_by
+    as_it_is_read: Fingerprint = json.loads(json.dumps(made_by))
+    return as_it_is_read
 
 
 def canonical(value: Any) -> str:  # noqa: ANN401 - whatever JSON takes
@@ -63,25 +64,18 @@ def list_differences(made_by: Fingerprint, wanted: Fingerprint) -> list[str]:
         >>> list_differences({"image_embedding": {"precision": "bf16"}}, {"image_embedding": {"precision": "f32"}})
         ["precision of image_embedding was 'bf16' and is 'f32'"]
     """
-    before, now = dict(_flatten(made_by)), dict(_flatten(wanted))
-    return [
-        f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}"
-        for name in dict.fromkeys([*now, *before])
-        if before.get(name) != now.get(name)
-    ]
-
-
-def _flatten(fingerprint: Fingerprint) -> list[tuple[str, Any]]:
-    entries: list[tuple[str, Any]] = []
-    for stage, said in fingerprint.items():
-        if isinstance(said, dict):
-            entries += [
-                (f"stage {stage}", "there"),
-                *((f"{option} of {stage}", value) for option, value in said.items()),
+    differences = []
+    for name in dict.fromkeys([*wanted, *made_by]):
+        before, now = made_by.get(name), wanted.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            differences += [
+                difference.replace(" was", f" of {name} was", 1) for difference in list_differences(before, now)
             ]
-        else:
-            entries.append((stage, said))
-    return entries
+        elif isinstance(before, dict) or isinstance(now, dict):
+            differences.append(f"{name} was {'there' if before else 'not there'}")
+        elif before != now:
+            differences.append(f"{name} was {_short(before)} and is {_short(now)}")
+    return differences
 
 
 def _short(value: object) -> str:

@@ -16,7 +16,12 @@ from tastemaker.runs.index import RowsIndex, RowsNote, rows_path
 from tastemaker.runs.input_files import Sources, is_shard_group, read_sources, with_known
 from tastemaker.runs.loose import Partition
 from tastemaker.runs.options import RunMode
+<<<<<<< HEAD
 from tastemaker.scores.files import read_rows
+=======
+from tastemaker.scores.files import check_own_rows, read_rows
+from tastemaker.scores.layout import ROWS_SUFFIX
+>>>>>>> seltests
 from tastemaker.scores.schema import original_name
 from tastemaker.tasks import FileGroupTask
 
@@ -66,11 +71,14 @@ def make_plan(
         mode: Whether to overwrite, to leave alone, to run failures again.
 
     Raises:
-        ConfigurationError: Rows were made otherwise, and nothing says what to do with them.
+        ConfigurationError: Rows were made otherwise, and nothing says what to do with them; or a file of somebody
+            else is where rows are to go.
     """
     wanted = canonical(fingerprint)
     notes = index.notes(partition.name for partition in partitions)
     for partition in partitions:
+        if partition.name in index and (partition.name not in notes or not notes[partition.name].fingerprint):
+            check_own_rows(rows_path(output_dir, partition.name))
         before = read_sources(notes[partition.name].sources) if partition.name in notes else None
         if before is not None:
             partition.sources = with_known(partition.sources, before)
