@@ -100,20 +100,11 @@ def photograph_inputs(photographs, size=224):
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
-<<<<<<< HEAD
-def test_f32_is_what_transformers_computes(tmp_path, full_photographs, reference_embeddings, config, backend):
-    weights = tmp_path / "model.safetensors"
-    save_file(random_clip(config, np.random.default_rng(7)), weights)
-    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {"num_attention_heads": config.heads}}))
-    pixels = photograph_inputs(full_photographs, config.image_size)
-    tower = OpenVinoClip(weights, "f32") if backend == "openvino" else TorchClip(weights, "cpu", "f32")
-=======
 def test_f32_is_what_transformers_computes(tmp_path, photographs, reference_embeddings, config, backend):
     weights, backbone = tmp_path / "model.safetensors", backbone_of(config)
     save_file(random_tower(config, np.random.default_rng(7)), weights)
     pixels = photograph_inputs(photographs, config.image_size)
     tower = load(backend, weights, backbone)
->>>>>>> main
     assert np.abs(tower.embed(pixels) - reference_embeddings(weights, config, pixels)).max() <= TOLERANCE
 
 
@@ -148,21 +139,13 @@ def real_size(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def real_size_f32(real_size, full_photographs):
-    return OpenVinoClip(real_size, "f32").embed(photograph_inputs(full_photographs))
+def real_size_f32(real_size, photographs):
+    return OpenVinoClip(real_size, "f32").embed(photograph_inputs(photographs))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", REAL, ids=lambda backbone: backbone.id)
 def test_f32_at_the_real_dimensions_is_what_transformers_computes(
-<<<<<<< HEAD
-    real_size, real_size_f32, full_photographs, reference_embeddings
-):
-    pixels = photograph_inputs(full_photographs)
-    expected = reference_embeddings(real_size, VIT_L14, pixels)
-    assert np.abs(real_size_f32 - expected).max() <= TOLERANCE
-    assert np.abs(TorchClip(real_size, "cpu", "f32", batch_size=4).embed(pixels) - expected).max() <= TOLERANCE
-=======
     tmp_path, request, photographs, reference_embeddings, backbone
 ):
     if backbone is CLIP_VIT_L14:
@@ -176,12 +159,11 @@ def test_f32_at_the_real_dimensions_is_what_transformers_computes(
         difference = np.abs(load(backend, weights, backbone).embed(pixels) - expected).max()
         print(f"{backbone.id} {backend}: {difference:.2g}")
         assert difference <= TOLERANCE
->>>>>>> main
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
-def test_bf16_at_the_real_dimensions_keeps_the_score(real_size, real_size_f32, full_photographs, real_head, backend):
+def test_bf16_at_the_real_dimensions_keeps_the_score(real_size, real_size_f32, photographs, real_head, backend):
     if backend == "torch":
         tower = TorchClip(real_size, "cpu", "bf16", batch_size=4)
     else:
@@ -189,7 +171,7 @@ def test_bf16_at_the_real_dimensions_keeps_the_score(real_size, real_size_f32, f
         if tower.precision != "bf16":
             pytest.skip("this processor does not multiply bf16 in hardware")
     predictor = AestheticPredictor.from_file(real_head)  # the tolerance is in its units
-    scores = predictor.score(tower.embed(photograph_inputs(full_photographs)))
+    scores = predictor.score(tower.embed(photograph_inputs(photographs)))
     errors = np.abs(scores - predictor.score(real_size_f32))
     print(f"{backend} bf16: score error median {np.median(errors):.4f}, maximum {errors.max():.4f}")
     assert np.median(errors) <= MEDIAN_SCORE_ERROR
