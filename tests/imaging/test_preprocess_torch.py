@@ -63,8 +63,8 @@ def test_noise_of_any_size_is_within_2_of_255_of_pillow(how):
 
 
 @pytest.mark.parametrize("how", [*map(CLIP.with_rounding, ROUNDINGS), SQUASHED], ids=lambda how: how.kind)
-def test_photographs_are_within_2_of_255_of_pillow(photographs, how):
-    sources = [decode_image(data).pixels for data in photographs.values()]
+def test_photographs_are_within_2_of_255_of_pillow(full_photographs, how):
+    sources = [decode_image(data).pixels for data in full_photographs.values()]
     images = [np.ascontiguousarray(source[start:, start:]) for source in sources for start in (0, 7, 32)]
     images += [np.ascontiguousarray(source[40:161, 30:181]) for source in sources]  # smaller than the model's input
     found = differences(images, how)

@@ -91,19 +91,19 @@ def reference_tower(weights, config, activation):
     return tower.eval()
 
 
-def photograph_inputs(photographs, size=224):
-    """uint8 (12, size, size, 3): photographs, and each mirrored."""
+def photograph_inputs(full_photographs, size=224):
+    """uint8 (12, size, size, 3): full_photographs, and each mirrored."""
     how = replace(CLIP_VIT_L14.preprocess, size=size)
-    inputs = np.stack([preprocess(decode_image(data).pixels, how) for data in photographs.values()])
+    inputs = np.stack([preprocess(decode_image(data).pixels, how) for data in full_photographs.values()])
     return np.concatenate([inputs, inputs[:, :, ::-1]])
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
-def test_f32_is_what_transformers_computes(tmp_path, photographs, reference_embeddings, config, backend):
+def test_f32_is_what_transformers_computes(tmp_path, full_photographs, reference_embeddings, config, backend):
     weights, backbone = tmp_path / "model.safetensors", backbone_of(config)
     save_file(random_tower(config, np.random.default_rng(7)), weights)
-    pixels = photograph_inputs(photographs, config.image_size)
+    pixels = photograph_inputs(full_photographs, config.image_size)
     tower = load(backend, weights, backbone)
     assert np.abs(tower.embed(pixels) - reference_embeddings(weights, config, pixels)).max() <= TOLERANCE
 
@@ -111,11 +111,11 @@ def test_f32_is_what_transformers_computes(tmp_path, photographs, reference_embe
 @pytest.mark.parametrize(("ours", "theirs"), [("gelu", "gelu"), ("gelu_tanh", "gelu_pytorch_tanh")])
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_other_activations_are_what_transformers_computes(
-    tmp_path, photographs, reference_embeddings, backend, ours, theirs
+    tmp_path, full_photographs, reference_embeddings, backend, ours, theirs
 ):
     weights, backbone = tmp_path / "model.safetensors", backbone_of(TINY, activation=ours)
     save_file(random_tower(TINY, np.random.default_rng(7)), weights)
-    pixels = photograph_inputs(photographs)
+    pixels = photograph_inputs(full_photographs)
     expected = reference_embeddings(weights, TINY, pixels, theirs)
     assert np.abs(load(backend, weights, backbone).embed(pixels) - expected).max() <= TOLERANCE
 
@@ -139,21 +139,21 @@ def real_size(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def real_size_f32(real_size, photographs):
-    return OpenVinoClip(real_size, "f32").embed(photograph_inputs(photographs))
+def real_size_f32(real_size, full_photographs):
+    return OpenVinoClip(real_size, "f32").embed(photograph_inputs(full_photographs))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", REAL, ids=lambda backbone: backbone.id)
 def test_f32_at_the_real_dimensions_is_what_transformers_computes(
-    tmp_path, request, photographs, reference_embeddings, backbone
+    tmp_path, request, full_photographs, reference_embeddings, backbone
 ):
     if backbone is CLIP_VIT_L14:
         weights = request.getfixturevalue("real_size")
     else:
         weights = tmp_path / "model.safetensors"
         save_file(random_tower(REAL[backbone], np.random.default_rng(7), backbone), weights)
-    pixels = photograph_inputs(photographs)
+    pixels = photograph_inputs(full_photographs)
     expected = reference_embeddings(weights, REAL[backbone], pixels)
     for backend in ("openvino", "torch"):
         difference = np.abs(load(backend, weights, backbone).embed(pixels) - expected).max()
@@ -163,7 +163,7 @@ def test_f32_at_the_real_dimensions_is_what_transformers_computes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
-def test_bf16_at_the_real_dimensions_keeps_the_score(real_size, real_size_f32, photographs, real_head, backend):
+def test_bf16_at_the_real_dimensions_keeps_the_score(real_size, real_size_f32, full_photographs, real_head, backend):
     if backend == "torch":
         tower = TorchClip(real_size, "cpu", "bf16", batch_size=4)
     else:
@@ -171,7 +171,7 @@ def test_bf16_at_the_real_dimensions_keeps_the_score(real_size, real_size_f32, p
         if tower.precision != "bf16":
             pytest.skip("this processor does not multiply bf16 in hardware")
     predictor = AestheticPredictor.from_file(real_head)  # the tolerance is in its units
-    scores = predictor.score(tower.embed(photograph_inputs(photographs)))
+    scores = predictor.score(tower.embed(photograph_inputs(full_photographs)))
     errors = np.abs(scores - predictor.score(real_size_f32))
     print(f"{backend} bf16: score error median {np.median(errors):.4f}, maximum {errors.max():.4f}")
     assert np.median(errors) <= MEDIAN_SCORE_ERROR

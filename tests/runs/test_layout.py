@@ -9,7 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import make_pictures, make_tiny_shards, rows_of, snapshot
 
-from tastemaker import ConfigurationError, FilePartitioningStage, ImageReaderStage, ImageWriterStage, Pipeline, Selection
+from tastemaker import (
+    ConfigurationError,
+    FilePartitioningStage,
+    ImageReaderStage,
+    ImageWriterStage,
+    Pipeline,
+    Selection,
+)
 from tastemaker.errors import ReasonKind
 from tastemaker.runs.fingerprint import list_differences, make_fingerprint
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring

@@ -128,9 +128,7 @@ def test_a_wrong_note_in_the_index_does_not_count(tmp_path, shards, options):
 # -- loose folders
 
 
-def test_only_added_and_changed_pictures_are_read_and_deleted_ones_are_marked(
-    tmp_path, photos, options, monkeypatch
-):
+def test_only_added_and_changed_pictures_are_read_and_deleted_ones_are_marked(tmp_path, photos, options, monkeypatch):
     from tastemaker.imaging.folders import FolderReader
 
     run_scoring([str(photos)], tmp_path / "out", options)
@@ -248,7 +246,9 @@ def test_a_shard_and_loose_pictures_never_share_a_rows_file(tmp_path, photos, op
     shard = make_tar(photos / "photos-00000.tar", [("in_a_tar.jpg", picture(9))])
     for inputs in ([photos], [photos], [shard], [*photos.glob("*.png")]):
         summary = run_scoring([str(path) for path in inputs], out, options)
-        rows = [row["image_path"] for path in (out / "rows").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+        rows = [
+            row["image_path"] for path in (out / "rows").glob("*.parquet") for row in pq.read_table(path).to_pylist()
+        ]
         assert len(rows) == len(set(rows)) == 5
     assert summary.images_scored_now == 0
 

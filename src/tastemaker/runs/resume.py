@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,7 @@ from tastemaker.runs.index import RowsIndex, RowsNote, rows_path
 from tastemaker.runs.input_files import Sources, is_shard_group, read_sources, with_known
 from tastemaker.runs.loose import Partition
 from tastemaker.runs.options import RunMode
-<<<<<<< HEAD
-from tastemaker.scores.files import read_rows
-=======
 from tastemaker.scores.files import check_own_rows, read_rows
-from tastemaker.scores.layout import ROWS_SUFFIX
->>>>>>> seltests
 from tastemaker.scores.schema import original_name
 from tastemaker.tasks import FileGroupTask
 
@@ -83,7 +77,6 @@ def make_plan(
         if before is not None:
             partition.sources = with_known(partition.sources, before)
         partition.group._metadata["provenance"] = {"fingerprint": fingerprint, "sources": partition.sources.as_json()}
-    _refuse_foreign(notes, output_dir)
     others = {name: note.fingerprint for name, note in notes.items() if note.fingerprint != wanted}
     if others and not (mode.overwrite or mode.new_fingerprint_only):
         raise ConfigurationError(
@@ -184,13 +177,3 @@ def _sample_of(row: dict[str, Any]) -> Sample | None:
         for part in row["sidecars"]
     }
     return Sample(original_name(row["image_id"]), Member(name, row["offset"], row["size"]), sidecars)
-
-
-def _refuse_foreign(notes: Mapping[str, RowsNote], output_dir: Path) -> None:
-    """Raise `ConfigurationError` where a file that no run wrote has the name of a rows file."""
-    foreign = next((name for name, note in notes.items() if not note.fingerprint), None)
-    if foreign is not None:
-        raise ConfigurationError(
-            f"{rows_path(output_dir, foreign)} is there, and no run of Tastemaker wrote it: move it away, or choose "
-            "another directory"
-        )

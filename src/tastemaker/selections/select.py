@@ -260,10 +260,7 @@ def _write_list(table: ScoreTable, chosen: Chosen, place: Place, kind: str, *, o
     finally:
         draft.discard()
     own.finish()
-<<<<<<< HEAD
     return own
-=======
->>>>>>> seltests
 
 
 def _add_counts(summary: SelectSummary, export: Export, own: OwnFiles) -> SelectSummary:
