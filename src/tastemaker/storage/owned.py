@@ -77,6 +77,17 @@ class OwnFiles:
             place.parent, f"written/{hashlib.sha256(place.name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
         )
 
+    @classmethod
+    def write_one_file(cls, place: Place, data: bytes) -> None:
+        """Write a file that stands for itself, in place of what was written there before.
+
+        Raises:
+            ConfigurationError: A file of somebody else is there.
+        """
+        own = cls.of_one_file(place)
+        own.write({place.name: data})
+        own.finish()
+
     @property
     def is_known(self) -> bool:
         """Whether anything was written here before."""
