@@ -25,7 +25,7 @@ from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.select import select_images
 from tastemaker.selections.selection import Selection
 from tastemaker.storage import output_path
-from tastemaker.storage.objects import RemoteFile
+from tastemaker.storage.place import Place
 
 pytestmark = pytest.mark.network
 SECRET = "hf_SECRET"
@@ -64,7 +64,7 @@ def test_each_run_and_each_table_of_a_process_sees_what_was_committed_before_it(
 
 def test_a_shard_is_one_question_to_the_hub_and_its_blocks_come_from_elsewhere(shards, dataset, hub):
     url = dataset.upload(shards)
-    file = RemoteFile(f"{url}/0.tar", dataset.options)
+    file = Place.at(f"{url}/0.tar", dataset.options).open_ranges()
     body = (shards / "0.tar").read_bytes()
     assert b"".join(file.read_at(start, 2**16) for start in range(0, len(body), 2**16)) == body
     asked = [request.path.split("?")[0] for request in hub.requests if request.server == "hub"]
@@ -75,7 +75,7 @@ def test_a_shard_is_one_question_to_the_hub_and_its_blocks_come_from_elsewhere(s
 
 def test_an_address_that_has_run_out_is_asked_for_again(dataset, hub):
     dataset.repo.commit({"f.bin": bytes(range(200))})
-    file = RemoteFile(f"{dataset.url}/f.bin", dataset.options)
+    file = Place.at(f"{dataset.url}/f.bin", dataset.options).open_ranges()
     assert file.read_at(0, 50) == bytes(range(50))
     hub.signature += 1
     assert file.read_at(50, 50) == bytes(range(50, 100))
@@ -85,10 +85,10 @@ def test_an_address_that_has_run_out_is_asked_for_again(dataset, hub):
 
 def test_small_files_come_without_ranges_and_are_read_by_position(dataset):
     dataset.repo.commit({"a.txt": bytes(range(200)), "empty.txt": b""})
-    file = RemoteFile(f"{dataset.url}/a.txt", dataset.options)
+    file = Place.at(f"{dataset.url}/a.txt", dataset.options).open_ranges()
     assert file.read_at(150, 10) == bytes(range(150, 160))
     assert file.read_at(190, 100) == bytes(range(190, 200))
-    assert RemoteFile(f"{dataset.url}/empty.txt", dataset.options).read_at(0, 10) == b""
+    assert Place.at(f"{dataset.url}/empty.txt", dataset.options).open_ranges().read_at(0, 10) == b""
 
 
 def test_a_run_reads_one_commit_whatever_is_committed_meanwhile(tmp_path, shards, dataset, hub, model_dir):

@@ -68,6 +68,20 @@ def test_a_listing_has_the_files_of_a_folder_or_of_those_below_too_in_order(fold
     assert (folder / "none").list() == []
 
 
+def test_the_files_that_a_pattern_fits_are_found(folder):
+    for name in ("a1.txt", "a2.txt", "b1.txt", "below/a1.txt", "below/deep/a3.txt"):
+        (folder / name).write(b"")
+    found = {
+        "a*.txt": ["a1.txt", "a2.txt"],
+        "[ab]1.txt": ["a1.txt", "b1.txt"],
+        "*/a?.txt": ["below/a1.txt"],
+        "**/a*.txt": ["a1.txt", "a2.txt", "below/a1.txt", "below/deep/a3.txt"],
+        "c*": [],
+    }
+    for pattern, names in found.items():
+        assert [entry.place.relative_to(folder) for entry in (folder / pattern).glob()] == names
+
+
 def test_a_file_that_is_not_there_cannot_be_read(folder):
     for read in ((folder / "none").read, (folder / "none").open):
         with pytest.raises(FileNotFoundError):

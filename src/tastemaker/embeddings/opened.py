@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.imaging.readers import ReaderFile, ShardReader
 from tastemaker.storage import Options, base_name, is_remote, public_url
 from tastemaker.storage.blocks import BlockReader
 from tastemaker.storage.drafts import draft_folder
-from tastemaker.storage.objects import RemoteFile
+from tastemaker.storage.place import Place, Ranges
+from tastemaker.storage.reading import RangesFile
 
 BUFFER_BYTES = 2**23
 """Bytes of a column that are asked for at once: memory holds so much of each column that is read."""
@@ -38,7 +38,7 @@ def open_whole(path: str, options: Options | None) -> Iterator[IO[bytes]]:
         with open(path, "rb", buffering=0) as file:
             yield file
         return
-    with contextlib.closing(ReaderFile(BlockReader(RemoteFile(path, options)))) as remote:
+    with contextlib.closing(RangesFile(BlockReader(Place.at(path, options).open_ranges()))) as remote:
         yield cast(IO[bytes], remote)
 
 
@@ -53,7 +53,9 @@ def open_header(path: str, options: Options | None) -> Iterator[IO[bytes]]:
         with open(path, "rb") as file:
             yield file
         return
-    with contextlib.closing(io.BufferedReader(ReaderFile(RemoteFile(path, options)), _HEADER_BYTES)) as remote:
+    with contextlib.closing(
+        io.BufferedReader(RangesFile(Place.at(path, options).open_ranges()), _HEADER_BYTES)
+    ) as remote:
         yield cast(IO[bytes], remote)
 
 
@@ -76,16 +78,16 @@ def open_ranges(path: str, options: Options | None, *, ahead: bool = False) -> I
     if not is_remote(path):
         yield path
         return
-    with contextlib.closing(RemoteFile(path, options)) as remote:
+    with contextlib.closing(Place.at(path, options).open_ranges()) as remote:
         if remote.streams:
             with _copy_of(path, remote) as copied:
                 yield copied
         else:
-            yield ReaderFile(BlockReader(remote) if ahead else remote)
+            yield RangesFile(BlockReader(remote) if ahead else remote)
 
 
 @contextlib.contextmanager
-def _copy_of(path: str, remote: ShardReader) -> Iterator[str]:
+def _copy_of(path: str, remote: Ranges) -> Iterator[str]:
     """Yield the path of a copy, which is deleted afterwards."""
     folder = Path(tempfile.mkdtemp(dir=draft_folder()))
     try:

@@ -23,7 +23,7 @@ from pyarrow import ArrowException
 from tastemaker.errors import RemoteError
 from tastemaker.scores.files import write_whole
 from tastemaker.scores.schema import COUNTS_KEY, CUT_KEY, METADATA_KEY, SOURCES_KEY
-from tastemaker.storage import open_result
+from tastemaker.storage import is_remote, open_result
 from tastemaker.storage.files import find_file, list_folder, options_of
 
 STATE_FOLDER = "_tastemaker"
@@ -207,7 +207,7 @@ def read_metadata(path: Path) -> dict[bytes, bytes]:
 
 def is_local(path: Path) -> bool:
     """Return whether a path lies in a file system of this machine, and not behind a URL."""
-    return getattr(path, "protocol", "") in ("", "file", "local")
+    return not is_remote(str(path))
 
 
 def list_rows(output_dir: Path, folders: Iterable[str] = ("",)) -> dict[str, tuple[int, str]]:

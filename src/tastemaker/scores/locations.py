@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.scores.schema import METADATA_KEY, rows_schema
 from tastemaker.storage import is_remote, look_anew, options_for, public_url, relative_to, scheme_of
-from tastemaker.storage.files import find_file, list_files
-from tastemaker.storage.systems import library_system
+from tastemaker.storage.files import find_file, library_system, list_files
 
 Source = str | os.PathLike[str]
 

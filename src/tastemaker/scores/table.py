@@ -9,7 +9,6 @@ import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -29,7 +28,7 @@ from tastemaker.scores.locations import Provenance, RowsSource, Source, find_row
 from tastemaker.scores.schema import DELETED, kind_of_reason
 from tastemaker.storage import is_remote, options_for
 from tastemaker.storage.drafts import draft_folder
-from tastemaker.storage.systems import library_system
+from tastemaker.storage.files import library_system
 
 if TYPE_CHECKING:
     import pandas
@@ -363,11 +362,7 @@ def _filesystems(table: ScoreTable) -> list[Any]:
     if not protocols:
         return []
     options = table.storage_options
-    found = [library_system(f"{name}://", options_for(f"{name}://", options))[0] for name in sorted(protocols)]
-    for system in found:
-        if "http" in system.protocol:  # DuckDB asks, and fsspec has no answer
-            system.modified = lambda _path: datetime.fromtimestamp(0, UTC)
-    return found
+    return [library_system(f"{name}://", options_for(f"{name}://", options))[0] for name in sorted(protocols)]
 
 
 def _readable_path(path: str, folder: Path, number: int) -> str:

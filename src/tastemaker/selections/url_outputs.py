@@ -20,7 +20,7 @@ from tastemaker.selections.copies import FolderCopies, number_of
 from tastemaker.selections.outputs import RECORD
 from tastemaker.storage import make_folder, public_url
 from tastemaker.storage.files import find_file, list_files, options_of, publish, read_small
-from tastemaker.storage.objects import RemoteFile
+from tastemaker.storage.place import Place
 from tastemaker.storage.uploads import Uploads
 
 UNFINISHED = "_tastemaker/unfinished.json"
@@ -148,7 +148,7 @@ class UrlOutput:
             return False
         if entry.size != self.draft.stat().st_size:
             return True
-        there, position = RemoteFile(url, options), 0
+        there, position = Place.at(url, options).open_ranges(), 0
         with self.draft.open("rb") as here:
             while piece := here.read(_PIECE):
                 if there.read_at(position, _PIECE) != piece:

@@ -34,7 +34,7 @@ from tastemaker.storage import (
     without_results,
 )
 from tastemaker.storage.files import find_file, glob_files, list_files
-from tastemaker.storage.objects import RemoteFile
+from tastemaker.storage.place import Place
 from tastemaker.tasks import EmptyTask, FileGroupTask
 
 LOOSE_FILES_PER_PARTITION = 500
@@ -218,7 +218,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     def _looks_like_image(self, path: str) -> bool:
         try:
             if is_remote(path):
-                with contextlib.closing(RemoteFile(path, self.storage_options)) as remote:
+                with contextlib.closing(Place.at(path, self.storage_options).open_ranges()) as remote:
                     return sniff_format(remote.read_at(0, 32)) is not None
             if not os.path.isfile(path):  # to open a pipe would wait for a writer, for ever perhaps
                 return False

@@ -15,7 +15,10 @@ from tastemaker.errors import ConfigurationError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 _WEB = ("http", "https")
-_SAME_SCHEMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+STORE_SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
+STORE_SCHEMES["memory"] = "memory"
+"""Scheme of an object store -> its usual spelling."""
+
 _AZURE_ACCOUNT = re.compile(r"(?<=^az://)([^/@]+)@[^/]*")
 _PASSWORD = re.compile(r"(?<=://)[^/@:]*:[^/@]*@")
 
@@ -51,7 +54,7 @@ def canonical_url(url: str) -> str:
 
 def _with_one_scheme(url: str) -> str:
     scheme = scheme_of(url)
-    return f"{_SAME_SCHEMES.get(scheme, scheme)}://{url.partition('://')[2]}"
+    return f"{STORE_SCHEMES.get(scheme, scheme)}://{url.partition('://')[2]}"
 
 
 def public_url(path: str) -> str:
@@ -153,21 +156,17 @@ def options_for(url: str, options: Mapping[str, Any] | None) -> Options:
     """
     if not options:
         return {}
-    if all(isinstance(value, dict) and re.fullmatch("[a-z][a-z0-9]+", key) for key, value in options.items()):
-        from fsspec import available_protocols
-
-        if set(options) <= set(available_protocols()):
-            return dict(options.get(scheme_of(url), {}))
+    if set(options) <= {*STORE_SCHEMES, *_WEB, "hf"}:
+        return dict(options.get(scheme_of(url)) or {})
     return dict(options)
 
 
-def look_anew(places: Iterable[str], options: Options | None = None) -> None:
-    """Forget what is remembered of the URLs among some places: listings, and what a branch of the hub points to."""
-    for url in filter(is_remote, places):
-        from tastemaker.storage.systems import open_system
+def look_anew(places: Iterable[str], _options: Options | None = None) -> None:
+    """Forget what branches of the hub point to, if one of some places is there."""
+    if any(is_remote(place) and scheme_of(place) == "hf" for place in places):
+        from tastemaker.storage import hub
 
-        system = open_system(url, options)[0]
-        getattr(system, "look_anew", system.invalidate_cache)()
+        hub.look_anew()
 
 
 def output_path(path: str | Path, options: Options | None = None) -> Path:

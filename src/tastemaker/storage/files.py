@@ -1,290 +1,164 @@
-"""Remote files as a whole: lists of them, what identifies them, copies of them here, and results put there."""
+"""What code that has no places yet asks of URLs. It goes once `Place` is used everywhere."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-from pathlib import Path
+import fnmatch
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, cast
 
-from tastemaker.errors import ConfigurationError, RemoteError
-from tastemaker.storage import Options, base_name, options_for, public_url, scheme_of
-from tastemaker.storage.objects import RemoteFile
-from tastemaker.storage.retries import persist
-from tastemaker.storage.sending import send_bytes, send_file
-from tastemaker.storage.sources import modified_of, version_of
-from tastemaker.storage.systems import OBJECT_STORES, check_scheme, open_system, shorten_waits
-
-_WEB = ("http", "https")
-_COPY_BYTES = 2**24
-_BUFFER_BYTES = 2**22
+from tastemaker.storage import Options
+from tastemaker.storage.place import Place
+from tastemaker.storage.system import PlaceSystem
 
 
 class Entry(NamedTuple):
-    """A remote file, as a listing shows it.
-
-    Attributes:
-        path: Its URL.
-        size: In bytes; 0 where the server does not say.
-        version: ETag, checksum or time of modification; empty where the server does not say.
-        modified: Seconds since 1970; 0 where the server does not say.
-    """
+    """A remote file: its URL, its size, and what changes when it changes."""
 
     path: str
     size: int
     version: str
-    modified: float = 0.0
 
 
-def find_file(url: str, options: Options | None = None) -> Entry | None:
-    """Return the file at a URL, None if there is none (a folder is none).
+class RemotePath:
+    """A URL with the methods of a `pathlib.Path`."""
 
-    Raises:
-        RemoteError: The server does not answer, or denies it.
-    """
-    system, path = open_system(url, options)
-    if scheme_of(url) in _WEB:
-        return _find_on_web(url, options)
-    try:
-        info = persist(f"{public_url(url)} cannot be looked at", lambda: system.info(path), url)
-    except RemoteError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
-    return _entry(system, url, info) if info.get("type") == "file" else None
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.storage_options = place.options
+        self.name = place.name
+        self.stem, self.suffix = PurePosixPath(self.name).stem, PurePosixPath(self.name).suffix
 
+    def __str__(self) -> str:
+        return self.place.address.rstrip("/")
 
-def list_files(url: str, options: Options | None = None) -> list[Entry]:
-    """Return all files below a folder, in the order of their paths.
+    def __repr__(self) -> str:
+        return repr(self.place)
 
-    Raises:
-        ConfigurationError: The scheme has no listings.
-        RemoteError: The server does not answer, or denies it.
-    """
-    return _list(url, options, "find")
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and self.place == other.place
 
+    def __hash__(self) -> int:
+        return hash(self.place)
 
-def list_below(folder: Path) -> list[Entry]:
-    """Return all files below a folder of results."""
-    return list_files(str(folder), options_of(folder))
+    def __lt__(self, other: RemotePath) -> bool:
+        return str(self) < str(other)
 
+    def __truediv__(self, below: str) -> RemotePath:
+        return RemotePath(self.place / str(below))
 
-def list_folder(url: str, options: Options | None = None) -> list[Entry]:
-    """Return the files in a folder itself. A web server has no listings: the list is empty."""
-    return [] if scheme_of(url) in _WEB else _list(url, options, "ls")
+    @property
+    def parent(self) -> RemotePath:
+        return RemotePath(self.place.parent)
 
+    def with_name(self, name: str) -> RemotePath:
+        return self.parent / name
 
-def glob_files(pattern: str, options: Options | None = None) -> list[Entry]:
-    """Return the files that a pattern (``s3://bucket/a/*.tar``) fits, in the order of their paths."""
-    return _list(pattern, options, "glob")
+    def exists(self) -> bool:
+        return self.place.exists()
 
+    def is_dir(self) -> bool:
+        return self.place.is_folder()
 
-def read_whole(url: str, options: Options | None, max_bytes: int) -> bytes:
-    """Return a remote file's bytes, at most ``max_bytes`` and one more.
+    def is_file(self) -> bool:
+        return self.place.is_file()
 
-    Raises:
-        RemoteError: It cannot be read, whatever was tried.
-    """
-    with contextlib.closing(RemoteFile(url, options)) as file:
-        return file.read_at(0, max_bytes + 1)
+    def mkdir(self, **_: Any) -> None:  # noqa: ANN401
+        pass
 
+    def unlink(self, missing_ok: bool = False) -> None:
+        self.place.delete()
 
-def read_small(path: Path) -> bytes | None:
-    """Return the bytes of an object of at most a megabyte, None if there is none.
+    def read_bytes(self) -> bytes:
+        return self.place.read()
 
-    Raises:
-        RemoteError: It cannot be read, whatever was tried.
-    """
-    try:
-        return read_whole(str(path), options_of(path), 2**20)
-    except RemoteError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
+    def read_text(self, **_: Any) -> str:  # noqa: ANN401
+        return self.place.read().decode()
 
+    def write_bytes(self, data: bytes) -> None:
+        self.place.write(data)
 
-def open_remote(path: Path) -> IO[bytes]:
-    """Return a remote file as a file object that reads ahead.
+    def open(self, _mode: str = "rb") -> IO[bytes]:
+        return self.place.open()
 
-    Raises:
-        FileNotFoundError: There is none.
-        RemoteError: It cannot be asked for.
-    """
-    return open_url(str(path), options_of(path))
+    def glob(self, pattern: str) -> Iterator[RemotePath]:
+        for entry in self.place.list(recursive=False):
+            if fnmatch.fnmatchcase(entry.place.name, pattern):
+                yield RemotePath(entry.place)
 
+    def iterdir(self) -> Iterator[RemotePath]:
+        return self.glob("*")
 
-def open_url(url: str, options: Options | None = None) -> IO[bytes]:
-    """Return the file at a URL, as `open_remote` does."""
-    from tastemaker.imaging.readers import ReaderFile
-
-    file = RemoteFile(url, options)
-    try:
-        file.identify()
-    except RemoteError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise error.__cause__ from None
-        raise
-    return io.BufferedReader(ReaderFile(file), _BUFFER_BYTES)
-
-
-def fetch_file(url: str, target: Path, options: Options | None = None) -> None:
-    """Copy a remote file to a local one; a copy that was interrupted goes on.
-
-    Raises:
-        RemoteError: It cannot be read, whatever was tried.
-    """
-    target.touch()
-    with contextlib.closing(RemoteFile(url, options)) as file, target.open("r+b") as opened:
-        position = opened.seek(0, os.SEEK_END)
-        while data := file.read_at(position, _COPY_BYTES):
-            opened.write(data)
-            position += len(data)
+    def relative_to(self, other: RemotePath) -> PurePosixPath:
+        return PurePosixPath(self.place.relative_to(other.place))
 
 
 def remote_path(path: str | Path, options: Options | None = None) -> Path:
-    """Return a URL as an object with the methods of a `pathlib.Path` (universal-pathlib).
-
-    Raises:
-        MissingExtraError: The library of the scheme is not installed.
-        ConfigurationError: Nothing can be written to that kind of place.
-    """
-    url = str(path)
-    check_writable(url)
-    from upath import UPath
-
-    chosen = options_for(url, options)
-    made: Any = UPath(url.rstrip("/"), **{**chosen, "use_listings_cache": False})
-    shorten_waits(made.fs, scheme_of(url))
-    return cast(Path, made)
+    place = Place.at(str(path), options)
+    place.draft()  # raises where nothing can be written
+    return cast(Path, RemotePath(place))
 
 
-def check_writable(url: str) -> None:
-    """Raise unless files can be written to that kind of place.
+def options_of(path: Path) -> Options:
+    return dict(cast(Any, path).storage_options)
 
-    Raises:
-        MissingExtraError: The library of the scheme is not installed.
-        ConfigurationError: They cannot.
-    """
-    check_scheme(scheme_of(url))
-    if scheme_of(url) in _WEB:
-        raise ConfigurationError(f"{public_url(url)}: results cannot be written to a web server; use s3://, gs://, ...")
-    if scheme_of(url) == "hf":
-        raise ConfigurationError(
-            f"{url}: results are not written to the hub, where each file would be a commit; write them to a folder or "
-            "s3://, gs://, ..., then `hf upload OWNER/NAME FOLDER . --repo-type dataset`"
-        )
+
+def find_file(url: str, options: Options | None = None) -> Entry | None:
+    found = Place.at(url, options).stat()
+    return None if found is None else Entry(url, found.size, found.version)
+
+
+def list_files(url: str, options: Options | None = None) -> list[Entry]:
+    return [Entry(found.place.address, found.size, found.version) for found in Place.at(url, options).list()]
+
+
+def list_folder(url: str, options: Options | None = None) -> list[Entry]:
+    if url.startswith("http"):
+        return []
+    found = Place.at(url, options).list(recursive=False)
+    return [Entry(entry.place.address, entry.size, entry.version) for entry in found]
+
+
+def glob_files(url: str, options: Options | None = None) -> list[Entry]:
+    return [Entry(found.place.address, found.size, found.version) for found in Place.at(url, options).glob()]
+
+
+def list_below(folder: Path) -> list[Entry]:
+    return list_files(str(folder), options_of(folder))
+
+
+def read_whole(url: str, options: Options | None, max_bytes: int) -> bytes:
+    file = Place.at(url, options).open_ranges()
+    try:
+        return file.read_at(0, max_bytes + 1)
+    finally:
+        file.close()
+
+
+def read_small(path: Path) -> bytes | None:
+    try:
+        return Place.at(str(path), options_of(path)).read(2**20)
+    except FileNotFoundError:
+        return None
+
+
+def open_remote(path: Path) -> IO[bytes]:
+    return Place.at(str(path), options_of(path)).open()
 
 
 def check_bucket(path: Path) -> None:
-    """Look whether the bucket of an object store is there; where there are folders, make the folder.
-
-    Raises:
-        ConfigurationError: There is no such bucket, or it cannot be asked.
-    """
-    check_bucket_of(str(path), options_of(path))
-
-
-def check_bucket_of(url: str, options: Options | None) -> None:
-    """Do as `check_bucket` for a URL."""
-    system, name = open_system(url, options)
-    if scheme_of(url) not in OBJECT_STORES:
-        system.makedirs(name, exist_ok=True)
-        return
-    if scheme_of(url) == "memory":
-        return
-    bucket = name.strip("/").split("/")[0]
-    try:
-        is_there = persist(f"{public_url(url)} cannot be used", lambda: _exists(system, bucket), url)
-    except RemoteError as error:
-        raise ConfigurationError(str(error)) from error
-    if not is_there:
-        raise ConfigurationError(f"{public_url(url)}: there is no bucket {bucket!r}; make it first")
+    Place.at(str(path), options_of(path)).make_folder()
 
 
 def publish(draft: Path, target: Path) -> None:
-    """Put a finished local file where it is to be seen, whole or not at all, and delete the local one.
-
-    Raises:
-        RemoteError: It cannot be written, whatever was tried. The draft is still there.
-    """
-    send_draft(draft, str(target), options_of(target))
+    cast(Any, Place.at(str(target), options_of(target))).send(draft)
     draft.unlink()
 
 
 def publish_bytes(data: bytes, target: Path) -> None:
-    """Put bytes where they are to be seen, whole or not at all.
-
-    Raises:
-        RemoteError: They cannot be written, whatever was tried.
-    """
-    send_data(data, str(target), options_of(target))
+    Place.at(str(target), options_of(target)).write(data)
 
 
-def send_draft(draft: Path, url: str, options: Options | None) -> None:
-    """Put a local file at a URL, whole or not at all."""
-    system, path = _made_ready(url, options)
-    persist(f"{public_url(url)} cannot be written", lambda: send_file(system, draft, path), url)
-
-
-def send_data(data: bytes, url: str, options: Options | None) -> None:
-    """Put bytes at a URL, whole or not at all."""
-    system, path = _made_ready(url, options)
-    persist(f"{public_url(url)} cannot be written", lambda: send_bytes(system, data, path), url)
-
-
-def _made_ready(url: str, options: Options | None) -> tuple[Any, str]:
-    """Return file system and path of a file to be written; its folder is made where there are folders."""
-    system, path = open_system(url, options)
-    if scheme_of(url) not in OBJECT_STORES:
-        system.makedirs(system._parent(path), exist_ok=True)
-    return system, path
-
-
-def _find_on_web(url: str, options: Options | None) -> Entry | None:
-    with contextlib.closing(RemoteFile(url, options)) as file:
-        try:
-            size, version = file.identify()
-        except RemoteError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return None
-            raise
-    return Entry(url, size or 0, version)
-
-
-def _list(url: str, options: Options | None, how: str) -> list[Entry]:
-    if scheme_of(url) in _WEB:
-        raise ConfigurationError(f"{public_url(url)}: a web server has no list of its files; name each file")
-    system, path = open_system(url, options)
-    system.invalidate_cache()
-    listing = getattr(system, how)
-    try:
-        found = persist(f"{public_url(url)} cannot be listed", lambda: listing(path, detail=True), url)
-    except RemoteError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return []
-        raise
-    infos = found.values() if isinstance(found, dict) else found
-    entries = [_entry(system, url, info) for info in infos if info.get("type") == "file"]
-    return sorted(entry for entry in entries if base_name(entry.path))
-
-
-def _entry(system: Any, url: str, info: dict[str, Any]) -> Entry:  # noqa: ANN401 - fsspec has no types
-    path = system.unstrip_protocol(info["name"])
-    scheme, name = url.partition("://")[0], path.partition("://")[2]
-    if scheme != "file":
-        name = name.lstrip("/")
-    return Entry(f"{scheme}://{name}", int(info.get("size") or 0), version_of(info), modified_of(info))
-
-
-def options_of(path: Path) -> Options:
-    """Return the arguments of the file system of what `remote_path` returned."""
-    return dict(cast(Any, path).storage_options)
-
-
-def _exists(system: Any, bucket: str) -> bool:  # noqa: ANN401
-    try:
-        system.ls(bucket, detail=False)
-    except FileNotFoundError:
-        return False
-    return True
+def library_system(url: str, options: Options) -> tuple[Any, str]:
+    system = PlaceSystem(url.partition("://")[0], options)
+    return system, system._strip_protocol(url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -86,6 +87,10 @@ class LocalPlace(Place):
                 elif item.is_file() and not item.name.startswith(DRAFT_PREFIX):
                     yield LocalPlace(item.path)._entry(item.stat())
 
+    def glob(self) -> list[Entry]:
+        found = (LocalPlace(path).stat() for path in sorted(glob.glob(self.address, recursive=True)))
+        return [entry for entry in found if entry is not None]
+
     def open(self) -> BinaryIO:
         return open(self.address, "rb")
 
@@ -160,7 +165,7 @@ class LocalPlace(Place):
 class LocalRanges:
     """A file of this machine. Any position costs the same."""
 
-    streams = False
+    compressed, streams, damage = False, False, ""
 
     def __init__(self, path: str) -> None:
         if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for a writer, for ever perhaps
@@ -175,6 +180,12 @@ class LocalRanges:
         while data and len(data) < size and (more := self._file.read(size - len(data))):
             data += more
         return data
+
+    peek_at = read_at
+
+    def holds(self, size: int) -> bool:
+        """Return whether the file has that many bytes."""
+        return size <= self._end
 
     def size_bytes(self) -> int:
         """Return how many bytes the file had when it was opened."""

@@ -11,7 +11,8 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, Self
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tastemaker.storage import is_remote
+from tastemaker.errors import ConfigurationError
+from tastemaker.storage import STORE_SCHEMES, is_remote, scheme_of
 
 DRAFT_PREFIX = ".tastemaker-tmp-"
 """How the names of unfinished files begin. Listings leave them out."""
@@ -34,11 +35,21 @@ class Entry(NamedTuple):
 
 
 class Ranges(Protocol):
-    """A file that is open to be read at any position."""
+    """Bytes that are open to be read at any position: of a file, or of what is packed in one."""
+
+    @property
+    def compressed(self) -> bool:
+        """Whether they are unpacked, and not where the file has them."""
+        ...
 
     @property
     def streams(self) -> bool:
-        """Whether it is cheap to read forwards only: a web server without ranges."""
+        """Whether it is cheap to read forwards only: going back costs a pass over what lies before."""
+        ...
+
+    @property
+    def damage(self) -> str:
+        """What ended the reading early; empty if nothing did."""
         ...
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -49,8 +60,16 @@ class Ranges(Protocol):
         """
         ...
 
+    def peek_at(self, offset: int, size: int) -> bytes:
+        """Return bytes as `read_at` does, without letting go of any that are held."""
+        ...
+
+    def holds(self, size: int) -> bool:
+        """Return whether there are that many bytes."""
+        ...
+
     def size_bytes(self) -> int | None:
-        """Return the size of the file; None where a web server does not say."""
+        """Return how many bytes there are; None where only reading all would tell."""
         ...
 
     def close(self) -> None:
@@ -169,11 +188,26 @@ class Place(ABC):
     def at(address: str, options: Mapping[str, Any] | None = None) -> Place:
         """Return the place with exactly this address, as a listing or a row has it; nothing is expanded."""
         from tastemaker.storage.local import LocalPlace
-        from tastemaker.storage.remote import RemotePlace
 
-        if address.lower().startswith("file://"):
+        if not is_remote(address):
+            return LocalPlace(address)
+        scheme = scheme_of(address)
+        if scheme == "file":
             return LocalPlace(url2pathname(urlsplit(address).path))
-        return RemotePlace(address, options) if is_remote(address) else LocalPlace(address)
+        if scheme == "hf":
+            from tastemaker.storage.hub import HubPlace
+
+            return HubPlace(address, options)
+        if scheme in ("http", "https"):
+            from tastemaker.storage.web import WebPlace
+
+            return WebPlace(address, options)
+        if scheme in STORE_SCHEMES:
+            from tastemaker.storage.objects import StorePlace
+
+            return StorePlace(address, options)
+        known = "s3://, gs://, az://, hf://, https://"
+        raise ConfigurationError(f"{scheme}:// is no known kind of storage; known are {known}")
 
     @property
     @abstractmethod
@@ -228,6 +262,15 @@ class Place(ABC):
 
         Args:
             recursive: Also those in the folders below.
+
+        Raises:
+            ConfigurationError: A web server has no listings.
+            OSError: The folder cannot be listed.
+        """
+
+    @abstractmethod
+    def glob(self) -> list[Entry]:
+        """Return the files that this address fits as a pattern (``*``, ``**``, ``?``, ``[ab]``), in order.
 
         Raises:
             ConfigurationError: A web server has no listings.
