@@ -1,4 +1,4 @@
-"""Everything about one GPU in one command: peaks, kernels, our tower in every mode, timm's, whole runs, decoding.
+"""Everything about one GPU in one command: peaks, kernels, our tower in every mode, timm's, whole runs.
 
     python benchmarks/gpu.py [--json FILE] [--only PART ...] [--limit-s 540] [--model-dir DIR]
 
@@ -36,7 +36,6 @@ FLOP_OF_IMAGE = 162.0e9
 """Multiplications and additions of ViT-L/14 for one image. Ours leaves 3.5% of them out, of the last layer."""
 
 PACKAGES = ("torch", "triton", "timm", "numpy", "pillow", "simplejpeg", "nvidia-cudnn-cu13", "nvidia-cublas")
-DECODERS = ("nvidia-nvimgcodec-cu13", "nvidia-nvimgcodec-cu12", "nvidia-nvjpeg")
 
 PARTS = {  # name -> module and function, seconds at most
     "machine": ("gpu_tower.show_machine", 60),
@@ -47,7 +46,6 @@ PARTS = {  # name -> module and function, seconds at most
     "whole": ("gpu_input.compare_whole_runs", 120),
     "tuned": ("gpu_tower.compare_tuned", 120),
     "scores": ("gpu_tower.compare_scores", 60),
-    "decoding": ("gpu_input.compare_gpu_decoding", 100),
     "callers": ("gpu_tower.compare_callers", 40),
     "sizes": ("gpu_tower.compare_sizes", 60),
     "preprocessing": ("gpu_input.compare_preprocessing", 40),

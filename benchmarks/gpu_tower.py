@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from common import print_machine, smooth_pixels
-from gpu import DECODERS, FLOP_OF_IMAGE, PACKAGES, Bench, free_memory
+from gpu import FLOP_OF_IMAGE, PACKAGES, Bench, free_memory
 
 from tastemaker.models.clip_torch import TUNING, TorchClip
 from tastemaker.models.torch_tower import expand_tokens, norm_tokens
@@ -20,7 +20,7 @@ PEER = "vit_large_patch14_clip_quickgelu_224"
 
 
 def show_machine(bench: Bench) -> None:
-    print_machine(*PACKAGES, *DECODERS)
+    print_machine(*PACKAGES)
     if bench.is_cuda:
         found = torch.cuda.get_device_properties(bench.options.device)
         print(f"{torch.cuda.device_count()} x {found.name}, {found.total_memory / 2**30:.0f} GiB, ", end="")

@@ -21,7 +21,6 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip import PIXEL_MEAN, PIXEL_STD, read_config
 from tastemaker.models.clip_openvino import OpenVinoClip
-from tastemaker.models.clip_plain import PlainClip
 from tastemaker.models.hub import CLIP_VIT_L14, weights_path
 from tastemaker.testing import VIT_L14, write_random_models
 
@@ -54,7 +53,7 @@ def main() -> None:
         for name in peaks:  # a product is as much work as one image
             rates[name] = [rate / len(pixels) for rate in rates[name]]
         print_rates("vision tower", rates, BASELINE if BASELINE in rates else next(iter(actions)))
-        print_errors(backends, PlainClip(weights).embed(pixels), pixels)
+        print_errors(backends, OpenVinoClip(weights, "f32").embed(pixels), pixels)
 
 
 def load_backends(weights: Path) -> dict[str, Embed]:

@@ -107,7 +107,7 @@ def score(shards: Path, output: Path, model_dir: str, resize: str, threads: int 
     """Run the stages on the shards; with torch's resize as on a machine with a GPU, on so many threads if given."""
     groups = FilePartitioningStage(file_paths=f"{shards}/*.tar").process()
     options = RunOptions(model_dir=model_dir, batch_size=GPU_BATCH_SIZE if resize == "torch" else None)
-    reader, *others = [stage for stage in make_stages(output, options) if stage.name != "image_parity"]
+    reader, *others = make_stages(output, options)
     reader.resize, reader.num_threads = resize, threads or reader.num_threads
     with (
         patch("tastemaker.stages.embed.load_clip", return_value=InstantTower()),

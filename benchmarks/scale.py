@@ -21,7 +21,7 @@ from tastemaker.machine import describe_machine
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.tasks import FileGroupTask
 
-STAGES = ("image_reader", "image_embedding", "image_parity", "image_aesthetic_filter", "image_writer")
+STAGES = ("image_reader", "image_embedding", "image_aesthetic_filter", "image_writer")
 IMAGES_PER_SHARD = 10_000
 
 

@@ -100,6 +100,10 @@ class GoogleServer(WebServer):
     def answer_itself(self, method, path, headers, body):
         path, _, query = path.partition("?")
         asked = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+        if "list-type" in asked:  # of a bucket that is not there it says that it has failed itself
+            connection = http.client.HTTPConnection("127.0.0.1", self.forward_to)
+            connection.request("GET", f"/storage/v1/b{path}")
+            return (404, {"Content-Length": "0"}, b"") if connection.getresponse().status == 404 else None
         if method == "POST" and "uploads" in asked:
             self.parts = {}
             answer = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"

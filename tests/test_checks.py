@@ -16,7 +16,6 @@ from tastemaker import (
 from tastemaker.embeddings.stages import EmbeddingReaderStage, EmbeddingScoreStage
 from tastemaker.runs.options import RunMode, RunOptions, Slice
 from tastemaker.selections.selection import Selection
-from tastemaker.stages.parity import ImageParityStage
 
 
 @pytest.mark.parametrize(
@@ -30,7 +29,6 @@ from tastemaker.stages.parity import ImageParityStage
         (ImageEmbeddingStage, "model_inference_batch_size", "32"),
         (ImageEmbeddingStage, "num_gpus_per_worker", [1]),
         (ImageSignalsStage, "min_technical_quality", "0.5"),
-        (ImageParityStage, "max_images", "10"),
         (lambda **options: FilePartitioningStage("photos", **options), "limit", "1"),
         (lambda **options: ImageWriterStage("out", **options), "images_per_tar", "1000"),
         (EmbeddingReaderStage, "batch_size", "5"),

@@ -97,7 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, path, self.headers["Range"] or self.headers["x-ms-range"])
         owner.requests.append(request)
         time.sleep(owner.latency_s)
-        fault = owner.next_fault(path) if self.command in ("GET", "PUT", "POST") else Fault()
+        has_body = self.command in ("GET", "PUT", "POST")
+        fault = owner.next_fault(path) if has_body or owner.always else Fault()
         if fault.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()

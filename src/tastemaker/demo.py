@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image, ImageFilter
 
-from tastemaker.errors import MissingExtraError, WeightsNotFoundError
+from tastemaker.errors import ConfigurationError, MissingExtraError, WeightsNotFoundError
 from tastemaker.explorer.gallery import Picture, write_gallery
 from tastemaker.models.hub import MODELS, ensure_weights
-from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.runs.options import RunOptions
 from tastemaker.runs.summary import RunSummary
 from tastemaker.scores.cutoff import Top
+from tastemaker.scores.table import ScoreTable
+from tastemaker.selections.filter import filter_images
+from tastemaker.selections.selection import Selection
+from tastemaker.storage.owned import OwnFiles
+from tastemaker.storage.place import Place
 
 PHOTOGRAPHS = (
     *("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "retina.jpg"),
@@ -41,6 +44,7 @@ class DemoResult:
         why: Why it is not the aesthetic score; empty if it is.
         page: The HTML page.
         summary: Of the run.
+        kept: Pictures that the cut keeps.
     """
 
     ranking: list[tuple[str, float]]
@@ -48,6 +52,7 @@ class DemoResult:
     why: str
     page: Path
     summary: RunSummary
+    kept: int
 
 
 def run_demo(output_dir: Path, model_dir: str | None = None) -> DemoResult:
@@ -56,7 +61,7 @@ def run_demo(output_dir: Path, model_dir: str | None = None) -> DemoResult:
     Uses the real models where they are or can be fetched, and the technical signals otherwise.
 
     Args:
-        output_dir: ``input`` (the pictures), ``results`` (rows and tars) and ``index.html`` are made in it.
+        output_dir: ``input`` (the pictures), ``results`` (rows, and the kept) and ``index.html`` are made in it.
         model_dir: Directory of models.
 
     Raises:
@@ -64,21 +69,19 @@ def run_demo(output_dir: Path, model_dir: str | None = None) -> DemoResult:
     """
     pictures = output_dir / "input"
     results = output_dir / "results"
-    for old in (pictures, results):
-        shutil.rmtree(old, ignore_errors=True)
-    pictures.mkdir(parents=True)
-    for name, data in make_pictures():
-        (pictures / name).write_bytes(data)
+    own = OwnFiles(Place.of(pictures))
+    own.list_there()
+    if own.foreign():
+        raise ConfigurationError(f"{pictures} has files of others ({own.foreign()[0]}): choose another directory")
+    own.write(dict(make_pictures()))
+    own.finish()
 
     why = _why_no_models(model_dir)
     ranked_by = "technical_quality" if why else "aesthetic_score"
-    options = RunOptions(top=KEPT, originals="shards", model_dir=model_dir, signals=True, rank_by=ranked_by)
-    summary = run_scoring([str(pictures)], results, options)
-
-    columns = ["image_path", ranked_by, "kept"]
-    rows = [
-        row for file in sorted(results.glob("*.parquet")) for row in pq.read_table(file, columns=columns).to_pylist()
-    ]
+    options = RunOptions(model_dir=model_dir, signals=True, rank_by=ranked_by)
+    found = filter_images([str(pictures)], results, Selection(top=KEPT), options, kind="folder")
+    kept = found.selection.chosen if found.selection else 0
+    rows = ScoreTable(found.run.rows_files).query(f"SELECT image_path, {ranked_by} FROM rows").to_pylist()
     rows.sort(key=lambda row: -row[ranked_by])
     page = output_dir / "index.html"
     what = "technical quality, not an aesthetic score" if why else "aesthetic score"
@@ -86,15 +89,15 @@ def run_demo(output_dir: Path, model_dir: str | None = None) -> DemoResult:
         page,
         "Tastemaker demo",
         f"{len(PHOTOGRAPHS)} photographs and their damaged versions, best first by {what}. "
-        f"The cut keeps the top {KEPT}: {summary.kept} of {summary.images}.",
+        f"The cut keeps the top {KEPT}: {kept} of {found.run.images}.",
         why or "CLIP ViT-L/14 and the LAION aesthetic predictor. Photographs: scikit-image's samples.",
         (
-            Picture(Path(row["image_path"]).read_bytes(), Path(row["image_path"]).stem, row[ranked_by], row["kept"])
-            for row in rows
+            Picture(Path(row["image_path"]).read_bytes(), Path(row["image_path"]).stem, row[ranked_by], rank < kept)
+            for rank, row in enumerate(rows)
         ),
     )
     ranking = [(Path(row["image_path"]).stem, row[ranked_by]) for row in rows]
-    return DemoResult(ranking, ranked_by, why, page, summary)
+    return DemoResult(ranking, ranked_by, why, page, found.run, kept)
 
 
 def make_pictures() -> Iterator[tuple[str, bytes]]:

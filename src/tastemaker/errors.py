@@ -14,6 +14,50 @@
     +-- DiskFullError           the results have no room; what is finished stays
 """
 
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ReasonKind(StrEnum):
+    """Why an image has no score, or was dropped: the values of the column ``reason_kind``. The set is closed.
+
+    Attributes:
+        MISSING: The file is gone, or cannot be opened or read.
+        CHANGED: The file changed while it was read.
+        NOT_AN_IMAGE: Its content is no image in a known format.
+        DAMAGED: Its content is damaged or cut off.
+        UNSUPPORTED: A whole image of a kind that is not read.
+        NEEDS_HEIF: The extra ``heif`` reads it.
+        NEEDS_RAW: The extra ``raw`` reads it.
+        TOO_LARGE: More pixels, scans or bytes than the limits allow.
+        DUPLICATE_KEY: Another sample of its shard has its key.
+        UNSAFE_NAME: Its name leads out of the folder that its shard is unpacked to.
+        DAMAGED_SHARD: Its shard is damaged or cut off.
+        CRASHED: Reading or decoding it ended the process, several times.
+        UNUSABLE_EMBEDDING: The embedding is zero, not finite, or of another length.
+        BELOW_CUTOFF: Its score is below the threshold of a stage.
+        DROPPED_BY_STAGE: Another stage left it out.
+        DELETED: Its file is gone since it was scored.
+    """
+
+    MISSING = "missing"
+    CHANGED = "changed"
+    NOT_AN_IMAGE = "not_an_image"
+    DAMAGED = "damaged"
+    UNSUPPORTED = "unsupported"
+    NEEDS_HEIF = "needs_heif"
+    NEEDS_RAW = "needs_raw"
+    TOO_LARGE = "too_large"
+    DUPLICATE_KEY = "duplicate_key"
+    UNSAFE_NAME = "unsafe_name"
+    DAMAGED_SHARD = "damaged_shard"
+    CRASHED = "crashed"
+    UNUSABLE_EMBEDDING = "unusable_embedding"
+    BELOW_CUTOFF = "below_cutoff"
+    DROPPED_BY_STAGE = "dropped_by_stage"
+    DELETED = "deleted"
+
 
 class TastemakerError(Exception):
     """The root of every error that Tastemaker raises on purpose."""
@@ -40,7 +84,15 @@ class RemoteError(TastemakerError, OSError):
 
 
 class UnreadableImageError(TastemakerError):
-    """One image cannot be read. Its message is the reason that its row records."""
+    """One image cannot be read. Its message is the reason that its row records.
+
+    Attributes:
+        reason_kind: The same as one of a closed set.
+    """
+
+    def __init__(self, message: str, reason_kind: ReasonKind = ReasonKind.DAMAGED) -> None:
+        super().__init__(message)
+        self.reason_kind = reason_kind
 
 
 class MetadataError(TastemakerError, ValueError):

@@ -1,29 +1,36 @@
-"""How far a faster way of scoring is from the exact one, on the user's own images: the parity certificate.
+"""How far a faster way of scoring is from the exact one: the parity certificate of a machine.
 
-The exact way is Pillow's resize and the tower in plain float32 (`PlainClip`), which agrees with the published reference
-to 1e-5.
+The exact way is Pillow's resize and the tower in float32 on the processor, which agrees with the published reference to
+1e-5. A certificate holds for the weights, the precision and the machine that it was measured with. It is kept in the
+user's cache directory, and the rows of later runs state it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.machine import describe_machine
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.clip import Embeddings, Pixels, VisionTower, load_clip
-from tastemaker.models.clip_plain import PlainClip
+from tastemaker.models.clip import Pixels, VisionTower, load_clip, resolve_precision
 from tastemaker.models.device import choose_device
-from tastemaker.models.hub import CLIP_VIT_L14, ensure_predictor, ensure_weights
+from tastemaker.models.hub import CLIP_VIT_L14, cache_dir, ensure_predictor, ensure_weights, file_sha256
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.stages.read import ImageReaderStage, choose_resize
 from tastemaker.storage import Options
+from tastemaker.storage.drafts import make_durable
 from tastemaker.tasks import FileGroupTask
 
 CUTOFFS = (4.5, 5.0, 5.5, 6.0, 6.5)
@@ -33,9 +40,12 @@ MAX_MEDIAN_DIFFERENCE = 0.01
 MAX_DIFFERENCE = 0.05
 """Tolerance of a reduced precision, in scores: about a hundredth of the spread between photographs, and a twentieth."""
 
+CERTIFICATE_IMAGES = 16
+"""A comparison of fewer images is not kept for later runs."""
+
 _PROGRESS_EVERY = 8
 
-Spread = dict[str, float]
+Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -46,23 +56,19 @@ class ParityReport:
         images: Images in the sample.
         exact: Backend, device and precision of the exact way.
         chosen: The same of the chosen one.
-        cosine_distance: ``median``, ``p99`` and ``maximum`` of one minus the cosine between an image's embeddings.
-        score_difference: The same of the absolute difference of its scores.
+        score_difference: ``median``, ``p99`` and ``maximum`` of the absolute difference of an image's scores.
         side_changes: Cut-off -> images that it keeps by one way and drops by the other.
-        rank_correlation: Spearman's, -1 to 1; None for fewer than two images or equal scores.
-        exact_images_per_s: Speed of the exact model; 0 where it was not measured.
+        exact_images_per_s: Speed of the exact model.
         chosen_images_per_s: Speed of the chosen one.
     """
 
     images: int
     exact: dict[str, str]
     chosen: dict[str, str]
-    cosine_distance: Spread
-    score_difference: Spread
+    score_difference: dict[str, float]
     side_changes: dict[str, int]
-    rank_correlation: float | None
-    exact_images_per_s: float = 0.0
-    chosen_images_per_s: float = 0.0
+    exact_images_per_s: float
+    chosen_images_per_s: float
 
     @property
     def is_within_tolerance(self) -> bool:
@@ -71,31 +77,33 @@ class ParityReport:
         return difference["median"] <= MAX_MEDIAN_DIFFERENCE and difference["maximum"] <= MAX_DIFFERENCE
 
 
-class Embedded(NamedTuple):
+class Scored(NamedTuple):
     """What one way made of a sample.
 
     Attributes:
-        embeddings: float32 (n, 768), unit length.
+        scores: float32 (n,).
         way: What made them: backend, device, precision.
-        images_per_s: Its speed; 0 where it was not measured.
+        images_per_s: Its speed.
     """
 
-    embeddings: Embeddings
+    scores: Scores
     way: dict[str, str]
-    images_per_s: float = 0.0
+    images_per_s: float
 
 
-def compare_embeddings(exact: Embedded, chosen: Embedded, predictor: AestheticPredictor) -> ParityReport:
-    """Return how two ways of embedding the same images (one or more, in the same order) differ."""
-    exact_scores, chosen_scores = predictor.score(exact.embeddings), predictor.score(chosen.embeddings)
+def compare_scores(exact: Scored, chosen: Scored) -> ParityReport:
+    """Return how two ways of scoring the same images (one or more, in the same order) differ."""
+    difference = np.abs(exact.scores.astype(np.float64) - chosen.scores)
     return ParityReport(
-        images=len(exact_scores),
+        images=len(difference),
         exact=exact.way,
         chosen=chosen.way,
-        cosine_distance=_spread(_cosine_distances(exact.embeddings, chosen.embeddings)),
-        score_difference=_spread(np.abs(exact_scores.astype(np.float64) - chosen_scores)),
-        side_changes={str(cut): int(((exact_scores >= cut) != (chosen_scores >= cut)).sum()) for cut in CUTOFFS},
-        rank_correlation=_rank_correlation(exact_scores, chosen_scores),
+        score_difference={
+            "median": float(np.median(difference)),
+            "p99": float(np.percentile(difference, 99)),
+            "maximum": float(difference.max()),
+        },
+        side_changes={str(cut): int(((exact.scores >= cut) != (chosen.scores >= cut)).sum()) for cut in CUTOFFS},
         exact_images_per_s=exact.images_per_s,
         chosen_images_per_s=chosen.images_per_s,
     )
@@ -122,6 +130,9 @@ def verify_parity(
 ) -> ParityReport:
     """Return how the chosen device and precision differ from the exact way, on a sample of images.
 
+    A result within the tolerance becomes this machine's certificate where the sample has 16 images or more. A result
+    beyond it deletes the certificate.
+
     Args:
         sample: See `sample_images` and `built_in_sample`.
         model_dir: Directory of models.
@@ -137,21 +148,72 @@ def verify_parity(
         WeightsNotFoundError: The models are not there and cannot be fetched.
     """
     weights = ensure_weights(CLIP_VIT_L14, model_dir, storage_options)
-    scorer = AestheticPredictor.from_file(ensure_predictor(predictor, model_dir, storage_options))
+    head = AestheticPredictor.from_file(ensure_predictor(predictor, model_dir, storage_options))
     # One tower after the other: two would need twice the memory.
-    chosen = _embed(load_clip(weights, device, precision, threads), sample.chosen, on_progress)
-    exact = _embed(PlainClip(weights), sample.exact, lambda done: on_progress(len(sample.chosen) + done))
-    return compare_embeddings(exact, chosen, scorer)
+    chosen = _score(load_clip(weights, device, precision, threads), head, sample.chosen, on_progress)
+    exact = _score(
+        load_clip(weights, "cpu", "f32", threads),
+        head,
+        sample.exact,
+        lambda done: on_progress(len(sample.chosen) + done),
+    )
+    report = compare_scores(exact, chosen)
+    path = _certificate_path(model_dir, device, precision, predictor, storage_options)
+    if not report.is_within_tolerance:
+        path.unlink(missing_ok=True)
+    elif report.images >= CERTIFICATE_IMAGES:
+        _keep(report, path)
+    return report
 
 
-def _embed(tower: VisionTower, pixels: Pixels, on_progress: Callable[[int], None]) -> Embedded:
+def find_certificate(
+    *,
+    model_dir: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    predictor: str | None = None,
+    storage_options: Options | None = None,
+) -> ParityReport | None:
+    """Return this machine's certificate for these weights and this precision, None where there is none.
+
+    The arguments are those of `verify_parity`, which makes it.
+    """
+    path = _certificate_path(model_dir, device, precision, predictor, storage_options)
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return ParityReport(**json.loads(path.read_text("utf-8")))
+    return None
+
+
+def _certificate_path(
+    model_dir: str | None, device: str, precision: str, predictor: str | None, storage_options: Options | None
+) -> Path:
+    machine, device = describe_machine(), choose_device(device)
+    key = [
+        file_sha256(ensure_weights(CLIP_VIT_L14, model_dir, storage_options)),
+        file_sha256(ensure_predictor(predictor, model_dir, storage_options)),
+        resolve_precision(device, precision),
+        device if device == "cpu" else f"{device} of {platform.node()}",  # the processor does not tell the GPU
+        *(machine[name] for name in ("processor", "instructions", "versions")),
+    ]
+    return cache_dir() / "parity" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
+
+
+def _keep(report: ParityReport, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(asdict(report)), "utf-8")
+    make_durable(draft)
+    draft.replace(path)
+
+
+def _score(tower: VisionTower, head: AestheticPredictor, pixels: Pixels, on_progress: Callable[[int], None]) -> Scored:
     tower.embed(pixels[:1])  # makes kernels and reads the weights
     started = time.perf_counter()
-    parts: list[Embeddings] = []
+    parts: list[Scores] = []
     for start in range(0, len(pixels), _PROGRESS_EVERY):
-        parts.append(tower.embed(pixels[start : start + _PROGRESS_EVERY]))
+        parts.append(head.score(tower.embed(pixels[start : start + _PROGRESS_EVERY])))
         on_progress(start + len(parts[-1]))
-    return Embedded(np.concatenate(parts), tower.describe(), len(pixels) / (time.perf_counter() - started))
+    return Scored(np.concatenate(parts), tower.describe(), len(pixels) / (time.perf_counter() - started))
 
 
 def sample_images(inputs: list[str], limit: int, preprocess: str = "openai", device: str = "auto") -> Sample:
@@ -214,31 +276,3 @@ def built_in_sample(count: int = 32) -> Sample:
         pictures.append(picture.clip(0, 255).astype(np.uint8))
     pixels = np.stack(pictures)
     return Sample(pixels, pixels)
-
-
-def _cosine_distances(first: Embeddings, second: Embeddings) -> npt.NDArray[np.float64]:
-    first, second = first.astype(np.float64), second.astype(np.float64)
-    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    distances: npt.NDArray[np.float64] = np.maximum(1 - (first * second).sum(axis=1) / lengths, 0)
-    return distances
-
-
-def _spread(values: npt.NDArray[np.float64]) -> Spread:
-    return {
-        "median": float(np.median(values)),
-        "p99": float(np.percentile(values, 99)),
-        "maximum": float(values.max()),
-    }
-
-
-def _rank_correlation(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float | None:
-    """Return Spearman's rank correlation: Pearson's of the ranks, equal values sharing the mean of theirs."""
-    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return None
-    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
-
-
-def _ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: npt.NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[which]
-    return ranks

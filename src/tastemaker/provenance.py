@@ -10,28 +10,23 @@ from tastemaker.machine import package_version
 from tastemaker.models.hub import ModelFile, ensure_predictor, ensure_weights, file_sha256, weights_path
 from tastemaker.storage import Options, is_remote
 
-_GPU_DECODERS = ("nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13", "nvidia-nvjpeg", "nvidia-nvjpeg-cu12")
 
-
-def reader_provenance(preprocess: str, apply_exif_rotation: bool, resize: str, decode: str = "cpu") -> dict[str, str]:
+def reader_provenance(preprocess: str, apply_exif_rotation: bool, resize: str) -> dict[str, str]:
     """Return how images became the model's input.
 
     Args:
         preprocess: ``openai`` or ``transformers``.
         apply_exif_rotation: Images were turned.
         resize: ``pillow`` or ``torch``.
-        decode: ``cpu``, or ``gpu`` where large JPEGs were decoded and resized by torch on a GPU.
     """
-    optional = ("pillow-heif", "rawpy", *(_GPU_DECODERS if decode == "gpu" else ()))
-    used = ("pillow", "simplejpeg", "numpy", *(["torch"] if resize == "torch" or decode == "gpu" else []))
+    used = ("pillow", "simplejpeg", "numpy", *(["torch"] if resize == "torch" else []))
     return {
         "tastemaker": __version__,
         "preprocess": preprocess,
         "resize": resize,
-        "decode": decode,
         "exif_rotation": "applied" if apply_exif_rotation else "ignored",
         **{package: package_version(package) or "unknown" for package in used},
-        **{package: found for package in optional if (found := package_version(package))},
+        **{package: found for package in ("pillow-heif", "rawpy") if (found := package_version(package))},
     }
 
 

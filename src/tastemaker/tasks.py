@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tastemaker.errors import StageError, UnreadableImageError
+from tastemaker.errors import ReasonKind, StageError, UnreadableImageError
 from tastemaker.imaging.decode import DecodedImage, decode_image
 from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, Member, open_shard
 from tastemaker.storage import Options, public_url
@@ -149,7 +149,8 @@ class ImageObject:
         model_input: uint8 (224, 224, 3), made by the reader so that megabytes of pixels need not travel.
         model_input_kind: The preprocessing that made ``model_input``.
         signals: Technical signals by name, where they were computed.
-        reason: Why it was dropped or failed; empty for a kept image.
+        reason: Why it was dropped or failed, as a sentence; empty for a kept image.
+        reason_kind: The same as one of `tastemaker.errors.ReasonKind`; None for a kept image.
         failed: True where it could not be read or scored at all.
         index: Position in its partition, from 0; -1 where a program made the object by hand.
         decode_options: Keyword arguments of `decode_image`.
@@ -179,6 +180,7 @@ class ImageObject:
     model_input_kind: str = ""
     signals: dict[str, float] = field(default_factory=dict)
     reason: str = ""
+    reason_kind: ReasonKind | None = None
     failed: bool = False
     index: int = -1
     decode_options: dict[str, Any] = field(default_factory=dict)
@@ -219,12 +221,14 @@ class ImageObject:
         if self.encoded is not None:
             return self.encoded
         if self.member is None:
-            raise UnreadableImageError("the image has neither encoded bytes nor a source to read them from")
+            raise UnreadableImageError(
+                "the image has neither encoded bytes nor a source to read them from", ReasonKind.MISSING
+            )
         try:
             with contextlib.closing(open_shard(self.shard or self.member.name, self.storage_options)) as reader:
                 return reader.read_at(self.member.offset, self.member.size)
         except OSError as error:
-            raise UnreadableImageError(f"the source is gone: {error}") from error
+            raise UnreadableImageError(f"the source is gone: {error}", ReasonKind.MISSING) from error
 
     def remove_image_data(self) -> None:
         """Free pixels and encoded bytes; the bytes only where they can be read again by their position."""
@@ -233,9 +237,9 @@ class ImageObject:
         if self.member is not None and not public_url(self.shard).lower().endswith(COMPRESSED_EXTENSIONS):
             self.encoded = None
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, kind: ReasonKind = ReasonKind.DAMAGED) -> None:
         """Mark the image as failed, and free what no later stage will ask for."""
-        self.failed, self.reason = True, reason
+        self.failed, self.reason, self.reason_kind = True, reason, kind
         self._pixels = self.model_input = self.encoded = None
 
     def __repr__(self) -> str:
@@ -272,14 +276,14 @@ class ImageBatch(Task[list[ImageObject]]):
         return [image.image_id for image in [*self.data, *self.dropped]]
 
     def fail_all(self, reason: str) -> None:
-        """Move all images that are still in to ``dropped``, as failed."""
+        """Move all images that are still in to ``dropped``, as failed: workers died of them."""
         for image in self.data:
-            image.fail(reason)
+            image.fail(reason, ReasonKind.CRASHED)
         self.dropped += self.data
         self.data = []
 
-    def drop(self, image: ImageObject, reason: str) -> None:
+    def drop(self, image: ImageObject, reason: str, kind: ReasonKind = ReasonKind.DROPPED_BY_STAGE) -> None:
         """Move one image from ``data`` to ``dropped``."""
-        image.reason = reason
+        image.reason, image.reason_kind = reason, kind
         self.dropped.append(image)
         self.data = [other for other in self.data if other is not image]

@@ -97,30 +97,6 @@ def test_one_batch_at_a_time_gives_the_same_batches(tmp_path, photographs):
         chain.teardown()
 
 
-@pytest.fixture
-def far_apart(tmp_path, photographs, monkeypatch):
-    """A remote shard of 20 images that is read again at the sixteenth, since a caption of the first comes there."""
-    monkeypatch.setattr("tastemaker.imaging.streamed.WINDOW_BYTES", 100_000)
-    members = [
-        (f"{n:02d}.{e}", photographs["rocket.jpg"] if e == "jpg" else b"") for n in range(20) for e in ("jpg", "txt")
-    ]
-    members.insert(30, members.pop(1))
-    return FileGroupTask("t", [f"file://{make_tar(tmp_path / 'a.tar', members)}"])
-
-
-def test_of_shards_that_are_read_again_the_first_reading_gives_no_results(far_apart):
-    stage = ImageReaderStage(batch_size=4)
-    chain = Chain([stage, Work()])
-    chain.setup()
-    told = []
-    careful = chain.run_carefully(far_apart, lambda *step: told.append(step[:2]) if step[0] == "batch" else None)
-    for batches in (stage.process(far_apart), *chain.run([far_apart]), careful):
-        assert [image.image_id for batch in batches for image in batch.data] == [f"{n:02d}" for n in range(20)]
-        assert list(batches[0].data[0].sidecars) == ["txt"]
-    again = told.index(("batch", 0), 1)
-    assert told == [("batch", n) for n in [*range(again), *range(5)]]
-
-
 def deadly_at(kind, number):
     return lambda *step: "deadly" if step[:2] == (kind, number) else None
 

@@ -12,8 +12,7 @@ from conftest import make_tar
 from tastemaker.errors import RemoteError
 from tastemaker.imaging.compressions import decompress
 from tastemaker.imaging.readers import open_shard
-from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, is_shard, read_samples
-from tastemaker.imaging.streamed import read_stream
+from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, is_shard, read_samples, read_stream
 from tastemaker.storage.blocks import BlockReader
 
 

@@ -21,9 +21,9 @@ from tastemaker.imaging.shards import (
     is_unsafe_name,
     open_shard,
     read_samples,
+    read_stream,
     split_key,
 )
-from tastemaker.imaging.streamed import read_stream
 from tastemaker.imaging.tars import HeaderWalk, walk_headers
 from tastemaker.storage.blocks import BlockReader
 

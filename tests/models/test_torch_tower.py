@@ -9,7 +9,7 @@ import pytest
 
 from tastemaker.errors import ModelError
 from tastemaker.models.clip import ClipConfig, read_config
-from tastemaker.models.clip_plain import PlainClip
+from tastemaker.models.clip_openvino import OpenVinoClip
 from tastemaker.models.hub import CLIP_VIT_L14, weights_path
 from tastemaker.testing import write_random_models
 
@@ -94,7 +94,7 @@ def test_a_layer_is_four_products_one_attention_two_norms_and_quickgelu(weights)
 def test_the_biases_left_out_are_in_every_norm(weights, pixels):
     with torch.inference_mode():
         found = TorchTower(weights, read_config(weights), torch.device("cpu"), torch.float32)(torch.from_numpy(pixels))
-    assert np.abs(found.numpy() - PlainClip(weights).embed(pixels)).max() < 1e-6
+    assert np.abs(found.numpy() - OpenVinoClip(weights, "f32").embed(pixels)).max() < 1e-6
 
 
 def test_the_memory_of_a_tower_that_is_dropped_is_free_at_once(weights):

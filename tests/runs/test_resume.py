@@ -401,7 +401,7 @@ def break_decoding(monkeypatch, *keys):
 def test_failed_images_of_shards_are_read_by_their_byte_ranges_and_no_others(
     tmp_path, shards, model_dir, monkeypatch, cut
 ):
-    from tastemaker.imaging.readers import PlainReader
+    from tastemaker.storage.local import LocalRanges
 
     options = RunOptions(model_dir=str(model_dir), **cut)
     run_scoring([str(shards)], tmp_path / "whole", options)
@@ -410,8 +410,8 @@ def test_failed_images_of_shards_are_read_by_their_byte_ranges_and_no_others(
         assert run_scoring([str(shards)], tmp_path / "out", options).failed == 7
     assert run_scoring([str(shards)], tmp_path / "out", options).images_scored_now == 0  # not asked for
     reads = []
-    read_at = PlainReader.read_at
-    monkeypatch.setattr(PlainReader, "read_at", lambda r, at, size: reads.append(size) or read_at(r, at, size))
+    read_at = LocalRanges.read_at
+    monkeypatch.setattr(LocalRanges, "read_at", lambda r, at, size: reads.append(size) or read_at(r, at, size))
     summary = run_scoring([str(shards)], tmp_path / "out", options, RunMode(retry_failed=True))
     assert summary.images_scored_now == 7  # the three, and the four that are no images
     if not cut:

@@ -27,7 +27,7 @@ def test_the_file_of_a_run_tells_what_it_did_and_where_its_time_went(tmp_path, s
     record = json.loads((output / RUN_FILE).read_text())
     assert record["summary"] == json.loads(json.dumps(asdict(summary)))
     assert [stage["name"] for stage in record["summary"]["stages"]] == [
-        *("image_reader", "image_embedding", "image_parity", "image_aesthetic_filter", "image_writer")
+        *("image_reader", "image_embedding", "image_aesthetic_filter", "image_writer")
     ]
     assert summary.stages[1].setup_s > 0
     assert record["inputs"] == [str(shard)]

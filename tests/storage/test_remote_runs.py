@@ -74,52 +74,20 @@ def test_rows_and_tars_are_those_of_a_local_run(tmp_path, data, bucket, model_di
     assert shard["image_path"] == f"{shard['shard']}/2chelsea.png"
 
 
-@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
-@pytest.mark.parametrize("originals", ["shards", "folder"])
-def test_members_far_apart_are_put_together_as_in_a_local_run(
-    tmp_path, bucket, model_dir, photographs, monkeypatch, kind, originals
-):
-    monkeypatch.setattr("tastemaker.imaging.streamed.WINDOW_BYTES", 100_000)
-    monkeypatch.setattr("tastemaker.imaging.streamed._TAIL_BYTES", 100_000)
-    names = [f"{n:02d}" for n in range(40)]
-    members = [
-        (f"{n}.{e}", photographs["rocket.jpg"] if e == "jpg" else n.encode()) for n in names for e in ("jpg", "txt")
-    ]
-    late = [members.pop(21), members.pop(10)]  # a caption and a picture
-    (tmp_path / "data").mkdir()
-    path = make_tar(
-        tmp_path / "data" / f"a.{kind}", [*members[:60], *late, *members[60:]], mode="w:gz" if kind == "tar.gz" else "w"
-    )
-    options = {"batch_size": 4, "originals": originals, "min_score": -100.0}
-    local = run([str(path)], tmp_path / "out", model_dir, **options)
-    remote = run([f"{bucket.upload(tmp_path / 'data')}/{path.name}"], f"{bucket.url}/out", model_dir, bucket, **options)
-    here, there = local_files(tmp_path / "out"), bucket.files("out")
-    assert (remote.images, remote.kept, remote.failed) == (local.images, local.kept, local.failed) == (40, 40, 0)
-    assert rows_of(there) == rows_of(here)
-    assert {n: there[n] for n in here if "_tastemaker" not in n and not n.endswith(".parquet")} == {
-        n: b for n, b in here.items() if "_tastemaker" not in n and not n.endswith(".parquet")
-    }
-
-
-def test_a_copy_of_a_first_reading_that_the_second_does_not_keep_is_deleted(
+def test_a_caption_behind_the_window_is_a_failed_row_and_its_picture_is_kept(
     tmp_path, bucket, model_dir, photographs, monkeypatch
 ):
-    """00.png is kept until 00.jpg turns up behind the window: that is the picture of the key, and is broken."""
-    monkeypatch.setattr("tastemaker.imaging.streamed.WINDOW_BYTES", 100_000)
-    members = [
-        ("00.png", photographs["chelsea.png"]),
-        *((f"{n:02d}.jpg", photographs["rocket.jpg"]) for n in range(1, 20)),
-    ]
+    monkeypatch.setattr("tastemaker.imaging.shards.WINDOW_BYTES", 100_000)
+    members = [(f"{n:02d}.jpg", photographs["rocket.jpg"]) for n in range(20)]
     (tmp_path / "data").mkdir()
-    shard = make_tar(tmp_path / "data" / "a.tar", [*members[:18], ("00.jpg", b"no image"), *members[18:]])
-    source = f"{bucket.upload(tmp_path / 'data')}/{shard.name}"
-    options = {"batch_size": 4, "originals": "folder", "min_score": -100.0}
-    for output, cloud in ((f"{bucket.url}/out", bucket), (f"file://{tmp_path}/out", None)):
-        summary = run([source if cloud else f"file://{shard}"], output, model_dir, cloud, **options)
-        assert (summary.kept, summary.failed) == (19, 1)
-    expected = [f"kept/a/{n:02d}.jpg" for n in range(1, 20)]
-    assert sorted(name for name in bucket.files("out") if name.startswith("kept/")) == expected
-    assert sorted(name for name in local_files(tmp_path / "out") if name.startswith("kept/")) == expected
+    path = make_tar(tmp_path / "data" / "a.tar", [*members, ("00.txt", b"a rocket")])
+    remote = run([f"{bucket.upload(tmp_path / 'data')}/{path.name}"], f"{bucket.url}/out", model_dir, bucket)
+    assert (remote.images, remote.failed) == (21, 1)
+    rows = pq.read_table(io.BytesIO(bucket.files("out")["a.parquet"])).to_pylist()
+    late = [(row["status"], row["reason"]) for row in rows if row["image_id"] == "00"]
+    assert late[0] == ("kept", None)
+    assert late[1][0] == "failed"
+    assert "late member: '00.txt' lies too far behind the other members of '00'" in late[1][1]
 
 
 def test_loose_images_and_their_captions_are_those_of_a_local_run(tmp_path, data, bucket, model_dir):
@@ -145,8 +113,8 @@ def test_loose_images_and_their_captions_are_those_of_a_local_run(tmp_path, data
 def test_a_loose_image_that_is_deleted_in_the_bucket_is_marked_and_an_added_one_is_scored(data, bucket, model_dir):
     url = bucket.upload(data)
     run([f"{url}/photos"], f"{url}/out", model_dir, bucket)
-    bucket.system.rm_file(f"{bucket.name}/photos/chelsea.png")
-    bucket.system.copy(f"{bucket.name}/photos/rocket.jpg", f"{bucket.name}/photos/added.jpg")
+    bucket.system.delete("photos/chelsea.png")
+    bucket.system.write("photos/added.jpg", (data / "photos" / "rocket.jpg").read_bytes())
     summary = run([f"{url}/photos"], f"{url}/out", model_dir, bucket)
     rows = [row for rows in rows_of(bucket.files("out")).values() for row in rows]
     assert [row["image_id"] for row in rows if row["status"] == "deleted"] == ["chelsea"]
@@ -171,8 +139,8 @@ def test_a_run_is_resumed_and_a_replaced_shard_is_scored_anew(data, bucket, mode
     arguments = ([f"{url}/shards"], f"{url}/out", model_dir, bucket)
     first = run(*arguments)
     assert run(*arguments).images_scored_now == 0
-    bucket.system.pipe_file(f"{bucket.name}/shards/none.tar", (data / "shards" / "2.tar").read_bytes())
-    bucket.system.rm_file(f"{bucket.name}/out/1.parquet")
+    bucket.system.write("shards/none.tar", (data / "shards" / "2.tar").read_bytes())
+    bucket.system.delete("out/1.parquet")
     again = run(*arguments)
     assert 0 < again.images_scored_now < first.images
     assert again.images > first.images

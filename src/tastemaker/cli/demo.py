@@ -32,10 +32,10 @@ def demo(
     table.add_column("picture")
     table.add_column("")
     for rank, (name, score) in enumerate(result.ranking, 1):
-        is_kept = rank <= result.summary.kept
+        is_kept = rank <= result.kept
         table.add_row(str(rank), f"{score:.3f}", name, "kept" if is_kept else "", style="bold" if is_kept else "")
     console.print(table)
     console.print(
-        f"\nPage     {result.page}\nResults  {result.summary.output_dir} (tars of the kept, rows of all)",
+        f"\nPage     {result.page}\nResults  {result.summary.output_dir} (rows of all, originals of the kept)",
         soft_wrap=True,
     )

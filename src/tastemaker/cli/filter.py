@@ -1,15 +1,17 @@
-"""``tastemaker filter``: a row for every image, and the originals of those that pass."""
+"""``tastemaker filter``: score, then copy the originals of those that pass."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from tastemaker.cli import options as o
-from tastemaker.cli.score import run_and_print
+from tastemaker.cli.progress import show_one_after_the_other
+from tastemaker.cli.select import report_skipped
+from tastemaker.cli.stopping import stoppable
+from tastemaker.cli.summary import check_failures, parse_max_failures, print_summary
 from tastemaker.errors import ConfigurationError
 
 EXAMPLE = "Example: tastemaker filter photos/ --top 20% --output best/"
@@ -19,8 +21,9 @@ class KeptAs(StrEnum):
     """How the kept originals are written."""
 
     AUTO = "auto"
-    SHARDS = "shards"
+    WEBDATASET = "webdataset"
     FOLDER = "folder"
+    LINKS = "links"
 
 
 @o.takes_run_options
@@ -35,18 +38,16 @@ def filter_images(
     ] = None,
     top: Annotated[str | None, typer.Option("--top", help="Keep the best: a share (20%) or a number (1000).")] = None,
     kept_as: Annotated[
-        KeptAs, typer.Option("--as", help="Write kept originals as tar shards or a folder; auto: as they came.")
+        KeptAs, typer.Option("--as", help="Write kept originals as WebDataset tars or a folder; auto: as they came.")
     ] = KeptAs.AUTO,
     images_per_tar: Annotated[int, typer.Option("--images-per-tar", min=1, help="Samples in a tar at most.")] = 1000,
     max_failures: o.MaxFailuresOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Keep the images that score well: their originals byte for byte, and a row for every image.
+    """Score images, and copy the originals of those that pass, byte for byte, to DIRECTORY/kept.
 
-    Of embeddings there are no originals: the rows say which are kept.
+    Embeddings have no originals: DIRECTORY/kept.parquet lists the rows that pass.
     """
-    from tastemaker.scores.cutoff import parse_top
-
     if min_score is not None and top is not None:
         raise ConfigurationError(
             f"--min-score {min_score:g} and --top {top} are two cuts, and filter makes one. For the best {top} of what "
@@ -55,23 +56,29 @@ def filter_images(
         )
     if min_score is None and top is None:
         raise ConfigurationError("say what to keep: --min-score 5.5, or --top 20%, or --top 1000")
-    options = replace(
-        options,
-        min_score=min_score,
-        top=parse_top(top) if top else None,
-        originals=_choose_kind(inputs, output, options) if kept_as is KeptAs.AUTO else kept_as.value,
-        images_per_tar=images_per_tar,
-    )
-    run_and_print("filtering", inputs, output, options, mode, max_failures, as_json)
+    if max_failures is not None:
+        parse_max_failures(max_failures, 0)  # a wrong value is an error before the work, not after it
+    from tastemaker.scores.cutoff import parse_top
+    from tastemaker.selections import filter as library
+    from tastemaker.selections.selection import Selection
 
-
-def _choose_kind(inputs: list[str], output: str, options: Any) -> str:  # noqa: ANN401 - RunOptions
-    """Return ``none`` where the input is embeddings, ``shards`` where any of it is a tar, else ``folder``."""
-    from tastemaker.embeddings.find import find_embeddings
-    from tastemaker.imaging.shards import is_shard
-    from tastemaker.stages.partition import FilePartitioningStage
-
-    if find_embeddings(inputs, options.embedding_column, options.storage_options, output):
-        return "none"
-    groups = FilePartitioningStage(inputs, storage_options=options.storage_options, output_dir=output).process()
-    return "shards" if any(is_shard(group.data[0]) for group in groups) else "folder"
+    selection = Selection(min_score=min_score, top=parse_top(top) if top else None)
+    with (
+        stoppable("the same command goes on from here"),
+        show_one_after_the_other("scoring", "copying") as (on_scored, on_selected),
+    ):
+        found = library.filter_images(
+            inputs,
+            output,
+            selection,
+            options,
+            mode,
+            kind=kept_as.value,
+            images_per_tar=images_per_tar,
+            on_scored=on_scored,
+            on_selected=on_selected,
+        )
+    print_summary(found.run, as_json, found.selection)
+    check_failures(found.run, max_failures)
+    if found.selection is not None:
+        report_skipped(found.selection)

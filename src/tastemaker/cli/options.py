@@ -48,13 +48,6 @@ class Preprocess(StrEnum):
     TRANSFORMERS = "transformers"
 
 
-class Decode(StrEnum):
-    """What decodes large JPEGs."""
-
-    CPU = "cpu"
-    GPU = "gpu"
-
-
 _MODEL, _IMAGES, _EMBEDDINGS, _OUTPUT = "Model", "Images", "Embeddings as input", "Results"
 _CLUSTER = "Cluster"
 
@@ -147,12 +140,6 @@ def run_options(
             "--max-megapixels", min=0.001, help="Larger images are recorded as bombs.", rich_help_panel=_IMAGES
         ),
     ] = 178.95697,
-    decode: Annotated[
-        Decode,
-        typer.Option(
-            "--decode", help="gpu: large JPEGs on the GPU; needs the extra gpu-decode.", rich_help_panel=_IMAGES
-        ),
-    ] = Decode.CPU,
     signals: Annotated[
         bool,
         typer.Option(
@@ -217,7 +204,6 @@ def run_options(
         preprocess=preprocess.value,
         exif_rotate=exif_rotate,
         max_pixels=round(max_megapixels * 1e6),
-        decode=decode.value,
         signals=signals,
         min_technical_quality=min_technical_quality,
         embeddings=not no_embeddings,

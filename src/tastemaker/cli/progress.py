@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +25,26 @@ def show_progress(what: str) -> Iterator[Callable[[Progress], None]]:
             yield update
     else:
         yield _Lines(what).update
+
+
+@contextmanager
+def show_one_after_the_other(*names: str) -> Iterator[list[Callable[[Progress], None]]]:
+    """Yield such a function for each of several pieces of work; the first call of each ends the display before it."""
+    with ExitStack() as shown:
+
+        def begin(what: str) -> Callable[[Progress], None]:
+            update: Callable[[Progress], None] | None = None
+
+            def show(progress: Progress) -> None:
+                nonlocal update
+                if update is None:
+                    shown.close()
+                    update = shown.enter_context(show_progress(what))
+                update(progress)
+
+            return show
+
+        yield [begin(name) for name in names]
 
 
 @contextmanager

@@ -22,24 +22,11 @@ def score(
     as_json: o.JsonOption = False,
 ) -> None:
     """Score images: a Parquet row for each, one file for each shard."""
-    run_and_print("scoring", inputs, output, options, mode, max_failures, as_json)
-
-
-def run_and_print(
-    what: str,
-    inputs: list[str],
-    output: str,
-    options: Any,  # noqa: ANN401
-    mode: Any,  # noqa: ANN401
-    max_failures: str | None,
-    as_json: bool,
-) -> None:
-    """Run, showing the progress; print the summary; end with 1 if too many images failed."""
     if max_failures is not None:
         parse_max_failures(max_failures, 0)  # a wrong value is an error before the work, not after it
-    with stoppable("the same command goes on from here"), show_progress(what) as update:
+    with stoppable("the same command goes on from here"), show_progress("scoring") as update:
         from tastemaker.runs.run import run_scoring
 
         summary = run_scoring(inputs, output, options, mode, on_progress=update)
-    print_summary(summary, as_json, options.originals)
+    print_summary(summary, as_json)
     check_failures(summary, max_failures)

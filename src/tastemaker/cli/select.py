@@ -158,10 +158,7 @@ def _write(table: ScoreTable, to: str, selection: Selection, *, as_json: bool, *
         typer.echo(json.dumps(asdict(summary), indent=2))
     else:
         _print(summary, selection.rank_by)
-    if summary.skipped:
-        skipped = f"tastemaker: skipped {_counts(summary.skipped)}, such as: {summary.skipped_first}"
-        typer.secho(f"{skipped}; see {summary.skipped_file}", err=True)
-        raise typer.Exit(1)
+    report_skipped(summary)
 
 
 def _print(summary: SelectSummary, rank_by: str) -> None:
@@ -172,6 +169,20 @@ def _print(summary: SelectSummary, rank_by: str) -> None:
     if summary.ratings:
         for outcome, number in summary.ratings.items():
             typer.echo(f"{number:,} {_STARS[outcome][number != 1]}")
+
+
+def report_skipped(summary: SelectSummary) -> None:
+    """Say on stderr what was moved aside, and what was not copied; end the program with 1 if anything was not."""
+    if summary.moved_aside:
+        typer.secho(
+            f"tastemaker: moved {summary.moved_aside:,} earlier copies (changed since, or without their originals) "
+            f"to {summary.output.rstrip('/')}/_tastemaker/aside",
+            err=True,
+        )
+    if summary.skipped:
+        skipped = f"tastemaker: skipped {_counts(summary.skipped)}, such as: {summary.skipped_first}"
+        typer.secho(f"{skipped}; see {summary.skipped_file}", err=True)
+        raise typer.Exit(1)
 
 
 def _counts(kinds: dict[str, int]) -> str:

@@ -16,29 +16,24 @@ if TYPE_CHECKING:
 
     from tastemaker.parity import ParityReport
     from tastemaker.runs.summary import RunSummary
+    from tastemaker.selections.select import SelectSummary
 
-
-_LEADS = {
-    "shards": "tars of the kept, rows of all",
-    "folder": "copies of the kept in kept/, rows of all",
-    "none": "`tastemaker explore` shows them, `tastemaker select` cuts them",
-}
-"""Where originals went -> what is in the results, or what comes next."""
 
 _LEAST_WIDTH = 72
 """Characters that the tables need. A narrower terminal breaks the lines; rich would cut off the numbers."""
 
 
-def print_summary(summary: RunSummary, as_json: bool, originals: str = "none") -> None:
+def print_summary(summary: RunSummary, as_json: bool, selection: SelectSummary | None = None) -> None:
     """Print what a run came to, on stdout.
 
     Args:
         summary: The run.
         as_json: Print it as JSON.
-        originals: Where the kept originals went, one of `tastemaker.scores.originals.ORIGINALS`.
+        selection: What was copied of it; None where nothing was cut.
     """
     if as_json:
-        typer.echo(json.dumps(asdict(summary), indent=2))
+        found = summary.as_json() | ({"selection": asdict(selection)} if selection else {})
+        typer.echo(json.dumps(found, indent=2))
         return
     from rich.console import Console
     from rich.table import Table
@@ -47,18 +42,19 @@ def print_summary(summary: RunSummary, as_json: bool, originals: str = "none") -
     table.add_column(justify="right")
     table.add_column()
     table.add_row(f"{summary.images:,}", "images" + _seconds(summary))
-    if summary.cutoff is None:
+    if selection is None:
         table.add_row(f"{summary.kept:,}", "scored")
     else:
-        cut = f"with a score of {summary.cutoff:.3f} or more"
-        table.add_row(f"{summary.kept:,}", f"kept ({_share(summary.kept, summary.images)}, {cut})")
-    if summary.dropped or summary.cutoff is not None:
-        table.add_row(f"{summary.dropped:,}", "dropped")
+        lowest = "" if selection.lowest is None else f", with a score of {selection.lowest:.3f} or more"
+        table.add_row(f"{selection.chosen:,}", f"kept ({_share(selection.chosen, summary.images)}{lowest})")
+    dropped = summary.dropped + (summary.kept - selection.chosen if selection else 0)
+    if dropped or selection is not None:
+        table.add_row(f"{dropped:,}", "dropped")
     table.add_row(f"{summary.failed:,}", "failed")
     if summary.deleted:
         table.add_row(f"{summary.deleted:,}", "deleted [dim](rows of pictures that are gone; not among the images)[/]")
     for reason, number in summary.reasons.items():
-        table.add_row("", f"[dim]{number:,}  {_escape(reason)}[/]")
+        table.add_row("", f"[dim]{number:,}  {reason.replace('_', ' ')}[/]")
     if extras := _missing_extras(summary.reasons):
         table.add_row("", _escape(f"to read them: pip install {' '.join(repr(extra) for extra in extras)}"))
     if summary.embeddings_normalised:
@@ -85,7 +81,11 @@ def print_summary(summary: RunSummary, as_json: bool, originals: str = "none") -
         console.print()
         console.print(remark, soft_wrap=True)
     console.print()
-    console.print(f"Results: {_escape(summary.output_dir)}  [dim]({_LEADS[originals]})[/]", soft_wrap=True)
+    lead = "`tastemaker explore` shows them, `tastemaker select` cuts them"
+    console.print(f"Rows: {_escape(summary.output_dir)}/rows  [dim]({lead})[/]", soft_wrap=True)
+    if selection is not None:
+        what = "list of the kept rows" if selection.kind == "manifest" else "originals of the kept"
+        console.print(f"Kept: {_escape(selection.output)}  [dim]({what})[/]", soft_wrap=True)
 
 
 def check_failures(summary: RunSummary, max_failures: str | None) -> None:
@@ -119,7 +119,7 @@ def parse_max_failures(text: str, images: int) -> float:
 
 def _missing_extras(reasons: dict[str, int]) -> list[str]:
     """Return the extras that images failed for want of."""
-    return sorted({match[0] for reason in reasons if (match := re.search(r"tastemaker\[\w+\]", reason))})
+    return [f"tastemaker[{name}]" for name in ("heif", "raw") if f"needs_{name}" in reasons]
 
 
 def _seconds(summary: RunSummary) -> str:
@@ -158,7 +158,7 @@ def _stages_table(summary: RunSummary) -> Table:
 def _parity_line(report: ParityReport) -> str:
     difference, precision = report.score_difference, report.chosen["precision"]
     line = (
-        f"{precision} against exact scores, on {report.images} of these images: {difference['median']:.4f} off in the "
+        f"{precision} against exact scores, on {report.images} images: {difference['median']:.4f} off in the "
         f"median, {difference['maximum']:.4f} at most"
     )
     return line if report.is_within_tolerance else f"[red]{line}: beyond the tolerance[/]; see tastemaker verify"

@@ -77,18 +77,12 @@ def print_report(report: ParityReport, source: str) -> None:
     ):
         ways.add_row(name, way["precision"], way["device"], way["backend"], f"{rate:,.2f}")
     console.print(ways)
-    spreads = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("", "median", "99%", "maximum"):
-        spreads.add_column(column, justify="left" if not column else "right")
-    for name, spread, digits in (
-        ("score difference", report.score_difference, ".4f"),
-        ("cosine distance", report.cosine_distance, ".1e"),
-    ):
-        spreads.add_row(name, *(format(value, digits) for value in spread.values()))
-    console.print()
-    console.print(spreads)
-    correlation = "none" if report.rank_correlation is None else f"{report.rank_correlation:.5f}"
-    console.print(f"\nrank correlation  {correlation}")
+    difference = report.score_difference
+    console.print(
+        f"\nscore difference  {difference['median']:.4f} in the median, {difference['p99']:.4f} at 99%, "
+        f"{difference['maximum']:.4f} at most",
+        soft_wrap=True,
+    )
     sides = ", ".join(f"{number} at {cut}" for cut, number in report.side_changes.items())
     console.print(f"images that change side  {sides}", soft_wrap=True)
     if report.images < _FEW:

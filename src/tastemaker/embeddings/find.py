@@ -83,7 +83,6 @@ def find_embeddings(
     inputs: Iterable[str],
     column: str | None = None,
     storage_options: Options | None = None,
-    output_dir: str | None = None,
 ) -> list[EmbeddingFile]:
     """Return the files of embeddings among some inputs, in the order of their paths; none where the inputs are images.
 
@@ -95,7 +94,6 @@ def find_embeddings(
         inputs: Files, folders and globs, or URLs of them.
         column: Name of the array or column that holds the embeddings.
         storage_options: Of URLs.
-        output_dir: A folder of results, which is passed over where it lies in an input folder.
 
     Raises:
         ConfigurationError: Images and embeddings together; metadata with another number of rows; a server that does
@@ -109,7 +107,7 @@ def find_embeddings(
         if _is_embedding_file(path, storage_options):
             metadata = find_metadata(path, lambda path: is_file(path, storage_options))
             found.append(file(path, folder_of(path), metadata=metadata))
-        elif may_be_folder(path, _OF_FILES) and (files := _files_below(path, column, storage_options, output_dir)):
+        elif may_be_folder(path, _OF_FILES) and (files := _files_below(path, column, storage_options)):
             found += [file(one, path, metadata=metadata) for one, metadata in files.items()]
         elif _extension(path) in _NOT_READ and is_file(path, storage_options):
             raise ConfigurationError(
@@ -241,12 +239,10 @@ def _shorten(names: Iterable[str]) -> str:
     return ", ".join(first[:5]) + (", ..." if len(first) > 5 else "")
 
 
-def _files_below(
-    root: str, column: str | None, options: Options | None, output_dir: str | None
-) -> dict[str, str | None]:
+def _files_below(root: str, column: str | None, options: Options | None) -> dict[str, str | None]:
     """Return the files of embeddings below a folder, each with its metadata; none where it is a folder of images."""
     folder = _Folder()
-    for path in list_below(root, options, output_dir):
+    for path in list_below(root, options):
         folder.add(path)
     files = sorted(file for file in folder.files if is_remote(root) or os.path.isfile(file))  # no pipes: they wait
     if folder.pictures:

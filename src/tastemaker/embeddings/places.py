@@ -50,14 +50,14 @@ def may_be_folder(path: str, extensions: tuple[str, ...]) -> bool:
     return not path.startswith("http") and not is_pattern(path) and not is_named_like_a_file
 
 
-def list_below(root: str, options: Options | None, output_dir: str | None = None) -> Iterator[str]:
+def list_below(root: str, options: Options | None = None) -> Iterator[str]:
     """Yield the files below a folder, and Lance tables, which are folders; without what is hidden, and results."""
     if not is_remote(root):
-        yield from _walk(root, output_dir)
+        yield from _walk(root)
         return
     tables: set[str] = set()
     url = root.rstrip("/")
-    for entry in without_results(_ask(lambda: list_files(url, options)), url, output_dir):
+    for entry in without_results(_ask(lambda: list_files(url, options)), url):
         below = relative_to(entry.path, url)
         if any(part.startswith((".", "_")) for part in below.split("/")):
             continue
@@ -79,8 +79,8 @@ def size_of(path: str, options: Options | None) -> int:
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
-def _walk(root: str, output_dir: str | None) -> Iterator[str]:
-    for folder, folders, files in walk_inputs(root, output_dir):
+def _walk(root: str) -> Iterator[str]:
+    for folder, folders, files in walk_inputs(root):
         tables = [name for name in folders if name.lower().endswith(".lance")]
         folders[:] = [name for name in folders if not name.startswith((".", "_")) and name not in tables]
         yield from (os.path.join(folder, name) for name in [*tables, *files] if not name.startswith((".", "_")))

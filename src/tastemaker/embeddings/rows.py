@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 
 from tastemaker.embeddings.columns import ColumnPlan
 from tastemaker.embeddings.tasks import EmbeddingBatch
+from tastemaker.errors import ReasonKind
 from tastemaker.scores.files import PendingFile
-from tastemaker.scores.schema import COUNTS_KEY, kind_of_reason, printable, rows_metadata, rows_schema
+from tastemaker.scores.schema import COUNTS_KEY, printable, rows_metadata, rows_schema
 from tastemaker.storage import public_url
 
-_REPETITIVE = ("kept", "status", "reason", "shard", "format")
+_REPETITIVE = ("status", "reason_kind", "reason", "shard", "format")
 """Columns whose values are few, so that a dictionary of them pays."""
 
 
@@ -38,7 +39,8 @@ def make_rows(batch: EmbeddingBatch, plan: ColumnPlan, schema: pa.Schema) -> pa.
         tables.append(_rows_of(batch, plan, schema))
     if batch.problem:
         path = printable(public_url(batch._metadata["embedding_file"].path))
-        row = {"image_id": "", "image_path": path, "kept": False, "status": "failed", "reason": batch.problem}
+        row = {"image_id": "", "image_path": path, "status": "failed", "reason": batch.problem}
+        row["reason_kind"] = ReasonKind.DAMAGED
         tables.append(_fill(row, 1, schema))
     return pa.concat_tables(tables)
 
@@ -68,8 +70,7 @@ class EmbeddingRowsFile(PendingFile):
         self.normalised += normalised
         for item in pc.value_counts(table["status"]).to_pylist():
             self.counts[item["values"]] += item["counts"]
-        failed = table["reason"].filter(pc.equal(table["status"], "failed"))
-        self.reasons.update(kind_of_reason(reason) for reason in failed.to_pylist())
+        self.reasons.update(table["reason_kind"].drop_null().to_pylist())
         if len(table):
             self._writer.write_table(table)
 
@@ -100,7 +101,7 @@ def _rows_of(batch: EmbeddingBatch, plan: ColumnPlan, schema: pa.Schema) -> pa.T
     )
     columns |= {
         "aesthetic_score": pa.array(batch.scores, from_pandas=True),  # NaN becomes null
-        "kept": batch.reasons.is_null(),
+        "reason_kind": pc.if_else(batch.reasons.is_null(), None, ReasonKind.UNUSABLE_EMBEDDING),
         "status": batch.status(),
         "reason": batch.reasons,
     }

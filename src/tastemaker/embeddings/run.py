@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tastemaker.embeddings.stages import EmbeddingReaderStage, EmbeddingScoreStage, EmbeddingWriterStage
 from tastemaker.errors import ConfigurationError
+from tastemaker.scores.layout import ROWS_FOLDER
 from tastemaker.stages.base import ProcessingStage
 
 if TYPE_CHECKING:
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
 
 def check_options(options: RunOptions) -> None:
     """Raise `ConfigurationError` for options that need pictures, where the input is embeddings."""
-    if options.originals != "none":
-        raise ConfigurationError(
-            f"the input is embeddings, so there are no pictures to write as {options.originals}; "
-            "the rows say which are kept: leave --as out"
-        )
     if options.signals or options.min_technical_quality is not None or options.rank_by != "aesthetic_score":
         raise ConfigurationError("the input is embeddings, and technical quality is measured in pictures")
 
@@ -30,7 +26,7 @@ def make_embedding_stages(output_dir: Path, options: RunOptions) -> list[Process
     return [
         EmbeddingReaderStage(),
         EmbeddingScoreStage(
-            options.model_dir, options.predictor, options.min_score, options.copy_embeddings, storage_options=places
+            options.model_dir, options.predictor, None, options.copy_embeddings, storage_options=places
         ),
-        EmbeddingWriterStage(str(output_dir), options.copy_embeddings, storage_options=places),
+        EmbeddingWriterStage(str(output_dir / ROWS_FOLDER), options.copy_embeddings, storage_options=places),
     ]

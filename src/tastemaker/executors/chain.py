@@ -20,7 +20,6 @@ from tastemaker.stages.base import (
     WorkerMetadata,
     describe_task,
     run_stage,
-    without_first_reading,
 )
 from tastemaker.tasks import Task
 
@@ -107,13 +106,13 @@ class Chain:
             for number, batch in enumerate(_in_turns(run_stage(first, task), describe_task(task), watch)):
                 if not is_announced and (reason := watch("batch", number, batch.image_ids)):
                     batch.fail_all(reason)
-                is_announced = False  # its number is no help: a stage that reads again begins at 0 again
+                is_announced = False
                 if on_count is not None:
                     on_count(0, count_task(first, batch))
                 results += self._run_rest(1, batch, on_count)
         finally:
             first.before_step = None
-        return without_first_reading(results)
+        return results
 
     def _run_rest(self, number: int, task: Task[Any], on_count: OnCount | None) -> Iterator[Task[Any]]:
         if number == len(self.stages):
@@ -174,7 +173,7 @@ class _Run:
         results: list[Task[Any]] = []
         for item in self._take(self._queues[-1]):
             if isinstance(item, _Mark):
-                yield without_first_reading(results)
+                yield results
                 results = []
             else:
                 results.append(item)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tastemaker.scores.schema import kind_of_reason
 from tastemaker.scores.table import ScoreTable
 
 MAX_SHOWN = 200
 """Rows of a group that are sent at once."""
 
-_MAX_REASONS = 5000
+KIND = "coalesce(reason_kind, 'no_score')"
+"""SQL over ``rows``: why a row has no score. One without a reason was not asked for a score."""
 
 
 def group_failures(table: ScoreTable, by: str) -> list[dict[str, Any]]:
@@ -20,30 +20,32 @@ def group_failures(table: ScoreTable, by: str) -> list[dict[str, Any]]:
         table: The rows.
         by: The column that pictures are ranked by.
     """
-    without = table.lacks_value(by)
-    query = f"SELECT reason, status, count(*) AS number FROM rows WHERE {without} GROUP BY ALL ORDER BY 3 DESC"
-    groups: dict[tuple[str, str], int] = {}
-    for row in table.query(f"{query} LIMIT {_MAX_REASONS}").to_pylist():
-        kind = kind_of_reason(row["reason"] or "no reason given")
-        key = (kind, row["status"] or "")
-        groups[key] = groups.get(key, 0) + row["number"]
-    ordered = sorted(groups.items(), key=lambda item: -item[1])
-    return [{"reason": kind, "status": status, "images": number} for (kind, status), number in ordered]
+    found = table.query(
+        f"SELECT {KIND} AS kind, status, count(*) AS images FROM rows WHERE {table.lacks_value(by)} "
+        "GROUP BY ALL ORDER BY images DESC, kind"
+    )
+    return [row | {"reason": label_of(row["kind"])} for row in found.to_pylist()]
 
 
 def list_failures(table: ScoreTable, by: str, kind: str, start: int) -> list[dict[str, Any]]:
     """Return some of the rows of one group, in the order of the table."""
-    query = f"SELECT DISTINCT reason FROM rows WHERE {table.lacks_value(by)} LIMIT {_MAX_REASONS}"
-    reasons = [row["reason"] for row in table.query(query).to_pylist()]
-    wanted = [reason for reason in reasons if kind_of_reason(reason or "no reason given") == kind]
-    condition = "list_contains($wanted, reason)" + (" OR reason IS NULL" if None in wanted else "")
     found = table.query(
-        f"SELECT row_id AS row, image_id, image_path, reason FROM rows WHERE {table.lacks_value(by)} AND ({condition}) "
+        f"SELECT row_id AS row, image_id, image_path, reason FROM rows WHERE {table.lacks_value(by)} AND {KIND} = ? "
         f"ORDER BY row_id LIMIT {MAX_SHOWN} OFFSET {int(start)}",
-        {"wanted": [reason for reason in wanted if reason is not None]},
+        [kind],
     )
     rows: list[dict[str, Any]] = found.to_pylist()
     return rows
+
+
+def label_of(kind: str) -> str:
+    """Return a kind of reason for people.
+
+    Example:
+        >>> label_of("not_an_image")
+        'not an image'
+    """
+    return kind.replace("_", " ")
 
 
 def count_without_score(table: ScoreTable, by: str) -> dict[str, int]:

@@ -12,12 +12,12 @@ import numpy as np
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import Scale, choose_scale, count_steps
+from tastemaker.explorer.failures import KIND, label_of
 from tastemaker.explorer.report_slices import SliceKind, slice_table
 from tastemaker.models.aesthetic import CUSTOMARY_CUTOFFS
 from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values
-from tastemaker.scores.schema import kind_of_reason
 from tastemaker.scores.table import ScoreTable, sql_name
 from tastemaker.storage import is_remote
 
@@ -298,22 +298,17 @@ def _picture_rows(table: ScoreTable, column: str, is_kept: str, row_ids: list[in
 def _reasons(table: ScoreTable, column: str) -> list[ReasonRow]:
     """Return why images have no score, the commonest first, with the first examples of each."""
     found = table.query(
-        "SELECT status, coalesce(reason, 'no score') AS reason, count(*) AS number, "
-        f"min(row_id, {EXAMPLES_OF_A_REASON}) AS first FROM rows WHERE {table.lacks_value(column)} GROUP BY 1, 2"
+        f"SELECT status, {KIND} AS kind, count(*) AS number, min(row_id, {EXAMPLES_OF_A_REASON}) AS first FROM rows "
+        f"WHERE {table.lacks_value(column)} GROUP BY 1, 2 ORDER BY number DESC, status, kind LIMIT {_REASONS_SHOWN}"
     ).to_pylist()
-    kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in found:
-        kinds.setdefault((row["status"], kind_of_reason(row["reason"])), []).append(row)
-    ranked = sorted(kinds.items(), key=lambda item: (-sum(row["number"] for row in item[1]), item[0]))[:_REASONS_SHOWN]
-    first = {kind: sorted(i for row in rows for i in row["first"])[:EXAMPLES_OF_A_REASON] for kind, rows in ranked}
-    wanted = [row_id for ids in first.values() for row_id in ids]
+    wanted = [row_id for row in found for row_id in row["first"]]
     named = table.query(
         "SELECT row_id, image_path, coalesce(reason, '') AS reason FROM rows WHERE list_contains(?, row_id)", [wanted]
     )
     known = {row["row_id"]: (row["image_path"] or "", row["reason"]) for row in named.to_pylist()}
     return [
-        ReasonRow(kind[1], kind[0], sum(row["number"] for row in rows), [known[i] for i in first[kind]])
-        for kind, rows in ranked
+        ReasonRow(label_of(row["kind"]), row["status"], row["number"], [known[i] for i in sorted(row["first"])])
+        for row in found
     ]
 
 

@@ -30,7 +30,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from tastemaker.errors import UnreadableImageError
+from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.heif import HEIF_EXTENSIONS, HEIF_FORMATS, open_heif, sniff_heif
 from tastemaker.imaging.jpeg_metadata import EXIF_MARK, count_scans, jpeg_header
 from tastemaker.imaging.raws import RAW_EXTENSIONS, RAW_FORMATS, name_raw, read_raw, sniff_raw
@@ -39,9 +39,6 @@ from tastemaker.imaging.wide_pixels import is_wide, reduce_to_8_bits
 
 MAX_IMAGE_PIXELS = 178_956_970
 """Pixels beyond which an image is taken for a decompression bomb (Pillow's own hard limit)."""
-
-DECODES = ("cpu", "gpu")
-"""What decodes: processors alone, or large JPEGs a GPU (see `tastemaker.imaging.gpu_decode`)."""
 
 EXTENSIONS = (
     frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"})
@@ -146,10 +143,12 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
         ((2, 3, 3), 'PNG', 128)
     """
     if not data:
-        raise UnreadableImageError("the file is empty")
+        raise UnreadableImageError("the file is empty", ReasonKind.NOT_AN_IMAGE)
     name = name_format(data)
     if name is None:
-        raise UnreadableImageError(f"not an image in a known format (it starts with {bytes(data[:8])!r})")
+        raise UnreadableImageError(
+            f"not an image in a known format (it starts with {bytes(data[:8])!r})", ReasonKind.NOT_AN_IMAGE
+        )
     if name in RAW_FORMATS:
         raw = read_raw(
             data,
@@ -231,7 +230,9 @@ def _check_scans(data: bytes) -> None:
     if is_single or data.count(b"\xff\xda") <= _MAX_SCANS:
         return  # to count costs a tenth of decoding
     if (scans := count_scans(data)) > _MAX_SCANS:
-        raise UnreadableImageError(f"decompression bomb: {scans:,} scans, the limit is {_MAX_SCANS}")
+        raise UnreadableImageError(
+            f"decompression bomb: {scans:,} scans, the limit is {_MAX_SCANS}", ReasonKind.TOO_LARGE
+        )
 
 
 def _decode_strictly(data: bytes, colorspace: str) -> Pixels:
@@ -294,7 +295,7 @@ def load_with_pillow(data: bytes, name: str, max_pixels: int = MAX_IMAGE_PIXELS)
         if name == "PNG":
             _check_png(data)
         if name == "JPEG" and (segments := data.count(EXIF_MARK)) > _MAX_EXIF_SEGMENTS:
-            raise UnreadableImageError(f"decompression bomb: {segments:,} EXIF segments")
+            raise UnreadableImageError(f"decompression bomb: {segments:,} EXIF segments", ReasonKind.TOO_LARGE)
         image: Image.Image = PILLOW_READERS[name](io.BytesIO(data))
         _make_room(image.width, image.height, max_pixels)
         image.load()
@@ -302,7 +303,7 @@ def load_with_pillow(data: bytes, name: str, max_pixels: int = MAX_IMAGE_PIXELS)
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:  # some readers check by themselves, before we can
-        raise UnreadableImageError(f"decompression bomb: {error}") from error
+        raise UnreadableImageError(f"decompression bomb: {error}", ReasonKind.TOO_LARGE) from error
     except Exception as error:
         cause = str(error) if isinstance(error, (OSError, SyntaxError, ValueError)) else repr(error)
         raise UnreadableImageError(f"damaged or truncated {name}: {cause}") from error
@@ -346,12 +347,6 @@ def read_orientation(data: bytes, name: str) -> int:
     return orientation if 1 <= orientation <= 8 else 1
 
 
-def describe_jpeg(data: bytes) -> tuple[int, int, int]:
-    """Return the width and height of a sound JPEG, in pixels, and its EXIF orientation, 1 to 8."""
-    height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    return width, height, read_orientation(data, "JPEG")
-
-
 def _turn(pixels: Pixels, orientation: int) -> Pixels:
     """Return the pixels upright. Orientation 2 to 4 are mirrored or upside down, 5 to 8 are transposed as well."""
     if orientation in (5, 6, 7, 8):
@@ -368,6 +363,7 @@ def _make_room(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise UnreadableImageError(
             f"decompression bomb: {width}x{height} is {width * height / 1e6:,.0f} megapixels, "
-            f"the limit is {max_pixels / 1e6:,.0f}"
+            f"the limit is {max_pixels / 1e6:,.0f}",
+            ReasonKind.TOO_LARGE,
         )
     ROOM.take(width * height)

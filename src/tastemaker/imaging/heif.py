@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from tastemaker.errors import UnreadableImageError
+from tastemaker.errors import ReasonKind, UnreadableImageError
 
 if TYPE_CHECKING:
     from PIL import ImageFile
@@ -46,7 +46,7 @@ def open_heif(file: io.BytesIO) -> ImageFile.ImageFile:
         from pillow_heif.as_plugin import HeifImageFile
     except ImportError:
         name = sniff_heif(file.getvalue()[:32]) or "HEIF"
-        raise UnreadableImageError(f"{name} needs tastemaker[heif]") from None
+        raise UnreadableImageError(f"{name} needs tastemaker[heif]", ReasonKind.NEEDS_HEIF) from None
     _check_whole(file.getbuffer())
     image: ImageFile.ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call,unused-ignore]
     return image

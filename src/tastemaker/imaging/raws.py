@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tastemaker.errors import UnreadableImageError
+from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.tiff_tags import DNG_VERSION, MAKE, PHOTOMETRIC, read_directories
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def read_raw(
     try:
         import rawpy
     except ImportError:
-        raise UnreadableImageError(f"{name} needs tastemaker[raw]") from None
+        raise UnreadableImageError(f"{name} needs tastemaker[raw]", ReasonKind.NEEDS_RAW) from None
     try:
         with rawpy.imread(io.BytesIO(data)) as raw:
             orientation = _FLIP_TO_ORIENTATION[raw.sizes.flip & 7]
@@ -122,7 +122,7 @@ def read_raw(
             is_turned = orientation >= 5 and _is_upright(preview) != (raw.sizes.height > raw.sizes.width)
             return RawPicture(preview, 1 if is_turned else orientation, PREVIEW)
     except UnreadableImageError as error:
-        raise UnreadableImageError(f"{name}: {error}") from error
+        raise UnreadableImageError(f"{name}: {error}", error.reason_kind) from error
     except Exception as error:
         raise UnreadableImageError(f"damaged or unsupported {name}: {_message(error)}") from error
 

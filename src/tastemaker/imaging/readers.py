@@ -28,32 +28,6 @@ ShardReader = Ranges
 """Bytes of a tar by position: of its file, or of what is packed in it."""
 
 
-class BytesReader:
-    """A tar in memory."""
-
-    compressed, streams, damage = False, False, ""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``."""
-        return self._data[offset : offset + size]
-
-    peek_at = read_at
-
-    def holds(self, size: int) -> bool:
-        """Return whether there are that many bytes."""
-        return size <= len(self._data)
-
-    def size_bytes(self) -> int:
-        """Return how many bytes there are."""
-        return len(self._data)
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
 class PackedReader:
     """A compressed file, cheap to read forwards only. Ends where it is cut or damaged.
 
@@ -81,8 +55,6 @@ class PackedReader:
             parts.append(part)
             offset, size = offset + len(part), size - len(part)
         return b"".join(parts)
-
-    peek_at = read_at
 
     def size_bytes(self) -> None:
         """Return None: only decompression would tell."""

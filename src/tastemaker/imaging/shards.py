@@ -1,100 +1,47 @@
-"""WebDataset shards: the members of a tar grouped by key, and their bytes.
+"""WebDataset shards: the samples of a tar with the bytes of their members.
 
-The headers are read first, so a sample is complete wherever its members lie, and members that nobody wants are
-never read. A damaged archive yields what is whole in it, and says what is not.
+The headers of a local shard are read first, so a sample is complete wherever its members lie. A shard at a URL is read
+in one pass. A damaged archive yields what is whole in it, and says what is not.
 """
 
 from __future__ import annotations
 
-import re
-import sys
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
 
-from tastemaker.imaging.decode import EXTENSIONS
+from tastemaker.imaging.keys import (
+    Grouping,
+    Sample as Sample,
+    finish_sample,
+    group_samples,
+    is_problem_of_the_shard as is_problem_of_the_shard,
+    is_unsafe_name as is_unsafe_name,
+    split_key as split_key,
+)
 from tastemaker.imaging.readers import (
     COMPRESSED_EXTENSIONS as COMPRESSED_EXTENSIONS,
     TAR_EXTENSIONS as TAR_EXTENSIONS,
     ShardReader as ShardReader,
     open_shard as open_shard,
+    open_stream,
 )
-from tastemaker.imaging.tars import MAX_MEMBER_BYTES as MAX_MEMBER_BYTES, Member as Member, Window, walk_headers
+from tastemaker.imaging.tars import (
+    MAX_MEMBER_BYTES as MAX_MEMBER_BYTES,
+    HeaderWalk,
+    Member as Member,
+    Window,
+    walk_headers,
+)
 from tastemaker.storage import Options, is_remote, public_url
+
+WINDOW_BYTES = 2**25
+"""The members of a key in a remote shard lie within so many bytes, or those behind are late."""
 
 _READ_AHEAD = 2**16
 """Bytes that are read at once where all samples of a shard are read: several samples, where these are small."""
 
 _MAX_SPAN_BYTES = 2**18
 """Members that lie together within so many bytes are read at once. A copy of more would cost more than it saves."""
-
-_PREFERENCE = ("jpg", "jpeg", "png", "webp")
-_STARTS_OUTSIDE = ("/", "\\")
-_UNSAFE_NAME = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.($|[/\\])|\0")
-
-
-_PROBLEMS_OF_SHARDS = re.compile(
-    "unsafe name|duplicate key|no image among|truncated: the shard ends|damaged shard|a link, not|a sparse file|"
-    r"it has [\d,]+ bytes, too many"
-)
-"""How the problems begin that lie in how a shard is made: reading a sample of it again does not change them."""
-
-
-@dataclass(slots=True)
-class Sample:
-    """The members that share a key.
-
-    Attributes:
-        key: The WebDataset key: the member's name up to the first dot of its base name, folders kept.
-        image: The member that is the picture; None where there is none.
-        sidecars: Extension (after that first dot, as stored) -> every other member.
-        problem: Why there is nothing to score; empty if there is.
-        is_finished: Whether all members are there.
-    """
-
-    key: str
-    image: Member | None = None
-    sidecars: dict[str, Member] = field(default_factory=dict)
-    problem: str = ""
-    is_finished: bool = field(default=False, compare=False, repr=False)
-
-    def members(self) -> list[Member]:
-        """Return all members, the image first."""
-        return [*([self.image] if self.image else ()), *self.sidecars.values()]
-
-
-def split_key(name: str) -> tuple[str, str]:
-    """Return the WebDataset key and the extension of a member's name.
-
-    Example:
-        >>> split_key("a.b/0001.left.jpg")
-        ('a.b/0001', 'left.jpg')
-    """
-    folder, slash, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    return folder + slash + stem, extension
-
-
-def is_unsafe_name(name: str) -> bool:
-    r"""Return whether a member's name leads out of the folder that it is unpacked to.
-
-    Example:
-        >>> [is_unsafe_name(name) for name in ("a/b.jpg", "a/../../b.jpg", "C:\\b.jpg")]
-        [False, True, True]
-    """
-    if ".." not in name and name[:1] not in _STARTS_OUTSIDE and name[1:2] != ":" and "\0" not in name:
-        return False  # most names, in a fraction of the time
-    return _UNSAFE_NAME.search(name) is not None
-
-
-def is_problem_of_the_shard(problem: str) -> bool:
-    """Return whether a sample's problem lies in how its shard is made, and not in the bytes of its image.
-
-    Example:
-        >>> is_problem_of_the_shard("duplicate key: another sample"), is_problem_of_the_shard("not an image")
-        (True, False)
-    """
-    return _PROBLEMS_OF_SHARDS.match(problem) is not None
 
 
 def read_at_ranges(
@@ -122,19 +69,15 @@ def is_shard(path: str) -> bool:
     return public_url(path).lower().endswith(TAR_EXTENSIONS)
 
 
-def read_samples(
-    path: str, options: Options | None = None, *, far_apart: bool = False
-) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     """Yield every sample of a shard with the bytes of its members, in the order of the shard.
 
-    A cut or damaged shard, and an empty one, end with a sample of an empty key whose ``problem`` says so. A remote
-    shard is streamed, see `tastemaker.imaging.streamed`.
+    A cut or damaged shard, and an empty one, end with a sample of an empty key whose ``problem`` says so. Of a local
+    shard all headers are read before the first sample. A remote one is streamed, see `read_stream`.
 
     Args:
         path: A tar, perhaps compressed (`TAR_EXTENSIONS`); a local path or a URL.
         options: Arguments of the URL's fsspec file system.
-        far_apart: Walk all headers of a remote shard before its first sample, as those of a local one are, so that the
-            members of a key may lie anywhere.
 
     Yields:
         The sample, and member name -> bytes. A member that the shard ends in the middle of is missing there and
@@ -142,15 +85,12 @@ def read_samples(
 
     Raises:
         OSError: The file cannot be opened or read.
-        FarApartError: Members of a key in a remote shard lie too far apart to be read in one pass.
     """
-    if is_remote(path):
-        from tastemaker.imaging.streamed import WINDOW_BYTES, stream_samples
-
-        yield from stream_samples(path, options, sys.maxsize if far_apart else WINDOW_BYTES)
-        return
-    reader = open_shard(path)
+    reader = open_stream(path, options) if is_remote(path) else open_shard(path)
     try:
+        if is_remote(path):
+            yield from read_stream(reader, WINDOW_BYTES)
+            return
         members, damage = walk_headers(reader)
         samples = group_samples(members)
         window = Window(reader, _READ_AHEAD)
@@ -158,6 +98,54 @@ def read_samples(
         yield from report_damage(reader, damage, found_any=bool(samples))
     finally:
         reader.close()
+
+
+def read_stream(reader: ShardReader, window_bytes: int) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    """Yield every sample of a shard while it is read: one pass, in the order of the shard, with a bounded memory.
+
+    A sample is given out once the walk over the headers is a window behind its last member, or at the end of the shard.
+    Its bytes then lie in the blocks that the reader holds; those that do not any more are requested again by their
+    range. A member that comes later than that begins a sample of its own, whose ``problem`` says so.
+
+    Args:
+        reader: Of the shard.
+        window_bytes: How far apart the members of a key may lie.
+
+    Raises:
+        OSError: The shard cannot be read on; the samples before have been given out.
+    """
+    walk, grouping = HeaderWalk(reader), Grouping()
+    waiting: deque[Sample] = deque()
+    found_any = False
+    try:
+        for member in walk:
+            if begun := grouping.add(member):
+                waiting.append(begun)
+                found_any = True
+            while waiting and member.offset - _end_of(waiting[0]) > window_bytes:
+                yield _give_out(reader, waiting.popleft())
+    except OSError:
+        if waiting:
+            waiting[-1].problem = waiting[-1].problem or "the shard cannot be read behind it, so that members may lack"
+        while waiting:
+            yield _give_out(reader, waiting.popleft())
+        raise
+    while waiting:
+        yield _give_out(reader, waiting.popleft())
+    yield from report_damage(reader, walk.damage, found_any=found_any)
+
+
+def _end_of(sample: Sample) -> int:
+    return max(member.offset + member.size for member in sample.sidecars.values())
+
+
+def _give_out(reader: ShardReader, sample: Sample) -> tuple[Sample, dict[str, bytes]]:
+    finish_sample(sample)
+    try:
+        return sample, read_members(reader, sample)
+    except OSError as error:
+        sample.problem = f"the shard cannot be read: {error}"
+        return sample, {}
 
 
 def report_damage(reader: ShardReader, damage: str, *, found_any: bool) -> Iterator[tuple[Sample, dict[str, bytes]]]:
@@ -168,85 +156,6 @@ def report_damage(reader: ShardReader, damage: str, *, found_any: bool) -> Itera
         damage = "empty shard: there are no images in it"
     if damage:
         yield Sample("", problem=damage), {}
-
-
-def group_samples(members: list[Member]) -> list[Sample]:
-    """Return the samples of a shard, in the order of their first members.
-
-    Names without a key (hidden files) and WebDataset's own ``__meta__`` names are left out. A second member with
-    the same name begins a second sample, which carries a problem.
-    """
-    grouping = Grouping()
-    samples = [sample for member in members if (sample := grouping.add(member))]
-    for sample in samples:
-        finish_sample(sample)
-    return samples
-
-
-class FarApartError(Exception):
-    """A member turned up behind its sample, which was given out as complete."""
-
-
-class Grouping:
-    """Puts the members of a shard together by key, one after the other."""
-
-    def __init__(self) -> None:
-        self._current: dict[str, Sample] = {}
-
-    def add(self, member: Member) -> Sample | None:
-        """Return the sample that a member begins, None where it belongs to one that is there, or to none at all.
-
-        Raises:
-            FarApartError: It belongs to one that is finished.
-        """
-        key, extension = split_key(member.name)
-        sample, problem = self._current.get(key), ""
-        if sample is None:
-            if _has_no_key(key) and not is_unsafe_name(member.name):
-                return None
-        elif extension in sample.sidecars or (sample.image and split_key(sample.image.name)[1] == extension):
-            problem = f"duplicate key: another sample of this shard is called {key!r}"
-        elif sample.is_finished:
-            raise FarApartError
-        else:
-            sample.sidecars[extension] = member
-            return None
-        self._current[key] = begun = Sample(key, sidecars={extension: member}, problem=problem)
-        return begun
-
-
-def _has_no_key(key: str) -> bool:
-    base = key.rpartition("/")[2]
-    return not base or (base.startswith("__") and base.endswith("__"))
-
-
-def finish_sample(sample: Sample) -> None:
-    """Take the picture out of the sidecars, and note what is wrong with the sample; it has all its members."""
-    sample.is_finished = True
-    for member in sample.sidecars.values():
-        if is_unsafe_name(member.name):
-            sample.problem = "unsafe name: it leads out of the folder that the shard is unpacked to"
-        elif member.problem and not sample.problem:
-            sample.problem = member.problem
-    chosen = image_extension(sample.sidecars)
-    if chosen is not None:
-        sample.image = sample.sidecars.pop(chosen)
-    elif not sample.problem:
-        sample.problem = "no image among the members of this key"
-
-
-def image_extension(by_extension: dict[str, Member]) -> str | None:
-    """Return the extension of the picture: ``jpg`` before ``seg.png``, any known one before a look at the content."""
-    known = _known_extension(tuple(by_extension))
-    return known or next((e for e, member in by_extension.items() if member.looks_like_image), None)
-
-
-@lru_cache(maxsize=1024)
-def _known_extension(extensions: tuple[str, ...]) -> str | None:
-    known = [e for e in extensions if e.rpartition(".")[2].lower() in EXTENSIONS]
-    if not known:
-        return None
-    return min(known, key=lambda e: ("." in e, _PREFERENCE.index(e.lower()) if e.lower() in _PREFERENCE else 9))
 
 
 def _read_each(

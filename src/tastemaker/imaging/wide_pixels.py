@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
-from tastemaker.errors import UnreadableImageError
+from tastemaker.errors import ReasonKind, UnreadableImageError
 
 _LEAST_BRIGHT = 16
 """Floats of which none reaches this are no picture of 8 bits, which would be black, but rather one of high range."""
@@ -46,7 +46,8 @@ def reduce_to_8_bits(image: Image.Image) -> Image.Image:
     kind = "floating-point" if image.mode == "F" else "32-bit"
     raise UnreadableImageError(
         f"{kind} pixels from {low:.6g} to {high:.6g}: no known range; "
-        f"known are 0 to 255 and {'0 to 1' if image.mode == 'F' else '0 to 65535'}"
+        f"known are 0 to 255 and {'0 to 1' if image.mode == 'F' else '0 to 65535'}",
+        ReasonKind.UNSUPPORTED,
     )
 
 

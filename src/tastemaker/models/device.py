@@ -15,7 +15,6 @@ from tastemaker.errors import ConfigurationError, MissingExtraError
 logger = logging.getLogger(__name__)
 
 INSTALL_TORCH = 'pip install "tastemaker[torch]"'
-INSTALL_GPU_DECODE = 'pip install "tastemaker[gpu-decode]"'
 
 
 def choose_device(wanted: str = "auto") -> str:

@@ -2,74 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from tastemaker.models.clip import resolve_precision
-from tastemaker.models.device import choose_device
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14
-from tastemaker.provenance import weights_digest
-from tastemaker.runs.options import RunOptions
+from tastemaker.stages.base import ProcessingStage
 
-OPTIONS_THAT_CHANGE_ROWS = (
-    *("min_score", "top", "originals", "images_per_tar", "preprocess", "exif_rotate", "max_pixels"),
-    *("signals", "min_technical_quality", "embeddings", "embedding_column", "copy_embeddings", "rank_by"),
-)
-"""Options that stand in the fingerprint as they are. Models and precision stand there as what they come to."""
-
-ROWS_FORMAT = 2
-"""Changes when the same options and models give other rows, because the program computes something differently."""
+ROWS_FORMAT = 3
+"""Changes when the same stages give other rows, because the program computes something differently."""
 
 Fingerprint = dict[str, Any]
+"""``rows_format``, and the name of each stage -> what it says of itself."""
 
 _DIGITS = 12
 
 
-def make_fingerprint(options: RunOptions, *, of_embeddings: bool = False) -> Fingerprint:
-    """Return what decides the rows of a run: options, weights by digest, and the precision that really runs.
+def make_fingerprint(stages: Sequence[ProcessingStage[Any, Any]]) -> Fingerprint:
+    """Return what decides the results of a pipeline: what each stage says decides its own.
 
     No model is loaded, and no GPU is used. Of weights that are not there yet, the digest of the file that will be
     fetched counts.
 
-    Args:
-        options: Of the run.
-        of_embeddings: The input is embeddings that others computed, so that only the predictor runs.
-
     Raises:
         ConfigurationError: The device or precision is not to be had on this machine.
     """
-    values = {name: value for name, value in options.as_json().items() if name in OPTIONS_THAT_CHANGE_ROWS}
-    values["signals"] = options.signals or options.min_technical_quality is not None
-    models: Fingerprint = {"clip_sha256": None, "predictor_sha256": None, "precision": None, "resize": None}
-    if options.rank_by == "aesthetic_score":
-        models["predictor_sha256"] = weights_digest(
-            AESTHETIC_PREDICTOR, options.model_dir, options.predictor, options.storage_options
-        )
-    if not of_embeddings:
-        device = choose_device(options.device)
-        models["resize"] = "pillow" if device == "cpu" else "torch"
-        if options.decode != "cpu":  # rows that processors decoded go on as they are, older ones too
-            models["decode"] = options.decode
-        if options.rank_by == "aesthetic_score":
-            models["clip_sha256"] = weights_digest(CLIP_VIT_L14, options.model_dir, None, options.storage_options)
-            models["precision"] = resolve_precision(device, options.precision)
-    return {"rows_format": ROWS_FORMAT, **models, **values}
+    made_by: Fingerprint = {"rows_format": ROWS_FORMAT}
+    for number, stage in enumerate(stages):
+        name = stage.name if stage.name not in made_by else f"{stage.name}-{number}"
+        made_by[name] = stage.fingerprint()
+    return made_by
 
 
 def list_differences(made_by: Fingerprint, wanted: Fingerprint) -> list[str]:
     """Return what differs between two fingerprints, one line each.
 
     Example:
-        >>> list_differences({"precision": "bf16", "signals": False}, {"precision": "f32", "signals": False})
-        ["precision was 'bf16' and is 'f32'"]
+        >>> list_differences({"image_embedding": {"precision": "bf16"}}, {"image_embedding": {"precision": "f32"}})
+        ["precision of image_embedding was 'bf16' and is 'f32'"]
     """
-    if not made_by:
-        return ["no fingerprint says how: another version of Tastemaker wrote them"]
-    names = dict.fromkeys([*wanted, *made_by])
+    before, now = dict(_flatten(made_by)), dict(_flatten(wanted))
     return [
-        f"{name} was {_short(made_by.get(name))} and is {_short(wanted.get(name))}"
-        for name in names
-        if made_by.get(name) != wanted.get(name)
+        f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}"
+        for name in dict.fromkeys([*now, *before])
+        if before.get(name) != now.get(name)
     ]
+
+
+def _flatten(fingerprint: Fingerprint) -> list[tuple[str, Any]]:
+    entries: list[tuple[str, Any]] = []
+    for stage, said in fingerprint.items():
+        if isinstance(said, dict):
+            entries += [
+                (f"stage {stage}", "there"),
+                *((f"{option} of {stage}", value) for option, value in said.items()),
+            ]
+        else:
+            entries.append((stage, said))
+    return entries
 
 
 def _short(value: object) -> str:

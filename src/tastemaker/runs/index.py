@@ -22,14 +22,10 @@ from pyarrow import ArrowException
 
 from tastemaker.errors import RemoteError
 from tastemaker.scores.files import write_whole
-from tastemaker.scores.schema import COUNTS_KEY, CUT_KEY, METADATA_KEY, SOURCES_KEY
+from tastemaker.scores.layout import ROWS_FOLDER, ROWS_SUFFIX, STATE_FOLDER
+from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY, SOURCES_KEY
 from tastemaker.storage import is_remote, open_result
 from tastemaker.storage.files import find_file, list_folder, options_of
-
-STATE_FOLDER = "_tastemaker"
-"""Folder for what is no rows. Readers of a directory of Parquet files pass over names that begin with an underscore."""
-
-ROWS_SUFFIX = ".parquet"
 
 _REMOTE_THREADS = 32
 """Rows files in an object store whose metadata is read at the same time."""
@@ -48,7 +44,6 @@ class RowsNote:
         fingerprint: What made it, as JSON; empty where it carries none.
         sources: The input files that it was made from, as JSON; empty where it does not say.
         counts: Rows by status and by reason.
-        cut: The cut over the whole run that it was part of, as JSON; empty for none.
     """
 
     size: int
@@ -56,7 +51,6 @@ class RowsNote:
     fingerprint: str
     sources: str
     counts: dict[str, dict[str, int]]
-    cut: str
 
     @property
     def failed(self) -> int:
@@ -69,7 +63,7 @@ class RowsIndex:
     """The rows files of an output directory, by the name of their partition.
 
     Attributes:
-        output_dir: The directory.
+        output_dir: The directory; the rows lie in its folder ``rows``.
         name: Of the file of notes: runs beside each other write different ones, and read all.
     """
 
@@ -85,7 +79,7 @@ class RowsIndex:
     def load(self, folders: Iterable[str] = ("",)) -> None:
         """List these folders of the directory, and read the notes that still hold."""
         self._folders = frozenset(folders)
-        self._listed = list_rows(self.output_dir, self._folders)
+        self._listed = list_rows(self.output_dir / ROWS_FOLDER, self._folders)
         self._notes.clear()
         for path in sorted((self.output_dir / STATE_FOLDER).glob("index*.jsonl")):
             for name, note in _read_notes(path):
@@ -120,7 +114,7 @@ class RowsIndex:
 
     def look_again(self) -> None:
         """List the directory again, and forget what changed."""
-        self._listed = list_rows(self.output_dir, self._folders)
+        self._listed = list_rows(self.output_dir / ROWS_FOLDER, self._folders)
         self._notes = {
             name: note for name, note in self._notes.items() if self._listed.get(name) == (note.size, note.version)
         }
@@ -130,7 +124,7 @@ class RowsIndex:
         for name in names:
             self._notes.pop(name, None)
             try:
-                self._listed[name] = _state(self.output_dir / f"{name}{ROWS_SUFFIX}")
+                self._listed[name] = _state(rows_path(self.output_dir, name))
             except FileNotFoundError:
                 self._listed.pop(name, None)
 
@@ -172,12 +166,12 @@ class RowsIndex:
             if identity not in self._fingerprints:
                 self._fingerprints.add(identity)
                 yield json.dumps([identity, note.fingerprint]) + "\n"
-            yield json.dumps([name, note.size, note.version, identity, note.sources, note.counts, note.cut]) + "\n"
+            yield json.dumps([name, note.size, note.version, identity, note.sources, note.counts]) + "\n"
 
     def _read(self, name: str) -> RowsNote | None:
         size, version = self._listed[name]
         try:
-            metadata = read_metadata(self.output_dir / f"{name}{ROWS_SUFFIX}")
+            metadata = read_metadata(rows_path(self.output_dir, name))
         except (OSError, ArrowException) as error:
             if isinstance(error, RemoteError) or getattr(error, "errno", None) not in (None, errno.ENOENT):
                 raise  # the file may be whole: it was not read
@@ -189,7 +183,6 @@ class RowsIndex:
             canonical(fingerprint) if fingerprint else "",
             metadata.get(SOURCES_KEY, b"").decode(),
             json.loads(metadata.get(COUNTS_KEY, b"{}")),
-            metadata.get(CUT_KEY, b"").decode(),
         )
 
 
@@ -210,18 +203,23 @@ def is_local(path: Path) -> bool:
     return not is_remote(str(path))
 
 
-def list_rows(output_dir: Path, folders: Iterable[str] = ("",)) -> dict[str, tuple[int, str]]:
+def rows_path(output_dir: Path, name: str) -> Path:
+    """Return where the rows of a partition lie."""
+    return output_dir / ROWS_FOLDER / f"{name}{ROWS_SUFFIX}"
+
+
+def list_rows(rows_dir: Path, folders: Iterable[str] = ("",)) -> dict[str, tuple[int, str]]:
     """Return the name of every partition that has a rows file in these folders -> its size and version.
 
     Args:
-        output_dir: Directory of the results.
+        rows_dir: The folder of all rows.
         folders: Below it, empty for itself. Folders in them are not looked into.
     """
     found: dict[str, tuple[int, str]] = {}
     for folder in sorted(set(folders)):
         prefix = f"{folder}/" if folder else ""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            place = output_dir / folder if folder else output_dir
+            place = rows_dir / folder if folder else rows_dir
             for name, state in _list_local(str(place)) if is_local(place) else _list_remote(place):
                 if name.endswith(ROWS_SUFFIX) and not name.startswith("."):
                     found[prefix + name.removesuffix(ROWS_SUFFIX)] = state
@@ -261,7 +259,7 @@ def _read_notes(path: Path) -> Iterator[tuple[str, RowsNote]]:
                 if len(values) == 2:
                     fingerprints[values[0]] = values[1]
                 else:
-                    name, size, version, made_by, sources, counts, cut = values
-                    yield name, RowsNote(size, version, fingerprints[made_by], sources, counts, cut)
+                    name, size, version, made_by, sources, counts = values
+                    yield name, RowsNote(size, version, fingerprints[made_by], sources, counts)
             except (ValueError, TypeError, KeyError):
                 continue

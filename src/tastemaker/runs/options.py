@@ -11,7 +11,6 @@ from typing import Any
 from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
-from tastemaker.scores.cutoff import Top
 from tastemaker.storage import Options, public_url
 
 RANKINGS = ("aesthetic_score", "technical_quality")
@@ -20,13 +19,9 @@ RANKINGS = ("aesthetic_score", "technical_quality")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run does. What of it changes rows is in their fingerprint (`tastemaker.runs.fingerprint`).
+    """How a run makes rows. What of it changes rows is in their fingerprint (`tastemaker.runs.fingerprint`).
 
     Attributes:
-        min_score: Keep images with this score or more; None keeps all.
-        top: Keep the best instead; not together with ``min_score``.
-        originals: ``shards``, ``folder`` or ``none``.
-        images_per_tar: Samples in a tar at most.
         model_dir: Directory of models.
         predictor: Path of another predictor.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -36,7 +31,6 @@ class RunOptions:
         preprocess: ``openai`` or ``transformers``.
         exif_rotate: Turn images as their EXIF orientation says.
         max_pixels: Larger images are recorded as decompression bombs.
-        decode: ``cpu``, or ``gpu``: large JPEGs are decoded on the GPU.
         signals: Measure the technical signals too.
         min_technical_quality: Drop images below before they are embedded; implies ``signals``.
         embeddings: Store embeddings in the rows.
@@ -49,10 +43,6 @@ class RunOptions:
         storage_options: Arguments of the fsspec file systems of URLs; they are never written.
     """
 
-    min_score: float | None = None
-    top: Top | None = None
-    originals: str = "none"
-    images_per_tar: int = 1000
     model_dir: str | None = None
     predictor: str | None = None
     device: str = "auto"
@@ -62,7 +52,6 @@ class RunOptions:
     preprocess: str = "openai"
     exif_rotate: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
-    decode: str = "cpu"
     signals: bool = False
     min_technical_quality: float | None = None
     embeddings: bool = True
@@ -76,8 +65,6 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        if self.min_score is not None and self.top is not None:
-            raise ConfigurationError("give a minimum score or a top share, not both")
         check_choice("rank_by", self.rank_by, RANKINGS)
         check_positive("threads", self.threads)
         if self.address is not None and self.executor == "local":
@@ -88,7 +75,7 @@ class RunOptions:
     def as_json(self) -> dict[str, Any]:
         """Return the options as JSON takes them, without secrets."""
         places = {name: public_url(place) for name in ("model_dir", "predictor") if (place := getattr(self, name))}
-        values = asdict(self) | {"top": str(self.top) if self.top else None} | places
+        values = asdict(self) | places
         del values["storage_options"]
         return values
 

@@ -10,16 +10,18 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import choose_device
 from tastemaker.parity import (
+    CERTIFICATE_IMAGES,
     MAX_DIFFERENCE,
     MAX_MEDIAN_DIFFERENCE,
+    find_certificate,
     sample_groups,
     verify_parity,
 )
 from tastemaker.runs.options import RunOptions
+from tastemaker.scores.layout import ROWS_FOLDER
 from tastemaker.stages.aesthetic import ImageAestheticFilterStage
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.embed import ImageEmbeddingStage
-from tastemaker.stages.parity import ImageParityStage
 from tastemaker.stages.read import ImageReaderStage
 from tastemaker.stages.signals import ImageSignalsStage
 from tastemaker.stages.write import ImageWriterStage
@@ -27,9 +29,6 @@ from tastemaker.tasks import FileGroupTask
 
 GPU_BATCH_SIZE = 256
 """Images in a batch on a GPU: as many as it computes at a time, see `tastemaker.models.clip_torch`."""
-
-INT8_SAMPLE = 16
-"""Images that int8 is tried on before a run; they take half a minute, most of it for the exact scores."""
 
 
 def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
@@ -44,8 +43,6 @@ def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[A
         verbose=options.verbose,
         num_threads=threads,
         resize="auto" if on_gpu else "pillow",
-        decode=options.decode,
-        device=options.device,
     )
     by_model = options.rank_by == "aesthetic_score"
     wants_signals = options.signals or options.min_technical_quality is not None or not by_model
@@ -59,47 +56,49 @@ def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[A
         preprocess=options.preprocess,
         storage_options=options.storage_options,
     )
-    parity = ImageParityStage(
-        options.model_dir, options.predictor, options.preprocess, storage_options=options.storage_options
-    )
     judge = ImageAestheticFilterStage(
         model_dir=options.model_dir,
-        score_threshold=options.min_score,
+        score_threshold=None,
         predictor=options.predictor,
         verbose=options.verbose,
         storage_options=options.storage_options,
     )
     writer = ImageWriterStage(
-        str(output_dir),
-        images_per_tar=options.images_per_tar,
-        originals="none" if options.top else options.originals,  # the best are known only at the end
+        str(output_dir / ROWS_FOLDER),
+        originals="none",
         write_embeddings=options.embeddings and by_model,
         storage_options=options.storage_options,
     )
-    return [reader, *signals, *([embedder, parity, judge] if by_model else []), writer]
+    return [reader, *signals, *([embedder, judge] if by_model else []), writer]
 
 
-def refuse_beyond_tolerance(groups: list[FileGroupTask], options: RunOptions) -> None:
-    """Raise unless int8 holds the tolerance on a sample of the run's own images; note the figures as provenance.
+def state_parity(groups: list[FileGroupTask], options: RunOptions) -> None:
+    """Note this machine's parity certificate as provenance of what it will score; int8 does not run without one.
+
+    Where there is none for int8, it is made of some of the run's own images. Their exact scores take a quarter of a
+    minute.
 
     Raises:
-        ConfigurationError: It does not. The message has the figures.
+        ConfigurationError: int8 does not hold the tolerance on them. The message has the figures.
     """
-    report = verify_parity(
-        sample_groups(groups, INT8_SAMPLE, options.preprocess, options.device),
-        model_dir=options.model_dir,
-        device=options.device,
-        precision=options.precision,
-        threads=options.threads,
-        predictor=options.predictor,
-        storage_options=options.storage_options,
-    )
-    if not report.is_within_tolerance:
-        difference = report.score_difference
-        raise ConfigurationError(
-            f"precision='int8' moves the scores of {report.images} of these images by {difference['median']:.3f} in "
-            f"the median and {difference['maximum']:.3f} at most; {MAX_MEDIAN_DIFFERENCE} and {MAX_DIFFERENCE} are "
-            "allowed. Use precision='auto'; `tastemaker verify --images` shows more"
-        )
-    for group in groups:
-        group._metadata["provenance"]["parity"] = asdict(report)
+    made_by: dict[str, Any] = {
+        "model_dir": options.model_dir,
+        "device": options.device,
+        "precision": options.precision,
+        "predictor": options.predictor,
+        "storage_options": options.storage_options,
+    }
+    report = find_certificate(**made_by)
+    if report is None and options.precision == "int8":
+        sample = sample_groups(groups, CERTIFICATE_IMAGES, options.preprocess, options.device)
+        report = verify_parity(sample, threads=options.threads, **made_by)
+        if not report.is_within_tolerance:
+            difference = report.score_difference
+            raise ConfigurationError(
+                f"precision='int8' moves the scores of {report.images} of these images by {difference['median']:.3f} "
+                f"in the median and {difference['maximum']:.3f} at most; {MAX_MEDIAN_DIFFERENCE} and {MAX_DIFFERENCE} "
+                "are allowed. Use precision='auto'; `tastemaker verify --images` shows more"
+            )
+    if report is not None:
+        for group in groups:
+            group._metadata["provenance"]["parity"] = asdict(report)

@@ -10,22 +10,22 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from tastemaker.errors import ConfigurationError
-from tastemaker.imaging.shards import Member, Sample, is_problem_of_the_shard
+from tastemaker.errors import ConfigurationError, ReasonKind
+from tastemaker.imaging.shards import Member, Sample
 from tastemaker.runs.fingerprint import Fingerprint, list_differences
-from tastemaker.runs.index import ROWS_SUFFIX, STATE_FOLDER, RowsIndex, RowsNote, canonical
+from tastemaker.runs.index import RowsIndex, RowsNote, canonical, rows_path
 from tastemaker.runs.input_files import Sources, is_shard_group, read_sources, with_known
 from tastemaker.runs.loose import Partition
 from tastemaker.runs.options import RunMode
 from tastemaker.scores.files import read_rows
-from tastemaker.scores.originals import REPLACING, replacing_mark
+from tastemaker.scores.layout import ROWS_SUFFIX
 from tastemaker.scores.schema import original_name
 from tastemaker.tasks import FileGroupTask
 
-REDO_FOLDER = f"{STATE_FOLDER}/redo"
-"""Where the rows of single images are written, before they replace those in their partition's file."""
+_OF_THE_SHARD = (ReasonKind.DUPLICATE_KEY, ReasonKind.UNSAFE_NAME, ReasonKind.NOT_AN_IMAGE)
+"""Reasons that lie in how a shard is made: to read a sample of it again does not change them."""
 
-_FAILED_COLUMNS = ["image_id", "image_path", "shard", "offset", "size", "sidecars", "reason"]
+_FAILED_COLUMNS = ["image_id", "image_path", "shard", "offset", "size", "sidecars", "reason_kind"]
 
 
 @dataclass
@@ -38,7 +38,6 @@ class Plan:
         updates: Names of the partitions in which rows change without a picture being read.
         is_mixed: Some rows were made otherwise, and stay.
         not_retried: Failed rows that cannot come out differently, because their shard is made so.
-        marks: Files that say that rows do not count, to be deleted once all of this is done.
     """
 
     partitions: list[Partition] = field(default_factory=list)
@@ -46,7 +45,6 @@ class Plan:
     updates: list[Partition] = field(default_factory=list)
     is_mixed: bool = False
     not_retried: int = 0
-    marks: list[Path] = field(default_factory=list)
 
     @property
     def work(self) -> int:
@@ -79,22 +77,17 @@ def make_plan(
     others = {name: note for name, note in notes.items() if note.fingerprint != wanted}
     if others and not (mode.overwrite or mode.new_fingerprint_only):
         raise ConfigurationError(_describe_others(others, len(notes), output_dir, fingerprint))
-    half_replaced = {path.name for path in (output_dir / STATE_FOLDER).glob(f"{REPLACING}*")}
     plan = Plan(is_mixed=bool(others) and mode.new_fingerprint_only)
     for partition in partitions:
         note = notes.get(partition.name)
         if note is None and not partition.group.data:
             continue  # all of its files are gone, and no row was written
         plan.partitions.append(partition)
-        mark = replacing_mark(output_dir, partition.name)
-        is_half_replaced = mark.name in half_replaced
         if partition.name in others and not mode.overwrite:
             continue
-        if is_half_replaced:
-            plan.marks.append(mark)
         if note is None:
             plan.tasks.append(partition.group)
-        elif partition.name in others or is_half_replaced:
+        elif partition.name in others:
             _add_again(plan, partition)
         else:
             _add_changes(plan, partition, note, output_dir, mode)
@@ -102,9 +95,9 @@ def make_plan(
 
 
 def redo_task(partition: Partition, **parts: Any) -> FileGroupTask:  # noqa: ANN401 - entries of its metadata
-    """Return a task for single images of a partition, whose rows go beside and replace the old ones later."""
+    """Return a task for some images of a partition: the writer puts their rows in the places of the old ones."""
     group = partition.group
-    metadata = {**group._metadata, "partition": f"{REDO_FOLDER}/{partition.name}", "originals": "none", **parts}
+    metadata = {**group._metadata, "is_part": True, **parts}
     paths = parts.get("source_files", group.data)
     return FileGroupTask(group.dataset_name, paths, _metadata=metadata, task_id=group.task_id)
 
@@ -162,15 +155,14 @@ def _retry_shard(plan: Plan, partition: Partition, output_dir: Path) -> None:
 
 
 def _failed_rows(partition: Partition, output_dir: Path) -> list[dict[str, Any]]:
-    table = read_rows(output_dir / f"{partition.name}{ROWS_SUFFIX}", [*_FAILED_COLUMNS, "status"])
+    table = read_rows(rows_path(output_dir, partition.name), [*_FAILED_COLUMNS, "status"])
     rows: list[dict[str, Any]] = table.filter(pc.equal(table["status"], "failed")).to_pylist()
     return rows
 
 
 def _sample_of(row: dict[str, Any]) -> Sample | None:
     """Return where the parts of an image lie in its shard; None where the shard itself is what is wrong with it."""
-    reason = row["reason"].removeprefix("unreadable: ")
-    if row["offset"] is None or not row["size"] or is_problem_of_the_shard(reason):
+    if row["offset"] is None or not row["size"] or row["reason_kind"] in _OF_THE_SHARD:
         return None
     name = original_name(row["image_path"]).removeprefix(f"{original_name(row['shard'])}/")
     sidecars = {

@@ -1,14 +1,13 @@
-"""A whole run: score images, write a row for each, keep some."""
+"""A whole run: score images, and write a row for each."""
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,20 @@ from tastemaker.errors import ConfigurationError, DiskFullError
 from tastemaker.executors import make_executor
 from tastemaker.parity import ParityReport
 from tastemaker.pipeline import Pipeline
-from tastemaker.runs.best import describe_cut, keep_top
 from tastemaker.runs.fingerprint import Fingerprint, make_fingerprint
-from tastemaker.runs.index import RowsIndex
+from tastemaker.runs.index import RowsIndex, rows_path
 from tastemaker.runs.input_files import describe_sources
 from tastemaker.runs.lock import only_run_on
 from tastemaker.runs.loose import Partition, assign_loose
 from tastemaker.runs.metrics import RunCollector, serve_metrics
 from tastemaker.runs.options import RunMode, RunOptions
 from tastemaker.runs.progress import Progress, ProgressCounter, total_bytes
-from tastemaker.runs.recipe import make_stages, refuse_beyond_tolerance
-from tastemaker.runs.resume import REDO_FOLDER, Plan, make_plan
-from tastemaker.runs.rewrite import Place, mark_deleted, merge_redone
+from tastemaker.runs.recipe import make_stages, state_parity
+from tastemaker.runs.resume import Plan, make_plan
 from tastemaker.runs.runfile import RunFile
 from tastemaker.runs.summary import RunSummary, describe_bottleneck, summarise
 from tastemaker.scores.files import remove_leftovers
+from tastemaker.scores.merge import mark_deleted
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.embed import ImageEmbeddingStage
 from tastemaker.stages.partition import FilePartitioningStage
@@ -54,10 +52,10 @@ def run_scoring(
     *,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
-    """Return what a run came to that scores images, or embeddings that others computed, and keeps what passes.
+    """Return what a run came to that scores images, or embeddings that others computed.
 
-    Each image has a row in ``output_dir``. A run that was stopped goes on where it stopped: what has rows, made the
-    same way from the same files, is not done again. docs/resume.md describes it for users.
+    Each image has a row in ``output_dir/rows``. A run that was stopped goes on where it stopped: an input is finished
+    once its rows exist, made in the same way from the same files. docs/resume.md describes it for users.
 
     Args:
         inputs: Files, folders, globs and URLs.
@@ -73,7 +71,6 @@ def run_scoring(
         StageError: A stage failed; the same.
     """
     started, options, mode = time.monotonic(), options or RunOptions(), mode or RunMode()
-    _check(options, mode)
     paths = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     if not str(output_dir):
         raise ConfigurationError("the directory of results has an empty name; '.' is the one that you are in")
@@ -81,9 +78,10 @@ def run_scoring(
         raise ConfigurationError(f"{output_dir} is a file, not a directory of results")
     if isinstance(output_dir, str):
         output_dir = output_path(output_dir, options.storage_options)
-    groups, is_of_embeddings = _find_groups(paths, output_dir, options)
+    groups, is_of_embeddings = _find_groups(paths, options)
     partitions = [Partition(group, describe_sources(group)) for group in groups]
-    fingerprint = make_fingerprint(options, of_embeddings=is_of_embeddings)
+    stages = (make_embedding_stages if is_of_embeddings else make_stages)(output_dir, options)
+    fingerprint = make_fingerprint(stages)
     with _explain_full_disk(output_dir):
         make_folder(output_dir)
         with only_run_on(output_dir, mode.part, wait=mode.wait) as hold:
@@ -92,7 +90,6 @@ def run_scoring(
             hold.release_start()
             shown = [public_url(path) for path in paths]
             record = RunFile(output_dir, mode.part, shown, options.as_json(), fingerprint)
-            stages = (make_embedding_stages if is_of_embeddings else make_stages)(output_dir, options)
             run = _Run(output_dir, options, mode, fingerprint, record, stages)
             run.counter.listeners.append(lambda _progress, _images: hold.check())
             if on_progress is not None:
@@ -107,14 +104,14 @@ def run_scoring(
     return summary
 
 
-def _find_groups(paths: list[str], output_dir: Path, options: RunOptions) -> tuple[list[FileGroupTask], bool]:
+def _find_groups(paths: list[str], options: RunOptions) -> tuple[list[FileGroupTask], bool]:
     """Return the input in groups, and whether it is embeddings. What is at URLs is looked at anew."""
     look_anew([*paths, options.model_dir or "", options.predictor or ""], options.storage_options)
-    embeddings = find_embeddings(paths, options.embedding_column, options.storage_options, str(output_dir))
+    embeddings = find_embeddings(paths, options.embedding_column, options.storage_options)
     if embeddings:
         check_options(options)
         return group_embeddings(embeddings), True
-    finder = FilePartitioningStage(paths, storage_options=options.storage_options, output_dir=str(output_dir))
+    finder = FilePartitioningStage(paths, storage_options=options.storage_options)
     return finder.process(), False
 
 
@@ -150,9 +147,8 @@ class _Run:
         collector = RunCollector(self.counter, RowsIndex(self.output_dir), names)
         with serve_metrics(self.mode.metrics_port, collector):
             written = self._score(plan)
-            self._update(plan)
-            cutoff = self._cut(plan)
-        return self._sum_up(plan, cutoff, written)
+            self._mark_deleted(plan)
+        return self._sum_up(plan, written)
 
     def _note_rows(self, names: list[str]) -> Callable[[], None]:
         """Return what notes the rows files that are finished since: a run that is killed needs them later."""
@@ -171,7 +167,6 @@ class _Run:
         partitions = assign_loose(partitions, self.index)
         if self.mode.part is not None:
             partitions = partitions[self.mode.part.index :: self.mode.part.total]
-        self._merge(partitions, is_leftover=True)
         plan = make_plan(partitions, self.index, self.output_dir, self.fingerprint, self.mode)
         self.index.save()
         if plan.work < len(plan.partitions):
@@ -183,66 +178,25 @@ class _Run:
         self.counter.bytes_total = total_bytes(plan.tasks)
         if not plan.tasks:
             return []
-        if self.options.precision == "int8" and any(isinstance(stage, ImageEmbeddingStage) for stage in self.stages):
-            refuse_beyond_tolerance(plan.tasks, self.options)
+        is_here = self.options.executor == "local" or self.options.precision == "int8"
+        if is_here and any(isinstance(stage, ImageEmbeddingStage) for stage in self.stages):
+            state_parity(plan.tasks, self.options)
         self.executor.on_progress = self.counter.count
         return Pipeline("score", stages=self.stages).run(self.executor, initial_tasks=list(plan.tasks))
 
-    def _update(self, plan: Plan) -> None:
-        """Put the rows of single images into the files of their partitions, and mark rows of what is gone."""
-        done = {task._metadata["partition"] for task in plan.tasks}
-        partitions = [partition for partition in plan.partitions if partition.name not in done]
-        self._merge(partitions)
-        self._remove_redo_folder()
+    def _mark_deleted(self, plan: Plan) -> None:
+        """Mark the rows of pictures that are gone, where nothing else of their partition changed."""
         for partition in plan.updates:
-            mark_deleted(self._place(partition), partition.sources, self.fingerprint)
-        for mark in plan.marks:  # what was replaced with nothing beside the rows has set none, and left an earlier one
-            mark.unlink(missing_ok=True)
-        self.index.refresh([*done, *(partition.name for partition in plan.updates)])
+            path = rows_path(self.output_dir, partition.name)
+            mark_deleted(path, self.fingerprint, partition.sources.as_json())
+        names = [task._metadata["partition"] for task in plan.tasks]
+        self.index.refresh([*names, *(partition.name for partition in plan.updates)])
 
-    def _merge(self, partitions: list[Partition], *, is_leftover: bool = False) -> None:
-        if not (self.output_dir / REDO_FOLDER).exists():
-            return
-        merged = [p.name for p in partitions if merge_redone(self._place(p), is_leftover=is_leftover)]
-        self.index.refresh(merged)
-
-    def _remove_redo_folder(self) -> None:
-        """Delete the folders of rows that were done again. Slices leave them: one beside it may need them."""
-        if self.mode.part is None and not is_remote(self.output_dir):
-            folder = self.output_dir / REDO_FOLDER
-            for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
-                with suppress(OSError):  # what is not merged stays
-                    path.rmdir()
-
-    def _cut(self, plan: Plan) -> float | None:
-        """Mark and copy the best of all rows, unless that is done; return the score that is kept."""
-        top = self.options.top
-        if top is None:
-            return self.options.min_score
-        groups = [partition.group for partition in plan.partitions]
-        wanted = describe_cut(groups, top, self.options.rank_by)
-        notes = self.index.notes(partition.name for partition in plan.partitions)
-        cuts = {note.cut for note in notes.values()}
-        cut = json.loads(cuts.pop() or "{}") if len(cuts) == 1 and len(notes) == len(groups) else {}
-        if cut and {name: cut.get(name) for name in wanted} == wanted:
-            found: float | None = cut["cutoff"]
-            return found
-        cutoff = keep_top(
-            groups,
-            self.output_dir,
-            top,
-            self.options.originals,
-            self.options.images_per_tar,
-            self.options.rank_by,
-        )
-        self.index.refresh(partition.name for partition in plan.partitions)
-        return cutoff
-
-    def _sum_up(self, plan: Plan, cutoff: float | None, written: list[Task[Any]]) -> RunSummary:
-        groups = [partition.group for partition in plan.partitions]
-        summary = summarise(groups, self.output_dir, self.options.rank_by, self.index)
+    def _sum_up(self, plan: Plan, written: list[Task[Any]]) -> RunSummary:
+        names = [partition.name for partition in plan.partitions]
+        summary = summarise(names, self.output_dir, self.options.rank_by, self.index)
         self.index.save()
-        summary.cutoff = cutoff
+        summary.rows_files = [str(rows_path(self.output_dir, name)) for name in names]
         summary.images_scored_now = self.counter.images
         summary.stages = self.executor.timings
         summary.parity = _find_parity(written)
@@ -250,41 +204,14 @@ class _Run:
         summary.bottleneck = describe_bottleneck(self.executor.timings)
         summary.is_mixed, summary.not_retried = plan.is_mixed, plan.not_retried
         if self.mode.part is None:
-            summary.other_rows_files = len({*self.index.names()} - {partition.name for partition in plan.partitions})
+            summary.other_rows_files = len({*self.index.names()} - {*names})
         return summary
-
-    def _place(self, partition: Partition) -> Place:
-        metadata, options = partition.group._metadata, self.options
-        return Place(
-            self.output_dir,
-            partition.group,
-            partition.name,
-            str(metadata["folder"]),
-            partition.sources.root,
-            options.originals,
-            options.images_per_tar,
-            is_cut_later=options.top is not None,
-        )
 
 
 def _find_parity(written: list[Task[Any]]) -> ParityReport | None:
-    """Return the comparison with exact scores that this run's rows state; of several workers', that of most images."""
-    stated = [task._metadata.get("provenance", {}).get("parity") for task in written]
-    return max((ParityReport(**found) for found in stated if found), key=lambda report: report.images, default=None)
-
-
-def _check(options: RunOptions, mode: RunMode) -> None:
-    """Raise `ConfigurationError` for what cannot be done together."""
-    if options.top is not None and mode.part is not None:
-        raise ConfigurationError(
-            f"the top {options.top} is known only when all images have scores, and this run does slice {mode.part}; "
-            "score in slices first, and cut afterwards in a run without slices"
-        )
-    if options.top is not None and mode.new_fingerprint_only:
-        raise ConfigurationError(
-            f"the top {options.top} would compare scores that were made in different ways; without "
-            "new_fingerprint_only such rows are refused or done again"
-        )
+    """Return the comparison with exact scores that this run's rows state."""
+    stated = (task._metadata.get("provenance", {}).get("parity") for task in written)
+    return next((ParityReport(**found) for found in stated if found), None)
 
 
 @contextmanager

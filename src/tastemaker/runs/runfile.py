@@ -8,17 +8,16 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tastemaker.machine import describe_machine
 from tastemaker.runs.fingerprint import Fingerprint
-from tastemaker.runs.index import STATE_FOLDER
 from tastemaker.runs.options import Slice
 from tastemaker.runs.summary import RunSummary
 from tastemaker.scores.files import write_whole
+from tastemaker.scores.layout import STATE_FOLDER
 
 RUN_FILE = f"{STATE_FOLDER}/run.json"
 """In the output directory. That of a slice is called ``run-0-of-8.json``."""
@@ -98,7 +97,7 @@ class RunFile:
         """Write what the run came to."""
         done = summary.images_scored_now
         rates = {stage.name: round(done / stage.busy_s, 2) for stage in summary.stages if done and stage.busy_s}
-        self._record |= {"rates": rates, "summary": asdict(summary)}
+        self._record |= {"rates": rates, "summary": summary.as_json()}
         self._end("finished")
 
     def stop(self, error: BaseException) -> None:
@@ -140,15 +139,6 @@ class RunFile:
 def run_file(output_dir: Path, part: Slice | None) -> Path:
     """Return where the file of a run lies."""
     return output_dir / STATE_FOLDER / f"run-{part}.json" if part else output_dir / RUN_FILE
-
-
-def read_holder(output_dir: Path, name: str) -> str:
-    """Return who runs there, for messages, as the file of the run says, or that of the slice; empty for nobody."""
-    path = output_dir / STATE_FOLDER / f"run-{name}.json" if name else output_dir / RUN_FILE
-    found = _read(path)
-    if found.get("state") != "running":
-        return ""
-    return f" (process {found.get('pid')} on {found.get('host')}, since {found.get('started')})"
 
 
 def _list_earlier(path: Path) -> list[dict[str, Any]]:

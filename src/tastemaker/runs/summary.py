@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
+from tastemaker.errors import ReasonKind
 from tastemaker.executors.timing import StageTiming, find_bottleneck
 from tastemaker.parity import ParityReport
-from tastemaker.runs.best import rows_path
-from tastemaker.runs.index import ROWS_SUFFIX, RowsIndex, read_metadata
+from tastemaker.runs.index import RowsIndex, read_metadata, rows_path
 from tastemaker.scores.distribution import PERCENTILES
 from tastemaker.scores.files import read_rows
-from tastemaker.scores.schema import DELETED, DELETED_REASON, METADATA_KEY
-from tastemaker.tasks import FileGroupTask
+from tastemaker.scores.schema import DELETED, METADATA_KEY
 
 SAMPLED_PARTITIONS = 2000
 """Partitions whose scores are read for the percentiles: two seconds' worth. The counts are of all."""
@@ -42,14 +41,13 @@ class RunSummary:
     Attributes:
         output_dir: Where the results are.
         images: All images: kept, dropped and failed.
-        kept: Those that pass.
-        dropped: Those that do not.
+        kept: Those that no stage dropped. A selection cuts them later.
+        dropped: Those that a stage dropped, because their technical quality was too low.
         failed: Those that could not be read or scored.
         deleted: Rows of pictures that are gone; not among the images.
-        reasons: Reason -> number, for the failed and for those dropped for anything but their score.
+        reasons: `tastemaker.errors.ReasonKind` -> images, for the failed and the dropped; the most frequent first.
         percentiles: Percentile -> score, over the scored images; empty if there are none.
         percentiles_of: Which partitions the percentiles are of, where they are not of all: a sample, evenly spread.
-        cutoff: The lowest score that is kept; None where nothing was cut.
         seconds: How long the run took.
         images_scored_now: Images that this run did; the others were there from an earlier one.
         provenance: What made the scores.
@@ -59,8 +57,8 @@ class RunSummary:
         is_mixed: Some rows were made with other models or options, and were left alone.
         other_rows_files: Rows files in the directory that are of no input of this run; not counted in a slice.
         not_retried: Failed images that were not run again, because what is wrong lies in how their shard is made.
-        parity: How the scores differ from exact ones on a sample of this run (on a cluster: of one worker's images);
-            None where none was taken.
+        rows_files: The rows files of the input, in its order.
+        parity: How scores differ from exact ones on this machine; None where it has no certificate.
         bytes_per_image: Bytes of tasks and results that crossed processes, for each image; 0 on this machine alone.
     """
 
@@ -73,7 +71,6 @@ class RunSummary:
     reasons: dict[str, int] = field(default_factory=dict)
     percentiles: dict[int, float] = field(default_factory=dict)
     percentiles_of: str = ""
-    cutoff: float | None = None
     seconds: float = 0.0
     images_scored_now: int = 0
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -85,22 +82,28 @@ class RunSummary:
     not_retried: int = 0
     parity: ParityReport | None = None
     bytes_per_image: float = 0.0
+    rows_files: list[str] = field(default_factory=list, repr=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary as JSON takes it, without the list of rows files: there may be a million."""
+        values = asdict(self)
+        del values["rows_files"]
+        return values
 
 
 def summarise(
-    groups: list[FileGroupTask], output_dir: Path, rank_by: str = "aesthetic_score", index: RowsIndex | None = None
+    names: list[str], output_dir: Path, rank_by: str = "aesthetic_score", index: RowsIndex | None = None
 ) -> RunSummary:
     """Return the counts of the rows of these partitions, and the percentiles of a column.
 
     Counts stand in the metadata of each rows file. Scores are read, of at most `SAMPLED_PARTITIONS` partitions.
 
     Args:
-        groups: The partitions; all of them have rows.
-        output_dir: Where these lie.
+        names: The partitions; all of them have rows.
+        output_dir: Directory of the results.
         rank_by: The column.
         index: What is known of the rows files; None looks now.
     """
-    names = [str(group._metadata["partition"]) for group in groups]
     if index is None:
         index = RowsIndex(output_dir)
         index.load({name.rpartition("/")[0] for name in names})
@@ -110,8 +113,8 @@ def summarise(
     for note in notes.values():
         statuses.update(note.counts.get("statuses", {}))
         reasons.update(note.counts.get("reasons", {}))
-    sampled = groups[:: -(-len(groups) // SAMPLED_PARTITIONS)] if groups else []
-    scores = [_read_scores(rows_path(output_dir, group), rank_by) for group in sampled]
+    sampled = names[:: -(-len(names) // SAMPLED_PARTITIONS)] if names else []
+    scores = [_read_scores(rows_path(output_dir, name), rank_by) for name in sampled]
     last = next((name for name in reversed(names) if name in notes), None)
     return RunSummary(
         output_dir=str(output_dir),
@@ -120,11 +123,11 @@ def summarise(
         dropped=statuses["dropped"],
         failed=statuses["failed"],
         deleted=statuses["deleted"],
-        reasons={kind: number for kind, number in reasons.most_common() if not _is_cut(kind, rank_by)},
+        reasons={kind: number for kind, number in reasons.most_common() if kind != ReasonKind.DELETED},
         percentiles=_percentiles(np.concatenate(scores)) if scores else {},
         embeddings_normalised=sum(note.counts.get("embeddings", {}).get("normalised", 0) for note in notes.values()),
-        percentiles_of=f"{len(sampled):,} of {len(groups):,} partitions" if len(sampled) < len(groups) else "",
-        provenance=_read_provenance(output_dir / f"{last}{ROWS_SUFFIX}") if last else {},
+        percentiles_of=f"{len(sampled):,} of {len(names):,} partitions" if len(sampled) < len(names) else "",
+        provenance=_read_provenance(rows_path(output_dir, last)) if last else {},
     )
 
 
@@ -144,11 +147,6 @@ def _percentiles(scores: np.ndarray) -> dict[int, float]:
 def _read_provenance(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(read_metadata(path).get(METADATA_KEY, b"{}"))
     return found
-
-
-def _is_cut(kind: str, rank_by: str) -> bool:
-    """Return whether a reason is the cut itself, or that a picture is gone, which have counts of their own."""
-    return kind.startswith(("not in the top", f"{rank_by} N is below", DELETED_REASON))
 
 
 def describe_bottleneck(timings: list[StageTiming]) -> str:

@@ -1,13 +1,10 @@
-"""Files that appear under their final name only when they are complete: rows, tars, copies of originals."""
+"""Files that appear under their final name only when they are complete, rows above all."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import json
 import re
-import tarfile
 import uuid
 from collections import Counter
 from collections.abc import Iterable
@@ -17,7 +14,8 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tastemaker.scores.schema import COUNTS_KEY, kind_of_reason
+from tastemaker.errors import ConfigurationError
+from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY
 from tastemaker.storage import is_remote, open_result
 from tastemaker.storage.drafts import draft_folder, make_durable
 
@@ -26,13 +24,6 @@ TEMPORARY_PREFIX = ".tastemaker-tmp-"
 
 ROW_GROUP_ROWS = 4096
 """Rows in a row group of a rows file: 7 MB with embeddings."""
-
-MAX_REASONS = 100
-"""Kinds of reasons that are counted for one rows file: the most frequent ones."""
-
-
-_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 1024
-"""Of a file, and with its folders: what all file systems and object stores take."""
 
 
 class PendingFile:
@@ -74,58 +65,10 @@ class PendingFile:
         self.draft.unlink(missing_ok=True)
 
 
-class TarFile(PendingFile):
-    """A tar in the making. Member names and bytes go in as they are; times and owners are left out."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.samples = 0
-        self._digests: dict[str, bytes] = {}
-        self._tar = tarfile.open(self.draft, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by commit
-
-    def has_other(self, members: dict[str, bytes]) -> bool:
-        """Return whether one of these names is there already, with other bytes."""
-        return any(
-            name in self._digests and self._digests[name] != content_digest(data) for name, data in members.items()
-        )
-
-    def add_sample(self, members: dict[str, bytes]) -> None:
-        """Append the members of one sample, the image first. A name that is there already is not stored twice."""
-        self.samples += 1
-        for name, data in members.items():
-            if name not in self._digests:
-                self._digests[name] = content_digest(data)
-                info = tarfile.TarInfo(name)
-                info.size, info.mode = len(data), 0o644
-                self._tar.addfile(info, io.BytesIO(data))
-
-    def commit(self) -> None:
-        """Close the tar, and make it visible."""
-        self._tar.close()
-        super().commit()
-
-    def discard(self) -> None:
-        """Close and delete the tar."""
-        with contextlib.suppress(OSError):  # the disk may be full
-            self._tar.close()
-        super().discard()
-
-
-def is_too_long(name: str) -> bool:
-    """Return whether a name, folders included, is too long for a file. Tars take any."""
-    encoded = name.encode("utf-8", "surrogateescape")
-    return len(encoded) > _MAX_PATH_BYTES or max(map(len, encoded.split(b"/"))) > _MAX_NAME_BYTES
-
-
-def content_digest(data: bytes) -> bytes:
-    """Return a digest that tells whether two files have the same bytes."""
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
 class RowsFile(PendingFile):
     """A Parquet file in the making, written in row groups so that it never lies in memory as a whole.
 
-    The number of rows by status and by reason goes into its metadata, so that a summary need not read the rows.
+    The number of rows by status and by kind of reason goes into its metadata, so that a summary need not read the rows.
 
     Attributes:
         schema: Of the file. Its metadata may still change until the first row group is full.
@@ -144,14 +87,14 @@ class RowsFile(PendingFile):
         """Append rows."""
         self._waiting.append(table)
         self._statuses.update(table["status"].to_pylist())
-        self._reasons.update(kind_of_reason(reason) for reason in table["reason"].drop_null().to_pylist())
+        self._reasons.update(table["reason_kind"].drop_null().to_pylist())
         if sum(len(waiting) for waiting in self._waiting) >= ROW_GROUP_ROWS:
             self._flush()
 
     def commit(self) -> None:
         """Finish the file, and make it visible."""
         self._flush()
-        counts = {"statuses": self._statuses, "reasons": dict(self._reasons.most_common(MAX_REASONS))}
+        counts = {"statuses": self._statuses, "reasons": self._reasons}
         self._open_writer().add_key_value_metadata({COUNTS_KEY: json.dumps(counts).encode()})
         self._open_writer().close()
         self._close_file()
@@ -192,6 +135,21 @@ def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
     """
     with open_result(path) as file:
         return pq.ParquetFile(file).read(columns=columns)
+
+
+def check_own_rows(path: Path) -> None:
+    """Raise `ConfigurationError` where a rows file would take the place of a file that is none of Tastemaker's."""
+    try:
+        with open_result(path) as file:  # pyarrow itself takes no path that is no UTF-8
+            metadata = pq.read_metadata(file).metadata or {}
+    except FileNotFoundError:
+        return
+    except pa.ArrowException:
+        metadata = {}
+    if METADATA_KEY not in metadata:
+        raise ConfigurationError(
+            f"{path} is there, and Tastemaker did not write it: choose another directory, or move it away"
+        )
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -14,16 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError, RemoteError
+from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER
 from tastemaker.scores.schema import METADATA_KEY, rows_schema
 from tastemaker.storage import is_remote, look_anew, options_for, public_url, relative_to, scheme_of
 from tastemaker.storage.files import find_file, library_system, list_files
 
 Source = str | os.PathLike[str]
 
-_NEEDED = ("image_id", "image_path", "status", "reason")
+_NEEDED = ("image_id", "image_path", "status", "reason_kind")
 """Columns that tell rows from other Parquet files, and without which nothing can be said of them."""
 
-_OWN_TYPES = {field.name: field.type for field in rows_schema(with_embeddings=True, with_signals=True)}
+_OWN_TYPES = {f.name: f.type for f in rows_schema(with_embeddings=True, with_signals=True, with_copies=True)}
 
 _TAKEN = ("file_index", "file_row_number")
 """Names that DuckDB numbers files and rows with: a column of that name would number them."""
@@ -66,8 +67,9 @@ def find_rows(sources: Source | Sequence[Source], storage_options: Mapping[str, 
     """Return the files of rows in these places, in the order of the places and of the paths in each.
 
     Args:
-        sources: Directories, files or URLs. Directories are searched with all below them for ``*.parquet``; names that
-            begin with ``_`` or ``.`` are passed over. A file that is named is taken whatever it is called.
+        sources: Directories, files or URLs. Directories are searched with all below them for ``*.parquet``, directories
+            of results in their ``rows``; names that begin with ``_`` or ``.`` are passed over. A file that is named is
+            taken whatever it is called.
         storage_options: For URLs, as fsspec takes them.
 
     Raises:
@@ -115,7 +117,11 @@ def _find(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
     if is_remote(place):
         found = _find_remote(place, storage_options)
     elif os.path.isdir(place):
-        found = sorted(_walk(os.path.abspath(place)))
+        folder = os.path.abspath(place)
+        rows = os.path.join(folder, ROWS_FOLDER)
+        found = sorted(
+            _walk(rows if os.path.isdir(os.path.join(folder, STATE_FOLDER)) and os.path.isdir(rows) else folder)
+        )
     elif os.path.exists(place):
         found = [os.path.abspath(place)]
     else:
@@ -140,7 +146,11 @@ def _find_remote(place: str, storage_options: Mapping[str, Any] | None) -> list[
         raise ConfigurationError(str(error)) from error
     if not found:
         raise ConfigurationError(f"{public_url(place)} does not exist")
-    wanted = [path for path in found if _is_wanted(relative_to(path, place).split("/"))]
+    names = {path: relative_to(path, place) for path in found}
+    if any(name.startswith(f"{STATE_FOLDER}/") for name in names.values()):
+        of_rows = {path: name for path, name in names.items() if name.startswith(f"{ROWS_FOLDER}/")}
+        names = of_rows or names
+    wanted = [path for path, name in names.items() if _is_wanted(name.split("/"))]
     return [system.unstrip_protocol(system._strip_protocol(path)) for path in wanted]  # as DuckDB will ask for them
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tastemaker.errors import ReasonKind
 from tastemaker.imaging.shards import Member
 from tastemaker.imaging.signals import SIGNAL_NAMES
 from tastemaker.storage import public_url
@@ -24,9 +25,6 @@ SOURCES_KEY = b"tastemaker.sources"
 COUNTS_KEY = b"tastemaker.counts"
 """Key of the number of rows by status and by reason, as JSON. `tastemaker.scores.files.RowsFile` writes it."""
 
-CUT_KEY = b"tastemaker.cut"
-"""Key of the cut over the whole run that decided which rows are kept, as JSON; absent before there was one."""
-
 DELETED = "deleted"
 """Status of a row whose picture is gone."""
 
@@ -37,14 +35,27 @@ JSON_EXTENSIONS = ("json",)
 MAX_TEXT_BYTES = 2**24
 """A larger caption or JSON is left where it is: a row of one takes eight times its size in memory."""
 
+COPY_FIELDS = [("tar_file", pa.string()), ("member_name", pa.string())]
+"""Columns of rows whose originals were copied: the file that the copy is in, and the name of the image there."""
+
+MADE_BY_MODELS = ("aesthetic_score", "embedding")
+"""Columns that models make."""
+
 _SIDECAR = pa.struct(
     [("extension", pa.string()), ("member", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]
 )
 
 
-def rows_schema(*, with_embeddings: bool, with_signals: bool, provenance: Mapping[str, Any] | None = None) -> pa.Schema:
+def rows_schema(
+    *,
+    with_embeddings: bool,
+    with_signals: bool,
+    with_copies: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+) -> pa.Schema:
     """Return the columns of a rows file, and what made its scores as the schema's metadata.
 
+    ``with_copies`` adds where the copies of kept originals lie: the tar or file, and the name of the image in it.
     The ``sources`` of the provenance go under a key of their own: for 500 loose files they are long.
     """
     fields = [
@@ -60,16 +71,16 @@ def rows_schema(*, with_embeddings: bool, with_signals: bool, provenance: Mappin
         ("format", pa.string()),
         ("rating", pa.int8()),
         ("aesthetic_score", pa.float32()),
-        ("kept", pa.bool_()),
         ("status", pa.string()),
+        ("reason_kind", pa.string()),
         ("reason", pa.string()),
         ("caption", pa.string()),
         ("json", pa.string()),
         ("sidecars", pa.list_(_SIDECAR)),
         ("metadata", pa.string()),
-        ("tar_file", pa.string()),
-        ("member_name", pa.string()),
     ]
+    if with_copies:
+        fields += COPY_FIELDS
     if with_signals:
         fields += [(name, pa.float32()) for name in SIGNAL_NAMES]
     if with_embeddings:
@@ -88,13 +99,17 @@ def rows_metadata(provenance: Mapping[str, Any]) -> dict[bytes, bytes]:
 
 
 def make_table(
-    images: Sequence[ImageObject], placed: dict[int, tuple[str, str]], *, with_embeddings: bool, with_signals: bool
+    images: Sequence[ImageObject],
+    placed: Mapping[int, tuple[str, str]] | None = None,
+    *,
+    with_embeddings: bool,
+    with_signals: bool,
 ) -> pa.Table:
     """Return one row for each image.
 
     Args:
         images: In the order of the rows. One is kept if it has no ``reason``.
-        placed: id of an image object -> path and member name of its copy, where the originals were written.
+        placed: id of an image object -> file and member name of its copy; None where no originals are written.
         with_embeddings: Store embeddings as float16.
         with_signals: Store the technical signals.
     """
@@ -111,40 +126,36 @@ def make_table(
         "format": [image.format for image in images],
         "rating": [image.rating for image in images],
         "aesthetic_score": [image.aesthetic_score for image in images],
-        "kept": [status_of(image) == "kept" for image in images],
         "status": [status_of(image) for image in images],
+        "reason_kind": [reason_kind_of(image) for image in images],
         "reason": [printable(image.reason) or None for image in images],
         "caption": [_first_text(image, CAPTION_EXTENSIONS) for image in images],
         "json": [_first_text(image, JSON_EXTENSIONS) for image in images],
         "sidecars": [[_sidecar_row(*item) for item in image.sidecar_members.items()] for image in images],
         "metadata": [json.dumps(image.metadata, default=str) if image.metadata else None for image in images],
-        "tar_file": [printable(placed.get(id(image), ("", ""))[0]) or None for image in images],
-        "member_name": [printable(placed.get(id(image), ("", ""))[1]) or None for image in images],
     }
+    if placed is not None:
+        for number, (name, _) in enumerate(COPY_FIELDS):
+            columns[name] = [printable(placed.get(id(image), ("", ""))[number]) or None for image in images]
     if with_signals:
         columns |= {name: [image.signals.get(name) for image in images] for name in SIGNAL_NAMES}
     if with_embeddings:
         columns["embedding"] = _embedding_column(images)
-    schema = rows_schema(with_embeddings=with_embeddings, with_signals=with_signals)
+    with_copies = placed is not None
+    schema = rows_schema(with_embeddings=with_embeddings, with_signals=with_signals, with_copies=with_copies)
     return pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
 
 
 def status_of(image: ImageObject) -> str:
-    """Return ``failed``, ``dropped`` or ``kept``."""
+    """Return ``failed``, ``dropped`` or, where no stage left the image out, ``kept``."""
     if image.failed:
         return "failed"
     return "dropped" if image.reason else "kept"
 
 
-def kind_of_reason(reason: str) -> str:
-    """Return a reason without what differs from image to image, so that a summary can count it.
-
-    Example:
-        >>> kind_of_reason("unreadable: image file is truncated (17 bytes not processed)")
-        'unreadable: image file is truncated'
-    """
-    kind = ":".join(reason.split(" (")[0].split(":")[:2])
-    return re.sub(r"(?<![A-Z\d])[\d.,]*\d", "N", re.sub(r"'[^']*'", "...", kind))
+def reason_kind_of(image: ImageObject) -> ReasonKind | None:
+    """Return why an image was dropped or failed. A stage of the user's own may give a sentence only."""
+    return image.reason_kind or (ReasonKind.DROPPED_BY_STAGE if image.reason else None)
 
 
 def printable(text: str) -> str:

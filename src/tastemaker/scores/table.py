@@ -7,7 +7,6 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
@@ -25,7 +24,7 @@ from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describ
 from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows, read_blocks
 from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, list_provenances
-from tastemaker.scores.schema import DELETED, kind_of_reason
+from tastemaker.scores.schema import DELETED
 from tastemaker.storage import is_remote, options_for
 from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.files import library_system
@@ -263,14 +262,12 @@ class ScoreTable:
         names = ("kept", "dropped", "failed", DELETED)
         statuses = ", ".join(f"count(*) FILTER (status = '{status}') AS {status}" for status in names)
         counted = self.query(
-            f"SELECT reason, count(*) FILTER ({_PRESENT}) AS images, {statuses} FROM rows {clause} GROUP BY reason"
+            f"SELECT reason_kind, count(*) FILTER ({_PRESENT}) AS images, {statuses} FROM rows {clause} "
+            "GROUP BY reason_kind ORDER BY images DESC, reason_kind"
         ).to_pylist()
         counts = {name: sum(row[name] for row in counted) for name in ("images", *names)}
-        reasons: Counter[str] = Counter()
-        for row in sorted(counted, key=lambda row: str(row["reason"])):
-            if row["reason"] and row["images"]:
-                reasons[kind_of_reason(row["reason"])] += row["images"]
-        return counts, dict(reasons.most_common())
+        reasons = {row["reason_kind"]: row["images"] for row in counted if row["reason_kind"] and row["images"]}
+        return counts, reasons
 
     def cutoff(
         self,

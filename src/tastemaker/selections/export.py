@@ -4,31 +4,44 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from tastemaker.errors import ConfigurationError, TastemakerError
-from tastemaker.scores.files import RowsFile, is_too_long, write_whole
-from tastemaker.scores.schema import printable
-from tastemaker.scores.sources import NEEDED_COLUMNS, FoundOriginal, Original, OriginalsReader, SkippedError
+from tastemaker.errors import ConfigurationError
+from tastemaker.imaging.folders import FolderReader
+from tastemaker.imaging.shards import split_key
+from tastemaker.scores.copies import Copies, FileCopies, LinkCopies, TarCopies, is_too_long
+from tastemaker.scores.schema import COPY_FIELDS, original_name, printable
+from tastemaker.scores.sources import (
+    NEEDED_COLUMNS,
+    FoundOriginal,
+    OriginalsReader,
+    SkippedError,
+    as_skipped,
+    check_file,
+    find_original,
+)
 from tastemaker.scores.table import ScoreTable
-from tastemaker.selections.copies import Copies, FolderCopies, LinkCopies, TarCopies, find_links
 from tastemaker.selections.rating import StarEmbedder
 from tastemaker.selections.selection import Chosen
-from tastemaker.selections.url_outputs import UrlCopies
-from tastemaker.storage import is_remote, public_url
+from tastemaker.storage import STATE_FOLDER
+from tastemaker.storage.owned import OwnFiles
+from tastemaker.storage.place import Place
 
 FORMS = ("webdataset", "folder", "links")
-LISTING = "_tastemaker/selected.parquet"
-SKIPPED = "_tastemaker/skipped.jsonl"
-UNRATED = "_tastemaker/unrated.jsonl"
+LISTING = f"{STATE_FOLDER}/selected.parquet"
+SKIPPED = f"{STATE_FOLDER}/skipped.jsonl"
+UNRATED = f"{STATE_FOLDER}/unrated.jsonl"
+
+_STEM = "images"
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class Export:
         table: The rows.
         chosen: Those whose originals are meant.
         form: One of `FORMS`.
-        output: The folder as it will be called: no original may lie in it.
+        own: What was written to the folder before; `OwnFiles.list_there` has been called.
         images_per_tar: Samples in a tar at most.
         storage_options: For originals that are URLs.
         embedder: Puts stars into the copies.
@@ -78,98 +91,123 @@ class Export:
         table: ScoreTable,
         chosen: Chosen,
         form: str,
-        output: Path,
+        own: OwnFiles,
         *,
         images_per_tar: int,
         storage_options: Mapping[str, Any],
         embedder: StarEmbedder | None,
         on_progress: Callable[[SelectProgress], None] | None,
     ) -> None:
-        self._chosen, self._form, self._inside = chosen, form, _as_folder(str(output))
+        self._chosen, self._form, self._own = chosen, form, own
         self._images_per_tar, self._options = images_per_tar, storage_options
         self._embedder, self._on_progress = embedder, on_progress
         self._bytes_total = int(np.nan_to_num(table.values("size")[chosen.rows]).sum())
         first = table.take(chosen.rows[:1], ["image_path"])["image_path"].to_pylist()
-        self._is_remote = is_remote((first or [""])[0] or "")
+        self._is_remote = Place.at((first or [""])[0] or "").local_path is None
         self.skipped: list[dict[str, Any]] = []
         self._done = self._bytes_done = 0
         self.counts = ExportCounts()
-        self._sink: Copies | None = None
 
-    def check_room(self, parent: Path) -> None:
-        """Raise `TastemakerError` where the images need more than is free."""
-        free = shutil.disk_usage(parent).free
-        if self._form != "links" and self._bytes_total > free:
-            needed = f"the images have {self._bytes_total / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"
-            raise TastemakerError(f"no room in {parent}: {needed}")
+    @property
+    def bytes_to_write(self) -> int:
+        """Bytes of the images, without sidecars; 0 of links."""
+        return 0 if self._form == "links" else self._bytes_total
 
-    def write(self, folder: Path) -> None:
-        """Write all samples below a new folder, a row for each with where it is, and what was skipped.
+    def check(self) -> None:
+        """Look at where the originals lie, and at the names that the copies will have, before anything is written.
 
         Raises:
-            ConfigurationError: An original lies in the output, or has no file to link to.
+            ConfigurationError: An original lies in the folder, or a file of somebody else is in the way.
+        """
+        inside = _Inside(self._own.folder)
+        has_foreign = bool(self._own.foreign())
+        for _, part in self._chosen.iterate():
+            for row in part.select([n for n in NEEDED_COLUMNS if n in part.column_names]).to_pylist():
+                path = original_name(row.get("shard") or row["image_path"] or "")
+                if inside(path):
+                    raise ConfigurationError(
+                        f"{path} is one of the chosen originals and lies in the output; choose another"
+                    )
+                if has_foreign and self._form != "webdataset":
+                    found = find_original(row)
+                    for member in found.parts if not isinstance(found, SkippedError) else ():
+                        self._own.refuse_foreign(member.name)
+        if self._form == "webdataset":
+            for name in filter(re.compile(rf"{_STEM}-\d+\.tar").fullmatch, self._own.foreign()):
+                self._own.refuse_foreign(name)
+
+    def write(self) -> None:
+        """Write all samples below the folder, a row for each with where it is, and what was skipped.
+
+        Copies of an earlier selection that are none of this one go.
+
+        Raises:
+            ConfigurationError: An original has no file to link to; a file of somebody else is in the way.
             OSError: The disk is full.
         """
-        if not is_remote(str(folder)):
-            folder.mkdir()
-        sink = self._make_sink(folder)
-        listing = RowsFile(folder / LISTING, self._chosen.schema)
+        folder, copies = self._own.folder, self._make_copies()
+        before = _find_orphans(folder / LISTING)
         try:
-            with OriginalsReader(self._options, remote=self._is_remote, with_new_xmp=True) as reader:
-                for numbers, part in self._chosen.iterate():
-                    listing.add_rows(self._copy(numbers.tolist(), part, reader, sink))
-            sink.close()
-            listing.commit()
+            with (folder / LISTING).draft() as draft:
+                self._write_all(copies, draft.path)
+                copies.finish()
         except BaseException:
-            sink.discard()
-            listing.discard()
+            copies.discard()
             raise
-        self._sink = sink
+        self._own.finish(keep=before)
         _write_lines(folder / SKIPPED, self.skipped)
         if self._embedder is not None:
             self.counts.ratings = self._embedder.counts
             problems = self._embedder.problems.items()
             _write_lines(folder / UNRATED, [{"image_path": path, "problem": problem} for path, problem in problems])
 
-    def wrote(self, name: str) -> bool:
-        """Return whether a file below the folder is of this selection."""
-        has_problems = self._embedder is not None and bool(self._embedder.problems)
-        own = {LISTING: True, SKIPPED: bool(self.skipped), UNRATED: has_problems}
-        return own.get(name, False) or (isinstance(self._sink, TarCopies | UrlCopies) and self._sink.has(name))
+    def _write_all(self, copies: Copies, listing: os.PathLike[str]) -> None:
+        """Copy the originals, and write the rows of those that were."""
+        schema = self._chosen.schema
+        for column in COPY_FIELDS:
+            schema = schema if column[0] in schema.names else schema.append(pa.field(*column))
+        with (
+            open(listing, "wb") as file,
+            pq.ParquetWriter(file, schema, compression="zstd") as writer,
+            OriginalsReader(self._options, remote=self._is_remote, with_new_xmp=True) as reader,
+        ):
+            for numbers, part in self._chosen.iterate():
+                writer.write_table(self._copy(numbers.tolist(), part, reader, copies).select(schema.names))
 
-    def _make_sink(self, folder: Path) -> Copies:
+    def _make_copies(self) -> Copies:
         if self._form == "webdataset":
-            return TarCopies(folder, self._images_per_tar)
-        if is_remote(str(folder)):
-            return UrlCopies(folder)
-        return FolderCopies(folder) if self._form == "folder" else LinkCopies(folder)
+            return TarCopies(self._own, _STEM, self._images_per_tar)
+        return FileCopies(self._own) if self._form == "folder" else LinkCopies(self._own)
 
-    def _copy(self, numbers: list[int], part: pa.Table, reader: OriginalsReader, sink: Copies) -> pa.Table:
+    def _copy(self, numbers: list[int], part: pa.Table, reader: OriginalsReader, copies: Copies) -> pa.Table:
         """Copy the originals of some rows; return the rows of those that were."""
         wanted = [name for name in (*NEEDED_COLUMNS, "rating") if name in part.column_names]
         rows = part.select(wanted).to_pylist()
-        found = find_links(rows) if self._form == "links" else reader.read_rows(rows)
+        found = _find_links(rows) if self._form == "links" else reader.read_rows(rows)
         placed: list[tuple[str, str] | None] = []
         for row_id, row, original in zip(numbers, rows, found, strict=True):
             try:
                 if isinstance(original, SkippedError):
                     raise original
-                placed.append(self._add(row_id, row, original, sink))
+                placed.append(self._add(row_id, row, original, copies))
             except SkippedError as problem:
                 self._skip(row_id, row, problem)
                 placed.append(None)
             self._report(row["size"] or 0)
         return _with_places(part, placed)
 
-    def _add(self, row_id: int, row: dict[str, Any], found: FoundOriginal, sink: Copies) -> tuple[str, str]:
-        self._refuse_inside(found.original)
+    def _add(self, row_id: int, row: dict[str, Any], found: FoundOriginal, copies: Copies) -> tuple[str, str]:
         members = found.members
         long = None if self._form == "webdataset" else next(filter(is_too_long, members), None)
         if long is not None:
             raise SkippedError("refused", f"the name {long[:40]!r}...", "is too long for a file; tars take it")
         if self._embedder is not None:
             members = self._embedder.embed(row_id, row, members)
-        place = sink.add(found.original, members)
+        sources = {
+            part.name: os.path.abspath(part.path) if self._form == "links" else part.source
+            for part in found.original.parts
+        }
+        place = copies.add(members, sources)
         self.counts.written += 1
         self.counts.bytes_written += sum(len(data) for data in members.values())
         self.counts.checked_by_size_only += not found.original.xxh3 or self._form == "links"
@@ -180,13 +218,6 @@ class Export:
         where = {"row_id": row_id, "image_id": row["image_id"], "image_path": row["image_path"]}
         self.skipped.append({**where, "problem": problem.kind, "detail": str(problem)})
 
-    def _refuse_inside(self, original: Original) -> None:
-        for part in original.parts:
-            if _as_folder(part.path).startswith(self._inside):
-                raise ConfigurationError(
-                    f"{part.path} is one of the chosen originals and lies in the output; choose another"
-                )
-
     def _report(self, size: int) -> None:
         self._done += 1
         self._bytes_done += size
@@ -194,19 +225,91 @@ class Export:
             self._on_progress(SelectProgress(self._done, self._bytes_done, self._bytes_total))
 
 
-def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+def _find_links(rows: Iterable[Mapping[str, Any]]) -> Iterator[FoundOriginal | SkippedError]:
+    """Yield what can be linked to for each row, name -> nothing, or why it cannot.
+
+    Raises:
+        ConfigurationError: An image lies in a shard.
+    """
+    folders = FolderReader()
+    for row in rows:
+        original = find_original(row, folders)
+        if isinstance(original, SkippedError):
+            yield original
+            continue
+        image = original.parts[0]
+        if image.shard:
+            raise ConfigurationError(
+                f"{image.name} lies in {image.shard}: there is no file to link to; use --as folder"
+            )
+        try:
+            for part in original.parts:
+                check_file(part)
+            yield FoundOriginal(original, {part.name: b"" for part in original.parts})
+        except SkippedError as problem:
+            yield problem
+        except OSError as error:
+            yield as_skipped(error, image.path)
+
+
+class _Inside:
+    """Tells whether a file lies in a folder, however its path is spelled or linked."""
+
+    def __init__(self, folder: Place) -> None:
+        path = folder.local_path
+        self._folder = f"{folder}/" if path is None else os.path.join(os.path.realpath(path), "")
+        self._real = cache(os.path.realpath)
+
+    def __call__(self, path: str) -> bool:
+        place = Place.at(path)
+        if place.local_path is None:
+            return str(place).startswith(self._folder)
+        return os.path.join(self._real(os.path.dirname(path)), "").startswith(self._folder)
+
+
+def _find_orphans(listing: Place) -> _Orphans:
+    """Return the copies of an earlier selection whose originals are gone."""
+    found = _Orphans()
+    if listing.exists():
+        with listing.open() as file:
+            parts = pq.ParquetFile(file)
+            names = [name for name in ("image_path", "shard", "tar_file", "member_name") if name in parts.schema.names]
+            for batch in parts.iter_batches(columns=names):
+                found.add(batch.to_pylist())
+    return found
+
+
+class _Orphans:
+    """Names of copies whose originals are gone, each with what else has its key."""
+
+    def __init__(self) -> None:
+        self._keys: set[str] = set()
+        self._exists = cache(lambda path: Place.at(path).local_path is None or os.path.exists(path))
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Add what rows of copies say."""
+        for row in rows:
+            if not self._exists(original_name(row["shard"] or row["image_path"])):
+                self._keys.add(_key(original_name(row["tar_file"])))
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _key(name) in self._keys
+
+
+def _key(name: str) -> str:
+    return split_key(name)[0]
+
+
+def _write_lines(place: Place, rows: list[dict[str, Any]]) -> None:
     if rows:
-        write_whole(path, "".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
-
-
-def _as_folder(path: str) -> str:
-    """Return a path in a form that begins with that of a folder that it lies in."""
-    return f"{public_url(path).rstrip('/')}/" if is_remote(path) else f"{os.path.realpath(path)}{os.sep}"
+        place.write("".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
+    else:
+        place.delete()
 
 
 def _with_places(part: pa.Table, placed: list[tuple[str, str] | None]) -> pa.Table:
-    for index, column in enumerate(("tar_file", "member_name")):
-        values = [None if place is None else printable(place[index]) for place in placed]
-        if column in part.column_names:
-            part = part.set_column(part.schema.get_field_index(column), column, pa.array(values, pa.string()))
+    for index, (name, kind) in enumerate(COPY_FIELDS):
+        values = pa.array([None if place is None else printable(place[index]) for place in placed], kind)
+        column = part.schema.get_field_index(name)
+        part = part.append_column(name, values) if column < 0 else part.set_column(column, name, values)
     return part.filter(pa.array([place is not None for place in placed], pa.bool_()))

@@ -20,14 +20,14 @@ UIDS = (".txt", ".npy")
 _UID = np.dtype("u8,u8")
 
 
-def write_manifest(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Write rows by the extension of the path: Parquet, CSV (with lists as JSON) or a line of JSON each."""
-    if path.name.endswith(".csv"):
+def write_manifest(path: Path, name: str, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write rows by the extension of the name: Parquet, CSV (with lists as JSON) or a line of JSON each."""
+    if name.endswith(".csv"):
         flat = pa.schema([(f.name, pa.string() if pa.types.is_nested(f.type) else f.type) for f in schema])
         with path.open("wb") as file, pyarrow.csv.CSVWriter(file, flat) as writer:
             for table in tables:
                 writer.write_table(_flatten(table, flat))
-    elif path.name.endswith(".jsonl"):
+    elif name.endswith(".jsonl"):
         with path.open("w", encoding="utf-8") as lines:
             for table in tables:
                 lines.writelines(json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in table.to_pylist())
@@ -37,13 +37,13 @@ def write_manifest(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) ->
                 writer.write_table(table)
 
 
-def write_uids(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Write the keys of rows, one a line; or DataComp's array of uids, sorted, where the path ends with ``.npy``.
+def write_uids(path: Path, name: str, tables: Iterable[pa.Table]) -> None:
+    """Write the keys of rows, one a line; or DataComp's array of uids, sorted, where the name ends with ``.npy``.
 
     Raises:
         ConfigurationError: A row has no uid of 32 hexadecimal digits in its JSON, or a key has a line break.
     """
-    if path.name.endswith(".npy"):
+    if name.endswith(".npy"):
         uids = [_uid(row) for table in tables for row in table.to_pylist()]
         array = np.array([(int(uid[:16], 16), int(uid[16:], 16)) for uid in uids], _UID)
         array.sort()

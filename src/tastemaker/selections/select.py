@@ -6,10 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,18 @@ from tastemaker.errors import ConfigurationError, TastemakerError
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.export import FORMS, SKIPPED, Export, SelectProgress as SelectProgress
 from tastemaker.selections.lists import MANIFESTS, UIDS, write_manifest, write_uids
-from tastemaker.selections.outputs import RECORD, check_folder, hold_output
 from tastemaker.selections.rating import StarEmbedder, StarOptions
 from tastemaker.selections.selection import Chosen, Selection, choose_rows
-from tastemaker.selections.url_outputs import UrlOutput, hold_url
-from tastemaker.storage import is_remote, output_path
+from tastemaker.storage import SELECTION_FILE, STATE_FOLDER
+from tastemaker.storage.owned import OwnFiles
+from tastemaker.storage.place import Place
 
 KINDS = (*FORMS, "manifest", "uids")
+
+RECORD = f"{STATE_FOLDER}/{SELECTION_FILE}"
+"""In a folder that a selection wrote: what was asked for, and whether all of it is there."""
+
+_LOCK = f"{STATE_FOLDER}/selection.lock"
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -48,6 +53,8 @@ class SelectSummary:
         ratings: ``embedded``, ``already_rated``, ``without_stars``, ``no_jpeg`` or ``failed`` -> copies, where stars
             were to be embedded.
         skipped_first: Why the first of the skipped was, with its name.
+        moved_aside: Copies of an earlier selection that were changed, or whose originals are gone: they lie below
+            ``_tastemaker/aside`` now.
     """
 
     output: str
@@ -62,11 +69,12 @@ class SelectSummary:
     skipped_file: str = ""
     ratings: dict[str, int] = field(default_factory=dict)
     skipped_first: str = ""
+    moved_aside: int = 0
 
 
 def select_images(
     table: ScoreTable,
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | Place,
     selection: Selection,
     *,
     kind: str = "webdataset",
@@ -76,10 +84,11 @@ def select_images(
     storage_options: Mapping[str, Any] | None = None,
     on_progress: Callable[[SelectProgress], None] | None = None,
 ) -> SelectSummary:
-    """Write what is selected. The same call gives the same bytes; nothing is visible before all of it is there.
+    """Write what is selected. The same call gives the same bytes.
 
-    A folder at a URL is filled object by object, each seen whole or not at all; it is complete once
-    ``_tastemaker/selection.json`` is there, which is written last.
+    Each file is seen whole or not at all. The folder is complete once ``_tastemaker/selection.json`` says so, which is
+    written last; a call that was killed is done again by the same call. Files that an earlier selection wrote there are
+    replaced or deleted, and no others: see `tastemaker.storage.owned`.
 
     Args:
         table: The rows.
@@ -90,7 +99,7 @@ def select_images(
         overwrite: Replace another selection.
         stars: Put star ratings into the JPEGs of ``webdataset`` and ``folder``; None to copy them as they are.
         storage_options: For originals and outputs that are URLs; None for the table's.
-        on_progress: Called after each image. What it raises ends the work, and nothing is left behind.
+        on_progress: Called after each image. What it raises ends the work; of a new folder nothing is left behind.
 
     Raises:
         ConfigurationError: Options make no sense, the output is there and is not to be replaced, or another process
@@ -98,73 +107,131 @@ def select_images(
         TastemakerError: The disk is full.
     """
     options = dict(table.storage_options if storage_options is None else storage_options)
-    path = output_path(str(output), options) if is_remote(str(output)) else Path(output).absolute()
-    _check_options(kind, path, images_per_tar, stars)
-    embedder = StarEmbedder(table, selection.rank_by, stars) if stars else None
+    place = Place.of(output, options)
+    _check_options(kind, place, images_per_tar, stars)
     chosen = choose_rows(table, selection)
     summary = SelectSummary(str(output), kind, len(table), len(chosen), lowest=_lowest(table, chosen, selection))
     if kind not in FORMS:
-        with _explain_no_room(path):
-            _write_list(table, chosen, path, kind, overwrite=overwrite)
+        with _explain_no_room(place):
+            _write_list(table, chosen, place, kind, overwrite=overwrite)
         summary.written = len(chosen)
         return summary
-    export = Export(
-        table,
-        chosen,
-        kind,
-        path,
-        images_per_tar=images_per_tar,
-        storage_options=options,
-        embedder=embedder,
-        on_progress=on_progress,
-    )
-    record = _record(table, selection, kind, images_per_tar, stars)
-    with _explain_no_room(path):
-        _write_originals(export, path, record, overwrite=overwrite)
-    return _add_counts(summary, export)
+
+    def make_export(own: OwnFiles) -> Export:
+        return Export(
+            table,
+            chosen,
+            kind,
+            own,
+            images_per_tar=images_per_tar,
+            storage_options=options,
+            embedder=StarEmbedder(table, selection.rank_by, stars) if stars else None,
+            on_progress=on_progress,
+        )
+
+    with _explain_no_room(place):
+        export, own = _write_originals(
+            place, make_export, _request(table, selection, kind, images_per_tar, stars), overwrite
+        )
+    return _add_counts(summary, export, own)
 
 
-def _write_originals(export: Export, path: Path, record: str, *, overwrite: bool) -> None:
-    if is_remote(str(path)):
-        with hold_url(path, is_folder=True) as place:
-            place.begin(record, overwrite=overwrite)
-            export.write(path)
-            place.finish(record, export.wrote)
-        return
-    with hold_output(path) as pending:
-        check_folder(path, record, overwrite=overwrite)
-        export.check_room(path.parent)
-        export.write(pending.draft)
-        (pending.draft / RECORD).write_text(record)
-        pending.commit()
+def _write_originals(
+    place: Place, make_export: Callable[[OwnFiles], Export], request: dict[str, Any], overwrite: bool
+) -> tuple[Export, OwnFiles]:
+    _check_folder(_look_at(place), request, overwrite=overwrite)  # before a lock makes anything there
+    place.make_folder()
+    lock = (place / _LOCK).lock()
+    if not lock.acquire():
+        raise ConfigurationError(
+            f"another process is writing to {place} ({lock.holder()}): wait for it, or choose another"
+        )
+    try:
+        place.remove_drafts()
+        own = _look_at(place)
+        _check_folder(own, request, overwrite=overwrite)
+        export = make_export(own)
+        export.check()
+        _check_room(place, export)
+        _write_record(place, request, "unfinished")
+        try:
+            export.write()
+        except BaseException:
+            own.discard()
+            if not own.is_known:
+                (place / RECORD).delete()
+            raise
+        lock.check()
+        _write_record(place, request, "finished")
+    finally:
+        lock.release()
+        (place / _LOCK).delete()
+    return export, own
+
+
+def _look_at(place: Place) -> OwnFiles:
+    own = OwnFiles(place)
+    own.list_there()
+    return own
+
+
+def _check_folder(own: OwnFiles, request: dict[str, Any], *, overwrite: bool) -> None:
+    """Raise `ConfigurationError` unless a folder may be written: it is empty, or a selection wrote it and may again."""
+    place = own.folder
+    before = json.loads((place / RECORD).read()) if (place / RECORD).is_file() else None
+    if before is None and own.foreign():
+        raise ConfigurationError(
+            f"{place} is not empty, and no selection wrote it ({own.foreign()[0]} is there, for example): choose "
+            "another folder, or empty it yourself"
+        )
+    if before is not None and before["state"] == "finished" and before["request"] != request and not overwrite:
+        raise ConfigurationError(f"{place} holds another selection; choose another folder, or say --overwrite")
+
+
+def _check_room(place: Place, export: Export) -> None:
+    """Raise `TastemakerError` where the images need more than is free."""
+    path = place.local_path
+    free = shutil.disk_usage(path).free if path is not None else None
+    if free is not None and export.bytes_to_write > free:
+        needed = f"the images have {export.bytes_to_write / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"
+        raise TastemakerError(f"no room in {place}: {needed}")
+
+
+def _write_record(place: Place, request: dict[str, Any], state: str) -> None:
+    (place / RECORD).write((json.dumps({"state": state, "request": request}, indent=2) + "\n").encode())
 
 
 @contextmanager
-def _explain_no_room(path: Path) -> Iterator[None]:
+def _explain_no_room(place: Place) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        raise TastemakerError(f"no room left for {path} ({error.strerror}); nothing was kept of it") from error
+        raise TastemakerError(f"no room left for {place} ({error.strerror}); nothing was kept of it") from error
 
 
-def _check_options(kind: str, path: Path, images_per_tar: int, stars: StarOptions | None) -> None:
+def _check_options(kind: str, place: Place, images_per_tar: int, stars: StarOptions | None) -> None:
     check_choice("kind", kind, KINDS)
     check_positive("images_per_tar", images_per_tar)
+    if not place.name:
+        raise ConfigurationError(f"{place} is no place for an output; name a file or a folder")
     if stars and kind not in ("webdataset", "folder"):
         raise ConfigurationError(f"stars go into copies of originals, and {kind} makes none; use --as folder")
-    if kind == "links" and is_remote(str(path)):
+    if kind == "links" and place.local_path is None:
         raise ConfigurationError(
-            f"{path}: a link leads to a file of this machine, so there are none at a URL; use --as folder"
+            f"{place}: a link leads to a file of this machine, so there are none at a URL; use --as folder"
         )
+    suffix = os.path.splitext(place.name)[1]
     wanted = {"manifest": MANIFESTS, "uids": UIDS}.get(kind)
-    if wanted and path.suffix not in wanted:
-        raise ConfigurationError(f"{path.name}: a {kind} file ends with {', '.join(wanted)}")
-    if kind != "manifest" and path.suffix in MANIFESTS:
-        raise ConfigurationError(f"{path.name} is the name of a manifest, and {kind} is none; say --as manifest")
-    if wanted and not is_remote(str(path)) and path.is_dir():
-        raise ConfigurationError(f"{path} is a folder; a {kind} is a file")
+    if wanted and suffix not in wanted:
+        raise ConfigurationError(f"{place.name}: a {kind} file ends with {', '.join(wanted)}")
+    if kind != "manifest" and suffix in MANIFESTS:
+        raise ConfigurationError(f"{place.name} is the name of a manifest, and {kind} is none; say --as manifest")
+    if wanted and place.is_folder():
+        raise ConfigurationError(f"{place} is a folder; a {kind} is a file")
+    if not wanted and place.is_file():
+        raise ConfigurationError(f"{place} is a file; {kind} needs a folder")
 
 
 def _lowest(table: ScoreTable, chosen: Chosen, selection: Selection) -> float | None:
@@ -173,22 +240,23 @@ def _lowest(table: ScoreTable, chosen: Chosen, selection: Selection) -> float | 
     return float(values.min()) if len(values) else None
 
 
-def _write_list(table: ScoreTable, chosen: Chosen, path: Path, kind: str, *, overwrite: bool) -> None:
-    with hold_url(path, is_folder=False) if is_remote(str(path)) else hold_output(path) as pending:
+def _write_list(table: ScoreTable, chosen: Chosen, place: Place, kind: str, *, overwrite: bool) -> None:
+    own = OwnFiles.of_one_file(place)
+    own.refuse_foreign(place.name)
+    with place.draft() as draft:
         if kind == "manifest":
-            write_manifest(pending.draft, (part for _, part in chosen.iterate()), chosen.schema)
+            write_manifest(draft.path, place.name, (part for _, part in chosen.iterate()), chosen.schema)
         else:
-            write_uids(pending.draft, table.iterate(chosen.rows, ["image_id", "image_path", "json"]))
-        if isinstance(pending, UrlOutput):
-            pending.publish_file(overwrite=overwrite)
-            return
-        if path.exists() and not overwrite and path.read_bytes() != pending.draft.read_bytes():
-            raise ConfigurationError(f"{path} is there with other content; choose another, or say --overwrite")
-        pending.commit()
+            write_uids(draft.path, place.name, table.iterate(chosen.rows, ["image_id", "image_path", "json"]))
+        if not overwrite and own.differs(place.name, draft):
+            raise ConfigurationError(f"{place} is there with other content; choose another, or say --overwrite")
+        own.commit(place.name, draft)
+        own.finish()
 
 
-def _add_counts(summary: SelectSummary, export: Export) -> SelectSummary:
+def _add_counts(summary: SelectSummary, export: Export, own: OwnFiles) -> SelectSummary:
     counts = export.counts
+    summary.moved_aside = len(own.moved_aside)
     summary.written, summary.bytes_written = counts.written, counts.bytes_written
     summary.checked_by_size_only = counts.checked_by_size_only
     summary.skipped, summary.ratings = dict(sorted(counts.skipped.items())), dict(sorted(counts.ratings.items()))
@@ -197,12 +265,14 @@ def _add_counts(summary: SelectSummary, export: Export) -> SelectSummary:
     return summary
 
 
-def _record(table: ScoreTable, selection: Selection, kind: str, images_per_tar: int, stars: StarOptions | None) -> str:
-    """Return what was asked for, as JSON: the same request has the same text."""
+def _request(
+    table: ScoreTable, selection: Selection, kind: str, images_per_tar: int, stars: StarOptions | None
+) -> dict[str, Any]:
+    """Return what was asked for, as JSON takes it."""
     asked = asdict(selection) | {"top": str(selection.top) if selection.top else None}
     if selection.row_ids is not None:
         ids = np.asarray(selection.row_ids, np.int64)
         asked["row_ids"] = f"{len(ids)} rows, sha256 {hashlib.sha256(ids.tobytes()).hexdigest()}"
     scores = [source.path.encode("utf-8", "backslashreplace").decode() for source in table.sources]
     request = {"kind": kind, "images_per_tar": images_per_tar, "selection": asked, "scores": scores}
-    return json.dumps(request | {"stars": asdict(stars) if stars else None}, indent=2) + "\n"
+    return json.loads(json.dumps(request | {"stars": asdict(stars) if stars else None}))  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tastemaker.checks import check_numbers
-from tastemaker.errors import ConfigurationError, ModelError
+from tastemaker.errors import ConfigurationError, ModelError, ReasonKind
 from tastemaker.models.aesthetic import CUSTOMARY_CUTOFFS, AestheticPredictor
 from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
@@ -109,6 +109,7 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
         below = [image for image, passed in zip(task.data, passes, strict=True) if not passed]
         for image in below:
             image.reason = f"aesthetic_score {image.aesthetic_score:.3f} is below {cutoff}"
+            image.reason_kind = ReasonKind.BELOW_CUTOFF
             if self.verbose:
                 path = public_url(image.image_path)
                 logger.info("Image %s (path: %s) filtered out: %s", image.image_id, path, image.reason)

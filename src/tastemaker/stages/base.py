@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from tastemaker.checks import check_numbers
-from tastemaker.errors import ConfigurationError, StageError
+from tastemaker.errors import ConfigurationError, ReasonKind, StageError
 from tastemaker.storage import public_url
 from tastemaker.tasks import ImageBatch, ImageObject, StagePerfStats, Task
 
 _NEUTRAL = frozenset(
     {"verbose", "num_threads", "threads", "num_gpus_per_worker", "model_inference_batch_size", "model_dir", "device"}
     | {"resources", "concurrent_tasks", "handles_empty", "is_sink_stage", "remove_image_data", "storage_options"}
+    | {"batch_size", "name"}
 )
 """Fields of stages that say how the work is done, and nothing of what comes out."""
 
@@ -217,6 +218,7 @@ def _account_for(
     for image in images:
         if id(image) not in seen and image.image_path not in paths:
             image.reason = image.reason or f"dropped by stage {stage_name!r}"
+            image.reason_kind = image.reason_kind or ReasonKind.DROPPED_BY_STAGE
             last.dropped.append(image)
     for batch in batches:
         batch.task_id = batch.task_id or task.task_id
@@ -224,16 +226,6 @@ def _account_for(
     for batch in batches[:-1]:  # of a last batch that was split, one part is the last
         batch._metadata |= {"is_last_batch": False} if "is_last_batch" in batch._metadata else {}
     return list(batches)
-
-
-def is_read_again(task: Task[Any]) -> bool:
-    """Return whether a task comes of a second reading of its shards: nothing of the first counts any more."""
-    return bool(task._metadata.get("far_apart"))
-
-
-def without_first_reading(results: list[X]) -> list[X]:
-    """Return what counts of the results of one initial task: where its shards were read again, those of that."""
-    return [result for result in results if is_read_again(result)] or results
 
 
 def describe_task(task: Task[Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.checks import check_choice, check_numbers, check_positive
-from tastemaker.errors import UnreadableImageError
+from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
 from tastemaker.models.clip import PRECISIONS, VisionTower, check_device, load_clip, resolve_precision
 from tastemaker.models.device import choose_device
@@ -139,10 +139,11 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         try:
             pixels = image.pixels()
         except UnreadableImageError as error:
-            image.fail(f"unreadable: {error}")
+            image.fail(f"unreadable: {error}", error.reason_kind)
             return None
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-            image.fail(f"unreadable: image_data must be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}")
+            shape = f"{pixels.dtype} {pixels.shape}"
+            image.fail(f"unreadable: image_data must be uint8 (H, W, 3), not {shape}", ReasonKind.UNSUPPORTED)
             return None
         return preprocess(pixels, image.model_input_kind or self.preprocess)
 

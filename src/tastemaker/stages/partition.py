@@ -69,8 +69,6 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             files without an extension whose content is an image.
         storage_options: Arguments of the fsspec file systems of URLs (see docs/remote-data.md). Never written.
         limit: Groups to make at most.
-        output_dir: A folder of results, local or a URL. Where it lies in a folder that is searched, it is passed over:
-            what a run wrote is not its input.
 
     Raises:
         ConfigurationError: ``files_per_partition`` and ``blocksize`` together, or a size that is none.
@@ -83,7 +81,6 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     storage_options: dict[str, Any] | None = field(default=None, repr=False)
     limit: int | None = None
     name: str = "file_partitioning"
-    output_dir: str | None = None
     _groups: list[FileGroupTask] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -160,7 +157,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
                 entries = []
             else:
                 root = url.rstrip("/")
-                found = without_results(list_files(url, options), root, self.output_dir)
+                found = without_results(list_files(url, options), root)
                 entries = [(entry, root) for entry in found]
         except RemoteError as error:
             if not is_pattern(url) and (is_shard(url) or self._is_named_so(url)):
@@ -190,7 +187,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
 
     def _walk(self, root: str) -> Iterator[_Found]:
         unreadable: list[OSError] = []
-        for folder, folders, files in walk_inputs(root, self.output_dir, unreadable.append):
+        for folder, folders, files in walk_inputs(root, unreadable.append):
             folders[:] = [name for name in folders if not name.startswith(".")]
             for file in files:
                 yield from self._take(os.path.join(folder, file), root)

@@ -8,30 +8,27 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import InitVar, dataclass, field
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import Any
 
 import xxhash
 
 from tastemaker.checks import check_choice, check_numbers, check_positive
-from tastemaker.errors import MissingExtraError, UnreadableImageError
-from tastemaker.imaging.decode import DECODES, MAX_IMAGE_PIXELS, describe_jpeg
+from tastemaker.errors import MissingExtraError, ReasonKind, UnreadableImageError
+from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
+from tastemaker.imaging.keys import Sample, split_key
 from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.room import ROOM
-from tastemaker.imaging.shards import FarApartError, Sample, split_key
 from tastemaker.machine import usable_cores
-from tastemaker.models.device import INSTALL_GPU_DECODE, INSTALL_TORCH, choose_device
+from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.provenance import reader_provenance
-from tastemaker.stages.base import BeforeStep, ProcessingStage, Resources, WorkerMetadata, without_first_reading
+from tastemaker.stages.base import BeforeStep, ProcessingStage, WorkerMetadata
 from tastemaker.stages.samples import GroupReader
 from tastemaker.storage import public_url
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
-
-if TYPE_CHECKING:
-    from tastemaker.imaging.gpu_decode import GpuDecoder
 
 _PORTION_BYTES, _PORTION_IMAGES = 2**19, 8
 """Small images go to the threads a few at a time: to hand one over costs as much as a tenth of decoding it."""
@@ -53,17 +50,13 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         batch_size: Images in an ImageBatch; fewer where their files have more than 256 MiB together. Also accepted as
             ``dali_batch_size`` and ``task_batch_size``.
         verbose: Log a line for each batch and each image that cannot be read.
-        num_threads: Threads that decode; never more than the machine has cores. Where a GPU decodes, twice as many:
-            they wait for it.
-        num_gpus_per_worker: Share of a GPU that a worker takes where a GPU decodes; else none is asked for.
+        num_threads: Threads that decode; never more than the machine has cores.
+        num_gpus_per_worker: NeMo Curator's name. Processors decode here, so no GPU is asked for.
         preprocess: ``openai`` or ``transformers``, see `tastemaker.imaging.preprocess`.
         apply_exif_rotation: Turn images as their EXIF orientation says.
         max_pixels: Larger images are recorded as decompression bombs.
         resize: ``pillow``; ``torch``, faster and within 2 of 255 of it; or ``auto``: torch where the worker has a GPU
             that torch can use, else Pillow.
-        decode: ``cpu``; or ``gpu``: large JPEGs are decoded and resized on a GPU (extra ``gpu-decode``), all others,
-            and all that fail there, as with ``cpu``.
-        device: Which GPUs decode: ``auto`` for all of this process, or ``cuda:N``.
 
     Raises:
         ConfigurationError: An option is out of its range.
@@ -78,14 +71,11 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     apply_exif_rotation: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
     resize: str = "auto"
-    decode: str = "cpu"
-    device: str = "auto"
     dali_batch_size: InitVar[int | None] = None
     task_batch_size: InitVar[int | None] = None
     _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
     _resize: str = field(default="pillow", init=False, repr=False)
     _make_input: Callable[[Pixels, str], Pixels] | None = field(default=None, init=False, repr=False)
-    _gpus: list[GpuDecoder] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self, dali_batch_size: int | None, task_batch_size: int | None) -> None:
         for given in (task_batch_size, dali_batch_size):
@@ -95,20 +85,15 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             check_positive(option, getattr(self, option))
         check_choice("preprocess", self.preprocess, PREPROCESSINGS)
         check_choice("resize", self.resize, RESIZES)
-        check_choice("decode", self.decode, DECODES)
-        self.resources = Resources(gpus=self.num_gpus_per_worker) if self.decode == "gpu" else Resources()
 
     def check(self) -> None:
-        """Raise `MissingExtraError` or `ConfigurationError` where what is to resize or decode is not there."""
-        has_torch = find_spec("torch") is not None
-        if self.decode == "gpu" and not has_torch:
-            raise MissingExtraError(f"decode='gpu' needs PyTorch and nvImageCodec: {INSTALL_GPU_DECODE}")
-        if self.resize == "torch" and not has_torch:
+        """Raise `MissingExtraError` where torch is to resize and is not installed."""
+        if self.resize == "torch" and find_spec("torch") is None:
             raise MissingExtraError(f"resize='torch' needs PyTorch: {INSTALL_TORCH}")
-        if self.decode == "gpu":
-            from tastemaker.imaging.gpu_decode import find_decoding_gpus
 
-            find_decoding_gpus(self.device)
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the options, with what resizes on this machine."""
+        return {**super().fingerprint(), "resize": choose_resize(self.resize)}
 
     def outputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage sets."""
@@ -119,41 +104,24 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         if self._pool is None:
             self._resize = choose_resize(self.resize)
             self._make_input = load_preprocess(self._resize)
-            self._gpus = self._open_gpus()
             self._pool = ThreadPoolExecutor(self._threads(), thread_name_prefix="decode")
 
-    def _open_gpus(self) -> list[GpuDecoder]:
-        if self.decode != "gpu":
-            return []
-        from tastemaker.imaging.gpu_decode import open_gpu_decoders
-
-        return open_gpu_decoders(self.device)
-
     def _threads(self) -> int:
-        threads = min(self.num_threads, usable_cores())
-        return 2 * threads if self._gpus else threads
+        return min(self.num_threads, usable_cores())
 
     def teardown(self) -> None:
         """Stop the threads that decode."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
-        self._gpus = []
 
     def process(self, task: FileGroupTask) -> list[ImageBatch]:
         """Return all images of a group of files, in batches."""
-        return without_first_reading(list(self.stream(task)))
+        return list(self.stream(task))
 
     def stream(self, task: FileGroupTask) -> Iterator[ImageBatch]:
         """Yield the images of a group of files in batches, decoding ahead of what was asked for."""
         self.setup()
-        try:
-            yield from self._read_batches(task)
-        except FarApartError:
-            again = {**task._metadata, "far_apart": True}  # whoever has something of the first reading drops it
-            yield from self._read_batches(replace(task, _metadata=again))
-
-    def _read_batches(self, task: FileGroupTask) -> Iterator[ImageBatch]:
         if self.before_step is not None:
             yield from self._stream_one_by_one(task, self.before_step)
             return
@@ -170,7 +138,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
                 if reason is None:
                     self._prepare(image)
                 elif not image.failed:
-                    image.fail(reason)
+                    image.fail(reason, ReasonKind.CRASHED)
             yield self._make_batch(task, members, number, is_last=is_last)
 
     def _make_batch(self, task: FileGroupTask, images: list[ImageObject], number: int, *, is_last: bool) -> ImageBatch:
@@ -189,7 +157,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             "is_last_batch": is_last,
             "provenance": {
                 **task._metadata.get("provenance", {}),
-                **reader_provenance(self.preprocess, self.apply_exif_rotation, self._resize, self.decode),
+                **reader_provenance(self.preprocess, self.apply_exif_rotation, self._resize),
             },
         }
         data = [image for image in images if not image.failed]
@@ -199,8 +167,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
 
     def _read(self, task: FileGroupTask, before_step: BeforeStep | None = None) -> Iterator[ImageObject]:
         options = task._metadata.get("storage_options")
-        far_apart = bool(task._metadata.get("far_apart"))
-        reader = GroupReader(options, task._metadata.get("root"), task._metadata.get("samples"), far_apart)
+        reader = GroupReader(options, task._metadata.get("root"), task._metadata.get("samples"))
         samples = reader.read(task.data) if before_step is None else reader.read_one_by_one(task.data, before_step)
         for index, (path, sample, data) in enumerate(samples):
             image = self._make_image(path, sample, data, index)
@@ -247,28 +214,18 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         return [self._prepare(image) for image in images]
 
     def _prepare(self, image: ImageObject) -> ImageObject:
+        assert self._make_input is not None
         if image.encoded is not None:
             image.xxh3 = xxhash.xxh3_64_hexdigest(image.encoded)
         if not image.failed:
             image.rating = find_rating(image.encoded, image.sidecars, _extension_of(image))
             try:
                 with ROOM.hold():  # until its pixels are gone
-                    image.model_input = self._input_of(image)
+                    image.model_input = self._make_input(image.decode().pixels, self.preprocess)
                 image.model_input_kind = self.preprocess
             except UnreadableImageError as error:
-                image.fail(f"unreadable: {error}")
+                image.fail(f"unreadable: {error}", error.reason_kind)
         return image
-
-    def _input_of(self, image: ImageObject) -> Pixels:
-        assert self._make_input is not None
-        if self._gpus and image.encoded is not None:
-            gpu = self._gpus[image.index % len(self._gpus)]
-            made = gpu.make_input(image.encoded, self.preprocess, **image.decode_options)
-            if made is not None:
-                image.width, image.height, image.orientation = describe_jpeg(image.encoded)
-                image.format = "JPEG"
-                return made
-        return self._make_input(image.decode().pixels, self.preprocess)
 
 
 def _ids_of(images: list[ImageObject]) -> list[str]:

@@ -22,11 +22,10 @@ class GroupReader:
         options: Arguments of the file system of files at URLs.
         root: Folder that the keys of loose images begin below.
         wanted: Of the only shard, the samples to read, by where they lie; None for all.
-        far_apart: See `read_samples`.
     """
 
-    def __init__(self, options: Options | None, root: str | None, wanted: list[Sample] | None, far_apart: bool) -> None:
-        self._options, self._root, self._wanted, self._far_apart = options, root, wanted, far_apart
+    def __init__(self, options: Options | None, root: str | None, wanted: list[Sample] | None) -> None:
+        self._options, self._root, self._wanted = options, root, wanted
         self._folders = FolderReader(options)
 
     def read(self, paths: Iterable[str]) -> Iterator[_Read]:
@@ -56,7 +55,7 @@ class GroupReader:
         for path in paths:
             try:
                 if self._wanted is None:
-                    samples = read_samples(path, self._options, far_apart=self._far_apart)
+                    samples = read_samples(path, self._options)
                 else:
                     samples = read_at_ranges(path, self._wanted, self._options)
                 for sample, data in samples:

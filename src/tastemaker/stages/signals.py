@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
 from tastemaker.checks import check_numbers
-from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
+from tastemaker.errors import ConfigurationError, ModelError, ReasonKind, UnreadableImageError
 from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.signals import compute_signals
 from tastemaker.machine import usable_cores
@@ -71,9 +71,10 @@ class ImageSignalsStage(ProcessingStage[ImageBatch, ImageBatch]):
             with ROOM.hold():
                 image.signals = asdict(compute_signals(image.pixels()))
         except (UnreadableImageError, ModelError) as error:
-            image.fail(f"unreadable: {error}")
+            image.fail(f"unreadable: {error}", getattr(error, "reason_kind", ReasonKind.UNSUPPORTED))
             return image
         quality, minimum = image.signals["technical_quality"], self.min_technical_quality
         if minimum is not None and quality < minimum:
             image.reason = f"technical_quality {quality:.3f} is below {minimum:g}"
+            image.reason_kind = ReasonKind.BELOW_CUTOFF
         return image

@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tastemaker.checks import check_numbers
-from tastemaker.errors import UnreadableImageError
-from tastemaker.scores.files import RowsFile, remove_drafts
-from tastemaker.scores.kept_copies import COPY_COLUMNS, Row, UnkeptCopies
-from tastemaker.scores.originals import OriginalsWriter, check_originals, commit_together
-from tastemaker.scores.schema import kind_of_reason, make_table, rows_schema, status_of
-from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata, is_read_again
+from tastemaker.checks import check_choice, check_numbers, check_positive
+from tastemaker.errors import ReasonKind, UnreadableImageError
+from tastemaker.imaging.shards import is_unsafe_name
+from tastemaker.scores.copies import TarCopies
+from tastemaker.scores.files import RowsFile, check_own_rows, remove_drafts
+from tastemaker.scores.merge import merge_rows
+from tastemaker.scores.schema import make_table, rows_schema, status_of
+from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
 from tastemaker.storage import Options, make_folder, output_path, relative_to
+from tastemaker.storage.owned import OwnFiles
+from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
 
 JPEG_QUALITY = 92
@@ -30,20 +33,24 @@ JPEG_QUALITY = 92
 logger = logging.getLogger(__name__)
 
 
+ORIGINALS = ("shards", "none")
+"""WebDataset tars, or rows only."""
+
+
 @dataclass
 class _Partition:
-    """What is being written for one group of input files; with its rows where there may be copies of an earlier run."""
+    """What is being written for one group of input files; `part` has the rows where it is some images of a group."""
 
     rows: RowsFile
-    originals: OriginalsWriter
-    is_read_again: bool
-    copies: list[Row] | None
+    tars: TarCopies | None
+    own: OwnFiles | None
+    part: list[pa.Table] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
 
     def discard(self) -> None:
         self.rows.discard()
-        self.originals.discard()
+        if self.tars is not None:
+            self.tars.discard()
 
 
 @dataclass
@@ -51,7 +58,8 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
     """Writes the kept originals, byte for byte with their sidecars, and one Parquet row for every image.
 
     For each partition (an input shard, or a group of loose files) there are ``<partition>.parquet`` and
-    ``<partition>-000000.tar`` and following. A file has its final name only once it is complete, the rows last.
+    ``<partition>-000000.tar`` and following. A file has its final name only once it is complete, the rows last. Files
+    of a run before are replaced; a file that Tastemaker did not write never is.
 
     Args:
         output_dir: Directory of the results, or a URL below which they go; made if need be.
@@ -59,7 +67,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         verbose: Log a line for each partition.
         deterministic_name: Name files after their input; otherwise after a random number.
         remove_image_data: Free pixels and bytes of what was written.
-        originals: ``shards``, ``folder`` (files below ``output_dir/kept``) or ``none`` (rows only).
+        originals: ``shards``, or ``none`` (rows only).
         write_embeddings: Store embeddings in the rows, as float16.
         storage_options: Arguments of the file system of an output at a URL.
     """
@@ -77,12 +85,17 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
     is_sink_stage: bool = field(default=True, init=False, repr=False)
     _open: dict[str, _Partition] = field(default_factory=dict, init=False, repr=False)
     _written: Counter[str] = field(default_factory=Counter, init=False, repr=False)
-    _unkept: UnkeptCopies | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        check_originals(self.originals, self.images_per_tar)
+        check_choice("originals", self.originals, ORIGINALS)
+        check_positive("images_per_tar", self.images_per_tar)
         self.resources = Resources()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what of the stage decides what is in its files."""
+        without = {"output_dir", *(("images_per_tar", "deterministic_name") if self.originals == "none" else ())}
+        return {name: value for name, value in super().fingerprint().items() if name not in without}
 
     def inputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage reads."""
@@ -102,28 +115,26 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
             partition.discard()
         self._open.clear()
         self._written.clear()
-        self._unkept = None
 
     def process(self, task: ImageBatch) -> FileGroupTask | None:
         """Write one batch. Return the files of its partition with the last batch of it, None before."""
         name = self._partition_name(task)
-        partition = self._open.get(name)
-        if partition is None or partition.is_read_again != is_read_again(task):
-            earlier, partition = partition, self._start(name, task)
-            if earlier is not None:
-                earlier.rows.discard()
-                partition.originals.replace(earlier.originals)
+        partition = self._open.get(name) or self._start(name, task)
         for number, image in enumerate(task.data):
             image.index = number if image.index < 0 else image.index  # made by a program: numbered for its name
-        placed = {id(image): place for image in task.data if (place := self._place(image, partition, task))}
+        placed = None
+        if partition.tars is not None:
+            root = str(task._metadata.get("root", ""))
+            placed = {id(image): at for image in task.data if (at := self._place(image, partition.tars, root))}
         images = sorted([*task.data, *task.dropped], key=lambda image: image.index)
         signals = "signals" in task._metadata.get("provenance", {})
         partition.rows.schema = self._schema(task)  # with the latest provenance: figures in it grow with the run
         table = make_table(images, placed, with_embeddings=self.write_embeddings, with_signals=signals)
-        partition.rows.add_rows(table)
-        if partition.copies is not None:
-            partition.copies += table.select(COPY_COLUMNS).to_pylist()
-        self._count(images, partition)
+        if task._metadata.get("is_part"):
+            partition.part.append(table)
+        else:
+            partition.rows.add_rows(table)
+        partition.counts.update(status_of(image) for image in images)
         if self.remove_image_data:
             for image in task.data:
                 image.remove_image_data()
@@ -137,58 +148,62 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         name = str(task._metadata.get("partition", ""))
         if not name:
             paths = sorted(image.image_path for image in [*task.data, *task.dropped])
-            digest = hashlib.sha256("|".join([*paths, task.task_id]).encode("utf-8", "surrogateescape"))
-            name = f"images-{digest.hexdigest()[:12]}"
+            name = f"images-{_short_digest('|'.join([*paths, task.task_id]))[:12]}"
         return name
 
     def _start(self, name: str, task: ImageBatch) -> _Partition:
         times = self._written[name]
         stem = name if not times else f"{name}-again-{times}"  # a stage in between split the last batch
         stem = stem if self.deterministic_name else f"images-{uuid.uuid4().hex[:16]}"
-        output, folder = self._output_path(), str(task._metadata.get("folder", stem))
-        self._unkept = self._unkept or UnkeptCopies(output)
-        kind = self._kind(task)
-        is_part = kind != self.originals  # of a partition: its rows are merged later, and its copies looked at then
-        is_searched = not is_part and self._unkept.may_be(folder)
+        output = self._output_path()
         if task._metadata.get("attempt", 1) > 1:
             remove_drafts(output / stem)
-        partition = _Partition(
-            RowsFile(output / f"{stem}.parquet", self._schema(task)),
-            OriginalsWriter(output, stem, folder, kind, self.images_per_tar),
-            is_read_again(task),
-            [] if is_searched else None,
-        )
-        self._open[name] = partition
+        rows = RowsFile(output / f"{stem}.parquet", self._schema(task))
+        check_own_rows(rows.path)
+        own = tars = None
+        if self.originals == "shards":
+            own = OwnFiles(Place.of(self.output_dir, self.storage_options), f"written/{_short_digest(stem)}")
+            tars = TarCopies(own, stem, self.images_per_tar)
+        self._open[name] = partition = _Partition(rows, tars, own)
         return partition
-
-    def _kind(self, task: ImageBatch) -> str:
-        """Return where the originals of a batch go; a partition may say so itself."""
-        return str(task._metadata.get("originals", self.originals))
 
     def _schema(self, task: ImageBatch) -> pa.Schema:
         made_by = task._metadata.get("provenance", {})
-        return rows_schema(with_embeddings=self.write_embeddings, with_signals="signals" in made_by, provenance=made_by)
+        return rows_schema(
+            with_embeddings=self.write_embeddings,
+            with_signals="signals" in made_by,
+            with_copies=self.originals == "shards",
+            provenance=made_by,
+        )
 
-    def _place(self, image: ImageObject, partition: _Partition, task: ImageBatch) -> tuple[str, str] | None:
+    def _place(self, image: ImageObject, tars: TarCopies, root: str) -> tuple[str, str] | None:
         """Write one kept image where it belongs; return the file that it is in and its name there."""
-        if self._kind(task) == "none":
-            return None
         try:
-            return partition.originals.add(_members_of(image, str(task._metadata.get("root", ""))))
+            members = _members_of(image, root)
+            unsafe = next((name for name in members if is_unsafe_name(name)), None)
+            if unsafe is not None:
+                raise UnreadableImageError(
+                    f"unsafe name {unsafe!r}: it leads out of the output folder", ReasonKind.UNSAFE_NAME
+                )
+            tar, member = tars.add(members, dict.fromkeys(members, f"{image.image_path} {image.index}"))
         except UnreadableImageError as error:
-            image.fail(f"unreadable: {error}")
+            image.fail(f"unreadable: {error}", error.reason_kind)
             return None
-
-    def _count(self, images: list[ImageObject], partition: _Partition) -> None:
-        partition.counts.update(status_of(image) for image in images)
-        partition.reasons.update(kind_of_reason(image.reason) for image in images if image.reason)
+        return str(self._output_path() / tar), member
 
     def _finish(self, name: str, partition: _Partition, task: ImageBatch) -> FileGroupTask:
-        unkept: list[Path] = []
-        if self._unkept is not None and partition.copies:
-            folder, root = str(task._metadata.get("folder", "")), str(task._metadata.get("root", ""))
-            unkept = self._unkept.find(folder, partition.copies, root)
-        commit_together(partition.rows, partition.originals, unkept)
+        files = []
+        if partition.tars is not None and partition.own is not None:
+            partition.tars.finish()
+            files = [str(self._output_path() / tar) for tar in partition.tars.names]
+        if task._metadata.get("is_part"):
+            partition.rows.discard()
+            redone = pa.concat_tables(partition.part).replace_schema_metadata(partition.rows.schema.metadata)
+            merge_rows(partition.rows.path, redone)
+        else:
+            partition.rows.commit()
+        if partition.own is not None:
+            partition.own.finish()
         self._written[name] += 1
         del self._open[name]
         if self.verbose:
@@ -199,10 +214,13 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
             "images_per_tar": self.images_per_tar,
             "num_images": partition.counts["kept"],
             "counts": dict(partition.counts),
-            "reasons": dict(partition.reasons),
         }
-        files = [str(pending.path) for pending in [*partition.originals.tars, partition.rows]]
+        files.append(str(partition.rows.path))
         return FileGroupTask(task.dataset_name, files, task._stage_perf, metadata, task.task_id)
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _members_of(image: ImageObject, root: str) -> dict[str, bytes]:
@@ -218,7 +236,7 @@ def _members_of(image: ImageObject, root: str) -> dict[str, bytes]:
         if image.member is None:
             members = {f"{image.image_id}.{(image.format or 'jpg').lower()}": data}
         elif len(data) != image.member.size:
-            raise UnreadableImageError("the source changed while it was read")
+            raise UnreadableImageError("the source changed while it was read", ReasonKind.CHANGED)
         else:
             members = {_name_below(image.member.name, root if not image.shard else ""): data}
     for extension, data in image.sidecars.items():
@@ -237,10 +255,12 @@ def _encode(image: ImageObject) -> bytes:
     from PIL import Image
 
     if image.image_data is None:
-        raise UnreadableImageError("the image has neither source bytes nor pixels")
+        raise UnreadableImageError("the image has neither source bytes nor pixels", ReasonKind.MISSING)
     if image.image_data.dtype != np.uint8 or image.image_data.shape[2:] not in ((), (3,), (4,)):
         shape = image.image_data.shape
-        raise UnreadableImageError(f"image_data must be uint8 (H, W, 3), not {image.image_data.dtype} {shape}")
+        raise UnreadableImageError(
+            f"image_data must be uint8 (H, W, 3), not {image.image_data.dtype} {shape}", ReasonKind.UNSUPPORTED
+        )
     file = io.BytesIO()
     Image.fromarray(image.image_data).convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY)
     return file.getvalue()

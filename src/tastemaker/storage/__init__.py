@@ -22,6 +22,12 @@ STORE_SCHEMES["memory"] = "memory"
 _AZURE_ACCOUNT = re.compile(r"(?<=^az://)([^/@]+)@[^/]*")
 _PASSWORD = re.compile(r"(?<=://)[^/@:]*:[^/@]*@")
 
+STATE_FOLDER = "_tastemaker"
+"""Folder for notes. Readers of a directory of Parquet files pass over names that begin with an underscore."""
+
+SELECTION_FILE = "selection.json"
+"""Note in the state folder of a folder that a selection wrote."""
+
 Options = dict[str, Any]
 """Keyword arguments of an fsspec file system; or scheme -> such arguments, where the schemes of a run need different
 ones."""
@@ -108,30 +114,42 @@ def without_repeats(files: Iterable[_File]) -> list[_File]:
 
 
 def walk_inputs(
-    root: str, output_dir: str | None, onerror: Callable[[OSError], object] | None = None
+    root: str, onerror: Callable[[OSError], object] | None = None
 ) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield what `os.walk` does of an input folder, without the folder of results: what a run wrote is not its input.
+    """Yield what `os.walk` does of an input folder, without what Tastemaker wrote: that is not its input.
 
     Args:
-        root: The input folder.
-        output_dir: Of the results; None where there are none.
+        root: The input folder. One that a selection wrote is searched all the same: somebody named it.
         onerror: Called with each folder that cannot be read.
     """
-    output = "" if output_dir is None else os.path.realpath(output_dir)
     for folder, folders, files in os.walk(root, onerror=onerror):
-        if output and os.path.basename(output) in folders and os.path.realpath(folder) == os.path.dirname(output):
-            folders.remove(os.path.basename(output))
+        if STATE_FOLDER in folders:
+            notes = os.listdir(os.path.join(folder, STATE_FOLDER))
+            if SELECTION_FILE in notes and folder != root:
+                folders.clear()
+                continue
+            folders[:] = [name for name in folders if name not in _folders_of_results(notes)]
         yield folder, folders, files
 
 
-def without_results(files: Iterable[_File], root: str, output_dir: str | None) -> list[_File]:
-    """Return the files below an input folder at a URL that do not lie below the results, see `walk_inputs`."""
-    if output_dir is None or not is_remote(output_dir):
-        return list(files)
-    results = canonical_url(output_dir).rstrip("/") + "/"
-    if f"{canonical_url(root).rstrip('/')}/".startswith(results):
-        return list(files)
-    return [file for file in files if not canonical_url(file.path).startswith(results)]
+def without_results(files: Iterable[_File], root: str) -> list[_File]:
+    """Return the files below an input folder at a URL that Tastemaker did not write, see `walk_inputs`."""
+    files = list(files)
+    notes: dict[str, list[str]] = {}
+    for file in files:
+        folder, found, note = file.path.rpartition(f"/{STATE_FOLDER}/")
+        if found and "/" not in note:
+            notes.setdefault(folder, []).append(note)
+    top = canonical_url(root).rstrip("/")
+    passed_over = [f"{f}/" for f, named in notes.items() if SELECTION_FILE in named and canonical_url(f) != top]
+    passed_over += [f"{folder}/{name}/" for folder, named in notes.items() for name in _folders_of_results(named)]
+    return [file for file in files if not file.path.startswith(tuple(passed_over))]
+
+
+def _folders_of_results(notes: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the folders that a run made beside its notes."""
+    is_of_run = any(note.startswith("run") and note.endswith(".json") for note in notes)
+    return (STATE_FOLDER, "rows", "kept") if is_of_run else (STATE_FOLDER,)
 
 
 def relative_to(path: str, root: str) -> str:

@@ -89,10 +89,6 @@ class BlockReader:
                     break
         return self._end is None or size <= self._end
 
-    def peek_at(self, offset: int, size: int) -> bytes:
-        """Return bytes straight from the source; the blocks that are held stay."""
-        return self._source.peek_at(offset, size)
-
     def size_bytes(self) -> int | None:
         """Return how many bytes the source has, None where it streams."""
         return None if self._source.streams else self._source.size_bytes()

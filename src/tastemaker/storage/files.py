@@ -99,6 +99,10 @@ def remote_path(path: str | Path, options: Options | None = None) -> Path:
     return cast(Path, RemotePath(place))
 
 
+def place_of(path: Path) -> Place:
+    return path.place if isinstance(path, RemotePath) else Place.at(str(path))
+
+
 def options_of(path: Path) -> Options:
     return dict(cast(Any, path).storage_options)
 

@@ -181,8 +181,6 @@ class LocalRanges:
             data += more
         return data
 
-    peek_at = read_at
-
     def holds(self, size: int) -> bool:
         """Return whether the file has that many bytes."""
         return size <= self._end

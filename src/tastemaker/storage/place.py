@@ -60,10 +60,6 @@ class Ranges(Protocol):
         """
         ...
 
-    def peek_at(self, offset: int, size: int) -> bytes:
-        """Return bytes as `read_at` does, without letting go of any that are held."""
-        ...
-
     def holds(self, size: int) -> bool:
         """Return whether there are that many bytes."""
         ...

@@ -123,8 +123,6 @@ class RemoteRanges:
                 break
         return bytes(data)
 
-    peek_at = read_at
-
     def holds(self, size: int) -> bool:
         """Return whether the file has that many bytes."""
         self._know()

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tastemaker.checks import check_numbers
 from tastemaker.compat.nemo_curator.models import to_array, to_tensor
 from tastemaker.compat.nemo_curator.stages import ProcessingStage
-from tastemaker.errors import ModelError, WeightsNotFoundError
+from tastemaker.errors import ModelError, ReasonKind, WeightsNotFoundError
 from tastemaker.models.aesthetic import check_embeddings, read_pth
 from tastemaker.models.hub import EMBEDDING_SIZE, default_model_dir, file_sha256
 from tastemaker.provenance import add_provenance
@@ -178,6 +178,7 @@ class ImageNSFWFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
         above = [image for image in task.data if not self._is_safe(image)]
         for image in above:
             image.reason = f"nsfw_score {image.nsfw_score:.3f} is not below {self.score_threshold:g}"
+            image.reason_kind = ReasonKind.BELOW_CUTOFF
             if self.verbose:
                 path = public_url(image.image_path)
                 logger.info("Image %s (path: %s) filtered out: %s", image.image_id, path, image.reason)

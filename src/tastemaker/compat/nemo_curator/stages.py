@@ -14,6 +14,7 @@ import numpy as np
 
 from tastemaker.compat.nemo_curator.models import PRECISION
 from tastemaker.errors import UnreadableImageError
+from tastemaker.scores.copies import TarCopies
 from tastemaker.stages import aesthetic, base, embed, partition, read, write
 from tastemaker.stages.base import X, Y
 from tastemaker.storage import make_folder
@@ -207,13 +208,13 @@ class ImageWriterStage(write.ImageWriterStage, ProcessingStage[ImageBatch, FileG
         super().__post_init__()
         make_folder(self._output_path())
 
-    def _place(self, image: ImageObject, partition: Any, task: ImageBatch) -> tuple[str, str] | None:  # noqa: ANN401
+    def _place(self, image: ImageObject, tars: TarCopies, root: str) -> tuple[str, str] | None:
         if not _has_changed_pixels(image):
-            return super()._place(image, partition, task)
+            return super()._place(image, tars, root)
         source = image.encoded, image.member
         image.encoded = image.member = None  # the pixels are all there is
         try:
-            return super()._place(image, partition, task)
+            return super()._place(image, tars, root)
         finally:
             image.encoded, image.member = source  # the row says where the image came from
 

@@ -47,7 +47,7 @@ function makeGroup(group, most, by) {
   const box = element("details", { className: "group" }, summary, list, more);
   more.hidden = true;
   const fetchMore = async () => {
-    const rows = await ask("/api/failures/rows", { by, kind: group.reason, start: list.children.length });
+    const rows = await ask("/api/failures/rows", { by, kind: group.kind, start: list.children.length });
     list.append(...rows.map(makeRow));
     more.hidden = list.children.length >= group.images || !rows.length;
   };

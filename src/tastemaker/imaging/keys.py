@@ -1,0 +1,155 @@
+"""The members of a shard grouped by key: samples, what is wrong with them, and which member is the picture."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from tastemaker.imaging.decode import EXTENSIONS
+from tastemaker.imaging.tars import Member
+
+_PREFERENCE = ("jpg", "jpeg", "png", "webp")
+_STARTS_OUTSIDE = ("/", "\\")
+_UNSAFE_NAME = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.($|[/\\])|\0")
+
+
+_PROBLEMS_OF_SHARDS = re.compile(
+    "unsafe name|duplicate key|late member|no image among|truncated: the shard ends|damaged shard|a link, not|"
+    r"a sparse file|it has [\d,]+ bytes, too many"
+)
+"""How the problems begin that lie in how a shard is made: reading a sample of it again does not change them."""
+
+
+@dataclass(slots=True)
+class Sample:
+    """The members that share a key.
+
+    Attributes:
+        key: The WebDataset key: the member's name up to the first dot of its base name, folders kept.
+        image: The member that is the picture; None where there is none.
+        sidecars: Extension (after that first dot, as stored) -> every other member.
+        problem: Why there is nothing to score; empty if there is.
+        is_finished: Whether all members are there.
+    """
+
+    key: str
+    image: Member | None = None
+    sidecars: dict[str, Member] = field(default_factory=dict)
+    problem: str = ""
+    is_finished: bool = field(default=False, compare=False, repr=False)
+
+    def members(self) -> list[Member]:
+        """Return all members, the image first."""
+        return [*([self.image] if self.image else ()), *self.sidecars.values()]
+
+
+def split_key(name: str) -> tuple[str, str]:
+    """Return the WebDataset key and the extension of a member's name.
+
+    Example:
+        >>> split_key("a.b/0001.left.jpg")
+        ('a.b/0001', 'left.jpg')
+    """
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return folder + slash + stem, extension
+
+
+def is_unsafe_name(name: str) -> bool:
+    r"""Return whether a member's name leads out of the folder that it is unpacked to.
+
+    Example:
+        >>> [is_unsafe_name(name) for name in ("a/b.jpg", "a/../../b.jpg", "C:\\b.jpg")]
+        [False, True, True]
+    """
+    if ".." not in name and name[:1] not in _STARTS_OUTSIDE and name[1:2] != ":" and "\0" not in name:
+        return False  # most names, in a fraction of the time
+    return _UNSAFE_NAME.search(name) is not None
+
+
+def is_problem_of_the_shard(problem: str) -> bool:
+    """Return whether a sample's problem lies in how its shard is made, and not in the bytes of its image.
+
+    Example:
+        >>> is_problem_of_the_shard("duplicate key: another sample"), is_problem_of_the_shard("not an image")
+        (True, False)
+    """
+    return _PROBLEMS_OF_SHARDS.match(problem) is not None
+
+
+def group_samples(members: list[Member]) -> list[Sample]:
+    """Return the samples of a shard, in the order of their first members.
+
+    Names without a key (hidden files) and WebDataset's own ``__meta__`` names are left out. A second member with
+    the same name begins a second sample, which carries a problem.
+    """
+    grouping = Grouping()
+    samples = [sample for member in members if (sample := grouping.add(member))]
+    for sample in samples:
+        finish_sample(sample)
+    return samples
+
+
+class Grouping:
+    """Puts the members of a shard together by key, one after the other.
+
+    A member of a key whose sample is finished was found too late: it begins a second sample, with a problem.
+    """
+
+    def __init__(self) -> None:
+        self._current: dict[str, Sample] = {}
+
+    def add(self, member: Member) -> Sample | None:
+        """Return the sample that a member begins, None where it belongs to one that is there, or to none at all."""
+        key, extension = split_key(member.name)
+        sample, problem = self._current.get(key), ""
+        if sample is None:
+            if _has_no_key(key) and not is_unsafe_name(member.name):
+                return None
+        elif extension in sample.sidecars or (sample.image and split_key(sample.image.name)[1] == extension):
+            problem = f"duplicate key: another sample of this shard is called {key!r}"
+        elif sample.is_finished:
+            problem = (
+                f"late member: {member.name!r} lies too far behind the other members of {key!r}, which were read "
+                "without it; a shard at a URL is read once, so download it, or write the members of a key together"
+            )
+        else:
+            sample.sidecars[extension] = member
+            return None
+        self._current[key] = begun = Sample(key, sidecars={extension: member}, problem=problem)
+        return begun
+
+
+def _has_no_key(key: str) -> bool:
+    base = key.rpartition("/")[2]
+    return not base or (base.startswith("__") and base.endswith("__"))
+
+
+def finish_sample(sample: Sample) -> None:
+    """Take the picture out of the sidecars, and note what is wrong with the sample; it has all its members."""
+    sample.is_finished = True
+    for member in sample.sidecars.values():
+        if is_unsafe_name(member.name):
+            sample.problem = "unsafe name: it leads out of the folder that the shard is unpacked to"
+        elif member.problem and not sample.problem:
+            sample.problem = member.problem
+    chosen = image_extension(sample.sidecars)
+    if chosen is not None:
+        sample.image = sample.sidecars.pop(chosen)
+    elif not sample.problem:
+        sample.problem = "no image among the members of this key"
+
+
+def image_extension(by_extension: dict[str, Member]) -> str | None:
+    """Return the extension of the picture: ``jpg`` before ``seg.png``, any known one before a look at the content."""
+    known = _known_extension(tuple(by_extension))
+    return known or next((e for e, member in by_extension.items() if member.looks_like_image), None)
+
+
+@lru_cache(maxsize=1024)
+def _known_extension(extensions: tuple[str, ...]) -> str | None:
+    known = [e for e in extensions if e.rpartition(".")[2].lower() in EXTENSIONS]
+    if not known:
+        return None
+    return min(known, key=lambda e: ("." in e, _PREFERENCE.index(e.lower()) if e.lower() in _PREFERENCE else 9))

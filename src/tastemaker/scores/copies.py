@@ -1,0 +1,194 @@
+"""Samples written as a reader takes them: into tars, as files, or as links. Originals leave a run in no other way."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import posixpath
+import tarfile
+from collections.abc import Mapping
+from itertools import count
+from typing import Protocol
+
+import xxhash
+
+from tastemaker.imaging.shards import split_key
+from tastemaker.storage.owned import OwnFiles, fold
+from tastemaker.storage.place import Draft
+
+_TOGETHER_FILES, _TOGETHER_BYTES = 256, 2**26
+"""Files that are written together: as many, or of so many bytes."""
+
+_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 1024
+"""Of a file, and with its folders: what all file systems and object stores take."""
+
+
+class Copies(Protocol):
+    """Takes samples one after the other."""
+
+    def add(self, members: Mapping[str, bytes], sources: Mapping[str, str]) -> tuple[str, str]:
+        """Write one sample; return the file that its image is in, below the folder, and its name there.
+
+        Args:
+            members: Name -> bytes, the image first.
+            sources: Name -> which file these bytes are. Names of different sources are kept apart.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Write what has not been written yet."""
+        ...
+
+    def discard(self) -> None:
+        """Give up what is not visible yet."""
+        ...
+
+
+class TarCopies:
+    """WebDataset tars of so many samples: ``<stem>-000000.tar`` and following.
+
+    Keys stay as they are. Where another sample of the tar has the key, a new tar begins: a reader finds as many
+    samples as were added.
+
+    Args:
+        own: Of the folder that they lie in.
+        stem: How their names begin.
+        images_per_tar: Samples in a tar at most.
+
+    Attributes:
+        names: Of the tars, in their order.
+    """
+
+    def __init__(self, own: OwnFiles, stem: str, images_per_tar: int) -> None:
+        self.names: list[str] = []
+        self._own, self._stem, self._images_per_tar = own, stem, images_per_tar
+        self._sources: dict[str, str] = {}
+        self._draft: Draft | None = None
+        self._tar: tarfile.TarFile | None = None
+        self._samples = 0
+        own.refuse_foreign(self._name(0))
+
+    def add(self, members: Mapping[str, bytes], sources: Mapping[str, str]) -> tuple[str, str]:
+        """Append one sample. Member names and bytes go in as they are; times and owners are left out."""
+        image = next(iter(members))
+        key, source = split_key(image)[0], sources[image]
+        if self._tar is None or self._samples == self._images_per_tar or self._sources.get(key, source) != source:
+            self._close()
+            self._tar = self._open()
+        self._samples += 1
+        self._sources[key] = source
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), 0o644
+            self._tar.addfile(info, io.BytesIO(data))
+        return self.names[-1], image
+
+    def finish(self) -> None:
+        """Finish the last tar."""
+        self._close()
+
+    def discard(self) -> None:
+        """Delete the tar that is not finished."""
+        if self._tar is not None and self._draft is not None:
+            with contextlib.suppress(OSError):  # the disk may be full
+                self._tar.close()
+            self._draft.discard()
+            self._tar = None
+
+    def _name(self, number: int) -> str:
+        return f"{self._stem}-{number:06d}.tar"
+
+    def _open(self) -> tarfile.TarFile:
+        self.names.append(self._name(len(self.names)))
+        self._samples = 0
+        self._sources.clear()
+        self._draft = (self._own.folder / self.names[-1]).draft()
+        return tarfile.open(self._draft.path, "w", format=tarfile.PAX_FORMAT)
+
+    def _close(self) -> None:
+        if self._tar is not None and self._draft is not None:
+            self._tar.close()
+            self._tar = None
+            self._own.commit(self.names[-1], self._draft)
+
+
+class FileCopies:
+    """Files below a folder, under their paths below their input.
+
+    Args:
+        own: Of the folder.
+    """
+
+    def __init__(self, own: OwnFiles) -> None:
+        self._own, self._names = own, _Names()
+        self._waiting: dict[str, bytes] = {}
+        self._bytes = 0
+
+    def add(self, members: Mapping[str, bytes], sources: Mapping[str, str]) -> tuple[str, str]:
+        """Write one sample. A name that another file has goes below a numbered folder."""
+        prefix = self._names.prefix(sources)
+        for name, data in members.items():
+            self._put(prefix + name, data, sources[name])
+        image = prefix + next(iter(members))
+        return image, image
+
+    def finish(self) -> None:
+        """Write the files that wait."""
+        self._own.write(self._waiting)
+        self._waiting, self._bytes = {}, 0
+
+    def discard(self) -> None:
+        """Give up the files that wait."""
+        self._waiting.clear()
+
+    def _put(self, name: str, data: bytes, source: str) -> None:
+        self._waiting[name] = data
+        self._bytes += len(data)
+        if len(self._waiting) >= _TOGETHER_FILES or self._bytes >= _TOGETHER_BYTES:
+            self.finish()
+
+
+class LinkCopies(FileCopies):
+    """Symbolic links to loose files. The bytes of members do not matter; a source is a path on this machine."""
+
+    def _put(self, name: str, data: bytes, source: str) -> None:
+        self._own.link(name, source)
+
+
+def is_too_long(name: str) -> bool:
+    """Return whether a name, folders included, is too long for a file. Tars take any."""
+    encoded = name.encode("utf-8", "surrogateescape")
+    return len(encoded) > _MAX_PATH_BYTES or max(map(len, encoded.split(b"/"))) > _MAX_NAME_BYTES
+
+
+class _Names:
+    """Keeps names of different sources apart, as the most forgetful file system compares them."""
+
+    def __init__(self) -> None:
+        self._owners: dict[int, int] = {}
+        self._tried: dict[int, int] = {}
+
+    def prefix(self, owners: Mapping[str, str]) -> str:
+        """Return what to put in front of the names so that each is its owner's: nothing, or ``2/`` and so on."""
+        folded = {fold(posixpath.normpath(name)): owner for name, owner in owners.items()}
+        first = max(self._tried.get(_number(name), 1) for name in folded)
+        for number in count(first):
+            prefix = "" if number == 1 else f"{number}/"
+            wanted = {_number(prefix + name): _number(owner) for name, owner in folded.items()}
+            above = {_number(prefix + folder): 0 for name in folded for folder in _folders(name)}
+            if all(self._owners.get(name, owner) == owner for name, owner in (wanted | above).items()):
+                self._owners |= wanted | above
+                return prefix
+            self._tried |= {_number(name): number + 1 for name in folded}
+        raise AssertionError  # count() does not end
+
+
+def _folders(name: str) -> list[str]:
+    """Return the folders that a name lies in, of which none may be a file."""
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[: number + 1]) for number in range(len(parts))]
+
+
+def _number(text: str) -> int:
+    """Return what stands for a name in tables of very many: eight bytes of each, as good as never the same for two."""
+    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogateescape"))

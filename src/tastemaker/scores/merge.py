@@ -1,0 +1,112 @@
+"""Rows of some images of a partition put into its rows file, and rows of pictures that are gone marked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tastemaker.errors import ReasonKind
+from tastemaker.scores.files import RowsFile, read_rows
+from tastemaker.scores.schema import (
+    DELETED,
+    DELETED_REASON,
+    MADE_BY_MODELS,
+    METADATA_KEY,
+    SOURCES_KEY,
+    original_name,
+    rows_metadata,
+)
+
+_IDENTITY = ["image_path", "shard", "offset"]
+_VERDICT = ["status", "reason_kind", "reason"]
+
+
+def merge_rows(path: Path, redone: pa.Table) -> None:
+    """Put rows into a rows file, in the places of the old rows of the same images, and write the file anew.
+
+    The metadata of ``redone`` counts from then on: its fingerprint, and its sources, in which files of the size -1 are
+    gone. The rows of these are marked as ``deleted``.
+
+    Args:
+        path: The rows file. One that is not there yet is made.
+        redone: The new rows; none where no picture was read.
+    """
+    table = _put_in_place(read_rows(path), redone) if path.exists() else redone
+    metadata = redone.schema.metadata or {}
+    sources = json.loads(metadata.get(SOURCES_KEY, b'{"files": []}'))
+    table = _mark_gone(table, {name for name, size, _ in sources["files"] if size < 0})
+    rows = RowsFile(path, table.schema.with_metadata(metadata))
+    try:
+        rows.add_rows(table)
+        rows.commit()
+    except BaseException:
+        rows.discard()
+        raise
+
+
+def mark_deleted(path: Path, fingerprint: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
+    """Mark the rows of pictures that are gone, where no picture of a partition is read.
+
+    Args:
+        path: The rows file.
+        fingerprint: Of the run. Rows that another one made lose what its models made: all their pictures are gone.
+        sources: The files of the partition as they are now; those that are gone have the size -1.
+    """
+    old = read_rows(path)
+    made_by = rows_metadata({"fingerprint": fingerprint, "sources": sources})
+    if _fingerprint(old) == fingerprint:
+        made_by = {**(old.schema.metadata or {}), SOURCES_KEY: made_by[SOURCES_KEY]}
+    merge_rows(path, old.schema.with_metadata(made_by).empty_table())
+
+
+def _put_in_place(old: pa.Table, redone: pa.Table) -> pa.Table:
+    """Return the old rows with the new ones in the places of those of the same images; the others come last.
+
+    Old rows that stay though other models made them lose what these made: the file states one fingerprint.
+    """
+    new_at = {_identity(row): number for number, row in enumerate(redone.select(_IDENTITY).to_pylist())}
+    kept = _align(old, redone.schema, same_models=_fingerprint(old) == _fingerprint(redone))
+    order = [
+        len(old) + new_at.pop(identity) if (identity := _identity(row)) in new_at else number
+        for number, row in enumerate(old.select(_IDENTITY).to_pylist())
+    ]
+    order += [len(old) + number for number in new_at.values()]
+    return pa.concat_tables([kept, redone.replace_schema_metadata(None)]).take(pa.array(order, pa.int64()))
+
+
+def _identity(row: dict[str, Any]) -> tuple[str, int | None]:
+    return row["image_path"], row["offset"] if row["shard"] else None
+
+
+def _fingerprint(table: pa.Table) -> object:
+    return json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}")).get("fingerprint")
+
+
+def _align(table: pa.Table, schema: pa.Schema, *, same_models: bool) -> pa.Table:
+    """Return a table with the columns of a schema, and no metadata; what it lacks is null."""
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names and (same_models or field.name not in MADE_BY_MODELS)
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema.remove_metadata())
+
+
+def _mark_gone(table: pa.Table, gone: set[str]) -> pa.Table:
+    """Return the rows with the verdict ``deleted`` on those whose files are gone."""
+    if not gone:
+        return table
+    rows = table.select(["image_path", *_VERDICT]).to_pylist()
+    for row in rows:
+        if original_name(row["image_path"]) in gone:
+            row |= {"status": DELETED, "reason_kind": ReasonKind.DELETED, "reason": DELETED_REASON}
+    for name in _VERDICT:
+        number = table.schema.get_field_index(name)
+        field = table.schema.field(number)
+        table = table.set_column(number, field, pa.array([row[name] for row in rows], field.type))
+    return table

@@ -1,0 +1,87 @@
+"""Score, then select: what `tastemaker filter` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.runs.options import RunMode, RunOptions
+from tastemaker.runs.progress import Progress
+from tastemaker.runs.run import run_scoring
+from tastemaker.runs.summary import RunSummary
+from tastemaker.scores.layout import KEPT_FOLDER
+from tastemaker.scores.table import ScoreTable
+from tastemaker.selections.select import SelectProgress, SelectSummary, select_images
+from tastemaker.selections.selection import Selection
+from tastemaker.storage.place import Place
+
+AUTO = "auto"
+"""Tars where any of the input is a tar, else a folder; of embeddings a manifest, for they have no originals."""
+
+
+@dataclass(frozen=True)
+class FilterSummary:
+    """What became of the images, and of the originals of those that were kept; None where no image has a row."""
+
+    run: RunSummary
+    selection: SelectSummary | None
+
+
+def filter_images(
+    inputs: str | Path | Sequence[str | Path],
+    output_dir: str | Path,
+    selection: Selection,
+    options: RunOptions | None = None,
+    mode: RunMode | None = None,
+    *,
+    kind: str = AUTO,
+    images_per_tar: int = 1000,
+    on_scored: Callable[[Progress], None] | None = None,
+    on_selected: Callable[[SelectProgress], None] | None = None,
+) -> FilterSummary:
+    """Score images, then copy the originals of those that pass to ``output_dir/kept``.
+
+    The rows in ``output_dir/rows`` are those of `run_scoring`. They know nothing of the cut, so another one takes
+    seconds. ``kept`` always holds what the last call kept.
+
+    Args:
+        inputs: Files, folders, globs and URLs.
+        output_dir: Directory of the results, or a URL.
+        selection: Which images pass, of those of the inputs.
+        options: How they are scored; None for the defaults.
+        mode: How to treat rows that are there; None for the defaults.
+        kind: How originals are written: ``webdataset``, ``folder``, ``links`` or ``auto``.
+        images_per_tar: Samples in a tar at most.
+        on_scored: Called after each batch, in a thread of the run.
+        on_selected: Called after each image that is copied.
+
+    Raises:
+        ConfigurationError: As `run_scoring` and `select_images` raise it; or a slice is to be filtered.
+    """
+    options, mode = options or RunOptions(), mode or RunMode()
+    if mode.part is not None:
+        raise ConfigurationError(
+            f"this run does slice {mode.part}, and only all slices together can be filtered. Score the slices first, "
+            "then filter without slices: nothing is scored twice"
+        )
+    selection = replace(selection, rank_by=options.rank_by)
+    output = Place.of(output_dir, options.storage_options)
+    summary = run_scoring(inputs, output_dir, options, mode, on_progress=on_scored)
+    if not summary.rows_files:
+        return FilterSummary(summary, None)
+    table = ScoreTable(summary.rows_files, storage_options=options.storage_options)
+    kind = _choose_kind(table) if kind == AUTO else kind
+    to = output / (f"{KEPT_FOLDER}.parquet" if kind == "manifest" else KEPT_FOLDER)
+    selected = select_images(
+        table, to, selection, kind=kind, images_per_tar=images_per_tar, overwrite=True, on_progress=on_selected
+    )
+    return FilterSummary(summary, selected)
+
+
+def _choose_kind(table: ScoreTable) -> str:
+    counted = table.query("SELECT count(size) AS originals, count(shard) AS in_shards FROM rows").to_pylist()[0]
+    if not counted["originals"]:
+        return "manifest"
+    return "webdataset" if counted["in_shards"] else "folder"
