@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class ReasonKind(StrEnum):
@@ -32,6 +33,8 @@ class ReasonKind(StrEnum):
         NEEDS_RAW: The extra ``raw`` reads it.
         TOO_LARGE: More pixels, scans or bytes than the limits allow.
         DUPLICATE_KEY: Another sample of its shard has its key.
+        UNSUPPORTED_MEMBER: A member of a shard that is a link, a sparse file, or larger than a member may be.
+        LATE_MEMBER: A member of a key lies too far behind the others in a shard at a URL, which is read once.
         UNSAFE_NAME: Its name leads out of the folder that its shard is unpacked to.
         DAMAGED_SHARD: Its shard is damaged or cut off.
         CRASHED: Reading or decoding it ended the process, several times.
@@ -50,6 +53,8 @@ class ReasonKind(StrEnum):
     NEEDS_RAW = "needs_raw"
     TOO_LARGE = "too_large"
     DUPLICATE_KEY = "duplicate_key"
+    UNSUPPORTED_MEMBER = "unsupported_member"
+    LATE_MEMBER = "late_member"
     UNSAFE_NAME = "unsafe_name"
     DAMAGED_SHARD = "damaged_shard"
     CRASHED = "crashed"
@@ -57,6 +62,16 @@ class ReasonKind(StrEnum):
     BELOW_CUTOFF = "below_cutoff"
     DROPPED_BY_STAGE = "dropped_by_stage"
     DELETED = "deleted"
+
+
+class Problem(NamedTuple):
+    """What is wrong with an image or a member of a shard: the kind, and a sentence for people."""
+
+    kind: ReasonKind
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class TastemakerError(Exception):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
+from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.heif import HEIF_EXTENSIONS
 from tastemaker.imaging.raws import RAW_EXTENSIONS
@@ -85,14 +86,16 @@ class FolderReader:
             sample.sidecars[extension] = self._read(sidecar, sample, data)
         return sample, data
 
-    def _try_to_list(self, path: str) -> tuple[list[str], str]:
+    def _try_to_list(self, path: str) -> tuple[list[str], Problem | None]:
         """Return the sidecars of a remote image, and why they are not known where that is so."""
         try:
-            return self.list_sidecars(path), ""
+            return self.list_sidecars(path), None
         except OSError as error:
-            return [], str(error)
+            return [], Problem(ReasonKind.MISSING, str(error))
 
-    def _read_listed(self, path: str, root: str, sidecars: list[str], problem: str) -> tuple[Sample, dict[str, bytes]]:
+    def _read_listed(
+        self, path: str, root: str, sidecars: list[str], problem: Problem | None
+    ) -> tuple[Sample, dict[str, bytes]]:
         sample, data = self.read_sample(path, root, sidecars)
         sample.problem = sample.problem or problem
         return sample, data
@@ -115,7 +118,7 @@ class FolderReader:
         return sorted(joined + name for name in {*by_stem.get(stem, ()), *by_stem.get(base, ())})
 
 
-def unread_sample(path: str, root: str | None, problem: str) -> Sample:
+def unread_sample(path: str, root: str | None, problem: Problem) -> Sample:
     """Return an image file as a sample with a problem, without a look at the file.
 
     Args:
@@ -159,17 +162,21 @@ def _read(path: str, sample: Sample, data: dict[str, bytes]) -> Member:
         if stat.S_ISDIR(status.st_mode):
             os.scandir(path).close()  # raises why a folder is among the pictures: it cannot be read
         if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer, for ever perhaps
-            sample.problem = sample.problem or f"{name} is no file"
+            sample.problem = sample.problem or Problem(ReasonKind.UNSUPPORTED, f"{name} is no file")
         elif status.st_size > MAX_MEMBER_BYTES:
             member = Member(path, 0, status.st_size)
-            sample.problem = sample.problem or f"{name} has {status.st_size:,} bytes, too many for an image"
+            sample.problem = sample.problem or _too_large(name, f"{status.st_size:,}")
         else:
             with open(path, "rb") as file:
                 data[path] = file.read()
             member = Member(path, 0, len(data[path]))
     except OSError as error:
-        sample.problem = sample.problem or f"{name} cannot be read: {error.strerror}"
+        sample.problem = sample.problem or Problem(ReasonKind.MISSING, f"{name} cannot be read: {error.strerror}")
     return member
+
+
+def _too_large(name: str, size: str) -> Problem:
+    return Problem(ReasonKind.TOO_LARGE, f"{name} has {size} bytes, too many for an image")
 
 
 def _read_remote(url: str, sample: Sample, data: dict[str, bytes], options: Options | None) -> Member:
@@ -177,10 +184,10 @@ def _read_remote(url: str, sample: Sample, data: dict[str, bytes], options: Opti
     try:
         content = read_whole(url, options, MAX_MEMBER_BYTES)
     except OSError as error:
-        sample.problem = sample.problem or f"{name} cannot be read: {error}"
+        sample.problem = sample.problem or Problem(ReasonKind.MISSING, f"{name} cannot be read: {error}")
         return Member(url, 0, 0)
     if len(content) > MAX_MEMBER_BYTES:
-        sample.problem = sample.problem or f"{name} has more than {MAX_MEMBER_BYTES:,} bytes, too many for an image"
+        sample.problem = sample.problem or _too_large(name, f"more than {MAX_MEMBER_BYTES:,}")
     else:
         data[url] = content
     return Member(url, 0, len(content))

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.tars import Member
 
@@ -14,11 +15,8 @@ _STARTS_OUTSIDE = ("/", "\\")
 _UNSAFE_NAME = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.($|[/\\])|\0")
 
 
-_PROBLEMS_OF_SHARDS = re.compile(
-    "unsafe name|duplicate key|late member|no image among|truncated: the shard ends|damaged shard|a link, not|"
-    r"a sparse file|it has [\d,]+ bytes, too many"
-)
-"""How the problems begin that lie in how a shard is made: reading a sample of it again does not change them."""
+_UNSAFE = Problem(ReasonKind.UNSAFE_NAME, "unsafe name: it leads out of the folder that the shard is unpacked to")
+_NO_IMAGE = Problem(ReasonKind.NOT_AN_IMAGE, "no image among the members of this key")
 
 
 @dataclass(slots=True)
@@ -29,14 +27,14 @@ class Sample:
         key: The WebDataset key: the member's name up to the first dot of its base name, folders kept.
         image: The member that is the picture; None where there is none.
         sidecars: Extension (after that first dot, as stored) -> every other member.
-        problem: Why there is nothing to score; empty if there is.
+        problem: Why there is nothing to score; None if there is.
         is_finished: Whether all members are there.
     """
 
     key: str
     image: Member | None = None
     sidecars: dict[str, Member] = field(default_factory=dict)
-    problem: str = ""
+    problem: Problem | None = None
     is_finished: bool = field(default=False, compare=False, repr=False)
 
     def members(self) -> list[Member]:
@@ -68,16 +66,6 @@ def is_unsafe_name(name: str) -> bool:
     return _UNSAFE_NAME.search(name) is not None
 
 
-def is_problem_of_the_shard(problem: str) -> bool:
-    """Return whether a sample's problem lies in how its shard is made, and not in the bytes of its image.
-
-    Example:
-        >>> is_problem_of_the_shard("duplicate key: another sample"), is_problem_of_the_shard("not an image")
-        (True, False)
-    """
-    return _PROBLEMS_OF_SHARDS.match(problem) is not None
-
-
 def group_samples(members: list[Member]) -> list[Sample]:
     """Return the samples of a shard, in the order of their first members.
 
@@ -103,16 +91,19 @@ class Grouping:
     def add(self, member: Member) -> Sample | None:
         """Return the sample that a member begins, None where it belongs to one that is there, or to none at all."""
         key, extension = split_key(member.name)
-        sample, problem = self._current.get(key), ""
+        sample, problem = self._current.get(key), None
         if sample is None:
             if _has_no_key(key) and not is_unsafe_name(member.name):
                 return None
         elif extension in sample.sidecars or (sample.image and split_key(sample.image.name)[1] == extension):
-            problem = f"duplicate key: another sample of this shard is called {key!r}"
+            problem = Problem(
+                ReasonKind.DUPLICATE_KEY, f"duplicate key: another sample of this shard is called {key!r}"
+            )
         elif sample.is_finished:
-            problem = (
+            problem = Problem(
+                ReasonKind.LATE_MEMBER,
                 f"late member: {member.name!r} lies too far behind the other members of {key!r}, which were read "
-                "without it; a shard at a URL is read once, so download it, or write the members of a key together"
+                "without it; a shard at a URL is read once, so download it, or write the members of a key together",
             )
         else:
             sample.sidecars[extension] = member
@@ -131,14 +122,14 @@ def finish_sample(sample: Sample) -> None:
     sample.is_finished = True
     for member in sample.sidecars.values():
         if is_unsafe_name(member.name):
-            sample.problem = "unsafe name: it leads out of the folder that the shard is unpacked to"
+            sample.problem = _UNSAFE
         elif member.problem and not sample.problem:
             sample.problem = member.problem
     chosen = image_extension(sample.sidecars)
     if chosen is not None:
         sample.image = sample.sidecars.pop(chosen)
     elif not sample.problem:
-        sample.problem = "no image among the members of this key"
+        sample.problem = _NO_IMAGE
 
 
 def image_extension(by_extension: dict[str, Member]) -> str | None:

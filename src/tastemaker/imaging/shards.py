@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.keys import (
     Grouping,
     Sample as Sample,
     finish_sample,
     group_samples,
-    is_problem_of_the_shard as is_problem_of_the_shard,
     is_unsafe_name as is_unsafe_name,
     split_key as split_key,
 )
@@ -100,6 +100,9 @@ def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sa
         reader.close()
 
 
+_CUT_OFF = Problem(ReasonKind.DAMAGED_SHARD, "the shard cannot be read behind it, so that members may lack")
+
+
 def read_stream(reader: ShardReader, window_bytes: int) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     """Yield every sample of a shard while it is read: one pass, in the order of the shard, with a bounded memory.
 
@@ -126,7 +129,7 @@ def read_stream(reader: ShardReader, window_bytes: int) -> Iterator[tuple[Sample
                 yield _give_out(reader, waiting.popleft())
     except OSError:
         if waiting:
-            waiting[-1].problem = waiting[-1].problem or "the shard cannot be read behind it, so that members may lack"
+            waiting[-1].problem = waiting[-1].problem or _CUT_OFF
         while waiting:
             yield _give_out(reader, waiting.popleft())
         raise
@@ -144,7 +147,7 @@ def _give_out(reader: ShardReader, sample: Sample) -> tuple[Sample, dict[str, by
     try:
         return sample, read_members(reader, sample)
     except OSError as error:
-        sample.problem = f"the shard cannot be read: {error}"
+        sample.problem = Problem(ReasonKind.MISSING, f"the shard cannot be read: {error}")
         return sample, {}
 
 
@@ -155,7 +158,7 @@ def report_damage(reader: ShardReader, damage: str, *, found_any: bool) -> Itera
     if not found_any and not damage:
         damage = "empty shard: there are no images in it"
     if damage:
-        yield Sample("", problem=damage), {}
+        yield Sample("", problem=Problem(ReasonKind.DAMAGED_SHARD, damage)), {}
 
 
 def _read_each(
@@ -227,4 +230,6 @@ def _keep(content: bytes, member: Member, sample: Sample, data: dict[str, bytes]
     if len(content) == member.size:
         data[member.name] = content
     else:
-        sample.problem = sample.problem or f"truncated: the shard ends inside {member.name!r}"
+        sample.problem = sample.problem or Problem(
+            ReasonKind.DAMAGED_SHARD, f"truncated: the shard ends inside {member.name!r}"
+        )

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from zlib import adler32
 
+from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS, sniff_format
 from tastemaker.imaging.readers import ShardReader
 
@@ -23,10 +24,11 @@ _MAX_EXTENSION_BYTES = 2**20
 """More of a long name or of pax records is not read."""
 _REGULAR, _EXTENSIONS, _WITHOUT_DATA = frozenset((b"0", b"\0", b"7")), b"LKx", b"123456"
 _NO_PLAIN_FILES = {
-    b"1": "a link, not a file",
-    b"2": "a link, not a file",
-    b"S": "a sparse file, which is not supported",
+    b"1": Problem(ReasonKind.UNSUPPORTED_MEMBER, "a link, not a file"),
+    b"2": Problem(ReasonKind.UNSUPPORTED_MEMBER, "a link, not a file"),
+    b"S": Problem(ReasonKind.UNSUPPORTED_MEMBER, "a sparse file, which is not supported"),
 }
+_OVERLAID = Problem(ReasonKind.DAMAGED_SHARD, "damaged shard: another member begins inside this one")
 _PLAIN_HEADER = struct.Struct("100s 24x 12s 12x 8s c 188x ? 166x")
 """Of a header: name, size, checksum and kind, and whether the name has a prefix."""
 _PAX_RECORD = re.compile(rb"([0-9]{1,9}) ([^=]*)=")
@@ -43,14 +45,14 @@ class Member(NamedTuple):
         name: Its full name, as stored.
         offset: Where its bytes begin, in bytes from the start of the (uncompressed) tar.
         size: Their number.
-        problem: Why it cannot be read; empty if it can.
+        problem: Why it cannot be read; None if it can.
         looks_like_image: Told from its first bytes, and only where its extension does not tell.
     """
 
     name: str
     offset: int
     size: int
-    problem: str = ""
+    problem: Problem | None = None
     looks_like_image: bool = False
 
 
@@ -115,7 +117,7 @@ class HeaderWalk:
                     return
                 self._note(f"no sound header at byte {position:,}; the walk went on at {following:,}")
                 if latest and latest[-1].offset == data and following < data + latest[-1].size:
-                    latest[-1] = latest[-1]._replace(problem="damaged shard: another member begins inside this one")
+                    latest[-1] = latest[-1]._replace(problem=_OVERLAID)
                 position, extra = following, {}
                 continue
             kind, data, size = header[156:157], position + _BLOCK, _size(header, extra)
@@ -246,13 +248,13 @@ def _judge_end(block: bytes, position: int) -> str:
 def _make_member(header: bytes, extra: dict[str, str], data: int, size: int, window: Window) -> Member:
     """Return the member of a header; ``size`` is -1 where its bytes are not all there."""
     name = extra.get("GNU.sparse.name") or extra.get("path") or _name(header)
-    problem = _NO_PLAIN_FILES.get(header[156:157], "")
+    problem = _NO_PLAIN_FILES.get(header[156:157])
     if extra and any(key.startswith("GNU.sparse") for key in extra):
         problem = _NO_PLAIN_FILES[b"S"]
     elif size < 0:
-        problem = f"truncated: the shard ends inside {name!r}"
+        problem = Problem(ReasonKind.DAMAGED_SHARD, f"truncated: the shard ends inside {name!r}")
     elif size > MAX_MEMBER_BYTES:
-        problem = f"it has {size:,} bytes, too many for an image"
+        problem = Problem(ReasonKind.UNSUPPORTED_MEMBER, f"it has {size:,} bytes, too many for an image")
     if problem or name.rpartition(".")[2].lower() in _TELLING:
         return Member(name, data, max(size, 0), problem)
     return Member(name, data, size, looks_like_image=sniff_format(window.read(data, 32)) is not None)

@@ -22,7 +22,10 @@ from tastemaker.scores.layout import ROWS_SUFFIX
 from tastemaker.scores.schema import original_name
 from tastemaker.tasks import FileGroupTask
 
-_OF_THE_SHARD = (ReasonKind.DUPLICATE_KEY, ReasonKind.UNSAFE_NAME, ReasonKind.NOT_AN_IMAGE)
+_OF_THE_SHARD = (
+    *(ReasonKind.DUPLICATE_KEY, ReasonKind.LATE_MEMBER, ReasonKind.UNSAFE_NAME),
+    *(ReasonKind.UNSUPPORTED_MEMBER, ReasonKind.DAMAGED_SHARD),
+)
 """Reasons that lie in how a shard is made: to read a sample of it again does not change them."""
 
 _FAILED_COLUMNS = ["image_id", "image_path", "shard", "offset", "size", "sidecars", "reason_kind"]

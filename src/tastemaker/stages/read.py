@@ -189,7 +189,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             decode_options={"max_pixels": self.max_pixels, "apply_exif_rotation": self.apply_exif_rotation},
         )
         if sample.problem:
-            image.fail(f"unreadable: {sample.problem}")
+            image.fail(f"unreadable: {sample.problem}", sample.problem.kind)
         return image
 
     def _decode_ahead(self, images: Iterator[ImageObject]) -> Iterator[ImageObject]:

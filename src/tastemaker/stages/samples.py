@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import count, groupby
 
+from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.folders import FolderReader, unread_sample
 from tastemaker.imaging.shards import Sample, is_shard, read_at_ranges, read_samples
 from tastemaker.stages.base import BeforeStep
@@ -61,10 +62,15 @@ class GroupReader:
                 for sample, data in samples:
                     yield path, sample, data
             except OSError as error:
-                yield path, Sample("", problem=f"the shard cannot be read: {error.strerror or error}"), {}
+                yield path, _unread(f"the shard cannot be read: {error.strerror or error}"), {}
 
     def _failed(self, path: str, reason: str) -> Sample:
-        return Sample("", problem=reason) if is_shard(path) else unread_sample(path, self._root, reason)
+        problem = Problem(ReasonKind.CRASHED, reason)
+        return Sample("", problem=problem) if is_shard(path) else unread_sample(path, self._root, problem)
+
+
+def _unread(why: str) -> Sample:
+    return Sample("", problem=Problem(ReasonKind.MISSING, why))
 
 
 def _shown(path: str) -> list[str]:
