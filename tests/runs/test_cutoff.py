@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import make_shards, make_tar, read_rows, read_tars
+from tastemaker.runs.best import keep_top
 
 from tastemaker.errors import ConfigurationError, StageError
-from tastemaker.runs.best import keep_top
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top, mark_best, parse_top
 from tastemaker.scores.files import TEMPORARY_PREFIX, PendingFile

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from conftest import make_tar
+from tastemaker.selections.outputs import hold_output
 
 from tastemaker import ConfigurationError, ScoreTable, Selection, select_images
 from tastemaker.runs.run import RunOptions, run_scoring
-from tastemaker.selections.outputs import hold_output
 
 ALL = Selection(where="status = 'kept'")
 

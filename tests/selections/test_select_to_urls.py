@@ -8,13 +8,13 @@ from datetime import date
 import pytest
 from conftest import contents, make_tar
 from remote_servers import _impatient, bucket, moto_port  # noqa: F401 - fixtures
+from tastemaker.selections.url_outputs import UrlOutput
 from web_server import Fault
 
 from tastemaker import ConfigurationError, ScoreTable, Selection, select_images
 from tastemaker.errors import RemoteError
 from tastemaker.explorer.report import write_report
 from tastemaker.runs.run import RunOptions, run_scoring
-from tastemaker.selections.url_outputs import UrlOutput
 
 pytestmark = pytest.mark.network
 ALL = Selection(where="status = 'kept'")

@@ -7,14 +7,13 @@ import threading
 import time
 
 import pytest
-from remote_runs import local_files, rows_of, run, shards, tars_of  # noqa: F401 - fixtures
+from remote_runs import keep, local_files, rows_of, run, shards, tars_of  # noqa: F401 - fixtures
 from remote_servers import _impatient, azure_port, cloud, google_port  # noqa: F401 - fixtures
 from web_server import Fault
 
 from tastemaker.errors import ConfigurationError, RemoteError, StageError
 from tastemaker.runs.lock import only_run_on
 from tastemaker.runs.options import RunMode
-from tastemaker.scores.cutoff import Top
 from tastemaker.storage.place import Place
 
 pytestmark = pytest.mark.network
@@ -22,21 +21,20 @@ pytestmark = pytest.mark.network
 
 def test_rows_and_tars_are_those_of_a_local_run_and_the_next_run_has_nothing_to_do(tmp_path, shards, cloud, model_dir):
     url = cloud.upload(shards, "in/")
-    options = {"top": Top(count=4), "originals": "shards"}
-    run([str(shards)], tmp_path / "out", model_dir, **options)
-    run([url], f"{cloud.url}/out", model_dir, cloud, **options)
+    keep([str(shards)], tmp_path / "out", model_dir, top=4)
+    keep([url], f"{cloud.url}/out", model_dir, cloud, top=4)
     here, there = local_files(tmp_path / "out"), cloud.files("out")
     assert len(rows_of(there)) == 3
     assert rows_of(there) == rows_of(here)
     assert tars_of(there)
     assert tars_of(there) == tars_of(here)
-    assert run([url], f"{cloud.url}/out", model_dir, cloud, **options).images_scored_now == 0
+    assert run([url], f"{cloud.url}/out", model_dir, cloud).images_scored_now == 0
 
 
 def test_a_run_goes_on_with_what_is_missing_and_with_what_failed(shards, cloud, model_dir):
     url = cloud.upload(shards, "in/")
     first = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud)
-    cloud.system.delete("out/2.parquet")
+    cloud.system.delete("out/rows/2.parquet")
     again = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud)
     assert 0 < again.images_scored_now < first.images
     retried = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud, RunMode(retry_failed=True))
@@ -67,8 +65,8 @@ def test_a_store_that_goes_on_failing_is_told_by_its_status(shards, cloud, model
 
 def test_an_upload_that_fails_leaves_nothing_to_be_seen(shards, cloud, model_dir):
     url = cloud.upload(shards, "in/")
-    cloud.server.only, cloud.server.always = f"{cloud.name}/out/0", Fault(status=500)
-    with pytest.raises((StageError, RemoteError), match=r"cannot be written.*given up after 3 tries"):
+    cloud.server.only, cloud.server.always = f"{cloud.name}/out/rows/0", Fault(status=500)
+    with pytest.raises((StageError, RemoteError), match=r"cannot be .*given up after 3 tries"):
         run([f"{url}/0.tar"], f"{cloud.url}/out", model_dir, cloud)
     assert rows_of(cloud.files("out")) == {}
 

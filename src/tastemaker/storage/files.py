@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import io
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, cast
@@ -78,8 +79,8 @@ class RemotePath:
     def write_bytes(self, data: bytes) -> None:
         self.place.write(data)
 
-    def open(self, _mode: str = "rb") -> IO[bytes]:
-        return self.place.open()
+    def open(self, _mode: str = "rb", **text: Any) -> IO[Any]:  # noqa: ANN401
+        return io.TextIOWrapper(self.place.open(), **text) if text else self.place.open()
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
         for entry in self.place.list(recursive=False):

@@ -71,6 +71,10 @@ class LocalPlace(Place):
     def is_folder(self) -> bool:
         return os.path.isdir(self.address)
 
+    def glob(self) -> list[Entry]:
+        found = (LocalPlace(path).stat() for path in sorted(glob.glob(self.address, recursive=True)))
+        return [entry for entry in found if entry is not None]
+
     def list(self, *, recursive: bool = True) -> list[Entry]:
         return sorted(self._walk(self.address or ".", recursive=recursive), key=lambda entry: entry.place.address)
 
@@ -86,10 +90,6 @@ class LocalPlace(Place):
                         yield from self._walk(item.path, recursive=True)
                 elif item.is_file() and not item.name.startswith(DRAFT_PREFIX):
                     yield LocalPlace(item.path)._entry(item.stat())
-
-    def glob(self) -> list[Entry]:
-        found = (LocalPlace(path).stat() for path in sorted(glob.glob(self.address, recursive=True)))
-        return [entry for entry in found if entry is not None]
 
     def open(self) -> BinaryIO:
         return open(self.address, "rb")

@@ -251,13 +251,8 @@ class Place(ABC):
         return self.is_file() or self.is_folder()
 
     @abstractmethod
-    def list(self, *, recursive: bool = True) -> list[Entry]:
-        """Return the files in a folder, in the order of their addresses; no drafts.
-
-        A folder that is not there has none.
-
-        Args:
-            recursive: Also those in the folders below.
+    def glob(self) -> list[Entry]:
+        """Return the files that this address fits as a pattern (``*``, ``**``, ``?``, ``[ab]``), in order.
 
         Raises:
             ConfigurationError: A web server has no listings.
@@ -265,8 +260,13 @@ class Place(ABC):
         """
 
     @abstractmethod
-    def glob(self) -> list[Entry]:
-        """Return the files that this address fits as a pattern (``*``, ``**``, ``?``, ``[ab]``), in order.
+    def list(self, *, recursive: bool = True) -> list[Entry]:
+        """Return the files in a folder, in the order of their addresses; no drafts.
+
+        A folder that is not there has none.
+
+        Args:
+            recursive: Also those in the folders below.
 
         Raises:
             ConfigurationError: A web server has no listings.
@@ -310,6 +310,13 @@ class Place(ABC):
         """
 
     # Writing
+
+    def check_writable(self) -> None:
+        """Raise where nothing is ever written to that kind of place; nothing is asked for.
+
+        Raises:
+            ConfigurationError: It is on a web server or on the hub.
+        """
 
     @abstractmethod
     def draft(self, beside: Place | None = None) -> Draft:

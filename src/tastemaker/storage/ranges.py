@@ -8,10 +8,10 @@ from tastemaker.errors import RemoteError
 from tastemaker.storage import public_url
 from tastemaker.storage.retries import Attempts, current_patience, persist
 
-PIECE_BYTES = 2**18
+PIECE_BYTES = 2**14
 """Bytes taken from a connection at once: what was taken is not asked for again after a cut."""
 
-_PROGRESS_BYTES = 2**14
+_PROGRESS_BYTES = PIECE_BYTES
 """A try that brings fewer has failed as one that brings none: else a server that gives a few bytes and then says no
 more would be asked for hours."""
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Self, TypeVar, cast
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage import canonical_url, options_for, public_url, relative_to
 from tastemaker.storage.drafts import draft_folder
-from tastemaker.storage.place import DRAFT_PREFIX, Draft, Lock, Place
+from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Lock, Place
 from tastemaker.storage.ranges import RemoteRanges, Source
 from tastemaker.storage.reading import RangesFile
 
@@ -117,6 +117,9 @@ class ReadOnlyPlace(RemotePlace):
     @abstractmethod
     def refusal(self) -> ConfigurationError:
         """Return the error that says why."""
+
+    def check_writable(self) -> None:
+        raise self.refusal()
 
     def send(self, draft: Path) -> None:
         raise self.refusal()

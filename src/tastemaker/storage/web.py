@@ -15,7 +15,7 @@ import httpx2
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage import Options, public_url
 from tastemaker.storage.place import Entry
-from tastemaker.storage.ranges import PIECE_BYTES, BeyondEndError, Source
+from tastemaker.storage.ranges import BeyondEndError, Source
 from tastemaker.storage.remote import ReadOnlyPlace
 from tastemaker.storage.retries import current_patience, persist
 
@@ -107,7 +107,7 @@ class WebSource(Source):
                 raise BeyondEndError
             if answer.status_code == 206:
                 self._note(answer, _total(answer))
-                for piece in answer.iter_raw(PIECE_BYTES):
+                for piece in answer.iter_raw():
                     data += piece
                 return
             self.streams = True
@@ -141,7 +141,7 @@ class WebSource(Source):
         size = answer.headers.get("Content-Length")
         self._note(answer, int(size) if size else None)
         self._stream, self._position, self._rest = answer, 0, b""
-        self._pieces = answer.iter_raw(PIECE_BYTES)
+        self._pieces = answer.iter_raw()
 
     def _read_on(self, data: bytearray, offset: int, size: int) -> None:
         if self._stream is not None and offset < self._position:
