@@ -2,20 +2,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
-.PHONY: demo test lint check clean
+.PHONY: demo test test-all lint check clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo  ## rank photographs and their damaged versions, and draw a page of them
 	$(BIN)/tastemaker demo --output demo-output
 
-test: .venv/.test  ## run the tests, with coverage
-	$(BIN)/python -m pytest --cov=tastemaker --cov-report=term:skip-covered $(ARGS)
+test: .venv/.test  ## run the tests that a change needs
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: .venv/.test  ## run all tests: kills, clusters, long runs and large inputs too
+	$(PYTEST) $(ARGS)
 
 lint: .venv/.test  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+check: lint test  ## all that a change must pass before review
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

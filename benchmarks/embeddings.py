@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from common import alternate, print_machine, print_rates
 
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.testing import write_random_models
 

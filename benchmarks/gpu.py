@@ -27,9 +27,10 @@ import numpy as np
 import torch
 from common import alternate, print_rates, smooth_pixels
 
-from tastemaker.models.clip import ClipConfig, read_config
+from tastemaker.models.clip import VitDimensions
 from tastemaker.models.clip_torch import CUDA_BATCH_SIZE, TorchClip
-from tastemaker.models.hub import CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.testing import TINY, VIT_L14, write_random_models
 
 FLOP_OF_IMAGE = 162.0e9
@@ -79,8 +80,8 @@ class Bench:
         return weights_path(CLIP_VIT_L14, self.model_dir)
 
     @property
-    def config(self) -> ClipConfig:
-        return read_config(self.weights)
+    def config(self) -> VitDimensions:
+        return read_dimensions(self.weights)
 
     @property
     def precision(self) -> str:

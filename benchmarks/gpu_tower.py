@@ -282,7 +282,8 @@ def compare_callers(bench: Bench) -> None:
 def compare_scores(bench: Bench) -> None:
     """Print how far reduced precision moves scores, on pictures."""
     from tastemaker.models.aesthetic import AestheticPredictor
-    from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+    from tastemaker.models.hub import weights_path
+    from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 
     pixels = smooth_pixels(64)
     predictor = AestheticPredictor.from_file(weights_path(AESTHETIC_PREDICTOR, bench.model_dir))

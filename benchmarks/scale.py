@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tastemaker.executors.ledger import Ledger
 from tastemaker.executors.plan import group_tasks
+
 from tastemaker.executors.timing import StageTiming
 from tastemaker.machine import describe_machine
 from tastemaker.stages.partition import FilePartitioningStage

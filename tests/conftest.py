@@ -14,6 +14,13 @@ os.environ.setdefault("TASTEMAKER_EXECUTOR", "local")  # tests of the engines na
 REAL_HEAD = Path(__file__).resolve().parents[2] / "shared" / "models" / "sac-logos-ava1-l14-linearMSE.safetensors"
 
 
+@pytest.hookimpl(trylast=True)  # after the marks of the folders, and the choice by marks
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that no worker is left with one at the end."""
+    long = {item.path for item in items for mark in ("slow", "ray", "browser") if item.get_closest_marker(mark)}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory):
     """A directory with tiny random models in the real file format."""
@@ -40,13 +47,26 @@ def cluster():
 
 
 @pytest.fixture(scope="session")
-def photographs():
+def full_photographs():
     """Name -> bytes of real photographs, JPEG and PNG, that scikit-image brings."""
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
     names = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg")
     return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="session")
+def photographs(full_photographs):
+    """The same, small: for tests that are about what happens to a picture, and not about what is in it."""
+    from PIL import Image
+
+    small = {}
+    for name, data in full_photographs.items():
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        picture.thumbnail((240, 240))
+        small[name] = encode(picture, "JPEG" if name.endswith(".jpg") else "PNG")
+    return small
 
 
 @pytest.fixture
@@ -72,7 +92,8 @@ def write_predictor(model_dir, path, steepness):
     """Write the predictor of a directory of models, its last layer multiplied by a factor; return the path."""
     from safetensors.numpy import load_file, save_file
 
-    from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+    from tastemaker.models.hub import weights_path
+    from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 
     tensors = load_file(weights_path(AESTHETIC_PREDICTOR, model_dir))
     tensors["layers.7.weight"] *= steepness

@@ -67,7 +67,7 @@ def rows_of(output):
 
 
 def count_finished(folder):
-    return len([path for path in folder.glob("*.json") if not path.name.startswith(".")]) - 1
+    return len([path for path in folder.glob("*.json") if not path.name.startswith(".")])
 
 
 def test_finished_partitions_are_left_out_and_their_results_come_back_in_order(tmp_path, shards, model_dir):
@@ -98,11 +98,11 @@ def test_another_pipeline_is_refused_with_what_differs(tmp_path, shards, model_d
     run = {"checkpoint_path": tmp_path / "checkpoint"}
     make_pipeline(shards, tmp_path / "out", model_dir).run(**run)
     other = make_pipeline(shards, tmp_path / "out", model_dir, preprocess="transformers")
-    with pytest.raises(ConfigurationError, match="ImageReaderStage: preprocess was 'openai' and is 'transformers'"):
+    with pytest.raises(ConfigurationError, match="rounding of preprocess of image_reader was"):
         other.run(**run)
     shorter = make_pipeline(shards, tmp_path / "out", model_dir)
     del shorter.stages[2]
-    with pytest.raises(ConfigurationError, match="its stages were ImageReaderStage, ImageEmbeddingStage"):
+    with pytest.raises(ConfigurationError, match="image_embedding was there"):
         shorter.run(**run)
     wider = make_pipeline(shards, tmp_path / "out", model_dir, num_threads=1, verbose=True)  # no other rows
     assert len(wider.run(**run)) == 4
@@ -115,7 +115,7 @@ def test_other_weights_in_the_same_place_are_another_pipeline(tmp_path, shards):
     run = {"checkpoint_path": tmp_path / "checkpoint"}
     make_pipeline(shards, tmp_path / "out", models).run(**run)
     write_random_models(models, seed=1)
-    with pytest.raises(ConfigurationError, match=r"clip_sha256 was \w{12}\.\.\. and is"):
+    with pytest.raises(ConfigurationError, match=r"clip_sha256 of image_embedding was \w{12}"):
         make_pipeline(shards, tmp_path / "out", models).run(**run)
 
 

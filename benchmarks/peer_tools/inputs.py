@@ -13,7 +13,9 @@ from safetensors.numpy import load_file, save_file
 from tastemaker.imaging.preprocess import preprocess
 from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip import PIXEL_MEAN, PIXEL_STD
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, file_sha256, weights_path
+from tastemaker.models.hub import file_sha256, weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.testing import VIT_L14, write_random_models
 
 Tensors = dict[str, np.ndarray]

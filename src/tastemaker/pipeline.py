@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.executors import BaseExecutor, default_executor
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.tasks import Task
-
-logger = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -92,7 +89,6 @@ class Pipeline:
             raise ConfigurationError(f"pipeline {self.name!r} has no stages")
         if executor is None:
             executor = default_executor()
-        logger.info("pipeline %r runs on %s", self.name, type(executor).__name__)
         if checkpoint_path is not None:
             from tastemaker.runs.checkpoint import run_with_checkpoint
 

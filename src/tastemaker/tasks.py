@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from tastemaker.errors import ReasonKind, StageError, UnreadableImageError
+from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.decode import DecodedImage, decode_image
+from tastemaker.imaging.model_input import Preprocess
 from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, Member, open_shard
 from tastemaker.storage import Options, public_url
 
@@ -25,12 +27,22 @@ class StagePerfStats:
     Attributes:
         stage_name: The stage's name.
         process_time: Seconds of work.
-        num_items_processed: Images or files in the task.
+        num_items_processed: Images or files in the task. Of several results of one task, the first has them.
     """
 
     stage_name: str
     process_time: float = 0.0
     num_items_processed: int = 0
+
+
+def sum_perf(parts: Iterable[StagePerfStats]) -> list[StagePerfStats]:
+    """Return one entry for each stage, with the sums of its entries. One that several tasks share counts once."""
+    sums: dict[str, StagePerfStats] = {}
+    for part in {id(part): part for part in parts}.values():
+        total = sums.setdefault(part.stage_name, StagePerfStats(part.stage_name))
+        total.process_time += part.process_time
+        total.num_items_processed += part.num_items_processed
+    return list(sums.values())
 
 
 @dataclass
@@ -60,18 +72,6 @@ class Task(ABC, Generic[T]):
     def count_images(self) -> tuple[int, int]:
         """Return the images in it, with those that left, and their bytes in the input files; zeros if it has none."""
         return 0, 0
-
-    def image_ids(self) -> list[str]:
-        """Return the keys of the images in it, with those that left."""
-        return []
-
-    def fail_all(self, reason: str) -> None:
-        """Mark all images in it as failed, because workers died of them.
-
-        Raises:
-            StageError: The task has no images that could be recorded.
-        """
-        raise StageError(f"task {self.task_id!r}: {reason}")
 
     def validate(self) -> bool:
         """Return whether the task can be worked on. For subclasses that want to check more."""
@@ -132,8 +132,8 @@ class ImageObject:
         image_id: The WebDataset key; for a loose file its path below the input folder, without the extension.
         metadata: Whatever users want to travel along; it goes into the rows as JSON.
         image_data: Pixels, uint8 (H, W, 3), RGB. Decoded from ``encoded`` when first asked for.
-        embedding: float32 (768,), of unit length.
-        aesthetic_score: The predictor's score, roughly 1 to 10.
+        embedding: float32 (d,), of unit length: what the backbone of the scorer gives.
+        aesthetic_score: The scorer's score; LAION's lie roughly between 1 and 10.
         nsfw_score: For other programs; Tastemaker does not set it.
         encoded: The source bytes, exactly as they are in the file.
         xxh3: XXH3-64 of those bytes, as 16 hexadecimal digits; empty where nobody has computed it.
@@ -146,8 +146,8 @@ class ImageObject:
         orientation: How the decoded image is still to be turned to stand upright, as EXIF has it: 1 to 8.
         format: Encoding by content, for example ``JPEG``.
         rating: Stars that somebody gave it: -1 (rejected), 0 to 5; None where there are none.
-        model_input: uint8 (224, 224, 3), made by the reader so that megabytes of pixels need not travel.
-        model_input_kind: The preprocessing that made ``model_input``.
+        model_input: uint8 (s, s, 3), made by the reader so that megabytes of pixels need not travel.
+        model_input_kind: How ``model_input`` was made; None where nobody has.
         signals: Technical signals by name, where they were computed.
         reason: Why it was dropped or failed, as a sentence; empty for a kept image.
         reason_kind: The same as one of `tastemaker.errors.ReasonKind`; None for a kept image.
@@ -177,7 +177,7 @@ class ImageObject:
     format: str | None = None
     rating: int | None = None
     model_input: npt.NDArray[np.uint8] | None = None
-    model_input_kind: str = ""
+    model_input_kind: Preprocess | None = None
     signals: dict[str, float] = field(default_factory=dict)
     reason: str = ""
     reason_kind: ReasonKind | None = None
@@ -270,17 +270,6 @@ class ImageBatch(Task[list[ImageObject]]):
         images = [*self.data, *self.dropped]
         members = (m for image in images for m in (image.member, *image.sidecar_members.values()) if m)
         return len(images), sum(member.size for member in members)
-
-    def image_ids(self) -> list[str]:
-        """Return the keys of its images, kept or not."""
-        return [image.image_id for image in [*self.data, *self.dropped]]
-
-    def fail_all(self, reason: str) -> None:
-        """Move all images that are still in to ``dropped``, as failed: workers died of them."""
-        for image in self.data:
-            image.fail(reason, ReasonKind.CRASHED)
-        self.dropped += self.data
-        self.data = []
 
     def drop(self, image: ImageObject, reason: str, kind: ReasonKind = ReasonKind.DROPPED_BY_STAGE) -> None:
         """Move one image from ``data`` to ``dropped``."""

@@ -1,20 +1,10 @@
 """What is printed at the end of a run."""
 
-import pytest
-
 from tastemaker.cli.summary import print_summary
 from tastemaker.cli.verify import print_report
 from tastemaker.executors.timing import StageTiming
 from tastemaker.parity import ParityReport
 from tastemaker.runs.summary import RunSummary
-
-
-@pytest.mark.parametrize(("crossed", "is_told"), [(502.75, True), (0.0, False)])
-def test_bytes_that_crossed_processes_are_told_where_there_are_other_processes(capsys, crossed, is_told):
-    print_summary(RunSummary("out", 40, 40, stages=[StageTiming("image_reader")], bytes_per_image=crossed), False)
-    printed = capsys.readouterr().out
-    assert ("502.75 bytes of tasks and results crossed processes an image" in printed) == is_told
-    assert "image_reader" in printed
 
 
 def test_in_a_narrow_terminal_no_number_is_cut_off(capsys, monkeypatch):

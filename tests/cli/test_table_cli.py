@@ -9,7 +9,7 @@ import shlex
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from test_cli import tastemaker
+from command import tastemaker
 
 from tastemaker.cli.select import select
 from tastemaker.imaging.xmp import read_rating
@@ -106,8 +106,7 @@ def test_cutoff_prints_how_many_remain(scores):
 
 
 def test_top_prints_best_and_worst_without_escapes_where_nobody_looks(scores):
-    environment = {**os.environ, "TERM": "xterm-kitty", "COLORTERM": "truecolor"}
-    result = tastemaker("top", scores, "-n", "2", env=environment)
+    result = tastemaker("top", scores, "-n", "2", env={"TERM": "xterm-kitty", "COLORTERM": "truecolor"})
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["rank", "1", "2", "...", "6", "7"]
     assert "\x1b" not in result.stdout
     assert not re.search(" $", result.stdout, re.MULTILINE)

@@ -15,10 +15,9 @@ from embedding_files import clip_retrieval, unit_vectors  # noqa: F401 - one is 
 
 from tastemaker import AestheticPredictor, errors
 from tastemaker.embeddings.arrays import ArraySource
-from tastemaker.embeddings.find import find_embeddings, group_embeddings
-from tastemaker.embeddings.run import make_embedding_stages
-from tastemaker.executors.chain import Chain
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+from tastemaker.embeddings.find import find_embeddings
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.schema import rows_schema
@@ -275,46 +274,6 @@ def test_a_missing_predictor_is_an_error_before_the_work(tmp_path, score):
     np.save(tmp_path / "given.npy", unit_vectors(3))
     with pytest.raises(errors.ConfigurationError, match="predictor"):
         score(tmp_path / "given.npy", predictor="missing.safetensors")
-
-
-def test_a_block_that_workers_died_of_is_failed_rows_and_the_others_are_scored(tmp_path, model_dir):
-    np.save(tmp_path / "a.npy", unit_vectors(10))
-    stages = make_embedding_stages(tmp_path / "out", RunOptions(model_dir=str(model_dir)))
-    stages[0].batch_size = 4
-    (task,) = group_embeddings(find_embeddings([str(tmp_path / "a.npy")], None))
-    chain, told = Chain(stages), []
-
-    def watch(kind, number, names):
-        told.append((kind, number))
-        if (kind, number) != ("batch", 1):
-            return None
-        assert names() == ["4", "5", "6", "7"]
-        return "deadly"
-
-    chain.setup()
-    chain.run_carefully(task, watch)
-    chain.teardown()
-    rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
-    assert [row["reason"] for row in rows] == [None] * 4 + ["deadly"] * 4 + [None] * 2
-    assert [row["status"] for row in rows] == ["kept"] * 4 + ["failed"] * 4 + ["kept"] * 2
-    assert [row["aesthetic_score"] is None for row in rows] == [row["status"] == "failed" for row in rows]
-    assert [number for kind, number in told if kind == "batch"] == [0, 1, 2]
-
-
-@pytest.mark.parametrize(("step", "rows", "words"), [(0, 0, ""), (1, 0, ""), (2, 4, ", from embedding 4 on")])
-def test_a_file_that_workers_died_of_reading_ends_there_with_a_failed_row(tmp_path, model_dir, step, rows, words):
-    np.save(tmp_path / "a.npy", unit_vectors(10))
-    stages = make_embedding_stages(tmp_path / "out", RunOptions(model_dir=str(model_dir)))
-    stages[0].batch_size = 4
-    (task,) = group_embeddings(find_embeddings([str(tmp_path / "a.npy")], None))
-    chain = Chain(stages)
-    chain.setup()
-    chain.run_carefully(task, lambda kind, number, _: "deadly" if (kind, number) == ("reading", step) else None)
-    chain.teardown()
-    found = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
-    assert [row["reason"] for row in found] == [None] * rows + [f"unreadable: deadly{words}"]
-    assert found[-1]["image_path"] == str(tmp_path / "a.npy")
-    assert found[-1]["status"] == "failed"
 
 
 def test_rows_are_written_below_a_folder_whose_name_is_no_utf8(tmp_path, score):

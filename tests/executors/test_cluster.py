@@ -32,10 +32,10 @@ from cluster_stages import (
     write_shards,
 )
 from conftest import contents
+from tastemaker.executors.ledger import REASONS
 
 from tastemaker import LocalExecutor, Pipeline, StageError, XennaExecutor
 from tastemaker.errors import ConfigurationError, MissingExtraError, WeightsNotFoundError
-from tastemaker.executors.ledger import REASONS
 from tastemaker.executors.ray_session import ray_session
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -17,11 +17,11 @@ from cluster_stages import (
     read_diary,
 )
 from conftest import contents
+from tastemaker.executors.ledger import REASONS
 
 from tastemaker import LocalExecutor, Pipeline, Resources
 from tastemaker.embeddings.find import find_embeddings, group_embeddings
 from tastemaker.embeddings.run import make_embedding_stages
-from tastemaker.executors.ledger import REASONS
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -5,14 +5,13 @@ import html
 import io
 import json
 import re
-import subprocess
-import sys
 from datetime import date
 from html.parser import HTMLParser
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from command import tastemaker
 from conftest import encode, make_tar
 from PIL import Image
 from rows import mark_as_gone, write_rows
@@ -468,24 +467,12 @@ def test_a_page_that_cannot_be_written_is_an_error_with_its_own_name(scores, tmp
 
 def test_the_command_writes_the_page_and_says_the_finding(scores, tmp_path):
     page = tmp_path / "made" / "report.html"
-    command = [
-        sys.executable,
-        "-m",
-        "tastemaker",
-        "report",
-        scores,
-        "--output",
-        page,
-        "--cut-off",
-        "6.5",
-        "--seed",
-        "3",
-    ]
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    command = ("report", scores, "--output", page, "--cut-off", "6.5", "--seed", "3")
+    result = tastemaker(*command)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("At 6.50 you keep 25% of 60 images.\n")
     assert "seed 3" in Page(page).text
-    result = subprocess.run([str(part) for part in [*command, "--json"]], capture_output=True, text=True, check=True)
+    result = tastemaker(*command, "--json")
     assert json.loads(result.stdout)["bytes"] == page.stat().st_size
 
 

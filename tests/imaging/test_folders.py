@@ -30,7 +30,7 @@ def read(root, name, reader=None):
     assert sample.image is not None
     assert sample.image.name == path
     sidecars = {extension: data.get(member.name) for extension, member in sample.sidecars.items()}
-    return sample.key, sidecars, data.get(path), sample.problem
+    return sample.key, sidecars, data.get(path), str(sample.problem or "")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_relative_root_and_the_working_directory_work(fill, monkeypatch):
     monkeypatch.chdir(fill("in/a.jpg", "in/a.txt", "b.jpg", "b.txt"))
     for path, root, key in (("in/a.jpg", "in", "a"), ("in/a.jpg", ".", "in/a"), ("b.jpg", "", "b")):
         sample, _ = FolderReader().read_sample(path, root)
-        assert (sample.key, list(sample.sidecars), sample.problem) == (key, ["txt"], "")
+        assert (sample.key, list(sample.sidecars), sample.problem) == (key, ["txt"], None)
 
 
 def test_an_empty_file_is_whole_and_left_to_the_decoder(tmp_path):

@@ -7,8 +7,7 @@ from conftest import make_tar
 from test_shards import picture
 from web_server import Fault, WebServer
 
-from tastemaker.errors import RemoteError
-from tastemaker.imaging.keys import is_problem_of_the_shard
+from tastemaker.errors import ReasonKind, RemoteError
 from tastemaker.imaging.readers import open_shard
 from tastemaker.imaging.shards import WINDOW_BYTES, read_samples, read_stream
 from tastemaker.storage.blocks import AHEAD, BLOCK_BYTES, HELD_BLOCKS, BlockReader
@@ -43,9 +42,9 @@ def test_a_member_behind_the_window_is_a_sample_that_says_so(tmp_path, kind, lat
     found = streamed(path, 10_000)
     assert [pair for pair in found if pair[0].key != "025"] == [pair for pair in whole if pair[0].key != "025"]
     first, second = (sample for sample, _ in found if sample.key == "025")
-    assert first.problem == ("" if late == "025.txt" else "no image among the members of this key")
-    assert second.problem.startswith(f"late member: '{late}' lies too far behind the other members of '025'")
-    assert is_problem_of_the_shard(second.problem)
+    assert str(first.problem or "") == ("" if late == "025.txt" else "no image among the members of this key")
+    assert second.problem.text.startswith(f"late member: '{late}' lies too far behind the other members of '025'")
+    assert second.problem.kind is ReasonKind.LATE_MEMBER
     assert streamed(path, sys.maxsize) == whole
 
 

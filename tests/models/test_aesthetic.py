@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from tastemaker.errors import MissingExtraError, ModelError
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.testing import random_predictor
 
 

@@ -9,9 +9,12 @@ from threads import run_in_threads
 
 from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.clip import ClipConfig, load_clip
+from tastemaker.models.clip import load_clip
 from tastemaker.models.device import choose_device, cuda_devices
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.vit import VitDimensions
 from tastemaker.testing import write_random_models
 
 torch = pytest.importorskip("torch")
@@ -24,7 +27,7 @@ from tastemaker.models.torch_runner import BatchRunner, Program  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 
-SMALL = ClipConfig(width=256, layers=3, heads=4, mlp=1024, patch=14, image_size=224, projection=768)
+SMALL = VitDimensions(width=256, layers=3, heads=4, mlp=1024, patch=14, image_size=224, dimension=768)
 """The real heads of 64 and the real 257 tokens, so that the real kernels are taken."""
 
 SCORE_ERRORS = {"fp16": (0.01, 0.05), "bf16": (0.05, 0.15)}

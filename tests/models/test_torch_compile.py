@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.models.hub import CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 
 torch = pytest.importorskip("torch")
 

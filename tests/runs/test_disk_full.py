@@ -27,8 +27,8 @@ def small_disk(tmp_path):
 
 
 @pytest.fixture
-def shards(tmp_path, photographs):
-    return make_shards(tmp_path / "shards", [list(photographs.items())] * 6)
+def shards(tmp_path, full_photographs):
+    return make_shards(tmp_path / "shards", [list(full_photographs.items())] * 6)
 
 
 def test_a_full_disk_is_one_error_and_the_run_goes_on_when_there_is_room(tmp_path, small_disk, shards, model_dir):

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tastemaker.cli.options import ScorerOption
+from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+
 if TYPE_CHECKING:
     from tastemaker.models.hub import ModelStatus
 
@@ -22,28 +25,29 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command(epilog="Example: tastemaker models pull --model-dir /data/models")
-def pull(model_dir: ModelDir = None) -> None:
-    """Download the weights that are missing (1.7 GB in all), check them, and print their paths."""
-    from tastemaker.models.hub import MODELS, ensure_weights
+def pull(model_dir: ModelDir = None, scorer: ScorerOption = DEFAULT_SCORER) -> None:
+    """Download the weights that are missing (1.7 GB for the default), check them, and print their paths."""
+    from tastemaker.models.hub import ensure_weights
 
-    for model in MODELS:
+    found = find_scorer(scorer)
+    for model in (found.backbone, found.head):
         typer.echo(ensure_weights(model, model_dir))
 
 
 @app.command("list", epilog="Example: tastemaker models list --json")
-def list_command(model_dir: ModelDir = None, as_json: Json = False) -> None:
+def list_command(model_dir: ModelDir = None, scorer: ScorerOption = DEFAULT_SCORER, as_json: Json = False) -> None:
     """Show which weights are there, and where."""
     from tastemaker.models.hub import list_models
 
-    _print_statuses(list_models(model_dir), as_json)
+    _print_statuses(list_models(find_scorer(scorer), model_dir), as_json)
 
 
 @app.command(epilog="Example: tastemaker models verify --model-dir /data/models")
-def verify(model_dir: ModelDir = None, as_json: Json = False) -> None:
+def verify(model_dir: ModelDir = None, scorer: ScorerOption = DEFAULT_SCORER, as_json: Json = False) -> None:
     """Check the tensors and the SHA-256 of the weights; exit with 1 if anything is wrong."""
     from tastemaker.models.hub import list_models
 
-    statuses = list_models(model_dir, with_sha256=True)
+    statuses = list_models(find_scorer(scorer), model_dir, with_sha256=True)
     _print_statuses(statuses, as_json)
     if any(status.problems for status in statuses):
         raise typer.Exit(1)
@@ -59,9 +63,9 @@ def _print_statuses(statuses: list[ModelStatus], as_json: bool) -> None:
 
     console = Console(soft_wrap=True, highlight=False)  # a path stays on one line, however long
     for status in statuses:
-        console.print(f"[bold]{status.repo_id}[/] revision {status.revision}: {status.description}")
+        console.print(f"[bold]{status.id}[/] revision {status.revision or 'newest'}: {status.description}")
         console.print(f"  {escape(str(status.path))}")
         if status.size_bytes is not None:
             sha256 = f", sha256 {status.sha256}" if status.sha256 else ""
-            console.print(f"  {status.size_bytes / 1e6:,.1f} MB, {status.tensors} tensors {status.dtype}{sha256}")
+            console.print(f"  {status.size_bytes / 1e6:,.1f} MB{sha256}")
         console.print(f"  [red]{escape('; '.join(status.problems))}[/]" if status.problems else "  [green]ok[/]")

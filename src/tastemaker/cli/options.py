@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from tastemaker.cli.mode import run_mode
+from tastemaker.models.published import DEFAULT_SCORER
 
 
 class Precision(StrEnum):
@@ -74,10 +75,19 @@ ModelDirOption = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
+ScorerOption = Annotated[
+    str,
+    typer.Option(
+        "--scorer",
+        metavar="NAME",
+        help="What scores: laion-v2, laion-v1-l14, laion-v1-b16, laion-v1-b32, or your own as package.module:NAME.",
+        rich_help_panel=_MODEL,
+    ),
+]
 PredictorOption = Annotated[
     str | None,
     typer.Option(
-        "--predictor", help="Another predictor of the same layers, .safetensors or .pth.", rich_help_panel=_MODEL
+        "--predictor", help="Other weights for the scorer's head, .safetensors or .pth.", rich_help_panel=_MODEL
     ),
 ]
 PrecisionOption = Annotated[
@@ -91,10 +101,10 @@ ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="Processor threads. Default: all cores.", rich_help_panel=_MODEL)
 ]
 PreprocessOption = Annotated[
-    Preprocess,
+    Preprocess | None,
     typer.Option(
         "--preprocess",
-        help="openai: as the predictor's own scripts. transformers: as NeMo Curator.",
+        help="openai: as the predictor's own scripts. transformers: as NeMo Curator. Default: as the scorer has it.",
         rich_help_panel=_IMAGES,
     ),
 ]
@@ -114,6 +124,7 @@ VerboseOption = Annotated[
 
 def run_options(
     model_dir: ModelDirOption = None,
+    scorer: ScorerOption = DEFAULT_SCORER,
     predictor: PredictorOption = None,
     precision: PrecisionOption = Precision.AUTO,
     device: DeviceOption = Device.AUTO,
@@ -127,7 +138,7 @@ def run_options(
         ),
     ] = None,
     threads: ThreadsOption = None,
-    preprocess: PreprocessOption = Preprocess.OPENAI,
+    preprocess: PreprocessOption = None,
     exif_rotate: Annotated[
         bool,
         typer.Option(
@@ -196,12 +207,13 @@ def run_options(
         logging.getLogger("tastemaker").setLevel(logging.INFO)
     return RunOptions(
         model_dir=model_dir,
+        scorer=scorer,
         predictor=predictor,
         precision=precision.value,
         device=device.value,
         batch_size=batch_size,
         threads=threads,
-        preprocess=preprocess.value,
+        preprocess=preprocess.value if preprocess else None,
         exif_rotate=exif_rotate,
         max_pixels=round(max_megapixels * 1e6),
         signals=signals,

@@ -173,12 +173,9 @@ def _print(summary: SelectSummary, rank_by: str) -> None:
 
 def report_skipped(summary: SelectSummary) -> None:
     """Say on stderr what was moved aside, and what was not copied; end the program with 1 if anything was not."""
-    if summary.moved_aside:
-        typer.secho(
-            f"tastemaker: moved {summary.moved_aside:,} earlier copies (changed since, or without their originals) "
-            f"to {summary.output.rstrip('/')}/_tastemaker/aside",
-            err=True,
-        )
+    for folder, number in summary.moved_aside.items():
+        why = "somebody changed them, or their originals are gone"
+        typer.secho(f"tastemaker: moved {number:,} earlier files to {folder}: {why}", err=True)
     if summary.skipped:
         skipped = f"tastemaker: skipped {_counts(summary.skipped)}, such as: {summary.skipped_first}"
         typer.secho(f"{skipped}; see {summary.skipped_file}", err=True)

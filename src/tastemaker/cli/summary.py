@@ -72,8 +72,6 @@ def print_summary(summary: RunSummary, as_json: bool, selection: SelectSummary |
         console.print()
         console.print(_stages_table(summary))
         console.print(f"[dim]{_escape(summary.bottleneck)}[/]", soft_wrap=True)
-    if summary.bytes_per_image:
-        console.print(f"[dim]{summary.bytes_per_image:,.2f} bytes of tasks and results crossed processes an image[/]")
     if summary.parity is not None:
         console.print()
         console.print(_parity_line(summary.parity), soft_wrap=True)

@@ -19,7 +19,7 @@ from tastemaker.embeddings.tables import TABLE_EXTENSIONS, TableSource, carried_
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.shards import TAR_EXTENSIONS
-from tastemaker.models.published import EMBEDDING_SIZE
+from tastemaker.models.published import find_scorer
 from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to, without_repeats
 from tastemaker.tasks import FileGroupTask
 
@@ -60,7 +60,7 @@ class EmbeddingFile:
     def open(self) -> Source:
         """Return the file, opened far enough to know what is in it. See `ArraySource` and `TableSource`."""
         kind = ArraySource if _extension(self.path) in ARRAY_EXTENSIONS else TableSource
-        return kind(self.path, self.column, EMBEDDING_SIZE, self.storage_options)
+        return kind(self.path, self.column, find_scorer().backbone.dimension, self.storage_options)
 
 
 @dataclass
@@ -257,10 +257,11 @@ def _files_below(root: str, column: str | None, options: Options | None) -> dict
         return path in listed or ((lies_outside or not is_remote(root)) and is_file(path, options))
 
     arrays = [file for file in files if _extension(file) in ARRAY_EXTENSIONS]
+    size = find_scorer().backbone.dimension
     with ThreadPoolExecutor(_ASKED_AT_ONCE if is_remote(root) else 1) as pool:
         metadata = dict(zip(arrays, pool.map(lambda file: find_metadata(file, is_there), arrays), strict=True))
         tables = [file for file in files if file not in metadata and file not in metadata.values()]
-        has = pool.map(lambda file: has_embeddings(file, EMBEDDING_SIZE, column, options), tables)
+        has = pool.map(lambda file: has_embeddings(file, size, column, options), tables)
         with_embeddings = {file for file, is_one in zip(tables, has, strict=True) if is_one}
     chosen = sorted([*metadata, *with_embeddings])
     of_images = [file for file in chosen if not _is_of_text(relative_to(file, root))]

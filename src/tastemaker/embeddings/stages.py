@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from tastemaker.embeddings.tables import carried_columns, read_parquet_columns
 from tastemaker.embeddings.tasks import EmbeddingBatch
 from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
 from tastemaker.models.aesthetic import MAX_UNIT_ERROR, AestheticPredictor
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
-from tastemaker.models.published import EMBEDDING_SIZE
+from tastemaker.models.hub import ensure_head
+from tastemaker.models.published import find_scorer
 from tastemaker.provenance import add_provenance, weights_provenance
 from tastemaker.scores.files import remove_drafts
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
@@ -62,12 +61,11 @@ class EmbeddingReaderStage(ProcessingStage[FileGroupTask, EmbeddingBatch]):
         provenance: dict[str, Any] = {}
         problem = ""
         try:
-            self._begin_reading(file, 0, 0)
             source = file.open()
             given = carried_columns(file.metadata, file.storage_options)[0] if file.metadata else source.schema
             provenance = _describe(file, source)
             blocks = _with_metadata(source, file, self.batch_size)
-            for block in blocks if self.before_step is None else self._one_by_one(blocks, file):
+            for block in blocks:
                 made.append(EmbeddingBatch(task.dataset_name, block, first=first, source_bytes=block.vectors.nbytes))
                 first += len(block.vectors)
                 del block  # its memory is used again as soon as nobody refers to it
@@ -80,24 +78,6 @@ class EmbeddingReaderStage(ProcessingStage[FileGroupTask, EmbeddingBatch]):
         last = made.pop() if made else EmbeddingBatch(task.dataset_name, first=first)
         last.problem = problem
         yield self._mark(task, last, given, provenance, is_last=True)
-
-    def _one_by_one(self, blocks: Iterator[EmbeddingBlock], file: EmbeddingFile) -> Iterator[EmbeddingBlock]:
-        rows = 0
-        for step in count(1):
-            self._begin_reading(file, step, rows)
-            block = next(blocks, None)
-            if block is None:
-                return
-            rows += len(block.vectors)
-            yield block
-
-    def _begin_reading(self, file: EmbeddingFile, step: int, rows: int) -> None:
-        """Tell that the next is read. Raise `UnreadableImageError` if workers died of that."""
-        if self.before_step is None:
-            return
-        reason = self.before_step("reading", step, lambda: [public_url(file.path)])
-        if reason:
-            raise UnreadableImageError(f"{reason}, from embedding {rows:,} on" if rows else reason)
 
     def _mark(
         self,
@@ -146,15 +126,16 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
 
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""
-        ensure_predictor(self.predictor, self.model_dir, self.storage_options)
+        ensure_head(find_scorer().head, self.predictor, self.model_dir, self.storage_options)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Load the predictor."""
-        weights = ensure_predictor(self.predictor, self.model_dir, self.storage_options)
+        weights = ensure_head(find_scorer().head, self.predictor, self.model_dir, self.storage_options)
         self._predictor = AestheticPredictor.from_file(weights)
-        self._provenance = weights_provenance("predictor", AESTHETIC_PREDICTOR, weights)
-        if self._predictor.embedding_size != EMBEDDING_SIZE:
-            raise ModelError(f"{weights} scores {self._predictor.embedding_size} numbers, not {EMBEDDING_SIZE}")
+        self._provenance = weights_provenance("predictor", find_scorer().head, weights)
+        size = find_scorer().backbone.dimension
+        if self._predictor.embedding_size != size:
+            raise ModelError(f"{weights} scores {self._predictor.embedding_size} numbers, not {size}")
 
     def teardown(self) -> None:
         """Free the predictor."""
@@ -167,7 +148,7 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
         assert self._predictor is not None
         cutoff = "none" if self.score_threshold is None else f"{self.score_threshold:g}"
         add_provenance(task._metadata, **self._provenance, score_threshold=cutoff)
-        if task.data is None or task.is_failed is not None:  # all failed already: workers died of them
+        if task.data is None:
             return task
         scores, norms = self._predictor.score_of_any_length(task.data.vectors)
         failures = _explain_failures(norms, task.data.lengths)
@@ -259,9 +240,10 @@ def _explain_failures(norms: npt.NDArray[np.float32], lengths: npt.NDArray[np.in
         "unusable: the embedding is zero",
     ]
     if lengths is not None:
-        for wrong in np.unique(lengths[lengths != EMBEDDING_SIZE])[:100]:
+        size = find_scorer().backbone.dimension
+        for wrong in np.unique(lengths[lengths != size])[:100]:
             reasons[lengths == wrong] = len(texts)
-            has = "no embedding" if wrong < 0 else f"the embedding has {wrong} numbers, not {EMBEDDING_SIZE}"
+            has = "no embedding" if wrong < 0 else f"the embedding has {wrong} numbers, not {size}"
             texts.append(f"unusable: {has}")
     return pa.DictionaryArray.from_arrays(pa.array(reasons), pa.array(texts, pa.string())).dictionary_decode()
 

@@ -48,16 +48,6 @@ class EmbeddingBatch(Task[EmbeddingBlock | None]):
         """Return the embeddings, with the row of a problem, and their bytes."""
         return self.num_items + bool(self.problem), self.source_bytes
 
-    def image_ids(self) -> list[str]:
-        """Return the positions of its rows in the file: what they are called is made with the rows."""
-        return [str(number) for number in range(self.first, self.first + self.num_items)]
-
-    def fail_all(self, reason: str) -> None:
-        """Mark all rows as failed, with no score."""
-        self.scores = np.full(self.num_items, np.nan, np.float32)
-        self.reasons = pa.repeat(pa.scalar(reason), self.num_items)
-        self.is_failed = np.ones(self.num_items, bool)
-
     def status(self) -> pa.Array:
         """Return ``kept``, ``dropped`` or ``failed`` for each row."""
         is_kept = self.reasons.is_null()

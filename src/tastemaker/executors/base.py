@@ -38,8 +38,6 @@ class BaseExecutor(ABC):
 
     Attributes:
         timings: Where each stage's time went in the last `execute`, summed over workers, in the order of the stages.
-        bytes_per_image: Bytes of pickled tasks and results that crossed processes in the last `execute`, for each
-            image; not reports and an engine's own messages. 0 within one process.
     """
 
     def __init__(
@@ -48,13 +46,7 @@ class BaseExecutor(ABC):
         self.config = dict(config or {})
         self.on_progress = on_progress
         self.timings: list[StageTiming] = []
-        self.bytes_per_image = 0.0
 
     @abstractmethod
     def execute(self, stages: list[Stage], initial_tasks: list[Task[Any]] | None = None) -> list[Task[Any]]:
         """Return what the last stage makes of the tasks, in the order of the input."""
-
-
-def count_task(stage: Stage, task: Task[Any]) -> StageCount:
-    """Return what one result of a stage adds to its count."""
-    return StageCount(stage.name, *task.count_images())

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+_ADDING = threading.Lock()
+
 
 @dataclass
 class StageTiming:
-    """Where the time of one stage went, in seconds of its thread.
+    """Where the time of one stage went, in seconds. Figures are measured where the work is done, and only ever grow.
+
+    A stage that works on several tasks at a time counts the mean of its threads.
 
     Attributes:
         name: Of the stage.
@@ -27,13 +32,15 @@ class StageTiming:
     waiting_for_output_s: float = 0.0
 
     @contextmanager
-    def count(self, what: str) -> Iterator[None]:
-        """Add the time that a block takes to one of the attributes."""
-        started = time.perf_counter()
+    def count(self, what: str, threads: int = 1) -> Iterator[None]:
+        """Add the time that a block takes to one of the attributes, divided by the threads that share the stage."""
+        started = time.monotonic()
         try:
             yield
         finally:
-            setattr(self, what, getattr(self, what) + time.perf_counter() - started)
+            elapsed = time.monotonic() - started
+            with _ADDING:
+                setattr(self, what, getattr(self, what) + elapsed / threads)
 
     @property
     def busy_share(self) -> float:
@@ -43,13 +50,12 @@ class StageTiming:
 
 def sum_timings(workers: list[list[StageTiming]]) -> list[StageTiming]:
     """Return the time of each stage, summed over workers that run the same stages."""
-    sums: list[StageTiming] = []
-    for timings in workers:
-        sums = sums or [StageTiming(timing.name) for timing in timings]
-        for total, timing in zip(sums, timings, strict=False):
-            for name in ("setup_s", "busy_s", "waiting_for_input_s", "waiting_for_output_s"):
-                setattr(total, name, getattr(total, name) + getattr(timing, name))
-    return sums
+    sums: dict[str, StageTiming] = {}
+    for timing in (timing for timings in workers for timing in timings):
+        total = sums.setdefault(timing.name, StageTiming(timing.name))
+        for name in ("setup_s", "busy_s", "waiting_for_input_s", "waiting_for_output_s"):
+            setattr(total, name, getattr(total, name) + getattr(timing, name))
+    return list(sums.values())
 
 
 def find_bottleneck(timings: list[StageTiming]) -> StageTiming | None:

@@ -1,4 +1,4 @@
-"""What runs in a worker process of a cluster: a chain of stages, kept loaded, and its reports to the ledger."""
+"""What runs in a worker process of a cluster: a chain of stages, kept loaded, that does one task after the other."""
 
 from __future__ import annotations
 
@@ -6,38 +6,24 @@ import logging
 import os
 import pickle
 import platform
-import signal
 import sys
-import tempfile
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import traceback
+import warnings
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
-import filelock
 import ray
 from ray import cloudpickle
 
-from tastemaker.errors import ConfigurationError, StageError
+from tastemaker.errors import StageError
 from tastemaker.executors.base import Stage, StageCount
 from tastemaker.executors.chain import Chain
-from tastemaker.executors.error_travel import pickle_error
-from tastemaker.executors.ledger import MAX_DEATHS, MAX_DEATHS_IN_RUN, REASONS, Counts, Work
+from tastemaker.executors.resources import Share
+from tastemaker.executors.timing import StageTiming
 from tastemaker.machine import CORES_VARIABLE
-from tastemaker.stages.base import NodeInfo, WorkerMetadata, describe_task
+from tastemaker.stages.base import NodeInfo, WorkerMetadata
 from tastemaker.tasks import Task
-
-PULSE_S = 0.5
-"""Seconds between a worker's reports."""
-
-_MAX_RECORDS = 200
-_LAST_TEARDOWN_S = 3.0
-_EXIT_S = 10
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,206 +33,129 @@ class Job:
     Attributes:
         stages: The stages of the chain, pickled.
         python_path: Where the driver finds modules; workers look there after their own places.
-        ledger: Handle of the run's ledger.
-        threads: Node -> threads that a worker there may start.
+        share: What each worker gets.
         queue_size: Tasks that may wait before each stage.
-        log_level: Records of Tastemaker's loggers from this level on are sent to the driver.
+        log_level: Tastemaker's, in the driver.
     """
 
     stages: bytes
     python_path: list[str]
-    ledger: Any
-    threads: dict[str, int]
+    share: Share
     queue_size: int
     log_level: int
 
 
+@dataclass(frozen=True)
+class Done:
+    """What came of a task.
+
+    Attributes:
+        process: Which process did it.
+        timings: Where the time of that process went so far.
+        results: The task's results, pickled.
+        counts: What each stage did.
+        error: What a stage raised instead, pickled.
+    """
+
+    process: str
+    timings: list[StageTiming]
+    results: bytes = b""
+    counts: list[StageCount] = field(default_factory=list)
+    error: bytes = b""
+
+
 class ChainWorker:
-    """A chain in a worker process. It loads with the first task, keeps loaded, and frees when nothing is left to do."""
+    """A chain in a worker process. It loads with the first task.
+
+    Args:
+        job: Of the run.
+    """
 
     def __init__(self, job: Job) -> None:
-        context = ray.get_runtime_context()
-        self._node, self._name = context.get_node_id(), context.get_actor_id() or str(os.getpid())
-        self._ledger = job.ledger
-        os.environ[CORES_VARIABLE] = str(job.threads.get(self._node, 1))
         self._job = job
-        self._chain = Chain([])
-        self._is_loaded = False
-        self._busy = threading.Lock()
-        self._counts: dict[int, Counts] = {}
-        self._taken: list[int] = []
-        self._aside: int | None = None
-        self._records = _Records(job.log_level)
-        ray.get(self._ledger.sign_on.remote([context.current_actor]))
-        threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
-        threading.Thread(target=_end_for_certain, name="end", daemon=True).start()
+        context = ray.get_runtime_context()
+        self._node, self._name = context.get_node_id(), context.get_actor_id()
+        with warnings.catch_warnings(action="ignore"):  # of Ray about itself
+            self._was_killed = bool(context.was_current_actor_reconstructed)
+        self._chain: Chain | None = None
 
-    def run(self, numbers: list[int]) -> None:
-        """Do some initial tasks; the results go to the ledger.
+    def start(self) -> None:
+        """Do nothing: who answers is there."""
 
-        Raises:
-            Exception: What a stage raised. The ledger has it, too.
-        """
-        with self._busy:
-            try:
-                self._load()
-                waiting = deque(numbers)
-                while waiting:
-                    self._run_together(waiting)
-                    self._run_aside()
-            except Exception as error:
-                ray.get(self._ledger.fail.remote(pickle_error(error)))
-                raise
-            if self._send():
-                self._free()
-                self._wait_for_others()
-
-    def _run_together(self, waiting: deque[int]) -> None:
-        """Do tasks side by side, until there are none or one comes that is to be done carefully."""
-        first = len(self._taken)
-        chain = self._chain.run(self._tasks(waiting), lambda position, count: self._count(first + position, count))
-        for position, results in enumerate(chain):
-            self._finish(self._taken[first + position], results)
-
-    def _run_aside(self) -> None:
-        if self._aside is None:
-            return
-        number, self._aside = self._aside, None
-        work: Work | None = ray.get(self._ledger.begin.remote(number, self._name, alone=True))
-        if work is None:
-            return
-        task = _task_of(work)
-        position = len(self._taken)
-        self._taken.append(number)
-
-        def watch(kind: str, step: int, names: Callable[[], list[str]]) -> str | None:
-            deaths: int = ray.get(self._ledger.begin_step.remote(number, self._name, (kind, step)))
-            if deaths < MAX_DEATHS:
-                return None
-            if deaths >= MAX_DEATHS_IN_RUN:
-                raise StageError(f"{deaths} workers died on {describe_task(task)}, whatever was left out of it")
-            ray.get(self._ledger.fail_step.remote(number, (kind, step), names()))
-            return REASONS[kind]
-
-        results = self._chain.run_carefully(task, watch, lambda _, count: self._count(position, count))
-        self._finish(number, results)
-
-    def _tasks(self, waiting: deque[int]) -> Iterator[Task[Any]]:
-        while waiting and self._aside is None:
-            number = waiting.popleft()
-            work: Work | None = ray.get(self._ledger.begin.remote(number, self._name))
-            if work is None:
-                continue
-            if work.careful:
-                self._aside = number
-                return
-            self._taken.append(number)
-            yield _task_of(work)
-
-    def _finish(self, number: int, results: list[Task[Any]]) -> None:
+    def run(self, payload: bytes) -> Done:
+        """Return what the last stage makes of a task, pickled, or what a stage raised."""
+        counts: list[StageCount] = []
+        try:
+            chain = self._chain = self._chain or self._load()
+            (results,) = chain.run([self._unpickle_task(payload)], counts.append)
+        except Exception as error:  # noqa: BLE001 - raised again in the driver
+            return self._done(error=pickle_error(error))
         for result in results:
             result._metadata.pop("attempt", None)
-        ray.get(self._ledger.finish.remote(number, cloudpickle.dumps(results), self._counts.pop(number, {})))
+        return self._done(results=cloudpickle.dumps(results), counts=counts)
 
-    def _load(self) -> None:
-        if self._is_loaded:
-            return
-        if not ray.get(self._ledger.begin_setup.remote(self._name)):
-            raise StageError(f"{MAX_DEATHS} workers died while they loaded their stages; is there enough memory?")
-        if not self._chain.stages:
-            self._chain = Chain(_unpickle_stages(self._job), self._job.queue_size)
-        # One at a time on a machine: the first fetches the weights, the others find them.
-        with filelock.FileLock(Path(tempfile.gettempdir()) / f"tastemaker-{os.getuid()}.lock"):
-            if not ray.get(self._ledger.node_is_ready.remote(self._node)):
-                self._chain.setup_on_node(NodeInfo(self._node))
-                ray.get(self._ledger.set_node_ready.remote(self._node))
-        self._chain.setup(WorkerMetadata(self._name))
-        self._is_loaded = True
-        ray.get(self._ledger.end_setup.remote(self._name))
-
-    def _free(self) -> None:
-        if self._is_loaded:
-            self._is_loaded = False
+    def end(self) -> None:
+        """Free what the stages loaded."""
+        if self._chain is not None:
             self._chain.teardown()
-            ray.get(self._ledger.end_teardown.remote(self._name))
 
-    def _wait_for_others(self) -> None:
-        """Give the others the time to free what they loaded: engines end them as soon as the last task is done."""
-        deadline = time.monotonic() + _LAST_TEARDOWN_S
-        while time.monotonic() < deadline and ray.get(self._ledger.others_to_free.remote(self._name)):
-            time.sleep(0.05)
+    def _done(self, **fields: Any) -> Done:  # noqa: ANN401
+        return Done(f"{self._node}-{os.getpid()}", self._chain.timings if self._chain else [], **fields)
 
-    def _count(self, position: int, count: StageCount) -> None:
-        counts = self._counts.setdefault(self._taken[position], {})
-        images, size = counts.get(count.stage, (0, 0))
-        counts[count.stage] = images + count.images, size + count.source_bytes
+    def _unpickle_task(self, payload: bytes) -> Task[Any]:
+        task: Task[Any] = pickle.loads(payload)
+        if self._was_killed:  # by this task: Ray gives it to the process that takes the place of the dead one
+            self._was_killed, task._metadata["attempt"] = False, 2
+        return task
 
-    def _pulse(self) -> None:
-        while True:
-            time.sleep(PULSE_S)
-            try:
-                nothing_left = self._send()
-                if nothing_left and self._busy.acquire(blocking=False):
-                    try:
-                        self._free()
-                    finally:
-                        self._busy.release()
-            except ray.exceptions.RayError:
-                return  # the run is over
-
-    def _send(self) -> bool:
-        counts = {number: dict(stages) for number, stages in list(self._counts.items())}
-        pulse = self._ledger.pulse.remote(self._name, counts, self._chain.timings, self._records.take())
-        return bool(ray.get(pulse))
+    def _load(self) -> Chain:
+        logging.basicConfig()
+        logging.getLogger("tastemaker").setLevel(self._job.log_level)
+        here = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == self._node)
+        os.environ[CORES_VARIABLE] = str(self._job.share.cores_on(here))
+        chain = Chain(unpickle_stages(self._job), self._job.queue_size)
+        chain.setup(WorkerMetadata(self._name))
+        return chain
 
 
-class _Records(logging.Handler):
-    """Keeps what Tastemaker logs here, until the next report takes it to the driver."""
-
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self._kept: deque[tuple[int, str, str]] = deque(maxlen=_MAX_RECORDS)
-        ours = logging.getLogger("tastemaker")
-        ours.setLevel(level)
-        ours.addHandler(self)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record."""
-        self._kept.append((record.levelno, record.name, record.getMessage()))
-
-    def take(self) -> list[tuple[int, str, str]]:
-        """Return the records since the last call."""
-        taken = []
-        while self._kept:
-            taken.append(self._kept.popleft())
-        return taken
-
-
-def _end_for_certain() -> None:
-    """End this process some time after Ray let it go, even if its exit hangs: Ray does not look after it any more."""
-    threading.main_thread().join()
-    signal.alarm(_EXIT_S)  # the kernel's, because Python may be gone by then
-
-
-def _unpickle_stages(job: Job) -> list[Stage]:
-    """Return the stages.
-
-    Raises:
-        ConfigurationError: A module that one of them comes from is not on this machine.
-    """
-    sys.path += [place for place in job.python_path if place not in sys.path]
+def prepare_node(job: Job) -> bytes:
+    """Prepare the machine that this runs on: fetch weights. Return what a stage raised, pickled, or nothing."""
     try:
-        stages: list[Stage] = pickle.loads(job.stages)
-    except ImportError as error:
-        raise ConfigurationError(
-            f"a worker on {platform.node()} cannot load the stages: {error}. Install what they come from on every "
-            "machine of the cluster, or define them in the script that runs the pipeline"
-        ) from error
+        Chain(unpickle_stages(job)).setup_on_node(NodeInfo(ray.get_runtime_context().get_node_id()))
+    except Exception as error:  # noqa: BLE001 - raised again in the driver
+        return pickle_error(error)
+    return b""
+
+
+def unpickle_stages(job: Job) -> list[Stage]:
+    """Return the stages, of modules that are here or where the driver finds them."""
+    sys.path += [place for place in job.python_path if place not in sys.path]
+    stages: list[Stage] = pickle.loads(job.stages)
     return stages
 
 
-def _task_of(work: Work) -> Task[Any]:
-    task: Task[Any] = pickle.loads(work.payload)
-    if work.attempt > 1:
-        task._metadata["attempt"] = work.attempt
-    return task
+def pickle_error(error: BaseException) -> bytes:
+    """Return an error and its causes, with the traceback as a note: pickle alone would leave both behind."""
+    error.add_note(f"In a worker on {platform.node()}:\n{''.join(traceback.format_exception(error))}")
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(cause if _can_travel(cause) else StageError(f"{type(cause).__name__}: {cause}"))
+        cause = cause.__cause__
+    return cloudpickle.dumps(chain)  # type: ignore[no-any-return]
+
+
+def unpickle_error(pickled: bytes) -> BaseException:
+    """Return what `pickle_error` was given, with its causes."""
+    errors: list[BaseException] = pickle.loads(pickled)
+    for error, cause in pairwise(errors):
+        error.__cause__ = cause
+    return errors[0]
+
+
+def _can_travel(error: BaseException) -> bool:
+    try:
+        pickle.loads(cloudpickle.dumps(error))
+    except Exception:  # noqa: BLE001 - whatever its class does
+        return False
+    return True

@@ -1,68 +1,118 @@
-"""A pipeline on cosmos-xenna. The engine itself is met in `tastemaker.executors.xenna_engine` alone."""
+"""A pipeline on cosmos-xenna.
+
+Its version is pinned, because its public ``run_pipeline`` is left out for what that wraps: it would take a core of each
+machine for a monitor, and wants Ray's dashboard.
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import logging
+import os
+import threading
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from tastemaker.checks import check_choice
-from tastemaker.errors import ConfigurationError
-from tastemaker.executors.cluster import ClusterExecutor
-from tastemaker.executors.plan import Node, WorkerPlan
+from tastemaker.executors.ray_data import RayDataExecutor
 
-MODES = ("streaming", "batch")
-"""Values of ``execution_mode``. With one chain there is one stage for Xenna, and both give the same results."""
+if TYPE_CHECKING:
+    from tastemaker.executors.pool import ClusterRun
 
-CPU_ALLOCATION_PERCENTAGE = 0.95
-AUTOSCALE_INTERVAL_S = 180.0
+logger = logging.getLogger(__name__)
 
 
-class XennaExecutor(ClusterExecutor):
-    """Runs a pipeline on cosmos-xenna; see `ClusterExecutor` for what runs where.
+class XennaExecutor(RayDataExecutor):
+    """Runs a pipeline on cosmos-xenna; see `RayDataExecutor` for what runs where, and for the arguments.
 
-    Xenna gives a whole run up when a worker dies. It is started again then, with what has no result yet.
-
-    Args:
-        config: As `ClusterExecutor`, and: ``execution_mode`` (``streaming`` or ``batch``), ``autoscale_interval_s``
-            (180), ``cpu_allocation_percentage`` (0.95: the share of each machine's cores that workers get, one core at
-            least).
-        ignore_head_node: Place no workers on the machine that runs Ray's own services, if there are others.
-        on_progress: Called with what a stage has done, twice a second or so.
-
-    Raises:
-        MissingExtraError: cosmos-xenna or Ray is not installed.
-        ConfigurationError: An option is out of its range.
+    Xenna gives a whole run up when a worker dies. What has no result then is done by a pool of Ray's actors.
     """
 
     _modules: ClassVar[tuple[str, ...]] = ("ray", "cosmos_xenna")
     _ray_shows_gpus: ClassVar[bool] = False
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of ClusterExecutor
-        super().__init__(*arguments, **options)
-        check_choice("execution_mode", self.mode, MODES)
-        if self.cpu_share > 1:
-            raise ConfigurationError(f"cpu_allocation_percentage={self.cpu_share} is a share: 1 is all")
+    def run_engine(self, run: ClusterRun) -> None:
+        """Do all tasks of a run, each in a Xenna stage that holds the whole chain."""
+        from ray.util.queue import Queue
 
-    @property
-    def mode(self) -> str:
-        """``streaming`` or ``batch``."""
-        return str(self.config.get("execution_mode", "streaming")).lower()
+        queue = Queue(actor_options={"num_cpus": 0})
+        taker = _Taker(run, queue)
+        taker.start()
+        try:
+            _run_xenna(run, queue)
+        except Exception as error:  # noqa: BLE001 - a worker died, or a stage raised: then the taker knows
+            logger.warning("Xenna has given up: %s", f"{error}".partition("\n")[0])
+        finally:
+            taker.finish()
+        super().run_engine(run)  # what Xenna left
 
-    @property
-    def cpu_share(self) -> float:
-        """Share of each machine's cores that workers get."""
-        return float(self.config.get("cpu_allocation_percentage", CPU_ALLOCATION_PERCENTAGE))
 
-    @property
-    def autoscale_interval_s(self) -> float:
-        """Seconds between Xenna's looks at the numbers of workers."""
-        return float(self.config.get("autoscale_interval_s", AUTOSCALE_INTERVAL_S))
+class _Taker(threading.Thread):
+    """Takes what workers have done out of the queue: Xenna returns results at the end only."""
 
-    def usable_cores(self, cores: float) -> float:
-        """Return what Xenna makes of a machine's cores: whole ones, rounded down; here one at least."""
-        return max(1, int(cores * self.cpu_share))
+    def __init__(self, run: ClusterRun, queue: Any) -> None:  # noqa: ANN401 - of Ray
+        super().__init__(name="take", daemon=True)
+        self._run, self._queue = run, queue
+        self._error: BaseException | None = None
 
-    def run_engine(self, job: Any, plan: WorkerPlan, nodes: list[Node], portions: list[list[int]]) -> None:  # noqa: ANN401
-        """Run the portions on Xenna."""
-        from tastemaker.executors.xenna_engine import run_xenna
+    def run(self) -> None:
+        """Take until None comes, or a stage has raised. Workers that find no queue end."""
+        try:
+            while (made := self._queue.get()) is not None:
+                self._run.take(*made)
+        except BaseException as error:  # noqa: BLE001 - raised again by finish
+            self._error = error
+            self._queue.shutdown(force=True)
 
-        run_xenna(job, plan, nodes, portions, mode=self.mode, autoscale_interval_s=self.autoscale_interval_s)
+    def finish(self) -> None:
+        """Take what is left. Raise what was raised meanwhile."""
+        if self.is_alive():
+            self._queue.put(None)
+        self.join()
+        if self._error is not None:
+            raise self._error
+        self._queue.shutdown()
+
+
+def _run_xenna(run: ClusterRun, queue: Any) -> None:  # noqa: ANN401
+    os.environ.setdefault("PYTHON_LOG", "error")  # read when Xenna is imported: its own lines are for its authors
+    from cosmos_xenna.pipelines.private import monitoring, resources, specs, streaming
+    from cosmos_xenna.ray_utils import runtime_envs
+
+    from tastemaker.executors.worker import ChainWorker
+
+    job = run.job
+
+    class ChainStage(specs.Stage[int, None]):  # type: ignore[misc]
+        """The whole chain as Xenna's only stage."""
+
+        required_resources = resources.Resources(cpus=job.share.cpus, gpus=job.share.gpus)
+        # On a cluster that was not started for Xenna, Ray would hide the GPU from workers again.
+        env_info = runtime_envs.RuntimeEnv(extra_env_vars={"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"})
+
+        def setup(self, worker_metadata: Any) -> None:  # noqa: ANN401
+            logging.getLogger("ray").setLevel(logging.ERROR)  # it would rather be asked in Xenna's event loop
+            self._worker = ChainWorker(job)
+
+        def process_data(self, in_data: list[tuple[int, bytes]]) -> list[None]:
+            for number, payload in in_data:
+                queue.put((number, self._worker.run(payload)))
+            return []
+
+    class NoMonitor(nullcontext[Any]):
+        def __init__(self, *_: Any) -> None:  # noqa: ANN401
+            super().__init__(self)
+
+        def update(self, *_: object, **__: object) -> bool:
+            return False
+
+    config = specs.PipelineConfig(
+        execution_mode=specs.ExecutionMode.STREAMING,
+        mode_specific=specs.StreamingSpecificSpec(),
+        enable_work_stealing=True,  # or a worker may wait with a task in hand while another has nothing to do
+    )
+    stage = specs.StageSpec(ChainStage(), num_workers=job.share.workers).override_with_pipeline_params(config)
+    spec = specs.PipelineSpec([(number, run.payload(number)) for number in run.missing()], [stage], config)
+    original, monitoring.PipelineMonitor = monitoring.PipelineMonitor, NoMonitor
+    try:
+        streaming.run_pipeline(spec, resources.make_cluster_resources_for_ray_cluster(1.0, run.nodes))
+    finally:
+        monitoring.PipelineMonitor = original

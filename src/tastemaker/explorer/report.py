@@ -88,7 +88,7 @@ def write_report(
     Args:
         scores: A score table, or what it can be made of: directories, files or URLs.
         output: The page's file.
-        min_score: The cut; with neither this nor ``top`` the run's own, and where it has none the best fifth.
+        min_score: The cut; with neither this nor ``top`` that of `tastemaker filter`, else the best fifth.
         top: The cut as a share or number: ``20%``, ``1000``.
         seed: Of the samples.
         samples: Pictures in each row of samples, 1 to `MAX_SAMPLES`.

@@ -118,17 +118,6 @@ class FolderReader:
         return sorted(joined + name for name in {*by_stem.get(stem, ()), *by_stem.get(base, ())})
 
 
-def unread_sample(path: str, root: str | None, problem: Problem) -> Sample:
-    """Return an image file as a sample with a problem, without a look at the file.
-
-    Args:
-        path: The image file.
-        root: The input folder that it was found in; its own where it is None.
-        problem: Why it is not read.
-    """
-    return Sample(_key_of(path, folder_of(path) if root is None else root), Member(path, 0, 0), problem=problem)
-
-
 def _key_of(path: str, root: str) -> str:
     stem, extension = os.path.splitext(public_url(path))
     is_paired = extension[1:].lower() in _PAIRED_EXTENSIONS

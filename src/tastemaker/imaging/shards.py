@@ -100,7 +100,7 @@ def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sa
         reader.close()
 
 
-_CUT_OFF = Problem(ReasonKind.DAMAGED_SHARD, "the shard cannot be read behind it, so that members may lack")
+_CUT_OFF = Problem(ReasonKind.MISSING, "the shard cannot be read behind it, so that members may lack")
 
 
 def read_stream(reader: ShardReader, window_bytes: int) -> Iterator[tuple[Sample, dict[str, bytes]]]:

@@ -181,7 +181,7 @@ class Window:
             is_whole = 0 <= size <= MAX_MEMBER_BYTES and holds(start + at + size)
             if not is_whole or name.rpartition(".")[2].lower() not in _TELLING:
                 break
-            members.append(tuple.__new__(Member, (name, start + at, size, "", False)))  # in a quarter of the time
+            members.append(tuple.__new__(Member, (name, start + at, size, None, False)))  # in a quarter of the time
             at += -(-size // _BLOCK) * _BLOCK
         return members
 

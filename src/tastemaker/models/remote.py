@@ -22,7 +22,6 @@ def fetch_weights(
     options: Options | None,
     cache: Path,
     find_problems: Callable[[Path], list[str]] = lambda _: [],
-    with_config: bool = False,
 ) -> Path:
     """Return the local copy of a weights file, fetched if this version of it is not there yet.
 
@@ -34,7 +33,6 @@ def fetch_weights(
         options: Arguments of its file system.
         cache: Local directory of such copies.
         find_problems: Says why a file cannot be used; nothing of such a file is kept.
-        with_config: Whether ``config.json`` beside it is wanted too, where there is one.
 
     Raises:
         WeightsNotFoundError: The file is not there or cannot be read.
@@ -51,18 +49,15 @@ def fetch_weights(
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / ".lock"):
             if not path.is_file():
-                _fetch(place, path, find_problems, with_config)
+                _fetch(place, path, find_problems)
     except RemoteError as error:
         raise WeightsNotFoundError(f"weights: {error}") from error
     return path
 
 
-def _fetch(place: Place, path: Path, find_problems: Callable[[Path], list[str]], with_config: bool) -> None:
+def _fetch(place: Place, path: Path, find_problems: Callable[[Path], list[str]]) -> None:
     logger.info("fetching %s to %s", place, path)
-    config = place.parent / "config.json"
-    if with_config and config.is_file():
-        path.with_name("config.json").write_bytes(config.read(2**20))
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".part.{path.name}")
     place.fetch(part)
     if problems := find_problems(part):
         part.unlink()

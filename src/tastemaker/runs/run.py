@@ -200,7 +200,6 @@ class _Run:
         summary.images_scored_now = self.counter.images
         summary.stages = self.executor.timings
         summary.parity = _find_parity(written)
-        summary.bytes_per_image = round(self.executor.bytes_per_image, 2)
         summary.bottleneck = describe_bottleneck(self.executor.timings)
         summary.is_mixed, summary.not_retried = plan.is_mixed, plan.not_retried
         if self.mode.part is None:

@@ -59,7 +59,6 @@ class RunSummary:
         not_retried: Failed images that were not run again, because what is wrong lies in how their shard is made.
         rows_files: The rows files of the input, in its order.
         parity: How scores differ from exact ones on this machine; None where it has no certificate.
-        bytes_per_image: Bytes of tasks and results that crossed processes, for each image; 0 on this machine alone.
     """
 
     output_dir: str
@@ -81,7 +80,6 @@ class RunSummary:
     other_rows_files: int = 0
     not_retried: int = 0
     parity: ParityReport | None = None
-    bytes_per_image: float = 0.0
     rows_files: list[str] = field(default_factory=list, repr=False)
 
     def as_json(self) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def check_own_rows(path: Path) -> None:
         return
     except pa.ArrowException:
         metadata = {}
-    if METADATA_KEY not in metadata:
+    if not {METADATA_KEY, COUNTS_KEY} & metadata.keys():
         raise ConfigurationError(
             f"{path} is there, and Tastemaker did not write it: choose another directory, or move it away"
         )

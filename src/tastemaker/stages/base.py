@@ -6,7 +6,7 @@ import copy
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -21,10 +21,6 @@ _NEUTRAL = frozenset(
     | {"batch_size", "name"}
 )
 """Fields of stages that say how the work is done, and nothing of what comes out."""
-
-BeforeStep = Callable[[str, int, Callable[[], list[str]]], str | None]
-"""Called before a step of a task that workers died on: its kind (``reading`` the next of a file, ``batch``), its number
-among those, and what returns names of what is in it. A reason that comes back: the step is not done, but fails."""
 
 X = TypeVar("X", bound=Task[Any])
 Y = TypeVar("Y", bound=Task[Any])
@@ -80,9 +76,6 @@ class ProcessingStage(ABC, Generic[X, Y]):
         concurrent_tasks: Tasks that a worker may process at the same time, each in a thread of its own.
         handles_empty: Whether the stage wants to see batches that no image is left in.
         is_sink_stage: Whether images end here: what it returns is no batch, and None is no loss.
-        before_step: Set where a worker died on the task. A stage that makes batches calls it before it reads each piece
-            of a file, and before it decodes anything of a batch. If a reason comes back, the rest of the file becomes
-            one failed row, or all images of the batch fail unseen.
     """
 
     name: str = "stage"
@@ -91,7 +84,6 @@ class ProcessingStage(ABC, Generic[X, Y]):
     concurrent_tasks: int = 1
     handles_empty: bool = False
     is_sink_stage: bool = False
-    before_step: BeforeStep | None = None
 
     def check(self) -> None:
         """Raise `ConfigurationError` for what can be seen to be wrong before any worker starts."""
@@ -183,7 +175,7 @@ def run_stage(stage: ProcessingStage[Any, Any], task: Task[Any]) -> Iterator[Tas
 
 
 def _time_each(stage: ProcessingStage[Any, Any], task: Task[Any]) -> Iterator[Task[Any]]:
-    history, items = list(task._stage_perf), task.num_items
+    history, items, is_returned = list(task._stage_perf), task.num_items, False
     started = time.perf_counter()
     try:
         for result in stage.stream(task):
@@ -191,8 +183,8 @@ def _time_each(stage: ProcessingStage[Any, Any], task: Task[Any]) -> Iterator[Ta
                 raise TypeError(
                     f"process made a {type(result).__name__}; it must return a task, a list of them or None"
                 )
-            perf = StagePerfStats(stage.name, time.perf_counter() - started, items)
-            result._stage_perf = [*history, perf]
+            result._stage_perf = [*history, StagePerfStats(stage.name, time.perf_counter() - started, items)]
+            is_returned, items = True, 0
             yield result
             started = time.perf_counter()
     except GeneratorExit:
@@ -200,6 +192,8 @@ def _time_each(stage: ProcessingStage[Any, Any], task: Task[Any]) -> Iterator[Ta
     except Exception as error:
         what = str(error) or type(error).__name__  # as of a MemoryError
         raise StageError(f"stage {stage.name!r} failed on {describe_task(task)}: {what}") from error
+    if not is_returned:
+        task._stage_perf = [*history, StagePerfStats(stage.name, time.perf_counter() - started, items)]
 
 
 def _account_for(
@@ -226,6 +220,11 @@ def _account_for(
     for batch in batches[:-1]:  # of a last batch that was split, one part is the last
         batch._metadata |= {"is_last_batch": False} if "is_last_batch" in batch._metadata else {}
     return list(batches)
+
+
+def is_careful(task: Task[Any]) -> bool:
+    """Return whether a task killed the process that worked on it: each image is to be decoded in a child process."""
+    return bool(task._metadata.get("attempt", 1) > 1)
 
 
 def describe_task(task: Task[Any]) -> str:

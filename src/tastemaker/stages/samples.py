@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import partial
-from itertools import count, groupby
+from itertools import groupby
 
 from tastemaker.errors import Problem, ReasonKind
-from tastemaker.imaging.folders import FolderReader, unread_sample
+from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.shards import Sample, is_shard, read_at_ranges, read_samples
-from tastemaker.stages.base import BeforeStep
-from tastemaker.storage import Options, public_url
+from tastemaker.storage import Options
 
 _Read = tuple[str, Sample, dict[str, bytes]]
 """Path of the file, one sample of it, and the bytes of its members."""
@@ -37,20 +35,6 @@ class GroupReader:
             else:
                 yield from self._folders.read_samples(group, self._root)
 
-    def read_one_by_one(self, paths: Iterable[str], before_step: BeforeStep) -> Iterator[_Read]:
-        """Yield the same, with a step before each sample. Where there is a reason, it is the last one of its file."""
-        steps = count()
-        for path in paths:
-            samples = self.read([path])
-            while True:
-                if reason := before_step("reading", next(steps), partial(_shown, path)):
-                    yield path, self._failed(path, reason), {}
-                    break
-                sample = next(samples, None)
-                if sample is None:
-                    break
-                yield sample
-
     def _read_shards(self, paths: Iterable[str]) -> Iterator[_Read]:
         """Yield path and samples of each shard; one that the system cannot read yields a row that says so."""
         for path in paths:
@@ -64,14 +48,6 @@ class GroupReader:
             except OSError as error:
                 yield path, _unread(f"the shard cannot be read: {error.strerror or error}"), {}
 
-    def _failed(self, path: str, reason: str) -> Sample:
-        problem = Problem(ReasonKind.CRASHED, reason)
-        return Sample("", problem=problem) if is_shard(path) else unread_sample(path, self._root, problem)
-
 
 def _unread(why: str) -> Sample:
     return Sample("", problem=Problem(ReasonKind.MISSING, why))
-
-
-def _shown(path: str) -> list[str]:
-    return [public_url(path)]

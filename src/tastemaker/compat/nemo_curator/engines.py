@@ -78,7 +78,7 @@ class _EngineOrLocal(LocalExecutor):
             return super().execute(stages, tasks)
         self._engine.on_progress = self.on_progress
         results = self._engine.execute(stages, tasks)
-        self.timings, self.bytes_per_image = self._engine.timings, self._engine.bytes_per_image
+        self.timings = self._engine.timings
         return results
 
 

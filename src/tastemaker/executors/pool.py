@@ -1,0 +1,163 @@
+"""One run on a cluster that is connected: its tasks, what came of them, and the pool of actors that does them."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import sys
+import time
+from collections import Counter, deque
+from dataclasses import astuple
+from typing import Any
+
+import ray
+from ray import cloudpickle
+
+from tastemaker.errors import ConfigurationError, StageError
+from tastemaker.executors.base import BaseExecutor, Stage
+from tastemaker.executors.chain import QUEUE_SIZE
+from tastemaker.executors.ray_session import gpu_memory_gb, on_node
+from tastemaker.executors.resources import share_cluster
+from tastemaker.executors.timing import StageTiming, sum_timings
+from tastemaker.executors.worker import ChainWorker, Done, Job, prepare_node, unpickle_error
+from tastemaker.stages.base import describe_task
+from tastemaker.tasks import Task
+
+MAX_ATTEMPTS = 6
+"""Workers that may die on a task before the run ends with an error."""
+
+LOGGING_INTERVAL_S = 60.0
+"""Seconds between lines about the progress, where ``logging_interval`` says nothing else."""
+
+_WAIT_S = 1.0
+_END_S = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class ClusterRun:
+    """One `RayDataExecutor.execute` on a cluster that is connected.
+
+    Attributes:
+        job: What each worker is told.
+        nodes: Where workers may be, of ``ray.nodes()``.
+        results: Task -> what came of it.
+    """
+
+    def __init__(
+        self, executor: BaseExecutor, nodes: list[dict[str, Any]], stages: list[Stage], tasks: list[Task[Any]]
+    ) -> None:
+        config, self._executor, self._tasks, self.nodes = executor.config, executor, tasks, nodes
+        has = [node["Resources"] for node in nodes]
+        share = share_cluster(stages, has, len(tasks), config.get("max_workers_per_stage"), gpu_memory_gb)
+        logger.info("%d tasks on %d workers of %g cores and %g GPUs", len(tasks), *astuple(share))
+        level = logging.getLogger("tastemaker").getEffectiveLevel()
+        queue_size = config.get("queue_size", QUEUE_SIZE)
+        self.job = Job(_pickle_stages(stages), list(sys.path), share, queue_size, level)
+        self.results: dict[int, list[Task[Any]]] = {}
+        self._timings_here = list(executor.timings)
+        self._timings: dict[str, list[StageTiming]] = {}
+        self._images: Counter[str] = Counter()
+        self._last_line = time.monotonic()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all tasks have results."""
+        return len(self.results) == len(self._tasks)
+
+    def missing(self) -> list[int]:
+        """Return the tasks without a result."""
+        return [number for number in range(len(self._tasks)) if number not in self.results]
+
+    def payload(self, number: int) -> bytes:
+        """Return a task as bytes."""
+        return pickle.dumps(self._tasks[number])
+
+    def options(self) -> dict[str, Any]:
+        """Return Ray's options of a worker: what it gets, and where it may be."""
+        nodes = ",".join(node["NodeID"] for node in self.nodes)
+        where = {"ray.io/node-id": f"in({nodes})"}
+        return {"num_cpus": self.job.share.cpus, "num_gpus": self.job.share.gpus, "label_selector": where}
+
+    def prepare_nodes(self) -> None:
+        """Fetch the weights, once on each machine that has room for workers."""
+        prepare = ray.remote(prepare_node)
+        usable = [node["NodeID"] for node in self.nodes if self.job.share.count_on(node["Resources"])]
+        for error in ray.get(
+            [prepare.options(num_cpus=0, scheduling_strategy=on_node(node)).remote(self.job) for node in usable]
+        ):
+            if error:
+                raise unpickle_error(error)
+
+    def describe(self, number: int) -> str:
+        """Return where a task lies, for error messages."""
+        return describe_task(self._tasks[number])
+
+    def take(self, number: int, done: Done) -> None:
+        """Keep what came of a task, and tell of it.
+
+        Raises:
+            BaseException: What a stage raised.
+        """
+        self._timings[done.process] = done.timings
+        self._executor.timings[:] = [*self._timings_here, *sum_timings(list(self._timings.values()))]
+        if done.error:
+            raise unpickle_error(done.error)
+        self.results[number] = pickle.loads(done.results)
+        for count in done.counts:
+            self._images[count.stage] += count.images
+            if self._executor.on_progress is not None:
+                self._executor.on_progress(count)
+        if time.monotonic() - self._last_line >= self._executor.config.get("logging_interval", LOGGING_INTERVAL_S):
+            self._last_line = time.monotonic()
+            images = max(self._images.values(), default=0)
+            logger.info("%d of %d tasks done, %d images", len(self.results), len(self._tasks), images)
+
+
+def run_pool(run: ClusterRun) -> None:
+    """Have a pool of actors do all tasks that have no result yet, one at a time each.
+
+    Raises:
+        StageError: A stage raised, or workers died again and again on the same task.
+    """
+    make = ray.remote(ChainWorker).options(**run.options(), max_restarts=-1, max_task_retries=MAX_ATTEMPTS - 1)
+    waiting = deque(run.missing())
+    pool = [make.remote(run.job) for _ in range(min(run.job.share.workers, len(waiting)))]
+    calls = {actor.start.remote(): (actor, -1) for actor in pool}  # without room, one starts when others have ended
+    try:
+        while not run.is_finished:
+            for call in ray.wait(list(calls), timeout=_WAIT_S)[0]:
+                actor, number = calls.pop(call)
+                try:
+                    done: Done | None = ray.get(call)
+                except ray.exceptions.RayError as error:
+                    where = run.describe(number)
+                    raise StageError(f"{MAX_ATTEMPTS} workers died on {where}; is there enough memory?") from error
+                if done is not None:
+                    run.take(number, done)
+                if waiting:
+                    number = waiting.popleft()
+                    calls[actor.run.remote(run.payload(number))] = actor, number
+                else:
+                    ray.wait([actor.end.remote()], timeout=_END_S)
+                    ray.kill(actor)
+    finally:
+        for actor in pool:
+            ray.kill(actor)
+
+
+def _pickle_stages(stages: list[Stage]) -> bytes:
+    """Return the stages as bytes; classes of a script's own go along by value.
+
+    Raises:
+        ConfigurationError: One cannot be sent.
+    """
+    for stage in stages:
+        try:
+            cloudpickle.dumps(stage)
+        except Exception as error:
+            raise ConfigurationError(
+                f"stage {stage.name!r} cannot be sent to workers: {error}. Make what it holds (files, locks, "
+                "connections, models) in setup(), or run the pipeline on LocalExecutor"
+            ) from error
+    return cloudpickle.dumps(stages)  # type: ignore[no-any-return]
