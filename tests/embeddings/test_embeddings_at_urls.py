@@ -129,7 +129,7 @@ def test_a_run_is_resumed_and_a_replaced_file_is_scored_anew(clip_retrieval, buc
     assert score(*arguments).images_scored_now == 50
     assert score(*arguments).images_scored_now == 0
     body = (clip_retrieval / "img_emb" / "img_emb_1.npy").read_bytes()
-    bucket.system.pipe_file(f"{bucket.name}/laion/img_emb/img_emb_1.npy", body[:128] + body[128:][::-1])
+    bucket.system.write("laion/img_emb/img_emb_1.npy", body[:128] + body[128:][::-1])
     assert score(*arguments).images_scored_now == 20
 
 
@@ -179,7 +179,7 @@ def test_a_folder_of_images_at_a_url_stays_images(photo_folder, bucket):
 
 
 def test_a_lance_table_at_a_url_is_refused_in_words(bucket):
-    bucket.system.pipe_file(f"{bucket.name}/x.lance/data/0", b"")
+    bucket.system.write("x.lance/data/0", b"")
     with pytest.raises(errors.ConfigurationError, match="Lance tables are read from this machine only"):
         find_embeddings([f"{bucket.url}/x.lance"], None, bucket.options)
 

@@ -28,7 +28,7 @@ from tastemaker.errors import ConfigurationError, ModelError, WeightsNotFoundErr
 from tastemaker.models.records import Backbone, Head, Model, Scorer
 from tastemaker.models.remote import fetch_weights
 from tastemaker.models.weights import WeightsFile
-from tastemaker.storage import Options, is_remote, public_url
+from tastemaker.storage import Options, expand_path, is_remote, public_url
 from tastemaker.storage.drafts import make_durable
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -77,7 +77,7 @@ def resolve_model_dir(model_dir: str | os.PathLike[str] | None = None) -> Path:
     """
     if model_dir and is_remote(model_dir):
         raise ConfigurationError(f"{public_url(str(model_dir))}: a local directory of models is needed here")
-    return Path(model_dir or default_model_dir()).expanduser().absolute()
+    return Path(expand_path(model_dir or default_model_dir())).absolute()
 
 
 def weights_path(model: Model, model_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -138,7 +138,7 @@ def ensure_head(
     """Return the weights of a head: the user's own file, or the published one, which is fetched if it is not there."""
     if own and is_remote(own):
         return fetch_weights(own, options, cache_dir() / "remote")
-    return Path(own) if own else ensure_weights(head, model_dir, options)
+    return Path(expand_path(own)) if own else ensure_weights(head, model_dir, options)
 
 
 def check_weights(model: Model, path: Path, *, with_sha256: bool = False) -> WeightsCheck:

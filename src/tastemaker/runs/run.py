@@ -34,7 +34,7 @@ from tastemaker.scores.merge import mark_deleted
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.embed import ImageEmbeddingStage
 from tastemaker.stages.partition import FilePartitioningStage
-from tastemaker.storage import is_remote, look_anew, make_folder, output_path, public_url
+from tastemaker.storage import expand_path, is_remote, look_anew, make_folder, output_path, public_url
 from tastemaker.tasks import FileGroupTask, Task
 
 __all__ = ["Progress", "RunMode", "RunOptions", "run_scoring"]
@@ -71,7 +71,9 @@ def run_scoring(
         StageError: A stage failed; the same.
     """
     started, options, mode = time.monotonic(), options or RunOptions(), mode or RunMode()
-    paths = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    paths = [expand_path(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    if isinstance(output_dir, str):
+        output_dir = expand_path(output_dir)
     if not str(output_dir):
         raise ConfigurationError("the directory of results has an empty name; '.' is the one that you are in")
     if not is_remote(output_dir) and Path(output_dir).is_file():

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER
 from tastemaker.scores.schema import METADATA_KEY, rows_schema
-from tastemaker.storage import is_remote, look_anew, options_for, public_url, relative_to, scheme_of
+from tastemaker.storage import expand_path, is_remote, look_anew, options_for, public_url, relative_to, scheme_of
 from tastemaker.storage.files import find_file, library_system, list_files
 
 Source = str | os.PathLike[str]
@@ -75,7 +75,7 @@ def find_rows(sources: Source | Sequence[Source], storage_options: Mapping[str, 
     Raises:
         ConfigurationError: A place does not exist, has no such files, or a file has no rows of Tastemaker in it.
     """
-    places = [os.fspath(sources)] if isinstance(sources, str | os.PathLike) else [os.fspath(s) for s in sources]
+    places = [expand_path(s) for s in ([sources] if isinstance(sources, str | os.PathLike) else sources)]
     paths = list(dict.fromkeys(path for place in places for path in _find(place, storage_options)))
     if not paths:
         raise ConfigurationError("no rows: name a directory that `tastemaker score` or `filter` wrote")

@@ -23,6 +23,7 @@ from tastemaker.stages.base import ProcessingStage, Resources
 from tastemaker.storage import (
     Options,
     base_name,
+    expand_path,
     folder_of,
     is_pattern,
     is_remote,
@@ -114,7 +115,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
 
     def _make_groups(self) -> list[FileGroupTask]:
         paths = [self.file_paths] if isinstance(self.file_paths, str | os.PathLike) else list(self.file_paths)
-        names = [str(path) if is_remote(path) else os.fspath(path) for path in paths]
+        names = [expand_path(path) for path in paths]
         look_anew(names, self.storage_options)
         found = without_repeats(file for files in self._find_each(names) for file in files)
         if not found:

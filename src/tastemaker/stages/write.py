@@ -22,7 +22,7 @@ from tastemaker.scores.files import RowsFile, check_own_rows, remove_drafts
 from tastemaker.scores.merge import merge_rows
 from tastemaker.scores.schema import make_table, rows_schema, status_of
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
-from tastemaker.storage import Options, make_folder, output_path, relative_to
+from tastemaker.storage import Options, expand_path, make_folder, output_path, relative_to
 from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
@@ -87,6 +87,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
     _written: Counter[str] = field(default_factory=Counter, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.output_dir = expand_path(self.output_dir)
         check_numbers(self)
         check_choice("originals", self.originals, ORIGINALS)
         check_positive("images_per_tar", self.images_per_tar)

@@ -43,6 +43,16 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return _URL.match(str(path)) is not None
 
 
+def expand_path(path: str | os.PathLike[str]) -> str:
+    """Return a path that a user gave, with ``~`` and environment variables replaced by what they stand for.
+
+    A variable that is not set stays as it is, and so does a URL.
+    """
+    if is_remote(path):
+        return str(path)
+    return os.path.expanduser(os.path.expandvars(os.fspath(path)))
+
+
 def scheme_of(url: str) -> str:
     """Return the scheme of a URL, in lower case."""
     return url.partition("://")[0].lower()
@@ -195,7 +205,7 @@ def output_path(path: str | Path, options: Options | None = None) -> Path:
         ConfigurationError: Nothing can be written to that kind of place.
     """
     if not is_remote(path):
-        return Path(path)
+        return Path(expand_path(path))
     from tastemaker.storage.files import remote_path
 
     return remote_path(path, options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.storage import STORE_SCHEMES, is_remote, scheme_of
+from tastemaker.storage import STORE_SCHEMES, expand_path, is_remote, scheme_of
 
 DRAFT_PREFIX = ".tastemaker-tmp-"
 """How the names of unfinished files begin. Listings leave them out."""
@@ -177,8 +176,7 @@ class Place(ABC):
         """
         if isinstance(place, Place):
             return place
-        text = os.fspath(place) if not is_remote(place) else str(place)
-        return Place.at(text if is_remote(text) else expand_path(text), options)
+        return Place.at(expand_path(place), options)
 
     @staticmethod
     def at(address: str, options: Mapping[str, Any] | None = None) -> Place:
@@ -390,14 +388,3 @@ class Place(ABC):
     @abstractmethod
     def _key(self) -> str:
         """Return the one spelling that stands for all of the same place."""
-
-
-def expand_path(path: str) -> str:
-    """Return a path with ``~`` and environment variables replaced by what they stand for; a URL as it is.
-
-    A variable that is not set stays as it is.
-    """
-    if is_remote(path):
-        return path
-    expanded = os.path.expandvars(path) if re.search(r"[$%]", path) else path
-    return os.path.expanduser(expanded)
