@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from common import alternate, print_rates, smooth_pixels
 
-from tastemaker.models.clip import VitDimensions
 from tastemaker.models.clip_torch import CUDA_BATCH_SIZE, TorchClip
 from tastemaker.models.hub import weights_path
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.vit import VitDimensions, read_dimensions
 from tastemaker.testing import TINY, VIT_L14, write_random_models
 
 FLOP_OF_IMAGE = 162.0e9
@@ -81,7 +81,7 @@ class Bench:
 
     @property
     def config(self) -> VitDimensions:
-        return read_dimensions(self.weights)
+        return read_dimensions(self.weights, CLIP_VIT_L14)
 
     @property
     def precision(self) -> str:

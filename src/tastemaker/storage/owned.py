@@ -157,10 +157,12 @@ class OwnFiles:
         for name in self._known.keys() - self._now.keys():
             if self._entry(name) is not None or self._link_target(name) is not None:
                 self._remove(name, is_wanted=name in keep)
-        versions = {name: entry.version for name in self._now if (entry := (self.folder / name).stat()) is not None}
+        if self._there is not None:  # one listing, instead of a question for each file
+            self.list_there()
+        entries = {name: self._entry(name) for name in sorted(self._now)}
         lines = [
-            json.dumps([name, *written._replace(version=versions.get(name, ""))])
-            for name, written in sorted(self._now.items())
+            json.dumps([name, *self._now[name]._replace(version=entry.version if entry else "")])
+            for name, entry in entries.items()
         ]
         (self._record / _FILES).write("".join(f"{line}\n" for line in lines).encode("ascii"))
         self._delete_claims()
