@@ -20,7 +20,7 @@ from tastemaker.storage.place import Place
 def output(request, tmp_path):
     """A directory of this machine, and one that says that it lies behind a URL."""
     if request.param == "local":
-        return tmp_path
+        return Place.of(tmp_path)
     return Place.of(f"memory://{tmp_path.name}")
 
 
@@ -69,19 +69,21 @@ def test_slices_run_beside_each_other_and_a_whole_run_beside_none(output):
 
 
 def test_a_run_that_was_killed_holds_no_lock(tmp_path):
-    code = "import sys, time; from pathlib import Path; from tastemaker.runs.lock import only_run_on\n"
-    code += "with only_run_on(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    code = (
+        "import sys, time; from tastemaker.storage.place import Place; from tastemaker.runs.lock import only_run_on\n"
+    )
+    code += "with only_run_on(Place.of(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(ConfigurationError, match="another run"), only_run_on(tmp_path):
+        with pytest.raises(ConfigurationError, match="another run"), only_run_on(Place.of(tmp_path)):
             pass
         process.send_signal(signal.SIGKILL)
-    with only_run_on(tmp_path) as hold:
+    with only_run_on(Place.of(tmp_path)) as hold:
         assert hold.is_alone
 
 
 def test_the_lock_leaves_only_what_readers_pass_over(tmp_path):
-    with only_run_on(tmp_path, Slice(0, 2)):
+    with only_run_on(Place.of(tmp_path), Slice(0, 2)):
         pass
     assert {path.name for path in tmp_path.iterdir()} <= {STATE_FOLDER}
 

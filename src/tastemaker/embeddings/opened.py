@@ -39,7 +39,7 @@ def open_whole(path: str, options: Options | None) -> Iterator[IO[bytes]]:
             yield file
         return
     with contextlib.closing(RangesFile(BlockReader(Place.at(path, options).open_ranges()))) as remote:
-        yield cast(IO[bytes], remote)
+        yield cast("IO[bytes]", remote)
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ def open_header(path: str, options: Options | None) -> Iterator[IO[bytes]]:
     with contextlib.closing(
         io.BufferedReader(RangesFile(Place.at(path, options).open_ranges()), _HEADER_BYTES)
     ) as remote:
-        yield cast(IO[bytes], remote)
+        yield cast("IO[bytes]", remote)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from tastemaker.errors import ReasonKind
 from tastemaker.scores.files import PendingFile
 from tastemaker.scores.schema import COUNTS_KEY, printable, rows_metadata, rows_schema
 from tastemaker.storage import public_url
+from tastemaker.storage.place import AnyPlace
 
 _REPETITIVE = ("status", "reason_kind", "reason", "shard", "format")
 """Columns whose values are few, so that a dictionary of them pays."""
@@ -54,7 +54,7 @@ class EmbeddingRowsFile(PendingFile):
         normalised: Embeddings that were not of unit length, so far.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: AnyPlace, schema: pa.Schema) -> None:
         super().__init__(path)
         self.counts: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tastemaker.embeddings.stages import EmbeddingReaderStage, EmbeddingScoreStage, EmbeddingWriterStage
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.layout import ROWS_FOLDER
 from tastemaker.stages.base import ProcessingStage
+from tastemaker.storage.place import Place
 
 if TYPE_CHECKING:
     from tastemaker.runs.options import RunOptions
@@ -20,7 +20,7 @@ def check_options(options: RunOptions) -> None:
         raise ConfigurationError("the input is embeddings, and technical quality is measured in pictures")
 
 
-def make_embedding_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
+def make_embedding_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
     """Return the stages that read, score and write embeddings."""
     places = options.storage_options
     return [
@@ -28,5 +28,5 @@ def make_embedding_stages(output_dir: Path, options: RunOptions) -> list[Process
         EmbeddingScoreStage(
             options.model_dir, options.predictor, None, options.copy_embeddings, storage_options=places
         ),
-        EmbeddingWriterStage(str(output_dir / ROWS_FOLDER), options.copy_embeddings, storage_options=places),
+        EmbeddingWriterStage((output_dir / ROWS_FOLDER).address, options.copy_embeddings, storage_options=places),
     ]

@@ -28,7 +28,8 @@ from tastemaker.models.published import find_scorer
 from tastemaker.provenance import add_provenance, weights_provenance
 from tastemaker.scores.files import remove_drafts
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
-from tastemaker.storage import Options, is_remote, output_path, public_url
+from tastemaker.storage import Options, is_remote, public_url
+from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
 
 logger = logging.getLogger(__name__)
@@ -195,7 +196,7 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
         plan = ColumnPlan(task._metadata["given_schema"])
         schema = make_schema(plan, copy_embeddings=self.copy_embeddings)
         if name not in self._open:
-            output = output_path(self.output_dir, self.storage_options)
+            output = Place.of(self.output_dir, self.storage_options)
             if task._metadata.get("attempt", 1) > 1:
                 remove_drafts(output / name)
             self._open[name] = EmbeddingRowsFile(output / f"{name}.parquet", schema)
@@ -206,7 +207,7 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
         rows.finish(task._metadata["provenance"])
         del self._open[name]
         metadata = {**task._metadata, "output_dir": self.output_dir, "counts": dict(rows.counts)}
-        return FileGroupTask(task.dataset_name, [str(rows.path)], task._stage_perf, metadata, task.task_id)
+        return FileGroupTask(task.dataset_name, [rows.path.address], task._stage_perf, metadata, task.task_id)
 
 
 def _with_metadata(source: Source, file: EmbeddingFile, block_rows: int) -> Iterator[EmbeddingBlock]:

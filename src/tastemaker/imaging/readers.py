@@ -122,5 +122,5 @@ def _open(path: str, options: Options | None, *, ahead: bool) -> ShardReader:
     if not compression:
         return file
     blocks = file if ahead else BlockReader(file, held=2)
-    unpacked = PackedReader(cast(BinaryIO, RangesFile(blocks)), compression)
+    unpacked = PackedReader(cast("BinaryIO", RangesFile(blocks)), compression)
     return BlockReader(unpacked, ahead=1) if ahead else unpacked

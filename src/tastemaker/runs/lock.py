@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.runs.options import Slice
 from tastemaker.scores.layout import STATE_FOLDER
-from tastemaker.storage.files import place_of
 from tastemaker.storage.place import Lock, Place
 
 _WHOLE = "run.lock"
@@ -40,7 +38,7 @@ class Hold:
 
 
 @contextmanager
-def only_run_on(output_dir: Path | Place, part: Slice | None = None, *, wait: bool = False) -> Iterator[Hold]:
+def only_run_on(output_dir: Place, part: Slice | None = None, *, wait: bool = False) -> Iterator[Hold]:
     """Keep other runs out of a directory, or out of a slice of it, until the block ends.
 
     Args:
@@ -51,19 +49,18 @@ def only_run_on(output_dir: Path | Place, part: Slice | None = None, *, wait: bo
     Raises:
         ConfigurationError: Another run writes there.
     """
-    place = output_dir if isinstance(output_dir, Place) else place_of(output_dir)
     with ExitStack() as held:
         starting = ExitStack()
         held.callback(starting.close)
         while True:
             try:
-                hold = _take(place / STATE_FOLDER, part, held, starting)
+                hold = _take(output_dir / STATE_FOLDER, part, held, starting)
                 break
             except _TakenError as error:
                 starting.close()
                 if not wait:
                     raise ConfigurationError(
-                        f"another run is writing to {place}{error}; wait for it (--wait does), "
+                        f"another run is writing to {output_dir}{error}; wait for it (--wait does), "
                         "or choose another directory"
                     ) from None
                 time.sleep(_POLL_S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from tastemaker.errors import ConfigurationError
@@ -25,13 +24,14 @@ from tastemaker.stages.embed import ImageEmbeddingStage
 from tastemaker.stages.read import ImageReaderStage
 from tastemaker.stages.signals import ImageSignalsStage
 from tastemaker.stages.write import ImageWriterStage
+from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
 
 GPU_BATCH_SIZE = 256
 """Images in a batch on a GPU: as many as it computes at a time, see `tastemaker.models.clip_torch`."""
 
 
-def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
+def make_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
     """Return the stages of a run, the writer last."""
     on_gpu = choose_device(options.device) != "cpu"
     threads = options.threads or usable_cores()
@@ -67,7 +67,7 @@ def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[A
         scorer=options.scorer,
     )
     writer = ImageWriterStage(
-        str(output_dir / ROWS_FOLDER),
+        (output_dir / ROWS_FOLDER).address,
         originals="none",
         write_embeddings=options.embeddings and by_model,
         storage_options=options.storage_options,

@@ -97,7 +97,7 @@ class RemotePath:
 def remote_path(path: str | Path, options: Options | None = None) -> Path:
     place = Place.at(str(path), options)
     place.draft()  # raises where nothing can be written
-    return cast(Path, RemotePath(place))
+    return cast("Path", RemotePath(place))
 
 
 def place_of(path: Path) -> Place:
@@ -105,7 +105,7 @@ def place_of(path: Path) -> Place:
 
 
 def options_of(path: Path) -> Options:
-    return dict(cast(Any, path).storage_options)
+    return dict(cast("Any", path).storage_options)
 
 
 def find_file(url: str, options: Options | None = None) -> Entry | None:
@@ -156,7 +156,7 @@ def check_bucket(path: Path) -> None:
 
 
 def publish(draft: Path, target: Path) -> None:
-    cast(Any, Place.at(str(target), options_of(target))).send(draft)
+    cast("Any", Place.at(str(target), options_of(target))).send(draft)
     draft.unlink()
 
 

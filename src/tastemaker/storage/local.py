@@ -141,6 +141,11 @@ class LocalPlace(Place):
             return False
         return True
 
+    def append(self, data: bytes) -> None:
+        self.local_path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.address, "ab") as file:
+            file.write(data)
+
     def delete(self) -> None:
         self.local_path.unlink(missing_ok=True)
 

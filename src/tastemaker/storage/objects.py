@@ -51,6 +51,13 @@ class StorePlace(RemotePlace):
     def create(self, data: bytes) -> bool:
         return self._put_if(data, "create")
 
+    def append(self, data: bytes) -> None:
+        try:
+            before = self.read()
+        except FileNotFoundError:
+            before = b""
+        self.write(before + data)
+
     def read_version(self) -> tuple[bytes, Any] | None:
         """Return a small object's bytes, with what `replace` takes for its version; None if there is none."""
 

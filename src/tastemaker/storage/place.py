@@ -344,6 +344,14 @@ class Place(ABC):
         """
 
     @abstractmethod
+    def append(self, data: bytes) -> None:
+        """Write bytes to the end of the file, which is made if need be. In a store all of it is written anew.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+
+    @abstractmethod
     def delete(self) -> None:
         """Delete the file; nothing happens if there is none.
 
@@ -388,3 +396,7 @@ class Place(ABC):
     @abstractmethod
     def _key(self) -> str:
         """Return the one spelling that stands for all of the same place."""
+
+
+AnyPlace = str | os.PathLike[str] | Place
+"""What `Place.of` takes."""

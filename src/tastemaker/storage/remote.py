@@ -85,7 +85,7 @@ class RemotePlace(Place):
     def open(self) -> BinaryIO:
         file = self.open_ranges()
         _or_not_found(file.identify)
-        return cast(BinaryIO, io.BufferedReader(RangesFile(file), _BUFFER_BYTES))
+        return cast("BinaryIO", io.BufferedReader(RangesFile(file), _BUFFER_BYTES))
 
     def open_ranges(self) -> RemoteRanges:
         return RemoteRanges(self.address, self.source())
@@ -131,6 +131,9 @@ class ReadOnlyPlace(RemotePlace):
         raise self.refusal()
 
     def create(self, data: bytes) -> bool:
+        raise self.refusal()
+
+    def append(self, data: bytes) -> None:
         raise self.refusal()
 
     def delete(self) -> None:
