@@ -17,7 +17,6 @@ from tastemaker import errors
 from tastemaker.embeddings.find import find_embeddings
 from tastemaker.embeddings.opened import open_whole
 from tastemaker.runs.run import RunOptions, run_scoring
-from tastemaker.storage import output_path
 
 pytestmark = pytest.mark.network
 
@@ -45,7 +44,7 @@ def write_kind(folder, kind, vectors):
 def score(model_dir):
     def run(given, output, bucket=None, **options):
         options = RunOptions(model_dir=str(model_dir), storage_options=bucket and bucket.options, **options)
-        return run_scoring([str(path) for path in given], output_path(output, options.storage_options), options)
+        return run_scoring([str(path) for path in given], output, options)
 
     return run
 

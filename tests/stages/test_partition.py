@@ -3,14 +3,14 @@
 import os
 import sys
 
-import fsspec
 import pytest
 from conftest import make_tar
 
 from tastemaker import ConfigurationError, FilePartitioningStage, ImageReaderStage
 from tastemaker.stages.partition import parse_size
 from tastemaker.storage import relative_to, without_repeats, without_results
-from tastemaker.storage.files import Entry
+from tastemaker.storage.files import File
+from tastemaker.storage.place import Place
 
 
 @pytest.fixture
@@ -34,14 +34,13 @@ RESULTS = ("best/rows/a.parquet", "best/kept/1.jpg", "best/_tastemaker/run.json"
 
 
 def test_what_a_run_or_a_selection_wrote_at_a_url_is_not_read_as_input():
-    store = fsspec.filesystem("memory")
+    store = Place.of("memory://results-below/data")
     chosen = ("chosen/images-000000.tar", "chosen/_tastemaker/selection.json")
     for name in ("a.tar", *RESULTS, *chosen):
-        store.pipe_file(f"/results-below/data/{name}", b"x")
+        (store / name).write(b"x")
     url = "memory://results-below/data"
     assert groups_of(url) == [["a.tar"], ["best/mine.tar"], ["kept/mine.tar"]]
     assert groups_of(f"{url}/chosen") == [["chosen/images-000000.tar"]]  # somebody named it
-    store.rm("/results-below", recursive=True)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,7 @@ def test_what_a_run_or_a_selection_wrote_at_a_url_is_not_read_as_input():
     ],
 )
 def test_results_are_known_under_every_spelling_of_their_place(listed, root):
-    found = without_results([Entry(f"{listed}://box/data/{name}", 1, "") for name in ("a.tar", *RESULTS)], root)
+    found = without_results([File(f"{listed}://box/data/{name}", 1) for name in ("a.tar", *RESULTS)], root)
     assert [relative_to(entry.path, root) for entry in found] == ["a.tar", "best/mine.tar", "kept/mine.tar"]
 
 

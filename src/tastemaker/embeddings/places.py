@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage import Options, is_pattern, is_remote, relative_to, walk_inputs, without_results
-from tastemaker.storage.files import find_file, glob_files, list_files
+from tastemaker.storage.files import glob_files, list_files
+from tastemaker.storage.place import Place
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ def is_file(path: str, options: Options | None) -> bool:
     if not is_remote(path):
         return os.path.isfile(path)
     try:
-        return find_file(path, options) is not None
+        return Place.at(path, options).is_file()
     except RemoteError as error:
         if path.startswith("http") and getattr(error.__cause__, "status", None) in (401, 403):
             return False  # many web servers say so of what is not there
@@ -72,7 +73,7 @@ def list_below(root: str, options: Options | None = None) -> Iterator[str]:
 def size_of(path: str, options: Options | None) -> int:
     """Return the bytes of a file or of a Lance table; 0 where it is not there."""
     if is_remote(path):
-        entry = find_file(path, options)
+        entry = Place.at(path, options).stat()
         return entry.size if entry else 0
     if os.path.isdir(path):
         return sum(os.path.getsize(os.path.join(f, name)) for f, _, names in os.walk(path) for name in names)

@@ -25,9 +25,9 @@ from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows, read_blocks
 from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, list_provenances
 from tastemaker.scores.schema import DELETED
-from tastemaker.storage import is_remote, options_for
+from tastemaker.storage import is_remote
 from tastemaker.storage.drafts import draft_folder
-from tastemaker.storage.files import library_system
+from tastemaker.storage.system import PlaceSystem
 
 if TYPE_CHECKING:
     import pandas
@@ -358,8 +358,7 @@ def _filesystems(table: ScoreTable) -> list[Any]:
     protocols = {source.path.partition("://")[0] for source in table.sources if is_remote(source.path)}
     if not protocols:
         return []
-    options = table.storage_options
-    return [library_system(f"{name}://", options_for(f"{name}://", options))[0] for name in sorted(protocols)]
+    return [PlaceSystem(name, table.storage_options) for name in sorted(protocols)]
 
 
 def _readable_path(path: str, folder: Path, number: int) -> str:

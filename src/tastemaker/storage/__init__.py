@@ -1,17 +1,15 @@
-"""Files that are not on this machine: the only place that knows fsspec, which is imported when a URL is first used."""
+"""Files of this machine and behind URLs: `place.Place` opens, lists, writes and locks both; here is how URLs are spelt.
+
+No other package knows file systems and stores. The libraries of stores are imported when a URL is first used.
+"""
 
 from __future__ import annotations
 
-import errno
 import os
 import posixpath
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
-
-from tastemaker.errors import ConfigurationError
+from typing import Any, Protocol, TypeVar
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 _WEB = ("http", "https")
@@ -29,8 +27,7 @@ SELECTION_FILE = "selection.json"
 """Note in the state folder of a folder that a selection wrote."""
 
 Options = dict[str, Any]
-"""Keyword arguments of an fsspec file system; or scheme -> such arguments, where the schemes of a run need different
-ones."""
+"""Settings of a store, in fsspec's spelling; or scheme -> such settings, where the URLs of a run need different ones."""
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -195,51 +192,3 @@ def look_anew(places: Iterable[str], _options: Options | None = None) -> None:
         from tastemaker.storage import hub
 
         hub.look_anew()
-
-
-def output_path(path: str | Path, options: Options | None = None) -> Path:
-    """Return where results go: a path, or for a URL an object that has the methods of one (universal-pathlib).
-
-    Raises:
-        MissingExtraError: The library of the scheme is not installed.
-        ConfigurationError: Nothing can be written to that kind of place.
-    """
-    if not is_remote(path):
-        return Path(expand_path(path))
-    from tastemaker.storage.files import remote_path
-
-    return remote_path(path, options)
-
-
-def open_result(path: Path) -> IO[bytes]:
-    """Return a file of results, open to be read; of a remote one, what a connection cuts is asked for again.
-
-    Raises:
-        OSError: It is not there, or cannot be read, whatever was tried.
-    """
-    if not is_remote(path):
-        return path.open("rb")
-    from tastemaker.storage.files import open_remote
-
-    return open_remote(path)
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder; in an object store, where there are none, look whether its bucket is there.
-
-    Raises:
-        ConfigurationError: It cannot be made or written to; there is no such bucket, or it cannot be asked.
-    """
-    if is_remote(path):
-        from tastemaker.storage.files import check_bucket
-
-        check_bucket(path)
-        return
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):  # a folder may be there on a disk that is read only
-            pass
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ConfigurationError(f"{path} cannot be written to: {error.strerror}; choose another place") from error

@@ -10,6 +10,7 @@ import shutil
 import socket
 import stat
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -177,13 +178,15 @@ class LocalRanges:
             raise OSError(errno.EINVAL, "it is no file", path)
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
         self._end = os.fstat(self._file.fileno()).st_size
+        self._lock = threading.Lock()
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from ``offset``."""
-        self._file.seek(offset)
-        data = self._file.read(size)
-        while data and len(data) < size and (more := self._file.read(size - len(data))):
-            data += more
+        with self._lock:  # blocks are read ahead in threads
+            self._file.seek(offset)
+            data = self._file.read(size)
+            while data and len(data) < size and (more := self._file.read(size - len(data))):
+                data += more
         return data
 
     def holds(self, size: int) -> bool:
