@@ -78,7 +78,9 @@ def score(path: Path, model_dir: Path) -> None:
 
 def score_by_layers(predictor: AestheticPredictor, embeddings: np.ndarray) -> None:
     for start in range(0, len(embeddings), 20_000):
-        predictor.score_by_layers(embeddings[start : start + 20_000])
+        x = np.asarray(embeddings[start : start + 20_000], np.float32)
+        for weight, bias in predictor.layers:
+            x = x @ weight.astype(np.float32).T + bias.astype(np.float32)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,6 @@ PARTS = {  # name -> module and function, seconds at most
     "kernels": ("gpu_tower.measure_kernels", 90),
     "peers": ("gpu_tower.compare_peers", 120),
     "whole": ("gpu_input.compare_whole_runs", 120),
-    "tuned": ("gpu_tower.compare_tuned", 120),
     "scores": ("gpu_tower.compare_scores", 60),
     "callers": ("gpu_tower.compare_callers", 40),
     "sizes": ("gpu_tower.compare_sizes", 60),
@@ -95,7 +94,7 @@ class Bench:
     def tower(self, mode: str, batch_size: int | None = None, precision: str | None = None) -> TorchClip:
         """Return our tower; graphs are for CUDA only."""
         started = time.perf_counter()
-        mode = "compiled" if mode in ("graph", "tuned") and not self.is_cuda else mode
+        mode = "compiled" if mode == "graph" and not self.is_cuda else mode
         tower = TorchClip(self.weights, self.options.device, precision or self.precision, batch_size or self.size, mode)
         print(f"  ({mode}, {tower.batch_size} at a time: ready in {time.perf_counter() - started:.1f} s)", flush=True)
         return tower

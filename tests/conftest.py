@@ -2,8 +2,13 @@
 
 import io
 import os
+import shutil
 import socket
+import subprocess
+import sys
 import tarfile
+import tempfile
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,6 +16,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the real hub
 os.environ.setdefault("TASTEMAKER_EXECUTOR", "local")  # tests of the engines name them
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's name for: on the loopback address only
 REAL_HEAD = Path(__file__).resolve().parents[2] / "shared" / "models" / "sac-logos-ava1-l14-linearMSE.safetensors"
 
 
@@ -37,13 +43,40 @@ def real_head():
     return REAL_HEAD
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A Ray that the tests of a file share; to the executors it is a stranger's."""
-    from tastemaker.executors.ray_session import ray_session
+@pytest.fixture(scope="session")
+def start_ray():
+    """A function that starts a cluster on the loopback address by ``ray start``, and returns where it is."""
+    pytest.importorskip("ray")
+    started = []
+    folder = tempfile.mkdtemp(prefix="ray-")  # paths of sockets must be short
 
-    with ray_session(None, sets_gpus=False):
-        yield
+    def start(cores=1, **environment):
+        port = free_port()
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
+        command += [f"--num-cpus={cores}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+        command += [f"--temp-dir={tempfile.mkdtemp(dir=folder)}"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        settings = {"RAY_AUTH_MODE": "disabled", **environment}
+        started.append(subprocess.Popen(command, env=os.environ | settings, **quiet))
+        for _ in range(300):
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        return f"127.0.0.1:{port}"
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(30)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(start_ray):
+    """The address of a cluster with two cores that all tests share; each of them joins and leaves it."""
+    return start_ray(cores=2)
 
 
 @pytest.fixture(scope="session")

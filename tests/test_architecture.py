@@ -19,14 +19,12 @@ FLOORS = (
 UPWARDS = {
     "checks -> scores.cutoff",
     "embeddings.run -> runs.options",
-    "imaging.gpu_decode -> models.device",
     "pipeline -> runs.checkpoint",
     "runs.recipe -> parity",
     "runs.run -> parity",
     "runs.summary -> parity",
     "scores.groups -> embeddings.tables",
     "scores.neighbours -> embeddings.tables",
-    "stages.parity -> parity",
     "storage.blocks -> imaging.readers",
     "storage.files -> imaging.readers",
 }
@@ -34,8 +32,6 @@ IN_CIRCLES = {
     *("imaging.readers", "imaging.shards", "imaging.streamed"),
     *("storage", "storage.blocks", "storage.files", "storage.hub", "storage.objects", "storage.retries"),
     *("storage.sending", "storage.sources", "storage.systems"),
-    *("models.clip", "models.clip_openvino", "models.clip_torch", "models.replicas", "models.torch_cuda"),
-    *("models.torch_runner", "models.torch_tower"),
 }
 USED_THREE_TIMES = {"run"}
 

@@ -142,7 +142,7 @@ def test_verify_ends_with_1_beyond_the_tolerance(model_dir, steep):
 
 
 def made_by(output):
-    (rows,) = output.glob("*.parquet")
+    (rows,) = output.glob("rows/*.parquet")
     return json.loads(pq.read_schema(rows).metadata[b"tastemaker"])
 
 
@@ -163,4 +163,4 @@ def test_a_run_in_int8_states_its_parity_and_is_refused_beyond_the_tolerance(mod
     assert made_by(tmp_path / "out")["parity"]["images"] == 7
     with pytest.raises(ConfigurationError, match="int8' moves the scores of 7 of these images by"):
         run_scoring([str(photo_folder)], tmp_path / "refused", replace(options, predictor=str(steep)))
-    assert not list((tmp_path / "refused").glob("*.parquet"))
+    assert not list((tmp_path / "refused").rglob("*.parquet"))

@@ -37,7 +37,7 @@ class ReasonKind(StrEnum):
         LATE_MEMBER: A member of a key lies too far behind the others in a shard at a URL, which is read once.
         UNSAFE_NAME: Its name leads out of the folder that its shard is unpacked to.
         DAMAGED_SHARD: Its shard is damaged or cut off.
-        CRASHED: Reading or decoding it ended the process, several times.
+        CRASHED: Decoding it ended the process, and again in a process of its own.
         UNUSABLE_EMBEDDING: The embedding is zero, not finite, or of another length.
         BELOW_CUTOFF: Its score is below the threshold of a stage.
         DROPPED_BY_STAGE: Another stage left it out.

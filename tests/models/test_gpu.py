@@ -265,12 +265,6 @@ def test_another_current_gpu_changes_nothing(weights, pixels, expected):
         assert np.abs(tower.embed(pixels) - expected).max() < 1e-5
 
 
-@pytest.mark.slow
-def test_tuned_matrix_products_give_what_the_plain_ones_give(weights, pixels):
-    plain, tuned = (TorchClip(weights, "cuda", "fp16", batch_size=25, mode=mode) for mode in ("eager", "tuned"))
-    assert np.abs(tuned.embed(pixels) - plain.embed(pixels)).max() < 1e-3
-
-
 @pytest.mark.usefixtures("may_warn")
 def test_a_function_that_no_graph_can_hold_runs_without_one(weights, pixels, expected, caplog):
     """The last test here: up to torch 2.11 a process is not quite itself after a capture that failed."""

@@ -65,5 +65,5 @@ def test_a_processor_takes_32_images_at_a_time_unless_told(weights):
 
 
 def test_an_unknown_mode_is_refused_with_the_known_ones(weights):
-    with pytest.raises(ConfigurationError, match="mode='fast' is not one of auto, eager, compiled, graph, tuned"):
+    with pytest.raises(ConfigurationError, match="mode='fast' is not one of auto, eager, compiled, graph"):
         TorchClip(weights, "cpu", mode="fast")

@@ -20,6 +20,7 @@ from tastemaker import (
 from tastemaker.errors import ReasonKind
 from tastemaker.runs.fingerprint import list_differences, make_fingerprint
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
+from tastemaker.scores.cutoff import Top
 from tastemaker.selections.filter import filter_images
 
 
@@ -45,7 +46,7 @@ READERS = {
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 def test_any_reader_takes_the_rows_as_they_are_after_any_command(tmp_path, options, read):
     shards, out = make_tiny_shards(tmp_path / "in"), tmp_path / "out"
-    cut = Selection(min_score=6)
+    cut = Selection(top=Top(share=0.5))
     commands = [
         lambda: run_scoring(shards, out, options),
         lambda: filter_images(shards, out, cut, options),

@@ -18,6 +18,7 @@ from tastemaker.errors import ReasonKind
 from tastemaker.scores.cutoff import Top, mark_best
 from tastemaker.scores.distribution import Cutoff
 from tastemaker.scores.limits import QueryLimit
+from tastemaker.storage.place import Place
 
 MADE_BY = {"tastemaker": "0.1.0", "precision": "bf16", "options": {"signals": False}}
 

@@ -86,7 +86,7 @@ def test_kept_follows_the_input(tmp_path, run):
     assert set(copies(out / "kept")) == {"below/c.jpg", "below/d.png", "e.jpg"}
     aside = out / "kept" / "_tastemaker" / "aside" / "1"
     assert ((aside / "b.jpg").read_bytes(), (aside / "b.txt").read_text()) == (gone, "a caption")  # the last ones
-    assert found.selection.moved_aside == 2
+    assert found.selection.moved_aside == {str(aside.parent): 2}
 
 
 def test_an_original_that_changed_while_it_was_scored_is_skipped_and_listed(tmp_path, run):

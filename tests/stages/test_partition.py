@@ -58,9 +58,9 @@ def test_results_are_known_under_every_spelling_of_their_place(listed, root):
 
 
 def test_a_file_is_one_file_under_two_spellings_of_its_place():
-    files = [Entry(f"{scheme}://box/a.tar", 1, "") for scheme in ("s3", "s3a", "gs")]
+    files = [File(f"{scheme}://box/a.tar", 1) for scheme in ("s3", "s3a", "gs")]
     assert [file.path for file in without_repeats(files)] == ["s3://box/a.tar", "gs://box/a.tar"]
-    accounts = [Entry(f"abfss://box@{account}.dfs.core.windows.net/a.tar", 1, "") for account in ("one", "two")]
+    accounts = [File(f"abfss://box@{account}.dfs.core.windows.net/a.tar", 1) for account in ("one", "two")]
     assert without_repeats(accounts) == accounts
 
 

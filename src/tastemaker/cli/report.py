@@ -49,7 +49,7 @@ def report(
             storage_options=parse_storage_options(storage_options),
         )
     if as_json:
-        typer.echo(json.dumps(asdict(summary) | {"path": str(summary.path)}, indent=2))
+        typer.echo(json.dumps(asdict(summary), indent=2))
         return
     typer.echo(summary.finding)
     size = f"{summary.bytes / 1e6:.1f} MB" if summary.bytes >= 1e5 else f"{summary.bytes / 1e3:.0f} kB"

@@ -25,8 +25,6 @@ def make_embedding_stages(output_dir: Place, options: RunOptions) -> list[Proces
     places = options.storage_options
     return [
         EmbeddingReaderStage(),
-        EmbeddingScoreStage(
-            options.model_dir, options.predictor, None, options.copy_embeddings, storage_options=places
-        ),
+        EmbeddingScoreStage(options.model_dir, options.predictor, options.copy_embeddings, storage_options=places),
         EmbeddingWriterStage((output_dir / ROWS_FOLDER).address, options.copy_embeddings, storage_options=places),
     ]

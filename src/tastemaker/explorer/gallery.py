@@ -9,6 +9,7 @@ from pathlib import Path
 from tastemaker import __version__
 from tastemaker.explorer.page import Figure, render_page
 from tastemaker.explorer.pictures import Source, make_thumbnails
+from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
 
 MAX_BYTES = 15 * 10**6
@@ -57,4 +58,4 @@ def write_gallery(path: Path, title: str, finding: str, note: str, pictures: Ite
         note=note,
         figures=figures,
     )
-    Place.of(path).write(page)
+    OwnFiles.write_one_file(Place.of(path), page)

@@ -24,6 +24,7 @@ from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.locations import Source as TableSource
 from tastemaker.scores.sources import OriginalsReader
 from tastemaker.scores.table import ScoreTable
+from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
 
 MAX_BYTES = 20 * 10**6
@@ -104,8 +105,9 @@ def write_report(
     top = parse_top(top) if isinstance(top, str) else top
     place = Place.of(output, table.storage_options)
     place.check_writable()
-    if place.local_path is not None and place.is_folder():
+    if place.is_folder():
         raise ConfigurationError(f"{place} is a folder; the report is a file")
+    OwnFiles.of_one_file(place).refuse_foreign(place.name)
     data = gather(table, min_score=min_score, top=top, seed=seed, samples=samples)
     with OriginalsReader(table.storage_options) as originals:
         sources = _sources(data, originals)
@@ -124,7 +126,7 @@ def write_report(
         date=_spell(made_on or data.scored_on),
         provenance=[(entry.rows, _provenance(entry.entries)) for entry in table.provenance],
     )
-    place.write(page)
+    OwnFiles.write_one_file(place, page)
     found = data.cut.found
     missing = sum(not thumbnail.data for thumbnail in thumbnails.values())
     return ReportSummary(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tastemaker.errors import ConfigurationError
 
@@ -55,6 +55,10 @@ class Preprocess:
     def with_rounding(self, rounding: str | None) -> Preprocess:
         """Return the same with another rounding; None changes nothing."""
         return replace(self, rounding=rounding) if rounding else self
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what of it decides results, for the fingerprint of a stage."""
+        return {"preprocess": self.kind, "input": [self.size, self.interpolation, *self.mean, *self.std]}
 
     @property
     def kind(self) -> str:

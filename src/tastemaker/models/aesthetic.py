@@ -149,13 +149,6 @@ class AestheticPredictor:
         scores[~is_usable] = np.nan
         return scores, lengths
 
-    def score_by_layers(self, embeddings: npt.ArrayLike) -> Floats:
-        """Return the same scores by the layers one after the other in float32, as the reference computes them."""
-        x = check_embeddings(embeddings, self.embedding_size).astype(np.float32)
-        for weight, bias in self.layers:
-            x = x @ weight.astype(np.float32).T + bias.astype(np.float32)
-        return x[:, 0]
-
 
 def check_embeddings(embeddings: npt.ArrayLike, size: int) -> npt.NDArray[np.floating]:
     """Return embeddings as an array (n, size), once they are sound.

@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,19 +21,9 @@ from tastemaker.models.vit import Embeddings, Pixels, VitDimensions, check_pixel
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-MODES = ("auto", "eager", "compiled", "graph", "tuned")
+MODES = ("auto", "eager", "compiled", "graph")
 """How a full batch is computed: kernel by kernel; with what torch.compile makes of the kernels between the matrix
-products; that and a CUDA graph; that, with the compiler also looking for a product that has QuickGELU in it, which
-takes it half a minute the first time."""
-
-TUNING: dict[str, str | int | bool | Callable[..., Any]] = {
-    "max_autotune_gemm": True,
-    "max_autotune_gemm_backends": "ATEN,TRITON",
-    "max_epilogue_benchmarked_choices": 3,
-    "triton.enable_persistent_tma_matmul": True,
-}
-"""Options of torch.compile for the mode ``tuned``; versions that lack one do without. Only kernels that copy tiles by
-the hardware (TMA) come near cuBLAS on Hopper."""
+products; that and a CUDA graph."""
 
 CUDA_BATCH_SIZE = 256
 """Fixed, not measured: on another size cuBLAS takes other kernels, which round otherwise, and a run that is killed and
@@ -96,7 +84,7 @@ class TorchClip:
         program = make_program(tower, mode)
         started = time.perf_counter()
         # Not a method: the tower would refer to itself, and keep the GPU's memory until the next garbage collection.
-        side, capture = self.dimensions.image_size, mode in ("graph", "tuned")
+        side, capture = self.dimensions.image_size, mode == "graph"
         make = functools.partial(_make_lane, program, self._device, side, capture)
         self._runner = BatchRunner(make, batch_size or (CUDA_BATCH_SIZE if is_cuda else DEFAULT_BATCH_SIZE))
         logger.info("ready for %d images at a time in %.1f s", self.batch_size, time.perf_counter() - started)
@@ -132,10 +120,8 @@ def make_program(tower: TorchTower, mode: str) -> Program:
     """
     if mode == "eager":
         return Program(tower)
-    known = set(torch._inductor.list_options()) if mode == "tuned" else set()
-    tuning = {name: value for name, value in TUNING.items() if name in known}
     norm = torch.compile(tower.kernels.norm, fullgraph=True, dynamic=False)
-    expand = torch.compile(tower.kernels.expand, fullgraph=True, dynamic=False, options=tuning or None)
+    expand = torch.compile(tower.kernels.expand, fullgraph=True, dynamic=False)
     return Program(tower, functools.partial(tower, kernels=Kernels(norm, expand)))
 
 

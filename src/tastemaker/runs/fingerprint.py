@@ -52,7 +52,7 @@ def describe_others(made_by: Mapping[str, str], wanted: Fingerprint, total: int)
     lines = []
     for other, number in Counter(made_by.values()).most_common(_KINDS_SHOWN):
         example = next(name for name, fingerprint in made_by.items() if fingerprint == other)
-        differences = "; ".join(list_differences(json.loads(other), wanted))
+        differences = "; ".join(list_differences(json.loads(other or "{}"), wanted))
         lines.append(f"in {number:,} of {total:,} files, such as {example}, {differences}")
     return "; and ".join(lines)
 

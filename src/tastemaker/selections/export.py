@@ -146,11 +146,12 @@ class Export:
             OSError: The disk is full.
         """
         folder, copies = self._own.folder, self._make_copies()
+        self._own.keep = _Orphans(folder / LISTING)
         try:
             with (folder / LISTING).draft() as draft:
                 self._write_all(copies, draft.path)
                 copies.finish()
-                self._own.finish(keep=_Orphans(folder / LISTING))
+                self._own.finish()
         except BaseException:
             copies.discard()
             raise

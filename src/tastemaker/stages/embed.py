@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         return {
             **super().fingerprint(),
             "scorer": find_scorer(self.scorer).name,
-            "preprocess": asdict(self._how),
+            **self._how.fingerprint(),
             "precision": precision,
             "clip_sha256": weights_digest(self._backbone, self.model_dir, None, self.storage_options),
         }

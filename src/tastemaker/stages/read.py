@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import InitVar, asdict, dataclass, field
+from dataclasses import InitVar, dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
@@ -105,7 +105,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the options, with what the scorer wants its input to be and what resizes on this machine."""
-        made_by = {"scorer": find_scorer(self.scorer).name, "preprocess": asdict(self._how)}
+        made_by = {"scorer": find_scorer(self.scorer).name, **self._how.fingerprint()}
         return {**super().fingerprint(), **made_by, "resize": choose_resize(self.resize)}
 
     def outputs(self) -> tuple[list[str], list[str]]:

@@ -27,7 +27,7 @@ SELECTION_FILE = "selection.json"
 """Note in the state folder of a folder that a selection wrote."""
 
 Options = dict[str, Any]
-"""Settings of a store, in fsspec's spelling; or scheme -> such settings, where the URLs of a run need different ones."""
+"""Settings of a store, in fsspec's spelling; or scheme -> such settings, where the URLs of a run differ."""
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:

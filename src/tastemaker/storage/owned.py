@@ -54,12 +54,14 @@ class OwnFiles:
         record: Folder of the record, below `STATE_FOLDER`.
 
     Attributes:
-        moved_aside: Names of files that were changed by somebody, and lie below `ASIDE_FOLDER` now.
+        moved_aside: Names of files that were changed by somebody, or are in `keep`, and lie below `ASIDE_FOLDER` now.
+        keep: Names of earlier files whose originals are gone: they are moved aside, and not replaced or deleted.
     """
 
     def __init__(self, folder: Place, record: str = "files") -> None:
         self.folder = folder
         self.moved_aside: list[str] = []
+        self.keep: Container[str] = ()
         self._record = folder / STATE_FOLDER / record
         self._known: dict[str, list[Written]] = {}
         self._now: dict[str, Written] = {}
@@ -74,6 +76,17 @@ class OwnFiles:
         return cls(
             place.parent, f"written/{hashlib.sha256(place.name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
         )
+
+    @classmethod
+    def write_one_file(cls, place: Place, data: bytes) -> None:
+        """Write a file that stands for itself, in place of what was written there before.
+
+        Raises:
+            ConfigurationError: A file of somebody else is there.
+        """
+        own = cls.of_one_file(place)
+        own.write({place.name: data})
+        own.finish()
 
     @property
     def is_known(self) -> bool:
@@ -148,15 +161,11 @@ class OwnFiles:
         there = self.folder / name
         return there.is_file() and _digest(there) != _describe(draft.path).xxh3
 
-    def finish(self, keep: Container[str] = ()) -> None:
-        """Delete what was written earlier and not this time, and make the record say so.
-
-        Args:
-            keep: Names of earlier files whose originals are gone: they are moved aside, and not deleted.
-        """
+    def finish(self) -> None:
+        """Delete what was written earlier and not this time, and make the record say so."""
         for name in self._known.keys() - self._now.keys():
             if self._entry(name) is not None or self._link_target(name) is not None:
-                self._remove(name, is_wanted=name in keep)
+                self._remove(name)
         if self._there is not None:  # one listing, instead of a question for each file
             self.list_there()
         entries = {name: self._entry(name) for name in sorted(self._now)}
@@ -221,7 +230,7 @@ class OwnFiles:
         found = self._find(name)
         if found is not None and found[:2] == wanted[:2]:
             return True
-        if found is None:
+        if found is None or name in self.keep:
             self._move_aside(name)
         return False
 
@@ -241,9 +250,9 @@ class OwnFiles:
     def _entry(self, name: str) -> Entry | None:
         return (self.folder / name).stat() if self._there is None else self._there.get(name)
 
-    def _remove(self, name: str, *, is_wanted: bool) -> None:
-        """Delete a file; move it aside where it is wanted or was changed."""
-        if is_wanted or self._find(name) is None:
+    def _remove(self, name: str) -> None:
+        """Delete a file; move it aside where it is to be kept or was changed."""
+        if name in self.keep or self._find(name) is None:
             self._move_aside(name)
         else:
             (self.folder / name).delete()

@@ -1,14 +1,10 @@
-"""Stages that tell, through files, what happened to them in worker processes; and data sets for clusters."""
+"""Stages that tell, through files, what happened to them in worker processes; and data sets for engines."""
 
-import atexit
 import os
-import random
 import re
 import signal
-import threading
 import time
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +21,22 @@ from tastemaker import (
     Resources,
     XennaExecutor,
 )
-from tastemaker.embeddings.find import EmbeddingFile
-from tastemaker.embeddings.stages import EmbeddingScoreStage
 
-ENGINES = {
-    "xenna": lambda **config: XennaExecutor({"max_workers_per_stage": 2, **config}),
-    "xenna-batch": lambda **config: XennaExecutor({"max_workers_per_stage": 2, "execution_mode": "batch", **config}),
-    "ray-data": lambda **config: RayDataExecutor({"max_workers_per_stage": 2, **config}),
-}
+ENGINES = {"xenna": XennaExecutor, "ray-data": RayDataExecutor}
+
+DEADLY_FILE = b"\x89PNG\r\n\x1a\n is deadly"
 
 
 def log_line(path, *words):
     """Append a line at once, whole, whoever else writes."""
     with open(path, "a") as file:
         file.write(" ".join(map(str, words)) + "\n")
+
+
+def read_diary(path, word):
+    """Return the other words of the lines that begin with a word."""
+    lines = [line.split() for line in Path(path).read_text().splitlines()] if Path(path).exists() else []
+    return [line[1:] for line in lines if line[0] == word]
 
 
 @dataclass
@@ -50,13 +48,14 @@ class Diary(ProcessingStage):
     name: str = "diary"
 
     def setup_on_node(self, node_info=None, worker_metadata=None):
-        log_line(self.path, "node", node_info.node_id, os.getpid())
+        log_line(self.path, "node", node_info.node_id)
 
     def setup(self, worker_metadata=None):
         log_line(self.path, "setup", os.getpid())
 
     def process(self, task):
-        log_line(self.path, "process", os.getpid(), peak_kb(), task.task_id)
+        log_line(self.path, "process", os.getpid(), peak_kb())
+        print("printed", task.task_id)
         time.sleep(self.pause_s)
         return task
 
@@ -65,62 +64,18 @@ class Diary(ProcessingStage):
 
 
 @dataclass
-class Deadly(ProcessingStage):
-    """Kills its own process at one image."""
+class DiesOnce(ProcessingStage):
+    """Kills its own process at one image, the first time."""
 
-    shard: str = ""
+    path: str = ""
     key: str = ""
-    name: str = "deadly"
+    name: str = "dies_once"
 
     def process(self, task):
-        if any(image.image_id == self.key and image.shard.endswith(self.shard) for image in task.data):
+        if any(image.image_id == self.key for image in task.data) and not read_diary(self.path, "death"):
+            log_line(self.path, "death", os.getpid())
             os.kill(os.getpid(), signal.SIGKILL)
         return task
-
-
-@dataclass
-class DiesReading(ImageReaderStage):
-    """Kills its own process while it reads one image, before anybody knows of its batch."""
-
-    shard: str = ""
-    key: str = ""
-
-    def _make_image(self, path, sample, data, index):
-        if path.endswith(self.shard) and sample.key == self.key:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super()._make_image(path, sample, data, index)
-
-
-@dataclass(frozen=True)
-class DeadlyFile(EmbeddingFile):
-    """Kills whoever reads one of its blocks."""
-
-    block: int = 0
-
-    def open(self):
-        source = super().open()
-        read = source.blocks
-
-        def blocks(rows):
-            for number, block in enumerate(read(rows)):
-                if number == self.block:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                yield block
-
-        source.blocks = blocks
-        return source
-
-
-@dataclass
-class DeadlyScore(EmbeddingScoreStage):
-    """Kills its own process at one block of one file."""
-
-    deadly: tuple[str, int] = ("", 0)
-
-    def process(self, task):
-        if (task._metadata["partition"], task.first) == self.deadly and task.is_failed is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().process(task)
 
 
 @dataclass
@@ -139,13 +94,27 @@ class DiesLoading(ProcessingStage):
 
 
 @dataclass
-class HangsAtExit(ProcessingStage):
-    """Leaves something behind that never lets its process end, as a native library may."""
+class DeadlyDecoder(ProcessingStage):
+    """Makes `DEADLY_FILE` kill every process that decodes it, as a broken codec does: this one and its children."""
 
-    name: str = "hangs_at_exit"
+    folder: str = ""
+    name: str = "deadly_decoder"
 
     def setup(self, worker_metadata=None):
-        atexit.register(threading.Event().wait)
+        code = (
+            "from tastemaker.imaging import decode\n"
+            "import os\n"
+            "original = decode._decode_plain\n"
+            "def deadly(data, *rest):\n"
+            f"    if data == {DEADLY_FILE!r}:\n"
+            f"        open({str(Path(self.folder) / 'deaths')!r}, 'a').write('x')\n"
+            "        os.abort()\n"
+            "    return original(data, *rest)\n"
+            "decode._decode_plain = deadly\n"
+        )
+        (Path(self.folder) / "sitecustomize.py").write_text(code)
+        os.environ["PYTHONPATH"] = f"{self.folder}:{os.environ.get('PYTHONPATH', '')}"
+        exec(code)
 
     def process(self, task):
         return task
@@ -164,13 +133,12 @@ class Picky(ProcessingStage):
         return task
 
 
+@dataclass
 class Holder(ProcessingStage):
     """Cannot be pickled."""
 
-    name = "holder"
-
-    def __init__(self):
-        self.lock = threading.Lock()
+    name: str = "holder"
+    held: object = field(default_factory=lambda: open(os.devnull))  # noqa: SIM115
 
     def process(self, task):
         return task
@@ -179,12 +147,6 @@ class Holder(ProcessingStage):
 def peak_kb():
     """Return the peak memory of this process."""
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
-
-
-def read_diary(path, word):
-    """Return the other words of the lines that begin with a word."""
-    lines = [line.split() for line in Path(path).read_text().splitlines()] if Path(path).exists() else []
-    return [line[1:] for line in lines if line[0] == word]
 
 
 def make_stages(source, model_dir, output, *own, batch_size=4, threshold=4.9):
@@ -200,14 +162,15 @@ def make_stages(source, model_dir, output, *own, batch_size=4, threshold=4.9):
     return [FilePartitioningStage(str(source), files_per_partition=1), *small]
 
 
-def write_shards(folder, photographs, shards=6, images=12):
-    """Write shards of photographs, each image another one."""
+def write_shards(folder, shards=4, images=6, replaced=()):
+    """Write shards of small images, each another one, ``000.tar`` and following; some may be replaced."""
     folder.mkdir(parents=True)
+    random, replaced = np.random.default_rng(0), dict(replaced)
     for shard in range(shards):
         members = []
         for number in range(images):
-            name, data = list(photographs.items())[(shard + number) % len(photographs)]
-            members.append((f"{number:04d}.{name.rpartition('.')[2]}", data))
+            data = encode(random.integers(0, 256, (40, 60, 3), np.uint8), "JPEG")
+            members.append((f"{number:04d}.jpg", replaced.get((shard, number), data)))
             members.append((f"{number:04d}.txt", f"shard {shard}, image {number}".encode()))
         make_tar(folder / f"{shard:03d}.tar", members)
     return folder
@@ -249,48 +212,6 @@ def wait_until(condition, timeout_s=10.0):
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.1)
     return condition()
-
-
-def kill_at_random(diary, seed, kills=2):
-    """Kill workers that write a diary, at random moments from now on. Return their growing list, and the thread."""
-    chance, killed = random.Random(seed), []
-
-    def kill():
-        for _ in range(kills):
-            seen = len(read_diary(diary, "process"))
-            wait_until(lambda seen=seen: len(read_diary(diary, "process")) > seen, 60)
-            time.sleep(chance.uniform(0, 0.4))
-            pid = int(read_diary(diary, "process")[-1][0])
-            if pid not in killed:
-                with suppress(ProcessLookupError):  # its run is over
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
-    return killed, thread
-
-
-@contextmanager
-def object_store_bytes():
-    """Yield a list that grows by what Ray's object store holds, five times a second."""
-    import ray
-    from ray._private.internal_api import node_stats
-
-    node, done, used = ray.nodes()[0], threading.Event(), []
-
-    def sample():
-        while not done.wait(0.2):
-            stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats
-            used.append(stats.object_store_bytes_used)
-
-    sampler = threading.Thread(target=sample, daemon=True)
-    sampler.start()
-    try:
-        yield used
-    finally:
-        done.set()
-        sampler.join()
 
 
 def marked_processes(mark):
