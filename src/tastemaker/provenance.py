@@ -59,7 +59,7 @@ def weights_digest(
         model: Which weights. Of those that are not there yet, the digest of the file that will be fetched is returned.
         model_dir: Directory of models.
         other: Path of the user's own weights instead, of a head.
-        options: Arguments of the fsspec file system where weights lie at a URL: those are fetched.
+        options: Settings of the store where weights lie at a URL: those are fetched.
 
     Raises:
         ConfigurationError: The user's own weights are not there.

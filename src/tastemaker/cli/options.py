@@ -64,7 +64,7 @@ StorageOptionsOption = Annotated[
     typer.Option(
         "--storage-options",
         metavar="JSON",
-        help='For URLs, as fsspec takes them: {"endpoint_url": "..."}, or {"s3": {...}, "gs": {...}}.',
+        help='For URLs: {"endpoint_url": "..."}, or {"s3": {...}, "gs": {...}}.',
     ),
 ]
 ModelDirOption = Annotated[

@@ -85,7 +85,7 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
         predictor: Path of another predictor.
         keep_embeddings: Leave the embeddings in the batch, for a writer that copies them. Else they leave memory here.
-        storage_options: Arguments of the fsspec file system of models at a URL.
+        storage_options: Settings of the store of models at a URL.
     """
 
     model_dir: str | None = None

@@ -93,7 +93,7 @@ def write_report(
         samples: Pictures in each row of samples, 1 to `MAX_SAMPLES`.
         title: Its heading; None for the name of the source.
         made_on: The date that it states; None for that of the latest run.
-        storage_options: For URLs, as fsspec takes them; a table has its own.
+        storage_options: For URLs; see docs/remote-data.md; a table has its own.
 
     Raises:
         ConfigurationError: There are no rows, or an option is out of its range.

@@ -14,8 +14,8 @@ from tastemaker.imaging.compressions import (
 )
 from tastemaker.storage import Options
 from tastemaker.storage.blocks import BlockReader
-from tastemaker.storage.place import Place, Ranges
-from tastemaker.storage.reading import RangesFile
+from tastemaker.storage.place import Place
+from tastemaker.storage.reading import Ranges, RangesFile
 
 TAR_EXTENSIONS = (".tar", *COMPRESSED_EXTENSIONS)
 

@@ -101,7 +101,7 @@ def ensure_weights(
     Args:
         model: Which weights.
         model_dir: Directory of models; None for `default_model_dir`. One at a URL is copied to the user's cache.
-        options: Arguments of the URL's fsspec file system.
+        options: Settings of the URL's store.
 
     Raises:
         WeightsNotFoundError: The file is not there and cannot be downloaded.

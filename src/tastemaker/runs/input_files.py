@@ -66,7 +66,7 @@ def describe_file(path: str, options: Options | None = None) -> SourceFile:
 
     Args:
         path: A local path or a URL.
-        options: Arguments of the URL's fsspec file system.
+        options: Settings of the URL's store.
     """
     if is_remote(path):
         entry = Place.at(path, options).stat()

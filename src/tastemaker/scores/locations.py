@@ -70,7 +70,7 @@ def find_rows(sources: Source | Sequence[Source], storage_options: Mapping[str, 
         sources: Directories, files or URLs. Directories are searched with all below them for ``*.parquet``, directories
             of results in their ``rows``; names that begin with ``_`` or ``.`` are passed over. A file that is named is
             taken whatever it is called.
-        storage_options: For URLs, as fsspec takes them.
+        storage_options: For URLs; see docs/remote-data.md.
 
     Raises:
         ConfigurationError: A place does not exist, has no such files, or a file has no rows of Tastemaker in it.

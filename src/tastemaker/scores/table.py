@@ -48,7 +48,7 @@ class ScoreTable:
 
     Args:
         source: A directory that `tastemaker score` or `filter` wrote, a file, a URL, or several of them.
-        storage_options: For URLs, as fsspec takes them.
+        storage_options: For URLs; see docs/remote-data.md.
 
     Attributes:
         sources: The files, in the order of the rows.

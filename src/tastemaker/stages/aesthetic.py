@@ -41,7 +41,7 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
         verbose: Log each dropped image with its score, and a count for each batch.
         predictor: Path of other weights for the head, for example ``.safetensors`` or ``.pth`` (see
             `AestheticPredictor.from_file`).
-        storage_options: Arguments of the fsspec file system of models at a URL.
+        storage_options: Settings of the store of models at a URL.
         scorer: A name, or a `Scorer`; the default is LAION's aesthetic predictor v2.
     """
 

@@ -67,7 +67,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         blocksize: Bytes in a group instead, for example ``"512MB"``. Not together with ``files_per_partition``.
         file_extensions: Extensions of the files that are wanted. Default: shards and every kind of image, and
             files without an extension whose content is an image.
-        storage_options: Arguments of the fsspec file systems of URLs (see docs/remote-data.md). Never written.
+        storage_options: Settings of the stores of URLs (see docs/remote-data.md). Never written.
         limit: Groups to make at most.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, wait
 
-from tastemaker.storage.place import Ranges
+from tastemaker.storage.reading import Ranges
 
 BLOCK_BYTES = 2**23
 HELD_BLOCKS = 6

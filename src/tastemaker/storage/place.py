@@ -6,12 +6,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.storage import STORE_SCHEMES, expand_path, is_remote, scheme_of
+from tastemaker.storage.reading import Ranges
 
 DRAFT_PREFIX = ".tastemaker-tmp-"
 """How the names of unfinished files begin. Listings leave them out."""
@@ -32,44 +33,10 @@ class Entry(NamedTuple):
     modified: float = 0.0
     version: str = ""
 
-
-class Ranges(Protocol):
-    """Bytes that are open to be read at any position: of a file, or of what is packed in one."""
-
     @property
-    def compressed(self) -> bool:
-        """Whether they are unpacked, and not where the file has them."""
-        ...
-
-    @property
-    def streams(self) -> bool:
-        """Whether it is cheap to read forwards only: going back costs a pass over what lies before."""
-        ...
-
-    @property
-    def damage(self) -> str:
-        """What ended the reading early; empty if nothing did."""
-        ...
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``: fewer where the file ends.
-
-        Raises:
-            OSError: They cannot be read, or the file has changed since the first read.
-        """
-        ...
-
-    def holds(self, size: int) -> bool:
-        """Return whether there are that many bytes."""
-        ...
-
-    def size_bytes(self) -> int | None:
-        """Return how many bytes there are; None where only reading all would tell."""
-        ...
-
-    def close(self) -> None:
-        """Close the file."""
-        ...
+    def path(self) -> str:
+        """The address of the place."""
+        return self.place.address
 
 
 class Draft(ABC):
@@ -309,7 +276,7 @@ class Place(ABC):
 
     # Writing
 
-    def check_writable(self) -> None:
+    def check_writable(self) -> None:  # noqa: B027 - most are
         """Raise where nothing is ever written to that kind of place; nothing is asked for.
 
         Raises:

@@ -68,7 +68,7 @@ class Source(ABC):
             raise ChangedError
         self.size, self.version, self.known = size, version, True
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing open
         """Close what is open."""
 
 

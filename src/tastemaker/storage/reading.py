@@ -1,15 +1,52 @@
-"""A file that is open by position, as a file object."""
+"""Files that are open to be read by position, and such a file as a file object."""
 
 from __future__ import annotations
 
 import io
 import os
-from typing import Any
-
-from tastemaker.storage.place import Ranges
+from typing import Any, Protocol
 
 _PIECE = 2**23
 """Bytes that a file object asks for at once, however large the buffer is that it fills."""
+
+
+class Ranges(Protocol):
+    """Bytes that are open to be read at any position: of a file, or of what is packed in one."""
+
+    @property
+    def compressed(self) -> bool:
+        """Whether they are unpacked, and not where the file has them."""
+        ...
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is cheap to read forwards only: going back costs a pass over what lies before."""
+        ...
+
+    @property
+    def damage(self) -> str:
+        """What ended the reading early; empty if nothing did."""
+        ...
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``: fewer where the file ends.
+
+        Raises:
+            OSError: They cannot be read, or the file has changed since the first read.
+        """
+        ...
+
+    def holds(self, size: int) -> bool:
+        """Return whether there are that many bytes."""
+        ...
+
+    def size_bytes(self) -> int | None:
+        """Return how many bytes there are; None where only reading all would tell."""
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
 
 
 class RangesFile(io.RawIOBase):

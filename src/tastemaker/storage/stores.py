@@ -153,7 +153,7 @@ def _aws_profile(profile: str | None, *, has_keys: bool) -> Options:
     config = ConfigParser(interpolation=None)
     config.read(os.path.expanduser(os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")))
     section = name if name == "default" else f"profile {name}"
-    found = {**(config[section] if section in config else {}), **(saved[name] if name in saved else {})}
+    found = {**dict(config).get(section, {}), **dict(saved).get(name, {})}
     if profile and not found:
         raise ConfigurationError(f"there is no profile {profile!r} in ~/.aws")
     settings: Options = {"region": found.get("region"), "endpoint": found.get("endpoint_url")}
