@@ -23,16 +23,8 @@ UPWARDS = {
     "runs.recipe -> parity",
     "runs.run -> parity",
     "runs.summary -> parity",
-    "scores.groups -> embeddings.tables",
-    "scores.neighbours -> embeddings.tables",
-    "storage.blocks -> imaging.readers",
-    "storage.files -> imaging.readers",
 }
-IN_CIRCLES = {
-    *("imaging.readers", "imaging.shards", "imaging.streamed"),
-    *("storage", "storage.blocks", "storage.files", "storage.hub", "storage.objects", "storage.retries"),
-    *("storage.sending", "storage.sources", "storage.systems"),
-}
+IN_CIRCLES = {"stages.child", "stages.read"}
 USED_THREE_TIMES = {"run"}
 
 

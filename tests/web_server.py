@@ -46,6 +46,7 @@ class WebServer:
         self.faults: list[Fault] = []  # one is used up by each request with a body
         self.always: Fault | None = None
         self.only = ""  # faults hit paths with this in them
+        self.faulty = {"GET", "PUT", "POST"}
         self.latency_s = 0.0
         self.released = threading.Event()  # ends the stalls
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
@@ -97,8 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, path, self.headers["Range"] or self.headers["x-ms-range"])
         owner.requests.append(request)
         time.sleep(owner.latency_s)
-        has_body = self.command in ("GET", "PUT", "POST")
-        fault = owner.next_fault(path) if has_body or owner.always else Fault()
+        fault = owner.next_fault(path) if self.command in owner.faulty else Fault()
         if fault.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()

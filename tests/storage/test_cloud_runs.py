@@ -56,6 +56,7 @@ def test_connections_that_are_cut_while_shards_are_read_cost_no_row(tmp_path, sh
 def test_a_store_that_goes_on_failing_is_told_by_its_status(shards, cloud, model_dir, tmp_path, status):
     url = cloud.upload(shards, "in/")
     cloud.server.always = Fault(status=status)
+    cloud.server.faulty |= {"HEAD"}
     with pytest.raises(ConfigurationError) as caught:
         run([f"{url}/0.tar"], tmp_path / "out", model_dir, cloud)
     given_up = "" if status == 401 else " (given up after 3 tries)"
@@ -96,6 +97,7 @@ def test_a_place_that_is_not_there_and_wrong_credentials_are_one_line(cloud, mod
         run([str(shards / "0.tar")], f"{cloud.scheme}://nothere/out", model_dir, cloud)
     assert "\n" not in str(caught.value)
     cloud.server.always = Fault(status=403)
+    cloud.server.faulty |= {"HEAD"}
     with pytest.raises((ConfigurationError, RemoteError)) as caught:
         run([f"{cloud.url}/0.tar"], f"{cloud.url}/out", model_dir, cloud)
     assert "\n" not in str(caught.value)

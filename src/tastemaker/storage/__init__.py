@@ -186,9 +186,15 @@ def options_for(url: str, options: Mapping[str, Any] | None) -> Options:
     return dict(options)
 
 
-def look_anew(places: Iterable[str], _options: Options | None = None) -> None:
-    """Forget what branches of the hub point to, if one of some places is there."""
-    if any(is_remote(place) and scheme_of(place) == "hf" for place in places):
-        from tastemaker.storage import hub
+_looks = 0
 
-        hub.look_anew()
+
+def look_anew(places: Iterable[str], _options: Options | None = None) -> None:
+    """Have the hub asked again what its branches point to, if one of some places is there."""
+    global _looks
+    _looks += any(is_remote(place) and scheme_of(place) == "hf" for place in places)
+
+
+def count_looks() -> int:
+    """Return how often `look_anew` was called for the hub: what was found out before the last call is forgotten."""
+    return _looks

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 from huggingface_hub import constants, get_session, get_token
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.storage import count_looks
 from tastemaker.storage.place import Entry
 from tastemaker.storage.ranges import BeyondEndError, ChangedError, Source
 from tastemaker.storage.remote import ReadOnlyPlace, or_none
@@ -79,7 +80,7 @@ class HubPlace(ReadOnlyPlace):
 
 
 def open_hub(endpoint: str | None = None, token: str | bool | None = None, **others: object) -> Hub:
-    """Return the hub at an address, as a user with this token sees it; made once a process.
+    """Return the hub at an address, as a user with this token sees it; made once a process and `look_anew`.
 
     Raises:
         ConfigurationError: There are other options.
@@ -87,16 +88,13 @@ def open_hub(endpoint: str | None = None, token: str | bool | None = None, **oth
     if others:
         names = ", ".join(sorted(others))
         raise ConfigurationError(f"hf:// cannot be used with these storage options: there is no option {names}")
-    return _hubs.setdefault((endpoint, token), Hub(endpoint, token))
+    looks = count_looks()
+    for key in [key for key in _hubs if key[0] != looks]:
+        _hubs.pop(key, None)
+    return _hubs.setdefault((looks, endpoint, token), Hub(endpoint, token))
 
 
-def look_anew() -> None:
-    """Look anew, at the next question, what branches point to."""
-    for hub in list(_hubs.values()):
-        hub.look_anew()
-
-
-_hubs: dict[tuple[str | None, str | bool | None], Hub] = {}
+_hubs: dict[tuple[int, str | None, str | bool | None], Hub] = {}
 
 
 class Hub:
@@ -116,11 +114,6 @@ class Hub:
         self._commits: dict[tuple[str, str, str], str] = {}
         self._entries: dict[tuple[str, str, str, str], dict[str, Any]] = {}  # also by commit
         self._lock = threading.Lock()
-
-    def look_anew(self) -> None:
-        """Look anew, at the next question, what branches point to."""
-        self._commits.clear()
-        self._entries.clear()
 
     def locate(self, url: str) -> HubPath:
         """Return where a URL lies.

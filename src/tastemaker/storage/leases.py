@@ -10,11 +10,10 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.machine import is_running
-from tastemaker.storage.objects import StorePlace
 from tastemaker.storage.place import Lock
 
 LEASE_S = 60.0
@@ -25,6 +24,26 @@ _POLL_S = 0.5
 logger = logging.getLogger(__name__)
 
 
+class VersionedPlace(Protocol):
+    """An object that is written only if it still is as it was read."""
+
+    def create(self, data: bytes) -> bool:
+        """Write the object if there is none; return whether this call made it."""
+        ...
+
+    def read_version(self) -> tuple[bytes, Any] | None:
+        """Return the bytes, with what `replace` takes for their version; None if there is no object."""
+        ...
+
+    def replace(self, data: bytes, version: Any) -> bool:  # noqa: ANN401
+        """Write the object if it is still of that version; return whether it was."""
+        ...
+
+    def delete(self) -> None:
+        """Delete the object."""
+        ...
+
+
 class Lease(Lock):
     """The right to do something, stated in an object and renewed by a thread.
 
@@ -33,7 +52,7 @@ class Lease(Lock):
         lease_s: Seconds that it holds without being renewed.
     """
 
-    def __init__(self, place: StorePlace, lease_s: float = LEASE_S) -> None:
+    def __init__(self, place: VersionedPlace, lease_s: float = LEASE_S) -> None:
         self.place = place
         self._lease_s = lease_s
         self._token = ""

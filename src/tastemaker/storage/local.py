@@ -12,10 +12,10 @@ import stat
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import filelock
 
@@ -27,7 +27,7 @@ from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Lock, Place
 class LocalPlace(Place):
     """A path on this machine."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, _options: Mapping[str, Any] | None = None) -> None:
         self.address = path
         self.options = {}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tastemaker.errors import ConfigurationError, RemoteError
+from tastemaker.storage.leases import Lease
 from tastemaker.storage.place import Entry, Lock
 from tastemaker.storage.ranges import PIECE_BYTES, BeyondEndError, ChangedError, Source
 from tastemaker.storage.remote import RemotePlace, or_none
@@ -84,8 +85,6 @@ class StorePlace(RemotePlace):
             raise ConfigurationError(str(error)) from error
 
     def lock(self) -> Lock:
-        from tastemaker.storage.leases import Lease
-
         return Lease(self)
 
     def source(self) -> Source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -148,27 +149,15 @@ class Place(ABC):
     @staticmethod
     def at(address: str, options: Mapping[str, Any] | None = None) -> Place:
         """Return the place with exactly this address, as a listing or a row has it; nothing is expanded."""
-        from tastemaker.storage.local import LocalPlace
-
-        if not is_remote(address):
-            return LocalPlace(address)
-        scheme = scheme_of(address)
-        if scheme == "file":
-            return LocalPlace(url2pathname(urlsplit(address).path))
-        if scheme == "hf":
-            from tastemaker.storage.hub import HubPlace
-
-            return HubPlace(address, options)
-        if scheme in ("http", "https"):
-            from tastemaker.storage.web import WebPlace
-
-            return WebPlace(address, options)
-        if scheme in STORE_SCHEMES:
-            from tastemaker.storage.objects import StorePlace
-
-            return StorePlace(address, options)
-        known = "s3://, gs://, az://, hf://, https://"
-        raise ConfigurationError(f"{scheme}:// is no known kind of storage; known are {known}")
+        scheme = scheme_of(address) if is_remote(address) else "file"
+        if scheme not in _KINDS:
+            known = "s3://, gs://, az://, hf://, https://"
+            raise ConfigurationError(f"{scheme}:// is no known kind of storage; known are {known}")
+        module, name = _KINDS[scheme]
+        if scheme == "file" and is_remote(address):
+            address = url2pathname(urlsplit(address).path)
+        made: Place = getattr(import_module(module), name)(address, options)
+        return made
 
     @property
     @abstractmethod
@@ -364,6 +353,14 @@ class Place(ABC):
     def _key(self) -> str:
         """Return the one spelling that stands for all of the same place."""
 
+
+_KINDS = {
+    "file": ("tastemaker.storage.local", "LocalPlace"),
+    "hf": ("tastemaker.storage.hub", "HubPlace"),
+    **dict.fromkeys(("http", "https"), ("tastemaker.storage.web", "WebPlace")),
+    **dict.fromkeys(STORE_SCHEMES, ("tastemaker.storage.objects", "StorePlace")),
+}
+"""Scheme -> module and class of its places: named here and not imported, so that only what a URL needs is loaded."""
 
 AnyPlace = str | os.PathLike[str] | Place
 """What `Place.of` takes."""
