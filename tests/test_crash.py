@@ -125,7 +125,7 @@ def prepare(name, folder, start):
 def list_files(output):
     """Return the names of all files, those of an unfinished run too, but for locks and notes."""
     names = [path.relative_to(output).as_posix() for path in sorted(output.rglob("*")) if path.is_file()]
-    names = [name for name in names if not name.startswith((".tastemaker.lock", "_tastemaker/"))]
+    names = [name for name in names if not name.startswith("_tastemaker/")]
     return [name for name in names if name.endswith(".parquet")] + [n for n in names if not n.endswith(".parquet")]
 
 
@@ -141,7 +141,7 @@ def read_results(output):
             }
             metadata[b"tastemaker"].pop("parity", None)  # a sample whose size depends on the time that a run has
             rows[name] = (table.to_pylist(), metadata)
-        elif not name.startswith((".tastemaker.lock", "_tastemaker/")):
+        elif not name.startswith("_tastemaker/"):
             files[name] = path.read_bytes()
     return rows, files
 

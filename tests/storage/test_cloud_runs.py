@@ -3,8 +3,6 @@
 # ruff: noqa: F811 - fixtures are arguments
 
 import re
-import threading
-import time
 
 import pytest
 from remote_runs import keep, local_files, rows_of, run, shards, tars_of  # noqa: F401 - fixtures
@@ -12,9 +10,6 @@ from remote_servers import _impatient, azure_port, cloud, google_port  # noqa: F
 from web_server import Fault
 
 from tastemaker.errors import ConfigurationError, RemoteError, StageError
-from tastemaker.runs.lock import only_run_on
-from tastemaker.runs.options import RunMode
-from tastemaker.storage.place import Place
 
 pytestmark = pytest.mark.network
 
@@ -29,17 +24,6 @@ def test_rows_and_tars_are_those_of_a_local_run_and_the_next_run_has_nothing_to_
     assert tars_of(there)
     assert tars_of(there) == tars_of(here)
     assert run([url], f"{cloud.url}/out", model_dir, cloud).images_scored_now == 0
-
-
-def test_a_run_goes_on_with_what_is_missing_and_with_what_failed(shards, cloud, model_dir):
-    url = cloud.upload(shards, "in/")
-    first = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud)
-    cloud.system.delete("out/rows/2.parquet")
-    again = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud)
-    assert 0 < again.images_scored_now < first.images
-    retried = run([f"{url}/{n}.tar" for n in (0, 2)], f"{cloud.url}/out", model_dir, cloud, RunMode(retry_failed=True))
-    assert retried.images_scored_now == first.failed == 2
-    assert retried.images == first.images
 
 
 def test_connections_that_are_cut_while_shards_are_read_cost_no_row(tmp_path, shards, cloud, model_dir):
@@ -70,26 +54,6 @@ def test_an_upload_that_fails_leaves_nothing_to_be_seen(shards, cloud, model_dir
     with pytest.raises((StageError, RemoteError), match=r"cannot be .*given up after 3 tries"):
         run([f"{url}/0.tar"], f"{cloud.url}/out", model_dir, cloud)
     assert rows_of(cloud.files("out")) == {}
-
-
-def test_two_runs_do_not_write_to_the_same_place(cloud):
-    output = Place.of(f"{cloud.url}/out", cloud.options)
-    with only_run_on(output), pytest.raises(ConfigurationError, match="another run is writing"), only_run_on(output):
-        pass
-    assert cloud.files("out") == {}
-    done = []
-    with only_run_on(output):
-        waiting = threading.Thread(target=lambda: done.append(_wait_for(output)))
-        waiting.start()
-        time.sleep(1)
-        assert not done
-    waiting.join(20)
-    assert done == [True]
-
-
-def _wait_for(output):
-    with only_run_on(output, wait=True) as hold:
-        return hold.is_alone
 
 
 def test_a_place_that_is_not_there_and_wrong_credentials_are_one_line(cloud, model_dir, shards):

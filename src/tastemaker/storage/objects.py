@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,9 @@ from tastemaker.storage.retries import persist, status_of
 from tastemaker.storage.stores import PART_BYTES, PARTS_AT_ONCE, open_store, split_url
 
 T = TypeVar("T")
+
+_NOT_IMPLEMENTED = 501
+_SETTLE_S = 1.0
 
 _METADATA_ADDRESS = "169.254.169.254"
 """Where a machine of a cloud asks for its credentials, when nothing else has any."""
@@ -45,6 +49,9 @@ class StorePlace(RemotePlace):
         return meta["path"] == self._name_in_bucket or (
             meta["size"] == 0 and "." not in meta["path"].rpartition("/")[2]
         )
+
+    def is_folder(self) -> bool:
+        return bool(self._ask("listed", lambda store: next(iter(store.list(self._name_in_bucket, chunk_size=1)), None)))
 
     def write(self, data: bytes) -> None:
         self._ask("written", lambda _: self._put(data))
@@ -121,10 +128,23 @@ class StorePlace(RemotePlace):
         try:
             self._ask("written", lambda _: self._put(data, mode))
         except RemoteError as error:
-            if isinstance(error.__cause__, AlreadyExistsError | PreconditionError | FileNotFoundError):
+            is_gone = mode != "create" and isinstance(error.__cause__, FileNotFoundError)
+            if is_gone or isinstance(error.__cause__, AlreadyExistsError | PreconditionError):
                 return False
+            if status_of(error.__cause__) == _NOT_IMPLEMENTED:
+                return self._put_and_look(data, None if mode == "create" else mode)
             raise
         return True
+
+    def _put_and_look(self, data: bytes, version: Any) -> bool:  # noqa: ANN401
+        """Do nearly the same in a store that knows no conditions: of two that write at a time, the later one has it."""
+        found = self.read_version()
+        if (found[1] if found else None) != version:
+            return False
+        self.write(data)
+        time.sleep(_SETTLE_S)
+        found = self.read_version()
+        return found is not None and found[0] == data
 
 
 def _with_credentials(work: Callable[[], T]) -> T:

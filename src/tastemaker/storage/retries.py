@@ -161,7 +161,7 @@ def status_of(error: BaseException | None) -> int | None:
 def is_permanent(error: BaseException) -> bool:
     """Return whether another try cannot help."""
     status = status_of(error)
-    if status is not None and 400 <= status < 500:
+    if status is not None and (400 <= status < 500 or status == 501):
         return status not in (408, 425, 429)
     if isinstance(error, TimeoutError | ConnectionError):
         return False
