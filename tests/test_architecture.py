@@ -19,13 +19,8 @@ FLOORS = (
 UPWARDS = {
     "checks -> scores.cutoff",
     "pipeline -> runs.checkpoint",
-    "storage.blocks -> imaging.readers",
-    "storage.files -> imaging.readers",
 }
-IN_CIRCLES = {
-    *("storage", "storage.blocks", "storage.files", "storage.hub", "storage.objects", "storage.retries"),
-    *("storage.sending", "storage.sources", "storage.systems"),
-}
+IN_CIRCLES = {"stages.child", "stages.read"}
 USED_THREE_TIMES: set[str] = set()
 
 

@@ -297,7 +297,7 @@ def break_decoding(monkeypatch, *keys):
 
 
 def test_failed_images_of_shards_are_read_by_their_byte_ranges_and_no_others(tmp_path, options, monkeypatch):
-    from tastemaker.imaging.readers import PlainReader
+    from tastemaker.storage.local import LocalRanges
 
     shards = make_tiny_shards(tmp_path / "shards", shards=4, captions=False)
     (shards / "more").mkdir()
@@ -308,8 +308,8 @@ def test_failed_images_of_shards_are_read_by_their_byte_ranges_and_no_others(tmp
         assert run_scoring(shards, tmp_path / "out", options).failed == 7
     assert run_scoring(shards, tmp_path / "out", options).images_scored_now == 0  # not asked for
     reads = []
-    read_at = PlainReader.read_at
-    monkeypatch.setattr(PlainReader, "read_at", lambda r, at, size: reads.append(size) or read_at(r, at, size))
+    read_at = LocalRanges.read_at
+    monkeypatch.setattr(LocalRanges, "read_at", lambda r, at, size: reads.append(size) or read_at(r, at, size))
     summary = run_scoring(shards, tmp_path / "out", options, RunMode(retry_failed=True))
     assert (summary.images_scored_now, summary.failed) == (7, 4)  # the three, and the four that are damaged
     wanted = [r for r in read_rows(tmp_path / "whole").values() if r["image_id"] in ("11", "30", "32") or r["reason"]]

@@ -13,6 +13,7 @@ from tastemaker.runs import runfile
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.runs.summary import describe_bottleneck
+from tastemaker.storage.place import Place
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_it_holds_the_fingerprint_the_rates_and_a_time_line(tmp_path, shard, mod
 
 def test_a_time_line_stays_short(tmp_path, monkeypatch):
     monkeypatch.setattr(runfile, "MINUTES", 4)
-    record = runfile.RunFile(tmp_path, None, [], {}, {})
+    record = runfile.RunFile(Place.of(tmp_path), None, [], {}, {})
     for minute in range(9):
         record._started -= timedelta(minutes=1) if minute else timedelta()
         record.count(10)
@@ -97,7 +98,7 @@ def test_a_time_line_stays_short(tmp_path, monkeypatch):
 def test_earlier_runs_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(runfile, "EARLIER_RUNS", 3)
     for _ in range(6):
-        record = runfile.RunFile(tmp_path, None, [], {}, {})
+        record = runfile.RunFile(Place.of(tmp_path), None, [], {}, {})
         record.start()
         record.stop(ValueError("over"))
     assert len(json.loads((tmp_path / RUN_FILE).read_text())["earlier_runs"]) == 3
