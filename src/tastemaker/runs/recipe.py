@@ -120,6 +120,12 @@ def make_embedding_stages(output_dir: Path, options: RunOptions) -> list[Process
     places = options.storage_options
     return [
         EmbeddingReaderStage(),
-        EmbeddingScoreStage(options.model_dir, options.predictor, options.copy_embeddings, storage_options=places),
+        EmbeddingScoreStage(
+            options.model_dir,
+            options.predictor,
+            options.copy_embeddings,
+            scorer=options.scorer,
+            storage_options=places,
+        ),
         EmbeddingWriterStage(str(output_dir / ROWS_FOLDER), options.copy_embeddings, storage_options=places),
     ]
