@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -42,6 +43,8 @@ class XennaExecutor(RayDataExecutor):
             logger.warning("Xenna has given up: %s", f"{error}".partition("\n")[0])
         finally:
             taker.finish()
+        for task in run.missing().values():
+            task._metadata["attempt"] = 2
         super().run_engine(run)  # what Xenna left
 
 
@@ -110,7 +113,8 @@ def _run_xenna(run: ClusterRun, queue: Any) -> None:  # noqa: ANN401
         enable_work_stealing=True,  # or a worker may wait with a task in hand while another has nothing to do
     )
     stage = specs.StageSpec(ChainStage(), num_workers=job.share.workers).override_with_pipeline_params(config)
-    spec = specs.PipelineSpec([(number, run.payload(number)) for number in run.missing()], [stage], config)
+    inputs = [(number, pickle.dumps(task)) for number, task in run.missing().items()]
+    spec = specs.PipelineSpec(inputs, [stage], config)
     original, monitoring.PipelineMonitor = monitoring.PipelineMonitor, NoMonitor
     try:
         streaming.run_pipeline(spec, resources.make_cluster_resources_for_ray_cluster(1.0, run.nodes))
