@@ -113,34 +113,36 @@ def run_pool(run: ClusterRun) -> None:
     )
     waiting = deque(run.missing().items())
     pool = [make.remote(run.job) for _ in range(min(share.workers, len(waiting)))]
-    calls: dict[Any, tuple[Any, int, Task[Any] | None]]
-    calls = {actor.start.remote(): (actor, -1, None) for actor in pool}  # some may wait until others have ended
+    calls: dict[Any, tuple[Any, int, Task[Any] | None]] = {}
+
+    def call(actor: Any, number: int, task: Task[Any] | None) -> None:  # noqa: ANN401
+        calls[actor.run.remote(None if task is None else pickle.dumps(task))] = actor, number, task
+
     try:
+        for actor in pool:
+            call(actor, -1, None)  # some answer only when others have ended and made room
         while not run.is_finished:
-            for call in ray.wait(list(calls), timeout=_WAIT_S)[0]:
-                actor, number, task = calls.pop(call)
-                done = _get(call, task)
+            for answer in ray.wait(list(calls), timeout=_WAIT_S)[0]:
+                actor, number, task = calls.pop(answer)
+                try:
+                    done: Done | None = ray.get(answer)
+                except ray.exceptions.ActorUnavailableError:  # its machine may be lost, and Ray does not know it yet
+                    time.sleep(_WAIT_S)
+                    call(actor, number, task)
+                    continue
+                except ray.exceptions.RayError as error:
+                    what = "loading" if task is None else describe_task(task)
+                    raise StageError(f"{MAX_ATTEMPTS} workers died on {what}; is there enough memory?") from error
                 if done is not None:
                     run.take(number, done)
                 if waiting:
-                    number, task = waiting.popleft()
-                    calls[actor.run.remote(pickle.dumps(task))] = actor, number, task
+                    call(actor, *waiting.popleft())
                 else:
                     ray.wait([actor.end.remote()], timeout=_END_S)
                     ray.kill(actor)
     finally:
         for actor in pool:
             ray.kill(actor)
-
-
-def _get(call: Any, task: Task[Any] | None) -> Done | None:  # noqa: ANN401 - Ray's reference
-    try:
-        return ray.get(call)  # type: ignore[no-any-return]
-    except ray.exceptions.RayError as error:
-        if task is None:
-            raise StageError(f"Ray could not start a worker: {error}") from error
-        where = describe_task(task)
-        raise StageError(f"{MAX_ATTEMPTS} workers died on {where}; is there enough memory?") from error
 
 
 def _pickle_stages(stages: list[Stage]) -> bytes:

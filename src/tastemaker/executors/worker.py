@@ -77,11 +77,10 @@ class ChainWorker:
             self._was_killed = bool(context.was_current_actor_reconstructed)
         self._chain: Chain | None = None
 
-    def start(self) -> None:
-        """Do nothing: who answers is there."""
-
-    def run(self, payload: bytes) -> Done:
-        """Return what the last stage makes of a task, pickled, or what a stage raised."""
+    def run(self, payload: bytes | None) -> Done | None:
+        """Return what the last stage makes of a task, pickled, or what a stage raised; without a task, just answer."""
+        if payload is None:
+            return None
         counts: list[StageCount] = []
         try:
             chain = self._chain = self._chain or self._load()
