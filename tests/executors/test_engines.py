@@ -146,11 +146,12 @@ def test_each_worker_loads_once_frees_what_it_loaded_and_what_it_prints_is_seen(
 def test_a_run_whose_workers_die_whatever_is_tried_ends_with_an_error(
     cluster, shards, model_dir, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tastemaker.executors.pool.MAX_ATTEMPTS", 2)
+    monkeypatch.setattr("tastemaker.executors.pool.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("tastemaker.executors.pool._LOST_S", 0.1)
     stages = make_stages(shards, model_dir, tmp_path / "out", DiesLoading(str(tmp_path / "diary")))
-    with pytest.raises(StageError, match=r"2 workers died on .*000\.tar"):
+    with pytest.raises(StageError, match=r"workers died again and again on .*000\.tar"):
         Pipeline("p", stages=stages).run(RayDataExecutor({"address": cluster, "max_workers_per_stage": 1}))
-    assert len(read_diary(tmp_path / "diary", "death")) == 2
+    assert 1 <= len(read_diary(tmp_path / "diary", "death")) <= 3
     assert not list(tmp_path.glob("out/*"))
 
 

@@ -23,13 +23,18 @@ from tastemaker.executors.worker import ChainWorker, Done, Job, prepare_node, un
 from tastemaker.stages.base import describe_task
 from tastemaker.tasks import Task
 
-MAX_ATTEMPTS = 6
-"""Workers that may die on a task before the run ends with an error."""
+MAX_ATTEMPTS = 3
+"""Workers that Ray gives a task to, one after the other, before it says that the task cannot be done."""
+
+MAX_TRIES = 3
+"""How often Ray is asked again where it says that a worker cannot be reached: its machine may be lost, and until Ray
+knows that it uses its attempts up within a second."""
 
 LOGGING_INTERVAL_S = 60.0
 """Seconds between lines about the progress, where ``logging_interval`` says nothing else."""
 
 _WAIT_S = 1.0
+_LOST_S = 5.0
 _END_S = 5.0
 
 logger = logging.getLogger(__name__)
@@ -114,6 +119,7 @@ def run_pool(run: ClusterRun) -> None:
     waiting = deque(run.missing().items())
     pool = [make.remote(run.job) for _ in range(min(share.workers, len(waiting)))]
     calls: dict[Any, tuple[Any, int, Task[Any] | None]] = {}
+    tries: Counter[int] = Counter()
 
     def call(actor: Any, number: int, task: Task[Any] | None) -> None:  # noqa: ANN401
         calls[actor.run.remote(None if task is None else pickle.dumps(task))] = actor, number, task
@@ -126,13 +132,14 @@ def run_pool(run: ClusterRun) -> None:
                 actor, number, task = calls.pop(answer)
                 try:
                     done: Done | None = ray.get(answer)
-                except ray.exceptions.ActorUnavailableError:  # its machine may be lost, and Ray does not know it yet
-                    time.sleep(_WAIT_S)
+                except ray.exceptions.RayError as error:
+                    tries[number] += 1
+                    if not isinstance(error, ray.exceptions.ActorUnavailableError) or tries[number] == MAX_TRIES:
+                        what = "loading" if task is None else describe_task(task)
+                        raise StageError(f"workers died again and again on {what}; is there enough memory?") from error
+                    time.sleep(_LOST_S)
                     call(actor, number, task)
                     continue
-                except ray.exceptions.RayError as error:
-                    what = "loading" if task is None else describe_task(task)
-                    raise StageError(f"{MAX_ATTEMPTS} workers died on {what}; is there enough memory?") from error
                 if done is not None:
                     run.take(number, done)
                 if waiting:
