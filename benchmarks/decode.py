@@ -16,6 +16,9 @@ from PIL import Image
 
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.preprocess import preprocess
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+
+HOW = CLIP_VIT_L14.preprocess
 
 
 def main() -> None:
@@ -24,11 +27,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     arguments = parser.parse_args()
     print_machine("pillow", "simplejpeg", "numpy", "torch")
-    ways = {"Pillow": with_pillow, "tastemaker (CPU path)": lambda data: preprocess(decode_image(data).pixels)}
+    ways = {"Pillow": with_pillow, "tastemaker (CPU path)": lambda data: preprocess(decode_image(data).pixels, HOW)}
     if find_spec("torch"):
         from tastemaker.imaging.preprocess_torch import preprocess_with_torch
 
-        ways["tastemaker (GPU path, torch's resize)"] = lambda data: preprocess_with_torch(decode_image(data).pixels)
+        ways["tastemaker (GPU path, torch's resize)"] = lambda data: preprocess_with_torch(
+            decode_image(data).pixels, HOW
+        )
     for side in (512, 1024, 3840):
         compare(side, photographs(side, arguments.images), ways, arguments.runs)
 

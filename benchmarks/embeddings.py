@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from common import alternate, print_machine, print_rates
 
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.testing import write_random_models
 
@@ -77,7 +78,9 @@ def score(path: Path, model_dir: Path) -> None:
 
 def score_by_layers(predictor: AestheticPredictor, embeddings: np.ndarray) -> None:
     for start in range(0, len(embeddings), 20_000):
-        predictor.score_by_layers(embeddings[start : start + 20_000])
+        x = np.asarray(embeddings[start : start + 20_000], np.float32)
+        for weight, bias in predictor.layers:
+            x = x @ weight.astype(np.float32).T + bias.astype(np.float32)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from pathlib import Path
 from common import alternate, photographs, print_machine, print_rates, smooth_pixels
 
 from tastemaker.models.clip import load_clip
-from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
+from tastemaker.models.hub import ensure_weights
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.runs.summary import RunSummary
 from tastemaker.testing import VIT_L14, write_random_models

@@ -27,9 +27,10 @@ import numpy as np
 import torch
 from common import alternate, print_rates, smooth_pixels
 
-from tastemaker.models.clip import ClipConfig, read_config
 from tastemaker.models.clip_torch import CUDA_BATCH_SIZE, TorchClip
-from tastemaker.models.hub import CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.vit import VitDimensions, read_dimensions
 from tastemaker.testing import TINY, VIT_L14, write_random_models
 
 FLOP_OF_IMAGE = 162.0e9
@@ -44,7 +45,6 @@ PARTS = {  # name -> module and function, seconds at most
     "kernels": ("gpu_tower.measure_kernels", 90),
     "peers": ("gpu_tower.compare_peers", 120),
     "whole": ("gpu_input.compare_whole_runs", 120),
-    "tuned": ("gpu_tower.compare_tuned", 120),
     "scores": ("gpu_tower.compare_scores", 60),
     "callers": ("gpu_tower.compare_callers", 40),
     "sizes": ("gpu_tower.compare_sizes", 60),
@@ -79,8 +79,8 @@ class Bench:
         return weights_path(CLIP_VIT_L14, self.model_dir)
 
     @property
-    def config(self) -> ClipConfig:
-        return read_config(self.weights)
+    def config(self) -> VitDimensions:
+        return read_dimensions(self.weights, CLIP_VIT_L14)
 
     @property
     def precision(self) -> str:
@@ -94,7 +94,7 @@ class Bench:
     def tower(self, mode: str, batch_size: int | None = None, precision: str | None = None) -> TorchClip:
         """Return our tower; graphs are for CUDA only."""
         started = time.perf_counter()
-        mode = "compiled" if mode in ("graph", "tuned") and not self.is_cuda else mode
+        mode = "compiled" if mode == "graph" and not self.is_cuda else mode
         tower = TorchClip(self.weights, self.options.device, precision or self.precision, batch_size or self.size, mode)
         print(f"  ({mode}, {tower.batch_size} at a time: ready in {time.perf_counter() - started:.1f} s)", flush=True)
         return tower

@@ -16,6 +16,9 @@ from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.preprocess import preprocess
 from tastemaker.imaging.preprocess_torch import preprocess_with_torch
 from tastemaker.machine import usable_cores
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+
+HOW = CLIP_VIT_L14.preprocess
 
 # Before the tower
 
@@ -27,9 +30,9 @@ def compare_preprocessing(bench: Bench) -> None:
         encoded = photographs(side, count)
         actions = {
             "decode": lambda encoded=encoded: [decode_image(data) for data in encoded],
-            "decode, Pillow": lambda encoded=encoded: [preprocess(decode_image(data).pixels) for data in encoded],
+            "decode, Pillow": lambda encoded=encoded: [preprocess(decode_image(data).pixels, HOW) for data in encoded],
             "decode, torch": lambda encoded=encoded: [
-                preprocess_with_torch(decode_image(data).pixels) for data in encoded
+                preprocess_with_torch(decode_image(data).pixels, HOW) for data in encoded
             ],
         }
         bench.rates(f"one core, JPEGs of {side} pixels", actions, count, "decode, Pillow")

@@ -13,8 +13,9 @@ import torch.nn.functional as F  # noqa: N812
 from common import print_machine, smooth_pixels
 from gpu import FLOP_OF_IMAGE, PACKAGES, Bench, free_memory
 
-from tastemaker.models.clip_torch import TUNING, TorchClip
-from tastemaker.models.torch_tower import expand_tokens, norm_tokens
+from tastemaker.models.clip_torch import TorchClip
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.torch_tower import make_kernels
 
 PEER = "vit_large_patch14_clip_quickgelu_224"
 
@@ -78,6 +79,7 @@ def measure_kernels(bench: Bench) -> None:
     square, up, down = make(c.width, c.width) / 99, make(c.mlp, c.width) / 99, make(c.width, c.mlp) / 99
     wide, wide_bias, bias = make(3 * c.width, c.width) / 99, make(3 * c.width), make(c.width)
     up_bias, flat = make(c.mlp), make(tokens, c.width)
+    norm_tokens, expand_tokens = make_kernels(CLIP_VIT_L14.vit)
     norm = torch.compile(norm_tokens, fullgraph=True, dynamic=False)
     expand = torch.compile(expand_tokens, fullgraph=True, dynamic=False)
     per_width = 2.0 * tokens * c.width
@@ -176,21 +178,6 @@ def compare_sizes(bench: Bench) -> None:
         free_memory()
 
 
-def compare_tuned(bench: Bench) -> None:
-    """Compare with the mode for which the compiler looks for a matrix product that has QuickGELU in it."""
-    images = bench.images()
-    pixels = bench.pixels(images)
-    known = set(torch._inductor.list_options())
-    print(f"  options that this torch has: {', '.join(sorted(known & set(TUNING)))}")
-    towers = {mode: bench.tower(mode) for mode in ("graph", "tuned")}
-    actions = {mode: functools.partial(tower.embed, pixels) for mode, tower in towers.items()}
-    for mode, tower in towers.items():
-        add_replay(actions, tower, images // bench.size, mode)
-    bench.rates(f"tuned, batch {bench.size}", actions, images, "graph", of_peak=True)
-    difference = np.abs(towers["tuned"].embed(pixels[: bench.size]) - towers["graph"].embed(pixels[: bench.size])).max()
-    print(f"    tuned differs from graph by {difference:.1e} at most")
-
-
 def add_replay(actions: dict, tower: TorchClip, times: int, mode: str = "graph") -> None:
     replay = replays_alone(tower, times)
     if replay is not None:
@@ -282,7 +269,8 @@ def compare_callers(bench: Bench) -> None:
 def compare_scores(bench: Bench) -> None:
     """Print how far reduced precision moves scores, on pictures."""
     from tastemaker.models.aesthetic import AestheticPredictor
-    from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+    from tastemaker.models.hub import weights_path
+    from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 
     pixels = smooth_pixels(64)
     predictor = AestheticPredictor.from_file(weights_path(AESTHETIC_PREDICTOR, bench.model_dir))

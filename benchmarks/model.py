@@ -19,9 +19,10 @@ from common import alternate, print_machine, print_rates, smooth_pixels
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.clip import PIXEL_MEAN, PIXEL_STD, read_config
 from tastemaker.models.clip_openvino import OpenVinoClip
-from tastemaker.models.hub import CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.vit import read_dimensions
 from tastemaker.testing import VIT_L14, write_random_models
 
 FLOP_OF_IMAGE = 162.0e9
@@ -96,7 +97,7 @@ def load_transformers(weights: Path) -> Embed:
     from safetensors.numpy import load_file
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    config = read_config(weights)
+    config = read_dimensions(weights, CLIP_VIT_L14)
     with torch.device("meta"):
         tower = CLIPVisionModelWithProjection(
             CLIPVisionConfig(
@@ -106,7 +107,7 @@ def load_transformers(weights: Path) -> Embed:
                 num_attention_heads=config.heads,
                 image_size=config.image_size,
                 patch_size=config.patch,
-                projection_dim=config.projection,
+                projection_dim=config.dimension,
                 attn_implementation="eager",
             )
         )
@@ -114,7 +115,7 @@ def load_transformers(weights: Path) -> Embed:
     tower.load_state_dict(tensors, assign=True, strict=False)
     tower.vision_model.embeddings.position_ids = torch.arange(config.tokens)[None]
     tower.eval()
-    mean, std = np.array(PIXEL_MEAN, np.float32), np.array(PIXEL_STD, np.float32)
+    mean, std = (np.array(of, np.float32) for of in (CLIP_VIT_L14.preprocess.mean, CLIP_VIT_L14.preprocess.std))
 
     @torch.inference_mode()
     def embed(pixels: np.ndarray) -> np.ndarray:

@@ -28,7 +28,9 @@ from end_to_end import write_shards
 
 from tastemaker.executors.chain import Chain
 from tastemaker.imaging.decode import decode_image
+from tastemaker.imaging.model_input import Preprocess
 from tastemaker.imaging.preprocess import preprocess
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.runs.options import RunOptions
 from tastemaker.runs.recipe import GPU_BATCH_SIZE, make_stages
 from tastemaker.stages.partition import FilePartitioningStage
@@ -98,9 +100,9 @@ def measure(actions: dict[str, Callable[[], object]], runs: int, images: int) ->
     return {name: tuple(map(statistics.median, zip(*values, strict=True))) for name, values in times.items()}
 
 
-def decode_all(pictures: list[bytes], images: int, resize: Callable[[np.ndarray], np.ndarray]) -> None:
+def decode_all(pictures: list[bytes], images: int, resize: Callable[[np.ndarray, Preprocess], np.ndarray]) -> None:
     for number in range(images):
-        resize(decode_image(pictures[number % len(pictures)]).pixels)
+        resize(decode_image(pictures[number % len(pictures)]).pixels, CLIP_VIT_L14.preprocess)
 
 
 def score(shards: Path, output: Path, model_dir: str, resize: str, threads: int | None = None) -> None:

@@ -15,7 +15,8 @@ from common import alternate, print_machine, print_rates, smooth_pixels
 
 from tastemaker.machine import usable_cores
 from tastemaker.models.clip import load_clip
-from tastemaker.models.hub import CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.testing import VIT_L14, write_random_models
 
 

@@ -80,13 +80,26 @@ def cluster(start_ray):
 
 
 @pytest.fixture(scope="session")
-def photographs():
+def full_photographs():
     """Name -> bytes of real photographs, JPEG and PNG, that scikit-image brings."""
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
     names = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png", "rocket.jpg")
     return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="session")
+def photographs(full_photographs):
+    """The same, small: for tests that are about what happens to a picture, and not about what is in it."""
+    from PIL import Image
+
+    small = {}
+    for name, data in full_photographs.items():
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        picture.thumbnail((240, 240))
+        small[name] = encode(picture, "JPEG" if name.endswith(".jpg") else "PNG")
+    return small
 
 
 @pytest.fixture
@@ -112,7 +125,8 @@ def write_predictor(model_dir, path, steepness):
     """Write the predictor of a directory of models, its last layer multiplied by a factor; return the path."""
     from safetensors.numpy import load_file, save_file
 
-    from tastemaker.models.hub import AESTHETIC_PREDICTOR, weights_path
+    from tastemaker.models.hub import weights_path
+    from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 
     tensors = load_file(weights_path(AESTHETIC_PREDICTOR, model_dir))
     tensors["layers.7.weight"] *= steepness

@@ -87,12 +87,8 @@ class HubServer:
 
     def add(self, model, body, served=None):
         """Offer `body` as the weights of `model`; `served` is what the CDN sends in its place."""
-        self.large[f"/{model.repo_id}/resolve/{model.revision}/{model.filename}"] = body
+        self.large[f"/{model.id}/resolve/{model.revision}/{model.filename}"] = body
         self.served[hashlib.sha256(body).hexdigest()] = body if served is None else served
-
-    def add_config(self, model, body):
-        """Offer `body` as the config.json of `model`."""
-        self.small[f"/{model.repo_id}/resolve/{model.revision}/config.json"] = body
 
     def add_repo(self, name, files=(), **kwargs):
         """Offer a repository, ``datasets/owner/name``, with a first commit; see `Repo`."""

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tastemaker.errors import ReasonKind
 from tastemaker.imaging.shards import Member
 from tastemaker.imaging.signals import SIGNAL_NAMES
 from tastemaker.scores.files import RowsFile
@@ -37,7 +38,7 @@ def write_rows(path, images, *, embeddings=False, signals=False, provenance=None
             image.signals = dict.fromkeys(SIGNAL_NAMES, number / 10)
     schema = rows_schema(with_embeddings=embeddings, with_signals=signals, provenance=provenance)
     rows = RowsFile(path, schema)
-    rows.add_rows(make_table(images, {}, with_embeddings=embeddings, with_signals=signals))
+    rows.add_rows(make_table(images, with_embeddings=embeddings, with_signals=signals))
     rows.commit()
     return path
 
@@ -54,7 +55,7 @@ def write_scores(path, scores, **options):
 def mark_as_gone(path, numbers):
     """Change rows of a file into those of pictures that are gone, as a run does that misses them."""
     table = pq.read_table(path)
-    for column, value in {"status": DELETED, "reason": DELETED_REASON, "kept": False}.items():
+    for column, value in {"status": DELETED, "reason_kind": ReasonKind.DELETED, "reason": DELETED_REASON}.items():
         values = table[column].to_pylist()
         for number in numbers:
             values[number] = value

@@ -12,9 +12,12 @@ from safetensors.numpy import load_file, save_file
 
 from tastemaker.imaging.preprocess import preprocess
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.clip import PIXEL_MEAN, PIXEL_STD
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, file_sha256, weights_path
+from tastemaker.models.hub import file_sha256, weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.testing import VIT_L14, write_random_models
+
+HOW = CLIP_VIT_L14.preprocess
 
 Tensors = dict[str, np.ndarray]
 
@@ -52,7 +55,7 @@ VISION_CONFIG = {
     "num_attention_heads": VIT_L14.heads,
     "image_size": VIT_L14.image_size,
     "patch_size": VIT_L14.patch,
-    "projection_dim": VIT_L14.projection,
+    "projection_dim": VIT_L14.dimension,
     "hidden_act": "quick_gelu",
     "model_type": "clip_vision_model",
 }
@@ -61,8 +64,8 @@ PROCESSOR_CONFIG = {
     "size": {"shortest_edge": 224},
     "crop_size": {"height": 224, "width": 224},
     "resample": Image.Resampling.BICUBIC.value,
-    "image_mean": PIXEL_MEAN,
-    "image_std": PIXEL_STD,
+    "image_mean": HOW.mean,
+    "image_std": HOW.std,
 }
 
 # Pictures
@@ -102,7 +105,7 @@ def distinct_pictures(count: int) -> list[bytes]:
 
 def has_one_centre(picture: Image.Image) -> bool:
     pixels = np.asarray(picture)
-    return np.array_equal(preprocess(pixels, "openai"), preprocess(pixels, "transformers"))
+    return np.array_equal(preprocess(pixels, HOW), preprocess(pixels, HOW.with_rounding("transformers")))
 
 
 # Weights

@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from protocol import serve
 
-from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
+from tastemaker.models.hub import ensure_weights
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.stages import embed
 

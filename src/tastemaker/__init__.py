@@ -16,13 +16,17 @@ __version__ = "0.1.0"
 _HOMES = {
     "AestheticPredictor": "models.aesthetic",
     "BaseExecutor": "executors",
-    "ClipConfig": "models.clip",
+    "Backbone": "models.records",
+    "CLIP_VIT_B16": "models.published.openai_clip",
+    "CLIP_VIT_B32": "models.published.openai_clip",
+    "CLIP_VIT_L14": "models.published.openai_clip",
     "ConfigurationError": "errors",
     "Cutoff": "scores.distribution",
     "EmbeddingIndex": "scores.neighbours",
     "EmptyTask": "tasks",
     "FileGroupTask": "tasks",
     "FilePartitioningStage": "stages.partition",
+    "Head": "models.records",
     "ImageAestheticFilterStage": "stages.aesthetic",
     "ImageBatch": "tasks",
     "ImageEmbeddingStage": "stages.embed",
@@ -36,6 +40,7 @@ _HOMES = {
     "OpenVinoClip": "models.clip_openvino",
     "ParityReport": "parity",
     "Pipeline": "pipeline",
+    "Preprocess": "imaging.model_input",
     "ProcessingStage": "stages.base",
     "RayDataExecutor": "executors",
     "ReportSummary": "explorer.report",
@@ -44,6 +49,7 @@ _HOMES = {
     "RunOptions": "runs.options",
     "RunSummary": "runs.summary",
     "ScoreTable": "scores.table",
+    "Scorer": "models.records",
     "SelectSummary": "selections.select",
     "Selection": "selections.selection",
     "Signals": "imaging.signals",
@@ -56,7 +62,9 @@ _HOMES = {
     "Top": "scores.cutoff",
     "TorchClip": "models.clip_torch",
     "UnreadableImageError": "errors",
-    "VisionTower": "models.clip",
+    "VisionTower": "models.vit",
+    "VitConfig": "models.records",
+    "VitNames": "models.records",
     "WeightsNotFoundError": "errors",
     "XennaExecutor": "executors",
     "best_of_group": "scores.groups",
@@ -65,11 +73,13 @@ _HOMES = {
     "decode_image": "imaging.decode",
     "embed_rating": "imaging.jpeg_metadata",
     "ensure_weights": "models.hub",
+    "find_scorer": "models.published",
     "group_duplicates": "scores.groups",
     "group_table": "scores.groups",
     "load_clip": "models.clip",
     "measure_machine": "bench",
     "preprocess": "imaging.preprocess",
+    "published_scorers": "models.published",
     "run_scoring": "runs.run",
     "sample_images": "parity",
     "select_images": "selections.select",
@@ -100,13 +110,28 @@ if TYPE_CHECKING:
     from tastemaker.explorer.report import ReportSummary as ReportSummary, write_report as write_report
     from tastemaker.imaging.decode import decode_image as decode_image
     from tastemaker.imaging.jpeg_metadata import embed_rating as embed_rating
+    from tastemaker.imaging.model_input import Preprocess as Preprocess
     from tastemaker.imaging.preprocess import preprocess as preprocess
     from tastemaker.imaging.signals import Signals as Signals, compute_signals as compute_signals
     from tastemaker.models.aesthetic import AestheticPredictor as AestheticPredictor
-    from tastemaker.models.clip import ClipConfig as ClipConfig, VisionTower as VisionTower, load_clip as load_clip
+    from tastemaker.models.clip import load_clip as load_clip
     from tastemaker.models.clip_openvino import OpenVinoClip as OpenVinoClip
     from tastemaker.models.clip_torch import TorchClip as TorchClip
     from tastemaker.models.hub import ensure_weights as ensure_weights
+    from tastemaker.models.published import find_scorer as find_scorer, published_scorers as published_scorers
+    from tastemaker.models.published.openai_clip import (
+        CLIP_VIT_B16 as CLIP_VIT_B16,
+        CLIP_VIT_B32 as CLIP_VIT_B32,
+        CLIP_VIT_L14 as CLIP_VIT_L14,
+    )
+    from tastemaker.models.records import (
+        Backbone as Backbone,
+        Head as Head,
+        Scorer as Scorer,
+        VitConfig as VitConfig,
+        VitNames as VitNames,
+    )
+    from tastemaker.models.vit import VisionTower as VisionTower
     from tastemaker.parity import (
         ParityReport as ParityReport,
         built_in_sample as built_in_sample,

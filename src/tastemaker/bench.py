@@ -20,8 +20,10 @@ from tastemaker.imaging.shards import read_samples
 from tastemaker.machine import describe_machine
 from tastemaker.models.clip import load_clip
 from tastemaker.models.device import choose_device
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, ModelFile, check_weights, weights_path
+from tastemaker.models.hub import check_weights, weights_path
+from tastemaker.models.published import find_scorer
 from tastemaker.models.quantized import ensure_quantized
+from tastemaker.models.records import Model
 from tastemaker.parity import built_in_sample
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.runs.summary import describe_bottleneck
@@ -60,7 +62,7 @@ def measure_machine(
     Raises:
         ConfigurationError: There is no such device.
     """
-    chosen = choose_device(device)
+    chosen, scorer = choose_device(device), find_scorer()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         on_progress("decoding and resizing")
@@ -68,17 +70,20 @@ def measure_machine(
         pictures = {side: make_jpeg(side) for side in SIDES}
         decoded = {side: decode_image(data).pixels for side, data in pictures.items()}
         decode = {side: _rate(partial(decode_image, data), each_s) for side, data in pictures.items()}
-        resize = {side: _rate(partial(make_input, pixels, "openai"), each_s) for side, pixels in decoded.items()}
+        resize = {
+            side: _rate(partial(make_input, pixels, scorer.backbone.preprocess), each_s)
+            for side, pixels in decoded.items()
+        }
         on_progress("reading shards")
         shard = _write_shard(root / "shard.tar", pictures[SIDES[0]], 500)
         shards = _rate(lambda: sum(1 for _ in read_samples(str(shard))), each_s, 500)
-        found = all(_is_there(model, model_dir) for model in (CLIP_VIT_L14, AESTHETIC_PREDICTOR))
+        found = all(_is_there(model, model_dir) for model in (scorer.backbone, scorer.head))
         if not found:
             on_progress("writing random weights")
             model_dir = str(write_random_models(root / "models", VIT_L14))
-        model = _measure_model(weights_path(CLIP_VIT_L14, model_dir), chosen, each_s, on_progress)
+        model = _measure_model(weights_path(scorer.backbone, model_dir), chosen, each_s, on_progress)
         if not found and model.get("int8"):
-            ensure_quantized(weights_path(CLIP_VIT_L14, model_dir)).unlink()
+            ensure_quantized(weights_path(scorer.backbone, model_dir), scorer.backbone.vit.names).unlink()
         on_progress("a whole run")
         options = RunOptions(model_dir=model_dir, device=device, batch_size=8 if chosen == "cpu" else None)
         run = _measure_run(root, pictures[SIDES[0]], options, 6 * each_s * _best(model))
@@ -179,7 +184,7 @@ def _measure_run(root: Path, picture: bytes, options: RunOptions, wanted: float)
     }
 
 
-def _is_there(model: ModelFile, model_dir: str | None) -> bool:
+def _is_there(model: Model, model_dir: str | None) -> bool:
     return not check_weights(model, weights_path(model, model_dir)).problems
 
 

@@ -13,7 +13,8 @@ from PIL import Image, ImageFilter
 
 from tastemaker.errors import ConfigurationError, MissingExtraError, WeightsNotFoundError
 from tastemaker.explorer.gallery import Picture, write_gallery
-from tastemaker.models.hub import MODELS, ensure_weights
+from tastemaker.models.hub import ensure_weights
+from tastemaker.models.published import find_scorer
 from tastemaker.runs.options import RunOptions
 from tastemaker.runs.summary import RunSummary
 from tastemaker.scores.cutoff import Top
@@ -132,7 +133,7 @@ def make_pictures() -> Iterator[tuple[str, bytes]]:
 def _why_no_models(model_dir: str | None) -> str:
     """Return why the models cannot be used, or an empty string once they are there."""
     try:
-        for model in MODELS:
+        for model in (find_scorer().backbone, find_scorer().head):
             ensure_weights(model, model_dir)
     except WeightsNotFoundError as error:
         logger.info("%s", error)

@@ -12,29 +12,31 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.machine import describe_machine
-from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.clip import Pixels, VisionTower, load_clip, resolve_precision
+from tastemaker.models.clip import load_clip, resolve_precision
 from tastemaker.models.device import choose_device
-from tastemaker.models.hub import CLIP_VIT_L14, cache_dir, ensure_predictor, ensure_weights, file_sha256
+from tastemaker.models.hub import cache_dir, ensure_head, ensure_weights, file_sha256
+from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.records import Scorer
+from tastemaker.models.vit import Pixels, VisionTower
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.stages.read import ImageReaderStage, choose_resize
 from tastemaker.storage import Options
 from tastemaker.storage.drafts import make_durable
 from tastemaker.tasks import FileGroupTask
 
-CUTOFFS = (4.5, 5.0, 5.5, 6.0, 6.5)
-"""Scores at which images are counted that are on one side by the exact way and on the other by the chosen one."""
+if TYPE_CHECKING:
+    from tastemaker.models.records import Predictor
 
 MAX_MEDIAN_DIFFERENCE = 0.01
 MAX_DIFFERENCE = 0.05
@@ -57,7 +59,7 @@ class ParityReport:
         exact: Backend, device and precision of the exact way.
         chosen: The same of the chosen one.
         score_difference: ``median``, ``p99`` and ``maximum`` of the absolute difference of an image's scores.
-        side_changes: Cut-off -> images that it keeps by one way and drops by the other.
+        side_changes: Customary cut-off -> images that it keeps by one way and drops by the other.
         exact_images_per_s: Speed of the exact model.
         chosen_images_per_s: Speed of the chosen one.
     """
@@ -91,8 +93,8 @@ class Scored(NamedTuple):
     images_per_s: float
 
 
-def compare_scores(exact: Scored, chosen: Scored) -> ParityReport:
-    """Return how two ways of scoring the same images (one or more, in the same order) differ."""
+def compare_scores(exact: Scored, chosen: Scored, cutoffs: Sequence[float]) -> ParityReport:
+    """Return how two ways of scoring the same images (one or more, in the same order) differ, also at cut-offs."""
     difference = np.abs(exact.scores.astype(np.float64) - chosen.scores)
     return ParityReport(
         images=len(difference),
@@ -103,7 +105,7 @@ def compare_scores(exact: Scored, chosen: Scored) -> ParityReport:
             "p99": float(np.percentile(difference, 99)),
             "maximum": float(difference.max()),
         },
-        side_changes={str(cut): int(((exact.scores >= cut) != (chosen.scores >= cut)).sum()) for cut in CUTOFFS},
+        side_changes={str(cut): int(((exact.scores >= cut) != (chosen.scores >= cut)).sum()) for cut in cutoffs},
         exact_images_per_s=exact.images_per_s,
         chosen_images_per_s=chosen.images_per_s,
     )
@@ -111,7 +113,7 @@ def compare_scores(exact: Scored, chosen: Scored) -> ParityReport:
 
 @dataclass(frozen=True)
 class Sample:
-    """The same images as the model's input for both ways, uint8 (n, 224, 224, 3)."""
+    """The same images as the model's input for both ways, uint8 (n, s, s, 3)."""
 
     exact: Pixels
     chosen: Pixels
@@ -125,6 +127,7 @@ def verify_parity(
     precision: str = "auto",
     threads: int | None = None,
     predictor: str | None = None,
+    scorer: str | Scorer = DEFAULT_SCORER,
     storage_options: Options | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> ParityReport:
@@ -139,7 +142,8 @@ def verify_parity(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
         threads: Processor threads; None for all cores.
-        predictor: Path of another predictor.
+        predictor: Path of other weights for the scorer's head.
+        scorer: What scores; the sample is its input.
         storage_options: Arguments of the fsspec file system of models at a URL.
         on_progress: Called with the images done: each counts twice, once for each way.
 
@@ -147,18 +151,21 @@ def verify_parity(
         ConfigurationError: This machine does not have the device or the precision.
         WeightsNotFoundError: The models are not there and cannot be fetched.
     """
-    weights = ensure_weights(CLIP_VIT_L14, model_dir, storage_options)
-    head = AestheticPredictor.from_file(ensure_predictor(predictor, model_dir, storage_options))
+    found = find_scorer(scorer)
+    weights = ensure_weights(found.backbone, model_dir, storage_options)
+    predict = found.head.load(ensure_head(found.head, predictor, model_dir, storage_options))
     # One tower after the other: two would need twice the memory.
-    chosen = _score(load_clip(weights, device, precision, threads), head, sample.chosen, on_progress)
+    chosen_tower = load_clip(weights, device, precision, threads, backbone=found.backbone)
+    chosen = _score(chosen_tower, predict, sample.chosen, on_progress)
+    del chosen_tower
     exact = _score(
-        load_clip(weights, "cpu", "f32", threads),
-        head,
+        load_clip(weights, "cpu", "f32", threads, backbone=found.backbone),
+        predict,
         sample.exact,
         lambda done: on_progress(len(sample.chosen) + done),
     )
-    report = compare_scores(exact, chosen)
-    path = _certificate_path(model_dir, device, precision, predictor, storage_options)
+    report = compare_scores(exact, chosen, found.customary_cutoffs)
+    path = _certificate_path(found, model_dir, device, precision, predictor, storage_options)
     if not report.is_within_tolerance:
         path.unlink(missing_ok=True)
     elif report.images >= CERTIFICATE_IMAGES:
@@ -172,25 +179,31 @@ def find_certificate(
     device: str = "auto",
     precision: str = "auto",
     predictor: str | None = None,
+    scorer: str | Scorer = DEFAULT_SCORER,
     storage_options: Options | None = None,
 ) -> ParityReport | None:
     """Return this machine's certificate for these weights and this precision, None where there is none.
 
     The arguments are those of `verify_parity`, which makes it.
     """
-    path = _certificate_path(model_dir, device, precision, predictor, storage_options)
+    path = _certificate_path(find_scorer(scorer), model_dir, device, precision, predictor, storage_options)
     with contextlib.suppress(OSError, ValueError, TypeError):
         return ParityReport(**json.loads(path.read_text("utf-8")))
     return None
 
 
 def _certificate_path(
-    model_dir: str | None, device: str, precision: str, predictor: str | None, storage_options: Options | None
+    scorer: Scorer,
+    model_dir: str | None,
+    device: str,
+    precision: str,
+    predictor: str | None,
+    storage_options: Options | None,
 ) -> Path:
     machine, device = describe_machine(), choose_device(device)
     key = [
-        file_sha256(ensure_weights(CLIP_VIT_L14, model_dir, storage_options)),
-        file_sha256(ensure_predictor(predictor, model_dir, storage_options)),
+        file_sha256(ensure_weights(scorer.backbone, model_dir, storage_options)),
+        file_sha256(ensure_head(scorer.head, predictor, model_dir, storage_options)),
         resolve_precision(device, precision),
         device if device == "cpu" else f"{device} of {platform.node()}",  # the processor does not tell the GPU
         *(machine[name] for name in ("processor", "instructions", "versions")),
@@ -206,44 +219,53 @@ def _keep(report: ParityReport, path: Path) -> None:
     draft.replace(path)
 
 
-def _score(tower: VisionTower, head: AestheticPredictor, pixels: Pixels, on_progress: Callable[[int], None]) -> Scored:
+def _score(tower: VisionTower, predict: Predictor, pixels: Pixels, on_progress: Callable[[int], None]) -> Scored:
     tower.embed(pixels[:1])  # makes kernels and reads the weights
     started = time.perf_counter()
     parts: list[Scores] = []
     for start in range(0, len(pixels), _PROGRESS_EVERY):
-        parts.append(head.score(tower.embed(pixels[start : start + _PROGRESS_EVERY])))
+        parts.append(predict(tower.embed(pixels[start : start + _PROGRESS_EVERY])))
         on_progress(start + len(parts[-1]))
     return Scored(np.concatenate(parts), tower.describe(), len(pixels) / (time.perf_counter() - started))
 
 
-def sample_images(inputs: list[str], limit: int, preprocess: str = "openai", device: str = "auto") -> Sample:
+def sample_images(
+    inputs: list[str],
+    limit: int,
+    preprocess: str | None = None,
+    device: str = "auto",
+    scorer: str | Scorer = DEFAULT_SCORER,
+) -> Sample:
     """Return up to ``limit`` readable images spread over files, folders and shards.
 
     Args:
         inputs: Files, folders and globs.
         limit: Images at most.
-        preprocess: ``openai`` or ``transformers``.
+        preprocess: ``openai`` or ``transformers``; None as the scorer's record has it.
         device: Of the chosen way, which decides how it resizes.
+        scorer: Whose input is made.
 
     Raises:
         ConfigurationError: None can be read, or ``limit`` is less than 1.
     """
     groups = FilePartitioningStage(file_paths=inputs, files_per_partition=1).process()
-    return sample_groups(groups, limit, preprocess, device)
+    return sample_groups(groups, limit, preprocess, device, scorer)
 
 
-def sample_groups(groups: list[FileGroupTask], limit: int, preprocess: str, device: str) -> Sample:
+def sample_groups(
+    groups: list[FileGroupTask], limit: int, preprocess: str | None, device: str, scorer: str | Scorer
+) -> Sample:
     """Return up to ``limit`` readable images of groups of files, as many of each; see `sample_images`."""
     if limit < 1:
         raise ConfigurationError(f"a sample of {limit} images is too small")
     spread = [groups[number * len(groups) // min(limit, len(groups))] for number in range(min(limit, len(groups)))]
-    exact = _read(spread, limit, preprocess, "pillow")
+    exact = _read(spread, limit, preprocess, "pillow", scorer)
     resize = "pillow" if choose_device(device) == "cpu" else choose_resize("auto")
-    return Sample(exact, exact if resize == "pillow" else _read(spread, limit, preprocess, resize))
+    return Sample(exact, exact if resize == "pillow" else _read(spread, limit, preprocess, resize, scorer))
 
 
-def _read(groups: list[FileGroupTask], limit: int, preprocess: str, resize: str) -> Pixels:
-    reader = ImageReaderStage(batch_size=1, preprocess=preprocess, resize=resize)
+def _read(groups: list[FileGroupTask], limit: int, preprocess: str | None, resize: str, scorer: str | Scorer) -> Pixels:
+    reader = ImageReaderStage(batch_size=1, preprocess=preprocess, resize=resize, scorer=scorer)
     found: list[Pixels] = []
     try:
         for number, group in enumerate(groups, 1):
@@ -257,19 +279,21 @@ def _read(groups: list[FileGroupTask], limit: int, preprocess: str, resize: str)
     return np.stack(found)
 
 
-def built_in_sample(count: int = 32) -> Sample:
+def built_in_sample(count: int = 32, scorer: str | Scorer = DEFAULT_SCORER) -> Sample:
     """Return pictures made by arithmetic: soft and rough textures, edges and gradients, from dark to bright.
 
     They exercise the model and are no photographs; a statement on photographs needs some (``--images``).
     """
     rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[0:224, 0:224] / 224
+    size = find_scorer(scorer).backbone.preprocess.size
+    rows, columns = np.mgrid[0:size, 0:size] / size
     pictures = []
     for number in range(count):
-        picture = np.full((224, 224, 3), 40 + 170 * rng.random())
-        for cells in (2, 4, 7, 14, 28, 56, 112, 224):
+        picture = np.full((size, size, 3), 40 + 170 * rng.random())
+        for cells in (2, 4, 7, 14, 28, 56, 112, size):
             noise = rng.standard_normal((cells, cells, 3)) * 90 / cells ** (0.3 + 0.9 * rng.random())
-            picture += noise.repeat(224 // cells, axis=0).repeat(224 // cells, axis=1)
+            coarse = np.arange(size) * cells // size
+            picture += noise[coarse][:, coarse]
         angle = 2 * np.pi * rng.random()
         side = np.cos(angle) * (rows - 0.5) + np.sin(angle) * (columns - 0.5) > 0.3 * (rng.random() - 0.5)
         picture += (side if number % 2 else rows + columns - 1)[..., None] * rng.uniform(-120, 120, 3)

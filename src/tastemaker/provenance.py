@@ -6,23 +6,26 @@ from pathlib import Path
 
 from tastemaker import __version__
 from tastemaker.errors import ConfigurationError
+from tastemaker.imaging.model_input import Preprocess
 from tastemaker.machine import package_version
-from tastemaker.models.hub import ModelFile, ensure_predictor, ensure_weights, file_sha256, weights_path
+from tastemaker.models.hub import ensure_head, ensure_weights, file_sha256, weights_path
+from tastemaker.models.records import Head, Model
 from tastemaker.storage import Options, is_remote
 
 
-def reader_provenance(preprocess: str, apply_exif_rotation: bool, resize: str) -> dict[str, str]:
+def reader_provenance(how: Preprocess, apply_exif_rotation: bool, resize: str) -> dict[str, str]:
     """Return how images became the model's input.
 
     Args:
-        preprocess: ``openai`` or ``transformers``.
+        how: What the model wants its input to be.
         apply_exif_rotation: Images were turned.
         resize: ``pillow`` or ``torch``.
     """
     used = ("pillow", "simplejpeg", "numpy", *(["torch"] if resize == "torch" else []))
     return {
         "tastemaker": __version__,
-        "preprocess": preprocess,
+        "preprocess": how.kind,
+        "input_size": str(how.size),
         "resize": resize,
         "exif_rotation": "applied" if apply_exif_rotation else "ignored",
         **{package: package_version(package) or "unknown" for package in used},
@@ -30,7 +33,7 @@ def reader_provenance(preprocess: str, apply_exif_rotation: bool, resize: str) -
     }
 
 
-def weights_provenance(part: str, model: ModelFile, weights: Path) -> dict[str, str]:
+def weights_provenance(part: str, model: Model, weights: Path) -> dict[str, str]:
     """Return which weights were used. The revision is stated only where the digest proves it.
 
     Args:
@@ -41,36 +44,37 @@ def weights_provenance(part: str, model: ModelFile, weights: Path) -> dict[str, 
     sha256 = file_sha256(weights)
     is_pinned = sha256 == model.sha256
     return {
-        f"{part}_model": model.repo_id if is_pinned else weights.name,
-        f"{part}_revision": model.revision if is_pinned else "unknown",
+        f"{part}_model": model.id if is_pinned else weights.name,
+        f"{part}_revision": (model.revision if is_pinned else None) or "unknown",
         f"{part}_sha256": sha256,
     }
 
 
 def weights_digest(
-    model: ModelFile, model_dir: str | None, other: str | None = None, options: Options | None = None
-) -> str | None:
+    model: Model, model_dir: str | None, other: str | None = None, options: Options | None = None
+) -> str:
     """Return the SHA-256 of the weights that a run will use, without loading them.
 
     Args:
-        model: Which weights. Of those that are not there yet, the digest of the file that will be fetched is returned.
+        model: Which weights. Of those that are not there yet, the digest of the file that will be fetched is returned;
+            where the record does not know it, they are fetched now.
         model_dir: Directory of models.
-        other: Path of the user's own weights instead.
+        other: Path of the user's own weights instead, of a head.
         options: Arguments of the fsspec file system where weights lie at a URL: those are fetched.
 
     Raises:
         ConfigurationError: The user's own weights are not there.
     """
     if is_remote(other or model_dir or ""):
-        return file_sha256(
-            ensure_predictor(other, None, options) if other else ensure_weights(model, model_dir, options)
-        )
+        if isinstance(model, Head):
+            return file_sha256(ensure_head(model, other, model_dir, options))
+        return file_sha256(ensure_weights(model, model_dir, options))
     try:
         return file_sha256(other or weights_path(model, model_dir))
     except FileNotFoundError:
         if other:
             raise ConfigurationError(f"predictor: {other} does not exist") from None
-        return model.sha256
+        return model.sha256 or file_sha256(ensure_weights(model, model_dir, options))
 
 
 def add_provenance(metadata: dict[str, object], **entries: object) -> None:

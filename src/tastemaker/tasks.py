@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.decode import DecodedImage, decode_image
+from tastemaker.imaging.model_input import Preprocess
 from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, Member, open_shard
 from tastemaker.storage import Options, public_url
 
@@ -131,8 +132,8 @@ class ImageObject:
         image_id: The WebDataset key; for a loose file its path below the input folder, without the extension.
         metadata: Whatever users want to travel along; it goes into the rows as JSON.
         image_data: Pixels, uint8 (H, W, 3), RGB. Decoded from ``encoded`` when first asked for.
-        embedding: float32 (768,), of unit length.
-        aesthetic_score: The predictor's score, roughly 1 to 10.
+        embedding: float32 (d,), of unit length: what the backbone of the scorer gives.
+        aesthetic_score: The scorer's score; LAION's lie roughly between 1 and 10.
         nsfw_score: For other programs; Tastemaker does not set it.
         encoded: The source bytes, exactly as they are in the file.
         xxh3: XXH3-64 of those bytes, as 16 hexadecimal digits; empty where nobody has computed it.
@@ -145,8 +146,8 @@ class ImageObject:
         orientation: How the decoded image is still to be turned to stand upright, as EXIF has it: 1 to 8.
         format: Encoding by content, for example ``JPEG``.
         rating: Stars that somebody gave it: -1 (rejected), 0 to 5; None where there are none.
-        model_input: uint8 (224, 224, 3), made by the reader so that megabytes of pixels need not travel.
-        model_input_kind: The preprocessing that made ``model_input``.
+        model_input: uint8 (s, s, 3), made by the reader so that megabytes of pixels need not travel.
+        model_input_kind: How ``model_input`` was made; None where nobody has.
         signals: Technical signals by name, where they were computed.
         reason: Why it was dropped or failed, as a sentence; empty for a kept image.
         reason_kind: The same as one of `tastemaker.errors.ReasonKind`; None for a kept image.
@@ -176,7 +177,7 @@ class ImageObject:
     format: str | None = None
     rating: int | None = None
     model_input: npt.NDArray[np.uint8] | None = None
-    model_input_kind: str = ""
+    model_input_kind: Preprocess | None = None
     signals: dict[str, float] = field(default_factory=dict)
     reason: str = ""
     reason_kind: ReasonKind | None = None

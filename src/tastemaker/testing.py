@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,58 +9,96 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.models.aesthetic import LAYER_NUMBERS
-from tastemaker.models.clip import ClipConfig
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.records import Backbone, Scorer
+from tastemaker.models.vit import VitDimensions
 
-VIT_L14 = ClipConfig(width=1024, layers=24, heads=16, mlp=4096, patch=14, image_size=224, projection=768)
+VIT_L14 = VitDimensions(
+    width=1024,
+    layers=24,
+    heads=16,
+    mlp=4096,
+    patch=14,
+    image_size=CLIP_VIT_L14.preprocess.size,
+    dimension=CLIP_VIT_L14.dimension,
+)
 """The real dimensions of CLIP ViT-L/14 (304 million weights, 1.2 GB)."""
 
-TINY = ClipConfig(width=64, layers=2, heads=2, mlp=128, patch=56, image_size=224, projection=768)
-"""The smallest tower that still has every part: 17 tokens, 2 layers, 1 ms an image."""
+
+def tiny_dimensions(backbone: Backbone) -> VitDimensions:
+    """Return the smallest tower that still has every part: about 17 tokens, 2 layers, 1 ms an image."""
+    size, width = backbone.preprocess.size, 2 * backbone.vit.head_width
+    return VitDimensions(
+        width=width, layers=2, heads=2, mlp=128, patch=size // 4, image_size=size, dimension=backbone.dimension
+    )
 
 
-def write_random_models(model_dir: Path, config: ClipConfig = TINY, seed: int = 0) -> Path:
-    """Write random weights of both models where the program looks for them, and return ``model_dir``.
+TINY = tiny_dimensions(CLIP_VIT_L14)
+
+
+def write_random_models(
+    model_dir: Path,
+    dimensions: VitDimensions | None = None,
+    seed: int = 0,
+    scorer: str | Scorer = DEFAULT_SCORER,
+) -> Path:
+    """Write random weights of both models of a scorer where the program looks for them, and return ``model_dir``.
+
+    A head that is published as a ``.pth`` is written so that `AestheticPredictor` reads it: with torch.
 
     Args:
         model_dir: As the stages take it.
-        config: Dimensions of the vision tower.
+        dimensions: Of the vision tower; None for `tiny_dimensions`.
         seed: The same seed gives the same bytes.
+        scorer: Which models.
     """
     from safetensors.numpy import save_file
 
-    rng = np.random.default_rng(seed)
-    clip = weights_path(CLIP_VIT_L14, model_dir)
-    clip.parent.mkdir(parents=True, exist_ok=True)
-    save_file(random_clip(config, rng), clip)
-    vision = {"num_attention_heads": config.heads, "hidden_act": "quick_gelu"}
-    clip.with_name("config.json").write_text(json.dumps({"vision_config": vision}))
-    predictor = weights_path(AESTHETIC_PREDICTOR, model_dir)
-    predictor.parent.mkdir(parents=True, exist_ok=True)
-    save_file(random_predictor(config.projection, rng), predictor)
+    found, rng = find_scorer(scorer), np.random.default_rng(seed)
+    tower, head = weights_path(found.backbone, model_dir), weights_path(found.head, model_dir)
+    for path in (tower, head):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(random_tower(dimensions or tiny_dimensions(found.backbone), rng, found.backbone), tower)
+    if head.suffix == ".safetensors":
+        save_file(random_predictor(found.head.dimension, rng), head)
+    else:
+        import torch
+
+        weight = torch.from_numpy(_normal(rng, 1, found.head.dimension, std=1.0))
+        torch.save({"weight": weight, "bias": torch.full((1,), 5.0)}, head)
     return Path(model_dir)
 
 
-def random_clip(config: ClipConfig, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the tensors of a CLIP checkpoint: a whole vision half, and one tensor of a text half to be left alone."""
+def random_tower(
+    dimensions: VitDimensions, rng: np.random.Generator, backbone: Backbone = CLIP_VIT_L14
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the tensors of a checkpoint: a whole vision half, and one tensor of a text half to be left alone.
+
+    Args:
+        dimensions: Of the vision half.
+        rng: Where the numbers come from.
+        backbone: What it is to pass for.
+    """
+    config, names = dimensions, backbone.vit.names
     width = config.width
     tensors = {
         "text_model.embeddings.token_embedding.weight": _normal(rng, 10, 8),
-        "vision_model.embeddings.class_embedding": _normal(rng, width),
-        "vision_model.embeddings.patch_embedding.weight": _normal(rng, width, 3, config.patch, config.patch),
-        "vision_model.embeddings.position_embedding.weight": _normal(rng, config.tokens, width),
-        "visual_projection.weight": _normal(rng, config.projection, width),
-        **_layer_norm(rng, "vision_model.pre_layrnorm", width),
-        **_layer_norm(rng, "vision_model.post_layernorm", width),
+        names.class_token: _normal(rng, width),
+        names.patches: _normal(rng, width, 3, config.patch, config.patch),
+        names.positions: _normal(rng, config.tokens, width),
+        names.projection: _normal(rng, config.dimension, width),
+        **_layer_norm(rng, names.first_norm, width),
+        **_layer_norm(rng, names.last_norm, width),
     }
     for number in range(config.layers):
-        layer = f"vision_model.encoder.layers.{number}"
-        tensors |= _layer_norm(rng, f"{layer}.layer_norm1", width) | _layer_norm(rng, f"{layer}.layer_norm2", width)
-        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            tensors |= _linear(rng, f"{layer}.self_attn.{part}", width, width)
-        tensors |= _linear(rng, f"{layer}.mlp.fc1", config.mlp, width) | _linear(
-            rng, f"{layer}.mlp.fc2", width, config.mlp
-        )
+        layer = f"{names.layers}.{number}"
+        tensors |= _layer_norm(rng, f"{layer}.{names.norm1}", width) | _layer_norm(rng, f"{layer}.{names.norm2}", width)
+        *attention, fc1, fc2 = names.linears(number)
+        for part in attention:
+            tensors |= _linear(rng, part, width, width)
+        tensors |= _linear(rng, fc1, config.mlp, width) | _linear(rng, fc2, width, config.mlp)
     return tensors
 
 

@@ -26,8 +26,8 @@ from tastemaker.cli.terminal_pictures import (
 
 
 @pytest.fixture
-def picture(photographs):
-    return Image.open(io.BytesIO(photographs["rocket.jpg"]))
+def picture(full_photographs):
+    return Image.open(io.BytesIO(full_photographs["rocket.jpg"]))
 
 
 def distance(image, picture):

@@ -8,8 +8,11 @@ from safetensors.numpy import load_file
 
 from tastemaker.compat.nemo_curator import models, stages
 from tastemaker.errors import ModelError
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.tasks import FileGroupTask
+from tastemaker.testing import TINY
 
 torch = pytest.importorskip("torch")
 
@@ -21,13 +24,13 @@ def reference(model_dir):
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     config = CLIPVisionConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=224,
-        patch_size=56,
-        projection_dim=768,
+        hidden_size=TINY.width,
+        intermediate_size=TINY.mlp,
+        num_hidden_layers=TINY.layers,
+        num_attention_heads=TINY.heads,
+        image_size=TINY.image_size,
+        patch_size=TINY.patch,
+        projection_dim=TINY.dimension,
         attn_implementation="eager",
     )
     model = CLIPVisionModelWithProjection(config).eval()
@@ -50,11 +53,11 @@ def reference(model_dir):
 
 
 @pytest.fixture(scope="module")
-def images(photographs):
+def images(full_photographs):
     """Photographs of different sizes, some of which the two references crop one pixel apart."""
     import io
 
-    return [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in photographs.values()]
+    return [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in full_photographs.values()]
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,11 @@ def write_script(tmp_path):
 
 
 @pytest.fixture(scope="module")
+def photographs(full_photographs):
+    return full_photographs
+
+
+@pytest.fixture(scope="module")
 def jpegs(photographs):
     """Real photographs as JPEG, so that NeMo Curator would read all of them."""
     return {
@@ -72,7 +77,7 @@ def test_documented_script_runs_unchanged(write_script, shard_folder, tmp_path, 
 
     rows = {row["image_id"]: row for row in read_rows(output)}
     assert set(rows) == {*scores, "broken"}
-    assert {key for key, row in rows.items() if row["kept"]} == kept
+    assert {key for key, row in rows.items() if row["status"] == "kept"} == kept
     assert rows["broken"]["status"] == "failed"
     assert rows["broken"]["reason"].startswith("unreadable:")
     for name, score in scores.items():
@@ -98,7 +103,7 @@ def test_image_that_a_users_filter_leaves_out_is_a_row(write_script, photo_folde
     done = run_as_user(write_script(OWN_STAGES), photo_folder, output, model_dir, "wide")
     assert done.returncode == 0, done.stderr
     rows = {row["image_id"]: row for row in read_rows(output)}
-    dropped = {key for key, row in rows.items() if not row["kept"]}
+    dropped = {key for key, row in rows.items() if row["status"] != "kept"}
     assert dropped == {"hubble_deep_field", "motorcycle_left", "rocket"}
     assert {rows[key]["reason"] for key in dropped} == {"dropped by stage 'wide_filter'"}
     assert read_tars(output)["chelsea.png"] == photographs["chelsea.png"]

@@ -144,8 +144,8 @@ def test_reader_turns_images_as_dali_does(tmp_path):
     assert batch.data[0].image_data.shape == (40, 30, 3)
 
 
-def test_reader_makes_batches_of_a_shard(tmp_path, photographs):
-    shard = make_tar(tmp_path / "a.tar", [(f"{n}.jpg", photographs["rocket.jpg"]) for n in range(5)])
+def test_reader_makes_batches_of_a_shard(tmp_path, full_photographs):
+    shard = make_tar(tmp_path / "a.tar", [(f"{n}.jpg", full_photographs["rocket.jpg"]) for n in range(5)])
     batches = ImageReaderStage(2, False).process(FileGroupTask(task_id="t1", dataset_name="ds", data=[str(shard)]))
     assert [batch.num_items for batch in batches] == [2, 2, 1]
     image = batches[0].data[0]

@@ -4,16 +4,19 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
 import pytest
 from conftest import encode, make_tar
-from test_preprocess import noise, random_sizes
+from test_preprocess import CLIP, noise, random_sizes
 
 from tastemaker import FileGroupTask, ImageBatch, ImageEmbeddingStage, ImageObject, ImageReaderStage
 from tastemaker.errors import ConfigurationError, MissingExtraError
 from tastemaker.imaging.decode import decode_image
-from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
+from tastemaker.imaging.model_input import ROUNDINGS
+from tastemaker.imaging.preprocess import preprocess
 
 pytest.importorskip("torch")
 
@@ -22,8 +25,10 @@ import torch
 from tastemaker.imaging import preprocess_torch
 from tastemaker.imaging.preprocess_torch import preprocess_with_torch
 
+SQUASHED = replace(CLIP, size=200, fit="squash", interpolation="bilinear")
+
 LARGEST = 2  # of 255, on any pixel
-MEAN = 0.005  # over all images of a kind
+MEAN = {"bicubic": 0.005, "bilinear": 0.05}  # over all images of a kind
 
 SIZES = [(640, 480), (640, 427), (500, 375), (1024, 683), (1081, 1351), (1921, 1079), (3000, 2000), (224, 224)]
 SIZES += [(225, 224), (223, 224), (2240, 224), (225, 450), (300, 600), (257, 300), (451, 449)]
@@ -43,28 +48,28 @@ LEFT_TO_PILLOW = [
 LEFT_TO_PILLOW += [(2, 1), (60_000, 1), (1, 60_000), (100, 3), (40, 2_000), (9_000, 230)]
 
 
-def differences(images, kind="openai"):
+def differences(images, how=CLIP):
     """Return the absolute differences, one row an image."""
-    pairs = [(preprocess(image, kind), preprocess_with_torch(image, kind)) for image in images]
+    pairs = [(preprocess(image, how), preprocess_with_torch(image, how)) for image in images]
     return np.array([np.abs(a.astype(int) - b.astype(int)).ravel() for a, b in pairs])
 
 
-@pytest.mark.parametrize("kind", PREPROCESSINGS)
-def test_noise_of_any_size_is_within_2_of_255_of_pillow(kind):
+@pytest.mark.parametrize("how", [*map(CLIP.with_rounding, ROUNDINGS), SQUASHED], ids=lambda how: how.kind)
+def test_noise_of_any_size_is_within_2_of_255_of_pillow(how):
     sizes = SIZES + random_sizes(30, 224, 900, seed=1)
-    found = differences([noise(height, width, seed) for seed, (width, height) in enumerate(sizes)], kind)
+    found = differences([noise(height, width, seed) for seed, (width, height) in enumerate(sizes)], how)
     assert found.max() <= LARGEST
-    assert found.mean() < MEAN
+    assert found.mean() < MEAN[how.interpolation]
 
 
-@pytest.mark.parametrize("kind", PREPROCESSINGS)
-def test_photographs_are_within_2_of_255_of_pillow(photographs, kind):
-    sources = [decode_image(data).pixels for data in photographs.values()]
+@pytest.mark.parametrize("how", [*map(CLIP.with_rounding, ROUNDINGS), SQUASHED], ids=lambda how: how.kind)
+def test_photographs_are_within_2_of_255_of_pillow(full_photographs, how):
+    sources = [decode_image(data).pixels for data in full_photographs.values()]
     images = [np.ascontiguousarray(source[start:, start:]) for source in sources for start in (0, 7, 32)]
     images += [np.ascontiguousarray(source[40:161, 30:181]) for source in sources]  # smaller than the model's input
-    found = differences(images, kind)
+    found = differences(images, how)
     assert found.max() <= LARGEST
-    assert found.mean() < MEAN
+    assert found.mean() < MEAN[how.interpolation]
 
 
 def test_torch_is_told_that_channels_are_last_and_so_takes_half_the_time(monkeypatch):
@@ -75,13 +80,13 @@ def test_torch_is_told_that_channels_are_last_and_so_takes_half_the_time(monkeyp
         "interpolate",
         lambda *args, **options: results.append(resize(*args, **options)) or results[-1],
     )
-    preprocess_with_torch(noise(300, 400))
+    preprocess_with_torch(noise(300, 400), CLIP)
     assert results[0].is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(("width", "height"), [(300, 300), (400, 300), (7000, 300)])
 def test_a_model_input_does_not_keep_a_wide_picture_in_memory(width, height):
-    crop = preprocess_with_torch(noise(height, width))
+    crop = preprocess_with_torch(noise(height, width), CLIP)
     base = crop if crop.base is None else crop.base
     while isinstance(base.base, np.ndarray):
         base = base.base
@@ -90,17 +95,17 @@ def test_a_model_input_does_not_keep_a_wide_picture_in_memory(width, height):
 
 @pytest.mark.parametrize(("width", "height"), LEFT_TO_PILLOW + random_sizes(20, 1, 224, seed=2))
 def test_small_tall_and_extreme_images_are_left_to_pillow(width, height):
-    assert np.array_equal(preprocess_with_torch(noise(height, width)), preprocess(noise(height, width)))
+    assert np.array_equal(preprocess_with_torch(noise(height, width), CLIP), preprocess(noise(height, width), CLIP))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 20), (20, 1), (300, 500)])
 def test_one_colour_stays_one_colour(shape):
     expected = np.full((224, 224, 3), (10, 200, 90), np.uint8)
-    assert np.array_equal(preprocess_with_torch(np.full((*shape, 3), (10, 200, 90), np.uint8)), expected)
+    assert np.array_equal(preprocess_with_torch(np.full((*shape, 3), (10, 200, 90), np.uint8), CLIP), expected)
 
 
 def test_the_result_is_an_array_of_its_own_of_the_size_asked_for():
-    made = preprocess_with_torch(noise(80, 120), size=336)
+    made = preprocess_with_torch(noise(80, 120), replace(CLIP, size=336))
     assert made.shape == (336, 336, 3)
     assert made.dtype == np.uint8
     assert made.flags.c_contiguous
@@ -108,23 +113,18 @@ def test_the_result_is_an_array_of_its_own_of_the_size_asked_for():
 
 def test_pixels_may_be_read_only_and_need_not_be_contiguous():
     pixels = noise(300, 500)
-    expected = preprocess_with_torch(np.ascontiguousarray(pixels[::-1, ::-1]))
+    expected = preprocess_with_torch(np.ascontiguousarray(pixels[::-1, ::-1]), CLIP)
     pixels.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert np.array_equal(preprocess_with_torch(pixels[::-1, ::-1]), expected)
+        assert np.array_equal(preprocess_with_torch(pixels[::-1, ::-1], CLIP), expected)
 
 
 def test_threads_get_what_one_thread_gets():
     images = [noise(200 + 7 * n, 300 + 5 * n, n) for n in range(24)]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(preprocess_with_torch, images))
-    assert all(np.array_equal(a, preprocess_with_torch(image)) for a, image in zip(together, images, strict=True))
-
-
-def test_an_unknown_kind_is_a_configuration_error():
-    with pytest.raises(ConfigurationError, match="'clip' is not one of openai, transformers"):
-        preprocess_with_torch(noise(8, 8), "clip")
+        together = list(pool.map(preprocess_with_torch, images, repeat(CLIP)))
+    assert all(np.array_equal(a, preprocess_with_torch(image, CLIP)) for a, image in zip(together, images, strict=True))
 
 
 # In the stages
@@ -146,7 +146,7 @@ def test_the_reader_says_what_resized(shard):
         made_by = batch._metadata["provenance"]
         assert made_by["resize"] == resize
         assert ("torch" in made_by) == (resize == "torch")
-        assert np.array_equal(batch.data[0].model_input, function(noise(300, 400)))
+        assert np.array_equal(batch.data[0].model_input, function(noise(300, 400), CLIP))
 
 
 def test_a_machine_without_a_gpu_resizes_with_pillow_and_imports_no_torch(shard):

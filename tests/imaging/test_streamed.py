@@ -7,8 +7,7 @@ from conftest import make_tar
 from test_shards import picture
 from web_server import Fault, WebServer
 
-from tastemaker.errors import RemoteError
-from tastemaker.errors import ReasonKind
+from tastemaker.errors import ReasonKind, RemoteError
 from tastemaker.imaging.readers import open_shard
 from tastemaker.imaging.shards import WINDOW_BYTES, read_samples, read_stream
 from tastemaker.storage.blocks import AHEAD, BLOCK_BYTES, HELD_BLOCKS, BlockReader

@@ -1,6 +1,4 @@
-import json
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -15,10 +13,13 @@ from safetensors.numpy import load_file, save_file
 from tastemaker.errors import ConfigurationError, MissingExtraError, ModelError
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.preprocess import preprocess
-from tastemaker.models.clip import ClipConfig, check_pixels, load_clip, read_config
+from tastemaker.models.clip import load_clip
 from tastemaker.models.clip_openvino import MICRO_BATCH, OpenVinoClip, choose_precision
-from tastemaker.models.hub import CLIP_VIT_L14, weights_path
-from tastemaker.testing import TINY, random_clip
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.records import VitConfig
+from tastemaker.models.vit import VitDimensions, check_pixels, read_dimensions
+from tastemaker.testing import TINY, random_tower
 
 OTHER_PROCESSOR = ["FP32", "INT8"]
 
@@ -58,16 +59,12 @@ def load(request):
 
 @pytest.fixture
 def changed(tmp_path, weights):
-    """A function that writes the tiny checkpoint with some tensors changed (None removes one) and another config."""
+    """A function that writes the tiny checkpoint with some tensors changed; None removes one."""
 
-    def write(changes=None, config=None):
+    def write(changes=None):
         tensors = load_file(weights) | (changes or {})
         path = tmp_path / "model.safetensors"
         save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, path)
-        if config is None:
-            shutil.copy(weights.with_name("config.json"), tmp_path)
-        else:
-            (tmp_path / "config.json").write_bytes(config if isinstance(config, bytes) else json.dumps(config).encode())
         return path
 
     return write
@@ -90,7 +87,7 @@ def test_no_images_give_no_embeddings(load, weights, pixels):
 
 
 def test_images_that_differ_get_embeddings_that_differ(tower, photographs):
-    inputs = np.stack([preprocess(decode_image(data).pixels) for data in photographs.values()])
+    inputs = np.stack([preprocess(decode_image(data).pixels, CLIP_VIT_L14.preprocess) for data in photographs.values()])
     assert len(np.unique(tower.embed(inputs).round(3), axis=0)) == len(inputs)
 
 
@@ -211,13 +208,13 @@ def test_a_process_may_end_while_a_thread_embeds(load, weights):
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
 def test_other_pixels_are_refused_with_the_way_to_make_them(load, weights, wrong):
-    with pytest.raises(ModelError, match=re.escape(f"{wrong.dtype} {wrong.shape}; tastemaker.imaging.preprocess")):
+    with pytest.raises(ModelError, match=re.escape(f"{wrong.dtype} {wrong.shape}; tastemaker.preprocess")):
         load(weights).embed(wrong)
 
 
 def test_a_list_is_not_an_array_of_pixels():
     with pytest.raises(ModelError, match="not list"):
-        check_pixels([np.zeros((224, 224, 3), np.uint8)], TINY)
+        check_pixels([np.zeros((224, 224, 3), np.uint8)], 224)
 
 
 def test_a_missing_tensor_is_named(load, changed):
@@ -233,25 +230,27 @@ def test_a_missing_layer_is_named(load, changed, weights):
         load(changed(dict.fromkeys(first)))
 
 
-@pytest.mark.parametrize("shape", [(64,), (768, 64, 1), (768, 63), (512, 64)])
+@pytest.mark.parametrize("shape", [(128,), (768, 128, 1), (768, 127), (512, 128)])
 def test_a_tensor_of_another_shape_is_named(load, changed, shape):
     with pytest.raises(ModelError, match=re.escape(f"visual_projection.weight has the shape {shape}")):
         load(changed({"visual_projection.weight": np.zeros(shape, np.float32)}))
 
 
-def test_positions_that_are_no_square_are_refused(load, changed):
-    with pytest.raises(ModelError, match="16 positions"):
-        load(changed({"vision_model.embeddings.position_embedding.weight": np.zeros((16, 64), np.float32)}))
+def test_positions_of_another_size_are_refused(load, changed):
+    with pytest.raises(ModelError, match="16 positions are not a class token and the patches of an input of 224"):
+        load(changed({"vision_model.embeddings.position_embedding.weight": np.zeros((16, 128), np.float32)}))
 
 
 def test_whole_numbers_are_no_weights(load, changed):
     with pytest.raises(ModelError, match="I32"):
-        load(changed({"vision_model.post_layernorm.bias": np.zeros(64, np.int32)}))
+        load(changed({"vision_model.post_layernorm.bias": np.zeros(128, np.int32)}))
 
 
 def test_a_predictor_is_no_tower(load, model_dir):
     predictor = model_dir / "ttj" / "sac-logos-ava1-l14-linearMSE" / "model.safetensors"
-    with pytest.raises(ModelError, match=r"no CLIP ViT-L/14 vision tower: the tensor vision_model\."):
+    with pytest.raises(
+        ModelError, match=r"no vision tower of openai/clip-vit-large-patch14: the tensor vision_model\."
+    ):
         load(predictor)
 
 
@@ -268,108 +267,58 @@ def test_a_file_that_is_not_there_is_named(load, tmp_path):
         load(tmp_path / "nowhere.safetensors")
 
 
-# Dimensions and config.json
+# Dimensions
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "vit"),
     [
-        TINY,
-        ClipConfig(width=96, layers=1, heads=3, mlp=64, patch=32, image_size=96, projection=768),
-        ClipConfig(width=64, layers=3, heads=8, mlp=256, patch=14, image_size=70, projection=768),
+        (TINY, VitConfig()),
+        (
+            VitDimensions(width=96, layers=1, heads=3, mlp=64, patch=32, image_size=96, dimension=20),
+            VitConfig(head_width=32),
+        ),
+        (
+            VitDimensions(width=64, layers=3, heads=8, mlp=256, patch=14, image_size=75, dimension=9),
+            VitConfig(head_width=8),
+        ),
     ],
 )
-def test_dimensions_are_read_from_the_file(tmp_path, config):
+def test_dimensions_are_read_from_the_file(tmp_path, config, vit):
     path = tmp_path / "model.safetensors"
-    save_file(random_clip(config, np.random.default_rng(0)), path)
-    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {"num_attention_heads": config.heads}}))
-    assert read_config(path) == config
+    how = replace(CLIP_VIT_L14.preprocess, size=config.image_size)
+    backbone = replace(CLIP_VIT_L14, preprocess=how, dimension=config.dimension, vit=vit)
+    save_file(random_tower(config, np.random.default_rng(0)), path)
+    assert read_dimensions(path, backbone) == config
 
 
-def test_heads_come_from_the_config_beside_the_file(load, changed, pixels):
-    two, four = ({"vision_config": {"num_attention_heads": heads}} for heads in (2, 4))
-    with_two = load(changed(config=two)).embed(pixels[:1])
-    tower = load(changed(config=four))
-    assert tower.config == replace(TINY, heads=4)
-    assert np.abs(tower.embed(pixels[:1]) - with_two).max() > 1e-4
+def test_the_width_of_a_head_is_the_records(load, weights, pixels):
+    wide, narrow = (load(weights, backbone=replace(CLIP_VIT_L14, vit=VitConfig(head_width=w))) for w in (64, 16))
+    assert narrow.dimensions == replace(TINY, heads=8)
+    assert np.abs(wide.embed(pixels[:1]) - narrow.embed(pixels[:1])).max() > 1e-4
 
 
-@pytest.mark.parametrize("config", [{}, {"vision_config": None}, {"vision_config": {}}, {"model_type": "clip"}])
-def test_without_a_number_of_heads_each_has_a_width_of_64(changed, config):
-    assert read_config(changed(config=config)).heads == 1
+def test_heads_that_do_not_divide_the_width_are_refused(load, weights):
+    with pytest.raises(ModelError, match="128 cannot be split into heads of 48"):
+        load(weights, backbone=replace(CLIP_VIT_L14, vit=VitConfig(head_width=48)))
 
 
-def test_without_a_config_each_head_has_a_width_of_64(changed):
-    path = changed()
-    path.with_name("config.json").unlink()
-    assert read_config(path).heads == 1
-
-
-def test_another_activation_is_refused(load, changed):
-    with pytest.raises(ModelError, match="hidden_act is 'gelu'"):
-        load(changed(config={"vision_config": {"hidden_act": "gelu"}}))
-
-
-@pytest.mark.parametrize("heads", [0, -1, 3, 128])
-def test_heads_that_do_not_divide_the_width_are_refused(load, changed, heads):
-    with pytest.raises(ModelError, match=f"64 cannot be split into {heads} attention heads"):
-        load(changed(config={"vision_config": {"num_attention_heads": heads}}))
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        b"",
-        b"{",
-        b"\xff\xfe\x00",
-        b"[" * 100_000,
-        b"[]",
-        b"null",
-        {"vision_config": 3},
-        {"vision_config": [1]},
-        {"vision_config": {"num_attention_heads": "many"}},
-        {"vision_config": {"num_attention_heads": None}},
-    ],
-    ids=lambda config: str(config)[:60],
-)
-def test_a_config_that_is_none_is_named_with_what_to_do(load, changed, config):
-    with pytest.raises(ModelError, match=r"config\.json is not the configuration of a CLIP model .* delete it"):
-        load(changed(config=config))
+@pytest.mark.parametrize("changes", [{"activation": "gelu"}, {"activation": "gelu_tanh"}, {"eps": 0.1}])
+def test_towers_agree_on_other_activations_and_epsilons(weights, tower, pixels, torch_clip, changes):
+    backbone = replace(CLIP_VIT_L14, vit=VitConfig(**changes))
+    first = OpenVinoClip(weights, "f32", backbone=backbone).embed(pixels[:4])
+    second = torch_clip(weights, "cpu", "f32", backbone=backbone).embed(pixels[:4])
+    np.testing.assert_allclose(first, second, atol=1e-6)
+    assert np.abs(first - tower.embed(pixels[:4])).max() > 1e-5
 
 
 # Types of weights
-
-
-def _as_bfloat16(tensors, path):
-    torch = pytest.importorskip("torch")
-    from safetensors.torch import save_file as save_torch
-
-    save_torch({name: torch.from_numpy(tensor).bfloat16() for name, tensor in tensors.items()}, path)
 
 
 def test_weights_stored_in_float16_agree_with_float32(load, changed, weights, pixels):
     halves = {name: tensor.astype(np.float16) for name, tensor in load_file(weights).items()}
     expected = load(weights).embed(pixels[:4])
     assert np.abs(load(changed(halves)).embed(pixels[:4]) - expected).max() < 1e-3
-
-
-def test_weights_stored_in_bfloat16_agree_with_float32(load, tmp_path, weights, pixels):
-    _as_bfloat16(load_file(weights), tmp_path / "model.safetensors")
-    shutil.copy(weights.with_name("config.json"), tmp_path)
-    expected = load(weights).embed(pixels[:4])
-    assert np.abs(load(tmp_path / "model.safetensors").embed(pixels[:4]) - expected).max() < 5e-3
-
-
-def test_rounded_weights_give_the_same_in_any_type_of_storage(load, tmp_path, weights, pixels):
-    torch = pytest.importorskip("torch")
-    rounded = {n: torch.from_numpy(t).bfloat16().float().numpy() for n, t in load_file(weights).items()}
-    for folder in ("f32", "bf16"):
-        (tmp_path / folder).mkdir()
-        shutil.copy(weights.with_name("config.json"), tmp_path / folder)
-    save_file(rounded, tmp_path / "f32" / "model.safetensors")
-    _as_bfloat16(rounded, tmp_path / "bf16" / "model.safetensors")
-    first, second = (load(tmp_path / folder / "model.safetensors").embed(pixels[:4]) for folder in ("f32", "bf16"))
-    assert np.array_equal(first, second)
 
 
 # The text half

@@ -1,6 +1,6 @@
 """Both towers against transformers' own, on the same pixels."""
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +9,12 @@ from safetensors.numpy import load_file, save_file
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.preprocess import preprocess
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.clip import ClipConfig
 from tastemaker.models.clip_openvino import OpenVinoClip
-from tastemaker.models.hub import CLIP_VIT_L14, weights_path
-from tastemaker.testing import TINY, VIT_L14, random_clip, write_random_models
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.openai_clip import CLIP_VIT_B16, CLIP_VIT_B32, CLIP_VIT_L14
+from tastemaker.models.records import VitConfig
+from tastemaker.models.vit import VitDimensions
+from tastemaker.testing import TINY, VIT_L14, random_tower, write_random_models
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -25,22 +27,38 @@ TOLERANCE = 1e-5  # of the unit vector, in f32
 MEDIAN_SCORE_ERROR = 0.01  # of reduced precision against f32
 MAX_SCORE_ERROR = 0.05
 
+SIDE = 224
 CONFIGS = {
     "tiny": TINY,
-    "one layer, one head": ClipConfig(width=64, layers=1, heads=1, mlp=64, patch=112, image_size=224, projection=768),
-    "many heads": ClipConfig(width=128, layers=2, heads=8, mlp=512, patch=32, image_size=224, projection=768),
-    "three heads, wide MLP": ClipConfig(width=96, layers=3, heads=3, mlp=768, patch=28, image_size=224, projection=768),
-    "small image, 257 tokens": ClipConfig(width=64, layers=2, heads=2, mlp=128, patch=4, image_size=64, projection=768),
-    "deep": ClipConfig(width=64, layers=12, heads=4, mlp=256, patch=56, image_size=224, projection=768),
+    "one layer, one head": VitDimensions(64, layers=1, heads=1, mlp=64, patch=112, image_size=SIDE, dimension=768),
+    "many heads": VitDimensions(128, layers=2, heads=8, mlp=512, patch=32, image_size=SIDE, dimension=512),
+    "three heads, wide MLP": VitDimensions(96, layers=3, heads=3, mlp=768, patch=28, image_size=SIDE, dimension=768),
+    "small image, 257 tokens": VitDimensions(64, layers=2, heads=2, mlp=128, patch=4, image_size=64, dimension=10),
+    "no whole number of patches": VitDimensions(64, layers=2, heads=2, mlp=128, patch=14, image_size=64, dimension=10),
+    "deep": VitDimensions(64, layers=12, heads=4, mlp=256, patch=56, image_size=SIDE, dimension=768),
 }
+REAL = {
+    CLIP_VIT_L14: VIT_L14,
+    CLIP_VIT_B16: VitDimensions(768, layers=12, heads=12, mlp=3072, patch=16, image_size=SIDE, dimension=512),
+    CLIP_VIT_B32: VitDimensions(768, layers=12, heads=12, mlp=3072, patch=32, image_size=SIDE, dimension=512),
+}
+
+
+def backbone_of(config, **vit):
+    """A record for a tower of any dimensions."""
+    how = replace(CLIP_VIT_L14.preprocess, size=config.image_size)
+    head_width = config.width // config.heads
+    return replace(
+        CLIP_VIT_L14, preprocess=how, dimension=config.dimension, vit=VitConfig(head_width=head_width, **vit)
+    )
 
 
 @pytest.fixture(scope="module")
 def reference_embeddings():
     """A function: (weights, config, pixels) -> what transformers makes of them, eager, float32."""
 
-    def embed(weights, config, pixels):
-        tower = reference_tower(weights, config)
+    def embed(weights, config, pixels, activation="quick_gelu"):
+        tower = reference_tower(weights, config, activation)
         mean, std = np.array(OPENAI_CLIP_MEAN, np.float32), np.array(OPENAI_CLIP_STD, np.float32)
         values = torch.from_numpy(((pixels.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2).copy())
         with torch.inference_mode():
@@ -50,7 +68,7 @@ def reference_embeddings():
     return embed
 
 
-def reference_tower(weights, config):
+def reference_tower(weights, config, activation):
     vision = transformers.CLIPVisionConfig(
         hidden_size=config.width,
         intermediate_size=config.mlp,
@@ -58,7 +76,8 @@ def reference_tower(weights, config):
         num_attention_heads=config.heads,
         image_size=config.image_size,
         patch_size=config.patch,
-        projection_dim=config.projection,
+        projection_dim=config.dimension,
+        hidden_act=activation,
         attn_implementation="eager",
     )
     with torch.device("meta"):
@@ -72,29 +91,39 @@ def reference_tower(weights, config):
     return tower.eval()
 
 
-def photograph_inputs(photographs, size=224):
-    """uint8 (12, size, size, 3): photographs, and each mirrored."""
-    inputs = np.stack([preprocess(decode_image(data).pixels, size=size) for data in photographs.values()])
+def photograph_inputs(full_photographs, size=224):
+    """uint8 (12, size, size, 3): full_photographs, and each mirrored."""
+    how = replace(CLIP_VIT_L14.preprocess, size=size)
+    inputs = np.stack([preprocess(decode_image(data).pixels, how) for data in full_photographs.values()])
     return np.concatenate([inputs, inputs[:, :, ::-1]])
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
-def test_f32_is_what_transformers_computes(tmp_path, photographs, reference_embeddings, config, backend):
-    weights = tmp_path / "model.safetensors"
-    save_file(random_clip(config, np.random.default_rng(7)), weights)
-    (tmp_path / "config.json").write_text(json.dumps({"vision_config": {"num_attention_heads": config.heads}}))
-    pixels = photograph_inputs(photographs, config.image_size)
-    tower = OpenVinoClip(weights, "f32") if backend == "openvino" else TorchClip(weights, "cpu", "f32")
+def test_f32_is_what_transformers_computes(tmp_path, full_photographs, reference_embeddings, config, backend):
+    weights, backbone = tmp_path / "model.safetensors", backbone_of(config)
+    save_file(random_tower(config, np.random.default_rng(7)), weights)
+    pixels = photograph_inputs(full_photographs, config.image_size)
+    tower = load(backend, weights, backbone)
     assert np.abs(tower.embed(pixels) - reference_embeddings(weights, config, pixels)).max() <= TOLERANCE
 
 
-def test_the_config_that_transformers_writes_is_understood(tmp_path):
-    """The same heads and activation as in the file that `save_pretrained` leaves beside the weights."""
-    vision = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "num_hidden_layers": 2}
-    transformers.CLIPConfig(vision_config={**vision, "patch_size": 56}).save_pretrained(tmp_path)
-    save_file(random_clip(TINY, np.random.default_rng(0)), tmp_path / "model.safetensors")
-    assert OpenVinoClip(tmp_path / "model.safetensors", "f32").config.heads == 4
+@pytest.mark.parametrize(("ours", "theirs"), [("gelu", "gelu"), ("gelu_tanh", "gelu_pytorch_tanh")])
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+def test_other_activations_are_what_transformers_computes(
+    tmp_path, full_photographs, reference_embeddings, backend, ours, theirs
+):
+    weights, backbone = tmp_path / "model.safetensors", backbone_of(TINY, activation=ours)
+    save_file(random_tower(TINY, np.random.default_rng(7)), weights)
+    pixels = photograph_inputs(full_photographs)
+    expected = reference_embeddings(weights, TINY, pixels, theirs)
+    assert np.abs(load(backend, weights, backbone).embed(pixels) - expected).max() <= TOLERANCE
+
+
+def load(backend, weights, backbone):
+    if backend == "openvino":
+        return OpenVinoClip(weights, "f32", backbone=backbone)
+    return TorchClip(weights, "cpu", "f32", batch_size=4, backbone=backbone)
 
 
 # The real dimensions. One after the other, so that one tower at a time is in memory.
@@ -110,23 +139,31 @@ def real_size(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def real_size_f32(real_size, photographs):
-    return OpenVinoClip(real_size, "f32").embed(photograph_inputs(photographs))
+def real_size_f32(real_size, full_photographs):
+    return OpenVinoClip(real_size, "f32").embed(photograph_inputs(full_photographs))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backbone", REAL, ids=lambda backbone: backbone.id)
 def test_f32_at_the_real_dimensions_is_what_transformers_computes(
-    real_size, real_size_f32, photographs, reference_embeddings
+    tmp_path, request, full_photographs, reference_embeddings, backbone
 ):
-    pixels = photograph_inputs(photographs)
-    expected = reference_embeddings(real_size, VIT_L14, pixels)
-    assert np.abs(real_size_f32 - expected).max() <= TOLERANCE
-    assert np.abs(TorchClip(real_size, "cpu", "f32", batch_size=4).embed(pixels) - expected).max() <= TOLERANCE
+    if backbone is CLIP_VIT_L14:
+        weights = request.getfixturevalue("real_size")
+    else:
+        weights = tmp_path / "model.safetensors"
+        save_file(random_tower(REAL[backbone], np.random.default_rng(7), backbone), weights)
+    pixels = photograph_inputs(full_photographs)
+    expected = reference_embeddings(weights, REAL[backbone], pixels)
+    for backend in ("openvino", "torch"):
+        difference = np.abs(load(backend, weights, backbone).embed(pixels) - expected).max()
+        print(f"{backbone.id} {backend}: {difference:.2g}")
+        assert difference <= TOLERANCE
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
-def test_bf16_at_the_real_dimensions_keeps_the_score(real_size, real_size_f32, photographs, real_head, backend):
+def test_bf16_at_the_real_dimensions_keeps_the_score(real_size, real_size_f32, full_photographs, real_head, backend):
     if backend == "torch":
         tower = TorchClip(real_size, "cpu", "bf16", batch_size=4)
     else:
@@ -134,7 +171,7 @@ def test_bf16_at_the_real_dimensions_keeps_the_score(real_size, real_size_f32, p
         if tower.precision != "bf16":
             pytest.skip("this processor does not multiply bf16 in hardware")
     predictor = AestheticPredictor.from_file(real_head)  # the tolerance is in its units
-    scores = predictor.score(tower.embed(photograph_inputs(photographs)))
+    scores = predictor.score(tower.embed(photograph_inputs(full_photographs)))
     errors = np.abs(scores - predictor.score(real_size_f32))
     print(f"{backend} bf16: score error median {np.median(errors):.4f}, maximum {errors.max():.4f}")
     assert np.median(errors) <= MEDIAN_SCORE_ERROR

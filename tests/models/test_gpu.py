@@ -9,9 +9,12 @@ from threads import run_in_threads
 
 from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.clip import ClipConfig, load_clip
+from tastemaker.models.clip import load_clip
 from tastemaker.models.device import choose_device, cuda_devices
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, weights_path
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.vit import VitDimensions
 from tastemaker.testing import write_random_models
 
 torch = pytest.importorskip("torch")
@@ -24,7 +27,7 @@ from tastemaker.models.torch_runner import BatchRunner, Program  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 
-SMALL = ClipConfig(width=256, layers=3, heads=4, mlp=1024, patch=14, image_size=224, projection=768)
+SMALL = VitDimensions(width=256, layers=3, heads=4, mlp=1024, patch=14, image_size=224, dimension=768)
 """The real heads of 64 and the real 257 tokens, so that the real kernels are taken."""
 
 SCORE_ERRORS = {"fp16": (0.01, 0.05), "bf16": (0.05, 0.15)}
@@ -239,13 +242,10 @@ def test_a_gpu_takes_256_images_at_a_time_where_nothing_else_is_asked_for(weight
     assert (tower.mode, tower.precision, tower.concurrency) == ("graph", "fp16", 2)
 
 
-def test_cuda_means_every_gpu_and_cuda_n_means_one(weights, pixels, expected):
+def test_cuda_means_the_current_gpu_and_cuda_n_means_that_one(weights, pixels, expected):
     assert choose_device("auto") == choose_device("cuda") == "cuda"
     for device in ("auto", "cuda", *cuda_devices()):
         tower = load_clip(weights, device, "f32", batch_size=32)
-        count = len(cuda_devices()) if device in ("auto", "cuda") else 1
-        assert tower.concurrency == 2 * count
-        assert tower.describe()["device"].startswith(f"{count} x " if count > 1 else torch.cuda.get_device_name(0)[:6])
         assert np.abs(tower.embed(pixels) - expected).max() < 1e-5
 
 
@@ -260,12 +260,6 @@ def test_another_current_gpu_changes_nothing(weights, pixels, expected):
     tower = TorchClip(weights, "cuda:0", "f32", batch_size=32)
     with torch.cuda.device(1):
         assert np.abs(tower.embed(pixels) - expected).max() < 1e-5
-
-
-@pytest.mark.slow
-def test_tuned_matrix_products_give_what_the_plain_ones_give(weights, pixels):
-    plain, tuned = (TorchClip(weights, "cuda", "fp16", batch_size=25, mode=mode) for mode in ("eager", "tuned"))
-    assert np.abs(tuned.embed(pixels) - plain.embed(pixels)).max() < 1e-3
 
 
 @pytest.mark.usefixtures("may_warn")

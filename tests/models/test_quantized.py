@@ -8,10 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from tastemaker.models import quantized as module
 from tastemaker.models.clip_openvino import OpenVinoClip
-from tastemaker.models.hub import CLIP_VIT_L14, weights_path
-from tastemaker.models.quantized import SCALE_SUFFIX, ensure_quantized, quantize_rows
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.quantized import SCALE_SUFFIX, quantize_rows
+from tastemaker.models.records import VitNames
 from tastemaker.models.weights import WeightsFile
+
+
+def ensure_quantized(weights):
+    return module.ensure_quantized(weights, VitNames())
+
 
 LAYER = "vision_model.encoder.layers.0.mlp.fc1.weight"
 
@@ -66,13 +74,14 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from tastemaker.models import quantized
+from tastemaker.models.records import VitNames
 
 def save_file(_tensors, path):
     Path(path).write_bytes(b"half")
     os.kill(os.getpid(), 9)
 
 quantized.save_file = save_file
-quantized.ensure_quantized(Path(sys.argv[1]))
+quantized.ensure_quantized(Path(sys.argv[1]), VitNames())
 """
 
 

@@ -1,25 +1,30 @@
-"""A full disk ends a run with one error, and the same run goes on once there is room."""
+"""A full disk ends a command with one error, and the same command goes on once there is room."""
 
+import errno
 import os
+import resource
 import shutil
 import subprocess
-import sys
 
-import pyarrow.parquet as pq
 import pytest
-from conftest import make_shards
+from command import start_tastemaker, tastemaker
+from tiny import copies, make_tiny_shards, rows_of, snapshot
 
+from tastemaker import ScoreTable, Selection, select_images
 from tastemaker.errors import DiskFullError
 from tastemaker.runs.run import RunOptions, run_scoring
-from tastemaker.scores.files import TEMPORARY_PREFIX
+from tastemaker.scores.files import TEMPORARY_PREFIX, RowsFile
+from tastemaker.selections.filter import filter_images
+
+EVERYTHING = Selection(where="true")
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 4 MB, where this user may mount one."""
+    """A disk of 160 kB, where this user may mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(disk)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("this user cannot mount a small disk")
     yield disk
@@ -27,51 +32,77 @@ def small_disk(tmp_path):
 
 
 @pytest.fixture
-def shards(tmp_path, photographs):
-    return make_shards(tmp_path / "shards", [list(photographs.items())] * 6)
+def shards(tmp_path):
+    return make_tiny_shards(tmp_path / "in", shards=6, images=10)
+
+
+def written(output):
+    return copies(output) if output.is_dir() else {output.name: output.read_bytes()}
 
 
 def test_a_full_disk_is_one_error_and_the_run_goes_on_when_there_is_room(tmp_path, small_disk, shards, model_dir):
     output = small_disk / "out"
-    arguments = ["--min-score", "1", "--as", "shards", "--model-dir", str(model_dir)]
-    command = [sys.executable, "-m", "tastemaker", "filter", str(shards), "-o", str(output), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = "score", shards, "-o", output, "--signals", "--model-dir", model_dir
+    result = tastemaker(*command)
     assert result.returncode == 1
     assert f"no room left for the results in {output}" in result.stderr
     assert "the same command goes on from here" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
-    finished = list(output.glob("*.parquet"))
-    assert 0 < len(finished) < 6
+    assert 0 < len(list((output / "rows").glob("*.parquet"))) < 6
     assert not list(output.rglob(f"{TEMPORARY_PREFIX}*"))
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    subprocess.run(command, capture_output=True, text=True, check=True)
-    rows = [row for path in output.glob("*.parquet") for row in pq.read_table(path).to_pylist()]
-    assert len(rows) == 36
-    whole = run_scoring(
-        [str(shards)], tmp_path / "whole", RunOptions(min_score=0, originals="shards", model_dir=str(model_dir))
-    )
-    assert whole.images == 36
-    for path in (tmp_path / "whole").glob("*.tar"):
-        assert (output / path.name).read_bytes() == path.read_bytes()
+    assert tastemaker(*command).returncode == 0
+    run_scoring(shards, tmp_path / "whole", RunOptions(model_dir=str(model_dir), signals=True))
+    assert rows_of(output) == rows_of(tmp_path / "whole")
 
 
 def test_the_error_is_found_behind_whatever_the_writer_raised(tmp_path, shards, model_dir, monkeypatch):
-    from tastemaker.scores.files import TarFile
-
     def fail(*_args):
-        raise OSError(28, os.strerror(28))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(TarFile, "add_sample", fail)
-    options = RunOptions(min_score=0, originals="shards", model_dir=str(model_dir))
+    monkeypatch.setattr(RowsFile, "add_rows", fail)
     with pytest.raises(DiskFullError, match="No space left on device"):
-        run_scoring([str(shards)], tmp_path / "out", options)
+        run_scoring(shards, tmp_path / "out", RunOptions(model_dir=str(model_dir)))
 
 
 def test_a_full_temporary_folder_is_named_where_results_go_to_a_store(small_disk, shards, model_dir):
-    (small_disk / "filler").write_bytes(bytes(3_900_000))
-    command = [sys.executable, "-m", "tastemaker", "filter", str(shards), "-o", "memory://out", "--min-score", "1"]
-    command += ["--as", "shards", "--model-dir", str(model_dir)]
-    environment = os.environ | {"TMPDIR": str(small_disk)}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    (small_disk / "filler").write_bytes(bytes(150_000))
+    result = start_tastemaker(
+        "score", shards, "-o", "memory://out", "--model-dir", model_dir, env=os.environ | {"TMPDIR": str(small_disk)}
+    )
     assert result.returncode == 1
     assert f"no room left for the results in {small_disk}, where files for memory://out are made" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "folder", "manifest"])
+def test_a_selection_without_room_is_one_error_and_loses_nothing(tmp_path, shards, model_dir, kind):
+    options = RunOptions(model_dir=str(model_dir))
+    run_scoring(shards, tmp_path / "scores", options)
+    output = tmp_path / "o" / ("out.csv" if kind == "manifest" else "out")
+    select = "select", tmp_path / "scores", "--as", kind, "--to", output
+    assert tastemaker(*select, "--where", "image_id = '00'").returncode == 0
+    before = written(output)
+    everything = *select, "--where", "true", "--overwrite"
+    result = start_tastemaker(*everything, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1150, 1150)))
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1), result.stderr
+    assert "no room left" in result.stderr
+    assert before.items() <= written(output).items()
+    assert tastemaker(*everything).returncode == 0
+    select_images(ScoreTable(tmp_path / "scores"), output.with_stem("fresh"), EVERYTHING, kind=kind)
+    assert [*written(output).values()] == [*written(output.with_stem("fresh")).values()]
+
+
+def test_a_filter_without_room_for_its_copies_keeps_its_rows(tmp_path, small_disk, shards, model_dir):
+    output, options = small_disk / "out", RunOptions(model_dir=str(model_dir), embeddings=False)
+    run_scoring(shards, output, options)
+    rows = snapshot(output / "rows")
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 30_000))
+    with pytest.raises(Exception, match="no room"):
+        filter_images(shards, output, EVERYTHING, options)
+    assert not list(output.rglob("*.tar"))
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert filter_images(shards, output, EVERYTHING, options).run.images_scored_now == 0
+    assert snapshot(output / "rows") == rows
+    assert copies(output / "kept") == copies(shards)

@@ -5,7 +5,8 @@ import socket
 import urllib.request
 
 import pytest
-from conftest import free_port, make_tar
+from conftest import free_port
+from tiny import make_tiny_shards
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
@@ -19,10 +20,8 @@ def port():
 
 
 @pytest.fixture
-def shards(tmp_path, photographs):
-    for number in range(3):
-        make_tar(tmp_path / f"{number}.tar", [*photographs.items(), ("bad.jpg", b"no image")])
-    return [str(tmp_path / f"{number}.tar") for number in range(3)]
+def shards(tmp_path):
+    return [str(path) for path in sorted(make_tiny_shards(tmp_path / "in", images=7).iterdir())]
 
 
 def scrape(port):

@@ -39,7 +39,7 @@ def score(folder, members, model_dir, **options):
     make_tar(shards / "a.tar", members[:15])
     make_tar(shards / "b.tar", members[15:])
     run_scoring([str(shards)], folder / "out", RunOptions(model_dir=str(model_dir), **{"precision": "f32", **options}))
-    rows = pd.read_parquet(folder / "out")
+    rows = pd.read_parquet(folder / "out" / "rows")
     return dict(zip(rows["image_path"].str.rpartition("/")[2], rows["aesthetic_score"], strict=True))
 
 

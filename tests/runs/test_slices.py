@@ -5,16 +5,16 @@ import sys
 
 import pytest
 from conftest import make_shards, rows_by_file
+from tiny import make_pictures, picture
 
-from tastemaker.errors import ConfigurationError
 from tastemaker.runs.options import Slice
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
-from tastemaker.scores.cutoff import Top
 
 
 @pytest.fixture
-def shards(tmp_path, photographs):
-    return make_shards(tmp_path / "shards", (list(photographs.items())[: 1 + number % 3] for number in range(7)))
+def shards(tmp_path):
+    pictures = [(f"{seed}.jpg", picture(seed)) for seed in range(3)]
+    return make_shards(tmp_path / "shards", (pictures[: 1 + number % 3] for number in range(7)))
 
 
 def test_slices_have_no_overlap_and_no_gap(tmp_path, shards, model_dir):
@@ -26,9 +26,9 @@ def test_slices_have_no_overlap_and_no_gap(tmp_path, shards, model_dir):
         summary = run_scoring([str(shards)], tmp_path / "out", options, mode)
         assert summary.images_scored_now == summary.images  # none of what another did
         done += summary.images_scored_now
-        seen.append(len(rows_by_file(tmp_path / "out")))
+        seen.append(len(rows_by_file(tmp_path / "out" / "rows")))
     assert (done, seen) == (whole.images, [2, 5, 7])
-    assert rows_by_file(tmp_path / "out") == rows_by_file(tmp_path / "whole")
+    assert rows_by_file(tmp_path / "out" / "rows") == rows_by_file(tmp_path / "whole" / "rows")
     assert run_scoring([str(shards)], tmp_path / "out", options).images_scored_now == 0
     assert {path.name for path in (tmp_path / "out" / "_tastemaker").glob("run*.json")} == {
         *(f"run-{index}-of-3.json" for index in range(3)),
@@ -36,29 +36,22 @@ def test_slices_have_no_overlap_and_no_gap(tmp_path, shards, model_dir):
     }
 
 
-def test_slices_of_loose_files_are_the_partitions_of_a_whole_run_in_any_order(
-    tmp_path, photo_folder, model_dir, monkeypatch
-):
+def test_slices_of_loose_files_are_the_partitions_of_a_whole_run_in_any_order(tmp_path, model_dir, monkeypatch):
+    photos = make_pictures(tmp_path / "photos", [f"{seed}.jpg" for seed in range(7)])
     for module in ("stages.partition", "runs.loose"):
         monkeypatch.setattr(f"tastemaker.{module}.LOOSE_FILES_PER_PARTITION", 2)
     options = RunOptions(model_dir=str(model_dir))
-    run_scoring([str(photo_folder)], tmp_path / "whole", options)
+    run_scoring([str(photos)], tmp_path / "whole", options)
     for index in (3, 1, 2, 0):
-        run_scoring([str(photo_folder)], tmp_path / "out", options, RunMode(part=Slice(index, 4)))
-        assert len(rows_by_file(tmp_path / "out")) == {3: 1, 1: 2, 2: 3, 0: 4}[index]
-    assert rows_by_file(tmp_path / "out") == rows_by_file(tmp_path / "whole")
+        run_scoring([str(photos)], tmp_path / "out", options, RunMode(part=Slice(index, 4)))
+        assert len(rows_by_file(tmp_path / "out" / "rows")) == {3: 1, 1: 2, 2: 3, 0: 4}[index]
+    assert rows_by_file(tmp_path / "out" / "rows") == rows_by_file(tmp_path / "whole" / "rows")
 
 
 def test_more_slices_than_shards_leave_some_without_work(tmp_path, shards, model_dir):
     mode = RunMode(part=Slice(11, 12))
     summary = run_scoring([str(shards)], tmp_path / "out", RunOptions(model_dir=str(model_dir)), mode)
     assert (summary.images, summary.images_scored_now) == (0, 0)
-
-
-def test_a_top_of_a_slice_is_refused(tmp_path, shards, model_dir):
-    options = RunOptions(model_dir=str(model_dir), top=Top(count=3))
-    with pytest.raises(ConfigurationError, match=r"slice 0-of-2.*without slices"):
-        run_scoring([str(shards)], tmp_path / "out", options, RunMode(part=Slice(0, 2)))
 
 
 def test_slices_run_at_the_same_time(tmp_path, shards, model_dir):
@@ -74,7 +67,7 @@ def test_slices_run_at_the_same_time(tmp_path, shards, model_dir):
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 0, stderr
     run_scoring([str(shards)], tmp_path / "whole", RunOptions(model_dir=str(model_dir)))
-    assert rows_by_file(tmp_path / "out") == rows_by_file(tmp_path / "whole")
+    assert rows_by_file(tmp_path / "out" / "rows") == rows_by_file(tmp_path / "whole" / "rows")
 
 
 def test_half_of_the_slice_options_is_an_error(tmp_path):

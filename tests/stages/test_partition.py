@@ -30,30 +30,32 @@ def groups_of(*arguments, **options):
     ]
 
 
-def test_results_below_an_input_at_a_url_are_not_read_as_input():
+RESULTS = ("best/rows/a.parquet", "best/kept/1.jpg", "best/_tastemaker/run.json", "best/mine.tar", "kept/mine.tar")
+
+
+def test_what_a_run_or_a_selection_wrote_at_a_url_is_not_read_as_input():
     store = fsspec.filesystem("memory")
-    for name in ("a.tar", "best/a-000000.tar", "best/kept/x/1.jpg", "best-of.tar"):
+    chosen = ("chosen/images-000000.tar", "chosen/_tastemaker/selection.json")
+    for name in ("a.tar", *RESULTS, *chosen):
         store.pipe_file(f"/results-below/data/{name}", b"x")
     url = "memory://results-below/data"
-    assert groups_of(url, output_dir=f"{url}/best/") == [["a.tar"], ["best-of.tar"]]
-    assert len(groups_of(f"{url}/best", output_dir=f"{url}/best")) == 2
+    assert groups_of(url) == [["a.tar"], ["best/mine.tar"], ["kept/mine.tar"]]
+    assert groups_of(f"{url}/chosen") == [["chosen/images-000000.tar"]]  # somebody named it
     store.rm("/results-below", recursive=True)
 
 
 @pytest.mark.parametrize(
-    ("listed", "root", "results"),
+    ("listed", "root"),
     [
-        ("s3", "s3://box/data", "s3a://box/data/best"),
-        ("gcs", "gcs://box/data", "gs://box/data/best/"),
-        ("abfss", "abfss://box@account.dfs.core.windows.net/data", "az://box/data/best"),
-        ("az", "az://box/data", "abfss://box@account.dfs.core.windows.net/data/best"),
+        ("s3", "s3a://box/data"),
+        ("gcs", "gs://box/data/"),
+        ("abfss", "az://box/data"),
+        ("az", "abfss://box@account.dfs.core.windows.net/data"),
     ],
 )
-def test_results_are_known_under_every_spelling_of_their_place(listed, root, results):
-    names = ("a.tar", "best/a-000000.tar", "best-of.tar")
-    found = without_results([Entry(f"{listed}://box/data/{name}", 1, "") for name in names], root, results)
-    assert [relative_to(entry.path, root) for entry in found] == ["a.tar", "best-of.tar"]
-    assert len(without_results([Entry(f"{listed}://box/data/best/x.tar", 1, "")], results, results)) == 1
+def test_results_are_known_under_every_spelling_of_their_place(listed, root):
+    found = without_results([Entry(f"{listed}://box/data/{name}", 1, "") for name in ("a.tar", *RESULTS)], root)
+    assert [relative_to(entry.path, root) for entry in found] == ["a.tar", "best/mine.tar", "kept/mine.tar"]
 
 
 def test_a_file_is_one_file_under_two_spellings_of_its_place():

@@ -13,6 +13,9 @@ from tastemaker.cli.select import report_skipped
 from tastemaker.cli.stopping import stoppable
 from tastemaker.cli.summary import check_failures, parse_max_failures, print_summary
 from tastemaker.errors import ConfigurationError
+from tastemaker.models.published import find_scorer
+
+_USUAL = ", ".join(f"{cutoff:g}" for cutoff in find_scorer().customary_cutoffs)
 
 EXAMPLE = "Example: tastemaker filter photos/ --top 20% --output best/"
 
@@ -34,11 +37,11 @@ def filter_images(
     mode: Any,  # noqa: ANN401 - RunMode, the same
     min_score: Annotated[
         float | None,
-        typer.Option("--min-score", help="Keep images with this score or more (4.5, 5, 6, 6.5 are usual)."),
+        typer.Option("--min-score", help=f"Keep images with this score or more ({_USUAL} are usual)."),
     ] = None,
     top: Annotated[str | None, typer.Option("--top", help="Keep the best: a share (20%) or a number (1000).")] = None,
     kept_as: Annotated[
-        KeptAs, typer.Option("--as", help="Write kept originals as WebDataset tars or a folder; auto: as they came.")
+        KeptAs, typer.Option("--as", help="Form of the kept originals; auto: tars if any input is a tar, else files.")
     ] = KeptAs.AUTO,
     images_per_tar: Annotated[int, typer.Option("--images-per-tar", min=1, help="Samples in a tar at most.")] = 1000,
     max_failures: o.MaxFailuresOption = None,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from tastemaker.cli.mode import run_mode
+from tastemaker.models.published import DEFAULT_SCORER
 
 
 class Precision(StrEnum):
@@ -63,7 +64,7 @@ StorageOptionsOption = Annotated[
     typer.Option(
         "--storage-options",
         metavar="JSON",
-        help='For URLs, as fsspec takes them: {"endpoint_url": "..."}, or {"s3": {...}, "gs": {...}}.',
+        help='Options for URLs, as fsspec takes them: {"endpoint_url": "..."}, or {"s3": {...}, "gs": {...}}.',
     ),
 ]
 ModelDirOption = Annotated[
@@ -74,10 +75,19 @@ ModelDirOption = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
+ScorerOption = Annotated[
+    str,
+    typer.Option(
+        "--scorer",
+        metavar="NAME",
+        help="What scores: laion-v2, laion-v1-l14, laion-v1-b16, laion-v1-b32, or your own as package.module:NAME.",
+        rich_help_panel=_MODEL,
+    ),
+]
 PredictorOption = Annotated[
     str | None,
     typer.Option(
-        "--predictor", help="Another predictor of the same layers, .safetensors or .pth.", rich_help_panel=_MODEL
+        "--predictor", help="Other weights for the scorer's head, .safetensors or .pth.", rich_help_panel=_MODEL
     ),
 ]
 PrecisionOption = Annotated[
@@ -91,10 +101,10 @@ ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="Processor threads. Default: all cores.", rich_help_panel=_MODEL)
 ]
 PreprocessOption = Annotated[
-    Preprocess,
+    Preprocess | None,
     typer.Option(
         "--preprocess",
-        help="openai: as the predictor's own scripts. transformers: as NeMo Curator.",
+        help="openai: as the predictor's own scripts. transformers: as NeMo Curator. Default: as the scorer has it.",
         rich_help_panel=_IMAGES,
     ),
 ]
@@ -114,6 +124,7 @@ VerboseOption = Annotated[
 
 def run_options(
     model_dir: ModelDirOption = None,
+    scorer: ScorerOption = DEFAULT_SCORER,
     predictor: PredictorOption = None,
     precision: PrecisionOption = Precision.AUTO,
     device: DeviceOption = Device.AUTO,
@@ -127,18 +138,18 @@ def run_options(
         ),
     ] = None,
     threads: ThreadsOption = None,
-    preprocess: PreprocessOption = Preprocess.OPENAI,
+    preprocess: PreprocessOption = None,
     exif_rotate: Annotated[
         bool,
         typer.Option(
-            "--exif-rotate", help="Turn images as their EXIF says; the references do not.", rich_help_panel=_IMAGES
+            "--exif-rotate",
+            help="Turn images as their EXIF says. The reference programs do not.",
+            rich_help_panel=_IMAGES,
         ),
     ] = False,
     max_megapixels: Annotated[
         float,
-        typer.Option(
-            "--max-megapixels", min=0.001, help="Larger images are recorded as bombs.", rich_help_panel=_IMAGES
-        ),
+        typer.Option("--max-megapixels", min=0.001, help="Larger images become failed rows.", rich_help_panel=_IMAGES),
     ] = 178.95697,
     signals: Annotated[
         bool,
@@ -152,7 +163,7 @@ def run_options(
             "--min-technical",
             min=0,
             max=1,
-            help="Drop images below before they are embedded; implies --signals.",
+            help="Drop images of a lower technical quality before they are embedded; implies --signals.",
             rich_help_panel=_IMAGES,
         ),
     ] = None,
@@ -163,12 +174,13 @@ def run_options(
         str | None,
         typer.Option(
             "--embedding-column",
-            help="Column (or array of a .npz) that holds them. Default: found by name and type.",
+            help="Column, or array of a .npz, with the embeddings. Default: found by name and type.",
             rich_help_panel=_EMBEDDINGS,
         ),
     ] = None,
     copy_embeddings: Annotated[
-        bool, typer.Option("--copy-embeddings", help="Store them in the rows, too.", rich_help_panel=_EMBEDDINGS)
+        bool,
+        typer.Option("--copy-embeddings", help="Copy the embeddings into the rows, too.", rich_help_panel=_EMBEDDINGS),
     ] = False,
     executor: Annotated[
         Executor,
@@ -196,12 +208,13 @@ def run_options(
         logging.getLogger("tastemaker").setLevel(logging.INFO)
     return RunOptions(
         model_dir=model_dir,
+        scorer=scorer,
         predictor=predictor,
         precision=precision.value,
         device=device.value,
         batch_size=batch_size,
         threads=threads,
-        preprocess=preprocess.value,
+        preprocess=preprocess.value if preprocess else None,
         exif_rotate=exif_rotate,
         max_pixels=round(max_megapixels * 1e6),
         signals=signals,

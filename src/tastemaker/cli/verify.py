@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tastemaker.cli import options as o
+from tastemaker.models.published import DEFAULT_SCORER
 
 if TYPE_CHECKING:
     from tastemaker.parity import ParityReport
@@ -26,11 +27,12 @@ def verify(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Images to compare, spread over all.")] = 32,
     model_dir: o.ModelDirOption = None,
+    scorer: o.ScorerOption = DEFAULT_SCORER,
     predictor: o.PredictorOption = None,
     precision: o.PrecisionOption = o.Precision.AUTO,
     device: o.DeviceOption = o.Device.AUTO,
     threads: o.ThreadsOption = None,
-    preprocess: o.PreprocessOption = o.Preprocess.OPENAI,
+    preprocess: o.PreprocessOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Compare the scores of a device and precision with the exact ones; exit with 1 beyond the tolerance."""
@@ -39,7 +41,8 @@ def verify(
 
     from tastemaker.parity import built_in_sample, sample_images, verify_parity
 
-    sample = sample_images(images, limit, preprocess.value, device.value) if images else built_in_sample(limit)
+    rounding = preprocess.value if preprocess else None
+    sample = sample_images(images, limit, rounding, device.value, scorer) if images else built_in_sample(limit, scorer)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("comparing", total=2 * len(sample.exact))
         report = verify_parity(
@@ -49,6 +52,7 @@ def verify(
             precision=precision.value,
             threads=threads,
             predictor=predictor,
+            scorer=scorer,
             on_progress=lambda done: progress.update(task, completed=done),
         )
     if as_json:

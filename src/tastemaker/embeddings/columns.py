@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,19 +12,12 @@ import pyarrow.compute as pc
 from tastemaker.imaging.signals import SIGNAL_NAMES
 from tastemaker.scores.schema import rows_schema
 
-SOURCES = {
-    "image_id": ("key", "image_id", "id", "uid", "hash"),
-    "image_path": ("image_path", "url", "path"),
-    "caption": ("caption", "text"),
-    "width": ("width", "original_width"),
-    "height": ("height", "original_height"),
-}
-"""Column of the rows -> the columns that it is made of, in any case (``URL``), the first one that is there."""
-
 TAKEN_AS_THEY_ARE = ("shard", "offset", "size", "format", "json", "sidecars", "metadata")
 """Columns of rows that an earlier run wrote: where the originals lie stays known."""
 
 _RESERVED = ("embedding", *SIGNAL_NAMES)
+
+Columns = dict[str, pa.Array | pa.ChunkedArray]
 
 
 @dataclass
@@ -47,9 +41,9 @@ class ColumnPlan:
 
     def __post_init__(self) -> None:
         rows = rows_schema(with_embeddings=False, with_signals=False)
-        for target, names in SOURCES.items():
-            source = self._find(names, _FITS[target])
-            if source is not None:
+        for target, rule in _RULES.items():
+            named = {column.name.lower(): column.name for column in self.given if rule.fits(column.type)}
+            if source := next((named[name] for name in rule.names if name in named), None):
                 self.sources[target] = source
         for name in TAKEN_AS_THEY_ARE:
             if name in self.given.names and self.given.field(name).type.equals(rows.field(name).type):
@@ -65,7 +59,7 @@ class ColumnPlan:
                 self.others[name] = column.name
                 self.fields.append(pa.field(name, column.type))
 
-    def make(self, given: pa.Table | None, count: int, first: int, stem: str) -> dict[str, pa.Array | pa.ChunkedArray]:
+    def make(self, given: pa.Table | None, count: int, first: int, stem: str) -> Columns:
         """Return the columns of ``count`` rows.
 
         Args:
@@ -74,35 +68,35 @@ class ColumnPlan:
             first: Position of the first of them in the file.
             stem: Identifies the file: ``<stem>/000000123`` is the ``image_id`` where none was given.
         """
-        columns: dict[str, pa.Array | pa.ChunkedArray] = {}
+        columns: Columns = {}
         if given is not None:
             for target, source in self.sources.items():
-                convert = _CONVERTERS.get(target)
-                columns[target] = convert(given[source]) if convert else given[source]
+                columns[target] = _RULES[target].convert(given[source]) if target in _RULES else given[source]
             columns |= {name: given[source] for name, source in self.others.items()}
         known = columns.get("image_id")
         if known is None or known.null_count:
-            numbered = _number(count, first, stem)
+            numbers = pc.utf8_lpad(pc.cast(pa.arange(first, first + count), pa.string()), 9, "0")
+            numbered = pc.binary_join_element_wise(stem, numbers, "/")
             columns["image_id"] = numbered if known is None else pc.coalesce(known, numbered)
         return columns
 
-    def _find(self, names: tuple[str, ...], fits: Callable[[pa.DataType], bool]) -> str | None:
-        for wanted in names:
-            for column in self.given:
-                if column.name.lower() == wanted and fits(column.type):
-                    return str(column.name)
-        return None
 
+class _Rule(NamedTuple):
+    """From which given columns a column of the rows is made: the first of these names, in any case (``URL``)."""
 
-def _number(count: int, first: int, stem: str) -> pa.Array:
-    numbers = pc.cast(pa.arange(first, first + count), pa.string())
-    return pc.binary_join_element_wise(stem, pc.utf8_lpad(numbers, 9, "0"), "/")
+    names: tuple[str, ...]
+    fits: Callable[[pa.DataType], bool]
+    convert: Callable[[pa.ChunkedArray], pa.ChunkedArray]
 
 
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _is_text(kind.value_type)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_text_or_integer(kind: pa.DataType) -> bool:
+    return _is_text(kind) or pa.types.is_integer(kind)
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -120,13 +114,10 @@ def _to_pixels(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(sound, wide, None).cast(pa.int32(), safe=False)
 
 
-_CONVERTERS: dict[str, Callable[[pa.ChunkedArray], pa.ChunkedArray]] = {
-    **dict.fromkeys(("image_id", "image_path", "caption"), _to_text),
-    **dict.fromkeys(("width", "height"), _to_pixels),
-}
-
-_FITS: dict[str, Callable[[pa.DataType], bool]] = {
-    **dict.fromkeys(("image_path", "caption"), _is_text),
-    **dict.fromkeys(("width", "height"), _is_number),
-    "image_id": lambda kind: _is_text(kind) or pa.types.is_integer(kind),
+_RULES = {
+    "image_id": _Rule(("key", "image_id", "id", "uid", "hash"), _is_text_or_integer, _to_text),
+    "image_path": _Rule(("image_path", "url", "path"), _is_text, _to_text),
+    "caption": _Rule(("caption", "text"), _is_text, _to_text),
+    "width": _Rule(("width", "original_width"), _is_number, _to_pixels),
+    "height": _Rule(("height", "original_height"), _is_number, _to_pixels),
 }

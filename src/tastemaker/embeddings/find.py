@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
+import glob
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import count, islice
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
+import pyarrow as pa
+
 from tastemaker.embeddings.arrays import ArraySource
-from tastemaker.embeddings.places import expand, is_file, list_below, may_be_folder, size_of
-from tastemaker.embeddings.tables import TABLE_EXTENSIONS, TableSource, carried_columns, has_embeddings
-from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.embeddings.tables import TableSource, carried_columns, has_embeddings, open_parquet
+from tastemaker.errors import ConfigurationError, RemoteError, UnreadableImageError
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.shards import TAR_EXTENSIONS
-from tastemaker.models.published import EMBEDDING_SIZE
-from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to, without_repeats
+from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.records import Scorer
+from tastemaker.storage import Options, is_pattern, is_remote, public_url, walk_inputs, without_repeats, without_results
+from tastemaker.storage.files import glob_files, list_files
+from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
 
 ARRAY_EXTENSIONS = (".npy", ".npz")
-EXTENSIONS_OF_EMBEDDINGS = (*ARRAY_EXTENSIONS, *TABLE_EXTENSIONS)
+EXTENSIONS_OF_EMBEDDINGS = (*ARRAY_EXTENSIONS, ".parquet")
 
-_NOT_READ = (".pt", ".pth", ".h5", ".hdf5", ".pkl", ".pickle", ".safetensors", ".csv", ".tsv", ".mat")
+_NOT_READ = (
+    *(".pt", ".pth", ".h5", ".hdf5", ".pkl", ".pickle", ".safetensors", ".csv", ".tsv", ".mat"),
+    *(".arrow", ".feather", ".ipc", ".lance"),
+)
 """Files that hold embeddings, perhaps, and no image. What a user names is looked at, but these only to be refused."""
 
-_OF_FILES = (*EXTENSIONS_OF_EMBEDDINGS, *TAR_EXTENSIONS, *(f".{extension}" for extension in EXTENSIONS))
+_IMAGE_EXTENSIONS = (*TAR_EXTENSIONS, *(f".{extension}" for extension in EXTENSIONS))
 
 _ASKED_AT_ONCE = 16
-"""Questions to servers that are under way at the same time."""
+"""Files that are looked at at the same time: of a server each is a question or two."""
 
 Source = ArraySource | TableSource
 
@@ -46,43 +53,46 @@ class EmbeddingFile:
     Attributes:
         path: Of the file, or its URL.
         root: The input folder that it was found below.
-        metadata: Path of the Parquet file with a row for each embedding; None where there is none.
+        metadata: The Parquet file with a row for each embedding; None where there is none.
         column: Name of the array or column, where the user gave one.
         storage_options: Of URLs.
+        dimension: Numbers in an embedding that is looked for.
     """
 
     path: str
     root: str
-    metadata: str | None = None
+    metadata: Place | None = None
     column: str | None = None
     storage_options: Options | None = field(default=None, repr=False)
+    dimension: int = find_scorer().backbone.dimension
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return Place.at(self.path, self.storage_options)
+
+    @property
+    def extension(self) -> str:
+        """Its extension, with the dot, in lower case."""
+        return _extension(self.path)
 
     def open(self) -> Source:
         """Return the file, opened far enough to know what is in it. See `ArraySource` and `TableSource`."""
-        kind = ArraySource if _extension(self.path) in ARRAY_EXTENSIONS else TableSource
-        return kind(self.path, self.column, EMBEDDING_SIZE, self.storage_options)
+        kind = ArraySource if self.extension in ARRAY_EXTENSIONS else TableSource
+        return kind(self.place, self.column, self.dimension)
 
-
-@dataclass
-class _Folder:
-    """What a folder holds, as paths without their extension for pictures."""
-
-    files: list[str] = field(default_factory=list)
-    pictures: set[str] = field(default_factory=set)
-
-    def add(self, path: str) -> None:
-        """Take down one file."""
-        stem, extension = os.path.splitext(path)
-        if extension.lower() in EXTENSIONS_OF_EMBEDDINGS:
-            self.files.append(path)
-        elif path.lower().endswith(TAR_EXTENSIONS) or extension[1:].lower() in EXTENSIONS:
-            self.pictures.add(stem)
+    def metadata_schema(self) -> tuple[pa.Schema, int]:
+        """Return the columns of the metadata that go into the rows, and how many rows it has."""
+        assert self.metadata is not None
+        with open_parquet(self.metadata) as file:
+            return carried_columns(file.schema_arrow), file.metadata.num_rows
 
 
 def find_embeddings(
     inputs: Iterable[str],
     column: str | None = None,
     storage_options: Options | None = None,
+    scorer: str | Scorer = DEFAULT_SCORER,
 ) -> list[EmbeddingFile]:
     """Return the files of embeddings among some inputs, in the order of their paths; none where the inputs are images.
 
@@ -94,40 +104,37 @@ def find_embeddings(
         inputs: Files, folders and globs, or URLs of them.
         column: Name of the array or column that holds the embeddings.
         storage_options: Of URLs.
+        scorer: What they are to be scored by; its backbone says how many numbers an embedding has.
 
     Raises:
-        ConfigurationError: Images and embeddings together; metadata with another number of rows; a server that does
-            not answer.
-        ModelError: A file holds something else than embeddings of CLIP ViT-L/14.
+        ConfigurationError: Images and embeddings together; metadata with another number of rows.
+        ModelError: A file holds something else than embeddings of that dimension.
+        RemoteError: A server does not answer.
     """
     found: list[EmbeddingFile] = []
     images: list[str] = []
-    for path in expand(map(os.fspath, inputs), _may_be_embeddings, storage_options):
-        file = partial(EmbeddingFile, column=column, storage_options=storage_options)
-        if _is_embedding_file(path, storage_options):
-            metadata = find_metadata(path, lambda path: is_file(path, storage_options))
-            found.append(file(path, folder_of(path), metadata=metadata))
-        elif may_be_folder(path, _OF_FILES) and (files := _files_below(path, column, storage_options)):
-            found += [file(one, path, metadata=metadata) for one, metadata in files.items()]
-        elif _extension(path) in _NOT_READ and is_file(path, storage_options):
+    size = find_scorer(scorer).backbone.dimension
+    for path in _expand(map(os.fspath, inputs), storage_options):
+        file = EmbeddingFile(path, str(Place.at(path, storage_options).parent), None, column, storage_options, size)
+        is_known = file.extension in (*EXTENSIONS_OF_EMBEDDINGS, *_NOT_READ) and file.place.is_file()
+        if is_known and file.extension in _NOT_READ:
             raise ConfigurationError(
-                f"{public_url(path)} is no image, and embeddings are not read from {_extension(path)} files; save them "
+                f"{public_url(path)} is no image, and embeddings are not read from {file.extension} files; save them "
                 "with numpy.save as .npy, or as a column of a Parquet table"
             )
-        else:
+        below = [file] if is_known else _files_below(file)
+        found += below
+        if not below:
             images.append(path)
     if found and images:
-        if not is_remote(images[0]) and not os.path.exists(images[0]):
-            raise ConfigurationError(f"{images[0]} does not exist")
         raise ConfigurationError(
             f"{public_url(found[0].path)} holds embeddings and {public_url(images[0])} does not; score images and "
             "embeddings in two runs"
         )
-    distinct = without_repeats(found)
-    with ThreadPoolExecutor(_ASKED_AT_ONCE if any(is_remote(file.path) for file in distinct) else 1) as pool:
-        list(pool.map(_check, distinct))
-    _warn_of_missing_metadata(distinct)
-    return distinct
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        files = list(pool.map(_with_metadata, without_repeats(found)))
+    _warn_of_missing_metadata(files)
+    return files
 
 
 def group_embeddings(files: list[EmbeddingFile]) -> list[FileGroupTask]:
@@ -135,160 +142,146 @@ def group_embeddings(files: list[EmbeddingFile]) -> list[FileGroupTask]:
     names: set[str] = set()
     groups = []
     for index, file in enumerate(files):
-        stem = os.path.splitext(relative_to(file.path, file.root))[0]
+        stem = os.path.splitext(file.place.relative_to(Place.at(file.root, file.storage_options)))[0]
         name = next(name for number in count(1) if (name := stem if number == 1 else f"{stem}-{number}") not in names)
         names.add(name)
-        paths = [file.path, *([file.metadata] if file.metadata else [])]
+        places = [file.place, *([file.metadata] if file.metadata else [])]
+        sizes = [entry.size for place in places if (entry := place.stat())]
         metadata = {
             "partition": name,
             "partition_index": index,
             "total_partitions": len(files),
-            "source_files": paths,
-            "source_bytes": sum(size_of(path, file.storage_options) for path in paths),
+            "source_files": [place.address for place in places],
+            "source_bytes": sum(sizes),
             "root": file.root,
             "folder": name,
             "embedding_file": file,
             "storage_options": file.storage_options,
         }
-        folder = folder_of(file.path)
-        dataset = (base_name(folder) if is_remote(folder) else Path(folder).resolve().name).lower() or "dataset"
-        groups.append(FileGroupTask(dataset, paths, _metadata=metadata, task_id=str(index)))
+        folder = file.place.parent
+        dataset = (folder.name if folder.local_path is None else folder.local_path.resolve().name).lower() or "dataset"
+        groups.append(
+            FileGroupTask(dataset, [place.address for place in places], _metadata=metadata, task_id=str(index))
+        )
     return groups
 
 
-def find_metadata(path: str, is_there: Callable[[str], bool]) -> str | None:
+def _expand(paths: Iterable[str], options: Options | None) -> Iterator[str]:
+    """Yield paths, with what a pattern fits in its place; a pattern that fits nothing stays.
+
+    A pattern of URLs is looked up only where it may mean embeddings: a listing takes long.
+    """
+    for path in paths:
+        if not is_remote(path):
+            yield from ([] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))) or [path]
+        elif is_pattern(path) and path.endswith((*EXTENSIONS_OF_EMBEDDINGS, "*")):
+            yield from [entry.path for entry in glob_files(path, options)] or [path]
+        else:
+            yield path
+
+
+def _files_below(top: EmbeddingFile) -> list[EmbeddingFile]:
+    """Return the files of embeddings below a folder; none where it is no folder, or one of images."""
+    paths = list(_list(top.path, top.storage_options))
+    pictures = {os.path.splitext(path)[0] for path in paths if path.lower().endswith(_IMAGE_EXTENSIONS)}
+    files = [replace(top, path=path, root=top.path) for path in sorted(paths) if _extension(path) != ""]
+    arrays = [file for file in files if file.extension in ARRAY_EXTENSIONS]
+    if pictures:
+        others = [file.path for file in arrays if os.path.splitext(file.path)[0] not in pictures]
+        if others:
+            logger.warning("%s holds images; files beside them such as %s are passed over", top.path, others[0])
+        return []
+    tables = [file for file in files if file.extension == ".parquet"]
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        is_of_embeddings = pool.map(lambda file: has_embeddings(file.place, top.dimension, top.column), tables)
+        chosen = arrays + [file for file, is_one in zip(tables, is_of_embeddings, strict=True) if is_one]
+    of_images = [file for file in chosen if not _is_of_text(file)]
+    if chosen and not of_images:
+        raise ConfigurationError(
+            f"{top.path} holds embeddings of text only, such as {chosen[0].path}; name a file to score it"
+        )
+    return sorted(of_images, key=lambda file: file.path)
+
+
+def _list(root: str, options: Options | None) -> Iterator[str]:
+    """Yield the files below a folder, without what is hidden, and without results."""
+    if not is_remote(root):
+        for folder, folders, names in walk_inputs(root):
+            folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+            paths = (os.path.join(folder, name) for name in names if not name.startswith((".", "_")))
+            yield from filter(os.path.isfile, paths)  # no pipes: they wait
+    elif not (root.startswith("http") or is_pattern(root) or root.lower().endswith(_IMAGE_EXTENSIONS)):
+        url = root.rstrip("/")
+        for entry in without_results(list_files(url, options), url):
+            place = Place.at(entry.path, options)
+            if not any(part.startswith((".", "_")) for part in place.relative_to(Place.at(url, options)).split("/")):
+                yield entry.path
+
+
+def _with_metadata(file: EmbeddingFile) -> EmbeddingFile:
+    """Return the file with its metadata, looked at as a whole; what is only damaged becomes a row when it is read."""
+    found = _find_metadata(file) if file.extension in ARRAY_EXTENSIONS else None
+    file = replace(file, metadata=found)
+    try:
+        promised = file.open().rows
+        rows = file.metadata_schema()[1] if found else promised
+    except (UnreadableImageError, OSError):
+        return file
+    if rows != promised:
+        raise ConfigurationError(
+            f"{found} has {rows:,} rows and {public_url(file.path)} {promised:,} embeddings, so that nothing tells "
+            "which row belongs to which; move the metadata away to score without it"
+        )
+    return file
+
+
+def _find_metadata(file: EmbeddingFile) -> Place | None:
     """Return the Parquet file with a row for each embedding of an array file, None where there is none.
 
     For ``set/img_emb/img_emb_7.npy`` that is ``metadata_7.parquet`` in ``set/metadata`` (clip-retrieval), in
-    ``set/set-metadata`` (as LAION publishes it; on this machine any folder whose name ends so), or beside the array; or
-    ``img_emb_7.parquet`` beside it (DataComp).
-
-    Args:
-        path: The array file.
-        is_there: Tells whether there is a file.
+    ``set/set-metadata`` (as LAION publishes it), or beside the array; or ``img_emb_7.parquet`` beside it (DataComp).
     """
-    stem, extension = os.path.splitext(public_url(path))
-    if extension.lower() not in ARRAY_EXTENSIONS:
-        return None
-    number = re.search(r"\d+$", stem)
-    candidates = [f"{stem}.parquet"]
-    if number:
-        candidates += [f"{place}/metadata_{number[0]}.parquet" for place in _metadata_folders(folder_of(path))]
-    query = path[len(public_url(path)) :] if path.startswith(public_url(path)) else ""  # a signature is of one file
-    return None if query else next((candidate for candidate in candidates if is_there(candidate)), None)
+    if public_url(file.path) != file.path and "?" in file.path:
+        return None  # a signature is of one file
+    folder, stem = file.place.parent, os.path.splitext(file.place.name)[0]
+    local = folder.local_path
+    above = folder.parent if local is None else Place.at(str(local.resolve().parent))
+    candidates = [folder / f"{stem}.parquet"]
+    if number := re.search(r"\d+$", stem):
+        name = f"metadata_{number[0]}.parquet"
+        candidates += [above / "metadata" / name, above / f"{above.name}-metadata" / name, folder / name]
+    return next(filter(_is_there, candidates), None)
 
 
-def _metadata_folders(folder: str) -> list[str]:
-    """Return where the metadata of the arrays in a folder may lie, the likeliest first."""
-    if is_remote(folder):
-        above = folder_of(folder)
-        return [f"{above}/metadata", f"{above}/{base_name(above)}-metadata", folder]
-    has_name = os.path.basename(folder) not in ("", os.curdir, os.pardir)
-    above = os.path.dirname(folder) if has_name else os.path.join(folder, os.pardir)  # as a listing spells it
-    named_so: list[str] = []
-    with contextlib.suppress(OSError):  # it may be closed to this user
-        named_so = [name for name in os.listdir(above or os.curdir) if name.lower().endswith("metadata")]
-    ordered = sorted(named_so, key=lambda name: (name != "metadata", name))
-    return [*(os.path.join(above, name) for name in ordered), folder or os.curdir]
-
-
-def _check(file: EmbeddingFile) -> None:
-    """Raise for what is wrong with the whole file; what is only damaged becomes a row when it is read."""
+def _is_there(place: Place) -> bool:
     try:
-        source = file.open()
-        if file.metadata is None:
-            return
-        rows = carried_columns(file.metadata, file.storage_options)[1]
-    except (UnreadableImageError, OSError):
-        return
-    if rows != source.rows:
-        raise ConfigurationError(
-            f"{public_url(file.metadata)} has {rows:,} rows and {public_url(file.path)} {source.rows:,} embeddings, so "
-            "that nothing tells which row belongs to which; move the metadata away to score without it"
-        )
+        return place.is_file()
+    except RemoteError as error:
+        if str(place).startswith("http") and getattr(error.__cause__, "status", None) in (401, 403):
+            return False  # many web servers say so of what is not there
+        raise
 
 
 def _warn_of_missing_metadata(files: list[EmbeddingFile]) -> None:
     """Say which files have no metadata though others of their folder have: their keys and addresses are lost."""
-    arrays: dict[str, list[EmbeddingFile]] = {}
+    arrays: dict[str, list[EmbeddingFile]] = defaultdict(list)
     for file in files:
-        if _extension(file.path) in ARRAY_EXTENSIONS:
-            arrays.setdefault(folder_of(file.path), []).append(file)
+        if file.extension in ARRAY_EXTENSIONS:
+            arrays[str(file.place.parent)].append(file)
     for folder, siblings in arrays.items():
-        lacking = [base_name(file.path) for file in siblings if file.metadata is None]
+        lacking = [file.place.name for file in siblings if file.metadata is None]
         if 0 < len(lacking) < len(siblings):
             logger.warning(
                 "%s: %d of %d files have no metadata (%s), so that their rows have no keys, addresses or captions; put "
                 "it there and score again: only these files are then read",
-                *(public_url(folder), len(lacking), len(siblings), _shorten(lacking)),
+                *(folder, len(lacking), len(siblings), ", ".join(lacking[:5])),
             )
 
 
-def _warn_of_missing_arrays(root: str, lonely: list[str]) -> None:
-    """Say which files are metadata, or lie among such, and belong to no embeddings: what they tell of gets no rows."""
-    if lonely:
-        shown = _shorten(map(base_name, lonely))
-        logger.warning(
-            "%s: %d files of metadata have no embeddings (%s): img_emb_7.npy goes with metadata_7.parquet",
-            *(public_url(root), len(lonely), shown),
-        )
-
-
-def _shorten(names: Iterable[str]) -> str:
-    first = list(islice(names, 6))
-    return ", ".join(first[:5]) + (", ..." if len(first) > 5 else "")
-
-
-def _files_below(root: str, column: str | None, options: Options | None) -> dict[str, str | None]:
-    """Return the files of embeddings below a folder, each with its metadata; none where it is a folder of images."""
-    folder = _Folder()
-    for path in list_below(root, options):
-        folder.add(path)
-    files = sorted(file for file in folder.files if is_remote(root) or os.path.isfile(file))  # no pipes: they wait
-    if folder.pictures:
-        others = [file for file in files if os.path.splitext(file)[0] not in folder.pictures]
-        if any(_extension(file) in ARRAY_EXTENSIONS for file in others):
-            logger.warning("%s holds images; files beside them such as %s are passed over", root, others[0])
-        return {}
-    listed = set(files)
-
-    def is_there(path: str) -> bool:
-        lies_outside = not path.startswith(root.rstrip("/") + "/")
-        return path in listed or ((lies_outside or not is_remote(root)) and is_file(path, options))
-
-    arrays = [file for file in files if _extension(file) in ARRAY_EXTENSIONS]
-    with ThreadPoolExecutor(_ASKED_AT_ONCE if is_remote(root) else 1) as pool:
-        metadata = dict(zip(arrays, pool.map(lambda file: find_metadata(file, is_there), arrays), strict=True))
-        tables = [file for file in files if file not in metadata and file not in metadata.values()]
-        has = pool.map(lambda file: has_embeddings(file, EMBEDDING_SIZE, column, options), tables)
-        with_embeddings = {file for file, is_one in zip(tables, has, strict=True) if is_one}
-    chosen = sorted([*metadata, *with_embeddings])
-    of_images = [file for file in chosen if not _is_of_text(relative_to(file, root))]
-    if chosen and not of_images:
-        raise ConfigurationError(f"{root} holds embeddings of text only, such as {chosen[0]}; name a file to score it")
-    if len(of_images) < len(chosen):
-        logger.info("%s: %d files of text embeddings are passed over", root, len(chosen) - len(of_images))
-    used = {file for array in of_images if (file := metadata.get(array)) is not None}
-    folders = {*map(folder_of, used)}
-    others = [file for file in files if file not in metadata and file not in with_embeddings | used]
-    of_sets = [f for f in others if folder_of(f) in folders or base_name(f).lower().startswith("metadata_")]
-    _warn_of_missing_arrays(root, of_sets if metadata else [])
-    return {file: metadata.get(file) for file in of_images}
+def _is_of_text(file: EmbeddingFile) -> bool:
+    below = file.place.relative_to(Place.at(file.root, file.storage_options))
+    return any(re.match(r"(text|txt|caption)s?[_-]", part.lower()) for part in Path(below).parts)
 
 
 def _extension(path: str) -> str:
     return os.path.splitext(public_url(path).rstrip("/"))[1].lower()
-
-
-def _may_be_embeddings(path: str) -> bool:
-    return _extension(path) in EXTENSIONS_OF_EMBEDDINGS
-
-
-def _is_embedding_file(path: str, options: Options | None) -> bool:
-    if _extension(path) == ".lance":
-        return is_remote(path) or os.path.isdir(path)
-    return _may_be_embeddings(path) and is_file(path, options)
-
-
-def _is_of_text(path: str) -> bool:
-    return any(re.match(r"(text|txt|caption)s?[_-]", part.lower()) for part in Path(path).parts)

@@ -44,21 +44,17 @@ def choose_name(widths: Mapping[str, int | None], wanted: str | None, size: int,
         if widths[wanted] not in (size, None):
             raise ModelError(f"{path}: {wanted} has {widths[wanted]} numbers a row, and CLIP ViT-L/14 has {size}")
         return wanted
-    ranks = {name: rank for rank, name in enumerate(EMBEDDING_NAMES)}
-    known = sorted((name for name in widths if name.lower() in ranks), key=lambda name: ranks[name.lower()])
-    fitting = [name for name, width in widths.items() if width == size and not _is_of_text(name)]
-    if len(fitting) == 1:
-        return fitting[0]
-    for name in known:
-        if name in fitting or (not fitting and widths[name] is None):
-            return name
+    fitting = [name for name in widths if widths[name] == size and not any(m in name.lower() for m in _TEXT_MARKS)]
+    if not fitting:
+        fitting = [name for name in widths if widths[name] is None and name.lower() in EMBEDDING_NAMES]
     if not fitting:
         raise ModelError(
             f"{path} holds no embeddings of CLIP ViT-L/14 ({size} numbers a row); it has {there}. "
             "Other models' embeddings cannot be scored; --embedding-column names a column that was not recognised"
         )
-    raise ConfigurationError(f"{path}: {', '.join(fitting)} could all be the embeddings; say --embedding-column NAME")
-
-
-def _is_of_text(name: str) -> bool:
-    return any(mark in name.lower() for mark in _TEXT_MARKS)
+    known = sorted((n for n in fitting if n.lower() in EMBEDDING_NAMES), key=lambda n: EMBEDDING_NAMES.index(n.lower()))
+    if len(fitting) > 1 and not known:
+        raise ConfigurationError(
+            f"{path}: {', '.join(fitting)} could all be the embeddings; say --embedding-column NAME"
+        )
+    return known[0] if known else fitting[0]

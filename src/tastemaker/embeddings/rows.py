@@ -1,112 +1,82 @@
-"""The rows of embeddings: the columns of images' rows, made by columns; what made them is written last."""
+"""What travels between the stages that score embeddings, and the rows that are made of it, by columns."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import json
-from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from tastemaker.embeddings.arrays import EmbeddingBlock
 from tastemaker.embeddings.columns import ColumnPlan
-from tastemaker.embeddings.tasks import EmbeddingBatch
 from tastemaker.errors import ReasonKind
-from tastemaker.scores.files import PendingFile
-from tastemaker.scores.schema import COUNTS_KEY, printable, rows_metadata, rows_schema
-from tastemaker.storage import public_url
-
-_REPETITIVE = ("status", "reason_kind", "reason", "shard", "format")
-"""Columns whose values are few, so that a dictionary of them pays."""
+from tastemaker.scores.schema import printable
+from tastemaker.tasks import Task
 
 
-def make_schema(plan: ColumnPlan, *, copy_embeddings: bool) -> pa.Schema:
-    """Return the columns of a rows file: those of images, and the given ones that go along."""
-    columns = list(rows_schema(with_embeddings=copy_embeddings, with_signals=False))
-    return pa.schema([*columns, *plan.fields])
+@dataclass
+class EmbeddingBatch(Task[EmbeddingBlock | None]):
+    """Some rows of a file of embeddings, of one partition.
+
+    Attributes:
+        data: The rows; None where the batch only tells of a problem.
+        first: Position of the first row in the file.
+        source_bytes: Of the embeddings in memory, which is about what was read of the file.
+        problem: What is wrong with the file behind these rows; it becomes a failed row of its own.
+        scores: float32 (n,), NaN where a row has none. Set by the stage that scores.
+        failures: Strings (n,), null for a row that has a score. Set by it, too.
+        normalised: How many rows were not of unit length, and were divided by their length.
+    """
+
+    dataset_name: str = ""
+    data: EmbeddingBlock | None = None
+    first: int = field(default=0, kw_only=True)
+    source_bytes: int = field(default=0, kw_only=True)
+    problem: str = field(default="", kw_only=True)
+    scores: npt.NDArray[np.float32] | None = field(default=None, kw_only=True)
+    failures: Any = field(default=None, kw_only=True)
+    normalised: int = field(default=0, kw_only=True)
+
+    @property
+    def num_items(self) -> int:
+        """Number of embeddings."""
+        return 0 if self.data is None else len(self.data.vectors)
+
+    def count_images(self) -> tuple[int, int]:
+        """Return the embeddings, with the row of a problem, and their bytes."""
+        return self.num_items + bool(self.problem), self.source_bytes
 
 
 def make_rows(batch: EmbeddingBatch, plan: ColumnPlan, schema: pa.Schema) -> pa.Table:
     """Return a row for each embedding of a batch, and a failed one for what is wrong with the file."""
     tables = [schema.empty_table()]
     if batch.data is not None:
-        tables.append(_rows_of(batch, plan, schema))
+        tables.append(_rows_of(batch, batch.data, plan, schema))
     if batch.problem:
-        path = printable(public_url(batch._metadata["embedding_file"].path))
+        path = printable(str(batch._metadata["embedding_file"].place))
         row = {"image_id": "", "image_path": path, "status": "failed", "reason": batch.problem}
-        row["reason_kind"] = ReasonKind.DAMAGED
-        tables.append(_fill(row, 1, schema))
+        tables.append(_fill({**row, "reason_kind": ReasonKind.DAMAGED}, 1, schema))
     return pa.concat_tables(tables)
 
 
-class EmbeddingRowsFile(PendingFile):
-    """A rows file in the making. What made the scores is written at its end, when all is counted.
-
-    Attributes:
-        counts: Status -> rows, so far.
-        reasons: Kind of reason -> failed rows, so far.
-        normalised: Embeddings that were not of unit length, so far.
-    """
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        super().__init__(path)
-        self.counts: Counter[str] = Counter()
-        self.reasons: Counter[str] = Counter()
-        self.normalised = 0
-        self._schema = schema
-        few = [name for name in _REPETITIVE if name in schema.names]
-        # The schema is stored by finish(), with the provenance in it.
-        self._file = self.draft.open("wb")  # pyarrow itself takes no path that is no UTF-8
-        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", use_dictionary=few, store_schema=False)
-
-    def add(self, table: pa.Table, normalised: int) -> None:
-        """Append rows as a row group."""
-        self.normalised += normalised
-        for item in pc.value_counts(table["status"]).to_pylist():
-            self.counts[item["values"]] += item["counts"]
-        self.reasons.update(table["reason_kind"].drop_null().to_pylist())
-        if len(table):
-            self._writer.write_table(table)
-
-    def finish(self, provenance: Mapping[str, Any]) -> None:
-        """Write what made the scores, and make the file visible."""
-        metadata = rows_metadata({**provenance, "embeddings_normalised": self.normalised})
-        stored = base64.b64encode(self._schema.with_metadata(metadata).serialize().to_pybytes())
-        counts = {"statuses": self.counts, "reasons": self.reasons, "embeddings": {"normalised": self.normalised}}
-        metadata |= {b"ARROW:schema": stored, COUNTS_KEY: json.dumps(counts).encode()}
-        self._writer.add_key_value_metadata(metadata)
-        self._writer.close()
-        self._file.close()
-        self.commit()
-
-    def discard(self) -> None:
-        """Close and delete the file."""
-        for part in (self._writer, self._file):
-            with contextlib.suppress(OSError):  # the disk may be full
-                part.close()
-        super().discard()
-
-
-def _rows_of(batch: EmbeddingBatch, plan: ColumnPlan, schema: pa.Schema) -> pa.Table:
-    assert batch.data is not None
-    assert batch.scores is not None
+def _rows_of(batch: EmbeddingBatch, block: EmbeddingBlock, plan: ColumnPlan, schema: pa.Schema) -> pa.Table:
+    has_score = batch.failures.is_null()
     columns: dict[str, Any] = plan.make(
-        batch.data.columns, batch.num_items, batch.first, printable(batch._metadata["partition"])
+        block.columns, batch.num_items, batch.first, printable(batch._metadata["partition"])
     )
     columns |= {
         "aesthetic_score": pa.array(batch.scores, from_pandas=True),  # NaN becomes null
-        "reason_kind": pc.if_else(batch.reasons.is_null(), None, ReasonKind.UNUSABLE_EMBEDDING),
-        "status": batch.status(),
-        "reason": batch.reasons,
+        "status": pc.if_else(has_score, "kept", "failed"),
+        "reason_kind": pc.if_else(has_score, None, ReasonKind.UNUSABLE_EMBEDDING),
+        "reason": batch.failures,
     }
     if "embedding" in schema.names:
-        columns["embedding"] = _embedding_column(batch)
+        is_failed = ~has_score.to_numpy(zero_copy_only=False)
+        columns["embedding"] = _embedding_column(block.vectors, is_failed, is_unit=not batch.normalised)
     return _fill(columns, batch.num_items, schema)
 
 
@@ -121,16 +91,15 @@ def _fill(columns: Mapping[str, Any], count: int, schema: pa.Schema) -> pa.Table
     return pa.table(arrays, schema=schema)
 
 
-def _embedding_column(batch: EmbeddingBatch) -> pa.Array:
-    """Return the embeddings as they are in rows of images: float16, of unit length; null in a failed row."""
-    assert batch.data is not None
-    assert batch.is_failed is not None
-    vectors = batch.data.vectors
-    if batch.normalised:
+def _embedding_column(
+    vectors: npt.NDArray[np.floating], is_failed: npt.NDArray[np.bool_], *, is_unit: bool
+) -> pa.Array:
+    """Return embeddings as they are in rows of images: float16, of unit length; null in a failed row."""
+    if not is_unit:
         wide = vectors.astype(np.float32)
         lengths = np.linalg.norm(wide, axis=1, keepdims=True)
         vectors = np.divide(wide, lengths, out=np.zeros_like(wide), where=np.isfinite(lengths) & (lengths > 0))
-    size = np.where(batch.is_failed, 0, vectors.shape[1])
+    size = np.where(is_failed, 0, vectors.shape[1])
     offsets = np.concatenate([[0], np.cumsum(size)]).astype(np.int32)
-    values = vectors[~batch.is_failed].astype(np.float16).ravel()
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(batch.is_failed))
+    values = vectors[~is_failed].astype(np.float16).ravel()
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(is_failed))

@@ -8,9 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from tastemaker.models.published import scorer_of_column
 from tastemaker.scores.distribution import Values
 
-_NARROWEST_BANDS = {"aesthetic_score": 0.5, "technical_quality": 0.1}
+_BANDS_IN_RANGE = 18
+"""A band is no narrower than this part of the range of a column: 0.5 for scores from 1 to 10."""
+
 _MOST_BANDS = 14
 _STEPS_IN_BAND = 50
 _BAR_STEPS = (1, 2, 5, 10, 25, 50)
@@ -73,11 +76,13 @@ def choose_scale(values: Values, column: str) -> Scale:
 
     Args:
         values: float (n,), without NaN, sorted.
-        column: What they are; aesthetic scores have bands of 0.5.
+        column: What they are; aesthetic scores have bands of 0.5 or more.
     """
     finite = values[np.isfinite(values)]
     if not len(finite):
-        return Scale(4.0, 6, 0.5) if column == "aesthetic_score" else Scale(0.0, 10, 0.1)
+        lowest, highest = _range_of(column) or (0.0, 1.0)
+        band = _choose_band(highest - lowest, column)
+        return Scale(lowest, round((highest - lowest) / band), band)
     low, high = float(finite[0]), float(finite[-1])
     first, last = (float(np.percentile(finite, percentile)) for percentile in (1, 99))
     if last > first:
@@ -91,14 +96,27 @@ def choose_scale(values: Values, column: str) -> Scale:
 
 
 def _choose_band(spread: float, column: str) -> float:
-    if column in _NARROWEST_BANDS:
-        narrowest = _NARROWEST_BANDS[column]
+    if (known := _range_of(column)) is not None:
+        narrowest = _round_up((known[1] - known[0]) / _BANDS_IN_RANGE)
     else:
         narrowest = 10.0 ** (math.floor(math.log10(spread)) - 1) if spread > 0 else 0.1
     factor: int = next(
         f for f in (1, 2, 5, 10, 20, 50, *(10**n for n in range(2, 40))) if spread / narrowest / f < _MOST_BANDS
     )
     return round(narrowest * factor, 9)
+
+
+def _range_of(column: str) -> tuple[float, float] | None:
+    scorer = scorer_of_column(column)
+    if scorer is not None:
+        return scorer.score_range
+    return (0.0, 1.0) if column == "technical_quality" else None
+
+
+def _round_up(width: float) -> float:
+    """Return the next of 1, 2, 5, 10 and so on, or of their tenths, hundredths and so on."""
+    power = 10.0 ** math.floor(math.log10(width))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= width)
 
 
 def count_steps(values: Values, scale: Scale) -> list[int]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from tastemaker import __version__
 from tastemaker.explorer.page import Figure, render_page
 from tastemaker.explorer.pictures import Source, make_thumbnails
-from tastemaker.scores.files import write_whole
+from tastemaker.storage.owned import OwnFiles
+from tastemaker.storage.place import Place
 
 MAX_BYTES = 15 * 10**6
 """Of all pictures in a page."""
@@ -57,4 +58,4 @@ def write_gallery(path: Path, title: str, finding: str, note: str, pictures: Ite
         note=note,
         figures=figures,
     )
-    write_whole(path, page)
+    OwnFiles.write_one_file(Place.of(path), page)

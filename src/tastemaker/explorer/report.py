@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from tastemaker import __version__
@@ -22,11 +21,11 @@ from tastemaker.explorer.report_data import ReportData, gather
 from tastemaker.explorer.upright import upright_size
 from tastemaker.machine import usable_cores
 from tastemaker.scores.cutoff import Top, parse_top
-from tastemaker.scores.files import write_whole
 from tastemaker.scores.locations import Source as TableSource
 from tastemaker.scores.sources import OriginalsReader
 from tastemaker.scores.table import ScoreTable
-from tastemaker.storage import is_remote, output_path
+from tastemaker.storage.owned import OwnFiles
+from tastemaker.storage.place import Place
 
 MAX_BYTES = 20 * 10**6
 """Of a report, whatever it is about."""
@@ -58,7 +57,7 @@ class ReportSummary:
         missing: Pictures that could not be shown; each has a placeholder with the reason.
     """
 
-    path: Path
+    path: str
     bytes: int
     finding: str
     column: str
@@ -88,7 +87,7 @@ def write_report(
     Args:
         scores: A score table, or what it can be made of: directories, files or URLs.
         output: The page's file.
-        min_score: The cut; with neither this nor ``top`` the run's own, and where it has none the best fifth.
+        min_score: The cut; with neither this nor ``top`` that of `tastemaker filter`, else the best fifth.
         top: The cut as a share or number: ``20%``, ``1000``.
         seed: Of the samples.
         samples: Pictures in each row of samples, 1 to `MAX_SAMPLES`.
@@ -104,9 +103,10 @@ def write_report(
     places = [os.fspath(place) for place in _as_list(scores)]
     table = scores if isinstance(scores, ScoreTable) else ScoreTable(places, storage_options=storage_options)
     top = parse_top(top) if isinstance(top, str) else top
-    place = output_path(str(output), table.storage_options)
-    if not is_remote(str(output)) and place.is_dir():
+    place = Place.of(output, table.storage_options)
+    if place.is_folder():
         raise ConfigurationError(f"{place} is a folder; the report is a file")
+    OwnFiles.of_one_file(place).refuse_foreign(place.name)
     data = gather(table, min_score=min_score, top=top, seed=seed, samples=samples)
     with OriginalsReader(table.storage_options) as originals:
         sources = _sources(data, originals)
@@ -125,11 +125,11 @@ def write_report(
         date=_spell(made_on or data.scored_on),
         provenance=[(entry.rows, _provenance(entry.entries)) for entry in table.provenance],
     )
-    write_whole(place, page)
+    OwnFiles.write_one_file(place, page)
     found = data.cut.found
     missing = sum(not thumbnail.data for thumbnail in thumbnails.values())
     return ReportSummary(
-        place,
+        str(place),
         len(page),
         _finding(data),
         data.column,

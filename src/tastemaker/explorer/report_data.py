@@ -14,11 +14,13 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import Scale, choose_scale, count_steps
 from tastemaker.explorer.failures import KIND, label_of
 from tastemaker.explorer.report_slices import SliceKind, slice_table
-from tastemaker.models.aesthetic import CUSTOMARY_CUTOFFS
+from tastemaker.models.published import published_scorers, scorer_of_column
+from tastemaker.models.records import Scorer
 from tastemaker.runs.runfile import RUN_FILE
-from tastemaker.scores.cutoff import Top, parse_top
+from tastemaker.scores.cutoff import Top
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values
 from tastemaker.scores.table import ScoreTable, sql_name
+from tastemaker.selections.filter import find_kept_cut
 from tastemaker.storage import is_remote
 
 DEFAULT_TOP = Top(share=0.2)
@@ -56,7 +58,7 @@ class KeepRow:
     """One line of "keep so many -> cut-off".
 
     Attributes:
-        label: What was asked for: a share, a number, or one of LAION's cut-offs.
+        label: What was asked for: a share, a number, or a customary cut-off.
         score: The cut-off.
         kept: How many pass.
         share: Their part of the scored.
@@ -113,7 +115,7 @@ class ReportData:
         reaching: Images that reach each step of the axis.
         cut: The cut.
         keep: "Keep so many -> cut-off", by share and number.
-        customary: The same for LAION's cut-offs; empty for other columns.
+        customary: The same for the customary cut-offs of the scorer; empty where there are none.
         bands: Samples for each band, best first.
         below: Rows just below the cut, the nearest last.
         above: Rows just above the cut, the nearest first.
@@ -154,7 +156,7 @@ def gather(
 
     Args:
         table: The scores.
-        min_score: The cut; not together with ``top``. With neither the run's own cut, else `DEFAULT_TOP`.
+        min_score: The cut; not together with ``top``. With neither that of `tastemaker filter`, else `DEFAULT_TOP`.
         top: The cut, as a number or share.
         seed: Of the samples of each band.
         samples: Pictures in each row of samples; the other rows follow it.
@@ -172,7 +174,7 @@ def gather(
         reaching=count_steps(ordered, scale),
         cut=cut,
         keep=_keep_rows(ordered),
-        customary=_customary_rows(ordered) if column == "aesthetic_score" else [],
+        customary=_customary_rows(ordered, _scorer_of(table, column)),
         bands=_sample_bands(table, column, scale, seed, samples),
         below=_ids(table, column, f"NOT ({cut.is_kept})", "DESC", "ASC", samples)[::-1],
         above=_ids(table, column, cut.is_kept, "ASC", "DESC", samples),
@@ -189,11 +191,10 @@ def gather(
 
 def choose_column(table: ScoreTable) -> str:
     """Return what the images were ranked by: the aesthetic score, or technical quality where only that is there."""
-    preferred = next((options.get("rank_by") for options in _options_of_runs(table)), None) or "aesthetic_score"
-    for column in (preferred, "aesthetic_score", "technical_quality"):
+    for column in ("aesthetic_score", "technical_quality"):
         if column in table.columns and not np.isnan(table.values(column)).all():
-            return str(column)
-    return "aesthetic_score" if "aesthetic_score" in table.columns else preferred
+            return column
+    return "aesthetic_score"
 
 
 def _choose_cut(table: ScoreTable, column: str, values: Values, min_score: float | None, top: Top | None) -> Cut:
@@ -201,8 +202,8 @@ def _choose_cut(table: ScoreTable, column: str, values: Values, min_score: float
         raise ConfigurationError("give a cut-off or a top share, not both")
     origin = "the one that was asked for"
     if min_score is None and top is None:
-        min_score, top = _cut_of_the_run(table)
-        origin = "the run’s own"
+        min_score, top = find_kept_cut(table)
+        origin = "the one that filter made"
         if min_score is None and top is None:
             origin = "the best fifth, as none was chosen"
     if min_score is not None:
@@ -215,20 +216,6 @@ def _choose_cut(table: ScoreTable, column: str, values: Values, min_score: float
         shown, options = found.score, ("--top", str(top))
     reaching = 0 if found.score is None else int(np.count_nonzero(values >= found.score))
     return Cut(found, shown, origin, options, _kept_condition(column, values, found), reaching - found.kept)
-
-
-def _cut_of_the_run(table: ScoreTable) -> tuple[float | None, Top | None]:
-    cuts = {(options.get("min_score"), options.get("top")) for options in _options_of_runs(table)}
-    if len(cuts) != 1:
-        return None, None
-    min_score, top = cuts.pop()
-    return min_score, parse_top(top) if top else None
-
-
-def _options_of_runs(table: ScoreTable) -> list[dict[str, Any]]:
-    """Return what each run was told that decides its rows; empty for rows that do not say."""
-    recorded = [entry.entries.get("fingerprint") for entry in table.provenance]
-    return [options if isinstance(options, dict) else {} for options in recorded]
 
 
 def _kept_condition(column: str, values: Values, found: Cutoff) -> str:
@@ -252,10 +239,20 @@ def _keep_rows(ordered: Values) -> list[KeepRow]:
     ]
 
 
-def _customary_rows(ordered: Values) -> list[KeepRow]:
+def _scorer_of(table: ScoreTable, column: str) -> Scorer | None:
+    """Return the scorer that filled a column, as its rows say; the column's default one where they do not."""
+    names = {str(name) for entry in table.provenance if (name := entry.entries.get("scorer"))}
+    default = scorer_of_column(column)
+    if default is None or not names:
+        return default
+    known = [scorer for scorer in published_scorers().values() if scorer.name in names and scorer.column == column]
+    return known[0] if len(names) == 1 and known else None
+
+
+def _customary_rows(ordered: Values, scorer: Scorer | None) -> list[KeepRow]:
     scored = len(ordered)
     rows = []
-    for score in CUSTOMARY_CUTOFFS:
+    for score in scorer.customary_cutoffs if scorer else ():
         kept = scored - int(np.searchsorted(ordered, ordered.dtype.type(score), side="left"))
         rows.append(KeepRow(f"{score:g}", score, kept, kept / scored if scored else 0.0))
     return rows

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
-from tastemaker.imaging.preprocess import INPUT_SIZE, Pixels, plan_resize, preprocess
+from tastemaker.imaging.model_input import Preprocess, plan_resize
+from tastemaker.imaging.preprocess import Pixels, preprocess
 
 
-def preprocess_with_torch(pixels: Pixels, kind: str = "openai", size: int = INPUT_SIZE) -> Pixels:
+def preprocess_with_torch(pixels: Pixels, how: Preprocess) -> Pixels:
     """Return the model's input for one image, within 2 of 255 of what `preprocess` returns.
 
     torch resizes bytes in the thread that calls it, without Python's lock: any number of threads may, and neither
@@ -24,27 +25,24 @@ def preprocess_with_torch(pixels: Pixels, kind: str = "openai", size: int = INPU
 
     Args:
         pixels: uint8 (H, W, 3), RGB, any size.
-        kind: ``openai`` or ``transformers``: how the offset of the crop is rounded.
-        size: Side of the result in pixels.
+        how: What the model wants.
 
     Returns:
         uint8 (size, size, 3), RGB.
 
-    Raises:
-        ConfigurationError: ``kind`` is neither.
-
     Example:
-        >>> preprocess_with_torch(np.zeros((480, 640, 3), np.uint8)).shape
+        >>> from tastemaker import CLIP_VIT_L14
+        >>> preprocess_with_torch(np.zeros((480, 640, 3), np.uint8), CLIP_VIT_L14.preprocess).shape
         (224, 224, 3)
     """
     height, width = pixels.shape[:2]
-    plan = plan_resize(height, width, kind, size)
+    plan, size = plan_resize(height, width, how), how.size
     if plan.is_extreme or min(height, width) < size or height > 2 * width:
-        return preprocess(pixels, kind, size)
+        return preprocess(pixels, how)
     # Each call of torch, and each copy in NumPy, gives Python's lock away, and with a dozen threads each waits for it
     # longer than the call takes. So the views are NumPy's. The stride of the batch dimension (which `[None]` would make
     # 0) tells torch that channels are last: it resizes the three together, in half the time, and leaves them there.
     planes = np.require(pixels, requirements=["C", "W"]).reshape(1, height, width, 3).transpose(0, 3, 1, 2)
-    resized = F.interpolate(torch.from_numpy(planes), (plan.height, plan.width), mode="bicubic", antialias=True)
+    resized = F.interpolate(torch.from_numpy(planes), (plan.height, plan.width), mode=how.interpolation, antialias=True)
     crop = resized.numpy()[0, :, plan.top : plan.top + size, plan.left : plan.left + size].transpose(1, 2, 0)
     return crop.copy() if plan.width > 2 * size else crop  # a view keeps the whole resized image in memory

@@ -27,7 +27,7 @@ PREVIEW, DEVELOPED = "preview", "developed"
 """Where the pixels of a raw came from."""
 
 MIN_PREVIEW_SIDE = 224
-"""Pixels, the side of the model's input: a smaller preview is a thumbnail, and the raw is developed instead."""
+"""Pixels: a smaller preview is a thumbnail, and the raw is developed instead."""
 
 _BY_START = (
     (0, b"FUJIFILMCCD-RAW", "RAF"),

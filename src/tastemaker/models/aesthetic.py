@@ -1,7 +1,7 @@
-"""The LAION aesthetic predictor: five linear layers, no activation between them, so one affine map.
+"""Heads of linear layers, no activation between them, so one affine map: the LAION aesthetic predictors.
 
-Source: C. Schuhmann, "Improved Aesthetic Predictor", 2022 (sac+logos+ava1-l14-linearMSE). The dropout layers between
-the linear ones do nothing in evaluation, hence the gaps in the layers' numbers.
+Source of the layers' names: C. Schuhmann, "Improved Aesthetic Predictor", 2022. The dropout layers between the linear
+ones do nothing in evaluation, hence the gaps in their numbers.
 """
 
 from __future__ import annotations
@@ -9,25 +9,24 @@ from __future__ import annotations
 import pickle
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import MissingExtraError, ModelError
 from tastemaker.models.bulk import score_many
+from tastemaker.models.records import VitNames
 from tastemaker.models.weights import WeightsFile
+
+if TYPE_CHECKING:
+    from tastemaker.models.records import Predictor
 
 LAYER_NUMBERS = (0, 2, 4, 6, 7)
 """Numbers of the linear layers in the state dict, ``layers.N.weight`` and ``layers.N.bias``."""
 
 PICKLED_SUFFIXES = (".pth", ".pt", ".ckpt")
 """Files that torch wrote."""
-
-_OF_THE_TOWER = ("vision_model.", "visual_projection.")
-"""What stands before the names of weights of CLIP's vision half, which some files hold beside the predictor's."""
-
-CUSTOMARY_CUTOFFS = (4.5, 5.0, 6.0, 6.5)
-"""Scores at which LAION cut its own aesthetic subsets."""
 
 MAX_NORM_ERROR = 0.02
 """How far from 1 an embedding's length may be: float16 rounding stays below 0.002, a missing normalisation does not."""
@@ -43,14 +42,14 @@ Layer = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
 class AestheticPredictor:
-    """Scores unit-length embeddings.
+    """Scores embeddings of unit length; called, it is `score`.
 
     Args:
         layers: (weight (outputs, inputs), bias (outputs,)) of each linear layer, first to last.
 
     Attributes:
         layers: As given, float64.
-        weight: float64 (768,), the affine map that the layers amount to: ``score = weight . embedding + bias``.
+        weight: float64 (d,), the affine map that the layers amount to: ``score = weight . embedding + bias``.
         bias: Its constant: the score of the zero vector.
 
     Raises:
@@ -99,14 +98,18 @@ class AestheticPredictor:
 
     @property
     def embedding_size(self) -> int:
-        """Length of the embeddings that it scores (768)."""
+        """Length of the embeddings that it scores."""
         return len(self.weight)
+
+    def __call__(self, embeddings: npt.NDArray[np.float32]) -> Floats:
+        """Return the scores of embeddings, as a `tastemaker.models.records.Head` is to."""
+        return self.score(embeddings)
 
     def score(self, embeddings: npt.ArrayLike) -> Floats:
         """Return the scores of embeddings.
 
         Args:
-            embeddings: float (n, 768), each row of unit length.
+            embeddings: float (n, d), each row of unit length.
 
         Returns:
             float32 (n,), roughly 1 to 10. Each row is computed by itself: a score does not depend on the rows around
@@ -133,7 +136,7 @@ class AestheticPredictor:
         length. Each row is computed by itself, in float32, within 1e-5 of `score`.
 
         Args:
-            embeddings: float16 or float32 (n, 768). May be memory-mapped.
+            embeddings: float16 or float32 (n, d). May be memory-mapped.
 
         Returns:
             Scores, float32 (n,), NaN where a row is zero or holds a NaN or an infinity; lengths, float32 (n,).
@@ -150,12 +153,16 @@ class AestheticPredictor:
         scores[~is_usable] = np.nan
         return scores, lengths
 
-    def score_by_layers(self, embeddings: npt.ArrayLike) -> Floats:
-        """Return the same scores by the layers one after the other in float32, as the reference computes them."""
-        x = check_embeddings(embeddings, self.embedding_size).astype(np.float32)
-        for weight, bias in self.layers:
-            x = x @ weight.astype(np.float32).T + bias.astype(np.float32)
-        return x[:, 0]
+
+def score_of_any_length(predict: Predictor, embeddings: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Return what `AestheticPredictor.score_of_any_length` does, by a head of any kind."""
+    if isinstance(predict, AestheticPredictor):
+        return predict.score_of_any_length(embeddings)
+    lengths: Floats = _lengths(embeddings).astype(np.float32)
+    is_usable = np.isfinite(lengths) & (lengths > 0)
+    scores: Floats = np.full(len(lengths), np.nan, np.float32)
+    scores[is_usable] = predict(embeddings[is_usable].astype(np.float32) / lengths[is_usable, None])
+    return scores, lengths
 
 
 def check_embeddings(embeddings: npt.ArrayLike, size: int) -> npt.NDArray[np.floating]:
@@ -174,7 +181,7 @@ def _check_shape(embeddings: npt.ArrayLike, size: int) -> npt.NDArray[np.floatin
     if array.ndim != 2 or array.shape[1] != size or not np.issubdtype(array.dtype, np.floating):
         raise ModelError(
             f"embeddings must be floating-point numbers of shape (n, {size}), not {array.dtype} {array.shape}; "
-            "the predictor was trained on CLIP ViT-L/14 image embeddings"
+            "a predictor scores the embeddings of the model that it was trained on"
         )
     return array
 
@@ -212,7 +219,7 @@ def _check_layers(layers: list[Layer]) -> None:
 
 def _read_safetensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     file = WeightsFile(path)
-    return {name: file.tensor(name) for name in file.shapes if not name.startswith(_OF_THE_TOWER)}
+    return {name: file.tensor(name) for name in file.shapes if not VitNames().owns(name)}
 
 
 def read_pth(path: Path) -> dict[str, npt.NDArray[np.float32]]:
@@ -234,7 +241,7 @@ def read_pth(path: Path) -> dict[str, npt.NDArray[np.float32]]:
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
-        own = {name: tensor for name, tensor in state.items() if not name.startswith(_OF_THE_TOWER)}
+        own = {name: tensor for name, tensor in state.items() if not VitNames().owns(name)}
         return {name: tensor.detach().float().numpy() for name, tensor in own.items()}
     except pickle.UnpicklingError as error:  # torch's own words advise to load it all the same
         raise ModelError(

@@ -1,4 +1,4 @@
-"""The CLIP vision tower as an OpenVINO graph, built from the weights with OpenVINO's own operations."""
+"""A vision tower as an OpenVINO graph, built from the weights with OpenVINO's own operations."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import numpy as np
 from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.machine import usable_cores
-from tastemaker.models.clip import (
-    LAYER_NORM_EPS,
+from tastemaker.models.openvino_runtime import import_openvino
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.quantized import SCALE_SUFFIX, ensure_quantized
+from tastemaker.models.records import Backbone
+from tastemaker.models.vit import (
     PRECISIONS,
     QUICK_GELU_SLOPE,
-    ClipConfig,
     Embeddings,
     Pixels,
+    VitDimensions,
     check_pixels,
     fold_pixel_scale,
     make_inference_lock,
-    read_config,
+    read_dimensions,
 )
-from tastemaker.models.openvino_runtime import import_openvino
-from tastemaker.models.quantized import SCALE_SUFFIX, ensure_quantized
 from tastemaker.models.weights import WeightsFile
 
 MICRO_BATCH = 8
@@ -35,16 +36,17 @@ QUANTIZATION_GROUP = 256
 
 
 class OpenVinoClip:
-    """CLIP's vision tower on a processor. Needs neither torch nor a conversion step. Threads may share one.
+    """A vision tower on a processor. Needs neither torch nor a conversion step. Threads may share one.
 
     An image's embedding does not depend on the images around it, nor on the number of threads: the results are equal
     bit for bit (docs/decisions/0003-batch-invariance.md).
 
     Args:
-        weights: ``model.safetensors`` in the Hugging Face layout; read through a memory map.
+        weights: The backbone's file; read through a memory map.
         precision: ``auto`` (bf16 where the processor multiplies it in hardware, else f32), ``f32``, ``bf16`` or
             ``fp16`` (where the processor has it), or ``int8`` (see `tastemaker.models.quantized`).
         threads: Threads for inference; None for all cores.
+        backbone: What the file holds.
 
     Raises:
         ConfigurationError: The processor does not have the precision, or there are fewer than 1 threads.
@@ -55,13 +57,20 @@ class OpenVinoClip:
     batch_size = MICRO_BATCH
     concurrency = 1  # one inference takes all cores
 
-    def __init__(self, weights: Path, precision: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        weights: Path,
+        precision: str = "auto",
+        threads: int | None = None,
+        backbone: Backbone = CLIP_VIT_L14,
+    ) -> None:
         ov = import_openvino()
 
         if threads is not None and threads < 1:
             raise ConfigurationError(f"threads={threads} is less than 1; leave it out to use all cores")
         core = ov.Core()
-        self.config = read_config(weights)
+        self.backbone = backbone
+        self.dimensions = read_dimensions(weights, backbone)
         capabilities = processor_capabilities()
         self.precision = choose_precision(precision, capabilities)
         arithmetic = choose_precision("auto", capabilities) if self.precision == "int8" else self.precision
@@ -73,8 +82,9 @@ class OpenVinoClip:
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": QUANTIZATION_GROUP,  # takes effect on 8-bit weights only
         }
         # The compiled model reads the mapped file, so it must stay open.
-        self._weights = WeightsFile(ensure_quantized(weights) if self.precision == "int8" else weights)
-        self._compiled = core.compile_model(build_graph(self._weights, self.config), "CPU", options)
+        is_int8 = self.precision == "int8"
+        self._weights = WeightsFile(ensure_quantized(weights, backbone.vit.names) if is_int8 else weights)
+        self._compiled = core.compile_model(build_graph(self._weights, backbone, self.dimensions), "CPU", options)
         self._weights.release_memory()
         self._request = self._compiled.create_infer_request()
         self._is_cancelled = False
@@ -82,9 +92,9 @@ class OpenVinoClip:
         self._lock = make_inference_lock()  # a request refuses a second caller instead of letting it wait
 
     def embed(self, pixels: Pixels) -> Embeddings:
-        """Return the embeddings, float32 (n, 768), of uint8 (n, 224, 224, 3) pixels; see `VisionTower.embed`."""
-        check_pixels(pixels, self.config)
-        embeddings = np.empty((len(pixels), self.config.projection), np.float32)
+        """Return the embeddings, float32 (n, d), of uint8 (n, s, s, 3) pixels; see `VisionTower.embed`."""
+        check_pixels(pixels, self.dimensions.image_size)
+        embeddings = np.empty((len(pixels), self.dimensions.dimension), np.float32)
         for start in range(0, len(pixels), MICRO_BATCH):
             chunk = pixels[start : start + MICRO_BATCH]
             number = len(chunk)
@@ -138,7 +148,7 @@ def choose_precision(wanted: str, capabilities: list[str]) -> str:
     return wanted
 
 
-def build_graph(weights: WeightsFile, config: ClipConfig) -> Any:  # noqa: ANN401 - openvino ships no types
+def build_graph(weights: WeightsFile, backbone: Backbone, dimensions: VitDimensions) -> Any:  # noqa: ANN401 - openvino ships no types
     """Return the whole tower as an OpenVINO model: uint8 (n, s, s, 3) in, float32 (n, p) unit vectors out.
 
     The normalisation of pixels, ``(x / 255 - mean) / std``, is folded into the patch embedding: then the input
@@ -147,33 +157,39 @@ def build_graph(weights: WeightsFile, config: ClipConfig) -> Any:  # noqa: ANN40
     """
     ov = import_openvino()
 
-    graph = _Graph(weights, config)
-    pixels = graph.op.parameter([-1, config.image_size, config.image_size, 3], ov.Type.u8, name="pixels")
+    graph = _Graph(weights, backbone, dimensions)
+    side = dimensions.image_size
+    pixels = graph.op.parameter([-1, side, side, 3], ov.Type.u8, name="pixels")
     tokens = graph.embed_patches(pixels)
-    tokens = graph.layer_norm(tokens, "vision_model.pre_layrnorm")
-    for layer in range(config.layers):
-        tokens = graph.transformer_layer(tokens, layer, class_token_only=layer == config.layers - 1)
-    return ov.Model([graph.project(tokens)], [pixels], "clip_vision")
+    tokens = graph.layer_norm(tokens, backbone.vit.names.first_norm)
+    for layer in range(dimensions.layers):
+        tokens = graph.transformer_layer(tokens, layer, class_token_only=layer == dimensions.layers - 1)
+    return ov.Model([graph.project(tokens)], [pixels], "vision_tower")
 
 
 class _Graph:
     """Builds the parts of the tower. ``n`` images, ``t`` tokens each, ``d`` wide, ``h`` heads."""
 
-    def __init__(self, weights: WeightsFile, config: ClipConfig) -> None:
+    def __init__(self, weights: WeightsFile, backbone: Backbone, dimensions: VitDimensions) -> None:
         self.op: Any = import_openvino().opset13
         self.weights = weights
-        self.config = config
+        self.backbone = backbone
+        self.vit = backbone.vit
+        self.names = backbone.vit.names
+        self.dimensions = dimensions
 
     def embed_patches(self, pixels: Any) -> Any:  # noqa: ANN401
-        op, c = self.op, self.config
-        x = op.reshape(pixels, [0, c.grid, c.patch, c.grid, c.patch * 3], special_zero=True)
+        op, c = self.op, self.dimensions
+        covered = c.grid * c.patch
+        x = pixels if covered == c.image_size else op.slice(pixels, [0, 0], [covered, covered], [1, 1], [1, 2])
+        x = op.reshape(x, [0, c.grid, c.patch, c.grid, c.patch * 3], special_zero=True)
         x = op.transpose(x, [0, 1, 3, 2, 4])  # (n, grid, grid, patch, patch * 3)
         x = op.reshape(x, [0, c.grid**2, c.patch**2 * 3], special_zero=True)
-        weight, bias = fold_pixel_scale(self.weights)
+        weight, bias = fold_pixel_scale(self.weights, self.backbone)
         x = op.matmul(op.convert(x, "f32"), op.constant(weight), False, True)  # (n, t - 1, d)
 
-        position = self.weights.tensor("vision_model.embeddings.position_embedding.weight")  # (t, d)
-        class_token = self.weights.tensor("vision_model.embeddings.class_embedding") + position[0]
+        position = self.weights.tensor(self.names.positions)  # (t, d)
+        class_token = self.weights.tensor(self.names.class_token) + position[0]
         x = op.add(x, op.constant((position[1:] + bias)[None]))
         images = op.slice(op.shape_of(pixels), [0], [1], [1])
         first = op.broadcast(
@@ -183,27 +199,32 @@ class _Graph:
 
     def layer_norm(self, x: Any, name: str) -> Any:  # noqa: ANN401
         op = self.op
-        x = op.mvn(x, op.constant(np.array([-1])), True, LAYER_NORM_EPS, "inside_sqrt")
+        x = op.mvn(x, op.constant(np.array([-1])), True, self.vit.eps, "inside_sqrt")
         return op.add(op.multiply(x, self._constant(f"{name}.weight")), self._constant(f"{name}.bias"))
 
     def transformer_layer(self, x: Any, layer: int, *, class_token_only: bool) -> Any:  # noqa: ANN401
-        op, name = self.op, f"vision_model.encoder.layers.{layer}"
-        normed = self.layer_norm(x, f"{name}.layer_norm1")
-        keys, values = (self._heads(self.linear(normed, f"{name}.self_attn.{part}_proj")) for part in "kv")
+        op, n = self.op, self.names
+        query, key, value, out, fc1, fc2 = n.linears(layer)
+        normed = self.layer_norm(x, f"{n.layers}.{layer}.{n.norm1}")
+        keys, values = (self._heads(self.linear(normed, name)) for name in (key, value))
         if class_token_only:
             x, normed = self._class_token(x), self._class_token(normed)
-        queries = self._heads(self.linear(normed, f"{name}.self_attn.q_proj"))  # (n, h, t, d / h)
+        queries = self._heads(self.linear(normed, query))  # (n, h, t, d / h)
         attended = op.scaled_dot_product_attention(queries, keys, values)
-        attended = op.reshape(op.transpose(attended, [0, 2, 1, 3]), [0, 0, self.config.width], special_zero=True)
-        x = op.add(x, self.linear(attended, f"{name}.self_attn.out_proj"))
-        hidden = self.linear(self.layer_norm(x, f"{name}.layer_norm2"), f"{name}.mlp.fc1")
-        hidden = op.swish(hidden, op.constant(np.float32(QUICK_GELU_SLOPE)))  # x * sigmoid(1.702 x)
-        return op.add(x, self.linear(hidden, f"{name}.mlp.fc2"))  # (n, t, d)
+        attended = op.reshape(op.transpose(attended, [0, 2, 1, 3]), [0, 0, self.dimensions.width], special_zero=True)
+        x = op.add(x, self.linear(attended, out))
+        hidden = self.linear(self.layer_norm(x, f"{n.layers}.{layer}.{n.norm2}"), fc1)
+        return op.add(x, self.linear(self.activate(hidden), fc2))  # (n, t, d)
+
+    def activate(self, hidden: Any) -> Any:  # noqa: ANN401
+        if self.vit.activation == "quick_gelu":
+            return self.op.swish(hidden, self.op.constant(np.float32(QUICK_GELU_SLOPE)))  # x * sigmoid(1.702 x)
+        return self.op.gelu(hidden, "tanh" if self.vit.activation == "gelu_tanh" else "erf")
 
     def project(self, x: Any) -> Any:  # noqa: ANN401
         op = self.op
-        pooled = self.layer_norm(op.squeeze(x, [1]), "vision_model.post_layernorm")  # (n, d)
-        embedding = op.matmul(pooled, self._constant("visual_projection.weight"), False, True)
+        pooled = self.layer_norm(op.squeeze(x, [1]), self.names.last_norm)  # (n, d)
+        embedding = op.matmul(pooled, self._constant(self.names.projection), False, True)
         return op.normalize_l2(embedding, op.constant(np.array([1])), 1e-12, "max")  # (n, p)
 
     def linear(self, x: Any, name: str) -> Any:  # noqa: ANN401
@@ -218,8 +239,8 @@ class _Graph:
         return self.op.multiply(self.op.convert(integers, "f32"), self._constant(scale))
 
     def _heads(self, x: Any) -> Any:  # noqa: ANN401
-        heads = self.config.heads
-        split = self.op.reshape(x, [0, 0, heads, self.config.width // heads], special_zero=True)
+        heads = self.dimensions.heads
+        split = self.op.reshape(x, [0, 0, heads, self.vit.head_width], special_zero=True)
         return self.op.transpose(split, [0, 2, 1, 3])  # (n, h, t, d / h)
 
     def _class_token(self, x: Any) -> Any:  # noqa: ANN401

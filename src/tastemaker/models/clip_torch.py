@@ -1,39 +1,29 @@
-"""The CLIP vision tower in PyTorch, for GPUs (the extra ``tastemaker[torch]``)."""
+"""A vision tower in PyTorch, for GPUs (the extra ``tastemaker[torch]``)."""
 
 from __future__ import annotations
 
 import functools
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from tastemaker.checks import check_choice, check_positive
 from tastemaker.errors import ConfigurationError, ModelError
-from tastemaker.models.clip import ClipConfig, Embeddings, Pixels, check_pixels, read_config
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.records import Backbone
 from tastemaker.models.torch_cuda import CudaLane
 from tastemaker.models.torch_runner import BatchRunner, DirectLane, Lane, Program, is_out_of_memory
-from tastemaker.models.torch_tower import Kernels, TorchTower, expand_tokens, norm_tokens
+from tastemaker.models.torch_tower import Kernels, TorchTower
+from tastemaker.models.vit import Embeddings, Pixels, VitDimensions, check_pixels, read_dimensions
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-MODES = ("auto", "eager", "compiled", "graph", "tuned")
+MODES = ("auto", "eager", "compiled", "graph")
 """How a full batch is computed: kernel by kernel; with what torch.compile makes of the kernels between the matrix
-products; that and a CUDA graph; that, with the compiler also looking for a product that has QuickGELU in it, which
-takes it half a minute the first time."""
-
-TUNING: dict[str, str | int | bool | Callable[..., Any]] = {
-    "max_autotune_gemm": True,
-    "max_autotune_gemm_backends": "ATEN,TRITON",
-    "max_epilogue_benchmarked_choices": 3,
-    "triton.enable_persistent_tma_matmul": True,
-}
-"""Options of torch.compile for the mode ``tuned``; versions that lack one do without. Only kernels that copy tiles by
-the hardware (TMA) come near cuBLAS on Hopper."""
+products; that and a CUDA graph."""
 
 CUDA_BATCH_SIZE = 256
 """Fixed, not measured: on another size cuBLAS takes other kernels, which round otherwise, and a run that is killed and
@@ -46,15 +36,16 @@ logger = logging.getLogger(__name__)
 
 
 class TorchClip:
-    """CLIP's vision tower on a GPU, or on a processor where its numbers are to be compared. Threads may share one.
+    """A vision tower on a GPU, or on a processor where its numbers are to be compared. Threads may share one.
 
     Args:
-        weights: ``model.safetensors`` in the Hugging Face layout; read through a memory map.
+        weights: The backbone's file; read through a memory map.
         device: ``cuda`` (the current one), ``cuda:N``, ``mps`` or ``cpu``.
         precision: ``auto`` (fp16 on a GPU, as OpenAI's own inference; else f32), ``f32``, ``bf16`` or ``fp16``.
         batch_size: Images in one inference; None for 256 on CUDA and 32 elsewhere.
         mode: One of `MODES`; ``auto`` is ``graph`` on CUDA and ``eager`` elsewhere. See
             docs/decisions/0007-gpu-inference.md.
+        backbone: What the file holds.
 
     Attributes:
         concurrency: Calls of `embed` at the same time that keep the device busy.
@@ -71,6 +62,7 @@ class TorchClip:
         precision: str = "auto",
         batch_size: int | None = None,
         mode: str = "auto",
+        backbone: Backbone = CLIP_VIT_L14,
     ) -> None:
         is_cuda = device.startswith("cuda")
         if precision == "auto":
@@ -81,16 +73,19 @@ class TorchClip:
         if precision not in DTYPES:
             raise ConfigurationError(f"precision={precision!r} is not offered on {device}; use f32, bf16 or fp16")
         check_choice("mode", mode, MODES)
-        self.config = read_config(weights)
+        self.backbone = backbone
+        self.dimensions = read_dimensions(weights, backbone)
         self.precision = precision
         self.device = device
         self.mode = mode
         self.concurrency = 2 if is_cuda else 1  # one is computed while the other's images are copied
         self._device = _with_index(device)
-        program = make_program(_load_tower(weights, self.config, self._device, DTYPES[precision]), mode)
+        tower = _load_tower(weights, backbone, self.dimensions, self._device, DTYPES[precision])
+        program = make_program(tower, mode)
         started = time.perf_counter()
         # Not a method: the tower would refer to itself, and keep the GPU's memory until the next garbage collection.
-        make = functools.partial(_make_lane, program, self._device, self.config.image_size, mode in ("graph", "tuned"))
+        side, capture = self.dimensions.image_size, mode == "graph"
+        make = functools.partial(_make_lane, program, self._device, side, capture)
         self._runner = BatchRunner(make, batch_size or (CUDA_BATCH_SIZE if is_cuda else DEFAULT_BATCH_SIZE))
         logger.info("ready for %d images at a time in %.1f s", self.batch_size, time.perf_counter() - started)
 
@@ -100,10 +95,10 @@ class TorchClip:
         return self._runner.batch_size
 
     def embed(self, pixels: Pixels) -> Embeddings:
-        """Return the embeddings, float32 (n, 768), of uint8 (n, 224, 224, 3) pixels; see `VisionTower.embed`."""
-        check_pixels(pixels, self.config)
+        """Return the embeddings, float32 (n, d), of uint8 (n, s, s, 3) pixels; see `VisionTower.embed`."""
+        check_pixels(pixels, self.dimensions.image_size)
         if not len(pixels):
-            return np.empty((0, self.config.projection), np.float32)
+            return np.empty((0, self.dimensions.dimension), np.float32)
         return self._runner.run(pixels)
 
     def cancel(self) -> None:
@@ -125,16 +120,16 @@ def make_program(tower: TorchTower, mode: str) -> Program:
     """
     if mode == "eager":
         return Program(tower)
-    known = set(torch._inductor.list_options()) if mode == "tuned" else set()
-    tuning = {name: value for name, value in TUNING.items() if name in known}
-    norm = torch.compile(norm_tokens, fullgraph=True, dynamic=False)
-    expand = torch.compile(expand_tokens, fullgraph=True, dynamic=False, options=tuning or None)
+    norm = torch.compile(tower.kernels.norm, fullgraph=True, dynamic=False)
+    expand = torch.compile(tower.kernels.expand, fullgraph=True, dynamic=False)
     return Program(tower, functools.partial(tower, kernels=Kernels(norm, expand)))
 
 
-def _load_tower(weights: Path, config: ClipConfig, device: torch.device, dtype: torch.dtype) -> TorchTower:
+def _load_tower(
+    weights: Path, backbone: Backbone, dimensions: VitDimensions, device: torch.device, dtype: torch.dtype
+) -> TorchTower:
     try:
-        return TorchTower(weights, config, device, dtype)
+        return TorchTower(weights, backbone, dimensions, device, dtype)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import re
@@ -26,19 +25,12 @@ from pathlib import Path
 import platformdirs
 
 from tastemaker.errors import ConfigurationError, ModelError, WeightsNotFoundError
-from tastemaker.models.published import (
-    AESTHETIC_PREDICTOR as AESTHETIC_PREDICTOR,
-    CLIP_VIT_L14 as CLIP_VIT_L14,
-    EMBEDDING_SIZE as EMBEDDING_SIZE,
-    MODELS as MODELS,
-    ModelFile as ModelFile,
-    TensorShapes as TensorShapes,
-)
+from tastemaker.models.records import Backbone, Head, Model
 from tastemaker.models.remote import fetch_weights
+from tastemaker.models.weights import WeightsFile
 from tastemaker.storage import Options, is_remote, public_url
 from tastemaker.storage.drafts import make_durable
 
-_DTYPES = ("F32", "F16", "BF16")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 logger = logging.getLogger(__name__)
@@ -51,28 +43,14 @@ class WeightsCheck:
     Attributes:
         path: The file.
         size_bytes: Its size; None if there is no file.
-        tensors: Number of tensors in it.
-        dtype: Type of the required tensors, as safetensors names it, joined with ``+`` if there are several.
         sha256: Its digest, if that was asked for.
         problems: What keeps it from being used; empty if nothing does.
     """
 
     path: Path
     size_bytes: int | None = None
-    tensors: int = 0
-    dtype: str = ""
     sha256: str | None = None
     problems: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelStatus(WeightsCheck):
-    """What was found where a model that Tastemaker uses should be."""
-
-    repo_id: str
-    revision: str
-    description: str
-    present: bool
 
 
 def default_model_dir() -> Path:
@@ -92,17 +70,18 @@ def resolve_model_dir(model_dir: str | os.PathLike[str] | None = None) -> Path:
     return Path(model_dir or default_model_dir()).expanduser().absolute()
 
 
-def weights_path(model: ModelFile, model_dir: str | os.PathLike[str] | None = None) -> Path:
+def weights_path(model: Model, model_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return where a model's weights lie in a model directory, whether they are there or not.
 
-    >>> weights_path(AESTHETIC_PREDICTOR, "/models").as_posix()
-    '/models/ttj/sac-logos-ava1-l14-linearMSE/model.safetensors'
+    >>> from tastemaker import CLIP_VIT_L14
+    >>> weights_path(CLIP_VIT_L14, "/models").as_posix()
+    '/models/openai/clip-vit-large-patch14/model.safetensors'
     """
-    return resolve_model_dir(model_dir) / model.repo_id / model.filename
+    return resolve_model_dir(model_dir) / model.id / model.filename
 
 
 def ensure_weights(
-    model: ModelFile, model_dir: str | os.PathLike[str] | None = None, options: Options | None = None
+    model: Model, model_dir: str | os.PathLike[str] | None = None, options: Options | None = None
 ) -> Path:
     """Return the path of a model's weights, which are downloaded first if they are not there.
 
@@ -119,87 +98,69 @@ def ensure_weights(
         ModelError: What was downloaded is not the file. Nothing of it is kept.
     """
     if model_dir and is_remote(model_dir):
-        url = f"{str(model_dir).rstrip('/')}/{model.repo_id}/{model.filename}"
+        url = f"{str(model_dir).rstrip('/')}/{model.id}/{model.filename}"
         find_problems = lambda path: check_weights(model, path).problems  # noqa: E731
-        return fetch_weights(url, options, cache_dir() / "remote", find_problems, model.has_config)
+        return fetch_weights(url, options, cache_dir() / "remote", find_problems)
     path = weights_path(model, model_dir)
     problems = check_weights(model, path).problems
     if not problems:
         return path
     try:
         _download(model, path)
-    except ModelError:
-        raise
     except Exception as error:  # not by name: the HTTP library below huggingface_hub has changed, its errors with it
-        logger.debug("download of %s failed", model.repo_id, exc_info=True)
+        if isinstance(error, ModelError) and not isinstance(error, WeightsNotFoundError):
+            raise
+        logger.debug("download of %s failed", model.id, exc_info=True)
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
         raise WeightsNotFoundError(
-            f"{model.filename} of {model.repo_id} (revision {model.revision}) is needed at {path}: "
+            f"{model.filename} of {model.id} (revision {model.revision or 'newest'}) is needed at {path}: "
             f"{_shorten(problems)}, and it cannot be downloaded ({reason}). An interrupted download goes on where it "
-            "stopped. Without a connection, run `tastemaker models pull --model-dir DIR` on a machine that has one, "
-            "copy DIR to this machine, and point to it with --model-dir DIR or TASTEMAKER_MODEL_DIR=DIR"
+            "stopped. Without a connection, run `tastemaker models pull --model-dir DIR` (with the same --scorer) on "
+            "a machine that has one, copy DIR to this machine, and point to it with --model-dir DIR or "
+            "TASTEMAKER_MODEL_DIR=DIR"
         ) from None  # the HTTP library's own chain is a hundred lines; it is in the debug log
     return path
 
 
-def ensure_predictor(
-    path: str | None, model_dir: str | os.PathLike[str] | None = None, options: Options | None = None
+def ensure_head(
+    head: Head, own: str | None, model_dir: str | os.PathLike[str] | None = None, options: Options | None = None
 ) -> Path:
-    """Return the weights of a predictor: the user's own, or the published one, which is fetched if it is not there."""
-    if path and is_remote(path):
-        return fetch_weights(path, options, cache_dir() / "remote")
-    return Path(path) if path else ensure_weights(AESTHETIC_PREDICTOR, model_dir, options)
+    """Return the weights of a head: the user's own file, or the published one, which is fetched if it is not there."""
+    if own and is_remote(own):
+        return fetch_weights(own, options, cache_dir() / "remote")
+    return Path(own) if own else ensure_weights(head, model_dir, options)
 
 
-def check_weights(model: ModelFile, path: Path, *, with_sha256: bool = False) -> WeightsCheck:
+def check_weights(model: Model, path: Path, *, with_sha256: bool = False) -> WeightsCheck:
     """Return what is at ``path`` and what keeps it from being used as ``model``.
 
-    Reads the header of the file, which takes milliseconds and finds a truncated file. Sizes that a file may choose
-    (width, layers, patch) are read from it and must agree with each other.
+    Of a backbone the header is read, which takes milliseconds and finds a truncated file; a head is loaded. Sizes that
+    a file may choose (width, layers, patch) are read from it and must agree with each other.
 
     Args:
         model: What should be there.
-        path: A safetensors file, or where one should be.
+        path: A weights file, or where one should be.
         with_sha256: Read the whole file as well, and compare its digest with the model's.
     """
-    from safetensors import SafetensorError, safe_open
-
-    size_bytes = None
     try:
         size_bytes = path.stat().st_size
-        with safe_open(path, framework="np") as file:  # also compares the header with the size of the file
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            shapes = {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
-            dtypes = {name: tensor.get_dtype() for name, tensor in slices.items()}
     except FileNotFoundError:
         return WeightsCheck(path, problems=["there is no such file"])
-    except (SafetensorError, OSError) as error:
-        return WeightsCheck(path, size_bytes, problems=[f"it cannot be read as a safetensors file ({error})"])
-
-    required = model.required_tensors(shapes)
-    found_dtypes = sorted({dtypes[name] for name in required if name in dtypes})
-    sha256 = _digest(path) if with_sha256 else None
-    problems = _misfits(required, shapes)
-    problems += [f"its tensors are {dtype}, not {', '.join(_DTYPES)}" for dtype in found_dtypes if dtype not in _DTYPES]
+    problems = _find_problems(model, path)
+    sha256 = _digest(path) if with_sha256 and path.is_file() else None
     if sha256 and model.sha256 and sha256 != model.sha256:
         problems.append(f"its sha256 is {sha256}, not {model.sha256}")
-    return WeightsCheck(path, size_bytes, len(shapes), "+".join(found_dtypes), sha256, problems)
+    return WeightsCheck(path, size_bytes, sha256, problems)
 
 
-def list_models(model_dir: str | os.PathLike[str] | None = None, *, with_sha256: bool = False) -> list[ModelStatus]:
-    """Return what `check_weights` finds for every model that Tastemaker uses."""
-    statuses = []
-    for model in MODELS:
-        check = check_weights(model, weights_path(model, model_dir), with_sha256=with_sha256)
-        status = ModelStatus(
-            repo_id=model.repo_id,
-            revision=model.revision,
-            description=model.description,
-            present=check.size_bytes is not None,
-            **vars(check),
-        )
-        statuses.append(status)
-    return statuses
+def _find_problems(model: Model, path: Path) -> list[str]:
+    try:
+        if isinstance(model, Backbone):
+            return WeightsFile(path).find_misfits(model.required_tensors)
+        model.load(path)
+    except ModelError as error:
+        return [str(error)]
+    return []
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -239,83 +200,66 @@ def _write_whole(path: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _misfits(required: TensorShapes, shapes: dict[str, tuple[int, ...]]) -> list[str]:
-    sizes: dict[str, int] = {}  # what each word of the required shapes stands for: its first occurrence says
-    problems = []
-    for name, dims in required.items():
-        shape = shapes.get(name)
-        if shape is None:
-            problems.append(f"the tensor {name} is missing")
-            continue
-        fits = len(dims) == len(shape)
-        for dim, size in zip(dims, shape, strict=False):
-            fits &= size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
-        if not fits:
-            wanted = ", ".join(str(sizes.get(dim, dim) if isinstance(dim, str) else dim) for dim in dims)
-            problems.append(f"the tensor {name} has the shape {shape}, not ({wanted})")
-    return problems
-
-
 def _shorten(problems: list[str]) -> str:
     more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
     return "; ".join(problems[:3]) + more
 
 
-def _download(model: ModelFile, path: Path) -> None:
-    """Put the file at ``path``, checked, unless another process has done so in the meantime."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+@dataclass(frozen=True)
+class _Source:
+    """Where a file is, and what is known of it before it is there."""
 
-    url = hf_hub_url(model.repo_id, model.filename, revision=model.revision)
+    url: str
+    size: int | None
+    sha256: str | None
+    headers: dict[str, str]
+
+
+def _locate(model: Model) -> _Source:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    if model.url:
+        return _Source(model.url, None, model.sha256, {})  # the hub's token is nobody else's
+    url = hf_hub_url(model.id, model.filename, revision=model.revision)
     remote = get_hf_file_metadata(url)  # one request without retries, so that a missing network shows at once
     etag = remote.etag or ""
     sha256 = model.sha256 or (etag if _SHA256.fullmatch(etag) else None)  # of a large file, the ETag is its SHA-256
+    return _Source(url, remote.size, sha256, build_hf_headers())
+
+
+def _download(model: Model, path: Path) -> None:
+    """Put the file at ``path``, checked, unless another process has done so in the meantime."""
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+    source = _locate(model)
     staging = path.parent / ".incomplete"
     staging.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(staging / f"{path.name}.lock"):
         if not check_weights(model, path).problems:
             return
-        logger.info("downloading %s to %s (%.1f MB)", url, path, (remote.size or model.size_bytes or 0) / 1e6)
-        if model.has_config:
-            _fetch_config(model, path.with_name("config.json"))
-        part = staging / f"{path.name}.{sha256 or 'unknown'}"
-        if not sha256:
+        logger.info("downloading %s to %s (%.1f MB)", source.url, path, (source.size or model.size_bytes or 0) / 1e6)
+        part = staging / f"{source.sha256 or 'unknown'}.{path.name}"  # what loads a head looks at the ending
+        if not source.sha256:
             part.unlink(missing_ok=True)  # nothing says that it is a part of this file
-        _fetch(url, part, remote.size)
-        problems = check_weights(replace(model, sha256=sha256), part, with_sha256=True).problems
+        _fetch(source, part)
+        problems = check_weights(replace(model, sha256=source.sha256), part, with_sha256=True).problems
         if problems:
             part.unlink()
             raise ModelError(
-                f"{url} is not the file that was wanted: {_shorten(problems)}. Nothing of it was kept. Try again; if "
-                "it stays so, something between this machine and the hub (HF_ENDPOINT, a proxy) changes the file"
+                f"{source.url} is not the file that was wanted: {_shorten(problems)}. Nothing of it was kept. Try "
+                "again; if it stays so, something between this machine and the server (HF_ENDPOINT, a proxy) changes it"
             )
         make_durable(part)
         part.replace(path)
 
 
-def _fetch(url: str, part: Path, size: int | None) -> None:
-    """Append to ``part`` what is missing of the file at ``url``."""
+def _fetch(source: _Source, part: Path) -> None:
+    """Append to ``part`` what is missing of the file."""
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     part.touch()
     # Not "ab": where a file system ignores the lock, two writers then put the same bytes in the same places.
     with part.open("r+b") as file:
         start = file.seek(0, os.SEEK_END)
-        http_get(url, file, resume_size=start, headers=build_hf_headers(), expected_size=size)
-
-
-def _fetch_config(model: ModelFile, path: Path) -> None:
-    """Put the repository's config.json at ``path`` if that is easily done: loaders have defaults."""
-    from huggingface_hub import get_session, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
-    url = hf_hub_url(model.repo_id, path.name, revision=model.revision)
-    try:
-        response = get_session().get(url, headers=build_hf_headers(), timeout=10)
-        response.raise_for_status()
-        json.loads(response.content)
-    except Exception:
-        logger.debug("no %s", url, exc_info=True)
-        return
-    _write_whole(path, response.content)
+        http_get(source.url, file, resume_size=start, headers=source.headers, expected_size=source.size)

@@ -8,7 +8,6 @@ transformer stays as it is.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import filelock
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from tastemaker.models.hub import cache_dir, file_sha256
+from tastemaker.models.records import VitNames
 from tastemaker.models.weights import WeightsFile
 from tastemaker.storage.drafts import make_durable
 
@@ -26,16 +26,15 @@ SCALE_SUFFIX = "_scale"
 _SCHEME = "int8-1"
 """Begins the file's name; changes with the way of quantising, so that no older file is taken for it."""
 
-_LINEAR = re.compile(r"vision_model\.encoder\.layers\.\d+\.(self_attn|mlp)\.\w+\.weight")
 
-
-def ensure_quantized(weights: Path) -> Path:
-    """Return the quantised copy of a CLIP weights file, made now unless it was made before.
+def ensure_quantized(weights: Path, names: VitNames) -> Path:
+    """Return the quantised copy of a tower's weights, made now unless it was made before.
 
     It lies in the user's cache directory. Several processes may ask at the same time.
 
     Args:
-        weights: ``model.safetensors`` in the Hugging Face layout.
+        weights: ``model.safetensors``.
+        names: Of its tensors.
 
     Raises:
         OSError: It cannot be written.
@@ -44,7 +43,7 @@ def ensure_quantized(weights: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{path}.lock"):
         if not path.is_file():
-            _write(WeightsFile(weights), path)
+            _write(WeightsFile(weights), path, names)
     return path
 
 
@@ -66,12 +65,14 @@ def quantize_rows(weight: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8]
     return np.rint(weight / scale).astype(np.int8), scale
 
 
-def _write(source: WeightsFile, path: Path) -> None:
+def _write(source: WeightsFile, path: Path, names: VitNames) -> None:
+    layers = range(names.count_layers(source.shapes))
+    linears = {f"{linear}.weight" for layer in layers for linear in names.linears(layer)}
     tensors: dict[str, npt.NDArray[np.generic]] = {}
     for name in source.shapes:
-        if _LINEAR.fullmatch(name):
+        if name in linears:
             tensors[name], tensors[name + SCALE_SUFFIX] = quantize_rows(source.tensor(name))
-        elif name.startswith(("vision_model.", "visual_projection.")) and not name.endswith("position_ids"):
+        elif names.owns(name) and not name.endswith("position_ids"):
             tensors[name] = source.tensor(name)
     draft = path.with_name(f".{path.name}.part")  # one name, so that nothing of a killed process stays
     try:

@@ -12,7 +12,7 @@ import filelock
 from tastemaker.errors import ModelError, RemoteError, WeightsNotFoundError
 from tastemaker.storage import Options, base_name, public_url
 from tastemaker.storage.drafts import make_durable
-from tastemaker.storage.files import fetch_file, find_file, read_whole
+from tastemaker.storage.files import fetch_file, find_file
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,6 @@ def fetch_weights(
     options: Options | None,
     cache: Path,
     find_problems: Callable[[Path], list[str]] = lambda _: [],
-    with_config: bool = False,
 ) -> Path:
     """Return the local copy of a weights file, fetched if this version of it is not there yet.
 
@@ -34,7 +33,6 @@ def fetch_weights(
         options: Arguments of its file system.
         cache: Local directory of such copies.
         find_problems: Says why a file cannot be used; nothing of such a file is kept.
-        with_config: Whether ``config.json`` beside it is wanted too, where there is one.
 
     Raises:
         WeightsNotFoundError: The file is not there or cannot be read.
@@ -50,20 +48,15 @@ def fetch_weights(
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / ".lock"):
             if not path.is_file():
-                _fetch(url, options, path, find_problems, with_config)
+                _fetch(url, options, path, find_problems)
     except RemoteError as error:
         raise WeightsNotFoundError(f"weights: {error}") from error
     return path
 
 
-def _fetch(
-    url: str, options: Options | None, path: Path, find_problems: Callable[[Path], list[str]], with_config: bool
-) -> None:
+def _fetch(url: str, options: Options | None, path: Path, find_problems: Callable[[Path], list[str]]) -> None:
     logger.info("fetching %s to %s", public_url(url), path)
-    config = public_url(url).rpartition("/")[0] + "/config.json"
-    if with_config and find_file(config, options):
-        path.with_name("config.json").write_bytes(read_whole(config, options, 2**20))
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".part.{path.name}")
     fetch_file(url, part, options)
     if problems := find_problems(part):
         part.unlink()

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tastemaker.models.clip import Pixels
 from tastemaker.models.torch_runner import Pending, Program, is_out_of_memory
+from tastemaker.models.vit import Pixels
 
 BUFFERS = 2
 """While a batch is computed from one, the next is copied into the other."""

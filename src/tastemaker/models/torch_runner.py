@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from tastemaker.errors import ModelError
-from tastemaker.models.clip import Embeddings, Pixels, make_inference_lock
+from tastemaker.models.vit import Embeddings, Pixels, make_inference_lock
 
 PAD_FROM = 0.75
 """Share of a full batch from which the rest is filled up: below, the uncompiled function on fewer images is quicker."""

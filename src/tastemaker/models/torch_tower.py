@@ -1,4 +1,4 @@
-"""The arithmetic of the CLIP vision tower in PyTorch: pixels in, unit vectors out, on any device."""
+"""The arithmetic of a vision tower in PyTorch: pixels in, unit vectors out, on any device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
-from tastemaker.models.clip import LAYER_NORM_EPS, QUICK_GELU_SLOPE, ClipConfig, fold_pixel_scale
+from tastemaker.models.records import Backbone, VitConfig
+from tastemaker.models.vit import QUICK_GELU_SLOPE, VitDimensions, fold_pixel_scale
 from tastemaker.models.weights import WeightsFile
 
 ALIGNMENT = 8
@@ -46,65 +47,84 @@ class LayerWeights(NamedTuple):
     next_norm: Norm  # after the last layer, the norm before the projection
 
 
-def norm_tokens(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the norm of the tokens with their offset, (n, t, d)."""
-    return F.layer_norm(x + offset, (x.shape[-1],), weight, bias, LAYER_NORM_EPS)
-
-
-def expand_tokens(normed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the hidden layer of an MLP, (n, t, mlp), QuickGELU included."""
-    hidden = F.linear(normed, weight, bias)
-    return hidden * torch.sigmoid(QUICK_GELU_SLOPE * hidden)
-
-
 class Kernels(NamedTuple):
-    """What lies between the other matrix products: the functions above, or what a compiler made of them.
+    """What lies between the other matrix products: functions of torch, or what a compiler made of them.
 
     All layers have the same shapes. Compiled once, they serve all.
+
+    Attributes:
+        norm: Returns the norm of the tokens with their offset, (n, t, d).
+        expand: Returns the hidden layer of an MLP, (n, t, mlp), its activation included.
     """
 
     norm: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     expand: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-PLAIN = Kernels(norm_tokens, expand_tokens)
+def make_kernels(vit: VitConfig) -> Kernels:
+    """Return the two functions as a backbone computes them."""
+    eps = vit.eps
+
+    def norm_tokens(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.layer_norm(x + offset, (x.shape[-1],), weight, bias, eps)
+
+    def expand_quick(normed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        hidden = F.linear(normed, weight, bias)
+        return hidden * torch.sigmoid(QUICK_GELU_SLOPE * hidden)
+
+    def expand(normed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.gelu(F.linear(normed, weight, bias), approximate=approximate)
+
+    approximate = "tanh" if vit.activation == "gelu_tanh" else "none"
+    return Kernels(norm_tokens, expand_quick if vit.activation == "quick_gelu" else expand)
 
 
 class TorchTower:
     """The tower's tensors on a device, and the function that they make.
 
     Args:
-        weights: ``model.safetensors`` in the Hugging Face layout; read through a memory map.
-        config: Its dimensions.
+        weights: The backbone's file; read through a memory map.
+        backbone: What the file holds.
+        dimensions: Of what it holds.
         device: Where the tensors go.
         dtype: What the arithmetic is done in. Matrix products add up in float32 whatever it is.
     """
 
-    def __init__(self, weights: Path, config: ClipConfig, device: torch.device, dtype: torch.dtype) -> None:
-        self.config = config
+    def __init__(
+        self,
+        weights: Path,
+        backbone: Backbone,
+        dimensions: VitDimensions,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.dimensions = dimensions
         self.dtype = dtype
+        self.kernels = make_kernels(backbone.vit)
+        self._names = names = backbone.vit.names
         self._file = WeightsFile(weights)
         self._device = device
-        patches, bias = fold_pixel_scale(self._file)
+        patches, bias = fold_pixel_scale(self._file, backbone)
         self._patches = F.pad(self._place(patches), (0, -patches.shape[1] % ALIGNMENT))
         self._patches_bias = self._place(bias)
-        self._class_token = self._load("vision_model.embeddings.class_embedding")
-        self._positions = self._load("vision_model.embeddings.position_embedding.weight")
-        self._offset = np.zeros(config.width)  # float64: of the norm that is loaded next
-        self._pre_norm = self._load_norm("vision_model.pre_layrnorm")
-        norms = [f"vision_model.encoder.layers.{layer}.layer_norm1" for layer in range(config.layers)]
-        norms.append("vision_model.post_layernorm")
+        self._class_token = self._load(names.class_token)
+        self._positions = self._load(names.positions)
+        self._offset = np.zeros(dimensions.width)  # float64: of the norm that is loaded next
+        self._pre_norm = self._load_norm(names.first_norm)
+        norms = [f"{names.layers}.{layer}.{names.norm1}" for layer in range(dimensions.layers)]
+        norms.append(names.last_norm)
         self._first_norm = self._load_norm(norms[0])
-        self._layers = [self._load_layer(number, norms[number + 1]) for number in range(config.layers)]
-        self._projection = self._load("visual_projection.weight")
+        self._layers = [self._load_layer(number, norms[number + 1]) for number in range(dimensions.layers)]
+        self._projection = self._load(names.projection)
 
-    def __call__(self, pixels: Tensor, kernels: Kernels = PLAIN) -> Tensor:
+    def __call__(self, pixels: Tensor, kernels: Kernels | None = None) -> Tensor:
         """Return the embeddings, float32 (n, p) of unit length.
 
         Args:
             pixels: uint8 (n, s, s, 3), on the tower's device.
-            kernels: What computes the parts that a compiler can improve.
+            kernels: What computes the parts that a compiler can improve; None for torch's own functions.
         """
+        kernels = kernels or self.kernels
         x = self._embed_patches(pixels)  # (n, t, d)
         normed = kernels.norm(x, *self._first_norm)
         *others, last = self._layers
@@ -116,16 +136,16 @@ class TorchTower:
 
     def _embed_class_token(self, x: Tensor, normed: Tensor, weights: LayerWeights) -> Tensor:
         """Return the class token after the last layer, (n, d): nothing else of that layer is used."""
-        parts = [self.config.width, 2 * self.config.width]
+        parts = [self.dimensions.width, 2 * self.dimensions.width]
         (weight, kv_weight), (bias, kv_bias) = (tensor.split(parts) for tensor in weights.qkv)
         query = F.linear(normed.narrow(1, 0, 1), weight, bias)  # (n, 1, d)
         keys_values = F.linear(normed, kv_weight, kv_bias)  # (n, t, 2 d)
         class_token = x.narrow(1, 0, 1).clone(memory_format=torch.contiguous_format)
-        return self._finish_layer(class_token, self._attend(query, keys_values), weights, PLAIN).squeeze(1)
+        return self._finish_layer(class_token, self._attend(query, keys_values), weights, self.kernels).squeeze(1)
 
     def _attend(self, queries: Tensor, keys_values: Tensor) -> Tensor:
         """Return what tokens take from each other, (n, q, d); queries come first in their rows, values last."""
-        heads, size = self.config.heads, self.config.width // self.config.heads
+        heads, size = self.dimensions.heads, self.dimensions.width // self.dimensions.heads
         query = queries.unflatten(2, (-1, heads, size)).unbind(2)[0]  # (n, q, h, d / h): views, nothing is copied
         key, value = keys_values.unflatten(2, (-1, heads, size)).unbind(2)[-2:]
         attended = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (query, key, value)))
@@ -138,22 +158,24 @@ class TorchTower:
         return kernels.norm(x, *weights.next_norm)
 
     def _embed_patches(self, pixels: Tensor) -> Tensor:
-        c = self.config
-        x = pixels.view(-1, c.grid, c.patch, c.grid, c.patch * 3).transpose(2, 3)
+        c = self.dimensions
+        covered = c.grid * c.patch
+        x = pixels.narrow(1, 0, covered).narrow(2, 0, covered)  # not all sides are whole patches
+        x = x.reshape(-1, c.grid, c.patch, c.grid, c.patch * 3).transpose(2, 3)
         x = x.reshape(len(pixels), c.grid**2, -1).to(self.dtype)  # (n, t - 1, patch * patch * 3)
         x = F.pad(x, (0, self._patches.shape[1] - x.shape[2]))
         x = F.linear(x, self._patches, self._patches_bias)  # a convolution would be computed in TF32, even in f32
         x = torch.cat([self._class_token.expand(len(x), 1, -1), x], 1)  # (n, t, d)
-        return norm_tokens(x, self._positions, *self._pre_norm[1:])
+        return self.kernels.norm(x, self._positions, *self._pre_norm[1:])
 
     def _load_layer(self, number: int, next_norm: str) -> LayerWeights:
-        name = f"vision_model.encoder.layers.{number}"
-        parts = [self._pair(f"{name}.self_attn.{part}_proj") for part in "qkv"]
+        query, key, value, out_name, fc1_name, fc2_name = self._names.linears(number)
+        parts = [self._pair(name) for name in (query, key, value)]
         qkv = torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts])
-        out = self._load_product(f"{name}.self_attn.out_proj")
-        norm = self._load_norm(f"{name}.layer_norm2")
-        fc1 = self._pair(f"{name}.mlp.fc1")
-        fc2 = self._load_product(f"{name}.mlp.fc2")
+        out = self._load_product(out_name)
+        norm = self._load_norm(f"{self._names.layers}.{number}.{self._names.norm2}")
+        fc1 = self._pair(fc1_name)
+        fc2 = self._load_product(fc2_name)
         return LayerWeights(qkv, out, norm, fc1, fc2, self._load_norm(next_norm))
 
     def _load_product(self, name: str) -> Tensor:

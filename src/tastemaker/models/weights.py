@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import mmap
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from tastemaker.errors import ModelError
+from tastemaker.models.records import TensorShapes
 
 _DTYPES: dict[str, type[np.generic]] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
@@ -47,6 +49,29 @@ class WeightsFile:
         self._data = np.frombuffer(self._mapped, np.uint8)[8 + header_size :]
         self._entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(e["shape"]) for name, e in self._entries.items()}
+
+    def find_misfits(self, required_tensors: Callable[[Collection[str]], TensorShapes]) -> list[str]:
+        """Return what keeps the file from being used: tensors that are missing, or of another shape or type.
+
+        Args:
+            required_tensors: Returns what must be there of the tensors' names, as `Backbone.required_tensors`.
+        """
+        sizes: dict[str, int] = {}  # what each word of the required shapes stands for: its first occurrence says
+        problems = []
+        for name, dims in required_tensors(self.shapes).items():
+            shape = self.shapes.get(name)
+            if shape is None:
+                problems.append(f"the tensor {name} is missing")
+                continue
+            fits = len(dims) == len(shape)
+            for dim, size in zip(dims, shape, strict=False):
+                fits &= size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
+            if not fits:
+                wanted = ", ".join(str(sizes.get(dim, dim) if isinstance(dim, str) else dim) for dim in dims)
+                problems.append(f"the tensor {name} has the shape {shape}, not ({wanted})")
+            if (dtype := self._entries[name]["dtype"]) not in _DTYPES:
+                problems.append(f"the tensor {name} is {dtype}, not {', '.join(_DTYPES)}")
+        return problems
 
     def release_memory(self) -> None:
         """Give the memory of what was read back to the system; it is read again when it is needed."""

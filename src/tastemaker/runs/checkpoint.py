@@ -11,15 +11,13 @@ from typing import Any
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors.base import BaseExecutor
-from tastemaker.runs.fingerprint import list_differences
+from tastemaker.runs.fingerprint import Fingerprint, canonical, list_differences, make_fingerprint
 from tastemaker.runs.input_files import describe_file
 from tastemaker.runs.lock import only_run_on
 from tastemaker.scores.files import remove_drafts_below, remove_leftovers, write_whole
 from tastemaker.stages.base import ProcessingStage, run_stage
 from tastemaker.storage import is_remote
 from tastemaker.tasks import EmptyTask, FileGroupTask, StagePerfStats, Task
-
-PIPELINE_FILE = "pipeline.json"
 
 _KEY = "checkpoint"
 """Entry of a task's metadata: which initial task it came from. It travels through all stages."""
@@ -59,13 +57,15 @@ def run_with_checkpoint(
         remove_leftovers(folder)
         hold.release_start()
         tasks, rest = _make_initial_tasks(stages, initial_tasks)
-        _check_pipeline(folder / PIPELINE_FILE, rest)
-        finished = {key: _read_finished(folder / f"{key}.json", task) for key, task in tasks.items()}
+        fingerprint = make_fingerprint(rest)
+        notes = {key: note for key in tasks if (note := _read_note(folder / f"{key}.json")) is not None}
+        _refuse_others(notes, fingerprint, folder)
+        finished = {key: _find_finished(notes.get(key), task, rest[-1]) for key, task in tasks.items()}
         missing = [task for key, task in tasks.items() if finished[key] is None]
         _remove_drafts(stages[-1], missing)
         if len(missing) < len(tasks):
             logger.info("%d of %d initial tasks are finished already", len(tasks) - len(missing), len(tasks))
-        made = executor.execute([*rest, CheckpointStage(str(folder))], missing) if missing else []
+        made = executor.execute([*rest, CheckpointStage(str(folder), fingerprint)], missing) if missing else []
     return _in_order(finished, made)
 
 
@@ -82,9 +82,11 @@ class CheckpointStage(ProcessingStage[Task[Any], Task[Any]]):
 
     Args:
         folder: Of the checkpoint; on a cluster one that all machines see.
+        made_by: Fingerprint of the pipeline.
     """
 
     folder: str
+    made_by: Fingerprint
     name: str = "checkpoint"
     is_sink_stage: bool = field(default=True, init=False, repr=False)
     _results: dict[str, list[dict[str, Any]]] = field(default_factory=dict, init=False, repr=False)
@@ -96,7 +98,8 @@ class CheckpointStage(ProcessingStage[Task[Any], Task[Any]]):
             results = self._results.setdefault(entry["key"], [])
             results.append(_describe_result(task))
             if task._metadata.get("is_last_batch", True):
-                content = {"sources": entry["sources"], "results": self._results.pop(entry["key"])}
+                results = self._results.pop(entry["key"])
+                content = {"fingerprint": self.made_by, "sources": entry["sources"], "results": results}
                 write_whole(Path(self.folder) / f"{entry['key']}.json", json.dumps(content, default=repr).encode())
         return task
 
@@ -125,43 +128,35 @@ def _make_initial_tasks(
     return keyed, rest
 
 
-def _check_pipeline(path: Path, stages: list[Stage]) -> None:
-    """Compare the stages with those that the checkpoint was begun with; note them if it is new.
-
-    Raises:
-        ConfigurationError: They differ.
-    """
-    wanted = [{"stage": type(stage).__name__, **stage.fingerprint()} for stage in stages]
-    if not path.exists():
-        write_whole(path, (json.dumps(wanted, indent=2) + "\n").encode())
-        return
+def _read_note(path: Path) -> dict[str, Any] | None:
+    """Return what is known of an initial task; None for nothing."""
     try:
-        known = json.loads(path.read_text())
-        names = [stage["stage"] for stage in known]
-    except (ValueError, TypeError, KeyError):
-        raise ConfigurationError(f"{path} cannot be read; delete the folder to begin anew") from None
-    differences = [
-        f"{new['stage']}: {difference}"
-        for old, new in zip(known, wanted, strict=False)
-        for difference in list_differences(old, new)
-    ]
-    if names != [stage["stage"] for stage in wanted]:
-        differences = [f"its stages were {', '.join(names)} and are {', '.join(str(s['stage']) for s in wanted)}"]
-    if differences:
+        note = json.loads(path.read_text())
+        return note if {"fingerprint", "sources", "results"} <= set(note) else None
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _refuse_others(notes: dict[str, dict[str, Any]], fingerprint: Fingerprint, folder: Path) -> None:
+    """Raise `ConfigurationError` where a checkpoint is of another pipeline."""
+    others = (
+        note["fingerprint"] for note in notes.values() if canonical(note["fingerprint"]) != canonical(fingerprint)
+    )
+    other = next(others, None)
+    if other is not None:
         raise ConfigurationError(
-            f"the checkpoint {path.parent} is of another pipeline ({'; '.join(differences)}); choose another "
-            "checkpoint_path and output, or delete the folder to do everything again"
+            f"the checkpoint {folder} is of another pipeline ({'; '.join(list_differences(other, fingerprint))}); "
+            "choose another checkpoint_path and output, or delete the folder to do everything again"
         )
 
 
-def _read_finished(path: Path, task: Task[Any]) -> list[Task[Any]] | None:
+def _find_finished(note: dict[str, Any] | None, task: Task[Any], writer: Stage) -> list[Task[Any]] | None:
     """Return what an initial task came to; None if it is not finished, its files changed, or its results are gone."""
-    try:
-        content = json.loads(path.read_text())
-        if content["sources"] != task._metadata[_KEY]["sources"]:
-            return None
-        results: list[Task[Any]] = [_restore_result(result) for result in content["results"]]
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    if note is None or note["sources"] != task._metadata[_KEY]["sources"]:
+        return None
+    results: list[Task[Any]] = [_restore_result(result) for result in note["results"]]
+    output_dir = getattr(writer, "output_dir", None)
+    if any(result._metadata.get("output_dir", output_dir) != output_dir for result in results):
         return None
     options = task._metadata.get(_SECRET)
     is_there = all(describe_file(file, options)[1] >= 0 for result in results for file in result.data)

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
 from tastemaker.errors import RemoteError
+from tastemaker.runs.fingerprint import canonical
 from tastemaker.scores.files import write_whole
 from tastemaker.scores.layout import ROWS_FOLDER, ROWS_SUFFIX, STATE_FOLDER
 from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY, SOURCES_KEY
@@ -184,11 +184,6 @@ class RowsIndex:
             metadata.get(SOURCES_KEY, b"").decode(),
             json.loads(metadata.get(COUNTS_KEY, b"{}")),
         )
-
-
-def canonical(value: Any) -> str:  # noqa: ANN401 - whatever JSON takes
-    """Return a value as JSON that is the same for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def read_metadata(path: Path) -> dict[bytes, bytes]:

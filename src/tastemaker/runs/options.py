@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
+from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.records import Scorer
 from tastemaker.storage import Options, public_url
 
 RANKINGS = ("aesthetic_score", "technical_quality")
@@ -23,12 +25,13 @@ class RunOptions:
 
     Attributes:
         model_dir: Directory of models.
-        predictor: Path of another predictor.
+        scorer: What scores: a name, ``package.module:NAME``, or a `Scorer`.
+        predictor: Path of other weights for the scorer's head.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
         batch_size: Images in a batch, and in one inference on a GPU; None for 32, and 256 on a GPU.
         threads: Processor threads; None for all cores.
-        preprocess: ``openai`` or ``transformers``.
+        preprocess: ``openai`` or ``transformers``; None as the scorer's record has it.
         exif_rotate: Turn images as their EXIF orientation says.
         max_pixels: Larger images are recorded as decompression bombs.
         signals: Measure the technical signals too.
@@ -44,12 +47,13 @@ class RunOptions:
     """
 
     model_dir: str | None = None
+    scorer: str | Scorer = DEFAULT_SCORER
     predictor: str | None = None
     device: str = "auto"
     precision: str = "auto"
     batch_size: int | None = None
     threads: int | None = None
-    preprocess: str = "openai"
+    preprocess: str | None = None
     exif_rotate: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
     signals: bool = False
@@ -66,6 +70,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         check_numbers(self)
         check_choice("rank_by", self.rank_by, RANKINGS)
+        find_scorer(self.scorer)
         check_positive("threads", self.threads)
         if self.address is not None and self.executor == "local":
             raise ConfigurationError(
@@ -75,7 +80,8 @@ class RunOptions:
     def as_json(self) -> dict[str, Any]:
         """Return the options as JSON takes them, without secrets."""
         places = {name: public_url(place) for name in ("model_dir", "predictor") if (place := getattr(self, name))}
-        values = asdict(self) | places
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values |= {"scorer": find_scorer(self.scorer).name, **places}
         del values["storage_options"]
         return values
 

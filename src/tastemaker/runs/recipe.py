@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tastemaker.embeddings.stages import EmbeddingReaderStage, EmbeddingScoreStage, EmbeddingWriterStage
 from tastemaker.errors import ConfigurationError
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import choose_device
@@ -43,6 +44,7 @@ def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[A
         verbose=options.verbose,
         num_threads=threads,
         resize="auto" if on_gpu else "pillow",
+        scorer=options.scorer,
     )
     by_model = options.rank_by == "aesthetic_score"
     wants_signals = options.signals or options.min_technical_quality is not None or not by_model
@@ -55,6 +57,7 @@ def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[A
         model_inference_batch_size=options.batch_size,
         preprocess=options.preprocess,
         storage_options=options.storage_options,
+        scorer=options.scorer,
     )
     judge = ImageAestheticFilterStage(
         model_dir=options.model_dir,
@@ -62,6 +65,7 @@ def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[A
         predictor=options.predictor,
         verbose=options.verbose,
         storage_options=options.storage_options,
+        scorer=options.scorer,
     )
     writer = ImageWriterStage(
         str(output_dir / ROWS_FOLDER),
@@ -86,11 +90,12 @@ def state_parity(groups: list[FileGroupTask], options: RunOptions) -> None:
         "device": options.device,
         "precision": options.precision,
         "predictor": options.predictor,
+        "scorer": options.scorer,
         "storage_options": options.storage_options,
     }
     report = find_certificate(**made_by)
     if report is None and options.precision == "int8":
-        sample = sample_groups(groups, CERTIFICATE_IMAGES, options.preprocess, options.device)
+        sample = sample_groups(groups, CERTIFICATE_IMAGES, options.preprocess, options.device, options.scorer)
         report = verify_parity(sample, threads=options.threads, **made_by)
         if not report.is_within_tolerance:
             difference = report.score_difference
@@ -102,3 +107,19 @@ def state_parity(groups: list[FileGroupTask], options: RunOptions) -> None:
     if report is not None:
         for group in groups:
             group._metadata["provenance"]["parity"] = asdict(report)
+
+
+def check_embedding_options(options: RunOptions) -> None:
+    """Raise `ConfigurationError` for options that need pictures, where the input is embeddings."""
+    if options.signals or options.min_technical_quality is not None or options.rank_by != "aesthetic_score":
+        raise ConfigurationError("the input is embeddings, and technical quality is measured in pictures")
+
+
+def make_embedding_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
+    """Return the stages that read, score and write embeddings."""
+    places = options.storage_options
+    return [
+        EmbeddingReaderStage(),
+        EmbeddingScoreStage(options.model_dir, options.predictor, options.copy_embeddings, storage_options=places),
+        EmbeddingWriterStage(str(output_dir / ROWS_FOLDER), options.copy_embeddings, storage_options=places),
+    ]

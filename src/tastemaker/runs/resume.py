@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,12 @@ import pyarrow.compute as pc
 
 from tastemaker.errors import ConfigurationError, ReasonKind
 from tastemaker.imaging.shards import Member, Sample
-from tastemaker.runs.fingerprint import Fingerprint, list_differences
-from tastemaker.runs.index import RowsIndex, RowsNote, canonical, rows_path
+from tastemaker.runs.fingerprint import Fingerprint, canonical, describe_others
+from tastemaker.runs.index import RowsIndex, RowsNote, rows_path
 from tastemaker.runs.input_files import Sources, is_shard_group, read_sources, with_known
 from tastemaker.runs.loose import Partition
 from tastemaker.runs.options import RunMode
-from tastemaker.scores.files import read_rows
-from tastemaker.scores.layout import ROWS_SUFFIX
+from tastemaker.scores.files import check_own_rows, read_rows
 from tastemaker.scores.schema import original_name
 from tastemaker.tasks import FileGroupTask
 
@@ -68,18 +65,25 @@ def make_plan(
         mode: Whether to overwrite, to leave alone, to run failures again.
 
     Raises:
-        ConfigurationError: Rows were made otherwise, and nothing says what to do with them.
+        ConfigurationError: Rows were made otherwise, and nothing says what to do with them; or a file of somebody
+            else is where rows are to go.
     """
     wanted = canonical(fingerprint)
     notes = index.notes(partition.name for partition in partitions)
     for partition in partitions:
+        if partition.name in index and (partition.name not in notes or not notes[partition.name].fingerprint):
+            check_own_rows(rows_path(output_dir, partition.name))
         before = read_sources(notes[partition.name].sources) if partition.name in notes else None
         if before is not None:
             partition.sources = with_known(partition.sources, before)
         partition.group._metadata["provenance"] = {"fingerprint": fingerprint, "sources": partition.sources.as_json()}
-    others = {name: note for name, note in notes.items() if note.fingerprint != wanted}
+    others = {name: note.fingerprint for name, note in notes.items() if note.fingerprint != wanted}
     if others and not (mode.overwrite or mode.new_fingerprint_only):
-        raise ConfigurationError(_describe_others(others, len(notes), output_dir, fingerprint))
+        raise ConfigurationError(
+            f"{output_dir} has rows that were made otherwise: {describe_others(others, fingerprint, len(notes))}. Say "
+            "--overwrite to make them again, --new-fingerprint-only to leave them and do only what has no rows yet, or "
+            "choose another directory"
+        )
     plan = Plan(is_mixed=bool(others) and mode.new_fingerprint_only)
     for partition in partitions:
         note = notes.get(partition.name)
@@ -173,22 +177,3 @@ def _sample_of(row: dict[str, Any]) -> Sample | None:
         for part in row["sidecars"]
     }
     return Sample(original_name(row["image_id"]), Member(name, row["offset"], row["size"]), sidecars)
-
-
-def _describe_others(others: dict[str, RowsNote], total: int, output_dir: Path, fingerprint: Fingerprint) -> str:
-    """Return what differs between the rows that are there and those that would be made, and the ways out."""
-    kinds = Counter(note.fingerprint for note in others.values())
-    lines = []
-    for made_by, number in kinds.most_common(3):
-        example = next(name for name, note in others.items() if note.fingerprint == made_by)
-        differences = "; ".join(list_differences(_parse(made_by), fingerprint))
-        lines.append(f"in {number:,} of {total:,} rows files, such as {example}{ROWS_SUFFIX}, {differences}")
-    return (
-        f"{output_dir} has rows that were made otherwise: {'; and '.join(lines)}. Say --overwrite to do them again, "
-        "--new-fingerprint-only to leave them and do only what has no rows yet, or choose another directory"
-    )
-
-
-def _parse(made_by: str) -> Fingerprint:
-    found: Fingerprint = json.loads(made_by) if made_by else {}
-    return found

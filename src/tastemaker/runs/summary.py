@@ -123,7 +123,7 @@ def summarise(
         deleted=statuses["deleted"],
         reasons={kind: number for kind, number in reasons.most_common() if kind != ReasonKind.DELETED},
         percentiles=_percentiles(np.concatenate(scores)) if scores else {},
-        embeddings_normalised=sum(note.counts.get("embeddings", {}).get("normalised", 0) for note in notes.values()),
+        embeddings_normalised=sum(note.counts.get("more", {}).get("normalised", 0) for note in notes.values()),
         percentiles_of=f"{len(sampled):,} of {len(names):,} partitions" if len(sampled) < len(names) else "",
         provenance=_read_provenance(rows_path(output_dir, last)) if last else {},
     )

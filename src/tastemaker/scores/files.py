@@ -72,11 +72,13 @@ class RowsFile(PendingFile):
 
     Attributes:
         schema: Of the file. Its metadata may still change until the first row group is full.
+        more_counts: What else a summary of the file needs, under ``more`` in its metadata.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         super().__init__(path)
         self.schema = schema
+        self.more_counts: Counter[str] = Counter()
         self._waiting: list[pa.Table] = []
         self._statuses: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
@@ -94,7 +96,7 @@ class RowsFile(PendingFile):
     def commit(self) -> None:
         """Finish the file, and make it visible."""
         self._flush()
-        counts = {"statuses": self._statuses, "reasons": self._reasons}
+        counts = {"statuses": self._statuses, "reasons": self._reasons, "more": self.more_counts}
         self._open_writer().add_key_value_metadata({COUNTS_KEY: json.dumps(counts).encode()})
         self._open_writer().close()
         self._close_file()
@@ -146,7 +148,7 @@ def check_own_rows(path: Path) -> None:
         return
     except pa.ArrowException:
         metadata = {}
-    if METADATA_KEY not in metadata:
+    if not {METADATA_KEY, COUNTS_KEY} & metadata.keys():
         raise ConfigurationError(
             f"{path} is there, and Tastemaker did not write it: choose another directory, or move it away"
         )

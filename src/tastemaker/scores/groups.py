@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tastemaker.embeddings.tables import vectors_of
 from tastemaker.errors import ConfigurationError, MissingExtraError, ModelError
 from tastemaker.machine import usable_cores
+from tastemaker.scores.vectors import vectors_of
 
 MIN_SIMILARITY = 0.95
 """Cosine from which on two pictures count as near-duplicates. docs/embeddings.md says how it was chosen."""

@@ -7,10 +7,10 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from tastemaker.embeddings.tables import vectors_of
 from tastemaker.errors import ModelError
 from tastemaker.models.bulk import score_many
 from tastemaker.scores.table import EMBEDDING, ScoreTable
+from tastemaker.scores.vectors import vectors_of
 
 Floats = npt.NDArray[np.floating]
 Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]

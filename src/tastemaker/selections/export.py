@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -146,15 +146,15 @@ class Export:
             OSError: The disk is full.
         """
         folder, copies = self._own.folder, self._make_copies()
-        before = _find_orphans(folder / LISTING)
+        self._own.keep = _Orphans(folder / LISTING)
         try:
             with (folder / LISTING).draft() as draft:
                 self._write_all(copies, draft.path)
                 copies.finish()
+                self._own.finish()
         except BaseException:
             copies.discard()
             raise
-        self._own.finish(keep=before)
         _write_lines(folder / SKIPPED, self.skipped)
         if self._embedder is not None:
             self.counts.ratings = self._embedder.counts
@@ -267,33 +267,31 @@ class _Inside:
         return os.path.join(self._real(os.path.dirname(path)), "").startswith(self._folder)
 
 
-def _find_orphans(listing: Place) -> _Orphans:
-    """Return the copies of an earlier selection whose originals are gone."""
-    found = _Orphans()
-    if listing.exists():
-        with listing.open() as file:
-            parts = pq.ParquetFile(file)
-            names = [name for name in ("image_path", "shard", "tar_file", "member_name") if name in parts.schema.names]
-            for batch in parts.iter_batches(columns=names):
-                found.add(batch.to_pylist())
-    return found
-
-
 class _Orphans:
-    """Names of copies whose originals are gone, each with what else has its key."""
+    """Names of copies whose originals are gone, each with what else has its key, as the last listing tells them.
 
-    def __init__(self) -> None:
-        self._keys: set[str] = set()
-        self._exists = cache(lambda path: Place.at(path).local_path is None or os.path.exists(path))
+    Args:
+        listing: The rows of what was copied.
+    """
 
-    def add(self, rows: list[dict[str, Any]]) -> None:
-        """Add what rows of copies say."""
-        for row in rows:
-            if not self._exists(original_name(row["shard"] or row["image_path"])):
-                self._keys.add(_key(original_name(row["tar_file"])))
+    def __init__(self, listing: Place) -> None:
+        self._listing = listing
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and _key(name) in self._keys
+
+    @cached_property
+    def _keys(self) -> set[str]:
+        if not self._listing.exists():
+            return set()
+        is_there = cache(lambda path: Place.at(path).local_path is None or os.path.exists(path))
+        with self._listing.open() as file:
+            rows = pq.ParquetFile(file).read(columns=["image_path", "shard", "tar_file"]).to_pylist()
+        return {
+            _key(original_name(row["tar_file"]))
+            for row in rows
+            if not is_there(original_name(row["shard"] or row["image_path"]))
+        }
 
 
 def _key(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from tastemaker.runs.options import RunMode, RunOptions
 from tastemaker.runs.progress import Progress
 from tastemaker.runs.run import run_scoring
 from tastemaker.runs.summary import RunSummary
-from tastemaker.scores.layout import KEPT_FOLDER
+from tastemaker.scores.cutoff import Top, parse_top
+from tastemaker.scores.layout import KEPT_FOLDER, ROWS_FOLDER
 from tastemaker.scores.table import ScoreTable
-from tastemaker.selections.select import SelectProgress, SelectSummary, select_images
+from tastemaker.selections.select import RECORD, SelectProgress, SelectSummary, select_images
 from tastemaker.selections.selection import Selection
 from tastemaker.storage.place import Place
 
@@ -81,7 +83,27 @@ def filter_images(
 
 
 def _choose_kind(table: ScoreTable) -> str:
-    counted = table.query("SELECT count(size) AS originals, count(shard) AS in_shards FROM rows").to_pylist()[0]
-    if not counted["originals"]:
+    asked = "count(size) AS originals, count(shard) AS in_shards, count(*) FILTER (status = 'kept') AS passed"
+    counted = table.query(f"SELECT {asked} FROM rows").to_pylist()[0]
+    if counted["passed"] and not counted["originals"]:
         return "manifest"
     return "webdataset" if counted["in_shards"] else "folder"
+
+
+def find_kept_cut(table: ScoreTable) -> tuple[float | None, Top | None]:
+    """Return the cut that the last `filter_images` made of a table's rows, as score or as share; two None for none."""
+    folders = {Place.at(source.path, table.storage_options).parent for source in table.sources}
+    cuts = {cut for folder in folders if (cut := _read_cut(folder)) is not None}
+    min_score, top = cuts.pop() if len(cuts) == 1 else (None, None)
+    return min_score, parse_top(top) if top else None
+
+
+def _read_cut(rows: Place) -> tuple[float | None, str | None] | None:
+    """Return the cut of the copies that lie beside a folder of rows, or a folder in it."""
+    while rows.name not in (ROWS_FOLDER, ""):
+        rows = rows.parent
+    record = rows.parent / KEPT_FOLDER / RECORD
+    if not rows.name or not record.is_file():
+        return None
+    asked = json.loads(record.read())["request"]["selection"]
+    return asked["min_score"], asked["top"]

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from tastemaker.selections.lists import MANIFESTS, UIDS, write_manifest, write_u
 from tastemaker.selections.rating import StarEmbedder, StarOptions
 from tastemaker.selections.selection import Chosen, Selection, choose_rows
 from tastemaker.storage import SELECTION_FILE, STATE_FOLDER
-from tastemaker.storage.owned import OwnFiles
+from tastemaker.storage.owned import ASIDE_FOLDER, OwnFiles
 from tastemaker.storage.place import Place
 
 KINDS = (*FORMS, "manifest", "uids")
@@ -53,8 +53,8 @@ class SelectSummary:
         ratings: ``embedded``, ``already_rated``, ``without_stars``, ``no_jpeg`` or ``failed`` -> copies, where stars
             were to be embedded.
         skipped_first: Why the first of the skipped was, with its name.
-        moved_aside: Copies of an earlier selection that were changed, or whose originals are gone: they lie below
-            ``_tastemaker/aside`` now.
+        moved_aside: Folder -> files of an earlier selection that were changed, or whose originals are gone, and lie
+            there now.
     """
 
     output: str
@@ -69,7 +69,7 @@ class SelectSummary:
     skipped_file: str = ""
     ratings: dict[str, int] = field(default_factory=dict)
     skipped_first: str = ""
-    moved_aside: int = 0
+    moved_aside: dict[str, int] = field(default_factory=dict)
 
 
 def select_images(
@@ -113,7 +113,8 @@ def select_images(
     summary = SelectSummary(str(output), kind, len(table), len(chosen), lowest=_lowest(table, chosen, selection))
     if kind not in FORMS:
         with _explain_no_room(place):
-            _write_list(table, chosen, place, kind, overwrite=overwrite)
+            own = _write_list(table, chosen, place, kind, overwrite=overwrite)
+        summary.moved_aside = _count_moved(own)
         summary.written = len(chosen)
         return summary
 
@@ -166,7 +167,15 @@ def _write_originals(
     finally:
         lock.release()
         (place / _LOCK).delete()
+        _remove_if_empty(place / STATE_FOLDER, place)
     return export, own
+
+
+def _remove_if_empty(*folders: Place) -> None:
+    """Delete folders of this machine in which nothing is: of a new selection that fails nothing is left behind."""
+    for path in filter(None, (folder.local_path for folder in folders)):
+        with suppress(OSError):
+            path.rmdir()
 
 
 def _look_at(place: Place) -> OwnFiles:
@@ -234,16 +243,21 @@ def _check_options(kind: str, place: Place, images_per_tar: int, stars: StarOpti
         raise ConfigurationError(f"{place} is a file; {kind} needs a folder")
 
 
+def _count_moved(own: OwnFiles) -> dict[str, int]:
+    return {str(own.folder / ASIDE_FOLDER): len(own.moved_aside)} if own.moved_aside else {}
+
+
 def _lowest(table: ScoreTable, chosen: Chosen, selection: Selection) -> float | None:
     values = table.values(selection.rank_by)[chosen.rows]
     values = values[~np.isnan(values)]
     return float(values.min()) if len(values) else None
 
 
-def _write_list(table: ScoreTable, chosen: Chosen, place: Place, kind: str, *, overwrite: bool) -> None:
+def _write_list(table: ScoreTable, chosen: Chosen, place: Place, kind: str, *, overwrite: bool) -> OwnFiles:
     own = OwnFiles.of_one_file(place)
     own.refuse_foreign(place.name)
-    with place.draft() as draft:
+    draft = place.draft()
+    try:
         if kind == "manifest":
             write_manifest(draft.path, place.name, (part for _, part in chosen.iterate()), chosen.schema)
         else:
@@ -251,12 +265,15 @@ def _write_list(table: ScoreTable, chosen: Chosen, place: Place, kind: str, *, o
         if not overwrite and own.differs(place.name, draft):
             raise ConfigurationError(f"{place} is there with other content; choose another, or say --overwrite")
         own.commit(place.name, draft)
-        own.finish()
+    finally:
+        draft.discard()
+    own.finish()
+    return own
 
 
 def _add_counts(summary: SelectSummary, export: Export, own: OwnFiles) -> SelectSummary:
     counts = export.counts
-    summary.moved_aside = len(own.moved_aside)
+    summary.moved_aside = _count_moved(own)
     summary.written, summary.bytes_written = counts.written, counts.bytes_written
     summary.checked_by_size_only = counts.checked_by_size_only
     summary.skipped, summary.ratings = dict(sorted(counts.skipped.items())), dict(sorted(counts.ratings.items()))

@@ -5,25 +5,30 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tastemaker.checks import check_numbers
 from tastemaker.errors import ConfigurationError, ModelError, ReasonKind
-from tastemaker.models.aesthetic import CUSTOMARY_CUTOFFS, AestheticPredictor
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, ensure_predictor
+from tastemaker.models.hub import ensure_head
+from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.records import Scorer
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
 from tastemaker.storage import Options, is_remote, public_url
 from tastemaker.tasks import ImageBatch
+
+if TYPE_CHECKING:
+    from tastemaker.models.records import Predictor
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
-    """Scores every image with the LAION aesthetic predictor and keeps those that reach the cut-off.
+    """Scores every image with the head of a scorer and keeps those that reach the cut-off.
 
     The others go into ``ImageBatch.dropped`` with score and reason. Needs embeddings (`ImageEmbeddingStage`).
 
@@ -31,11 +36,13 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
         num_gpus_per_worker: For compatibility: the predictor is one dot product, and runs on the processor.
         model_inference_batch_size: For compatibility: a batch is scored at once.
-        score_threshold: Images with this score or more are kept; None keeps all. Scores lie roughly between 1 and 10
-            and most photographs between 4 and 7, so NeMo Curator's default of 0.5 keeps nearly everything.
+        score_threshold: Images with this score or more are kept; None keeps all. LAION's scores lie roughly between 1
+            and 10, so NeMo Curator's default of 0.5 keeps nearly everything.
         verbose: Log each dropped image with its score, and a count for each batch.
-        predictor: Path of another predictor, ``.safetensors`` or ``.pth`` (see `AestheticPredictor.from_file`).
+        predictor: Path of other weights for the head, for example ``.safetensors`` or ``.pth`` (see
+            `AestheticPredictor.from_file`).
         storage_options: Arguments of the fsspec file system of models at a URL.
+        scorer: A name, or a `Scorer`; the default is LAION's aesthetic predictor v2.
     """
 
     model_dir: str | None = None
@@ -46,13 +53,19 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
     name: str = "image_aesthetic_filter"
     predictor: str | None = None
     storage_options: Options | None = field(default=None, repr=False)
+    scorer: str | Scorer = DEFAULT_SCORER
     handles_empty: bool = field(default=True, init=False, repr=False)
-    _predictor: AestheticPredictor | None = field(default=None, init=False, repr=False)
+    _predictor: Predictor | None = field(default=None, init=False, repr=False)
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        find_scorer(self.scorer)
         self.resources = Resources()
+
+    @property
+    def _scorer(self) -> Scorer:
+        return find_scorer(self.scorer)
 
     def inputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage reads."""
@@ -66,28 +79,30 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
         """Raise `ConfigurationError` if the predictor's file is not there; say so if the cut-off keeps everything."""
         if self.predictor is not None and not is_remote(self.predictor) and not Path(self.predictor).is_file():
             raise ConfigurationError(f"predictor: {self.predictor} does not exist")
-        if self.score_threshold is not None and self.score_threshold < 1:
+        lowest, highest = self._scorer.score_range
+        if self.score_threshold is not None and self.score_threshold < lowest:
+            customary = ", ".join(f"{cutoff:g}" for cutoff in self._scorer.customary_cutoffs)
             logger.warning(
-                "score_threshold=%g keeps nearly every image: scores lie roughly between 1 and 10, most photographs "
-                "between 4 and 7. LAION's customary cut-offs are %s.",
-                self.score_threshold,
-                ", ".join(f"{cutoff:g}" for cutoff in CUSTOMARY_CUTOFFS),
+                "score_threshold=%g keeps nearly every image: scores lie roughly between %g and %g; customary cut-offs "
+                "are %s",
+                *(self.score_threshold, lowest, highest, customary or "none"),
             )
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the cut-off and the weights."""
-        digest = weights_digest(AESTHETIC_PREDICTOR, self.model_dir, self.predictor, self.storage_options)
-        return {**super().fingerprint(), "predictor": digest}
+        digest = weights_digest(self._scorer.head, self.model_dir, self.predictor, self.storage_options)
+        return {**super().fingerprint(), "predictor": digest, "scorer": self._scorer.name}
 
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""
-        ensure_predictor(self.predictor, self.model_dir, self.storage_options)
+        ensure_head(self._scorer.head, self.predictor, self.model_dir, self.storage_options)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Load the predictor."""
-        weights = ensure_predictor(self.predictor, self.model_dir, self.storage_options)
-        self._predictor = AestheticPredictor.from_file(weights)
-        self._provenance = weights_provenance("predictor", AESTHETIC_PREDICTOR, weights)
+        weights = ensure_head(self._scorer.head, self.predictor, self.model_dir, self.storage_options)
+        self._predictor = self._scorer.head.load(weights)
+        made_by = weights_provenance("predictor", self._scorer.head, weights)
+        self._provenance = {"scorer": self._scorer.name, **made_by}
 
     def teardown(self) -> None:
         """Free the predictor."""
@@ -101,14 +116,14 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
         cutoff = "none" if self.score_threshold is None else f"{self.score_threshold:g}"
         add_provenance(task._metadata, **self._provenance, score_threshold=cutoff)
         if task.data:
-            scores = self._predictor.score(stack_embeddings(task))  # (n,)
+            scores = self._predictor(stack_embeddings(task))  # (n,)
             for image, score in zip(task.data, scores, strict=True):
                 image.aesthetic_score = float(score)
         passes = [self._passes(image.aesthetic_score) for image in task.data]
         kept = [image for image, passed in zip(task.data, passes, strict=True) if passed]
         below = [image for image, passed in zip(task.data, passes, strict=True) if not passed]
         for image in below:
-            image.reason = f"aesthetic_score {image.aesthetic_score:.3f} is below {cutoff}"
+            image.reason = f"{self._scorer.column} {image.aesthetic_score:.3f} is below {cutoff}"
             image.reason_kind = ReasonKind.BELOW_CUTOFF
             if self.verbose:
                 path = public_url(image.image_path)
@@ -124,8 +139,8 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
         return self.score_threshold is None or bool(np.float32(score) >= np.float32(self.score_threshold))
 
 
-def stack_embeddings(task: ImageBatch) -> np.ndarray:
-    """Return the embeddings of a batch, float (n, 768).
+def stack_embeddings(task: ImageBatch) -> npt.NDArray[np.float32]:
+    """Return the embeddings of a batch, float32 (n, d).
 
     Raises:
         ModelError: An image has none.

@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from typing import IO
+from typing import IO, Any
 
 from tastemaker.errors import ReasonKind
 from tastemaker.tasks import ImageObject
@@ -20,12 +20,11 @@ class ChildDecoder:
     """Prepares images one at a time in a child process, which is started again where an image killed it.
 
     Args:
-        preprocess: See `tastemaker.stages.read.ImageReaderStage`.
-        resize: ``pillow`` or ``torch``.
+        reader: Options of the `tastemaker.stages.read.ImageReaderStage` that prepares them there.
     """
 
-    def __init__(self, preprocess: str, resize: str) -> None:
-        self._options = {"preprocess": preprocess, "resize": resize}
+    def __init__(self, reader: dict[str, Any]) -> None:
+        self._options = reader
         self._child: subprocess.Popen[bytes] | None = None
 
     def prepare(self, image: ImageObject) -> ImageObject:

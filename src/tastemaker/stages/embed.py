@@ -1,4 +1,4 @@
-"""CLIP embeddings of the images in a batch."""
+"""Embeddings of the images in a batch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.checks import check_choice, check_numbers, check_positive
-from tastemaker.errors import ReasonKind, UnreadableImageError
-from tastemaker.imaging.preprocess import PREPROCESSINGS, preprocess
-from tastemaker.models.clip import PRECISIONS, VisionTower, check_device, load_clip, resolve_precision
+from tastemaker.errors import ModelError, ReasonKind, UnreadableImageError
+from tastemaker.imaging.model_input import ROUNDINGS, Preprocess
+from tastemaker.imaging.preprocess import preprocess
+from tastemaker.models.clip import check_device, load_clip, resolve_precision
 from tastemaker.models.device import choose_device
-from tastemaker.models.hub import CLIP_VIT_L14, ensure_weights
+from tastemaker.models.hub import ensure_weights
+from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.records import Backbone, Scorer
+from tastemaker.models.vit import PRECISIONS, VisionTower
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
 from tastemaker.storage import Options
@@ -25,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
-    """Embeds every image with CLIP ViT-L/14: `ImageObject.embedding`, float32 (768,), unit length.
+    """Embeds every image with the backbone of a scorer: `ImageObject.embedding`, float32 (d,), unit length.
 
     Takes the reader's model input. Where a stage in between set or asked for ``image_data``, those pixels are
     embedded instead, so that its changes count.
@@ -36,11 +40,13 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         model_inference_batch_size: Images at a time on a GPU (a processor chooses its own); None for 256.
         verbose: Log a line for each batch.
         remove_image_data: Free pixels and source bytes afterwards; writers read the bytes again by their position.
-        device: ``auto``, ``cpu``, ``cuda`` (every GPU of this process), ``cuda:N`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda`` (the current GPU), ``cuda:N`` or ``mps``.
         precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
         threads: Processor threads for inference; None for all cores.
-        preprocess: Used for images that no reader prepared: ``openai`` or ``transformers``.
+        preprocess: For images that no reader prepared, how a crop is rounded: ``openai`` or ``transformers``; None as
+            the scorer's record has it.
         storage_options: Arguments of the fsspec file system of models at a URL.
+        scorer: A name, or a `Scorer`; the default embeds with CLIP ViT-L/14.
     """
 
     model_dir: str | None = None
@@ -52,8 +58,9 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
-    preprocess: str = "openai"
+    preprocess: str | None = None
     storage_options: Options | None = field(default=None, repr=False)
+    scorer: str | Scorer = DEFAULT_SCORER
     handles_empty: bool = field(default=True, init=False, repr=False)
     _tower: VisionTower | None = field(default=None, init=False, repr=False)
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
@@ -62,10 +69,20 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         check_numbers(self)
         check_device(self.device)
         check_choice("precision", self.precision, PRECISIONS)
-        check_choice("preprocess", self.preprocess, PREPROCESSINGS)
+        if self.preprocess is not None:
+            check_choice("preprocess", self.preprocess, ROUNDINGS)
+        find_scorer(self.scorer)
         check_positive("model_inference_batch_size", self.model_inference_batch_size)
         # Executors give a GPU only where there is one: the workers' machines may have some, and this one none.
         self.resources = Resources() if self.device == "cpu" else Resources(gpus=self.num_gpus_per_worker)
+
+    @property
+    def _backbone(self) -> Backbone:
+        return find_scorer(self.scorer).backbone
+
+    @property
+    def _how(self) -> Preprocess:
+        return self._backbone.preprocess.with_rounding(self.preprocess)
 
     def inputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage reads."""
@@ -81,24 +98,26 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""
-        ensure_weights(CLIP_VIT_L14, self.model_dir, self.storage_options)
+        ensure_weights(self._backbone, self.model_dir, self.storage_options)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Load the vision tower."""
-        weights = ensure_weights(CLIP_VIT_L14, self.model_dir, self.storage_options)
-        self._tower = load_clip(weights, self.device, self.precision, self.threads, self.model_inference_batch_size)
+        weights = ensure_weights(self._backbone, self.model_dir, self.storage_options)
+        batch_size = self.model_inference_batch_size
+        self._tower = load_clip(weights, self.device, self.precision, self.threads, batch_size, self._backbone)
         self.concurrent_tasks = self._tower.concurrency
         tower = self._tower.describe()
-        self._provenance = {**weights_provenance("clip", CLIP_VIT_L14, weights), **tower}
-        logger.info("CLIP runs on %s (%s, %s)", tower["device"], tower["backend"], tower["precision"])
+        self._provenance = {**weights_provenance("clip", self._backbone, weights), **tower}
+        logger.info("%s runs on %s (%s, %s)", self._backbone.id, tower["device"], tower["backend"], tower["precision"])
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the weights and the precision that will run, and no model is loaded for it."""
         precision = resolve_precision(choose_device(self.device), self.precision)
         return {
             **super().fingerprint(),
+            **self._how.fingerprint(),
             "precision": precision,
-            "clip_sha256": weights_digest(CLIP_VIT_L14, self.model_dir, None, self.storage_options),
+            "clip_sha256": weights_digest(self._backbone, self.model_dir, None, self.storage_options),
         }
 
     def interrupt(self) -> None:
@@ -122,7 +141,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         task.dropped += [image for image, pixels in zip(task.data, inputs, strict=True) if pixels is None]
         task.data = readable
         if readable:
-            embeddings = self._tower.embed(np.stack([pixels for pixels in inputs if pixels is not None]))  # (n, 768)
+            embeddings = self._tower.embed(np.stack([pixels for pixels in inputs if pixels is not None]))  # (n, d)
             for image, embedding in zip(readable, embeddings, strict=True):
                 image.embedding = embedding
                 image.model_input = None
@@ -134,6 +153,12 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def _input_of(self, image: ImageObject) -> npt.NDArray[np.uint8] | None:
         """Return the model's input of one image, or None (and a reason in it) where it cannot be read."""
+        made = image.model_input_kind
+        if made is not None and made.with_rounding(self._how.rounding) != self._how:
+            raise ModelError(
+                f"the reader made the input of image {image.image_id!r} for another model than {self._backbone.id}; "
+                "give ImageReaderStage and ImageEmbeddingStage the same scorer"
+            )
         if _is_prepared(image):
             return image.model_input
         try:
@@ -145,7 +170,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
             shape = f"{pixels.dtype} {pixels.shape}"
             image.fail(f"unreadable: image_data must be uint8 (H, W, 3), not {shape}", ReasonKind.UNSUPPORTED)
             return None
-        return preprocess(pixels, image.model_input_kind or self.preprocess)
+        return preprocess(pixels, made or self._how)
 
 
 def _is_prepared(image: ImageObject) -> bool:

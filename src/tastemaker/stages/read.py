@@ -19,11 +19,14 @@ from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import MissingExtraError, UnreadableImageError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.keys import Sample, split_key
-from tastemaker.imaging.preprocess import PREPROCESSINGS, RESIZES, Pixels, preprocess
+from tastemaker.imaging.model_input import ROUNDINGS, Preprocess
+from tastemaker.imaging.preprocess import RESIZES, Pixels, preprocess
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.room import ROOM
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
+from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.records import Scorer
 from tastemaker.provenance import reader_provenance
 from tastemaker.stages.base import ProcessingStage, WorkerMetadata, is_careful
 from tastemaker.stages.child import ChildDecoder
@@ -53,11 +56,12 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         verbose: Log a line for each batch and each image that cannot be read.
         num_threads: Threads that decode; never more than the machine has cores.
         num_gpus_per_worker: NeMo Curator's name. Processors decode here, so no GPU is asked for.
-        preprocess: ``openai`` or ``transformers``, see `tastemaker.imaging.preprocess`.
+        preprocess: How a crop is rounded, ``openai`` or ``transformers``; None as the scorer's record has it.
         apply_exif_rotation: Turn images as their EXIF orientation says.
         max_pixels: Larger images are recorded as decompression bombs.
         resize: ``pillow``; ``torch``, faster and within 2 of 255 of it; or ``auto``: torch where the worker has a GPU
             that torch can use, else Pillow.
+        scorer: Whose input is made: a name, or a `Scorer`. The stages that follow need the same one.
 
     Raises:
         ConfigurationError: An option is out of its range.
@@ -68,15 +72,16 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     num_threads: int = 8
     num_gpus_per_worker: float = 0.25
     name: str = "image_reader"
-    preprocess: str = "openai"
+    preprocess: str | None = None
     apply_exif_rotation: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
     resize: str = "auto"
+    scorer: str | Scorer = DEFAULT_SCORER
     dali_batch_size: InitVar[int | None] = None
     task_batch_size: InitVar[int | None] = None
     _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
     _resize: str = field(default="pillow", init=False, repr=False)
-    _make_input: Callable[[Pixels, str], Pixels] | None = field(default=None, init=False, repr=False)
+    _make_input: Callable[[Pixels, Preprocess], Pixels] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self, dali_batch_size: int | None, task_batch_size: int | None) -> None:
         for given in (task_batch_size, dali_batch_size):
@@ -84,7 +89,9 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         check_numbers(self)
         for option in ("batch_size", "num_threads", "max_pixels"):
             check_positive(option, getattr(self, option))
-        check_choice("preprocess", self.preprocess, PREPROCESSINGS)
+        if self.preprocess is not None:
+            check_choice("preprocess", self.preprocess, ROUNDINGS)
+        find_scorer(self.scorer)
         check_choice("resize", self.resize, RESIZES)
 
     def check(self) -> None:
@@ -92,9 +99,13 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         if self.resize == "torch" and find_spec("torch") is None:
             raise MissingExtraError(f"resize='torch' needs PyTorch: {INSTALL_TORCH}")
 
+    @property
+    def _how(self) -> Preprocess:
+        return find_scorer(self.scorer).backbone.preprocess.with_rounding(self.preprocess)
+
     def fingerprint(self) -> dict[str, Any]:
-        """Return the options, with what resizes on this machine."""
-        return {**super().fingerprint(), "resize": choose_resize(self.resize)}
+        """Return the options, with what the scorer wants its input to be and what resizes on this machine."""
+        return {**super().fingerprint(), **self._how.fingerprint(), "resize": choose_resize(self.resize)}
 
     def outputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage sets."""
@@ -130,7 +141,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
 
     def _decode_apart(self, images: Iterator[ImageObject]) -> Iterator[ImageObject]:
         """Yield the same images, each decoded alone in a child process: one that kills it costs only its own row."""
-        with contextlib.closing(ChildDecoder(self.preprocess, self._resize)) as child:
+        reader = {"preprocess": self.preprocess, "resize": self._resize, "scorer": self.scorer}
+        with contextlib.closing(ChildDecoder(reader)) as child:
             for image in images:
                 yield child.prepare(image)
 
@@ -150,7 +162,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             "is_last_batch": is_last,
             "provenance": {
                 **task._metadata.get("provenance", {}),
-                **reader_provenance(self.preprocess, self.apply_exif_rotation, self._resize),
+                **reader_provenance(self._how, self.apply_exif_rotation, self._resize),
             },
         }
         data = [image for image in images if not image.failed]
@@ -213,8 +225,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             image.rating = find_rating(image.encoded, image.sidecars, _extension_of(image))
             try:
                 with ROOM.hold():  # until its pixels are gone
-                    image.model_input = self._make_input(image.decode().pixels, self.preprocess)
-                image.model_input_kind = self.preprocess
+                    image.model_input = self._make_input(image.decode().pixels, self._how)
+                image.model_input_kind = self._how
             except UnreadableImageError as error:
                 image.fail(f"unreadable: {error}", error.reason_kind)
         return image
@@ -259,7 +271,7 @@ def choose_resize(wanted: str) -> str:
     return "torch" if choose_device("auto") != "cpu" else "pillow"
 
 
-def load_preprocess(resize: str) -> Callable[[Pixels, str], Pixels]:
+def load_preprocess(resize: str) -> Callable[[Pixels, Preprocess], Pixels]:
     """Return the function that makes the model's input with ``pillow`` or ``torch``, which takes seconds to import."""
     if resize == "pillow":
         return preprocess

@@ -189,7 +189,7 @@ class _LocalDraft(Draft):
     def __init__(self, target: Path, beside: Path) -> None:
         self._target = target
         beside.parent.mkdir(parents=True, exist_ok=True)
-        name = f"{DRAFT_PREFIX}{uuid.uuid4().hex[:12]}-{target.name}".encode()[:250].decode(errors="ignore")
+        name = os.fsdecode(os.fsencode(f"{DRAFT_PREFIX}{uuid.uuid4().hex[:12]}-{target.name}")[:250])
         self.path = beside.with_name(name)
 
     def commit(self) -> None:

@@ -54,12 +54,14 @@ class OwnFiles:
         record: Folder of the record, below `STATE_FOLDER`.
 
     Attributes:
-        moved_aside: Names of files that were changed by somebody, and lie below `ASIDE_FOLDER` now.
+        moved_aside: Names of files that were changed by somebody, or are in `keep`, and lie below `ASIDE_FOLDER` now.
+        keep: Names of earlier files whose originals are gone: they are moved aside, and not replaced or deleted.
     """
 
     def __init__(self, folder: Place, record: str = "files") -> None:
         self.folder = folder
         self.moved_aside: list[str] = []
+        self.keep: Container[str] = ()
         self._record = folder / STATE_FOLDER / record
         self._known: dict[str, list[Written]] = {}
         self._now: dict[str, Written] = {}
@@ -75,10 +77,25 @@ class OwnFiles:
             place.parent, f"written/{hashlib.sha256(place.name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
         )
 
+    @classmethod
+    def write_one_file(cls, place: Place, data: bytes) -> None:
+        """Write a file that stands for itself, in place of what was written there before.
+
+        Raises:
+            ConfigurationError: A file of somebody else is there.
+        """
+        own = cls.of_one_file(place)
+        own.write({place.name: data})
+        own.finish()
+
     @property
     def is_known(self) -> bool:
         """Whether anything was written here before."""
         return bool(self._known) or self._claims > 0
+
+    def remove_drafts(self) -> None:
+        """Delete what a process that was killed left of the record, where no other process uses it now."""
+        self._record.remove_drafts()
 
     def list_there(self) -> None:
         """List the folder once, instead of asking for each file. Foreign names are then compared as `fold` has them."""
@@ -109,8 +126,10 @@ class OwnFiles:
             OSError: There is no room, or the folder cannot be written to.
         """
         digests = {name: Written(len(data), xxh3_of(data)) for name, data in files.items()}
+        for name in [name for name, digest in digests.items() if self._now.get(name) == digest]:
+            del digests[name]  # a sidecar that two pictures share was written with the first
         self._claim(digests)
-        wanted = {name: data for name, data in files.items() if not self._clear(name, digests[name])}
+        wanted = {name: files[name] for name, digest in digests.items() if not self._clear(name, digest)}
         with ThreadPoolExecutor(_WRITTEN_AT_ONCE) as pool:
             list(pool.map(lambda name: (self.folder / name).write(wanted[name]), wanted))
 
@@ -121,11 +140,12 @@ class OwnFiles:
             ConfigurationError: A file of somebody else is in the way.
         """
         link = Written(0, f"{_LINK}{target}")
+        if self._now.get(name) == link:  # of a sidecar that two pictures share
+            return
         self._claim({name: link})
         path = self._local(name)
-        if path.is_symlink() and not self._clear(name, link):
-            path.unlink()
-        if not path.is_symlink():
+        if not self._clear(name, link):
+            path.unlink(missing_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to(target)
 
@@ -148,19 +168,17 @@ class OwnFiles:
         there = self.folder / name
         return there.is_file() and _digest(there) != _describe(draft.path).xxh3
 
-    def finish(self, keep: Container[str] = ()) -> None:
-        """Delete what was written earlier and not this time, and make the record say so.
-
-        Args:
-            keep: Names of earlier files whose originals are gone: they are moved aside, and not deleted.
-        """
+    def finish(self) -> None:
+        """Delete what was written earlier and not this time, and make the record say so."""
         for name in self._known.keys() - self._now.keys():
             if self._entry(name) is not None or self._link_target(name) is not None:
-                self._remove(name, is_wanted=name in keep)
-        versions = {name: entry.version for name in self._now if (entry := (self.folder / name).stat()) is not None}
+                self._remove(name)
+        if self._there is not None:  # one listing, instead of a question for each file
+            self.list_there()
+        entries = {name: self._entry(name) for name in sorted(self._now)}
         lines = [
-            json.dumps([name, *written._replace(version=versions.get(name, ""))])
-            for name, written in sorted(self._now.items())
+            json.dumps([name, *self._now[name]._replace(version=entry.version if entry else "")])
+            for name, entry in entries.items()
         ]
         (self._record / _FILES).write("".join(f"{line}\n" for line in lines).encode("ascii"))
         self._delete_claims()
@@ -219,7 +237,7 @@ class OwnFiles:
         found = self._find(name)
         if found is not None and found[:2] == wanted[:2]:
             return True
-        if found is None:
+        if found is None or name in self.keep:
             self._move_aside(name)
         return False
 
@@ -239,9 +257,9 @@ class OwnFiles:
     def _entry(self, name: str) -> Entry | None:
         return (self.folder / name).stat() if self._there is None else self._there.get(name)
 
-    def _remove(self, name: str, *, is_wanted: bool) -> None:
-        """Delete a file; move it aside where it is wanted or was changed."""
-        if is_wanted or self._find(name) is None:
+    def _remove(self, name: str) -> None:
+        """Delete a file; move it aside where it is to be kept or was changed."""
+        if name in self.keep or self._find(name) is None:
             self._move_aside(name)
         else:
             (self.folder / name).delete()

@@ -13,9 +13,12 @@ import numpy.typing as npt
 from tastemaker.errors import ModelError
 from tastemaker.imaging.preprocess import preprocess
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.clip import VisionTower, load_clip
+from tastemaker.models.clip import load_clip
 from tastemaker.models.device import choose_device
-from tastemaker.models.hub import AESTHETIC_PREDICTOR, CLIP_VIT_L14, ensure_weights, weights_path
+from tastemaker.models.hub import ensure_weights, weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.vit import VisionTower
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +44,7 @@ class CLIPImageEmbeddings:
     @property
     def model_id_names(self) -> list[str]:
         """The model's name on the Hugging Face hub."""
-        return [CLIP_VIT_L14.repo_id]
+        return [CLIP_VIT_L14.id]
 
     @classmethod
     def download_weights_on_node(cls, model_dir: str | None = None) -> None:
@@ -62,7 +65,7 @@ class CLIPImageEmbeddings:
             images: uint8 (n, H, W, 3), a list of uint8 (H, W, 3), or a tensor, uint8 (n, 3, H, W).
 
         Returns:
-            float32 (n, 768), each row of unit length, in main memory.
+            float32 (n, d), each row of unit length, in main memory.
 
         Raises:
             ModelError: Something else.
@@ -70,10 +73,10 @@ class CLIPImageEmbeddings:
         if self._tower is None:
             self.setup()
         assert self._tower is not None
-        kind = "openai" if isinstance(images, np.ndarray) else "transformers"
-        inputs = [preprocess(_check_image(image, row), kind) for row, image in enumerate(_split(images))]
-        size = self._tower.config.image_size
-        return to_tensor(self._tower.embed(np.stack(inputs) if inputs else np.empty((0, size, size, 3), np.uint8)))
+        how = CLIP_VIT_L14.preprocess.with_rounding("openai" if isinstance(images, np.ndarray) else "transformers")
+        inputs = [preprocess(_check_image(image, row), how) for row, image in enumerate(_split(images))]
+        empty = np.empty((0, how.size, how.size, 3), np.uint8)
+        return to_tensor(self._tower.embed(np.stack(inputs) if inputs else empty))
 
 
 class AestheticScorer:
@@ -91,7 +94,7 @@ class AestheticScorer:
     @property
     def model_id_names(self) -> list[str]:
         """The model's name on the Hugging Face hub."""
-        return [AESTHETIC_PREDICTOR.repo_id]
+        return [AESTHETIC_PREDICTOR.id]
 
     @classmethod
     def download_weights_on_node(cls, model_dir: str | None = None) -> None:
@@ -110,7 +113,7 @@ class AestheticScorer:
         """Return the score of each embedding.
 
         Args:
-            embeddings: float (n, 768), each row of unit length: an array or a tensor.
+            embeddings: float (n, d), each row of unit length: an array or a tensor.
 
         Returns:
             float32 (n,), roughly 1 to 10.

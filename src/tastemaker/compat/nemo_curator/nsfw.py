@@ -18,23 +18,26 @@ from tastemaker.compat.nemo_curator.models import to_array, to_tensor
 from tastemaker.compat.nemo_curator.stages import ProcessingStage
 from tastemaker.errors import ModelError, ReasonKind, WeightsNotFoundError
 from tastemaker.models.aesthetic import check_embeddings, read_pth
-from tastemaker.models.hub import EMBEDDING_SIZE, default_model_dir, file_sha256
+from tastemaker.models.hub import default_model_dir, file_sha256
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.provenance import add_provenance
 from tastemaker.stages.aesthetic import stack_embeddings
 from tastemaker.stages.base import NodeInfo, Resources, WorkerMetadata
 from tastemaker.storage import public_url
 from tastemaker.tasks import ImageBatch, ImageObject
 
+_SIZE = CLIP_VIT_L14.dimension
+
 MODEL_ID = "laion/clip-autokeras-binary-nsfw"
 _FILE = "clip_autokeras_binary_nsfw.pth"
 _ADDRESS = "https://github.com/LAION-AI/CLIP-based-NSFW-Detector/files/10250461/clip_autokeras_binary_nsfw.zip"
 
 _SHAPES = {
-    "norm.mean": (EMBEDDING_SIZE,),
-    "norm.variance": (EMBEDDING_SIZE,),
+    "norm.mean": (_SIZE,),
+    "norm.variance": (_SIZE,),
     **{
         f"linear_{number}.{kind}": shape
-        for number, (inputs, outputs) in enumerate(((EMBEDDING_SIZE, 64), (64, 512), (512, 256), (256, 1)), 1)
+        for number, (inputs, outputs) in enumerate(((_SIZE, 64), (64, 512), (512, 256), (256, 1)), 1)
         for kind, shape in (("weight", (outputs, inputs)), ("bias", (outputs,)))
     },
 }
@@ -89,20 +92,20 @@ class NSFWScorer:
         """Return the probability of each embedding, float32 (n,), from 0 (safe) to 1.
 
         Args:
-            embeddings: float (n, 768), each row of unit length: an array or a tensor.
+            embeddings: float (n, d), each row of unit length: an array or a tensor.
 
         Raises:
             ModelError: Another dimension, a NaN, or a length far from 1.
         """
         if not self._tensors:
             self.setup()
-        return to_tensor(self.score(check_embeddings(to_array(embeddings), EMBEDDING_SIZE)))
+        return to_tensor(self.score(check_embeddings(to_array(embeddings), _SIZE)))
 
     def score(self, embeddings: npt.NDArray[np.floating]) -> Floats:
         """Return the probability of each embedding, float32 (n,)."""
         tensors = self._tensors
         scale = np.sqrt(tensors["norm.variance"])
-        x: Floats = np.divide(embeddings - tensors["norm.mean"], scale, dtype=np.float32)  # (n, 768)
+        x: Floats = np.divide(embeddings - tensors["norm.mean"], scale, dtype=np.float32)  # (n, d)
         for layer in ("linear_1", "linear_2", "linear_3", "linear_4"):
             x = np.maximum(x, 0) if layer != "linear_1" else x
             x = x @ tensors[f"{layer}.weight"].T + tensors[f"{layer}.bias"]

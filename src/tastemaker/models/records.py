@@ -1,0 +1,213 @@
+"""What a model is: one record that the reader, the towers, the rows, the pages and the command line read.
+
+`tastemaker.models.published` has those that Tastemaker knows; docs/add-a-model.md shows how to add one. This module
+imports no array library, so that the command line may read records at no cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.imaging.model_input import Preprocess
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Predictor = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+    """Embeddings (n, d) of unit length in, scores (n,) out."""
+
+TensorShapes = dict[str, tuple[int | str, ...]]
+"""Tensor name to shape. A word stands for a size that the file chooses, the same wherever the word occurs."""
+
+ACTIVATIONS = ("quick_gelu", "gelu", "gelu_tanh")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsRecord:
+    """A published file of weights.
+
+    Attributes:
+        id: The model's repository, ``owner/name``: on the Hugging Face hub, unless there is a ``url``. The file lies in
+            a folder of that name in the directory of models.
+        description: What it is, for people.
+        filename: Name of the file in the repository.
+        revision: Commit that is downloaded, whole or shortened; None for the newest.
+        sha256: Digest of that file at that revision; None where the hub's own word has to do.
+        size_bytes: Size of that file, about.
+        url: Where the file is, if it is not on the hub.
+    """
+
+    id: str
+    description: str
+    filename: str = "model.safetensors"
+    revision: str | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class VitNames:
+    """What a file calls the tensors of a vision transformer; the defaults are those of Hugging Face transformers.
+
+    Attributes:
+        class_token: (width,).
+        patches: (width, 3, patch, patch).
+        positions: (tokens, width).
+        first_norm: The norm before the first layer.
+        layers: What stands before a layer's number and the seven names that follow here.
+        norm1: The norm before the attention.
+        query, key, value, out: Linear layers of the attention.
+        norm2: The norm before the MLP.
+        fc1, fc2: Linear layers of the MLP.
+        last_norm: The norm after the last layer.
+        projection: (dimension, width).
+    """
+
+    class_token: str = "vision_model.embeddings.class_embedding"
+    patches: str = "vision_model.embeddings.patch_embedding.weight"
+    positions: str = "vision_model.embeddings.position_embedding.weight"
+    first_norm: str = "vision_model.pre_layrnorm"
+    layers: str = "vision_model.encoder.layers"
+    norm1: str = "layer_norm1"
+    query: str = "self_attn.q_proj"
+    key: str = "self_attn.k_proj"
+    value: str = "self_attn.v_proj"
+    out: str = "self_attn.out_proj"
+    norm2: str = "layer_norm2"
+    fc1: str = "mlp.fc1"
+    fc2: str = "mlp.fc2"
+    last_norm: str = "vision_model.post_layernorm"
+    projection: str = "visual_projection.weight"
+
+    def linears(self, layer: int) -> list[str]:
+        """Return the names of a layer's matrices, without ``.weight`` and ``.bias``."""
+        parts = (self.query, self.key, self.value, self.out, self.fc1, self.fc2)
+        return [f"{self.layers}.{layer}.{part}" for part in parts]
+
+    def count_layers(self, names: Collection[str]) -> int:
+        """Return how many layers these tensors are of: one more than the last number."""
+        start = f"{self.layers}."
+        numbers = [name.removeprefix(start).partition(".")[0] for name in names if name.startswith(start)]
+        return max((int(number) for number in numbers if number.isdecimal()), default=0) + 1
+
+    def owns(self, name: str) -> bool:
+        """Return whether a tensor is of this tower: files hold others beside it, such as a text half."""
+        return name.partition(".")[0] in {part.partition(".")[0] for part in (self.layers, self.projection)}
+
+
+@dataclass(frozen=True)
+class VitConfig:
+    """How a vision transformer computes. Its width, layers and patches are read from the file.
+
+    Attributes:
+        activation: Of the MLPs: ``quick_gelu`` (x * sigmoid(1.702 x), OpenAI's), ``gelu`` or ``gelu_tanh``.
+        eps: Of every layer norm.
+        head_width: Numbers of a token in one attention head.
+        names: Of its tensors.
+    """
+
+    activation: str = "quick_gelu"
+    eps: float = 1e-5
+    head_width: int = 64
+    names: VitNames = VitNames()
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise ConfigurationError(f"activation={self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone(WeightsRecord):
+    """Pixels to embeddings of unit length.
+
+    Attributes:
+        preprocess: What its input must be.
+        dimension: Numbers in an embedding.
+        vit: How it computes.
+    """
+
+    preprocess: Preprocess
+    dimension: int
+    vit: VitConfig = VitConfig()
+
+    def required_tensors(self, names: Collection[str]) -> TensorShapes:
+        """Return the tensors that a file with these names must have; others, as of a text half, are not looked at."""
+        n = self.vit.names
+        shapes: TensorShapes = {
+            n.class_token: ("width",),
+            n.patches: ("width", 3, "patch", "patch"),
+            n.positions: ("tokens", "width"),
+            n.projection: (self.dimension, "width"),
+            **_layer_norm(n.first_norm),
+            **_layer_norm(n.last_norm),
+        }
+        for layer in range(n.count_layers(names)):
+            *attention, fc1, fc2 = n.linears(layer)
+            shapes |= _layer_norm(f"{n.layers}.{layer}.{n.norm1}") | _layer_norm(f"{n.layers}.{layer}.{n.norm2}")
+            for name in attention:
+                shapes |= _linear(name, "width", "width")
+            shapes |= _linear(fc1, "mlp", "width") | _linear(fc2, "width", "mlp")
+        return shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head(WeightsRecord):
+    """Embeddings to scores.
+
+    Attributes:
+        dimension: Numbers in the embeddings that it takes.
+        load: Takes the path of the file and returns a function from embeddings, float32 (n, d) of unit length, to
+            scores, float32 (n,). It raises `ModelError` for a file that holds something else. A function of a module,
+            so that workers in other processes find it.
+    """
+
+    dimension: int
+    load: Callable[[Path], Predictor] = field(repr=False)
+
+
+Model = Backbone | Head
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """A backbone and a head, and what their score means.
+
+    Attributes:
+        name: What ``--scorer`` takes, and what the rows say.
+        backbone: Pixels to embeddings.
+        head: Embeddings to scores.
+        score_range: Where scores lie, roughly.
+        customary_cutoffs: Scores at which others have cut; pages mark them.
+        column: Of the rows. All scorers fill the same one, which has NeMo Curator's name.
+
+    Raises:
+        ConfigurationError: The head takes other embeddings than the backbone gives.
+    """
+
+    name: str
+    backbone: Backbone
+    head: Head
+    score_range: tuple[float, float]
+    customary_cutoffs: tuple[float, ...] = ()
+    column: ClassVar[str] = "aesthetic_score"
+
+    def __post_init__(self) -> None:
+        if self.head.dimension != self.backbone.dimension:
+            raise ConfigurationError(
+                f"scorer {self.name}: {self.backbone.id} gives {self.backbone.dimension} numbers, and {self.head.id} "
+                f"takes {self.head.dimension}"
+            )
+
+
+def _linear(name: str, outputs: str, inputs: str) -> TensorShapes:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def _layer_norm(name: str) -> TensorShapes:
+    return {f"{name}.weight": ("width",), f"{name}.bias": ("width",)}

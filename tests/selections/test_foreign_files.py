@@ -1,0 +1,311 @@
+"""Files of others are sacred: only what our own records list, and as they list it, is replaced or deleted."""
+
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from command import tastemaker
+from conftest import make_tar
+from tiny import copies, make_pictures, make_tiny_shards, picture, rows_of, snapshot
+
+from tastemaker import (
+    ConfigurationError,
+    FilePartitioningStage,
+    ImageReaderStage,
+    ImageWriterStage,
+    Pipeline,
+    ScoreTable,
+    Selection,
+    select_images,
+)
+from tastemaker.errors import StageError
+from tastemaker.runs.options import RunMode, RunOptions
+from tastemaker.runs.run import run_scoring
+from tastemaker.selections.filter import filter_images
+
+EVERYTHING, FIRST = Selection(where="status = 'kept'"), Selection(where="image_id = 'a'")
+FOREIGN = "Tastemaker did not write it|no selection wrote it"
+
+
+@pytest.fixture
+def options(model_dir):
+    return RunOptions(model_dir=str(model_dir))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return make_pictures(tmp_path / "photos")
+
+
+@pytest.fixture
+def table(tmp_path, photos, options):
+    run_scoring(photos, tmp_path / "scores", options)
+    return ScoreTable(tmp_path / "scores")
+
+
+def write_pipeline(inputs, output):
+    stages = [FilePartitioningStage(str(inputs)), ImageReaderStage(), ImageWriterStage(str(output))]
+    return Pipeline("tars", stages=stages).run()
+
+
+# -- a file of somebody else is in the way
+
+
+def test_a_foreign_file_in_the_way_of_kept_is_an_error_and_stays(photos, tmp_path, options):
+    mine = tmp_path / "mine"
+    for name in ("kept/holiday.jpg", "kept/a.jpg", "deleted/photos/x.jpg", "notes.txt"):
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_bytes(b"mine")
+    before = snapshot(mine)
+    for kind in ("auto", "webdataset", "links"):
+        for mode in (RunMode(), RunMode(overwrite=True)):
+            with pytest.raises(ConfigurationError, match=FOREIGN):
+                filter_images(photos, mine, EVERYTHING, options, mode, kind=kind)
+    run_scoring(photos, mine, options)
+    assert {name: state for name, state in snapshot(mine).items() if name in before} == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdataset", "links"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_foreign_file_in_the_way_of_a_selection_is_named_before_any_work(tmp_path, table, kind, overwrite):
+    own, name = tmp_path / "own", "images-000000.tar" if kind == "webdataset" else "below/c.jpg"
+    select_images(table, own, FIRST, kind=kind)
+    if kind == "webdataset":
+        (own / name).unlink()
+        (own / "_tastemaker" / "files" / "files.jsonl").unlink()
+    (own / name).parent.mkdir(exist_ok=True)
+    (own / name).write_bytes(b"mine")
+    (own / "mine.txt").write_bytes(b"not in the way")
+    before, seen = snapshot(own), []
+    with pytest.raises(
+        ConfigurationError, match=f"{name} is there, and Tastemaker did" if overwrite else "--overwrite"
+    ):
+        select_images(table, own, EVERYTHING, kind=kind, overwrite=overwrite, on_progress=seen.append)
+    assert (snapshot(own), seen) == (before, [])
+    (own / name).unlink()
+    select_images(table, own, EVERYTHING, kind=kind, overwrite=True)
+    assert (own / "mine.txt").read_bytes() == b"not in the way"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("manifest", "m.parquet"), ("manifest", "m.csv"), ("manifest", "m.jsonl"), ("uids", "u.txt")]
+)
+def test_a_foreign_list_is_never_replaced_and_our_own_is_when_told(tmp_path, table, kind, name):
+    (tmp_path / name).write_bytes(b"mine")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigurationError, match="Tastemaker did not write it"):
+            select_images(table, tmp_path / name, EVERYTHING, kind=kind, overwrite=overwrite)
+    assert (tmp_path / name).read_bytes() == b"mine"
+    (tmp_path / name).unlink()
+    select_images(table, tmp_path / name, EVERYTHING, kind=kind)
+    with pytest.raises(ConfigurationError, match="other content"):
+        select_images(table, tmp_path / name, FIRST, kind=kind)
+    select_images(table, tmp_path / name, FIRST, kind=kind, overwrite=True)
+    edited = (tmp_path / name).read_bytes() + b"# a note of mine"
+    (tmp_path / name).write_bytes(edited)
+    select_images(table, tmp_path / name, EVERYTHING, kind=kind, overwrite=True)
+    assert [path.read_bytes() for path in (tmp_path / "_tastemaker" / "aside").rglob(name)] == [edited]
+
+
+def test_a_shard_that_is_called_as_a_result_would_be_stays_byte_for_byte(tmp_path, options):
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    make_tar(odd / "a.tar", [("a.jpg", picture(0))])
+    make_tar(odd / "a-000000.tar", [("b.jpg", picture(1))])
+    make_tar(odd / "images-000000.tar", [("c.jpg", picture(2))])
+    before = snapshot(odd)
+    for _ in range(2):
+        assert filter_images(odd, odd, EVERYTHING, options).selection.written == 3
+    for spelling in (odd, f"{odd}/../odd", os.path.relpath(odd)):
+        with pytest.raises((ConfigurationError, StageError), match=r"a-000000\.tar is there, and Tastemaker did not"):
+            write_pipeline(odd, spelling)
+        assert {name: state for name, state in snapshot(odd).items() if name in before} == before
+
+
+@pytest.mark.parametrize("content", ["parquet", "half", "empty"])
+def test_somebody_elses_parquet_is_called_foreign(tmp_path, options, content):
+    """img2dataset writes 00000.parquet beside 00000.tar."""
+    shards, name = tmp_path / "in", "00000.parquet"
+    shards.mkdir()
+    make_tar(shards / "00000.tar", [("a.jpg", picture(0))])
+    (shards / "rows").mkdir()
+    for path in (shards / name, shards / "rows" / name):
+        pq.write_table(pa.table({"url": ["http://somewhere"], "status": ["success"]}), path)
+        path.write_bytes(path.read_bytes()[: {"parquet": None, "half": 40, "empty": 0}[content]])
+    before = snapshot(shards)
+    for mode in (RunMode(), RunMode(overwrite=True)):
+        with pytest.raises(ConfigurationError, match=rf"rows/{name} is there, and Tastemaker did not write it"):
+            run_scoring(shards / "00000.tar", shards, options, mode)
+    with pytest.raises((ConfigurationError, StageError), match=f"{name} is there, and Tastemaker did not write it"):
+        write_pipeline(shards / "00000.tar", shards)
+    assert {path: state for path, state in snapshot(shards).items() if path in before} == before
+    assert not list(shards.rglob("*-000000.tar"))
+
+
+# -- dangerous positions of output and input
+
+
+def score(inputs, output, options, _table):
+    run_scoring(inputs, output, options)
+
+
+def score_and_cut(inputs, output, options, _table):
+    filter_images(inputs, output, FIRST, options, RunMode(overwrite=True))
+
+
+def select_all(_inputs, output, _options, table):
+    select_images(table, output, EVERYTHING, kind="folder", overwrite=True)
+
+
+def write_tars(inputs, output, _options, _table):
+    write_pipeline(inputs, output)
+
+
+@pytest.mark.parametrize("command", [score, score_and_cut, select_all, write_tars])
+@pytest.mark.parametrize("position", [".", "below", "mine", "../photos", "../link"])
+def test_no_command_touches_a_file_of_the_user_whatever_the_output_is(
+    tmp_path, photos, table, options, command, position
+):
+    make_pictures(photos / "mine", ["a.jpg", "kept.jpg", "kept/a.jpg", "rows/a.jpg"])
+    (tmp_path / "link").symlink_to(photos)
+    before, refusals = snapshot(photos), []
+    for _ in range(2):
+        try:
+            command(photos, photos / position, options, table)
+        except (ConfigurationError, StageError) as error:
+            refusals.append(str(error))
+        after = snapshot(photos)
+        assert {name: after.get(name) for name in before} == before
+    words = ("did not write it", "no selection wrote it", "lies in the output")
+    assert all(any(word in refusal for word in words) for refusal in refusals)
+
+
+def test_results_of_another_input_stay_where_they_are(tmp_path, photos, options):
+    shards, out = make_tiny_shards(tmp_path / "in"), tmp_path / "out"
+    filter_images(shards, out, EVERYTHING, options)
+    rows = snapshot(out / "rows")
+    found = filter_images(photos, out, EVERYTHING, options)
+    assert (found.run.images, found.run.other_rows_files) == (4, 3)
+    assert rows.items() <= snapshot(out / "rows").items()
+    assert copies(out / "kept") == copies(photos)  # what the last command kept
+
+
+# -- what a person changed, and what has no original any more
+
+
+@pytest.mark.parametrize("cut", [FIRST, EVERYTHING], ids=["not kept any more", "still kept"])
+def test_a_copy_that_a_person_edited_is_moved_aside_and_said(tmp_path, photos, model_dir, options, cut):
+    out = tmp_path / "out"
+    filter_images(photos, out, EVERYTHING, options)
+    edited, caption = out / "kept" / "below" / "c.jpg", out / "kept" / "b.txt"
+    edited.write_bytes(b"edited by hand")
+    size = caption.stat().st_size
+    caption.write_text("x" * size)  # of the same size
+    top = ["--top", "1"] if cut is FIRST else ["--min-score", "-100"]
+    said = tastemaker("filter", photos, "-o", out, *top, "--model-dir", model_dir).stderr
+    assert "moved 2 earlier files" in said
+    aside = out / "kept" / "_tastemaker" / "aside" / "1"
+    assert copies(aside) == {"below/c.jpg": b"edited by hand", "b.txt": b"x" * size}
+    if cut is EVERYTHING:
+        assert copies(out / "kept") == copies(photos)
+    edited.parent.mkdir(exist_ok=True)
+    filter_images(photos, out, EVERYTHING, options)
+    edited.write_bytes(b"edited again")
+    assert filter_images(photos, out, FIRST, options).selection.moved_aside == {str(out / "kept/_tastemaker/aside"): 1}
+    assert len(list((out / "kept" / "_tastemaker" / "aside").rglob("c.jpg"))) == 2  # neither replaces the other
+
+
+def test_a_file_that_a_person_put_beside_the_copies_stays(tmp_path, photos, options):
+    out = tmp_path / "out"
+    filter_images(photos, out, EVERYTHING, options)
+    (out / "kept" / "below" / "mine.txt").write_text("mine")
+    filter_images(photos, out, FIRST, options)
+    assert set(copies(out / "kept")) == {"a.jpg", "below/mine.txt"}
+    (out / "kept" / "b.jpg").write_text("mine")
+    with pytest.raises(ConfigurationError, match=r"b\.jpg is there, and Tastemaker did not write it"):
+        filter_images(photos, out, EVERYTHING, options)
+    assert (out / "kept" / "b.jpg").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdataset"])
+def test_the_last_copy_of_an_original_that_is_gone_is_never_deleted(tmp_path, photos, options, kind):
+    out, lost = tmp_path / "out", copies(photos)
+    filter_images(photos, out, EVERYTHING, options, kind=kind)
+    for path in list(photos.rglob("*.*")):
+        path.unlink()
+    make_pictures(photos, ["new.jpg", "other.jpg"])
+    filter_images(photos, out, EVERYTHING, options, kind=kind)
+    assert copies(out / "kept" / "_tastemaker" / "aside" / "1") == lost
+    assert copies(out / "kept") == copies(photos)
+
+
+def test_a_shard_that_another_of_its_name_replaced_leaves_no_copies_behind(tmp_path, options):
+    shards, out = make_tiny_shards(tmp_path / "in"), tmp_path / "out"
+    for pass_number in range(2):
+        filter_images(shards, out, EVERYTHING, options)
+        write_pipeline(shards, tmp_path / "tars")
+        if not pass_number:
+            make_tar(shards / "1.tar", [("other.jpg", picture(99))])
+    for folder in (out / "kept", tmp_path / "tars"):
+        found = {name for name in copies(folder) if name.endswith("jpg")}
+        assert found == {"other.jpg", *(f"{shard}{n}.jpg" for shard in (0, 2) for n in range(3))}
+
+
+def test_links_are_ours_only_where_they_lead_where_we_made_them_lead(tmp_path, table, photos):
+    select_images(table, tmp_path / "links", EVERYTHING, kind="links")
+    link = tmp_path / "links" / "b.jpg"
+    link.unlink()
+    link.symlink_to(photos / "a.jpg")
+    summary = select_images(table, tmp_path / "links", FIRST, kind="links", overwrite=True)
+    assert summary.moved_aside == {str(tmp_path / "links" / "_tastemaker" / "aside"): 1}
+    assert (tmp_path / "links" / "a.jpg").readlink() == photos / "a.jpg"
+    assert not link.is_symlink()
+    assert copies(photos).keys() == {"a.jpg", "b.jpg", "b.txt", "below/c.jpg", "below/d.png"}
+
+
+# -- names that meet on the target
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdataset"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.jpg", "A.jpg", "a.JPG"],
+        ["caf\u00e9.jpg", "cafe\u0301.jpg"],
+        ["stra\u00dfe.jpg", "STRASSE.jpg"],
+        ["a.b.jpg", "a.c.jpg", "a.jpg"],
+        ["a.jpg", "a.png"],
+        ["a.jpg", "a.jpg/b.jpg"],
+    ],
+    ids=["case", "accents", "folded", "dotted stems", "two extensions", "file and folder"],
+)
+def test_names_that_meet_are_all_there_for_a_reader(tmp_path, options, kind, names):
+    pictures = {name: picture(n, "PNG" if name.endswith("png") else "JPEG") for n, name in enumerate(names)}
+    for number, (name, data) in enumerate(pictures.items()):  # a shard each: one shard may have a key once
+        make_tar(tmp_path / f"{number}.tar", [(name, data)])
+    out = tmp_path / "out"
+    found = filter_images([str(tmp_path / f"{n}.tar") for n in range(len(names))], out, EVERYTHING, options, kind=kind)
+    assert found.selection.written == len(names)
+    assert count_samples(out / "kept") == len(names)
+    if kind == "folder":
+        written = copies(out / "kept")
+        assert sorted(written.values()) == sorted(pictures.values())
+        assert len({name.casefold() for name in written}) == len(names)
+
+
+def count_samples(folder):
+    """Count what a reader finds: a sample for each key of each tar, or each picture of a folder."""
+    reader, groups = ImageReaderStage(), FilePartitioningStage(str(folder)).process()
+    return sum(batch.num_items for task in groups for batch in reader.process(task))
+
+
+def test_rows_and_copies_agree_where_a_key_is_there_twice(tmp_path, photos, options):
+    (photos / "a.png").write_bytes(picture(7, "PNG"))  # a.jpg and a.png: two pictures of one key
+    for kind in ("folder", "webdataset"):
+        found = filter_images(photos, tmp_path / kind, EVERYTHING, options, kind=kind)
+        listed = pq.read_table(tmp_path / kind / "kept" / "_tastemaker" / "selected.parquet")
+        assert len(rows_of(tmp_path / kind)) == found.selection.written == len(listed) == 5
+        assert count_samples(tmp_path / kind / "kept") == 5
+    write_pipeline(photos, tmp_path / "tars")
+    assert count_samples(tmp_path / "tars") == 5

@@ -1,0 +1,83 @@
+"""Tiny pictures, folders and shards of them, and what became of them: for tests that look at files, not at scores."""
+
+import hashlib
+import io
+import os
+import tarfile
+
+import numpy as np
+import pyarrow.parquet as pq
+from conftest import encode, make_tar
+
+from tastemaker.storage import STATE_FOLDER
+
+
+def picture(seed, file_format="JPEG"):
+    """Return a picture of noise that no other seed gives."""
+    return encode(np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8), file_format)
+
+
+def make_pictures(folder, names=("a.jpg", "b.jpg", "below/c.jpg", "below/d.png")):
+    """Write a picture under each name, the second with a caption, and return the folder."""
+    for seed, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture(seed, "PNG" if name.endswith("png") else "JPEG"))
+    (folder / names[1]).with_suffix(".txt").write_text("a caption")
+    return folder
+
+
+def make_tiny_shards(folder, shards=3, images=4, *, captions=True):
+    """Write shards of pictures with captions far from them, the last picture of each damaged, and return the folder."""
+    folder.mkdir(parents=True)
+    for number in range(shards):
+        members = [(f"{number}{n}.jpg", picture(10 * number + n)) for n in range(images - 1)]
+        members += [(f"{number}{n}.txt", b"a caption") for n in range(images - 1) if captions]
+        make_tar(folder / f"{number}.tar", [*members, (f"{number}bad.jpg", picture(0)[:400])])
+    return folder
+
+
+def rows_of(output):
+    """Return image path -> row without its embedding, of the rows of a run."""
+    files = sorted((output / "rows").rglob("*.parquet"))
+    tables = [pq.read_table(io.BytesIO(path.read_bytes())) for path in files]  # pyarrow takes no path that is no UTF-8
+    return {row["image_path"]: row for table in tables for row in table.drop_columns(["embedding"]).to_pylist()}
+
+
+def statuses(output):
+    """Return base name -> status, of the rows of a run."""
+    return {path.rpartition("/")[2]: row["status"] for path, row in rows_of(output).items()}
+
+
+def best_keys(output, number=None):
+    """Return the keys of the best pictures of a run."""
+    scored = [row for row in rows_of(output).values() if row["status"] == "kept"]
+    scored.sort(key=lambda row: -row["aesthetic_score"])
+    return {row["image_id"] for row in scored[:number]}
+
+
+def copies(folder):
+    """Return name -> bytes of the copies in a folder, members of its tars as a reader finds them, notes left out."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_file() or name.startswith(f"{STATE_FOLDER}/"):
+            continue
+        if path.suffix != ".tar":
+            found[name] = path.read_bytes()
+            continue
+        with tarfile.open(path) as tar:
+            for member in tar:
+                assert member.name not in found
+                found[member.name] = tar.extractfile(member).read()
+    return found
+
+
+def snapshot(folder):
+    """Return name -> hash and time of everything below a folder; links as such."""
+    return {
+        path.relative_to(folder).as_posix(): os.readlink(path)
+        if path.is_symlink()
+        else (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
