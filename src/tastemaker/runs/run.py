@@ -106,7 +106,7 @@ def run_scoring(
 def _find_groups(paths: list[str], options: RunOptions) -> tuple[list[FileGroupTask], bool]:
     """Return the input in groups, and whether it is embeddings. What is at URLs is looked at anew."""
     look_anew([*paths, options.model_dir or "", options.predictor or ""], options.storage_options)
-    embeddings = find_embeddings(paths, options.embedding_column, options.storage_options)
+    embeddings = find_embeddings(paths, options.embedding_column, options.storage_options, options.scorer)
     if embeddings:
         check_embedding_options(options)
         return group_embeddings(embeddings), True

@@ -111,8 +111,8 @@ function follow() {
     slice.bar.style.left = `${50 + Math.min(0, 50 * lean)}%`;
     slice.bar.style.width = `${50 * slice.distance}%`;
   }
-  const others = found.others ? `; ${count(found.others)} more slices are nearer to it` : "";
-  note.textContent = `The whole keeps ${share(model.cut.kept, model.view.images)}. Surely farthest from it first${others}; grey may be chance.`;
+  const others = found.others ? ` ${count(found.others)} more slices differ less.` : "";
+  note.textContent = `The whole keeps ${share(model.cut.kept, model.view.images)}. Largest differences first; grey ones may be chance.${others}`;
   clearTimeout(sorting);
   sorting = setTimeout(sort, 500); // once the handle rests
 }
