@@ -126,8 +126,10 @@ class OwnFiles:
             OSError: There is no room, or the folder cannot be written to.
         """
         digests = {name: Written(len(data), xxh3_of(data)) for name, data in files.items()}
+        for name in [name for name, digest in digests.items() if self._now.get(name) == digest]:
+            del digests[name]  # a sidecar that two pictures share was written with the first
         self._claim(digests)
-        wanted = {name: data for name, data in files.items() if not self._clear(name, digests[name])}
+        wanted = {name: files[name] for name, digest in digests.items() if not self._clear(name, digest)}
         with ThreadPoolExecutor(_WRITTEN_AT_ONCE) as pool:
             list(pool.map(lambda name: (self.folder / name).write(wanted[name]), wanted))
 
@@ -138,8 +140,8 @@ class OwnFiles:
             ConfigurationError: A file of somebody else is in the way.
         """
         link = Written(0, f"{_LINK}{target}")
-        if self._now.get(name) == link:
-            return  # two rows of one file
+        if self._now.get(name) == link:  # of a sidecar that two pictures share
+            return
         self._claim({name: link})
         path = self._local(name)
         if not self._clear(name, link):
