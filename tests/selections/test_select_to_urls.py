@@ -13,6 +13,7 @@ from tastemaker import ConfigurationError, ScoreTable, Selection, select_images
 from tastemaker.errors import RemoteError
 from tastemaker.explorer.report import write_report
 from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.storage.place import Place
 
 pytestmark = pytest.mark.network
 ALL = Selection(where="status = 'kept'")
@@ -110,15 +111,18 @@ def test_an_upload_that_fails_for_good_leaves_nothing_that_says_it_is_finished(b
 
 
 def test_only_what_we_wrote_is_replaced_in_a_store(bucket, select):
+    def put(name, data):
+        Place.of(f"{bucket.url}/out/{name}", bucket.options).write(data)
+
     select("out", kind="folder")
-    bucket.system.pipe_file(f"{bucket.name}/out/mine.txt", b"mine")
-    bucket.system.pipe_file(f"{bucket.name}/out/coffee.png", b"edited")
+    put("mine.txt", b"mine")
+    put("coffee.png", b"edited")
     summary = select("out", Selection(where="image_id = 'rocket'"), kind="folder", overwrite=True)
     assert sum(summary.moved_aside.values()) == 1
     found = bucket.files("out")
     assert (found["mine.txt"], found["_tastemaker/aside/1/coffee.png"]) == (b"mine", b"edited")
     assert set(files_but_notes(bucket, "out")) == {"mine.txt", "rocket.jpg"}
-    bucket.system.pipe_file(f"{bucket.name}/out/coffee.png", b"mine too")
+    put("coffee.png", b"mine too")
     with pytest.raises(ConfigurationError, match=r"coffee\.png is there, and Tastemaker did not write it"):
         select("out", kind="folder", overwrite=True)
     assert bucket.files("out")["coffee.png"] == b"mine too"
