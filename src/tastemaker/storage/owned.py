@@ -93,6 +93,10 @@ class OwnFiles:
         """Whether anything was written here before."""
         return bool(self._known) or self._claims > 0
 
+    def remove_drafts(self) -> None:
+        """Delete what a process that was killed left of the record, where no other process uses it now."""
+        self._record.remove_drafts()
+
     def list_there(self) -> None:
         """List the folder once, instead of asking for each file. Foreign names are then compared as `fold` has them."""
         entries = {entry.place.relative_to(self.folder): entry for entry in self.folder.list()}
@@ -140,9 +144,8 @@ class OwnFiles:
             return
         self._claim({name: link})
         path = self._local(name)
-        if path.is_symlink() and not self._clear(name, link):
-            path.unlink()
-        if not path.is_symlink():
+        if not self._clear(name, link):
+            path.unlink(missing_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to(target)
 
