@@ -23,8 +23,10 @@ UPWARDS = {
     "storage.files -> imaging.readers",
 }
 IN_CIRCLES = {
-    *("storage", "storage.blocks", "storage.files", "storage.hub", "storage.objects", "storage.retries"),
-    *("storage.sending", "storage.sources", "storage.systems"),
+    *("imaging.readers", "storage", "storage.blocks", "storage.files", "storage.hub", "storage.objects"),
+    *("storage.retries", "storage.sending", "storage.sources", "storage.systems"),
+    *("storage.leases", "storage.local", "storage.place", "storage.remote"),
+    *("stages.child", "stages.read"),
 }
 
 
