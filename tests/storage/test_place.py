@@ -2,6 +2,7 @@
 
 # ruff: noqa: F811 - fixtures are arguments
 
+import contextlib
 import math
 import os
 import pickle
