@@ -11,7 +11,6 @@ from tastemaker.executors.timing import StageTiming
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.runs.summary import describe_bottleneck
-from tastemaker.storage.place import Place
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 # ruff: noqa: F811 - fixtures are arguments
 
-import contextlib
 import math
 import os
 import pickle
