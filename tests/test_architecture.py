@@ -10,7 +10,7 @@ ROOT = Path(tastemaker.__file__).parent
 TOP = "tastemaker."
 FLOORS = (
     *("errors", "machine", "checks", "storage", "imaging", "models", "testing", "tasks", "provenance", "scores"),
-    *("stages", "executors", "pipeline", "embeddings", "runs", "selections", "parity", "explorer", "demo", "bench"),
+    *("stages", "executors", "pipeline", "embeddings", "parity", "runs", "selections", "explorer", "demo", "bench"),
     *("compat", "cli", "__main__"),
 )
 """Modules and packages directly below `tastemaker`, the lowest first."""
@@ -18,14 +18,10 @@ FLOORS = (
 # What breaks the rules today. Entries may only be taken out: a test fails for one that is no longer needed.
 UPWARDS = {
     "checks -> scores.cutoff",
-    "embeddings.run -> runs.options",
     "pipeline -> runs.checkpoint",
-    "runs.recipe -> parity",
-    "runs.run -> parity",
-    "runs.summary -> parity",
 }
-IN_CIRCLES = {"stages.child", "stages.read"}
-USED_THREE_TIMES = {"run"}
+IN_CIRCLES: set[str] = set()
+USED_THREE_TIMES: set[str] = set()
 
 
 def read_imports():

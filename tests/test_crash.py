@@ -1,7 +1,7 @@
-"""Kill it any time: a run that is killed and started again ends with the rows and files of one that was not."""
+"""Kill it any time: a command that is killed and given again ends with the rows and files of one that was not."""
 
+import contextlib
 import gzip
-import io
 import json
 import os
 import random
@@ -9,173 +9,239 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
+from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import encode, make_tar
-from PIL import Image
+from tiny import make_pictures, make_tiny_shards, picture
 
+from tastemaker import (
+    FilePartitioningStage,
+    ImageReaderStage,
+    ImageWriterStage,
+    Pipeline,
+    ScoreTable,
+    Selection,
+    select_images,
+)
+from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.scores.cutoff import Top
 from tastemaker.scores.files import TEMPORARY_PREFIX
+from tastemaker.selections.filter import filter_images
 
-SEEDS = 30
-SHARDS = 20
-COMMANDS = {
-    "score": ("shards", ["score"]),
-    "cut": ("shards", ["filter", "--min-score", "5", "--as", "shards", "--images-per-tar", "2"]),
-    "cut-folder": ("shards", ["filter", "--min-score", "5", "--as", "folder"]),
-    "top": ("shards", ["filter", "--top", "30%", "--as", "shards"]),
-    "top-folder": ("shards", ["filter", "--top", "30%", "--as", "folder"]),
-    "changed-folder": ("photos", ["filter", "--top", "40%", "--as", "folder"]),  # goes on from a finished run
-}
+SEEDS, QUICK = 56, 7
+BEST, EVERYTHING = Selection(top=Top(share=0.5)), Selection(where="status = 'kept'")
 
-pytestmark = pytest.mark.slow
+
+def score(inputs, options):
+    run_scoring(inputs / "shards", "out", options)
+
+
+def cut(inputs, options):
+    filter_images(inputs / "shards", "out", BEST, options, images_per_tar=2)
+
+
+def cut_folder(inputs, options):
+    filter_images(inputs / "shards", "out", BEST, options, kind="folder")
+
+
+def cut_again(inputs, options):
+    filter_images(inputs / "photos", "out", BEST, options, images_per_tar=2, kind="webdataset")
+
+
+def changed_folder(inputs, options):
+    filter_images(inputs / "changed" / "photos", "out", EVERYTHING, options)
+
+
+def select(_inputs, _options):
+    select_images(ScoreTable("start/rows"), "out", EVERYTHING, images_per_tar=1, overwrite=True)
+
+
+def pipeline(inputs, _options):
+    stages = [FilePartitioningStage(str(inputs / "shards")), ImageReaderStage(), ImageWriterStage("out", 2)]
+    Pipeline("killed", stages=stages).run(checkpoint_path="checkpoint")
+
+
+COMMANDS = [score, cut, cut_folder, cut_again, changed_folder, select, pipeline]
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory, photographs):
-    """A folder with 20 shards, bad images and bad shards among them, and a folder of loose pictures."""
+def inputs(tmp_path_factory):
+    """Shards, bad images and bad shards among them; a folder; and the same folder after a while."""
     root = tmp_path_factory.mktemp("inputs")
-    rng = np.random.default_rng(0)
-    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in photographs.values()]
-    (root / "shards").mkdir()
-    (root / "photos").mkdir()
-    for number in range(SHARDS):
-        members = []
-        for n in range(6):
-            picture = pictures[(number + n) % len(pictures)].resize((int(rng.integers(60, 200)), 120))
-            members.append((f"{number:02d}{n}.jpg", encode(picture, "JPEG")))
-            members.append((f"{number:02d}{n}.txt", f"caption {number} {n}".encode()))
-        (root / "photos" / f"{number:02d}.jpg").write_bytes(members[0][1])
-        members[2] = (members[2][0], members[2][1][:500])
-        members += [("text.jpg", b"this is no image"), (f"{number:02d}0.jpg", b"twice"), ("only.txt", b"no image")]
-        make_tar(root / "shards" / f"{number:02d}.tar", members)
-    whole = (root / "shards" / "03.tar").read_bytes()
-    (root / "shards" / "04.tar").write_bytes(whole[: len(whole) // 2])
-    (root / "shards" / "05.tar").write_bytes(bytes(10240))
-    (root / "shards" / "06.tar").unlink()
-    (root / "shards" / "06.tar.gz").write_bytes(gzip.compress(whole, mtime=0))
-    (root / "photos" / "bad.jpg").write_bytes(b"this is no image")
+    shards = make_tiny_shards(root / "shards", shards=8)
+    whole = (shards / "3.tar").read_bytes()
+    (shards / "4.tar").write_bytes(whole[: len(whole) // 2])
+    (shards / "5.tar").write_bytes(bytes(10240))
+    (shards / "6.tar").unlink()
+    (shards / "6.tar.gz").write_bytes(gzip.compress(whole, mtime=0))
+    photos = make_pictures(root / "photos", [f"{n}.jpg" for n in range(12)])
+    changed = shutil.copytree(photos, root / "changed" / "photos")
+    (changed / "new.jpg").write_bytes(picture(100))
+    (changed / "3.jpg").write_bytes(picture(101))
+    (changed / "4.jpg").write_bytes(b"no image")
+    (changed / "7.jpg").unlink()
     return root
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory, inputs, model_dir):
-    """A finished run over the loose pictures, which have changed since."""
-    folder = tmp_path_factory.mktemp("start")
-    run_whole("changed-folder", folder, inputs, model_dir)
-    shutil.copy(inputs / "photos" / "01.jpg", inputs / "photos" / "000.jpg")
-    for number in (3, 4, 5):
-        shutil.copy(inputs / "photos" / "02.jpg", inputs / "photos" / f"{number:02d}.jpg")
-    for number in (7, 8, 9, 10):
-        (inputs / "photos" / f"{number:02d}.jpg").unlink()
-    return folder
-
-
-def command_line(name, inputs):
-    folder, arguments = COMMANDS[name]
-    command = [arguments[0], str(inputs / folder), "-o", "out", *arguments[1:], "--batch-size", "4"]
-    return [sys.executable, "-m", "tastemaker", *command]
-
-
-def environment(model_dir):
-    return os.environ | {"TASTEMAKER_MODEL_DIR": str(model_dir)}
-
-
-def run_whole(name, folder, inputs, model_dir):
-    """Run to the end; return how long it took in seconds."""
-    started = time.monotonic()
-    subprocess.run(
-        command_line(name, inputs), cwd=folder, env=environment(model_dir), check=True, capture_output=True, timeout=120
-    )
-    return time.monotonic() - started
+def options(model_dir):
+    return RunOptions(model_dir=str(model_dir), batch_size=4)
 
 
 @pytest.fixture(scope="module")
-def interrupted():
-    """For each kill, whether it left something unfinished. Some of 30 must have."""
-    kills = []
-    yield kills
-    print(f"{sum(kills)} of {len(kills)} kills left work unfinished")
-    assert len(kills) < SEEDS // 2 or sum(kills) > SEEDS // 5, f"{sum(kills)} of {len(kills)} kills came during work"
+def prepare(tmp_path_factory, inputs, options):
+    """Return what makes a folder as it is before a command."""
+    starts = {}
+
+    def make(command):
+        folder = tmp_path_factory.mktemp("start")
+        with contextlib.chdir(folder):
+            if command is cut_again:
+                filter_images(inputs / "photos", "out", EVERYTHING, options, kind="folder")
+            elif command is changed_folder:
+                shutil.copytree(inputs / "photos", photos := inputs / "changed" / "before" / "photos")
+                swap(inputs / "changed" / "photos", photos)
+                filter_images(inputs / "changed" / "photos", "out", EVERYTHING, options)
+                swap(inputs / "changed" / "photos", photos)
+            elif command is select:
+                run_scoring(inputs / "photos", "start", options)
+                select_images(ScoreTable("start/rows"), "out", BEST, kind="folder")
+        return folder
+
+    def copy(command, target):
+        if command not in starts:
+            starts[command] = make(command)
+        shutil.copytree(starts[command], target, dirs_exist_ok=True)
+        return target
+
+    return copy
+
+
+def swap(one, other):
+    one.rename(one.with_name("between"))
+    other.rename(one)
+    one.with_name("between").rename(other)
 
 
 @pytest.fixture(scope="module")
-def references(tmp_path_factory, inputs, start, model_dir):
-    """Return what a run that is not killed makes, and how long it takes; each kind is run once."""
+def references(tmp_path_factory, inputs, options, prepare):
+    """Return what a command makes that is not killed, and how many states of files that takes; each is run once."""
     made = {}
 
-    def reference(name):
-        if name not in made:
-            folder = tmp_path_factory.mktemp(f"reference-{name}")
-            prepare(name, folder, start)
-            seconds = run_whole(name, folder, inputs, model_dir)
-            made[name] = read_results(folder / "out"), seconds
-        return made[name]
+    def reference(command):
+        if command not in made:
+            folder = prepare(command, tmp_path_factory.mktemp("reference"))
+            with contextlib.chdir(folder):
+                before = states()
+                command(inputs, options)
+                made[command] = read_results(), len(states() - before)
+        return made[command]
 
     return reference
 
 
-def prepare(name, folder, start):
-    if name == "changed-folder":
-        shutil.copytree(start / "out", folder / "out")
+@pytest.fixture(scope="module")
+def killed():
+    """For each kill, whether it came before the end. Some of many must have."""
+    kills = []
+    yield kills
+    assert len(kills) < QUICK or sum(kills) > len(kills) // 3, f"{sum(kills)} of {len(kills)} came before the end"
 
 
-def list_files(output):
-    """Return the names of all files, those of an unfinished run too, but for locks and notes."""
-    names = [path.relative_to(output).as_posix() for path in sorted(output.rglob("*")) if path.is_file()]
-    names = [name for name in names if not name.startswith("_tastemaker/")]
-    return [name for name in names if name.endswith(".parquet")] + [n for n in names if not n.endswith(".parquet")]
+def states():
+    """Return every state of a file below the working directory: its name, its inode and its time."""
+    found = set()
+    for folder, _, names in os.walk("."):
+        for path in (os.path.join(folder, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                status = os.lstat(path)
+                found.add((path, status.st_ino, status.st_mtime_ns))
+    return found
 
 
-def read_results(output):
-    """Return every row with its file's metadata, and every byte of every other file that a run leaves for users."""
-    rows, files = {}, {}
-    for path in sorted(path for path in output.rglob("*") if path.is_file()):
-        name = path.relative_to(output).as_posix()
-        if name.endswith(".parquet"):
+def kill_after(number):
+    """Kill this process once so many files were made or changed, drafts among them."""
+    before = states()
+
+    def watch():
+        seen = set()
+        while len(seen) < number:
+            seen |= states() - before
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def read_results():
+    """Return rows with their files' metadata, and the bytes of all other files that a command leaves for users."""
+    found = {}
+    for path in sorted(path for path in Path("out").rglob("*") if path.is_file()):
+        if path.suffix == ".parquet":
             table = pq.read_table(path)
-            metadata = {
-                key: json.loads(value) for key, value in table.schema.metadata.items() if key != b"ARROW:schema"
-            }
-            metadata[b"tastemaker"].pop("parity", None)  # a sample whose size depends on the time that a run has
-            rows[name] = (table.to_pylist(), metadata)
-        elif not name.startswith("_tastemaker/"):
-            files[name] = path.read_bytes()
-    return rows, files
+            metadata = {k: json.loads(v) for k, v in (table.schema.metadata or {}).items() if k != b"ARROW:schema"}
+            metadata.get(b"tastemaker", {}).pop("parity", None)  # of a sample that depends on the time that there is
+            found[str(path)] = (table.to_pylist(), metadata)
+        elif path.name == "files.jsonl":  # names, sizes and hashes; versions differ
+            found[str(path)] = [json.loads(line)[:3] for line in path.read_text().splitlines()]
+        elif path.parent != Path("out") / "_tastemaker":
+            found[str(path)] = path.read_bytes().replace(os.getcwd().encode(), b"here")
+    return found
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_run_that_is_killed_and_started_again_ends_as_one_that_was_not(
-    seed, tmp_path, inputs, references, start, interrupted, model_dir
+@pytest.mark.parametrize(
+    "seed", [*range(QUICK), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(QUICK, SEEDS))]
+)
+def test_a_command_that_is_killed_and_given_again_ends_as_one_that_was_not(
+    seed, tmp_path, inputs, prepare, references, killed, options, monkeypatch
 ):
-    name = list(COMMANDS)[seed % len(COMMANDS)]
-    (rows, files), seconds = references(name)
-    prepare(name, tmp_path, start)
-    moments = random.Random(seed)
+    command, moments = COMMANDS[seed % len(COMMANDS)], random.Random(seed)
+    results, changes = references(command)
+    prepare(command, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    script = (
+        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        "from pathlib import Path; import test_crash; from test_crash import RunOptions\n"
+        f"test_crash.kill_after({moments.randint(1, changes)})\n"
+        f"test_crash.{command.__name__}(Path({str(inputs)!r}), {options!r})\n"
+    )
     for _ in range(moments.choice([1, 1, 2])):
-        process = subprocess.Popen(
-            command_line(name, inputs),
-            cwd=tmp_path,
-            env=environment(model_dir),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            process.wait(moments.uniform(0.3, 1.05) * seconds)  # imports take the first part, and leave nothing behind
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            interrupted.append(list_files(tmp_path / "out") != list(rows) + list(files))
-    run_whole(name, tmp_path, inputs, model_dir)
-    rows_now, files_now = read_results(tmp_path / "out")
-    assert list(rows_now) == list(rows)
-    for path, (table, metadata) in rows.items():
-        assert rows_now[path][0] == table, path
-        assert rows_now[path][1] == metadata, path
-    assert {path: len(data) for path, data in files_now.items()} == {path: len(data) for path, data in files.items()}
-    assert files_now == files
+        code = subprocess.run([sys.executable, "-c", script], check=False, timeout=120).returncode
+        assert code in (0, -signal.SIGKILL)
+        killed.append(code != 0)
+    command(inputs, options)
+    found = read_results()
+    assert list(found) == list(results)
+    for name, content in results.items():
+        assert found[name] == content, name
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(TEMPORARY_PREFIX)]
-    assert not (tmp_path / "out" / "_tastemaker" / "redo").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdataset", "links"])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_ends_a_selection_leaves_no_new_folder_and_no_half_of_an_old_one(
+    tmp_path, inputs, options, kind, is_there, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    run_scoring(inputs / "photos", "scores", options)
+    table = ScoreTable("scores")
+
+    def stop(progress):
+        if progress.images == 9:
+            raise KeyboardInterrupt
+
+    if is_there:
+        select_images(table, "out", BEST, kind=kind, images_per_tar=2)
+    before = read_results()
+    with pytest.raises(KeyboardInterrupt):
+        select_images(table, "out", EVERYTHING, kind=kind, images_per_tar=2, overwrite=True, on_progress=stop)
+    kept = {name: data for name, data in before.items() if "_tastemaker" not in name}
+    assert Path("out").exists() == is_there
+    if is_there and kind != "webdataset":  # a tar is replaced as a whole
+        assert kept.items() <= read_results().items()
+    select_images(table, "out", EVERYTHING, kind=kind, images_per_tar=2)  # the same command again
+    found = read_results()
+    shutil.rmtree("out")
+    select_images(table, "out", EVERYTHING, kind=kind, images_per_tar=2)
+    assert found == read_results()

@@ -42,6 +42,13 @@ def test_links_between_pages_lead_somewhere():
                 assert (page.parent / target).exists(), f"{page.name} -> {target}"
 
 
+def test_the_modules_that_an_image_travels_through_exist():
+    modules = re.findall(r"`([a-z_/]+\.py)`", (ROOT / "docs" / "how-an-image-travels.md").read_text())
+    assert modules
+    for module in modules:
+        assert (ROOT / "src" / "tastemaker" / module).is_file(), module
+
+
 def test_the_options_that_pages_name_exist():
     commands = get_command(app).commands
     known = {name: {option for p in command.params for option in p.opts} for name, command in commands.items()}

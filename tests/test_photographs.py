@@ -8,16 +8,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from camera_files import make_dng
-from conftest import contents, encode, make_tar
+from conftest import encode, make_tar
 from PIL import Image
+from tiny import copies
 
 from tastemaker import ScoreTable, Selection, select_images
 from tastemaker.imaging.xmp import make_xmp
 from tastemaker.runs.run import RunOptions, run_scoring
-from tastemaker.scores.cutoff import parse_top
+from tastemaker.selections.filter import filter_images
 
 rawpy = pytest.importorskip("rawpy")
 pillow_heif = pytest.importorskip("pillow_heif")
+ALL = Selection(where="status = 'kept'")
 PIXELS = np.linspace(0, 255, 320 * 240 * 3).reshape(240, 320, 3).astype(np.uint8)
 
 
@@ -42,10 +44,17 @@ def folder(tmp_path):
     return tmp_path / "photos"
 
 
-def score(inputs, output, model_dir, **options):
-    run_scoring([str(inputs)], output, RunOptions(model_dir=str(model_dir), **options))
+def score(inputs, output, model_dir):
+    run_scoring([str(inputs)], output, RunOptions(model_dir=str(model_dir)))
     columns = ["image_id", "format", "rating", "status", "metadata"]
-    return [row for path in output.glob("*.parquet") for row in pq.read_table(path, columns=columns).to_pylist()]
+    return pq.read_table(output / "rows", columns=columns).to_pylist()
+
+
+def keep_all(inputs, output, model_dir, kind):
+    """Filter such that all pass; return what was kept."""
+    found = filter_images([str(inputs)], output, ALL, RunOptions(model_dir=str(model_dir)), kind=kind)
+    assert found.selection.skipped == {}
+    return copies(output / "kept")
 
 
 def test_pairs_are_two_rows_with_two_keys_and_their_own_ratings(folder, tmp_path, model_dir):
@@ -58,17 +67,13 @@ def test_pairs_are_two_rows_with_two_keys_and_their_own_ratings(folder, tmp_path
     }
     assert rows["IMG_1.DNG"]["metadata"] == '{"raw_pixels": "preview"}'
     assert rows["IMG_1"]["metadata"] is None
-    made_by = pq.read_schema(tmp_path / "out" / "photos-00000.parquet").metadata[b"tastemaker"]
+    made_by = pq.read_schema(tmp_path / "out" / "rows" / "photos-00000.parquet").metadata[b"tastemaker"]
     assert b'"rawpy"' in made_by
     assert b'"pillow-heif"' in made_by
 
 
-@pytest.mark.parametrize("options", [{"min_score": -100.0}, {"top": "100%"}], ids=["min_score", "top"])
-def test_pairs_and_shared_sidecars_come_out_byte_for_byte_in_a_folder(folder, tmp_path, model_dir, options):
-    if "top" in options:
-        options = {"top": parse_top(options["top"])}
-    score(folder, tmp_path / "out", model_dir, originals="folder", **options)
-    assert contents(tmp_path / "out" / "kept" / "photos") == contents(folder)
+def test_pairs_and_shared_sidecars_come_out_byte_for_byte_in_a_folder(folder, tmp_path, model_dir):
+    assert keep_all(folder, tmp_path / "out", model_dir, "folder") == copies(folder)
 
 
 def edit_sidecars(folder):
@@ -83,33 +88,24 @@ def edit_sidecars(folder):
 def test_selected_copies_have_the_xmp_that_lies_beside_the_picture_now(folder, tmp_path, model_dir, kind):
     score(folder, tmp_path / "scores", model_dir)
     edit_sidecars(folder)
-    summary = select_images(
-        ScoreTable(tmp_path / "scores"), tmp_path / "best", Selection(top=parse_top("100%")), kind=kind
-    )
+    summary = select_images(ScoreTable(tmp_path / "scores"), tmp_path / "best", ALL, kind=kind)
     assert (summary.written, summary.skipped) == (4, {})
-    copies = {name: data for name, data in contents(tmp_path / "best").items() if "_tastemaker" not in name}
-    assert copies == contents(folder)
+    assert copies(tmp_path / "best") == copies(folder)
 
 
-def test_a_picture_whose_xmp_was_edited_is_still_kept_when_the_cut_is_taken_again(folder, tmp_path, model_dir):
+def test_an_edited_xmp_is_copied_again_when_the_cut_is_taken_again(folder, tmp_path, model_dir):
     for _ in range(2):
-        rows = score(folder, tmp_path / "out", model_dir, originals="folder", top=parse_top("100%"))
+        kept = keep_all(folder, tmp_path / "out", model_dir, "folder")
+        assert kept == copies(folder)
         edit_sidecars(folder)
         (folder / "IMG_1.xmp").touch()
         (folder / "new.jpg").write_bytes(encode(PIXELS[:, ::-1].copy(), "JPEG"))
-    assert {row["status"] for row in rows} == {"kept"}
-    assert (tmp_path / "out/kept/photos/IMG_1.JPG.xmp").read_bytes() == (folder / "IMG_1.JPG.xmp").read_bytes()
 
 
-def test_in_tars_a_pair_is_one_sample_whose_jpeg_is_the_picture_and_nothing_is_lost(folder, tmp_path, model_dir):
-    score(folder, tmp_path / "out", model_dir, originals="shards", min_score=-100.0)
-    tar = tmp_path / "out" / "photos-00000-000000.tar"
-    rows = score(tar, tmp_path / "again", model_dir, originals="folder", min_score=-100.0)
-    assert [(row["image_id"], row["format"], row["rating"]) for row in rows] == [
-        ("IMG_1", "JPEG", 2),
-        ("IMG_2", "JPEG", None),
-    ]
-    assert contents(tmp_path / "again" / "kept" / "photos-00000-000000") == contents(folder)
+def test_pairs_in_tars_lose_nothing_when_they_are_read_again(folder, tmp_path, model_dir):
+    filter_images([str(folder)], tmp_path / "out", ALL, RunOptions(model_dir=str(model_dir)), kind="webdataset")
+    kept = keep_all(tmp_path / "out" / "kept", tmp_path / "again", model_dir, "folder")
+    assert {name.rpartition("/")[2]: data for name, data in kept.items()} == copies(folder)
 
 
 def test_raws_and_heic_in_tars_are_images_whatever_they_are_called(folder, tmp_path, model_dir):
@@ -137,7 +133,7 @@ main()
 def test_without_the_extras_every_file_is_a_row_that_names_them_and_the_summary_says_how(folder, tmp_path, model_dir):
     arguments = ["score", str(folder), "--output", str(tmp_path / "out"), "--model-dir", str(model_dir)]
     run = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS, *arguments], capture_output=True, text=True, check=True)
-    table = pq.read_table(tmp_path / "out", columns=["image_id", "status", "reason", "rating"]).to_pylist()
+    table = pq.read_table(tmp_path / "out" / "rows", columns=["image_id", "status", "reason", "rating"]).to_pylist()
     failed = {row["image_id"]: (row["reason"], row["rating"]) for row in table if row["status"] == "failed"}
     assert failed == {
         "IMG_1.DNG": ("unreadable: DNG needs tastemaker[raw]", 4),

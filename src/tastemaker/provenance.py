@@ -52,11 +52,12 @@ def weights_provenance(part: str, model: Model, weights: Path) -> dict[str, str]
 
 def weights_digest(
     model: Model, model_dir: str | None, other: str | None = None, options: Options | None = None
-) -> str | None:
+) -> str:
     """Return the SHA-256 of the weights that a run will use, without loading them.
 
     Args:
-        model: Which weights. Of those that are not there yet, the digest of the file that will be fetched is returned.
+        model: Which weights. Of those that are not there yet, the digest of the file that will be fetched is returned;
+            where the record does not know it, they are fetched now.
         model_dir: Directory of models.
         other: Path of the user's own weights instead, of a head.
         options: Settings of the store where weights lie at a URL: those are fetched.
@@ -73,7 +74,7 @@ def weights_digest(
     except FileNotFoundError:
         if other:
             raise ConfigurationError(f"predictor: {other} does not exist") from None
-        return model.sha256
+        return model.sha256 or file_sha256(ensure_weights(model, model_dir, options))
 
 
 def add_provenance(metadata: dict[str, object], **entries: object) -> None:

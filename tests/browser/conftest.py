@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -80,9 +82,17 @@ def text_of(page, selector):
     return page.locator(selector).inner_text()
 
 
+class Table(NamedTuple):
+    """Rows, the scores in them, and the address of an explorer of them that many tests look at."""
+
+    folder: Path
+    scores: np.ndarray
+    address: str
+
+
 @pytest.fixture(scope="session")
 def million(tmp_path_factory):
-    """Rows of a million pictures that are nowhere; their scores."""
+    """Rows of a million pictures that are nowhere."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -101,11 +111,14 @@ def million(tmp_path_factory):
     for name, values in columns.items():
         table = table.set_column(table.schema.get_field_index(name), name, values)
     pq.write_table(table, path, row_group_size=65_536)
-    return folder, scores
+    with served(folder) as (_, address):
+        yield Table(folder, scores, address)
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
-    """The rows of sixty pictures and two failures, and their scores."""
+    """The rows of sixty pictures and two failures."""
     scores = np.round(np.random.default_rng(1).normal(5.3, 0.6, 60), 3).astype(np.float32)
-    return write_table(tmp_path_factory.mktemp("small"), [float(score) for score in scores]), scores
+    folder = write_table(tmp_path_factory.mktemp("small"), [float(score) for score in scores])
+    with served(folder) as (_, address):
+        yield Table(folder, scores, address)

@@ -36,10 +36,10 @@ def test_help_shows_an_example(command):
 def test_score_writes_a_row_for_every_image_and_sums_up(tmp_path, shard, model_dir):
     result = tastemaker("score", shard, "--output", tmp_path / "out", "--model-dir", model_dir, "--signals")
     assert result.returncode == 0, result.stderr
-    table = pq.read_table(tmp_path / "out" / "shard.parquet")
+    table = pq.read_table(tmp_path / "out" / "rows")
     assert table["status"].to_pylist() == ["kept"] * 6 + ["failed"]
     assert "technical_quality" in table.column_names
-    for part in ("7  images in", "6  scored", "1  failed", "not an image in a known format", "percentile", "Results:"):
+    for part in ("7  images in", "6  scored", "1  failed", "not an image", "percentile", "Rows:"):
         assert part in result.stdout
 
 
@@ -47,22 +47,20 @@ def test_json_is_all_that_stdout_holds(tmp_path, shard, model_dir):
     options = ("--output", tmp_path / "out", "--model-dir", model_dir, "--json", "--no-embeddings", "--verbose")
     result = start_tastemaker("filter", shard, "--top", "50%", *options)
     summary = json.loads(result.stdout)
-    assert (summary["images"], summary["kept"], summary["dropped"], summary["failed"]) == (7, 3, 3, 1)
+    assert (summary["images"], summary["kept"], summary["dropped"], summary["failed"]) == (7, 6, 0, 1)
+    assert (summary["selection"]["chosen"], summary["selection"]["written"]) == (3, 3)
     assert sorted(map(int, summary["percentiles"])) == [1, 5, 10, 25, 50, 75, 90, 95, 99]
-    assert "embedding" not in pq.read_schema(tmp_path / "out" / "shard.parquet").names
+    assert "embedding" not in pq.read_schema(tmp_path / "out" / "rows" / "shard.parquet").names
     assert "bad.jpg" in result.stderr  # --verbose
 
 
 def test_the_kind_of_output_follows_the_kind_of_input(tmp_path, shard, photo_folder, model_dir):
-    for source, name, lead in (
-        (shard, "tars", "tars of the kept"),
-        (photo_folder, "files", "copies of the kept in kept/"),
-    ):
+    for source, name in ((shard, "tars"), (photo_folder, "files")):
         output = ("--output", tmp_path / name, "--model-dir", model_dir)
         result = tastemaker("filter", source, "--min-score", "0", *output)
-        assert f"Results: {tmp_path / name}  ({lead}, rows of all)" in result.stdout
-    assert [path.name for path in (tmp_path / "tars").glob("*.tar")] == ["shard-000000.tar"]
-    assert (tmp_path / "files" / "kept" / "photos" / "coffee.txt").read_text() == "a cup of coffee"
+        assert f"Kept: {tmp_path / name / 'kept'}" in result.stdout
+    assert len(list((tmp_path / "tars" / "kept").glob("*.tar"))) == 1
+    assert (tmp_path / "files" / "kept" / "coffee.txt").read_text() == "a cup of coffee"
 
 
 @pytest.mark.parametrize(
@@ -139,8 +137,7 @@ def test_the_demo_ranks_originals_above_their_damaged_versions_and_draws_a_page(
     assert page.count("<figure>") == 35
     assert page.count('class="cut"') == 1
     assert "http" not in page.replace("http-equiv", "")
-    assert list((tmp_path / "demo" / "results").glob("*.tar"))
-    assert list((tmp_path / "demo" / "results").glob("*.parquet"))
+    assert list((tmp_path / "demo" / "results" / "rows").glob("*.parquet"))
 
 
 def test_the_demo_uses_the_models_where_they_are(tmp_path, model_dir):
@@ -198,15 +195,15 @@ def test_a_stopped_run_ends_with_the_code_of_its_signal_and_the_same_command_goe
     arguments = ("score", tmp_path, "-o", tmp_path / "out", "--model-dir", model_dir)
     command = [sys.executable, "-m", "tastemaker", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while not list((tmp_path / "out").glob("*.parquet")) and process.poll() is None:
+        while not list((tmp_path / "out" / "rows").glob("*.parquet")) and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     assert stdout == ""
     assert stderr.splitlines()[-1] == "tastemaker: stopped; the same command goes on from here"
-    left = [path.name for path in (tmp_path / "out").iterdir() if not path.name.endswith(".parquet")]
-    assert sorted(left) == ["_tastemaker"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["_tastemaker", "rows"]
+    assert {path.suffix for path in (tmp_path / "out" / "rows").iterdir()} == {".parquet"}
     summary = json.loads(tastemaker(*arguments, "--json").stdout)
     assert summary["images"] == 360
     assert 0 < summary["images_scored_now"] < 360
@@ -234,4 +231,4 @@ def test_a_run_needs_no_standard_streams(tmp_path, shard, model_dir, closed):
     command = f'"$0" -m tastemaker score "$1" -o "$2" --model-dir "$3" {closed}'
     arguments = [sys.executable, shard, tmp_path / "out", model_dir]
     assert subprocess.run(["sh", "-c", command, *arguments], timeout=120, check=False).returncode == 0
-    assert pq.read_table(tmp_path / "out" / "shard.parquet").num_rows == 7
+    assert pq.read_table(tmp_path / "out" / "rows").num_rows == 7

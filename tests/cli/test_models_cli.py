@@ -48,7 +48,7 @@ def test_list_says_what_is_there_and_what_is_not(model_dir):
     rows = json.loads(run("list", "--model-dir", model_dir, "--json").stdout)
     assert text.exit_code == 0
     assert f"  {path}\n  there is no such file\n" in text.stdout
-    assert [(row["id"], row["present"]) for row in rows] == [
+    assert [(row["id"], row["size_bytes"] is not None) for row in rows] == [
         ("openai/clip-vit-large-patch14", True),
         ("ttj/sac-logos-ava1-l14-linearMSE", False),
     ]

@@ -86,6 +86,7 @@ def test_rows_and_files_are_those_of_the_local_executor_on_nasty_data(
 
 
 @both
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_worker_that_dies_changes_nothing(engine, cluster, shards, tmp_path, model_dir):
     output, diary = tmp_path / "out", tmp_path / "diary"
@@ -98,6 +99,7 @@ def test_a_worker_that_dies_changes_nothing(engine, cluster, shards, tmp_path, m
 
 
 @both
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_file_that_kills_who_decodes_it_costs_its_own_row(engine, cluster, tmp_path, model_dir):
     source = write_shards(tmp_path / "shards", replaced={(1, 3): DEADLY_FILE})
@@ -125,6 +127,7 @@ def test_an_error_of_a_stage_comes_with_its_causes_and_its_place(engine, cluster
     assert 'raise ValueError("not this one")' in shown
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_each_worker_loads_once_frees_what_it_loaded_and_what_it_prints_is_seen(
     cluster, shards, model_dir, tmp_path, capfd
@@ -142,6 +145,7 @@ def test_each_worker_loads_once_frees_what_it_loaded_and_what_it_prints_is_seen(
     assert errors.count("printed") == 8
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_run_whose_workers_die_whatever_is_tried_ends_with_an_error(
     cluster, shards, model_dir, tmp_path, monkeypatch
@@ -164,6 +168,7 @@ def test_what_cannot_begin_is_an_error_that_says_why(cluster, shards, model_dir,
         Pipeline("p", stages=stages).run(RayDataExecutor({"address": cluster}))
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_listener_that_raises_ends_the_run_with_its_error(cluster, shards, model_dir, tmp_path):
     def refuse(count):

@@ -79,6 +79,7 @@ def test_clusters_with_and_without_a_token_and_one_of_its_own_can_follow_each_ot
         assert not {name for name in TOKEN_VARIABLES if name in os.environ}
 
 
+@pytest.mark.slow
 def test_a_ray_of_its_own_leaves_no_token_and_needs_no_home(home):
     with ray_session(None, sets_gpus=True):
         assert answer() == 5

@@ -315,34 +315,10 @@ def test_towers_agree_on_other_activations_and_epsilons(weights, tower, pixels, 
 # Types of weights
 
 
-def _as_bfloat16(tensors, path):
-    torch = pytest.importorskip("torch")
-    from safetensors.torch import save_file as save_torch
-
-    save_torch({name: torch.from_numpy(tensor).bfloat16() for name, tensor in tensors.items()}, path)
-
-
 def test_weights_stored_in_float16_agree_with_float32(load, changed, weights, pixels):
     halves = {name: tensor.astype(np.float16) for name, tensor in load_file(weights).items()}
     expected = load(weights).embed(pixels[:4])
     assert np.abs(load(changed(halves)).embed(pixels[:4]) - expected).max() < 1e-3
-
-
-def test_weights_stored_in_bfloat16_agree_with_float32(load, tmp_path, weights, pixels):
-    _as_bfloat16(load_file(weights), tmp_path / "model.safetensors")
-    expected = load(weights).embed(pixels[:4])
-    assert np.abs(load(tmp_path / "model.safetensors").embed(pixels[:4]) - expected).max() < 5e-3
-
-
-def test_rounded_weights_give_the_same_in_any_type_of_storage(load, tmp_path, weights, pixels):
-    torch = pytest.importorskip("torch")
-    rounded = {n: torch.from_numpy(t).bfloat16().float().numpy() for n, t in load_file(weights).items()}
-    for folder in ("f32", "bf16"):
-        (tmp_path / folder).mkdir()
-    save_file(rounded, tmp_path / "f32" / "model.safetensors")
-    _as_bfloat16(rounded, tmp_path / "bf16" / "model.safetensors")
-    first, second = (load(tmp_path / folder / "model.safetensors").embed(pixels[:4]) for folder in ("f32", "bf16"))
-    assert np.array_equal(first, second)
 
 
 # The text half

@@ -87,6 +87,17 @@ def test_a_made_up_model_runs_on_torch_too(own_models):
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+def test_embeddings_that_others_computed_are_scored_by_the_record_they_fit(own_models, tmp_path):
+    vectors = np.random.default_rng(0).standard_normal((9, 20)).astype(np.float32)
+    np.save(tmp_path / "vectors.npy", vectors)
+    options = tm.RunOptions(model_dir=str(own_models), scorer=OWN)
+    tm.run_scoring(tmp_path / "vectors.npy", tmp_path / "out", options)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = OWN.head.load(own_models / OWN.head.id / OWN.head.filename)(unit)
+    found = [row["aesthetic_score"] for row in read_rows(tmp_path / "out")]
+    assert found == pytest.approx(expected.tolist(), abs=1e-4)
+
+
 def test_the_command_line_takes_a_record_of_the_users_own(own_models, photo_folder, tmp_path):
     arguments = ["score", photo_folder, "--output", tmp_path / "out", "--model-dir", own_models]
     result = CliRunner().invoke(app, [*map(str, arguments), "--scorer", f"{__name__}:OWN"])
@@ -116,6 +127,14 @@ def test_a_scorer_that_is_none_is_refused(name):
 def test_the_default_is_the_first_of_the_published_scorers():
     assert list(tm.published_scorers()) == ["laion-v2", *sorted(V1, key=V1.index)]
     assert tm.RunOptions().scorer == "laion-v2"
+
+
+def test_weights_whose_digest_no_record_knows_are_fetched_for_the_fingerprint(tmp_path):
+    """Else the same run would have another fingerprint once they are there."""
+    stage = tm.ImageEmbeddingStage(model_dir=str(tmp_path), device="cpu")
+    assert stage.fingerprint()["clip_sha256"] == tm.CLIP_VIT_L14.sha256
+    with pytest.raises(tm.WeightsNotFoundError, match="clip-vit-base-patch16"):
+        stage.with_(scorer="laion-v1-b16").fingerprint()
 
 
 @pytest.mark.parametrize("name", V1)

@@ -1,7 +1,5 @@
 """The compiled layer against the plain one, on a processor. The compiler takes seconds for each shape."""
 
-import threading
-
 import numpy as np
 import pytest
 
@@ -44,18 +42,6 @@ def test_a_compiled_batch_that_is_filled_up_gives_what_a_full_one_gives(compiled
     for count in (6, 7):
         compiled.embed(pixels[8:16])  # other images stood where the filling is
         assert np.array_equal(compiled.embed(pixels[:count]), full[:count])
-
-
-@pytest.mark.slow
-def test_threads_share_a_compiled_tower(compiled, pixels):
-    expected, results = compiled.embed(pixels), []
-    threads = [threading.Thread(target=lambda: results.append(compiled.embed(pixels))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 3
-    assert all(np.array_equal(result, expected) for result in results)
 
 
 def test_a_processor_takes_32_images_at_a_time_unless_told(weights):

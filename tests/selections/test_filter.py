@@ -68,9 +68,13 @@ def test_fewer_tars_replace_more_and_forms_replace_each_other(tmp_path, run):
     assert len(list((out / "kept").glob("*.tar"))) == 5
     run(shards, out, BEST, images_per_tar=2)
     assert [path.name for path in (out / "kept").glob("*.tar")] == ["images-000000.tar"]
-    run(shards, out, BEST, kind="folder")
-    assert len(copies(out / "kept")) == 4
-    assert not list((out / "kept").glob("*.tar"))
+    photos = make_pictures(tmp_path / "photos")
+    before, kept = copies(photos), out / "kept"
+    for kind in ("folder", "links", "webdataset", "links", "folder"):
+        run(photos, out, EVERYTHING, kind=kind)
+        assert copies(kept) == before == copies(photos)
+        assert (kept / "a.jpg").is_symlink() == (kind == "links")
+        assert len(list(kept.glob("*.tar"))) == (kind == "webdataset")
 
 
 def test_kept_follows_the_input(tmp_path, run):

@@ -2,13 +2,11 @@
 
 # ruff: noqa: F811 - fixtures are arguments
 
-import json
 from datetime import date
 
 import pytest
 from conftest import contents, make_tar
 from remote_servers import _impatient, bucket, moto_port  # noqa: F401 - fixtures
-from tastemaker.selections.url_outputs import UrlOutput
 from web_server import Fault
 
 from tastemaker import ConfigurationError, ScoreTable, Selection, select_images
@@ -18,7 +16,7 @@ from tastemaker.runs.run import RunOptions, run_scoring
 
 pytestmark = pytest.mark.network
 ALL = Selection(where="status = 'kept'")
-RECORD = "_tastemaker/selection.json"
+NOTES = ["_tastemaker/files/files.jsonl", "_tastemaker/selected.parquet", "_tastemaker/selection.json"]
 
 
 @pytest.fixture
@@ -36,14 +34,19 @@ def select(table, bucket):
     return run
 
 
+def without_versions(files):
+    """Leave out the record of files: it has what tells their versions apart, in each place another."""
+    return {name: data for name, data in files.items() if not name.endswith("files.jsonl")}
+
+
 @pytest.mark.parametrize("kind", ["webdataset", "folder"])
 def test_a_folder_at_a_url_has_the_files_of_a_local_one(tmp_path, table, bucket, select, kind):
     here = select_images(table, tmp_path / "out", ALL, kind=kind, images_per_tar=4)
     there = select("out", kind=kind, images_per_tar=4)
-    assert bucket.files("out") == contents(tmp_path / "out")
+    assert without_versions(bucket.files("out")) == without_versions(contents(tmp_path / "out"))
     assert (there.written, there.bytes_written) == (6, here.bytes_written)
     select("out", kind=kind, images_per_tar=4)
-    assert bucket.files("out") == contents(tmp_path / "out")
+    assert without_versions(bucket.files("out")) == without_versions(contents(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("name", ["m.parquet", "m.csv", "m.jsonl", "keys.txt"])
@@ -52,16 +55,16 @@ def test_lists_at_a_url_are_those_of_this_machine(tmp_path, table, bucket, selec
     select_images(table, tmp_path / "out" / name, ALL, kind=kind)
     select(f"out/{name}", kind=kind)
     select(f"out/{name}", kind=kind)
-    assert bucket.files("out") == contents(tmp_path / "out")
+    assert without_versions(bucket.files("out")) == without_versions(contents(tmp_path / "out"))
     with pytest.raises(ConfigurationError, match="is there with other content"):
         select(f"out/{name}", Selection(min_score=-1e9, where="image_id = 'rocket'"), kind=kind)
     select(f"out/{name}", Selection(where="image_id = 'rocket'"), kind=kind, overwrite=True)
-    assert bucket.files("out") != contents(tmp_path / "out")
+    assert bucket.files("out")[name] != (tmp_path / "out" / name).read_bytes()
 
 
 def test_what_select_did_not_write_is_refused_and_another_selection_is_replaced_when_told(bucket, select):
     bucket.system.write("mine/a.txt", b"mine")
-    with pytest.raises(ConfigurationError, match="select did not write it"):
+    with pytest.raises(ConfigurationError, match="no selection wrote it"):
         select("mine", kind="folder")
     assert bucket.files("mine") == {"a.txt": b"mine"}
     select("out", kind="folder")
@@ -69,82 +72,56 @@ def test_what_select_did_not_write_is_refused_and_another_selection_is_replaced_
     with pytest.raises(ConfigurationError, match="holds another selection"):
         select("out", rocket, kind="folder")
     select("out", rocket, kind="folder", overwrite=True)
-    assert sorted(bucket.files("out")) == ["_tastemaker/selected.parquet", RECORD, "rocket.jpg"]
+    assert sorted(bucket.files("out")) == [*NOTES, "rocket.jpg"]
 
 
-def test_a_selection_that_broke_off_has_no_record_and_the_next_one_finishes_it(tmp_path, table, bucket, select):
+def files_but_notes(bucket, name):
+    return {path: data for path, data in bucket.files(name).items() if not path.startswith("_tastemaker/")}
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "folder"])
+def test_a_selection_that_broke_off_is_finished_by_any_other(bucket, select, kind):
     def stop(progress):
         if progress.images == 3:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        select("out", kind="folder", on_progress=stop)
-    assert RECORD not in bucket.files("out")
-    assert json.loads(bucket.files("out")["_tastemaker/unfinished.json"])["kind"] == "folder"
-    select("out", Selection(where="image_id = 'rocket'"), kind="folder")
-    assert sorted(bucket.files("out")) == ["_tastemaker/selected.parquet", RECORD, "rocket.jpg"]
-
-
-def stop(progress):
-    raise KeyboardInterrupt
-
-
-def is_of(bucket, name, kind, selection, select):
-    """The files that a selection has where nothing else was."""
-    select(name, selection, kind=kind, images_per_tar=1)
-    return bucket.files(name)
-
-
-@pytest.mark.parametrize("kind", ["webdataset", "folder"])
-def test_files_of_two_selections_are_never_beside_each_other(bucket, select, kind):
     others = Selection(where="image_id != 'rocket'")
-    old, new = (is_of(bucket, name, kind, chosen, select) for name, chosen in (("old", ALL), ("new", others)))
+    for name, selection in (("old", ALL), ("new", others)):
+        select(name, selection, kind=kind, images_per_tar=1)
     with pytest.raises(KeyboardInterrupt):
         select("old", others, kind=kind, images_per_tar=1, overwrite=True, on_progress=stop)
-    midway = bucket.files("old")
-    assert RECORD not in midway
-    assert all(new[name] == data for name, data in midway.items() if not name.startswith("_tastemaker/"))
-    assert midway["_tastemaker/unfinished.json"] == new[RECORD]
+    assert b'"unfinished"' in bucket.files("old")["_tastemaker/selection.json"]
     select("old", others, kind=kind, images_per_tar=1)  # the same command, and nothing to overwrite any more
-    assert bucket.files("old") == new != old
-
-
-def test_a_kill_while_a_folder_is_emptied_is_made_good_by_the_next_selection(bucket, select, monkeypatch):
-    select("new", rocket := Selection(where="image_id = 'rocket'"), kind="folder")
-    select("old", kind="folder")
-    new = bucket.files("new")
-    record = bucket.files("old")[RECORD]
-    delete = UrlOutput._delete
-
-    def delete_some(output, names):
-        names = list(names)
-        delete(output, names[:2])
-        if len(names) > 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(UrlOutput, "_delete", delete_some)
-        with pytest.raises(KeyboardInterrupt):
-            select("old", rocket, kind="folder", overwrite=True)
-    midway = bucket.files("old")
-    assert RECORD not in midway
-    assert json.loads(midway["_tastemaker/unfinished.json"]) == {"emptied of": record.decode()}
-    assert len(midway) > 3
+    assert files_but_notes(bucket, "old") == files_but_notes(bucket, "new")
+    assert sorted(bucket.files("old")) == sorted(bucket.files("new"))
     with pytest.raises(KeyboardInterrupt):
-        select("old", rocket, kind="folder", on_progress=stop)
-    assert set(bucket.files("old")) <= {*new, "_tastemaker/unfinished.json"}
-    select("old", rocket, kind="folder")
-    assert bucket.files("old") == new
+        select("fresh", kind=kind, on_progress=stop)
+    assert bucket.files("fresh") == {}
 
 
-def test_an_upload_that_fails_for_good_leaves_no_record(bucket, select):
+def test_an_upload_that_fails_for_good_leaves_nothing_that_says_it_is_finished(bucket, select):
     bucket.server.only, bucket.server.always = "rocket.jpg", Fault(status=503)
     with pytest.raises(RemoteError, match=r"rocket\.jpg cannot be written"):
         select("out", kind="folder")
     bucket.server.always = None
-    assert RECORD not in bucket.files("out")
+    assert b'"finished"' not in bucket.files("out").get("_tastemaker/selection.json", b"")
     assert select("out", kind="folder").written == 6
-    assert RECORD in bucket.files("out")
+    assert b'"finished"' in bucket.files("out")["_tastemaker/selection.json"]
+
+
+def test_only_what_we_wrote_is_replaced_in_a_store(bucket, select):
+    select("out", kind="folder")
+    bucket.system.write("out/mine.txt", b"mine")
+    bucket.system.write("out/coffee.png", b"edited")
+    summary = select("out", Selection(where="image_id = 'rocket'"), kind="folder", overwrite=True)
+    assert sum(summary.moved_aside.values()) == 1
+    found = bucket.files("out")
+    assert (found["mine.txt"], found["_tastemaker/aside/1/coffee.png"]) == (b"mine", b"edited")
+    assert set(files_but_notes(bucket, "out")) == {"mine.txt", "rocket.jpg"}
+    bucket.system.write("out/coffee.png", b"mine too")
+    with pytest.raises(ConfigurationError, match=r"coffee\.png is there, and Tastemaker did not write it"):
+        select("out", kind="folder", overwrite=True)
+    assert bucket.files("out")["coffee.png"] == b"mine too"
 
 
 def test_links_at_a_url_are_refused_in_one_line(bucket, select):

@@ -41,7 +41,7 @@ def filter_images(
     ] = None,
     top: Annotated[str | None, typer.Option("--top", help="Keep the best: a share (20%) or a number (1000).")] = None,
     kept_as: Annotated[
-        KeptAs, typer.Option("--as", help="Write kept originals as WebDataset tars or a folder; auto: as they came.")
+        KeptAs, typer.Option("--as", help="Form of the kept originals; auto: tars if any input is a tar, else files.")
     ] = KeptAs.AUTO,
     images_per_tar: Annotated[int, typer.Option("--images-per-tar", min=1, help="Samples in a tar at most.")] = 1000,
     max_failures: o.MaxFailuresOption = None,

@@ -15,7 +15,7 @@ def run_mode(
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Do again what was made with other models or options.", rich_help_panel=_AGAIN
+            "--overwrite", help="Make rows again that were made with other models or options.", rich_help_panel=_AGAIN
         ),
     ] = False,
     new_fingerprint_only: Annotated[
@@ -41,13 +41,11 @@ def run_mode(
         ),
     ] = None,
     num_shards: Annotated[
-        int | None, typer.Option("--num-shards", min=1, help="In so many parts.", rich_help_panel=_PARTS)
+        int | None, typer.Option("--num-shards", min=1, help="Number of parts.", rich_help_panel=_PARTS)
     ] = None,
     slurm_array: Annotated[
         bool,
-        typer.Option(
-            "--slurm-array", help="Take both from the job array that this task is of.", rich_help_panel=_PARTS
-        ),
+        typer.Option("--slurm-array", help="Take both from the Slurm job array of this task.", rich_help_panel=_PARTS),
     ] = False,
     metrics_port: Annotated[
         int | None,

@@ -13,7 +13,8 @@ from tastemaker.cli.options import ScorerOption
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 
 if TYPE_CHECKING:
-    from tastemaker.models.hub import ModelStatus
+    from tastemaker.models.hub import WeightsCheck
+    from tastemaker.models.records import WeightsRecord
 
 app = typer.Typer(no_args_is_help=True, help="Fetch, list and verify the models' weights.")
 
@@ -37,35 +38,42 @@ def pull(model_dir: ModelDir = None, scorer: ScorerOption = DEFAULT_SCORER) -> N
 @app.command("list", epilog="Example: tastemaker models list --json")
 def list_command(model_dir: ModelDir = None, scorer: ScorerOption = DEFAULT_SCORER, as_json: Json = False) -> None:
     """Show which weights are there, and where."""
-    from tastemaker.models.hub import list_models
-
-    _print_statuses(list_models(find_scorer(scorer), model_dir), as_json)
+    _check_and_print(model_dir, scorer, as_json, with_sha256=False)
 
 
 @app.command(epilog="Example: tastemaker models verify --model-dir /data/models")
 def verify(model_dir: ModelDir = None, scorer: ScorerOption = DEFAULT_SCORER, as_json: Json = False) -> None:
     """Check the tensors and the SHA-256 of the weights; exit with 1 if anything is wrong."""
-    from tastemaker.models.hub import list_models
-
-    statuses = list_models(find_scorer(scorer), model_dir, with_sha256=True)
-    _print_statuses(statuses, as_json)
-    if any(status.problems for status in statuses):
+    if _check_and_print(model_dir, scorer, as_json, with_sha256=True):
         raise typer.Exit(1)
 
 
-def _print_statuses(statuses: list[ModelStatus], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps([asdict(status) for status in statuses], default=str, indent=2))
-        return
+def _check_and_print(model_dir: Path | None, scorer: str, as_json: bool, *, with_sha256: bool) -> bool:
+    """Print what is where the weights should be, and return whether anything is wrong with them."""
+    from tastemaker.models.hub import check_weights, weights_path
 
+    found = find_scorer(scorer)
+    models = (found.backbone, found.head)
+    checks = [check_weights(model, weights_path(model, model_dir), with_sha256=with_sha256) for model in models]
+    if as_json:
+        rows = [
+            {"id": model.id, "revision": model.revision, "description": model.description, **asdict(check)}
+            for model, check in zip(models, checks, strict=True)
+        ]
+        typer.echo(json.dumps(rows, default=str, indent=2))
+    else:
+        for model, check in zip(models, checks, strict=True):
+            _print_check(model, check)
+    return any(check.problems for check in checks)
+
+
+def _print_check(model: WeightsRecord, check: WeightsCheck) -> None:
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(soft_wrap=True, highlight=False)  # a path stays on one line, however long
-    for status in statuses:
-        console.print(f"[bold]{status.id}[/] revision {status.revision or 'newest'}: {status.description}")
-        console.print(f"  {escape(str(status.path))}")
-        if status.size_bytes is not None:
-            sha256 = f", sha256 {status.sha256}" if status.sha256 else ""
-            console.print(f"  {status.size_bytes / 1e6:,.1f} MB{sha256}")
-        console.print(f"  [red]{escape('; '.join(status.problems))}[/]" if status.problems else "  [green]ok[/]")
+    console.print(f"[bold]{model.id}[/] revision {model.revision or 'newest'}: {model.description}")
+    console.print(f"  {escape(str(check.path))}")
+    if check.size_bytes is not None:
+        console.print(f"  {check.size_bytes / 1e6:,.1f} MB" + (f", sha256 {check.sha256}" if check.sha256 else ""))
+    console.print(f"  [red]{escape('; '.join(check.problems))}[/]" if check.problems else "  [green]ok[/]")

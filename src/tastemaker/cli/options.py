@@ -64,7 +64,7 @@ StorageOptionsOption = Annotated[
     typer.Option(
         "--storage-options",
         metavar="JSON",
-        help='For URLs: {"endpoint_url": "..."}, or {"s3": {...}, "gs": {...}}.',
+        help='Options for URLs: {"endpoint_url": "..."}, or {"s3": {...}, "gs": {...}}.',
     ),
 ]
 ModelDirOption = Annotated[
@@ -142,14 +142,14 @@ def run_options(
     exif_rotate: Annotated[
         bool,
         typer.Option(
-            "--exif-rotate", help="Turn images as their EXIF says; the references do not.", rich_help_panel=_IMAGES
+            "--exif-rotate",
+            help="Turn images as their EXIF says. The reference programs do not.",
+            rich_help_panel=_IMAGES,
         ),
     ] = False,
     max_megapixels: Annotated[
         float,
-        typer.Option(
-            "--max-megapixels", min=0.001, help="Larger images are recorded as bombs.", rich_help_panel=_IMAGES
-        ),
+        typer.Option("--max-megapixels", min=0.001, help="Larger images become failed rows.", rich_help_panel=_IMAGES),
     ] = 178.95697,
     signals: Annotated[
         bool,
@@ -163,7 +163,7 @@ def run_options(
             "--min-technical",
             min=0,
             max=1,
-            help="Drop images below before they are embedded; implies --signals.",
+            help="Drop images of a lower technical quality before they are embedded; implies --signals.",
             rich_help_panel=_IMAGES,
         ),
     ] = None,
@@ -174,12 +174,13 @@ def run_options(
         str | None,
         typer.Option(
             "--embedding-column",
-            help="Column (or array of a .npz) that holds them. Default: found by name and type.",
+            help="Column, or array of a .npz, with the embeddings. Default: found by name and type.",
             rich_help_panel=_EMBEDDINGS,
         ),
     ] = None,
     copy_embeddings: Annotated[
-        bool, typer.Option("--copy-embeddings", help="Store them in the rows, too.", rich_help_panel=_EMBEDDINGS)
+        bool,
+        typer.Option("--copy-embeddings", help="Copy the embeddings into the rows, too.", rich_help_panel=_EMBEDDINGS),
     ] = False,
     executor: Annotated[
         Executor,

@@ -23,14 +23,20 @@ def report(
     ] = "report.html",
     cut_off: Annotated[
         float | None,
-        typer.Option("--cut-off", help="The score from which images are kept. Default: the run's own cut."),
+        typer.Option(
+            "--cut-off", help="The lowest score that is kept. Default: the cut that filter made, else the best fifth."
+        ),
     ] = None,
     top: Annotated[
         str | None, typer.Option("--top", help="Or keep the best: a share (20%) or a number (1000).")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the samples: the same seed draws the same.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed of the samples: the same seed draws the same ones.")
+    ] = 0,
     samples: Annotated[int, typer.Option("--samples", min=1, max=100, help="Pictures in a row of samples.")] = 8,
-    title: Annotated[str | None, typer.Option("--title", help="Its heading. Default: the name of the source.")] = None,
+    title: Annotated[
+        str | None, typer.Option("--title", help="Heading of the page. Default: the name of the source.")
+    ] = None,
     storage_options: StorageOptionsOption = None,
     as_json: JsonOption = False,
 ) -> None:

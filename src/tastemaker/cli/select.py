@@ -73,22 +73,25 @@ def select(
     top: Annotated[str | None, typer.Option("--top", help="The best: a share (20%) or a number (1000).")] = None,
     where: WhereOption = None,
     best_of_group: Annotated[
-        bool, typer.Option("--best-of-group", help="Of images that look alike, only the best; before the cut.")
+        bool, typer.Option("--best-of-group", help="Of images that look alike, keep only the best, before the cut.")
     ] = False,
     min_similarity: Annotated[
-        float, typer.Option("--min-similarity", help="Cosine of embeddings from which on images look alike.")
+        float,
+        typer.Option("--min-similarity", help="Images look alike if the cosine of their embeddings is this or more."),
     ] = 0.95,
     rank_by: RankByOption = "aesthetic_score",
     images_per_tar: Annotated[int, typer.Option("--images-per-tar", min=1, help="Samples in a tar at most.")] = 1000,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another selection.")] = False,
     embed: Annotated[bool, typer.Option("--embed", help="Put stars into the JPEGs that are copied.")] = False,
     stars_bounds: Annotated[
-        str, typer.Option("--stars-bounds", help="Which best shares of all scores get 5, 4, 3, 2 and 1 stars.")
+        str, typer.Option("--stars-bounds", help="The best shares of all scores that get 5, 4, 3, 2 and 1 stars.")
     ] = "5%,20%,50%,80%,100%",
     overwrite_ratings: Annotated[
         bool, typer.Option("--overwrite-ratings", help="Stars replace ratings that images have.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --as xmp: only say what would be written.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --as xmp: only print what would be written.")
+    ] = False,
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:

@@ -35,10 +35,10 @@ class Pictures(StrEnum):
 
 def top(
     scores: ScoresArgument,
-    number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many of each.")] = 10,
+    number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many of the best, and of the worst.")] = 10,
     rank_by: RankByOption = "aesthetic_score",
     pictures: Annotated[
-        Pictures, typer.Option("--pictures", help="Small pictures: what the terminal understands, none, or a way.")
+        Pictures, typer.Option("--pictures", help="How small pictures are drawn. auto: as the terminal understands.")
     ] = Pictures.AUTO,
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,

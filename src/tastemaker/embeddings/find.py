@@ -20,7 +20,8 @@ from tastemaker.embeddings.tables import TableSource, carried_columns, has_embed
 from tastemaker.errors import ConfigurationError, RemoteError, UnreadableImageError
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.shards import TAR_EXTENSIONS
-from tastemaker.models.published import find_scorer
+from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.records import Scorer
 from tastemaker.storage import Options, is_pattern, is_remote, public_url, walk_inputs, without_repeats, without_results
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
@@ -54,6 +55,7 @@ class EmbeddingFile:
         metadata: The Parquet file with a row for each embedding; None where there is none.
         column: Name of the array or column, where the user gave one.
         storage_options: Of URLs.
+        dimension: Numbers in an embedding that is looked for.
     """
 
     path: str
@@ -61,6 +63,7 @@ class EmbeddingFile:
     metadata: Place | None = None
     column: str | None = None
     storage_options: Options | None = field(default=None, repr=False)
+    dimension: int = find_scorer().backbone.dimension
 
     @property
     def place(self) -> Place:
@@ -75,7 +78,7 @@ class EmbeddingFile:
     def open(self) -> Source:
         """Return the file, opened far enough to know what is in it. See `ArraySource` and `TableSource`."""
         kind = ArraySource if self.extension in ARRAY_EXTENSIONS else TableSource
-        return kind(self.place, self.column, find_scorer().backbone.dimension)
+        return kind(self.place, self.column, self.dimension)
 
     def metadata_schema(self) -> tuple[pa.Schema, int]:
         """Return the columns of the metadata that go into the rows, and how many rows it has."""
@@ -85,7 +88,10 @@ class EmbeddingFile:
 
 
 def find_embeddings(
-    inputs: Iterable[str], column: str | None = None, storage_options: Options | None = None
+    inputs: Iterable[str],
+    column: str | None = None,
+    storage_options: Options | None = None,
+    scorer: str | Scorer = DEFAULT_SCORER,
 ) -> list[EmbeddingFile]:
     """Return the files of embeddings among some inputs, in the order of their paths; none where the inputs are images.
 
@@ -97,16 +103,18 @@ def find_embeddings(
         inputs: Files, folders and globs, or URLs of them.
         column: Name of the array or column that holds the embeddings.
         storage_options: Of URLs.
+        scorer: What they are to be scored by; its backbone says how many numbers an embedding has.
 
     Raises:
         ConfigurationError: Images and embeddings together; metadata with another number of rows.
-        ModelError: A file holds something else than embeddings of CLIP ViT-L/14.
+        ModelError: A file holds something else than embeddings of that dimension.
         RemoteError: A server does not answer.
     """
     found: list[EmbeddingFile] = []
     images: list[str] = []
+    size = find_scorer(scorer).backbone.dimension
     for path in _expand(map(os.fspath, inputs), storage_options):
-        file = EmbeddingFile(path, str(Place.at(path, storage_options).parent), None, column, storage_options)
+        file = EmbeddingFile(path, str(Place.at(path, storage_options).parent), None, column, storage_options, size)
         is_known = file.extension in (*EXTENSIONS_OF_EMBEDDINGS, *_NOT_READ) and file.place.is_file()
         if is_known and file.extension in _NOT_READ:
             raise ConfigurationError(
@@ -182,9 +190,9 @@ def _files_below(top: EmbeddingFile) -> list[EmbeddingFile]:
         if others:
             logger.warning("%s holds images; files beside them such as %s are passed over", top.path, others[0])
         return []
-    tables, size = [file for file in files if file.extension == ".parquet"], find_scorer().backbone.dimension
+    tables = [file for file in files if file.extension == ".parquet"]
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-        is_of_embeddings = pool.map(lambda file: has_embeddings(file.place, size, top.column), tables)
+        is_of_embeddings = pool.map(lambda file: has_embeddings(file.place, top.dimension, top.column), tables)
         chosen = arrays + [file for file, is_one in zip(tables, is_of_embeddings, strict=True) if is_one]
     of_images = [file for file in chosen if not _is_of_text(file)]
     if chosen and not of_images:

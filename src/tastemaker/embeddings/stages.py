@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +17,21 @@ from tastemaker.embeddings.columns import ColumnPlan
 from tastemaker.embeddings.find import EmbeddingFile, Source
 from tastemaker.embeddings.rows import EmbeddingBatch, make_rows
 from tastemaker.embeddings.tables import read_parquet
-from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
-from tastemaker.models.aesthetic import MAX_UNIT_ERROR, AestheticPredictor
+from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.models.aesthetic import MAX_UNIT_ERROR, score_of_any_length
 from tastemaker.models.hub import ensure_head
-from tastemaker.models.published import find_scorer
+from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.records import Scorer
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.schema import rows_metadata, rows_schema
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
-from tastemaker.storage import Options, is_remote
+from tastemaker.storage import Options
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
+
+if TYPE_CHECKING:
+    from tastemaker.models.records import Predictor
 
 
 @dataclass
@@ -79,46 +82,55 @@ class EmbeddingReaderStage(ProcessingStage[FileGroupTask, EmbeddingBatch]):
 
 @dataclass
 class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
-    """Scores embeddings with the aesthetic predictor, each divided by its length.
+    """Scores embeddings with the head of a scorer, each divided by its length.
 
     Args:
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
-        predictor: Path of another predictor.
+        predictor: Path of other weights for the head.
         keep_embeddings: Leave the embeddings in the batch, for a writer that copies them. Else they leave memory here.
-        storage_options: Settings of the store of models at a URL.
+        scorer: A name, or a `Scorer`.
+        storage_options: Arguments of the fsspec file system of models at a URL.
     """
 
     model_dir: str | None = None
     predictor: str | None = None
     keep_embeddings: bool = False
+    scorer: str | Scorer = DEFAULT_SCORER
     storage_options: Options | None = field(default=None, repr=False)
     name: str = "embedding_score"
-    _predictor: AestheticPredictor | None = field(default=None, init=False, repr=False)
+    _predictor: Predictor | None = field(default=None, init=False, repr=False)
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        find_scorer(self.scorer)
         self.resources = Resources()
+
+    @property
+    def _scorer(self) -> Scorer:
+        return find_scorer(self.scorer)
 
     def check(self) -> None:
         """Raise `ConfigurationError` if the predictor's file is not there."""
-        if self.predictor is not None and not is_remote(self.predictor) and not Path(self.predictor).is_file():
+        own = None if self.predictor is None else Place.of(self.predictor).local_path
+        if own is not None and not own.is_file():
             raise ConfigurationError(f"predictor: {self.predictor} does not exist")
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the options and the weights."""
-        digest = weights_digest(find_scorer().head, self.model_dir, self.predictor, self.storage_options)
-        return {**super().fingerprint(), "predictor": digest}
+        digest = weights_digest(self._scorer.head, self.model_dir, self.predictor, self.storage_options)
+        return {**super().fingerprint(), "predictor": digest, "scorer": self._scorer.name}
 
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""
-        ensure_head(find_scorer().head, self.predictor, self.model_dir, self.storage_options)
+        ensure_head(self._scorer.head, self.predictor, self.model_dir, self.storage_options)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Load the predictor."""
-        weights = ensure_head(find_scorer().head, self.predictor, self.model_dir, self.storage_options)
-        self._predictor = AestheticPredictor.from_file(weights)
-        self._provenance = weights_provenance("predictor", find_scorer().head, weights)
+        weights = ensure_head(self._scorer.head, self.predictor, self.model_dir, self.storage_options)
+        self._predictor = self._scorer.head.load(weights)
+        made_by = weights_provenance("predictor", self._scorer.head, weights)
+        self._provenance = {"scorer": self._scorer.name, **made_by}
 
     def teardown(self) -> None:
         """Free the predictor."""
@@ -132,10 +144,7 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
         add_provenance(task._metadata, **self._provenance)
         if task.data is None:
             return task
-        size = task.data.vectors.shape[1]
-        if self._predictor.embedding_size != size:
-            raise ModelError(f"the predictor scores {self._predictor.embedding_size} numbers, not {size}")
-        task.scores, norms = self._predictor.score_of_any_length(task.data.vectors)
+        task.scores, norms = score_of_any_length(self._predictor, task.data.vectors)
         task.failures = _explain_failures(norms, task.data)
         is_failed = ~task.failures.is_null().to_numpy(zero_copy_only=False)
         task.scores[is_failed] = np.nan

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ from tastemaker.errors import MissingExtraError, ModelError
 from tastemaker.models.bulk import score_many
 from tastemaker.models.records import VitNames
 from tastemaker.models.weights import WeightsFile
+
+if TYPE_CHECKING:
+    from tastemaker.models.records import Predictor
 
 LAYER_NUMBERS = (0, 2, 4, 6, 7)
 """Numbers of the linear layers in the state dict, ``layers.N.weight`` and ``layers.N.bias``."""
@@ -148,6 +152,17 @@ class AestheticPredictor:
         scores: Floats = products + np.float32(self.bias)
         scores[~is_usable] = np.nan
         return scores, lengths
+
+
+def score_of_any_length(predict: Predictor, embeddings: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Return what `AestheticPredictor.score_of_any_length` does, by a head of any kind."""
+    if isinstance(predict, AestheticPredictor):
+        return predict.score_of_any_length(embeddings)
+    lengths: Floats = _lengths(embeddings).astype(np.float32)
+    is_usable = np.isfinite(lengths) & (lengths > 0)
+    scores: Floats = np.full(len(lengths), np.nan, np.float32)
+    scores[is_usable] = predict(embeddings[is_usable].astype(np.float32) / lengths[is_usable, None])
+    return scores, lengths
 
 
 def check_embeddings(embeddings: npt.ArrayLike, size: int) -> npt.NDArray[np.floating]:

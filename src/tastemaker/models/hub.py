@@ -25,7 +25,7 @@ from pathlib import Path
 import platformdirs
 
 from tastemaker.errors import ConfigurationError, ModelError, WeightsNotFoundError
-from tastemaker.models.records import Backbone, Head, Model, Scorer
+from tastemaker.models.records import Backbone, Head, Model
 from tastemaker.models.remote import fetch_weights
 from tastemaker.models.weights import WeightsFile
 from tastemaker.storage import Options, expand_path, is_remote, public_url
@@ -51,16 +51,6 @@ class WeightsCheck:
     size_bytes: int | None = None
     sha256: str | None = None
     problems: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelStatus(WeightsCheck):
-    """What was found where a model should be."""
-
-    id: str
-    revision: str | None
-    description: str
-    present: bool
 
 
 def default_model_dir() -> Path:
@@ -116,7 +106,7 @@ def ensure_weights(
     if not problems:
         return path
     try:
-        _download_from_url(model, path) if model.url else _download_from_hub(model, path)
+        _download(model, path)
     except Exception as error:  # not by name: the HTTP library below huggingface_hub has changed, its errors with it
         if isinstance(error, ModelError) and not isinstance(error, WeightsNotFoundError):
             raise
@@ -173,24 +163,6 @@ def _find_problems(model: Model, path: Path) -> list[str]:
     return []
 
 
-def list_models(
-    scorer: Scorer, model_dir: str | os.PathLike[str] | None = None, *, with_sha256: bool = False
-) -> list[ModelStatus]:
-    """Return what `check_weights` finds for the backbone and the head of a scorer."""
-    statuses = []
-    for model in (scorer.backbone, scorer.head):
-        check = check_weights(model, weights_path(model, model_dir), with_sha256=with_sha256)
-        status = ModelStatus(
-            id=model.id,
-            revision=model.revision,
-            description=model.description,
-            present=check.size_bytes is not None,
-            **vars(check),
-        )
-        statuses.append(status)
-    return statuses
-
-
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file in hexadecimal, remembered for as long as its path, size and mtime stay."""
     file = Path(path).resolve()
@@ -233,50 +205,61 @@ def _shorten(problems: list[str]) -> str:
     return "; ".join(problems[:3]) + more
 
 
-def _download_from_url(model: Model, path: Path) -> None:
-    """Put the small file at ``path``, checked."""
-    assert model.url is not None
-    find_problems = lambda part: check_weights(model, part, with_sha256=True).problems  # noqa: E731
-    _write_whole(path, fetch_weights(model.url, None, cache_dir() / "remote", find_problems).read_bytes())
+@dataclass(frozen=True)
+class _Source:
+    """Where a file is, and what is known of it before it is there."""
+
+    url: str
+    size: int | None
+    sha256: str | None
+    headers: dict[str, str]
 
 
-def _download_from_hub(model: Model, path: Path) -> None:
-    """Put the file at ``path``, checked, unless another process has done so in the meantime."""
+def _locate(model: Model) -> _Source:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
+    if model.url:
+        return _Source(model.url, None, model.sha256, {})  # the hub's token is nobody else's
     url = hf_hub_url(model.id, model.filename, revision=model.revision)
     remote = get_hf_file_metadata(url)  # one request without retries, so that a missing network shows at once
     etag = remote.etag or ""
     sha256 = model.sha256 or (etag if _SHA256.fullmatch(etag) else None)  # of a large file, the ETag is its SHA-256
+    return _Source(url, remote.size, sha256, build_hf_headers())
+
+
+def _download(model: Model, path: Path) -> None:
+    """Put the file at ``path``, checked, unless another process has done so in the meantime."""
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+    source = _locate(model)
     staging = path.parent / ".incomplete"
     staging.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(staging / f"{path.name}.lock"):
         if not check_weights(model, path).problems:
             return
-        logger.info("downloading %s to %s (%.1f MB)", url, path, (remote.size or model.size_bytes or 0) / 1e6)
-        part = staging / f"{sha256 or 'unknown'}.{path.name}"  # what loads a head looks at the ending
-        if not sha256:
+        logger.info("downloading %s to %s (%.1f MB)", source.url, path, (source.size or model.size_bytes or 0) / 1e6)
+        part = staging / f"{source.sha256 or 'unknown'}.{path.name}"  # what loads a head looks at the ending
+        if not source.sha256:
             part.unlink(missing_ok=True)  # nothing says that it is a part of this file
-        _fetch(url, part, remote.size)
-        problems = check_weights(replace(model, sha256=sha256), part, with_sha256=True).problems
+        _fetch(source, part)
+        problems = check_weights(replace(model, sha256=source.sha256), part, with_sha256=True).problems
         if problems:
             part.unlink()
             raise ModelError(
-                f"{url} is not the file that was wanted: {_shorten(problems)}. Nothing of it was kept. Try again; if "
-                "it stays so, something between this machine and the hub (HF_ENDPOINT, a proxy) changes the file"
+                f"{source.url} is not the file that was wanted: {_shorten(problems)}. Nothing of it was kept. Try "
+                "again; if it stays so, something between this machine and the server (HF_ENDPOINT, a proxy) changes it"
             )
         make_durable(part)
         part.replace(path)
 
 
-def _fetch(url: str, part: Path, size: int | None) -> None:
-    """Append to ``part`` what is missing of the file at ``url``."""
+def _fetch(source: _Source, part: Path) -> None:
+    """Append to ``part`` what is missing of the file."""
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     part.touch()
     # Not "ab": where a file system ignores the lock, two writers then put the same bytes in the same places.
     with part.open("r+b") as file:
         start = file.seek(0, os.SEEK_END)
-        http_get(url, file, resume_size=start, headers=build_hf_headers(), expected_size=size)
+        http_get(source.url, file, resume_size=start, headers=source.headers, expected_size=source.size)

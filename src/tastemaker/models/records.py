@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.model_input import Preprocess
@@ -184,7 +184,7 @@ class Scorer:
         head: Embeddings to scores.
         score_range: Where scores lie, roughly.
         customary_cutoffs: Scores at which others have cut; pages mark them.
-        column: Of the rows. So far all scorers fill ``aesthetic_score``.
+        column: Of the rows. All scorers fill the same one, which has NeMo Curator's name.
 
     Raises:
         ConfigurationError: The head takes other embeddings than the backbone gives.
@@ -195,7 +195,7 @@ class Scorer:
     head: Head
     score_range: tuple[float, float]
     customary_cutoffs: tuple[float, ...] = ()
-    column: str = "aesthetic_score"
+    column: ClassVar[str] = "aesthetic_score"
 
     def __post_init__(self) -> None:
         if self.head.dimension != self.backbone.dimension:

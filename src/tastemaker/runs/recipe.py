@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from tastemaker.embeddings.stages import EmbeddingReaderStage, EmbeddingScoreStage, EmbeddingWriterStage
 from tastemaker.errors import ConfigurationError
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import choose_device
@@ -106,3 +107,19 @@ def state_parity(groups: list[FileGroupTask], options: RunOptions) -> None:
     if report is not None:
         for group in groups:
             group._metadata["provenance"]["parity"] = asdict(report)
+
+
+def check_embedding_options(options: RunOptions) -> None:
+    """Raise `ConfigurationError` for options that need pictures, where the input is embeddings."""
+    if options.signals or options.min_technical_quality is not None or options.rank_by != "aesthetic_score":
+        raise ConfigurationError("the input is embeddings, and technical quality is measured in pictures")
+
+
+def make_embedding_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
+    """Return the stages that read, score and write embeddings."""
+    places = options.storage_options
+    return [
+        EmbeddingReaderStage(),
+        EmbeddingScoreStage(options.model_dir, options.predictor, options.copy_embeddings, storage_options=places),
+        EmbeddingWriterStage((output_dir / ROWS_FOLDER).address, options.copy_embeddings, storage_options=places),
+    ]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.embeddings.find import find_embeddings, group_embeddings
-from tastemaker.embeddings.run import check_options, make_embedding_stages
 from tastemaker.errors import ConfigurationError, DiskFullError
 from tastemaker.executors import make_executor
 from tastemaker.parity import ParityReport
@@ -25,7 +24,7 @@ from tastemaker.runs.loose import Partition, assign_loose
 from tastemaker.runs.metrics import RunCollector, serve_metrics
 from tastemaker.runs.options import RunMode, RunOptions
 from tastemaker.runs.progress import Progress, ProgressCounter, total_bytes
-from tastemaker.runs.recipe import make_stages, state_parity
+from tastemaker.runs.recipe import check_embedding_options, make_embedding_stages, make_stages, state_parity
 from tastemaker.runs.resume import Plan, make_plan
 from tastemaker.runs.runfile import RunFile
 from tastemaker.runs.summary import RunSummary, describe_bottleneck, summarise
@@ -107,9 +106,9 @@ def run_scoring(
 def _find_groups(paths: list[str], options: RunOptions) -> tuple[list[FileGroupTask], bool]:
     """Return the input in groups, and whether it is embeddings. What is at URLs is looked at anew."""
     look_anew([*paths, options.model_dir or "", options.predictor or ""], options.storage_options)
-    embeddings = find_embeddings(paths, options.embedding_column, options.storage_options)
+    embeddings = find_embeddings(paths, options.embedding_column, options.storage_options, options.scorer)
     if embeddings:
-        check_options(options)
+        check_embedding_options(options)
         return group_embeddings(embeddings), True
     finder = FilePartitioningStage(paths, storage_options=options.storage_options)
     return finder.process(), False

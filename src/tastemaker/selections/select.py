@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -168,7 +168,15 @@ def _write_originals(
     finally:
         lock.release()
         (place / _LOCK).delete()
+        _remove_if_empty(place / STATE_FOLDER, place)
     return export, own
+
+
+def _remove_if_empty(*folders: Place) -> None:
+    """Delete folders of this machine in which nothing is: of a new selection that fails nothing is left behind."""
+    for path in filter(None, (folder.local_path for folder in folders)):
+        with suppress(OSError):
+            path.rmdir()
 
 
 def _look_at(place: Place) -> OwnFiles:

@@ -18,9 +18,9 @@ from tastemaker.tasks import ImageBatch, ImageObject, StagePerfStats, Task
 _NEUTRAL = frozenset(
     {"verbose", "num_threads", "threads", "num_gpus_per_worker", "model_inference_batch_size", "model_dir", "device"}
     | {"resources", "concurrent_tasks", "handles_empty", "is_sink_stage", "remove_image_data", "storage_options"}
-    | {"batch_size", "name"}
+    | {"batch_size", "name", "scorer"}
 )
-"""Fields of stages that say how the work is done, and nothing of what comes out."""
+"""Fields of stages that say how the work is done, and nothing of what comes out; stages say what a scorer comes to."""
 
 X = TypeVar("X", bound=Task[Any])
 Y = TypeVar("Y", bound=Task[Any])

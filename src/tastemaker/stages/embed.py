@@ -115,7 +115,6 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         precision = resolve_precision(choose_device(self.device), self.precision)
         return {
             **super().fingerprint(),
-            "scorer": find_scorer(self.scorer).name,
             **self._how.fingerprint(),
             "precision": precision,
             "clip_sha256": weights_digest(self._backbone, self.model_dir, None, self.storage_options),

@@ -105,8 +105,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the options, with what the scorer wants its input to be and what resizes on this machine."""
-        made_by = {"scorer": find_scorer(self.scorer).name, **self._how.fingerprint()}
-        return {**super().fingerprint(), **made_by, "resize": choose_resize(self.resize)}
+        return {**super().fingerprint(), **self._how.fingerprint(), "resize": choose_resize(self.resize)}
 
     def outputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage sets."""

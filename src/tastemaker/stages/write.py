@@ -163,6 +163,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         own = tars = None
         if self.originals == "shards":
             own = OwnFiles(output, f"written/{_short_digest(stem)}")
+            own.remove_drafts()
             tars = TarCopies(own, stem, self.images_per_tar)
         self._open[name] = partition = _Partition(rows, tars, own)
         return partition

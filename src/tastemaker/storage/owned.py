@@ -93,6 +93,10 @@ class OwnFiles:
         """Whether anything was written here before."""
         return bool(self._known) or self._claims > 0
 
+    def remove_drafts(self) -> None:
+        """Delete what a process that was killed left of the record, where no other process uses it now."""
+        self._record.remove_drafts()
+
     def list_there(self) -> None:
         """List the folder once, instead of asking for each file. Foreign names are then compared as `fold` has them."""
         entries = {entry.place.relative_to(self.folder): entry for entry in self.folder.list()}
@@ -122,8 +126,10 @@ class OwnFiles:
             OSError: There is no room, or the folder cannot be written to.
         """
         digests = {name: Written(len(data), xxh3_of(data)) for name, data in files.items()}
+        for name in [name for name, digest in digests.items() if self._now.get(name) == digest]:
+            del digests[name]  # a sidecar that two pictures share was written with the first
         self._claim(digests)
-        wanted = {name: data for name, data in files.items() if not self._clear(name, digests[name])}
+        wanted = {name: files[name] for name, digest in digests.items() if not self._clear(name, digest)}
         with ThreadPoolExecutor(_WRITTEN_AT_ONCE) as pool:
             list(pool.map(lambda name: (self.folder / name).write(wanted[name]), wanted))
 
@@ -134,11 +140,12 @@ class OwnFiles:
             ConfigurationError: A file of somebody else is in the way.
         """
         link = Written(0, f"{_LINK}{target}")
+        if self._now.get(name) == link:  # of a sidecar that two pictures share
+            return
         self._claim({name: link})
         path = self._local(name)
-        if path.is_symlink() and not self._clear(name, link):
-            path.unlink()
-        if not path.is_symlink():
+        if not self._clear(name, link):
+            path.unlink(missing_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to(target)
 

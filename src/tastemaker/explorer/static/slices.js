@@ -4,10 +4,11 @@ import { ask } from "./api.js";
 import { columnName, count, element, share } from "./format.js";
 import { model, on, remember } from "./model.js";
 import { toggleCondition } from "./filter.js";
-import { range } from "./histogram.js";
+import { makeBars, setBars } from "./bars.js";
+import { percentOf, range } from "./histogram.js";
 
 const host = document.getElementById("slices");
-const DRAWN = [168, 24];
+const WIDTH = 168; // px
 const BARS = 42;
 
 let dimensions = null;
@@ -22,7 +23,6 @@ export function startSlices() {
   on("show", () => model.show === "slices" && load());
   on("view", () => model.show === "slices" && load());
   on("cut", follow);
-  on("theme", () => slices.forEach(draw));
 }
 
 async function load() {
@@ -72,7 +72,7 @@ function build() {
 }
 
 function makeSlice(slice) {
-  const canvas = element("canvas", { "aria-hidden": "true" });
+  const bars = makeBars();
   const name = element("button", { type: "button", className: "plain", dir: "auto", textContent: slice.name || "(empty)", title: `Filter by ${slice.name}` });
   name.addEventListener("click", () => toggleCondition(slice.where));
   const rate = element("td", { className: "number" });
@@ -80,8 +80,13 @@ function makeSlice(slice) {
   const words = element("span", { className: "lean-words" });
   const row = element("tr", {},
     element("th", { scope: "row" }, name), element("td", { className: "number", textContent: count(slice.images) }),
-    element("td", {}, canvas), rate, element("td", { className: "lean" }, words, element("span", { className: "lean-bar" }, bar)));
-  return { ...slice, row, rate, bar, words, canvas };
+    element("td", {}, bars), rate, element("td", { className: "lean" }, words, element("span", { className: "lean-bar" }, bar)));
+  const [low, high] = range();
+  const { first, step } = model.view;
+  const at = (score) => Math.min(Math.max(Math.round(score / step) - first, 0), slice.kept.length - 1);
+  const edges = Array.from({ length: BARS + 1 }, (_, n) => slice.kept[at(low + (n / BARS) * (high - low))]);
+  setBars(bars, edges.slice(1).map((size, n) => edges[n] - size), WIDTH);
+  return { ...slice, row, rate, bar, words };
 }
 
 const keptOf = (slice) => {
@@ -94,6 +99,7 @@ const keptOf = (slice) => {
 function follow() {
   if (model.show !== "slices" || !found) return;
   const whole = model.view.images ? model.cut.kept / model.view.images : 0;
+  host.style.setProperty("--cut", percentOf(model.cut.score));
   for (const slice of slices) {
     const kept = keptOf(slice);
     const lean = kept / slice.images - whole;
@@ -104,10 +110,9 @@ function follow() {
     slice.words.textContent = points ? `${points > 0 ? "+" : "−"}${Math.abs(points).toFixed(1)}` : "0.0";
     slice.bar.style.left = `${50 + Math.min(0, 50 * lean)}%`;
     slice.bar.style.width = `${50 * slice.distance}%`;
-    draw(slice);
   }
-  const others = found.others ? `; ${count(found.others)} more slices are nearer to it` : "";
-  note.textContent = `The whole keeps ${share(model.cut.kept, model.view.images)}. Surely farthest from it first${others}; grey may be chance.`;
+  const others = found.others ? ` ${count(found.others)} more slices differ less.` : "";
+  note.textContent = `The whole keeps ${share(model.cut.kept, model.view.images)}. Largest differences first; grey ones may be chance.${others}`;
   clearTimeout(sorting);
   sorting = setTimeout(sort, 500); // once the handle rests
 }
@@ -128,32 +133,4 @@ function sort() {
   });
   const body = table.tBodies[0];
   if (rows.length !== body.rows.length || rows.some((row, n) => body.rows[n] !== row)) body.replaceChildren(...rows);
-  slices.forEach(draw);
-}
-
-function draw(slice) {
-  const [width, height] = DRAWN;
-  const scale = window.devicePixelRatio;
-  const { canvas } = slice;
-  canvas.width = width * scale;
-  canvas.height = height * scale;
-  const paper = canvas.getContext("2d");
-  paper.scale(scale, scale);
-  const style = getComputedStyle(document.documentElement);
-  const [low, high] = range();
-  const { first, step } = model.view;
-  const at = (score) => Math.min(Math.max(Math.round(score / step) - first, 0), slice.kept.length - 1);
-  const bars = [];
-  for (let n = 0; n < BARS; n++) {
-    const from = low + (n / BARS) * (high - low);
-    bars.push(slice.kept[at(from)] - slice.kept[at(from + (high - low) / BARS)]);
-  }
-  const most = Math.max(1, ...bars);
-  const cut = ((model.cut.score - low) / (high - low)) * width;
-  for (const [n, size] of bars.entries()) {
-    const left = (n / BARS) * width;
-    const tall = size ? Math.max(1, (size / most) * height) : 0;
-    paper.fillStyle = style.getPropertyValue(left + width / BARS / 2 >= cut ? "--accent" : "--dropped");
-    paper.fillRect(left, height - tall, width / BARS - 1, tall);
-  }
 }

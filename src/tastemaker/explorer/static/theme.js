@@ -1,7 +1,5 @@
 // Light or dark: as the system has it, until the switch is used.
 
-import { emit } from "./model.js";
-
 const button = document.getElementById("theme");
 const system = window.matchMedia("(prefers-color-scheme: dark)");
 
@@ -30,5 +28,4 @@ export function toggleTheme() {
 function show() {
   button.textContent = isDark() ? "Light" : "Dark";
   button.setAttribute("aria-label", isDark() ? "Switch to light" : "Switch to dark");
-  emit("theme");
 }
