@@ -6,6 +6,7 @@ import hmac
 import http.client
 import json
 import shutil
+import threading
 import urllib.parse
 import urllib.request
 import uuid
@@ -94,6 +95,9 @@ class Bucket:
         return found
 
 
+_one_upload = threading.Lock()
+
+
 class GoogleServer(WebServer):
     """In front of fake-gcs-server, which lacks the XML requests that obstore writes with: they become its JSON ones."""
 
@@ -124,9 +128,10 @@ class GoogleServer(WebServer):
             arguments["ifGenerationMatch"] = generation
         connection = http.client.HTTPConnection("127.0.0.1", self.forward_to)
         url = f"/upload/storage/v1/b/{bucket}/o?{urllib.parse.urlencode(arguments)}"
-        connection.request("POST", url, body, {"Content-Type": "application/octet-stream"})
-        answer = connection.getresponse()
-        found = json.loads(answer.read())
+        with _one_upload:  # it looks at the condition first and writes then
+            connection.request("POST", url, body, {"Content-Type": "application/octet-stream"})
+            answer = connection.getresponse()
+            found = json.loads(answer.read())
         named = {"ETag": f'"{found.get("etag")}"', "x-goog-generation": str(found.get("generation"))}
         return answer.status, {**named, "Content-Length": "0"}
 
