@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from tastemaker.tasks import ImageObject
 
 REASON = "unreadable: it killed the process that decoded it"
 
-_COMMAND = "import sys; sys.path[:] = {path!r}; from tastemaker.stages.child import serve; serve()"
+_COMMAND = "import sys; sys.path[:] = {path!r}; from tastemaker.stages.serve import serve; serve()"
 
 
 class ChildDecoder:
@@ -33,7 +32,7 @@ class ChildDecoder:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            _send(image, child.stdin)
+            send(image, child.stdin)
             prepared: ImageObject = pickle.load(child.stdout)
             return prepared
         except (EOFError, OSError, pickle.UnpicklingError):  # it is gone, and its pipes with it
@@ -52,26 +51,11 @@ class ChildDecoder:
         command = [sys.executable, "-c", _COMMAND.format(path=sys.path)]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert child.stdin is not None
-        _send(self._options, child.stdin)
+        send(self._options, child.stdin)
         return child
 
 
-def serve() -> None:
-    """Prepare the images that come on stdin, until it ends. What decoders print goes to stderr."""
-    from tastemaker.stages.read import ImageReaderStage
-
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    stage = ImageReaderStage(num_threads=1, **pickle.load(sys.stdin.buffer))
-    stage.setup()
-    while True:
-        try:
-            image = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        _send(stage._prepare(image), answers)
-
-
-def _send(something: object, pipe: IO[bytes]) -> None:
+def send(something: object, pipe: IO[bytes]) -> None:
+    """Write an object to a pipe at once."""
     pickle.dump(something, pipe, pickle.HIGHEST_PROTOCOL)
     pipe.flush()
