@@ -150,11 +150,12 @@ def test_each_worker_loads_once_frees_what_it_loaded_and_what_it_prints_is_seen(
 def test_a_run_whose_workers_die_whatever_is_tried_ends_with_an_error(
     cluster, shards, model_dir, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tastemaker.executors.pool.MAX_ATTEMPTS", 2)
+    monkeypatch.setattr("tastemaker.executors.pool.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("tastemaker.executors.pool._LOST_S", 0.1)
     stages = make_stages(shards, model_dir, tmp_path / "out", DiesLoading(str(tmp_path / "diary")))
-    with pytest.raises(StageError, match=r"2 workers died on 000\.tar"):
+    with pytest.raises(StageError, match=r"workers died again and again on .*000\.tar"):
         Pipeline("p", stages=stages).run(RayDataExecutor({"address": cluster, "max_workers_per_stage": 1}))
-    assert len(read_diary(tmp_path / "diary", "death")) == 2
+    assert 1 <= len(read_diary(tmp_path / "diary", "death")) <= 3
     assert not list(tmp_path.glob("out/*"))
 
 
@@ -196,7 +197,8 @@ def test_runs_of_the_command_line_s_kind_give_the_same_rows_of_images_and_of_emb
         rows = {}
         for engine in ("local", "xenna", "ray-data"):
             output = tmp_path / f"{engine}-{source.name}"
-            options = RunOptions(model_dir=str(model_dir), executor=engine, address=cluster)
+            address = None if engine == "local" else cluster
+            options = RunOptions(model_dir=str(model_dir), executor=engine, address=address)
             summary = run_scoring([str(source)], output, options)
             assert (summary.images, summary.images_scored_now) == (images, images)
             assert summary.bottleneck
