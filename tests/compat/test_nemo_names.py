@@ -96,10 +96,6 @@ def test_install_twice_is_install_once(names):
     assert sys.meta_path == before
 
 
-def test_nothing_answers_before_install():
-    assert importlib.util.find_spec("nemo_curator") is None
-
-
 def test_install_after_the_real_one_is_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "nemo_curator", types.ModuleType("nemo_curator"))
     with pytest.raises(ConfigurationError, match="imported already"):

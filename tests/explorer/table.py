@@ -8,6 +8,7 @@ from conftest import make_tar
 from PIL import Image
 from rows import make_image, write_rows
 
+from tastemaker.errors import ReasonKind
 from tastemaker.imaging.shards import Member, read_samples
 
 SCORES = [6.42, 5.0, 4.17, 5.42, 5.41, 7.003, 5.42, 3.3, 5.0, 6.1, 4.99, 5.75]
@@ -52,6 +53,7 @@ def write_large_table(folder, scores):
 def _as_image(shard, sample, data, scores):
     if sample.key.startswith("broken"):
         image = make_image(0, None, reason="unreadable: not an image in a known format", failed=True)
+        image.reason_kind = ReasonKind.NOT_AN_IMAGE
     else:
         number = int(sample.key[1:])
         with Image.open(io.BytesIO(data[sample.image.name])) as opened:

@@ -1,10 +1,10 @@
 """Exports: the same files as `select_images` writes, only where the user says, and to be stopped."""
 
-import hashlib
 import time
 from threading import Event
 
 import pytest
+from tiny import copies
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.exports import Exports
@@ -19,14 +19,6 @@ def export(explorer, to, **body):
     while (state := explorer.exports.get(started["number"]))["state"] == "running":
         time.sleep(0.01)
     return state
-
-
-def contents(folder):
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.mark.parametrize(
@@ -46,7 +38,7 @@ def test_an_export_is_what_select_writes(explorer, tmp_path, body, selection, fo
     summary = select_images(explorer.table, tmp_path / "select", selection, kind=form)
     assert state["state"] == "done", state["message"]
     assert state["done"] == state["images"] == summary.written > 0
-    assert contents(tmp_path / "page") == contents(tmp_path / "select")
+    assert copies(tmp_path / "page") == copies(tmp_path / "select")
 
 
 def test_rejected_pictures_are_left_out_and_not_replaced_by_others(explorer, tmp_path):
@@ -88,7 +80,7 @@ def test_what_cannot_be_written_is_told_and_nothing_is_replaced(explorer, tmp_pa
     state = export(explorer, tmp_path / "mine", score=5)
     assert state["state"] == "failed"
     assert "mine" in state["message"]
-    assert contents(tmp_path / "mine").keys() == {"precious.txt"}
+    assert copies(tmp_path / "mine").keys() == {"precious.txt"}
     assert export(explorer, tmp_path / "out", score=5, **{"as": "sculpture"})["state"] == "failed"
 
 
@@ -121,16 +113,16 @@ def test_one_export_runs_at_a_time_and_can_be_stopped(tmp_path):
 def test_an_export_ends_with_the_explorer_and_leaves_nothing(explorer, tmp_path, monkeypatch):
     begun = Event()
 
-    def wait(_copies, _original, _members):
+    def wait(_copies, _members, _sources):
         begun.set()
         time.sleep(0.01)
         return "there", "name"
 
-    monkeypatch.setattr("tastemaker.selections.copies.FolderCopies.add", wait)
+    monkeypatch.setattr("tastemaker.scores.copies.FileCopies.add", wait)
     number = start_export(explorer, {"to": str(tmp_path / "new" / "out"), "as": "folder", "filter": {}, "score": 0})[
         "number"
     ]
     assert begun.wait(10)
     explorer.close()
     assert explorer.exports.get(number)["state"] == "stopped"
-    assert list((tmp_path / "new").iterdir()) == []
+    assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == []

@@ -165,9 +165,9 @@ def test_the_page_gets_rows_details_slices_and_failures(page):
     assert picture["percentile"] == pytest.approx(100 * 11 / 12)
     assert json.loads(dict(picture["sidecars"])["json"]) == {"licence": "CC0", "number": 5}
     assert page.get("/api/failures").json() == [
-        {"reason": "unreadable: not an image in a known format", "status": "failed", "images": 2}
+        {"kind": "not_an_image", "reason": "not an image", "status": "failed", "images": 2}
     ]
-    failed = page.get("/api/failures/rows", params={"kind": "unreadable: not an image in a known format"}).json()
+    failed = page.get("/api/failures/rows", params={"kind": "not_an_image"}).json()
     assert [row["image_id"] for row in failed] == ["broken0", "broken1"]
     assert page.get("/api/view").json()["failed"] == 2
     assert len(page.get("/api/shapes").content) == 2 * len(SCORES)

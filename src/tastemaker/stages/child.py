@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
-from typing import IO, Any
+from typing import IO
 
 from tastemaker.errors import ReasonKind
 from tastemaker.tasks import ImageObject
 
 REASON = "unreadable: it killed the process that decoded it"
 
-_COMMAND = "import sys; sys.path[:] = {path!r}; from tastemaker.stages.serve import serve; serve()"
+_COMMAND = "import sys; sys.path[:] = {path!r}; from tastemaker.stages.child import serve; serve()"
 
 
 class ChildDecoder:
     """Prepares images one at a time in a child process, which is started again where an image killed it.
 
     Args:
-        reader: Options of the `tastemaker.stages.read.ImageReaderStage` that prepares them there.
+        reader: The `tastemaker.stages.read.ImageReaderStage` that prepares them there; it travels before its set-up.
     """
 
-    def __init__(self, reader: dict[str, Any]) -> None:
-        self._options = reader
+    def __init__(self, reader: object) -> None:
+        self._reader = reader
         self._child: subprocess.Popen[bytes] | None = None
 
     def prepare(self, image: ImageObject) -> ImageObject:
@@ -32,7 +33,7 @@ class ChildDecoder:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            send(image, child.stdin)
+            _send(image, child.stdin)
             prepared: ImageObject = pickle.load(child.stdout)
             return prepared
         except (EOFError, OSError, pickle.UnpicklingError):  # it is gone, and its pipes with it
@@ -51,11 +52,24 @@ class ChildDecoder:
         command = [sys.executable, "-c", _COMMAND.format(path=sys.path)]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert child.stdin is not None
-        send(self._options, child.stdin)
+        _send(self._reader, child.stdin)
         return child
 
 
-def send(something: object, pipe: IO[bytes]) -> None:
-    """Write an object to a pipe at once."""
+def serve() -> None:
+    """Prepare the images that come on stdin, until it ends. What decoders print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    stage = pickle.load(sys.stdin.buffer)
+    stage.setup()
+    while True:
+        try:
+            image = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        _send(stage._prepare(image), answers)
+
+
+def _send(something: object, pipe: IO[bytes]) -> None:
     pickle.dump(something, pipe, pickle.HIGHEST_PROTOCOL)
     pipe.flush()
