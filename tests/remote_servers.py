@@ -6,6 +6,7 @@ import hmac
 import http.client
 import json
 import shutil
+import threading
 import urllib.parse
 import urllib.request
 import uuid
@@ -94,6 +95,9 @@ class Bucket:
         return found
 
 
+_one_upload = threading.Lock()
+
+
 class GoogleServer(WebServer):
     """In front of fake-gcs-server, which lacks the XML requests that obstore writes with: they become its JSON ones."""
 
@@ -101,9 +105,8 @@ class GoogleServer(WebServer):
         path, _, query = path.partition("?")
         asked = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
         if "list-type" in asked:  # of a bucket that is not there it says that it has failed itself
-            connection = http.client.HTTPConnection("127.0.0.1", self.forward_to)
-            connection.request("GET", f"/storage/v1/b{path}")
-            return (404, {"Content-Length": "0"}, b"") if connection.getresponse().status == 404 else None
+            is_there = self.ask("GET", f"/storage/v1/b{path}")[0] != 404
+            return None if is_there else (404, {"Content-Length": "0"}, b"")
         if method == "POST" and "uploads" in asked:
             self.parts = {}
             answer = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
@@ -119,16 +122,22 @@ class GoogleServer(WebServer):
 
     def write(self, path, headers, body):
         bucket, _, name = urllib.parse.unquote(path).strip("/").partition("/")
-        arguments = {"uploadType": "media", "name": name}
-        if (generation := headers.get("x-goog-if-generation-match")) is not None:
-            arguments["ifGenerationMatch"] = generation
-        connection = http.client.HTTPConnection("127.0.0.1", self.forward_to)
-        url = f"/upload/storage/v1/b/{bucket}/o?{urllib.parse.urlencode(arguments)}"
-        connection.request("POST", url, body, {"Content-Type": "application/octet-stream"})
-        answer = connection.getresponse()
-        found = json.loads(answer.read())
+        with _one_upload:  # fake-gcs-server does not look at the condition of such an upload
+            wanted = headers.get("x-goog-if-generation-match")
+            _, known = self.ask("GET", f"/storage/v1/b/{bucket}/o/{urllib.parse.quote(name, safe='')}")
+            if wanted is not None and wanted != known.get("generation", "0"):
+                return 412, {"Content-Length": "0"}
+            arguments = urllib.parse.urlencode({"uploadType": "media", "name": name})
+            status, found = self.ask("POST", f"/upload/storage/v1/b/{bucket}/o?{arguments}", body)
         named = {"ETag": f'"{found.get("etag")}"', "x-goog-generation": str(found.get("generation"))}
-        return answer.status, {**named, "Content-Length": "0"}
+        return status, {**named, "Content-Length": "0"}
+
+    def ask(self, method, path, body=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.forward_to)
+        connection.request(method, path, body, {"Content-Type": "application/octet-stream"})
+        answer = connection.getresponse()
+        data = answer.read()
+        return answer.status, json.loads(data) if data.startswith(b"{") else {}
 
 
 class GoogleBucket(Bucket):

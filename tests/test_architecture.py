@@ -20,7 +20,7 @@ UPWARDS = {
     "checks -> scores.cutoff",
     "pipeline -> runs.checkpoint",
 }
-IN_CIRCLES = {"stages.child", "stages.read"}
+IN_CIRCLES: set[str] = set()
 USED_THREE_TIMES: set[str] = set()
 
 

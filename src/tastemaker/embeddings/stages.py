@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from tastemaker.provenance import add_provenance, weights_digest, weights_proven
 from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.schema import rows_metadata, rows_schema
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
-from tastemaker.storage import Options, is_remote
+from tastemaker.storage import Options
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
 
@@ -113,7 +112,8 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
 
     def check(self) -> None:
         """Raise `ConfigurationError` if the predictor's file is not there."""
-        if self.predictor is not None and not is_remote(self.predictor) and not Path(self.predictor).is_file():
+        own = None if self.predictor is None else Place.of(self.predictor).local_path
+        if own is not None and not own.is_file():
             raise ConfigurationError(f"predictor: {self.predictor} does not exist")
 
     def fingerprint(self) -> dict[str, Any]:
