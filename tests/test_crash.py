@@ -27,8 +27,8 @@ from tastemaker import (
 )
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
-from tastemaker.scores.files import TEMPORARY_PREFIX
 from tastemaker.selections.filter import filter_images
+from tastemaker.storage.place import DRAFT_PREFIX
 
 SEEDS, QUICK = 56, 7
 BEST, EVERYTHING = Selection(top=Top(share=0.5)), Selection(where="status = 'kept'")
@@ -215,7 +215,7 @@ def test_a_command_that_is_killed_and_given_again_ends_as_one_that_was_not(
     assert list(found) == list(results)
     for name, content in results.items():
         assert found[name] == content, name
-    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(TEMPORARY_PREFIX)]
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(DRAFT_PREFIX)]
 
 
 @pytest.mark.parametrize("kind", ["folder", "webdataset", "links"])

@@ -18,7 +18,7 @@ from engine_stages import ENGINES, Diary, make_stages, marked_processes, read_di
 from tastemaker import LocalExecutor, Pipeline, RayDataExecutor, Resources
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors.ray_session import ray_session
-from tastemaker.scores.files import TEMPORARY_PREFIX
+from tastemaker.storage.place import DRAFT_PREFIX
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 pytest.importorskip("ray")
@@ -215,7 +215,7 @@ def test_a_run_that_is_told_to_stop_says_so_and_leaves_nothing(
     again = [*command_line(many_shards, output, "local"), "--json"]
     summary = json.loads(subprocess.run(again, env=environment, check=True, capture_output=True).stdout)
     assert (summary["images"], summary["images_scored_now"]) == (1200, 30 * (40 - done))
-    assert not list(output.rglob(f"{TEMPORARY_PREFIX}*"))
+    assert not list(output.rglob(f"{DRAFT_PREFIX}*"))
     whole = command_line(many_shards, tmp_path / "whole", "local")
     subprocess.run(whole, env=environment, check=True, capture_output=True)
     assert rows_by_file(output / "rows") == rows_by_file(tmp_path / "whole" / "rows")

@@ -13,8 +13,9 @@ from tiny import copies, make_tiny_shards, rows_of, snapshot
 from tastemaker import ScoreTable, Selection, select_images
 from tastemaker.errors import DiskFullError
 from tastemaker.runs.run import RunOptions, run_scoring
-from tastemaker.scores.files import TEMPORARY_PREFIX, RowsFile
+from tastemaker.scores.files import RowsFile
 from tastemaker.selections.filter import filter_images
+from tastemaker.storage.place import DRAFT_PREFIX
 
 EVERYTHING = Selection(where="true")
 
@@ -49,7 +50,7 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on_when_there_is_room(tmp_pat
     assert "the same command goes on from here" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert 0 < len(list((output / "rows").glob("*.parquet"))) < 6
-    assert not list(output.rglob(f"{TEMPORARY_PREFIX}*"))
+    assert not list(output.rglob(f"{DRAFT_PREFIX}*"))
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     assert tastemaker(*command).returncode == 0
     run_scoring(shards, tmp_path / "whole", RunOptions(model_dir=str(model_dir), signals=True))

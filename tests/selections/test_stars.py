@@ -16,8 +16,8 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.imaging.ratings import file_rating
 from tastemaker.imaging.xmp import make_xmp, read_rating
-from tastemaker.scores.files import TEMPORARY_PREFIX
 from tastemaker.selections.stars import parse_star_bounds, stars_by_percentile, write_xmp_sidecars
+from tastemaker.storage.place import DRAFT_PREFIX
 
 JPEG = encode(np.linspace(0, 255, 80 * 60 * 3).reshape(60, 80, 3).astype(np.uint8), "JPEG")
 DEVELOPED = make_xmp(2).replace(
@@ -232,6 +232,6 @@ def test_a_raw_gets_both_of_its_sidecars_or_none_and_leftovers_of_a_kill_are_gon
         with pytest.raises(KeyboardInterrupt):
             write([raw], [4])
     assert snapshot(photos) == before
-    (photos / f"{TEMPORARY_PREFIX}0-IMG_2.DNG.xmp").write_bytes(b"killed")
+    (photos / f"{DRAFT_PREFIX}0-IMG_2.DNG.xmp").write_bytes(b"killed")
     write([raw], [4])
     assert sorted(snapshot(photos).keys() - before.keys()) == ["IMG_2.DNG.xmp", "IMG_2.xmp"]

@@ -17,54 +17,28 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY
 from tastemaker.storage.place import DRAFT_PREFIX, AnyPlace, Place
 
-TEMPORARY_PREFIX = DRAFT_PREFIX
-
 ROW_GROUP_ROWS = 4096
 """Rows in a row group of a rows file: 7 MB with embeddings."""
 
 
-class PendingFile:
-    """A file in the making, which is seen once it is committed.
-
-    Args:
-        path: Where it is to be.
-
-    Attributes:
-        path: The same.
-        draft: The local file to write, see `tastemaker.storage.place.Draft`.
-    """
-
-    def __init__(self, path: AnyPlace) -> None:
-        self.path = Place.of(path)
-        self._pending = self.path.draft()
-        self.draft = self._pending.path
-
-    def commit(self) -> None:
-        """Make the file durable, then visible.
-
-        Raises:
-            RemoteError: It cannot be uploaded, whatever was tried.
-        """
-        self._pending.commit()
-
-    def discard(self) -> None:
-        """Delete what was written."""
-        self._pending.discard()
-
-
-class RowsFile(PendingFile):
+class RowsFile:
     """A Parquet file in the making, written in row groups so that it never lies in memory as a whole.
 
     The number of rows by status and by kind of reason goes into its metadata, so that a summary need not read the rows.
 
+    Args:
+        path: Where it is to be: it is seen there once it is committed.
+        schema: See below.
+
     Attributes:
+        path: Where it is to be.
         schema: Of the file. Its metadata may still change until the first row group is full.
         more_counts: What else a summary of the file needs, under ``more`` in its metadata.
     """
 
     def __init__(self, path: AnyPlace, schema: pa.Schema) -> None:
-        super().__init__(path)
-        self.schema = schema
+        self.path, self.schema = Place.of(path), schema
+        self._draft = self.path.draft()
         self.more_counts: Counter[str] = Counter()
         self._waiting: list[pa.Table] = []
         self._statuses: Counter[str] = Counter()
@@ -81,13 +55,17 @@ class RowsFile(PendingFile):
             self._flush()
 
     def commit(self) -> None:
-        """Finish the file, and make it visible."""
+        """Finish the file, and make it durable, then visible.
+
+        Raises:
+            OSError: It cannot be written or uploaded, whatever was tried.
+        """
         self._flush()
         counts = {"statuses": self._statuses, "reasons": self._reasons, "more": self.more_counts}
         self._open_writer().add_key_value_metadata({COUNTS_KEY: json.dumps(counts).encode()})
         self._open_writer().close()
         self._close_file()
-        super().commit()
+        self._draft.commit()
 
     def discard(self) -> None:
         """Close and delete the file."""
@@ -96,7 +74,7 @@ class RowsFile(PendingFile):
                 self._writer.close()
         with contextlib.suppress(OSError):
             self._close_file()
-        super().discard()
+        self._draft.discard()
 
     def _close_file(self) -> None:
         if self._file is not None:
@@ -112,7 +90,7 @@ class RowsFile(PendingFile):
         if self._writer is None:
             metadata = {key: value for key, value in (self.schema.metadata or {}).items() if key != COUNTS_KEY}
             self.schema = self.schema.with_metadata(metadata)
-            self._file = self.draft.open("wb")  # pyarrow itself takes no path that is no UTF-8
+            self._file = self._draft.path.open("wb")  # pyarrow itself takes no path that is no UTF-8
             self._writer = pq.ParquetWriter(self._file, self.schema, compression="zstd")
         return self._writer
 
@@ -146,7 +124,7 @@ def remove_drafts(stem: Place) -> None:
     path = stem.local_path
     if path is None:
         return
-    for leftover in path.parent.glob(f"{TEMPORARY_PREFIX}*"):
+    for leftover in path.parent.glob(f"{DRAFT_PREFIX}*"):
         if _draft_of(leftover) == path:
             leftover.unlink(missing_ok=True)
 
@@ -157,13 +135,13 @@ def remove_drafts_below(folder: Path, partitions: Iterable[str]) -> None:
     Looks through the local folder once.
     """
     stems = {folder / name for name in partitions}
-    for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+    for leftover in folder.rglob(f"{DRAFT_PREFIX}*"):
         if _draft_of(leftover) in stems:
             leftover.unlink(missing_ok=True)
 
 
 def _draft_of(path: Path) -> Path | None:
     """Return what is unfinished in a draft, as a path without the endings of rows, tars and copies."""
-    pattern = rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]+-(.+?)(-\d{{6}}\.(?:tar|copy)|\.parquet)"
+    pattern = rf"{re.escape(DRAFT_PREFIX)}[0-9a-f]+-(.+?)(-\d{{6}}\.(?:tar|copy)|\.parquet)"
     match = re.fullmatch(pattern, path.name, re.DOTALL)
     return path.with_name(match[1]) if match else None

@@ -19,9 +19,9 @@ from tastemaker.errors import ConfigurationError, MetadataError
 from tastemaker.imaging.ratings import file_rating
 from tastemaker.imaging.raws import RAW_EXTENSIONS
 from tastemaker.imaging.xmp import belongs_to, make_xmp, set_rating
-from tastemaker.scores.files import TEMPORARY_PREFIX, PendingFile
 from tastemaker.scores.schema import original_name
 from tastemaker.storage.drafts import make_durable
+from tastemaker.storage.place import DRAFT_PREFIX, Draft, Place
 
 DEFAULT_BOUNDS = (0.05, 0.2, 0.5, 0.8, 1.0)
 """5 stars for the best 5%, 4 for the next 15%, 3 and 2 for 30% each, 1 for the last fifth."""
@@ -226,15 +226,15 @@ def _as_spelt(sidecar: Path) -> Path:
 
 def _replace(changes: list[tuple[Path, bytes]]) -> None:
     """Write the sidecars of one image, all but at once: with one of two there, the image would count as rated."""
-    drafts: list[PendingFile] = []
+    drafts: list[Draft] = []
     try:
         for sidecar, content in changes:
             target = Path(os.path.realpath(sidecar))  # a link stays a link
-            drafts.append(PendingFile(target))
-            drafts[-1].draft.write_bytes(content)
+            drafts.append(Place.of(target).draft())
+            drafts[-1].path.write_bytes(content)
             if target.exists():
-                shutil.copymode(target, drafts[-1].draft)
-            make_durable(drafts[-1].draft)
+                shutil.copymode(target, drafts[-1].path)
+            make_durable(drafts[-1].path)
         for pending in drafts:
             pending.commit()
     finally:
@@ -244,6 +244,6 @@ def _replace(changes: list[tuple[Path, bytes]]) -> None:
 
 def _remove_leftovers(folders: set[Path]) -> None:
     """Delete the unfinished sidecars of a command that was killed."""
-    for leftover in (path for folder in folders for path in folder.glob(f"{TEMPORARY_PREFIX}*.[xX][mM][pP]")):
+    for leftover in (path for folder in folders for path in folder.glob(f"{DRAFT_PREFIX}*.[xX][mM][pP]")):
         with contextlib.suppress(OSError):
             leftover.unlink()
