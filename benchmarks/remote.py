@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--latency-ms", type=float, nargs="+", default=[0, 50], help="before each answer")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
-    print_machine("fsspec", "aiohttp")
+    print_machine("httpx2")
     with tempfile.TemporaryDirectory() as folder:
         names = [write_shard(Path(folder) / f"{n:05}.tar", arguments) for n in range(arguments.shards)]
         servers = {latency: Server(folder, latency / 1000) for latency in arguments.latency_ms}

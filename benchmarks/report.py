@@ -70,7 +70,8 @@ def make_rows(folder: Path, arguments: argparse.Namespace) -> None:
     chosen = rng.integers(0, len(sizes), arguments.rows)
     texts = {"image_id": "{:04d}", "image_path": f"{folder}/{{:04d}}.jpg"}
     columns = {name: [text.format(number) for number in chosen] for name, text in texts.items()}
-    columns |= {"size": np.array(sizes)[chosen], "aesthetic_score": rng.normal(5.1, 0.7, arguments.rows)}
+    columns |= {"offset": [0] * arguments.rows, "size": np.array(sizes)[chosen]}
+    columns |= {"aesthetic_score": rng.normal(5.1, 0.7, arguments.rows)}
     columns |= {"format": ["JPEG"] * arguments.rows, "status": ["kept"] * arguments.rows}
     schema = rows_schema(with_embeddings=False, with_signals=False, provenance={"tastemaker": "benchmark"})
     file = RowsFile(folder / "rows.parquet", schema)

@@ -27,6 +27,7 @@ from tastemaker.runs.index import RowsIndex
 from tastemaker.runs.input_files import Sources, describe_file, describe_sources
 from tastemaker.runs.loose import Partition, assign_loose
 from tastemaker.runs.options import RunMode, RunOptions
+from tastemaker.runs.recipe import make_stages
 from tastemaker.runs.resume import make_plan
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.schema import METADATA_KEY, SOURCES_KEY, rows_schema
@@ -78,14 +79,14 @@ def main():
 def make(folder, shards):
     """Make what is missing: shards of no bytes, and rows files as a run leaves them."""
     (folder / "shards").mkdir(parents=True, exist_ok=True)
-    (folder / "out").mkdir(exist_ok=True)
+    (folder / "out" / "rows").mkdir(parents=True, exist_ok=True)
     write_random_models(folder / "models")
-    fingerprint = make_fingerprint(options(folder))
+    fingerprint = make_fingerprint(make_stages(folder / "out", options(folder)))
     schema = rows_schema(with_embeddings=True, with_signals=False)
-    empty = {field.name: None for field in schema} | {"status": "kept", "kept": True, "aesthetic_score": 5.0}
+    empty = {field.name: None for field in schema} | {"status": "kept", "aesthetic_score": 5.0}
     table = pa.Table.from_pylist([empty | {"image_id": str(n)} for n in range(10)], schema)
     for number in range(shards):
-        shard, rows = folder / "shards" / f"{number:06d}.tar", folder / "out" / f"{number:06d}.parquet"
+        shard, rows = folder / "shards" / f"{number:06d}.tar", folder / "out" / "rows" / f"{number:06d}.parquet"
         if rows.exists():
             continue
         shard.touch()
@@ -140,7 +141,7 @@ def check(folder):
     lap("find shards")
     partitions = [Partition(group, describe_sources(group)) for group in groups]
     lap("stat shards")
-    fingerprint = make_fingerprint(options(folder))
+    fingerprint = make_fingerprint(make_stages(folder / "out", options(folder)))
     lap("fingerprint")
     index = RowsIndex(folder / "out")
     index.load()
@@ -159,7 +160,7 @@ def before(folder):
     groups = FilePartitioningStage(str(folder / "shards")).process()
     started = time.perf_counter()
     for group in groups:
-        path = folder / "out" / f"{group._metadata['partition']}.parquet"
+        path = folder / "out" / "rows" / f"{group._metadata['partition']}.parquet"
         if path.exists():
             os.stat(group.data[0])
             json.loads(pq.read_schema(path).metadata[METADATA_KEY])

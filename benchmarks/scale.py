@@ -1,10 +1,9 @@
 """What the driver of a run over a billion images holds: 100,000 fake shards, from the listing to the last result.
 
-    python benchmarks/scale.py [--shards 100000] [--workers 256]
+    python benchmarks/scale.py [--shards 100000]
 
-Makes empty shards in a temporary folder, and plays a whole run without an engine: partitioning, tasks to the ledger,
-every task begun and finished, every result fetched. Prints times and the memory of this process, which is driver and
-ledger in one here; on a cluster they are two.
+Makes empty shards in a temporary folder, and plays a whole run without an engine: partitioning, every task handed out
+and every result taken. Prints times and the memory of this process.
 """
 
 import argparse
@@ -14,13 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from tastemaker.executors.ledger import Ledger
-from tastemaker.executors.plan import group_tasks
-
+from tastemaker import FileGroupTask, FilePartitioningStage, ImageReaderStage, RayDataExecutor
+from tastemaker.executors.base import StageCount
+from tastemaker.executors.pool import ClusterRun
 from tastemaker.executors.timing import StageTiming
+from tastemaker.executors.worker import Done
 from tastemaker.machine import describe_machine
-from tastemaker.stages.partition import FilePartitioningStage
-from tastemaker.tasks import FileGroupTask
 
 STAGES = ("image_reader", "image_embedding", "image_aesthetic_filter", "image_writer")
 IMAGES_PER_SHARD = 10_000
@@ -40,36 +38,28 @@ def make_result(task):
     return [FileGroupTask(task.dataset_name, files, [], metadata, f"{task.task_id}_312")]
 
 
-def play(payloads, workers):
-    """Begin and finish every task, fetching results as the driver does. Return the results, bytes and seconds."""
-    ledger = Ledger()
-    for start in range(0, len(payloads), 1000):
-        ledger.add(payloads[start : start + 1000])
-    payloads.clear()
-    numbers, _ = ledger.start_run([])
-    timings, results = [StageTiming(stage, busy_s=1.0) for stage in STAGES], {}
+def play(tasks):
+    """Hand out every task and take its results, as the driver of a run on Ray does. Return bytes and seconds."""
+    executor = RayDataExecutor()
+    run = ClusterRun(executor, [{"NodeID": "here", "Resources": {"CPU": 1.0}}], [ImageReaderStage()], tasks)
+    counts = [StageCount(stage, IMAGES_PER_SHARD, 10**9) for stage in STAGES]
+    timings, crossed = [StageTiming(stage, busy_s=1.0) for stage in STAGES], 0
     started = time.perf_counter()
-    for portion in group_tasks(numbers, workers):
-        for number in portion:
-            worker = f"worker-{number % workers}"
-            task = pickle.loads(ledger.begin(number, worker).payload)
-            counts = dict.fromkeys(STAGES, (IMAGES_PER_SHARD, 10**9))
-            ledger.pulse(worker, {number: counts}, timings, [])
-            ledger.finish(number, pickle.dumps(make_result(task)), counts)
-        if portion[0] % 1000 < len(portion):
-            results.update({n: pickle.loads(data) for n, data in ledger.collect().results.items()})
-    results.update({n: pickle.loads(data) for n, data in ledger.collect().results.items()})
-    return results, ledger.bytes_crossed(), time.perf_counter() - started
+    for number, task in run.missing().items():
+        payload = pickle.dumps(task)
+        done = pickle.dumps(Done(timings, pickle.dumps(make_result(pickle.loads(payload))), counts))
+        run.take(number, pickle.loads(done))
+        crossed += len(payload) + len(done)
+    return crossed, time.perf_counter() - started
 
 
 def main():
     """Print each step's time and the memory after it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shards", type=int, default=100_000)
-    parser.add_argument("--workers", type=int, default=256)
     arguments = parser.parse_args()
     machine = describe_machine()
-    print(f"{machine['processor']}, {machine['cores']} cores; {arguments.shards} shards, {arguments.workers} workers")
+    print(f"{machine['processor']}, {machine['cores']} cores; {arguments.shards} shards")
     with tempfile.TemporaryDirectory() as folder:
         for number in range(arguments.shards):
             folder_of_it = Path(folder, f"{number // 1000:03d}")
@@ -80,16 +70,9 @@ def main():
         started = time.perf_counter()
         tasks = FilePartitioningStage(folder).process()
         print(f"{'listing and partitioning':34} {time.perf_counter() - started:8.2f} {memory_mb():11.0f}")
-    started = time.perf_counter()
-    payloads = [pickle.dumps(task) for task in tasks]
-    size = sum(map(len, payloads))
-    print(f"{'tasks as bytes':34} {time.perf_counter() - started:8.2f} {memory_mb():11.0f}")
-    results, crossed, seconds = play(payloads, arguments.workers)
-    print(f"{'ledger: begin, report, finish, fetch':36} {seconds:6.2f} {memory_mb():11.0f}")
-    print(f"a task {size / len(tasks):.0f} bytes; {seconds / len(results) * 1e6:.0f} us in all for each")
-    print(
-        f"{crossed / len(results):.0f} bytes for each shard, {crossed / len(results) / IMAGES_PER_SHARD:.3f} an image"
-    )
+    crossed, seconds = play(tasks)
+    print(f"{'handed out, done, and taken':34} {seconds:8.2f} {memory_mb():11.0f}")
+    print(f"{seconds / len(tasks) * 1e6:.0f} us and {crossed / len(tasks):.0f} bytes for each shard")
 
 
 if __name__ == "__main__":

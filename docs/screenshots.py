@@ -15,8 +15,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from tastemaker.demo import KEPT, make_pictures
-from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker import RunOptions, run_scoring
+from tastemaker.demo import make_pictures
 
 IMAGES = Path(__file__).resolve().parent / "images"
 SIZE = {"width": 1280, "height": 800}
@@ -46,7 +46,7 @@ def rank_pictures() -> None:
     for name, data in make_pictures():
         if not name.startswith("motorcycle"):
             (pictures / name).write_bytes(data)
-    options = RunOptions(top=KEPT, signals=True, rank_by="technical_quality")
+    options = RunOptions(signals=True, rank_by="technical_quality")
     run_scoring([str(pictures)], Path("photographs"), options)
 
 

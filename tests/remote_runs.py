@@ -7,9 +7,11 @@ import pytest
 from conftest import make_shards
 
 from tastemaker.runs.run import RunOptions, run_scoring
-from tastemaker.storage import output_path
+from tastemaker.scores.cutoff import Top
+from tastemaker.selections.filter import filter_images
+from tastemaker.selections.selection import Selection
 
-PATHS = ["image_path", "shard", "tar_file"]
+PATHS = {"image_path", "shard", "tar_file"}
 
 
 @pytest.fixture
@@ -21,13 +23,21 @@ def shards(tmp_path, photographs):
 
 def run(inputs, output, model_dir, cloud=None, mode=None, **options):
     chosen = RunOptions(model_dir=str(model_dir), storage_options=cloud.options if cloud else None, **options)
-    return run_scoring(inputs, output_path(output, chosen.storage_options), chosen, mode)
+    return run_scoring(inputs, output, chosen, mode)
+
+
+def keep(inputs, output, model_dir, cloud=None, top=None, kind="webdataset", **options):
+    """Score, then copy the originals of the best, or of all that can be read."""
+    chosen = RunOptions(model_dir=str(model_dir), storage_options=cloud.options if cloud else None, **options)
+    selection = Selection(top=Top(count=top)) if top else Selection(where="status = 'kept'")
+    return filter_images(inputs, output, selection, chosen, kind=kind)
 
 
 def rows_of(files):
-    """Name -> rows without paths, of the Parquet files among some files."""
-    tables = {name: pq.read_table(io.BytesIO(body)) for name, body in files.items() if name.endswith(".parquet")}
-    return {name: table.drop_columns(PATHS).to_pylist() for name, table in tables.items()}
+    """Name -> rows without paths, of the rows files among the files of an output."""
+    bodies = {name.removeprefix("rows/"): body for name, body in files.items() if name.startswith("rows/")}
+    tables = {name: pq.read_table(io.BytesIO(body)) for name, body in bodies.items()}
+    return {name: table.drop_columns([*PATHS & {*table.column_names}]).to_pylist() for name, table in tables.items()}
 
 
 def tars_of(files):
@@ -36,5 +46,5 @@ def tars_of(files):
 
 def local_files(folder):
     return {
-        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and "lock" not in p.name
+        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"
     }

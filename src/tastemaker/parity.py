@@ -144,7 +144,7 @@ def verify_parity(
         threads: Processor threads; None for all cores.
         predictor: Path of other weights for the scorer's head.
         scorer: What scores; the sample is its input.
-        storage_options: Arguments of the fsspec file system of models at a URL.
+        storage_options: Settings of the store of models at a URL.
         on_progress: Called with the images done: each counts twice, once for each way.
 
     Raises:

@@ -91,8 +91,9 @@ class Pipeline:
             executor = default_executor()
         if checkpoint_path is not None:
             from tastemaker.runs.checkpoint import run_with_checkpoint
+            from tastemaker.storage import expand_path
 
-            return run_with_checkpoint(self.stages, executor, initial_tasks, Path(checkpoint_path))
+            return run_with_checkpoint(self.stages, executor, initial_tasks, Path(expand_path(checkpoint_path)))
         return executor.execute(self.stages, initial_tasks)
 
     def __repr__(self) -> str:

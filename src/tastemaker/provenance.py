@@ -10,7 +10,7 @@ from tastemaker.imaging.model_input import Preprocess
 from tastemaker.machine import package_version
 from tastemaker.models.hub import ensure_head, ensure_weights, file_sha256, weights_path
 from tastemaker.models.records import Head, Model
-from tastemaker.storage import Options, is_remote
+from tastemaker.storage import Options, expand_path, is_remote
 
 
 def reader_provenance(how: Preprocess, apply_exif_rotation: bool, resize: str) -> dict[str, str]:
@@ -60,7 +60,7 @@ def weights_digest(
             where the record does not know it, they are fetched now.
         model_dir: Directory of models.
         other: Path of the user's own weights instead, of a head.
-        options: Arguments of the fsspec file system where weights lie at a URL: those are fetched.
+        options: Settings of the store where weights lie at a URL: those are fetched.
 
     Raises:
         ConfigurationError: The user's own weights are not there.
@@ -70,7 +70,7 @@ def weights_digest(
             return file_sha256(ensure_head(model, other, model_dir, options))
         return file_sha256(ensure_weights(model, model_dir, options))
     try:
-        return file_sha256(other or weights_path(model, model_dir))
+        return file_sha256(expand_path(other) if other else weights_path(model, model_dir))
     except FileNotFoundError:
         if other:
             raise ConfigurationError(f"predictor: {other} does not exist") from None

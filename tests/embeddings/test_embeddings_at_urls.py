@@ -16,7 +16,6 @@ from web_server import Fault
 from tastemaker import errors
 from tastemaker.embeddings.find import find_embeddings
 from tastemaker.runs.run import RunOptions, run_scoring
-from tastemaker.storage import output_path
 
 pytestmark = pytest.mark.network
 
@@ -41,7 +40,7 @@ def write_kind(folder, kind, vectors):
 def score(model_dir):
     def run(given, output, bucket=None, **options):
         options = RunOptions(model_dir=str(model_dir), storage_options=bucket and bucket.options, **options)
-        return run_scoring([str(path) for path in given], output_path(output, options.storage_options), options)
+        return run_scoring([str(path) for path in given], output, options)
 
     return run
 
@@ -122,7 +121,7 @@ def test_a_run_is_resumed_and_a_replaced_file_is_scored_anew(clip_retrieval, buc
     assert score(*arguments).images_scored_now == 50
     assert score(*arguments).images_scored_now == 0
     body = (clip_retrieval / "img_emb" / "img_emb_1.npy").read_bytes()
-    bucket.system.pipe_file(f"{bucket.name}/laion/img_emb/img_emb_1.npy", body[:128] + body[128:][::-1])
+    bucket.system.write("laion/img_emb/img_emb_1.npy", body[:128] + body[128:][::-1])
     assert score(*arguments).images_scored_now == 20
 
 

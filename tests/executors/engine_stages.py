@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +115,7 @@ class DeadlyDecoder(ProcessingStage):
         )
         (Path(self.folder) / "sitecustomize.py").write_text(code)
         os.environ["PYTHONPATH"] = f"{self.folder}:{os.environ.get('PYTHONPATH', '')}"
-        exec(code)
+        exec(code, {})
 
     def process(self, task):
         return task
@@ -138,7 +139,7 @@ class Holder(ProcessingStage):
     """Cannot be pickled."""
 
     name: str = "holder"
-    held: object = field(default_factory=lambda: open(os.devnull))  # noqa: SIM115
+    held: object = field(default_factory=threading.Lock)
 
     def process(self, task):
         return task

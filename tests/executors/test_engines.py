@@ -55,8 +55,9 @@ def rows_of(written, tmp_path):
     return rows
 
 
-def workers_of(address):
-    return [p for p in psutil.process_iter(["cmdline"]) if "ChainWorker" in " ".join(p.info["cmdline"] or [])]
+def workers():
+    lines = {process.pid: " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])}
+    return {pid for pid, line in lines.items() if "ChainWorker" in line or "StageWorker" in line}
 
 
 @both
@@ -67,7 +68,7 @@ def test_rows_and_files_are_those_of_the_local_executor_on_nasty_data(
     source, output = write_nasty_data(tmp_path / "data", photographs), tmp_path / "out"
     results, written = run(make_stages(source, model_dir, output), LocalExecutor(), output)
     counted = []
-    executor = ENGINES[engine]({"address": cluster})
+    executor, before = ENGINES[engine]({"address": cluster}), workers()
     executor.on_progress = counted.append
 
     results_there, written_there = run(make_stages(source, model_dir, output), executor, output)
@@ -82,7 +83,7 @@ def test_rows_and_files_are_those_of_the_local_executor_on_nasty_data(
         assert sum(count.images for count in counted if count.stage == stage) == len(rows)
     assert [timing.name for timing in executor.timings][:2] == ["file_partitioning", "image_reader"]
     assert executor.timings[2].busy_s > 0
-    assert wait_until(lambda: not workers_of(cluster)), workers_of(cluster)
+    assert wait_until(lambda: workers() <= before), workers()
 
 
 @both
@@ -150,11 +151,12 @@ def test_each_worker_loads_once_frees_what_it_loaded_and_what_it_prints_is_seen(
 def test_a_run_whose_workers_die_whatever_is_tried_ends_with_an_error(
     cluster, shards, model_dir, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tastemaker.executors.pool.MAX_ATTEMPTS", 2)
+    monkeypatch.setattr("tastemaker.executors.pool.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("tastemaker.executors.pool._LOST_S", 0.1)
     stages = make_stages(shards, model_dir, tmp_path / "out", DiesLoading(str(tmp_path / "diary")))
-    with pytest.raises(StageError, match=r"2 workers died on 000\.tar"):
+    with pytest.raises(StageError, match=r"workers died again and again on .*000\.tar"):
         Pipeline("p", stages=stages).run(RayDataExecutor({"address": cluster, "max_workers_per_stage": 1}))
-    assert len(read_diary(tmp_path / "diary", "death")) == 2
+    assert 1 <= len(read_diary(tmp_path / "diary", "death")) <= 3
     assert not list(tmp_path.glob("out/*"))
 
 
@@ -196,7 +198,8 @@ def test_runs_of_the_command_line_s_kind_give_the_same_rows_of_images_and_of_emb
         rows = {}
         for engine in ("local", "xenna", "ray-data"):
             output = tmp_path / f"{engine}-{source.name}"
-            options = RunOptions(model_dir=str(model_dir), executor=engine, address=cluster)
+            address = None if engine == "local" else cluster
+            options = RunOptions(model_dir=str(model_dir), executor=engine, address=address)
             summary = run_scoring([str(source)], output, options)
             assert (summary.images, summary.images_scored_now) == (images, images)
             assert summary.bottleneck

@@ -1,5 +1,6 @@
 """LocalExecutor: order, bounded memory, errors, Ctrl-C."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -239,3 +240,36 @@ def test_an_error_among_several_tasks_at_a_time_ends_the_run():
 
     with pytest.raises(StageError, match="five"):
         LocalExecutor().execute([Count(20), Work(fail).with_(concurrent_tasks=3)])
+
+
+def test_the_history_of_a_writer_s_result_is_that_of_its_whole_partition():
+    @dataclass
+    class Gather(ProcessingStage):
+        """Returns one result for all tasks, with the last of them."""
+
+        name: str = "gather"
+        is_sink_stage: bool = True
+
+        def process(self, task):
+            time.sleep(0.01)
+            return FileGroupTask("all", ["all"], task._stage_perf) if task.data == ["4"] else None
+
+    (result,) = LocalExecutor().execute([Count(5), Work(lambda _: time.sleep(0.01)), Gather()])
+    spent = {perf.stage_name: perf for perf in result._stage_perf}
+    assert list(spent) == ["count", "work", "gather"]
+    assert min(spent["work"].process_time, spent["gather"].process_time) >= 5 * 0.01
+    assert (spent["work"].num_items_processed, spent["gather"].num_items_processed) == (5, 5)
+
+
+def test_times_of_stages_only_grow():
+    executor, seen = LocalExecutor(), []
+
+    def look(_):
+        seen.append([(t.setup_s, t.busy_s, t.waiting_for_input_s, t.waiting_for_output_s) for t in executor.timings])
+
+    sleepy = Work(lambda number: time.sleep(0.002 * (number % 3))).with_(concurrent_tasks=2)
+    executor.execute([Count(40), sleepy, Work(look)])
+    look(None)
+    for before, after in itertools.pairwise(seen):
+        assert all(a <= b for one, two in zip(before, after, strict=True) for a, b in zip(one, two, strict=True))
+    assert all(time >= 0 for stage in seen[0] for time in stage)

@@ -11,7 +11,6 @@ from explorer.table import encode_picture
 from tastemaker.explorer.index import Filter
 from tastemaker.explorer.service import Explorer
 from tastemaker.runs.run import RunOptions, run_scoring
-from tastemaker.storage import output_path
 
 pytestmark = pytest.mark.network
 
@@ -23,7 +22,7 @@ def test_rows_pictures_and_sidecars_come_from_where_they_lie(tmp_path, bucket): 
     (tmp_path / "data" / "loose.jpg").write_bytes(encode_picture(3, 240, 240))
     inputs = bucket.upload(tmp_path / "data", "in/")
     options = RunOptions(rank_by="technical_quality", signals=True, storage_options=bucket.options)
-    run_scoring([inputs], output_path(f"{bucket.url}/out", bucket.options), options)
+    run_scoring([inputs], f"{bucket.url}/out", options)
     explorer = Explorer(
         [f"{bucket.url}/out"], cache=tmp_path / "cache", ratings=tmp_path / "r.sqlite", storage_options=bucket.options
     )

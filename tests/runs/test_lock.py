@@ -1,32 +1,27 @@
 """One run writes to a directory, or several to slices of it; a dead process holds nothing."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.runs.index import STATE_FOLDER
-from tastemaker.runs.lease import Lease
 from tastemaker.runs.lock import only_run_on
 from tastemaker.runs.options import Slice, slice_of_slurm_array
+from tastemaker.storage.place import Place
 
 
 @pytest.fixture(params=["local", "remote"])
 def output(request, tmp_path):
     """A directory of this machine, and one that says that it lies behind a URL."""
     if request.param == "local":
-        return tmp_path
-    upath = pytest.importorskip("upath")
-    folder = upath.UPath(f"memory://{tmp_path.name}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        return Place.of(tmp_path)
+    return Place.of(f"memory://{tmp_path.name}")
 
 
 def test_a_second_run_is_refused_and_told_who_runs(output):
@@ -37,8 +32,7 @@ def test_a_second_run_is_refused_and_told_who_runs(output):
     ):
         pass
     assert "--wait" in str(error.value)
-    if not isinstance(output, Path):
-        assert f"process {os.getpid()} on" in str(error.value)
+    assert f"process {os.getpid()} on" in str(error.value)
     with only_run_on(output):
         pass  # the first has let go
 
@@ -75,59 +69,23 @@ def test_slices_run_beside_each_other_and_a_whole_run_beside_none(output):
 
 
 def test_a_run_that_was_killed_holds_no_lock(tmp_path):
-    code = "import sys, time; from pathlib import Path; from tastemaker.runs.lock import only_run_on\n"
-    code += "with only_run_on(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    code = (
+        "import sys, time; from tastemaker.storage.place import Place; from tastemaker.runs.lock import only_run_on\n"
+    )
+    code += "with only_run_on(Place.of(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(ConfigurationError, match="another run"), only_run_on(tmp_path):
+        with pytest.raises(ConfigurationError, match="another run"), only_run_on(Place.of(tmp_path)):
             pass
         process.send_signal(signal.SIGKILL)
-    with only_run_on(tmp_path) as hold:
+    with only_run_on(Place.of(tmp_path)) as hold:
         assert hold.is_alone
 
 
-def test_a_lease_is_renewed_while_it_is_held_and_runs_out_when_nobody_renews_it(tmp_path):
-    path = tmp_path / "lease.json"
-    held = Lease(path, lease_s=0.8, settle_s=0.05)
-    assert held.acquire()
-    time.sleep(1.2)  # longer than it lasts
-    assert not Lease(path, 0.8, 0.05).acquire()
-    held._released.set()  # as if its process had been killed: nobody renews it, nobody gives it back
-    held._thread.join()
-    assert not Lease(path, 0.8, 0.05).acquire()
-    time.sleep(1.0)
-    assert Lease(path, 0.8, 0.05).acquire()
-
-
-def test_a_lease_that_another_has_taken_ends_the_run(tmp_path):
-    path = tmp_path / "lease.json"
-    held = Lease(path, lease_s=0.4, settle_s=0.05)
-    assert held.acquire()
-    path.write_text(json.dumps({"token": "another", "host": "elsewhere", "pid": 7, "expires": time.time() + 60}))
-    time.sleep(0.5)
-    with pytest.raises(ConfigurationError, match=r"taken over by \(process 7 on elsewhere\)"):
-        held.check()
-    held.release()
-    assert json.loads(path.read_text())["token"] == "another"
-
-
-def test_of_two_leases_at_the_same_moment_one_is_had(tmp_path):
-    leases = [Lease(tmp_path / "lease.json", settle_s=0.3) for _ in range(4)]
-    won = []
-    threads = [threading.Thread(target=lambda lease=lease: won.append(lease.acquire())) for lease in leases]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(won) == 1
-    for lease in leases:
-        lease.release()
-
-
 def test_the_lock_leaves_only_what_readers_pass_over(tmp_path):
-    with only_run_on(tmp_path, Slice(0, 2)):
+    with only_run_on(Place.of(tmp_path), Slice(0, 2)):
         pass
-    assert {path.name for path in tmp_path.iterdir()} <= {".tastemaker.lock", STATE_FOLDER}
+    assert {path.name for path in tmp_path.iterdir()} <= {STATE_FOLDER}
 
 
 SLURM = {"ID": "3", "MIN": "0", "MAX": "7", "STEP": "1", "COUNT": "8"}

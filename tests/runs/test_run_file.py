@@ -1,7 +1,6 @@
 """What a run tells of itself when it is over."""
 
 import json
-from datetime import timedelta
 
 import pytest
 from conftest import make_tar
@@ -9,7 +8,6 @@ from tiny import picture
 
 from tastemaker.errors import StageError
 from tastemaker.executors.timing import StageTiming
-from tastemaker.runs import runfile
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.runs.summary import describe_bottleneck
@@ -78,26 +76,3 @@ def test_it_holds_the_fingerprint_the_rates_and_a_time_line(tmp_path, shard, mod
     assert record["rates"]["image_embedding"] > 0
     assert record["ended"] >= record["started"]
     assert record["pid"] > 0
-
-
-def test_a_time_line_stays_short(tmp_path, monkeypatch):
-    monkeypatch.setattr(runfile, "MINUTES", 4)
-    record = runfile.RunFile(tmp_path, None, [], {}, {})
-    for minute in range(9):
-        record._started -= timedelta(minutes=1) if minute else timedelta()
-        record.count(10)
-    record.start()
-    record.stop(ValueError("over"))
-    line = json.loads((tmp_path / RUN_FILE).read_text())["time_line"]
-    assert len(line) <= 4
-    assert sum(entry["images"] for entry in line) == 90
-    assert line[-1]["minute"] == 8
-
-
-def test_earlier_runs_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(runfile, "EARLIER_RUNS", 3)
-    for _ in range(6):
-        record = runfile.RunFile(tmp_path, None, [], {}, {})
-        record.start()
-        record.stop(ValueError("over"))
-    assert len(json.loads((tmp_path / RUN_FILE).read_text())["earlier_runs"]) == 3

@@ -203,16 +203,7 @@ def test_grouping_needs_embeddings_and_a_similarity_that_is_one(tmp_path):
         Selection(best_of_group=True, min_similarity=1.5)
 
 
-def test_a_column_called_group_is_kept_beside_ours(tmp_path):
-    path = write_scores(tmp_path / "a.parquet", [5.0, 9.0], embeddings=True)
-    pq.write_table(pq.read_table(path).append_column("group", [["x", "y"]]), path)
-    select_images(ScoreTable(path), tmp_path / "m.parquet", Selection(best_of_group=True), kind="manifest")
-    rows = pq.read_table(tmp_path / "m.parquet")
-    assert (rows["group"].to_pylist(), rows["given_group"].to_pylist()) == ([0], ["y"])
-    assert rows["aesthetic_score"].to_pylist() == [9.0]
-
-
-def test_columns_called_group_and_given_group_are_both_kept(tmp_path):
+def test_columns_called_group_and_given_group_are_kept_beside_ours(tmp_path):
     path = write_scores(tmp_path / "a.parquet", [5.0, 9.0], embeddings=True)
     rows = pq.read_table(path).append_column("given_group", [["p", "q"]]).append_column("group", [["x", "y"]])
     pq.write_table(rows, path)
@@ -241,12 +232,8 @@ def test_a_copy_that_has_a_rating_keeps_it_unless_told(tmp_path, photographs, mo
     photos = tmp_path / "photos"
     photos.mkdir()
     rated = embed_rating(photographs["rocket.jpg"], 2)
-    for name, data in (
-        ("in.jpg", rated),
-        ("beside.jpg", photographs["rocket.jpg"]),
-        ("none.jpg", photographs["rocket.jpg"]),
-    ):
-        (photos / name).write_bytes(data)
+    for name in ("in.jpg", "beside.jpg", "none.jpg"):
+        (photos / name).write_bytes(rated if name == "in.jpg" else photographs["rocket.jpg"])
     (photos / "beside.jpg.xmp").write_bytes(make_xmp(4))
     run_scoring([str(photos)], tmp_path / "s", RunOptions(model_dir=str(model_dir)))
     table, stars = ScoreTable(tmp_path / "s"), StarOptions(bounds=(1.0,))

@@ -3,14 +3,13 @@
 import os
 import sys
 
-import fsspec
 import pytest
 from conftest import make_tar
 
 from tastemaker import ConfigurationError, FilePartitioningStage, ImageReaderStage
 from tastemaker.stages.partition import parse_size
 from tastemaker.storage import relative_to, without_repeats, without_results
-from tastemaker.storage.files import Entry
+from tastemaker.storage.place import Entry, Place
 
 
 @pytest.fixture
@@ -34,14 +33,13 @@ RESULTS = ("best/rows/a.parquet", "best/kept/1.jpg", "best/_tastemaker/run.json"
 
 
 def test_what_a_run_or_a_selection_wrote_at_a_url_is_not_read_as_input():
-    store = fsspec.filesystem("memory")
+    store = Place.of("memory://results-below/data")
     chosen = ("chosen/images-000000.tar", "chosen/_tastemaker/selection.json")
     for name in ("a.tar", *RESULTS, *chosen):
-        store.pipe_file(f"/results-below/data/{name}", b"x")
+        (store / name).write(b"x")
     url = "memory://results-below/data"
     assert groups_of(url) == [["a.tar"], ["best/mine.tar"], ["kept/mine.tar"]]
     assert groups_of(f"{url}/chosen") == [["chosen/images-000000.tar"]]  # somebody named it
-    store.rm("/results-below", recursive=True)
 
 
 @pytest.mark.parametrize(
@@ -54,14 +52,14 @@ def test_what_a_run_or_a_selection_wrote_at_a_url_is_not_read_as_input():
     ],
 )
 def test_results_are_known_under_every_spelling_of_their_place(listed, root):
-    found = without_results([Entry(f"{listed}://box/data/{name}", 1, "") for name in ("a.tar", *RESULTS)], root)
+    found = without_results([Entry(Place.at(f"{listed}://box/data/{name}"), 1) for name in ("a.tar", *RESULTS)], root)
     assert [relative_to(entry.path, root) for entry in found] == ["a.tar", "best/mine.tar", "kept/mine.tar"]
 
 
 def test_a_file_is_one_file_under_two_spellings_of_its_place():
-    files = [Entry(f"{scheme}://box/a.tar", 1, "") for scheme in ("s3", "s3a", "gs")]
+    files = [Entry(Place.at(f"{scheme}://box/a.tar"), 1) for scheme in ("s3", "s3a", "gs")]
     assert [file.path for file in without_repeats(files)] == ["s3://box/a.tar", "gs://box/a.tar"]
-    accounts = [Entry(f"abfss://box@{account}.dfs.core.windows.net/a.tar", 1, "") for account in ("one", "two")]
+    accounts = [Entry(Place.at(f"abfss://box@{account}.dfs.core.windows.net/a.tar"), 1) for account in ("one", "two")]
     assert without_repeats(accounts) == accounts
 
 

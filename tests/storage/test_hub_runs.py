@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import encode
-from remote_runs import local_files, rows_of, run, shards, tars_of  # noqa: F401 - fixtures
+from remote_runs import keep, local_files, rows_of, run, shards, tars_of  # noqa: F401 - fixtures
 from remote_servers import IMPATIENT, HubRepo, _impatient, dataset, hub  # noqa: F401 - fixtures
 from safetensors.numpy import load, save
 from web_server import Fault
@@ -24,8 +24,7 @@ from tastemaker.scores.cutoff import Top
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.select import select_images
 from tastemaker.selections.selection import Selection
-from tastemaker.storage import output_path
-from tastemaker.storage.objects import RemoteFile
+from tastemaker.storage.place import Place
 
 pytestmark = pytest.mark.network
 SECRET = "hf_SECRET"
@@ -36,16 +35,15 @@ def test_rows_and_tars_are_those_of_a_local_run_and_only_what_changes_is_scored_
 ):
     dataset.hub.page_size = 2
     url = dataset.upload(shards, "in/below/")
-    options = {"top": Top(count=4), "originals": "shards"}
-    run([str(shards)], tmp_path / "here", model_dir, **options)
-    run([url], tmp_path / "there", model_dir, dataset, **options)
+    keep([str(shards)], tmp_path / "here", model_dir, top=4)
+    keep([url], tmp_path / "there", model_dir, dataset, top=4)
     here, there = local_files(tmp_path / "here"), local_files(tmp_path / "there")
     assert len(rows_of(there)) == 3
     assert rows_of(there) == rows_of(here)
     assert tars_of(there) == tars_of(here) != {}
-    assert run([url], tmp_path / "there", model_dir, dataset, **options).images_scored_now == 0
+    assert run([url], tmp_path / "there", model_dir, dataset).images_scored_now == 0
     dataset.repo.commit({"in/below/1.tar": (shards / "2.tar").read_bytes(), "README.md": b"new"})
-    again = run([f"{url}/*.tar"], tmp_path / "there", model_dir, dataset, **options)
+    again = run([f"{url}/*.tar"], tmp_path / "there", model_dir, dataset)
     assert 0 < again.images_scored_now <= 3
 
 
@@ -56,15 +54,15 @@ def test_each_run_and_each_table_of_a_process_sees_what_was_committed_before_it(
     dataset.repo.commit({"0.tar": (shards / "2.tar").read_bytes()})
     assert run(*arguments).images_scored_now == 3
     dataset.upload(tmp_path / "out")
-    assert len(ScoreTable(f"{dataset.url}/0.parquet", storage_options=dataset.options)) == 3
-    dataset.repo.commit({"0.parquet": (tmp_path / "out" / "0.parquet").read_bytes() + b"no rows"})
+    assert len(ScoreTable(f"{dataset.url}/rows/0.parquet", storage_options=dataset.options)) == 3
+    dataset.repo.commit({"rows/0.parquet": (tmp_path / "out" / "rows" / "0.parquet").read_bytes() + b"no rows"})
     with pytest.raises(ConfigurationError, match="is no rows file"):
-        ScoreTable(f"{dataset.url}/0.parquet", storage_options=dataset.options)
+        ScoreTable(f"{dataset.url}/rows/0.parquet", storage_options=dataset.options)
 
 
 def test_a_shard_is_one_question_to_the_hub_and_its_blocks_come_from_elsewhere(shards, dataset, hub):
     url = dataset.upload(shards)
-    file = RemoteFile(f"{url}/0.tar", dataset.options)
+    file = Place.at(f"{url}/0.tar", dataset.options).open_ranges()
     body = (shards / "0.tar").read_bytes()
     assert b"".join(file.read_at(start, 2**16) for start in range(0, len(body), 2**16)) == body
     asked = [request.path.split("?")[0] for request in hub.requests if request.server == "hub"]
@@ -75,7 +73,7 @@ def test_a_shard_is_one_question_to_the_hub_and_its_blocks_come_from_elsewhere(s
 
 def test_an_address_that_has_run_out_is_asked_for_again(dataset, hub):
     dataset.repo.commit({"f.bin": bytes(range(200))})
-    file = RemoteFile(f"{dataset.url}/f.bin", dataset.options)
+    file = Place.at(f"{dataset.url}/f.bin", dataset.options).open_ranges()
     assert file.read_at(0, 50) == bytes(range(50))
     hub.signature += 1
     assert file.read_at(50, 50) == bytes(range(50, 100))
@@ -85,16 +83,15 @@ def test_an_address_that_has_run_out_is_asked_for_again(dataset, hub):
 
 def test_small_files_come_without_ranges_and_are_read_by_position(dataset):
     dataset.repo.commit({"a.txt": bytes(range(200)), "empty.txt": b""})
-    file = RemoteFile(f"{dataset.url}/a.txt", dataset.options)
+    file = Place.at(f"{dataset.url}/a.txt", dataset.options).open_ranges()
     assert file.read_at(150, 10) == bytes(range(150, 160))
     assert file.read_at(190, 100) == bytes(range(190, 200))
-    assert RemoteFile(f"{dataset.url}/empty.txt", dataset.options).read_at(0, 10) == b""
+    assert Place.at(f"{dataset.url}/empty.txt", dataset.options).open_ranges().read_at(0, 10) == b""
 
 
 def test_a_run_reads_one_commit_whatever_is_committed_meanwhile(tmp_path, shards, dataset, hub, model_dir):
     url = dataset.upload(shards)
-    options = {"top": Top(count=4), "originals": "shards"}
-    run([str(shards)], tmp_path / "here", model_dir, **options)
+    keep([str(shards)], tmp_path / "here", model_dir, top=4)
     other = (shards / "0.tar").read_bytes()[::-1]
 
     def replace_all(request):
@@ -102,7 +99,7 @@ def test_a_run_reads_one_commit_whatever_is_committed_meanwhile(tmp_path, shards
             dataset.repo.commit({f"{n}.tar": other for n in range(3)})
 
     hub.on_request = replace_all
-    run([url], tmp_path / "there", model_dir, dataset, **options)
+    keep([url], tmp_path / "there", model_dir, dataset, top=4)
     assert len(dataset.repo.commits) == 3
     here, there = local_files(tmp_path / "here"), local_files(tmp_path / "there")
     assert rows_of(there) == rows_of(here)
@@ -137,13 +134,13 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(tmp_path, shards, dataset, hub
     for revision, count in (("v1", 3), (old, 3), ("refs/pr/7", 3), ("a%2Fb", 3), ("main", 1)):
         summary = run([f"{dataset.url}@{revision}/in"], tmp_path / str(count) / revision, model_dir, dataset)
         assert summary.images == 3 * count
-    row = pq.read_table(tmp_path / "3" / "v1" / "0.parquet").to_pylist()[0]
+    row = pq.read_table(tmp_path / "3" / "v1" / "rows" / "0.parquet").to_pylist()[0]
     assert row["shard"] == f"{dataset.url}@v1/in/0.tar"
 
 
 def test_failing_connections_cost_no_row(tmp_path, shards, dataset, hub, model_dir):
     url = dataset.upload(shards)
-    faults = [Fault(cut_after=100_000), Fault(reset=True), Fault(stall_after=50_000), Fault(status=503)]
+    faults = [Fault(cut_after=40_000), Fault(reset=True), Fault(stall_after=20_000), Fault(status=503)]
     dataset.server.only, dataset.server.faults = "1.tar", faults
     hub.refusals = [(503, {}), (429, {"Retry-After": "1"}), (429, {"RateLimit": '"api";r=0;t=1'}), (503, {})]
     started = time.monotonic()
@@ -231,7 +228,7 @@ def test_results_are_not_written_to_the_hub_and_the_error_says_what_to_do(tmp_pa
         lambda: run([str(shards)], f"{dataset.url}/out", model_dir, dataset),
         lambda: select_images(table, f"{dataset.url}/best", Selection(top=Top(count=1))),
         lambda: write_report(table, f"{dataset.url}/report.html"),
-        lambda: output_path(f"{dataset.url}/out"),
+        Place.of(f"{dataset.url}/out").make_folder,
     ):
         with pytest.raises(ConfigurationError, match=r"not written to the hub.*`hf upload OWNER/NAME FOLDER"):
             write()
@@ -272,7 +269,7 @@ def test_embeddings_on_the_hub_are_scored_as_those_on_this_machine(tmp_path, dat
     assert (there.images, there.failed) == (here.images, here.failed) == (14, 0)
     for name in ("a", "b"):
         scores = [
-            pq.read_table(tmp_path / place / f"{name}.parquet")["aesthetic_score"].to_pylist()
+            pq.read_table(tmp_path / place / "rows" / f"{name}.parquet")["aesthetic_score"].to_pylist()
             for place in ("here", "there")
         ]
         assert scores[0] == scores[1]
@@ -303,17 +300,7 @@ def _command(*arguments):
 
 
 def _finished_rows(folder):
-    return rows_of({path.name: path.read_bytes() for path in folder.glob("[0-9].parquet")})
-
-
-def test_without_the_library_one_line_says_what_to_install(tmp_path, model_dir):
-    program = "import sys; sys.modules['huggingface_hub'] = None; from tastemaker.cli import main; main()"
-    command = [sys.executable, "-c", program, *_command("hf://datasets/a/b", "-o", tmp_path / "out")[3:]]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        "tastemaker: hf:// needs a library that is not installed: pip install huggingface_hub"
-    ]
+    return rows_of({f"rows/{path.name}": path.read_bytes() for path in (folder / "rows").glob("[0-9].parquet")})
 
 
 def test_a_killed_run_is_finished_by_the_next(tmp_path, shards, hub, model_dir):

@@ -2,7 +2,6 @@
 
 # ruff: noqa: F811 - fixtures are arguments
 
-import contextlib
 import math
 import os
 import pickle
@@ -14,7 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from remote_servers import _impatient, bucket, moto_port  # noqa: F401 - fixtures
+from remote_servers import BUCKETS, _impatient, azure_port, bucket, google_port, moto_port, open_bucket  # noqa: F401 - fixtures
+from web_server import Fault
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.storage.place import Place
@@ -22,13 +22,14 @@ from tastemaker.storage.place import Place
 pytestmark = pytest.mark.network
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", *BUCKETS])
 def folder(request, tmp_path):
     """An empty folder."""
     if request.param == "local":
-        return Place.of(tmp_path / "folder")
-    bucket = request.getfixturevalue("bucket")
-    return Place.of(f"{bucket.url}/folder", bucket.options)
+        yield Place.of(tmp_path / "folder")
+        return
+    with open_bucket(request.param, request) as bucket:
+        yield Place.of(f"{bucket.url}/folder", bucket.options)
 
 
 def test_what_is_written_is_read_whole_and_by_position(folder):
@@ -69,6 +70,20 @@ def test_a_listing_has_the_files_of_a_folder_or_of_those_below_too_in_order(fold
     assert (folder / "none").list() == []
 
 
+def test_the_files_that_a_pattern_fits_are_found(folder):
+    for name in ("a1.txt", "a2.txt", "b1.txt", "below/a1.txt", "below/deep/a3.txt"):
+        (folder / name).write(b"")
+    found = {
+        "a*.txt": ["a1.txt", "a2.txt"],
+        "[ab]1.txt": ["a1.txt", "b1.txt"],
+        "*/a?.txt": ["below/a1.txt"],
+        "**/a*.txt": ["a1.txt", "a2.txt", "below/a1.txt", "below/deep/a3.txt"],
+        "c*": [],
+    }
+    for pattern, names in found.items():
+        assert [entry.place.relative_to(folder) for entry in (folder / pattern).glob()] == names
+
+
 def test_a_file_that_is_not_there_cannot_be_read(folder):
     for read in ((folder / "none").read, (folder / "none").open):
         with pytest.raises(FileNotFoundError):
@@ -82,9 +97,9 @@ def test_a_draft_is_seen_only_when_it_is_committed(folder):
         assert not file.exists()
         assert folder.list() == []
     assert (file.read(), draft.path.exists()) == (b"rows", False)
-    with contextlib.suppress(FileNotFoundError), file.draft() as draft:
-        draft.path.write_bytes(b"half")
-        (folder / "none").read()
+    draft = file.draft()
+    draft.path.write_bytes(b"half")
+    draft.__exit__(ValueError, None, None)  # the block has raised
     assert (file.read(), draft.path.exists()) == (b"rows", False)
 
 
@@ -109,6 +124,16 @@ def test_of_several_that_create_a_file_one_does(folder):
     assert file.read() == str(winner).encode()
     file.delete()
     assert file.create(b"anew")
+
+
+def test_a_store_without_conditions_is_written_to_by_one_at_a_time(bucket):
+    """Such stores answer 501 to a put with a condition."""
+    file = Place.of(f"{bucket.url}/once.txt", bucket.options)
+    bucket.server.faults = [Fault(status=501)]
+    assert file.create(b"one")
+    bucket.server.faults = [Fault(status=501)]
+    assert not file.create(b"two")
+    assert file.read() == b"one"
 
 
 def test_what_is_deleted_is_gone_and_what_is_not_there_is_deleted_in_peace(folder):
@@ -141,7 +166,9 @@ def test_a_place_goes_to_another_process_with_its_options(folder):
 def test_a_folder_is_made_and_one_that_cannot_be_made_is_told(folder, tmp_path):
     folder.make_folder()
     (tmp_path / "file").write_bytes(b"")
-    wrong = Place.of(tmp_path / "file" / "x") if folder.local_path else Place.of("s3://none0/x", folder.options)
+    store = folder.address.partition("://")[0]
+    elsewhere = tmp_path / "file" / "x" if folder.local_path else f"{store}://none0/x"
+    wrong = Place.of(elsewhere, folder.options)
     with pytest.raises(ConfigurationError, match=r"cannot be written to|there is no bucket 'none0'"):
         wrong.make_folder()
 

@@ -10,18 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 from conftest import make_tar
-from remote_runs import local_files, rows_of, run
+from remote_runs import keep, local_files, rows_of, run
 from remote_servers import _impatient, bucket, moto_port, plain_web, web  # noqa: F401 - fixtures
 from web_server import Fault
 
 from tastemaker import FilePartitioningStage, ImageReaderStage
 from tastemaker.errors import ConfigurationError, RemoteError, StageError, WeightsNotFoundError
-from tastemaker.runs.run import RunMode, RunOptions, run_scoring
+from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.select import select_images
@@ -57,11 +56,10 @@ def data(tmp_path, photographs):
     return folder
 
 
-@pytest.mark.parametrize("options", [{}, {"top": Top(count=5), "originals": "shards"}])
-def test_rows_and_tars_are_those_of_a_local_run(tmp_path, data, bucket, model_dir, options):
+def test_rows_and_tars_are_those_of_a_local_run(tmp_path, data, bucket, model_dir):
     url = bucket.upload(data)
-    local = run([str(data / "shards")], tmp_path / "out", model_dir, **options)
-    remote = run([f"{url}/shards"], f"{url}/out", model_dir, bucket, **options)
+    local = keep([str(data / "shards")], tmp_path / "out", model_dir, top=5).run
+    remote = keep([f"{url}/shards"], f"{url}/out", model_dir, bucket, top=5).run
     here, there = local_files(tmp_path / "out"), bucket.files("out")
     assert set(there) == set(here)
     assert rows_of(there) == rows_of(here)
@@ -69,7 +67,7 @@ def test_rows_and_tars_are_those_of_a_local_run(tmp_path, data, bucket, model_di
         n: b for n, b in here.items() if n.endswith(".tar")
     }
     assert (local.images, local.failed, local.reasons) == (remote.images, remote.failed, remote.reasons)
-    shard = pq.read_table(io.BytesIO(there["below/z.parquet"])).to_pylist()[0]
+    shard = pq.read_table(io.BytesIO(there["rows/below/z.parquet"])).to_pylist()[0]
     assert shard["shard"] == f"{url}/shards/below/z.tar.gz"
     assert shard["image_path"] == f"{shard['shard']}/2chelsea.png"
 
@@ -83,7 +81,7 @@ def test_a_caption_behind_the_window_is_a_failed_row_and_its_picture_is_kept(
     path = make_tar(tmp_path / "data" / "a.tar", [*members, ("00.txt", b"a rocket")])
     remote = run([f"{bucket.upload(tmp_path / 'data')}/{path.name}"], f"{bucket.url}/out", model_dir, bucket)
     assert (remote.images, remote.failed) == (21, 1)
-    rows = pq.read_table(io.BytesIO(bucket.files("out")["a.parquet"])).to_pylist()
+    rows = pq.read_table(io.BytesIO(bucket.files("out")["rows/a.parquet"])).to_pylist()
     late = [(row["status"], row["reason"]) for row in rows if row["image_id"] == "00"]
     assert late[0] == ("kept", None)
     assert late[1][0] == "failed"
@@ -92,13 +90,13 @@ def test_a_caption_behind_the_window_is_a_failed_row_and_its_picture_is_kept(
 
 def test_loose_images_and_their_captions_are_those_of_a_local_run(tmp_path, data, bucket, model_dir):
     url = bucket.upload(data)
-    options = {"top": Top(share=1.0), "originals": "folder"}
-    run([str(data / "photos")], tmp_path / "out", model_dir, **options)
-    run([f"{url}/photos"], f"{url}/out", model_dir, bucket, **options)
+    keep([str(data / "photos")], tmp_path / "out", model_dir, kind="folder")
+    keep([f"{url}/photos"], f"{url}/out", model_dir, bucket, kind="folder")
     here, there = local_files(tmp_path / "out"), bucket.files("out")
-    assert "kept/photos/chelsea.txt" in there
-    kept = [name for name in here if name.startswith("kept/")]
-    assert {name: there[name] for name in there if name.startswith("kept/")} == {name: here[name] for name in kept}
+    assert "kept/chelsea.txt" in there
+    kept = [name for name in here if name.startswith("kept/") and "_tastemaker" not in name]
+    assert {name: there[name] for name in kept} == {name: here[name] for name in kept}
+    assert set(there) == set(here)
 
     def without_places(files):
         rows = rows_of(files)["photos-00000.parquet"]
@@ -113,8 +111,8 @@ def test_loose_images_and_their_captions_are_those_of_a_local_run(tmp_path, data
 def test_a_loose_image_that_is_deleted_in_the_bucket_is_marked_and_an_added_one_is_scored(data, bucket, model_dir):
     url = bucket.upload(data)
     run([f"{url}/photos"], f"{url}/out", model_dir, bucket)
-    bucket.system.rm_file(f"{bucket.name}/photos/chelsea.png")
-    bucket.system.copy(f"{bucket.name}/photos/rocket.jpg", f"{bucket.name}/photos/added.jpg")
+    bucket.system.delete("photos/chelsea.png")
+    bucket.system.write("photos/added.jpg", (data / "photos" / "rocket.jpg").read_bytes())
     summary = run([f"{url}/photos"], f"{url}/out", model_dir, bucket)
     rows = [row for rows in rows_of(bucket.files("out")).values() for row in rows]
     assert [row["image_id"] for row in rows if row["status"] == "deleted"] == ["chelsea"]
@@ -126,7 +124,7 @@ def test_reading_again_for_a_cut_requests_the_kept_bytes_only(data, bucket, mode
     url = bucket.upload(data)
     run([f"{url}/shards/1.tar"], f"{url}/out", model_dir, bucket)
     before = bucket.server.sent("1.tar")
-    run([f"{url}/shards/1.tar"], f"{url}/top", model_dir, bucket, top=Top(count=1), originals="shards")
+    keep([f"{url}/shards/1.tar"], f"{url}/top", model_dir, bucket, top=1)
     [tar] = [body for name, body in bucket.files("top").items() if name.endswith(".tar")]
     size = (data / "shards" / "1.tar").stat().st_size
     again = bucket.server.sent("1.tar") - before - size  # the second run scored first: one pass
@@ -139,8 +137,8 @@ def test_a_run_is_resumed_and_a_replaced_shard_is_scored_anew(data, bucket, mode
     arguments = ([f"{url}/shards"], f"{url}/out", model_dir, bucket)
     first = run(*arguments)
     assert run(*arguments).images_scored_now == 0
-    bucket.system.pipe_file(f"{bucket.name}/shards/none.tar", (data / "shards" / "2.tar").read_bytes())
-    bucket.system.rm_file(f"{bucket.name}/out/1.parquet")
+    bucket.system.write("shards/none.tar", (data / "shards" / "2.tar").read_bytes())
+    bucket.system.delete("out/rows/1.parquet")
     again = run(*arguments)
     assert 0 < again.images_scored_now < first.images
     assert again.images > first.images
@@ -165,11 +163,11 @@ def test_a_server_that_does_not_answer_for_one_shard_costs_that_shard_alone(data
 
     def row_counts():
         run(urls, tmp_path / "out", model_dir)
-        return [pq.read_metadata(tmp_path / "out" / name).num_rows for name in ("0.parquet", "1.parquet")]
+        return [pq.read_metadata(tmp_path / "out" / "rows" / name).num_rows for name in ("0.parquet", "1.parquet")]
 
     web.only, web.always = "1.tar", Fault(status=500)
     all_rows, failed = row_counts()
-    [row] = pq.read_table(tmp_path / "out" / "1.parquet").to_pylist()
+    [row] = pq.read_table(tmp_path / "out" / "rows" / "1.parquet").to_pylist()
     web.always = None
     assert failed == 1
     assert row["reason"].startswith("unreadable: the shard cannot be read: ")
@@ -178,22 +176,21 @@ def test_a_server_that_does_not_answer_for_one_shard_costs_that_shard_alone(data
     web.only, web.always = "0.tar", Fault(status=500)
     assert row_counts() == [all_rows, all_rows]  # what its rows say is worth more than that it does not answer
     web.only = ""
-    with pytest.raises(ConfigurationError, match=r"0\.tar cannot be read: .*500"):
+    with pytest.raises(ConfigurationError, match=r"0\.tar cannot be looked at: .*500"):
         row_counts()
 
 
 def test_an_upload_that_fails_leaves_nothing_to_be_seen_and_no_draft(data, bucket, model_dir, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     url = bucket.upload(data)
-    bucket.server.only, bucket.server.always = f"/{bucket.name}/out/0", Fault(status=500)
-    with pytest.raises((StageError, RemoteError), match=r"out/0-000000\.tar cannot be written.*given up after 3 tries"):
-        run([f"{url}/shards/0.tar"], f"{url}/out", model_dir, bucket, min_score=0.0, originals="shards")
+    bucket.server.only, bucket.server.always = f"/{bucket.name}/out/rows/0", Fault(status=500)
+    with pytest.raises((StageError, RemoteError), match=r"out/rows/0\.parquet cannot be .*given up after 3 tries"):
+        run([f"{url}/shards/0.tar"], f"{url}/out", model_dir, bucket)
     assert set(bucket.files("out")) == {"_tastemaker/run.json"}
     assert list(tmp_path.rglob(".tastemaker-tmp-*")) == []
     bucket.server.always = None
-    run([f"{url}/shards/0.tar"], f"{url}/out", model_dir, bucket, min_score=0.0, originals="shards")
-    state = {"_tastemaker/run.json", "_tastemaker/index.jsonl"}
-    assert set(bucket.files("out")) == {"0-000000.tar", "0.parquet", *state}
+    run([f"{url}/shards/0.tar"], f"{url}/out", model_dir, bucket)
+    assert set(bucket.files("out")) == {"rows/0.parquet", "_tastemaker/run.json", "_tastemaker/index.jsonl"}
 
 
 def test_weights_in_an_object_store_are_fetched_once(data, bucket, model_dir, tmp_path):
@@ -217,8 +214,6 @@ def test_no_secret_is_written(data, bucket, model_dir, web, tmp_path):
     inputs = [f"{bucket.upload(data)}/shards/2.tar"]
     chosen = RunOptions(model_dir=str(model_dir), storage_options={"s3": options})
     run_scoring([*inputs, f"{web.url}/a.tar?sig=SECRET-2"], tmp_path / "out", chosen)
-    top = replace(chosen, top=Top(count=2), originals="shards")
-    run_scoring([*inputs, f"{web.url}/a.tar?sig=SECRET-2"], tmp_path / "top", top)  # read again, with its signature
     assert not any(b"SECRET" in body for body in local_files(tmp_path).values())
     assert "SECRET" not in repr(chosen) + repr(FilePartitioningStage("x", storage_options=options))
     assert json.loads((tmp_path / "out" / "_tastemaker" / "run.json").read_text())["inputs"][1] == f"{web.url}/a.tar"
@@ -229,8 +224,8 @@ def test_no_signature_is_logged_or_said(data, web, photographs, model_dir, tmp_p
     (web.folder / "a.jpg").write_bytes(photographs["rocket.jpg"])
     urls = [f"{web.url}/{name}?sig=SECRET".replace("://", "://me:SECRET@") for name in ("cut.tar", "a.jpg")]
     caplog.set_level("INFO", "tastemaker")
-    run(urls, tmp_path / "out", model_dir, verbose=True, min_score=99.0)
-    assert all(words in caplog.text for words in ("filtered out", "failed: unreadable", "cut.tar"))
+    run(urls, tmp_path / "out", model_dir, verbose=True)
+    assert all(words in caplog.text for words in ("failed: unreadable", "cut.tar"))
     assert "SECRET" not in caplog.text
 
     def fail(*_):
@@ -293,7 +288,7 @@ def test_a_compressed_shard_that_is_called_plain_is_read_again_as_what_it_is(dat
 def test_rows_in_a_bucket_and_on_a_web_server_are_selected_from(data, bucket, web, model_dir, tmp_path):
     url = bucket.upload(data)
     run([f"{url}/shards/2.tar"], f"{url}/out", model_dir, bucket)
-    (tmp_path / "web" / "2.parquet").write_bytes(bucket.files("out")["2.parquet"])
+    (tmp_path / "web" / "2.parquet").write_bytes(bucket.files("out")["rows/2.parquet"])
     options = {"s3": bucket.options}
     for number, place in enumerate((f"{url}/out", f"{web.url}/2.parquet")):
         table = ScoreTable(place, storage_options=options)
@@ -319,9 +314,9 @@ def test_many_loose_images_are_read_at_the_same_time(web, tmp_path, photographs)
 @pytest.mark.slow
 def test_a_killed_run_leaves_complete_files_only_and_is_finished_by_the_next(tmp_path, data, bucket, model_dir):
     url = bucket.upload(data)
-    arguments = [f"{url}/shards", "--output", f"{url}/out", "--min-score", "0", "--model-dir", str(model_dir)]
+    arguments = [f"{url}/shards", "--output", f"{url}/out", "--model-dir", str(model_dir)]
     arguments += ["--storage-options", json.dumps(bucket.options), "--json"]
-    command = [sys.executable, "-m", "tastemaker", "filter", *arguments]
+    command = [sys.executable, "-m", "tastemaker", "score", *arguments]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     bucket.server.latency_s = 0.1
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
@@ -332,10 +327,9 @@ def test_a_killed_run_leaves_complete_files_only_and_is_finished_by_the_next(tmp
     process.send_signal(signal.SIGKILL)
     process.wait()
     bucket.server.latency_s = 0
-    run([str(data / "shards")], tmp_path / "local", model_dir, min_score=0.0, originals="shards")
+    run([str(data / "shards")], tmp_path / "local", model_dir)
     whole, seen = local_files(tmp_path / "local"), bucket.files("out")
     assert 0 < len(rows_of(seen)) < len(rows_of(whole))
-    assert {n: b for n, b in seen.items() if n.endswith(".tar")}.items() <= whole.items()
     assert json.loads(seen["_tastemaker/run.json"])["state"] == "running"
     for name, rows in rows_of(seen).items():
         assert rows == rows_of(whole)[name]
@@ -344,44 +338,13 @@ def test_a_killed_run_leaves_complete_files_only_and_is_finished_by_the_next(tmp
     assert list(tmp_path.rglob("tastemaker-drafts-*/*")) == []
 
 
-@pytest.mark.parametrize("originals", ["folder", "shards", "none"])
-def test_copies_in_a_store_that_rows_do_not_keep_are_deleted_also_those_of_a_killed_run(
-    data, bucket, model_dir, monkeypatch, originals
-):
+def test_rows_in_a_store_are_read_on_where_the_connection_is_cut(data, bucket, model_dir):
     url = bucket.upload(data)
-
-    def score(min_score):
-        options = {"min_score": min_score, "originals": "folder" if min_score < 0 else originals}
-        run([f"{url}/photos"], f"{url}/out", model_dir, bucket, RunMode(overwrite=True), **options)
-
-    def stop(writer, **_):
-        writer.wait()
-        raise ZeroDivisionError
-
-    score(-100.0)
-    copies = {name for name in bucket.files("out") if "kept/" in name}
-    assert len(copies) == 6
-    score(100.0)
-    assert not any("kept/" in name for name in bucket.files("out"))
-    with monkeypatch.context() as patch:
-        patch.setattr("tastemaker.scores.originals.OriginalsWriter.commit", stop)
-        with pytest.raises(StageError):
-            score(-100.0)
-    assert {name for name in bucket.files("out") if "kept/" in name} == copies
-    score(100.0)
-    assert not any("kept/" in name for name in bucket.files("out"))
-
-
-def test_rows_in_a_store_are_read_on_where_the_connection_is_cut(tmp_path, data, bucket, model_dir):
-    url = bucket.upload(data)
-    local = run([str(data / "photos")], tmp_path / "out", model_dir, top=Top(count=2))
-    bucket.server.only, bucket.server.faults = "out/photos-00000.parquet", [Fault(cut_after=100)] * 2
-    remote = run([f"{url}/photos"], f"{url}/out", model_dir, bucket, top=Top(count=2))
+    run([f"{url}/photos"], f"{url}/out", model_dir, bucket)
+    bucket.server.only, bucket.server.faults = "rows/photos-00000.parquet", [Fault(cut_after=100)] * 2
+    table = ScoreTable(f"{url}/out", storage_options=bucket.options)
+    assert table.query("SELECT count(*) AS n FROM rows").to_pylist() == [{"n": 6}]
     assert bucket.server.faults == []
-    assert (remote.kept, remote.cutoff) == (local.kept, local.cutoff)
     bucket.server.always = Fault(cut_after=100)
-    bucket.server.only = "out/photos-00000.parquet"
-    (data / "photos" / "rocket.jpg").write_bytes((data / "photos" / "rocket.jpg").read_bytes() + b"more")
-    bucket.upload(data)
-    with pytest.raises(RemoteError, match=r"photos-00000\.parquet cannot be read"):
-        run([f"{url}/photos"], f"{url}/out", model_dir, bucket, top=Top(count=2))
+    with pytest.raises(ConfigurationError, match=r"photos-00000\.parquet"):
+        ScoreTable(f"{url}/out", storage_options=bucket.options)

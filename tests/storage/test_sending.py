@@ -1,21 +1,25 @@
-"""Uploads: none waits for ever, and a slow one is let alone."""
+"""Uploads: none waits for ever, and a large one is made in parts."""
 
 # ruff: noqa: F811 - fixtures are arguments
 
-import asyncio
 import contextlib
 import socket
 import time
 
 import pytest
-from fsspec.asyn import get_loop, sync
-from fsspec.callbacks import Callback
-from remote_servers import _impatient, bucket, moto_port  # noqa: F401 - fixtures
+from remote_servers import (  # noqa: F401 - fixtures
+    _impatient,
+    azure_port,
+    bucket,
+    google_port,
+    moto_port,
+    open_bucket,
+)
 from web_server import Fault
 
-from tastemaker.errors import RemoteError
-from tastemaker.storage import output_path, sending
-from tastemaker.storage.files import publish, publish_bytes
+from tastemaker.errors import ConfigurationError, RemoteError
+from tastemaker.storage.place import Place
+from tastemaker.storage.stores import PART_BYTES
 
 pytestmark = pytest.mark.network
 
@@ -24,69 +28,73 @@ pytestmark = pytest.mark.network
 def deaf(monkeypatch):
     """Storage options of a server that accepts connections and neither reads nor answers."""
     monkeypatch.setenv("TASTEMAKER_REMOTE_TIMEOUT_S", "0.5")
-    monkeypatch.setenv("TASTEMAKER_REMOTE_SLOWEST_BYTES_PER_S", str(2**25))
+    monkeypatch.setenv("TASTEMAKER_REMOTE_SLOWEST_BYTES_PER_S", str(2**26))
     with contextlib.closing(socket.create_server(("127.0.0.1", 0), backlog=100)) as listener:
         yield {"endpoint_url": f"http://127.0.0.1:{listener.getsockname()[1]}"}
 
 
-@pytest.mark.parametrize("size", [10, 10_000_000, 30_000_000])
-def test_a_server_that_takes_nothing_is_one_clear_error_after_three_tries(tmp_path, deaf, size):
-    (tmp_path / "draft").write_bytes(bytes(size))
-    target = output_path("s3://bucket/a.tar", deaf)
-    for upload in (lambda: publish(tmp_path / "draft", target), lambda: publish_bytes(bytes(size), target)):
+@pytest.mark.parametrize("size", [10, 30_000_000])
+def test_a_server_that_takes_nothing_is_one_clear_error_after_three_tries(deaf, size):
+    place = Place.of("s3://bucket/a.tar", {**deaf, "key": "a", "secret": "b"})
+    draft = place.draft()
+    draft.path.write_bytes(bytes(size))
+    for upload in (draft.commit, lambda: place.write(bytes(size))):
         started = time.monotonic()
         with pytest.raises(RemoteError, match=r"s3://bucket/a\.tar cannot be written: .*\(given up after 3 tries\)"):
             upload()
         assert time.monotonic() - started < 15
-    assert (tmp_path / "draft").exists()
+    assert draft.path.exists()
+    draft.discard()
 
 
 def test_an_upload_that_stalls_once_is_made_again(bucket):
     bucket.server.faults, bucket.server.only = [Fault(reset=True), Fault(status=503)], "a.bin"
-    publish_bytes(b"data", output_path(f"{bucket.url}/a.bin", bucket.options))
+    Place.of(f"{bucket.url}/a.bin", bucket.options).write(b"data")
     assert bucket.files() == {"a.bin": b"data"}
 
 
-class Clock:
-    """Stands in for the module `time`: a second passes whenever somebody looks, however busy the machine is."""
-
-    now = 0.0
-
-    def monotonic(self):
-        self.now += 1
-        return self.now
-
-
-@pytest.mark.parametrize(("pause_s", "is_let_alone"), [(3, True), (8, False)])
-def test_an_upload_may_take_any_time_as_long_as_it_goes_on(monkeypatch, pause_s, is_let_alone):
-    clock, callback = Clock(), Callback()
-    monkeypatch.setattr(sending, "time", clock)
-    monkeypatch.setattr(sending, "_POLL_S", 0.001)
-
-    async def upload():
-        for part in range(10):
-            due = clock.now + pause_s
-            while clock.now < due:
-                await asyncio.sleep(0)
-            callback.absolute_update(part + 1)
-
-    outcome = contextlib.nullcontext() if is_let_alone else pytest.raises(ConnectionAbortedError, match="taken for 5 s")
-    with outcome:
-        sync(get_loop(), sending._watch, upload(), callback, 5)
-    assert clock.now > 2 * 5 or not is_let_alone
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_a_large_file_is_uploaded_in_parts_and_is_whole(request, scheme):
+    body = bytes(range(256)) * (2**16 + 1)
+    with open_bucket(scheme, request) as store:
+        with Place.of(f"{store.url}/a.bin", store.options).draft() as draft:
+            draft.path.write_bytes(body)
+        assert store.files() == {"a.bin": body}
+        parts = [request for request in store.server.requests if request.method == "PUT"]
+    assert len(parts) >= len(body) / PART_BYTES
 
 
-def test_each_part_of_an_upload_counts_as_going_on(tmp_path, bucket, monkeypatch):
-    seen = []
+@pytest.mark.parametrize(
+    ("url", "options", "name"),
+    [
+        ("s3://b/a", {"kye": "k"}, "kye"),
+        ("gs://b/a", {"tokn": "t"}, "tokn"),
+        ("az://b/a", {"account_name": "a", "acount_key": "k"}, "acount_key"),
+        ("https://host/a", {"header": {}}, "header"),
+        ("hf://datasets/o/n", {"revison": "r"}, "revison"),
+    ],
+)
+def test_an_option_that_no_store_has_is_refused_by_its_name(url, options, name):
+    with pytest.raises(ConfigurationError, match=name):
+        Place.of(url, {"region": "r", **options} if url.startswith("s3") else options).stat()
 
-    class Recording(Callback):
-        def call(self, *args, **kwargs):
-            seen.append(self.value)
 
-    monkeypatch.setattr("fsspec.callbacks.Callback", Recording)
-    body = bytes(range(256)) * (2**18)
-    (tmp_path / "draft").write_bytes(body)
-    publish(tmp_path / "draft", output_path(f"{bucket.url}/a.bin", bucket.options))
-    assert len(set(seen)) >= len(body) // sending.PART_BYTES == 8
-    assert bucket.files() == {"a.bin": body}
-    assert not (tmp_path / "draft").exists()
+def test_options_in_the_spelling_of_fsspec_reach_the_store(bucket, tmp_path, monkeypatch):
+    inner = {"endpoint_url": bucket.server.url, "region_name": "us-east-1", "aws_session_token": "t"}
+    spellings = [
+        {"key": "k", "secret": "s", "token": "t", "endpoint_url": bucket.server.url},
+        {"client_kwargs": inner},
+        {"anon": True, "client_kwargs": {"endpoint_url": bucket.server.url}},
+    ]
+    for number, options in enumerate(spellings):
+        Place.of(f"{bucket.url}/{number}", options).write(b"data")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "credentials").write_text("[mine]\naws_access_key_id = k\naws_secret_access_key = s\n")
+    (tmp_path / "config").write_text(f"[profile mine]\nregion = r\nendpoint_url = {bucket.server.url}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    Place.of(f"{bucket.url}/3", {"profile": "mine"}).write(b"data")
+    assert bucket.files() == dict.fromkeys("0123", b"data")
+    with pytest.raises(ConfigurationError, match="no profile 'other'"):
+        Place.of(f"{bucket.url}/3", {"profile": "other"}).stat()

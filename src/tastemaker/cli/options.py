@@ -64,7 +64,7 @@ StorageOptionsOption = Annotated[
     typer.Option(
         "--storage-options",
         metavar="JSON",
-        help='Options for URLs, as fsspec takes them: {"endpoint_url": "..."}, or {"s3": {...}, "gs": {...}}.',
+        help='Options for URLs: {"endpoint_url": "..."}, or {"s3": {...}, "gs": {...}}.',
     ),
 ]
 ModelDirOption = Annotated[

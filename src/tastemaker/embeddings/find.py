@@ -23,7 +23,6 @@ from tastemaker.imaging.shards import TAR_EXTENSIONS
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
 from tastemaker.storage import Options, is_pattern, is_remote, public_url, walk_inputs, without_repeats, without_results
-from tastemaker.storage.files import glob_files, list_files
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
 
@@ -175,7 +174,7 @@ def _expand(paths: Iterable[str], options: Options | None) -> Iterator[str]:
         if not is_remote(path):
             yield from ([] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))) or [path]
         elif is_pattern(path) and path.endswith((*EXTENSIONS_OF_EMBEDDINGS, "*")):
-            yield from [entry.path for entry in glob_files(path, options)] or [path]
+            yield from [entry.path for entry in Place.at(path, options).glob()] or [path]
         else:
             yield path
 
@@ -212,7 +211,11 @@ def _list(root: str, options: Options | None) -> Iterator[str]:
             yield from filter(os.path.isfile, paths)  # no pipes: they wait
     elif not (root.startswith("http") or is_pattern(root) or root.lower().endswith(_IMAGE_EXTENSIONS)):
         url = root.rstrip("/")
-        for entry in without_results(list_files(url, options), url):
+        try:
+            entries = Place.at(url, options).list()
+        except RemoteError as error:
+            raise ConfigurationError(str(error)) from error
+        for entry in without_results(entries, url):
             place = Place.at(entry.path, options)
             if not any(part.startswith((".", "_")) for part in place.relative_to(Place.at(url, options)).split("/")):
                 yield entry.path

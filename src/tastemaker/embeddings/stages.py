@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +26,8 @@ from tastemaker.provenance import add_provenance, weights_digest, weights_proven
 from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.schema import rows_metadata, rows_schema
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
-from tastemaker.storage import Options, is_remote, output_path
+from tastemaker.storage import Options
+from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
         predictor: Path of other weights for the head.
         keep_embeddings: Leave the embeddings in the batch, for a writer that copies them. Else they leave memory here.
         scorer: A name, or a `Scorer`.
-        storage_options: Arguments of the fsspec file system of models at a URL.
+        storage_options: Settings of the store of models at a URL.
     """
 
     model_dir: str | None = None
@@ -112,7 +112,8 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
 
     def check(self) -> None:
         """Raise `ConfigurationError` if the predictor's file is not there."""
-        if self.predictor is not None and not is_remote(self.predictor) and not Path(self.predictor).is_file():
+        own = None if self.predictor is None else Place.of(self.predictor).local_path
+        if own is not None and not own.is_file():
             raise ConfigurationError(f"predictor: {self.predictor} does not exist")
 
     def fingerprint(self) -> dict[str, Any]:
@@ -194,10 +195,10 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
         rows.commit()
         del self._open[name]
         metadata = {**task._metadata, "output_dir": self.output_dir}
-        return FileGroupTask(task.dataset_name, [str(rows.path)], task._stage_perf, metadata, task.task_id)
+        return FileGroupTask(task.dataset_name, [rows.path.address], task._stage_perf, metadata, task.task_id)
 
     def _start(self, name: str, task: EmbeddingBatch, plan: ColumnPlan) -> RowsFile:
-        output = output_path(self.output_dir, self.storage_options)
+        output = Place.of(self.output_dir, self.storage_options)
         if task._metadata.get("attempt", 1) > 1:
             remove_drafts(output / name)
         of_images = rows_schema(with_embeddings=self.copy_embeddings, with_signals=False)

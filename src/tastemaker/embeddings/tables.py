@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.embeddings.arrays import BLOCK_ROWS, EmbeddingBlock, readable, refuse_without_ranges
-from tastemaker.embeddings.names import EMBEDDING_NAMES, choose_name
-from tastemaker.errors import UnreadableImageError
+from tastemaker.embeddings.names import choose_name
+from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
 from tastemaker.scores.vectors import is_float_list, vectors_of
 from tastemaker.storage.place import Place
 
@@ -67,19 +67,14 @@ class TableSource:
 
 
 def has_embeddings(place: Place, size: int, wanted: str | None = None) -> bool:
-    """Return whether a table has a column that would be taken for embeddings. An unreadable table has none.
-
-    Rows of no fixed length count only under one of `EMBEDDING_NAMES`: tables hold many lists. Where the user named the
-    column, that one counts and no other.
-    """
+    """Return whether a table has a column that would be taken for embeddings. An unreadable table has none."""
     try:
-        with open_parquet(place) as file:
-            widths = _widths_of(file.schema_arrow)
-    except (UnreadableImageError, OSError):
+        TableSource(place, wanted, size)
+    except ConfigurationError:
+        return wanted is None  # several could be meant: whoever reads it says so
+    except (ModelError, UnreadableImageError, OSError):
         return False
-    if wanted is not None:
-        return wanted in widths
-    return any(width == size or (width is None and name.lower() in EMBEDDING_NAMES) for name, width in widths.items())
+    return True
 
 
 def read_parquet(place: Place, columns: list[str], block_rows: int) -> Iterator[pa.Table]:

@@ -32,13 +32,18 @@ class Chain:
         queue_size: Tasks that may wait before each stage.
 
     Attributes:
-        timings: Where each stage's time went since the set-up.
+        timings: Where each stage's time went.
     """
 
     def __init__(self, stages: list[Stage], queue_size: int = QUEUE_SIZE) -> None:
         self.stages = stages
         self.timings = [StageTiming(stage.name) for stage in stages]
         self._queue_size = queue_size
+
+    def take_timings(self) -> list[StageTiming]:
+        """Return the timings so far, and begin new ones."""
+        taken, self.timings = self.timings, [StageTiming(stage.name) for stage in self.stages]
+        return taken
 
     def setup_on_node(self, node_info: NodeInfo | None = None) -> None:
         """Prepare the machine: fetch weights."""

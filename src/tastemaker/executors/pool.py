@@ -18,18 +18,23 @@ from tastemaker.executors.base import BaseExecutor, Stage
 from tastemaker.executors.chain import QUEUE_SIZE
 from tastemaker.executors.ray_session import gpu_memory_gb, on_node
 from tastemaker.executors.resources import share_cluster
-from tastemaker.executors.timing import StageTiming, sum_timings
+from tastemaker.executors.timing import sum_timings
 from tastemaker.executors.worker import ChainWorker, Done, Job, prepare_node, unpickle_error
 from tastemaker.stages.base import describe_task
 from tastemaker.tasks import Task
 
-MAX_ATTEMPTS = 6
-"""Workers that may die on a task before the run ends with an error."""
+MAX_ATTEMPTS = 3
+"""Workers that Ray gives a task to, one after the other, before it says that the task cannot be done."""
+
+MAX_TRIES = 3
+"""How often Ray is asked again where it says that a worker cannot be reached: its machine may be lost, and until Ray
+knows that it uses its attempts up within a second."""
 
 LOGGING_INTERVAL_S = 60.0
 """Seconds between lines about the progress, where ``logging_interval`` says nothing else."""
 
 _WAIT_S = 1.0
+_LOST_S = 5.0
 _END_S = 5.0
 
 logger = logging.getLogger(__name__)
@@ -55,8 +60,6 @@ class ClusterRun:
         queue_size = config.get("queue_size", QUEUE_SIZE)
         self.job = Job(_pickle_stages(stages), list(sys.path), share, queue_size, level)
         self.results: dict[int, list[Task[Any]]] = {}
-        self._timings_here = list(executor.timings)
-        self._timings: dict[str, list[StageTiming]] = {}
         self._images: Counter[str] = Counter()
         self._last_line = time.monotonic()
 
@@ -65,19 +68,9 @@ class ClusterRun:
         """Whether all tasks have results."""
         return len(self.results) == len(self._tasks)
 
-    def missing(self) -> list[int]:
-        """Return the tasks without a result."""
-        return [number for number in range(len(self._tasks)) if number not in self.results]
-
-    def payload(self, number: int) -> bytes:
-        """Return a task as bytes."""
-        return pickle.dumps(self._tasks[number])
-
-    def options(self) -> dict[str, Any]:
-        """Return Ray's options of a worker: what it gets, and where it may be."""
-        nodes = ",".join(node["NodeID"] for node in self.nodes)
-        where = {"ray.io/node-id": f"in({nodes})"}
-        return {"num_cpus": self.job.share.cpus, "num_gpus": self.job.share.gpus, "label_selector": where}
+    def missing(self) -> dict[int, Task[Any]]:
+        """Return the tasks without a result, by their positions in the input."""
+        return {number: task for number, task in enumerate(self._tasks) if number not in self.results}
 
     def prepare_nodes(self) -> None:
         """Fetch the weights, once on each machine that has room for workers."""
@@ -89,18 +82,13 @@ class ClusterRun:
             if error:
                 raise unpickle_error(error)
 
-    def describe(self, number: int) -> str:
-        """Return where a task lies, for error messages."""
-        return describe_task(self._tasks[number])
-
     def take(self, number: int, done: Done) -> None:
         """Keep what came of a task, and tell of it.
 
         Raises:
             BaseException: What a stage raised.
         """
-        self._timings[done.process] = done.timings
-        self._executor.timings[:] = [*self._timings_here, *sum_timings(list(self._timings.values()))]
+        self._executor.timings[:] = sum_timings([self._executor.timings, done.timings])
         if done.error:
             raise unpickle_error(done.error)
         self.results[number] = pickle.loads(done.results)
@@ -120,24 +108,42 @@ def run_pool(run: ClusterRun) -> None:
     Raises:
         StageError: A stage raised, or workers died again and again on the same task.
     """
-    make = ray.remote(ChainWorker).options(**run.options(), max_restarts=-1, max_task_retries=MAX_ATTEMPTS - 1)
-    waiting = deque(run.missing())
-    pool = [make.remote(run.job) for _ in range(min(run.job.share.workers, len(waiting)))]
-    calls = {actor.start.remote(): (actor, -1) for actor in pool}  # without room, one starts when others have ended
+    share, nodes = run.job.share, ",".join(node["NodeID"] for node in run.nodes)
+    make = ray.remote(ChainWorker).options(
+        num_cpus=share.cpus,
+        num_gpus=share.gpus,
+        label_selector={"ray.io/node-id": f"in({nodes})"},
+        max_restarts=-1,
+        max_task_retries=MAX_ATTEMPTS - 1,
+    )
+    waiting = deque(run.missing().items())
+    pool = [make.remote(run.job) for _ in range(min(share.workers, len(waiting)))]
+    calls: dict[Any, tuple[Any, int, Task[Any] | None]] = {}
+    tries: Counter[int] = Counter()
+
+    def call(actor: Any, number: int, task: Task[Any] | None) -> None:  # noqa: ANN401
+        calls[actor.run.remote(None if task is None else pickle.dumps(task))] = actor, number, task
+
     try:
+        for actor in pool:
+            call(actor, -1, None)  # some answer only when others have ended and made room
         while not run.is_finished:
-            for call in ray.wait(list(calls), timeout=_WAIT_S)[0]:
-                actor, number = calls.pop(call)
+            for answer in ray.wait(list(calls), timeout=_WAIT_S)[0]:
+                actor, number, task = calls.pop(answer)
                 try:
-                    done: Done | None = ray.get(call)
+                    done: Done | None = ray.get(answer)
                 except ray.exceptions.RayError as error:
-                    where = run.describe(number)
-                    raise StageError(f"{MAX_ATTEMPTS} workers died on {where}; is there enough memory?") from error
+                    tries[number] += 1
+                    if not isinstance(error, ray.exceptions.ActorUnavailableError) or tries[number] == MAX_TRIES:
+                        what = "loading" if task is None else describe_task(task)
+                        raise StageError(f"workers died again and again on {what}; is there enough memory?") from error
+                    time.sleep(_LOST_S)
+                    call(actor, number, task)
+                    continue
                 if done is not None:
                     run.take(number, done)
                 if waiting:
-                    number = waiting.popleft()
-                    calls[actor.run.remote(run.payload(number))] = actor, number
+                    call(actor, *waiting.popleft())
                 else:
                     ray.wait([actor.end.remote()], timeout=_END_S)
                     ray.kill(actor)

@@ -48,10 +48,10 @@ class StageTiming:
         return self.busy_s / max(self.busy_s + self.waiting_for_input_s + self.waiting_for_output_s, 1e-9)
 
 
-def sum_timings(workers: list[list[StageTiming]]) -> list[StageTiming]:
-    """Return the time of each stage, summed over workers that run the same stages."""
+def sum_timings(parts: list[list[StageTiming]]) -> list[StageTiming]:
+    """Return the time of each stage, summed over all that worked on it."""
     sums: dict[str, StageTiming] = {}
-    for timing in (timing for timings in workers for timing in timings):
+    for timing in (timing for timings in parts for timing in timings):
         total = sums.setdefault(timing.name, StageTiming(timing.name))
         for name in ("setup_s", "busy_s", "waiting_for_input_s", "waiting_for_output_s"):
             setattr(total, name, getattr(total, name) + getattr(timing, name))

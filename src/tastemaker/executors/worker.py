@@ -6,7 +6,9 @@ import logging
 import os
 import pickle
 import platform
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from dataclasses import dataclass, field
@@ -22,8 +24,10 @@ from tastemaker.executors.chain import Chain
 from tastemaker.executors.resources import Share
 from tastemaker.executors.timing import StageTiming
 from tastemaker.machine import CORES_VARIABLE
-from tastemaker.stages.base import NodeInfo, WorkerMetadata
+from tastemaker.stages.base import CAREFUL_ATTEMPT, NodeInfo, WorkerMetadata
 from tastemaker.tasks import Task
+
+_EXIT_S = 10
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,12 @@ class Done:
     """What came of a task.
 
     Attributes:
-        process: Which process did it.
-        timings: Where the time of that process went so far.
+        timings: Where the time went.
         results: The task's results, pickled.
         counts: What each stage did.
         error: What a stage raised instead, pickled.
     """
 
-    process: str
     timings: list[StageTiming]
     results: bytes = b""
     counts: list[StageCount] = field(default_factory=list)
@@ -78,12 +80,12 @@ class ChainWorker:
         with warnings.catch_warnings(action="ignore"):  # of Ray about itself
             self._was_killed = bool(context.was_current_actor_reconstructed)
         self._chain: Chain | None = None
+        threading.Thread(target=_end_for_certain, name="end", daemon=True).start()
 
-    def start(self) -> None:
-        """Do nothing: who answers is there."""
-
-    def run(self, payload: bytes) -> Done:
-        """Return what the last stage makes of a task, pickled, or what a stage raised."""
+    def run(self, payload: bytes | None) -> Done | None:
+        """Return what the last stage makes of a task, pickled, or what a stage raised; without a task, just answer."""
+        if payload is None:
+            return None
         counts: list[StageCount] = []
         try:
             chain = self._chain = self._chain or self._load()
@@ -100,12 +102,12 @@ class ChainWorker:
             self._chain.teardown()
 
     def _done(self, **fields: Any) -> Done:  # noqa: ANN401
-        return Done(f"{self._node}-{os.getpid()}", self._chain.timings if self._chain else [], **fields)
+        return Done(self._chain.take_timings() if self._chain else [], **fields)
 
     def _unpickle_task(self, payload: bytes) -> Task[Any]:
         task: Task[Any] = pickle.loads(payload)
         if self._was_killed:  # by this task: Ray gives it to the process that takes the place of the dead one
-            self._was_killed, task._metadata["attempt"] = False, 2
+            self._was_killed, task._metadata["attempt"] = False, CAREFUL_ATTEMPT
         return task
 
     def _load(self) -> Chain:
@@ -116,6 +118,12 @@ class ChainWorker:
         chain = Chain(unpickle_stages(self._job), self._job.queue_size)
         chain.setup(WorkerMetadata(self._name))
         return chain
+
+
+def _end_for_certain() -> None:
+    """End this process some time after Ray let it go, even if its exit hangs: nobody looks after it any more."""
+    threading.main_thread().join()
+    signal.alarm(_EXIT_S)  # the kernel's, because Python may be gone by then
 
 
 def prepare_node(job: Job) -> bytes:

@@ -27,7 +27,7 @@ def describe_picture(row: dict[str, Any], options: Mapping[str, Any]) -> dict[st
 
     Args:
         row: As `read_row` returns it.
-        options: For sidecars in sources that are URLs, as fsspec takes them.
+        options: For sidecars in sources that are URLs; see docs/remote-data.md.
     """
     return {
         "caption": row.get("caption") or "",

@@ -36,7 +36,7 @@ def explore(
         port: To listen on; None for 8765, or a free one where that is taken.
         open_browser: Show the page.
         say: Told the address once the page can be opened.
-        storage_options: For rows and originals that are URLs, as fsspec takes them.
+        storage_options: For rows and originals that are URLs; see docs/remote-data.md.
 
     Raises:
         ConfigurationError: There are no rows, or the port is taken.

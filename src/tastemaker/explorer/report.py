@@ -93,7 +93,7 @@ def write_report(
         samples: Pictures in each row of samples, 1 to `MAX_SAMPLES`.
         title: Its heading; None for the name of the source.
         made_on: The date that it states; None for that of the latest run.
-        storage_options: For URLs, as fsspec takes them; a table has its own.
+        storage_options: For URLs; see docs/remote-data.md; a table has its own.
 
     Raises:
         ConfigurationError: There are no rows, or an option is out of its range.
@@ -104,6 +104,7 @@ def write_report(
     table = scores if isinstance(scores, ScoreTable) else ScoreTable(places, storage_options=storage_options)
     top = parse_top(top) if isinstance(top, str) else top
     place = Place.of(output, table.storage_options)
+    place.check_writable()
     if place.is_folder():
         raise ConfigurationError(f"{place} is a folder; the report is a file")
     OwnFiles.of_one_file(place).refuse_foreign(place.name)

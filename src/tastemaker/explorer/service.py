@@ -40,7 +40,7 @@ class Explorer:
         sources: Directories, files or URLs of rows, as `ScoreTable` takes them.
         cache: Folder of the thumbnails; None for the user's cache directory.
         ratings: The file of the ratings; None for the one beside the table.
-        storage_options: For rows and originals that are URLs, as fsspec takes them.
+        storage_options: For rows and originals that are URLs; see docs/remote-data.md.
 
     Raises:
         ConfigurationError: There are no rows, or the ratings cannot be read.

@@ -42,7 +42,7 @@ class Thumbnails:
     Args:
         folder: Of the cache; None for the user's cache directory.
         max_bytes: Beyond this, those that were made first are deleted.
-        storage_options: For originals that are URLs, as fsspec takes them.
+        storage_options: For originals that are URLs; see docs/remote-data.md.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ import stat
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS
@@ -15,7 +15,7 @@ from tastemaker.imaging.heif import HEIF_EXTENSIONS
 from tastemaker.imaging.raws import RAW_EXTENSIONS
 from tastemaker.imaging.shards import MAX_MEMBER_BYTES, Member, Sample
 from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to
-from tastemaker.storage.files import list_folder, read_whole
+from tastemaker.storage.place import Place
 
 _PAIRED_EXTENSIONS = HEIF_EXTENSIONS | RAW_EXTENSIONS
 _KEPT_LISTINGS = 16
@@ -128,7 +128,9 @@ def _list_sidecars(folder: str, options: Options | None) -> dict[str, list[str]]
     by_stem: dict[str, list[str]] = defaultdict(list)
     try:
         if is_remote(folder):
-            names = [base_name(entry.path) for entry in list_folder(folder, options)]
+            is_listed = not folder.startswith("http")  # a web server has no listings
+            listed = Place.at(folder, options).list(recursive=False) if is_listed else []
+            names = [entry.place.name for entry in listed]
         else:
             with os.scandir(folder or ".") as entries:
                 names = [entry.name for entry in entries if entry.is_file()]
@@ -171,7 +173,8 @@ def _too_large(name: str, size: str) -> Problem:
 def _read_remote(url: str, sample: Sample, data: dict[str, bytes], options: Options | None) -> Member:
     name = base_name(url)
     try:
-        content = read_whole(url, options, MAX_MEMBER_BYTES)
+        with closing(Place.at(url, options).open_ranges()) as file:
+            content = file.read_at(0, MAX_MEMBER_BYTES + 1)
     except OSError as error:
         sample.problem = sample.problem or Problem(ReasonKind.MISSING, f"{name} cannot be read: {error}")
         return Member(url, 0, 0)

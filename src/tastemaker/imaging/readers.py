@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import io
-import os
-import stat
 import sys
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Protocol, cast
+from typing import BinaryIO, cast
 
 from tastemaker.imaging.compressions import (
     COMPRESSED_EXTENSIONS as COMPRESSED_EXTENSIONS,
@@ -16,85 +12,20 @@ from tastemaker.imaging.compressions import (
     decompress,
     name_compression,
 )
-from tastemaker.storage import Options, is_remote, public_url
+from tastemaker.storage import Options
 from tastemaker.storage.blocks import BlockReader
-from tastemaker.storage.objects import RemoteFile
+from tastemaker.storage.place import Place
+from tastemaker.storage.reading import Ranges, RangesFile
 
 TAR_EXTENSIONS = (".tar", *COMPRESSED_EXTENSIONS)
 
-_PIECE = 2**23
-"""Bytes that a file object asks its reader for at once, however large the buffer is that it fills."""
-
 _MAX_KINDS = 100_000
-_remote_kinds: dict[str, str] = {}
+_kinds: dict[str, str] = {}
 """URL of a shard -> its compression, so that reading one image again is one request."""
 
 
-class ShardReader(Protocol):
-    """Bytes of a tar by position."""
-
-    @property
-    def compressed(self) -> bool:
-        """Whether the file is compressed, so that bytes are not where the file has them."""
-        ...
-
-    @property
-    def streams(self) -> bool:
-        """Whether it is cheap to read forwards only: going back costs a pass over what lies before."""
-        ...
-
-    @property
-    def damage(self) -> str:
-        """What ended the reading early; empty if nothing did."""
-        ...
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``: fewer where the file ends."""
-        ...
-
-    def holds(self, size: int) -> bool:
-        """Return whether the tar has that many bytes."""
-        ...
-
-    def size_bytes(self) -> int | None:
-        """Return how many bytes the tar has; None where only reading it all would tell."""
-        ...
-
-    def close(self) -> None:
-        """Close the file."""
-        ...
-
-
-class PlainReader:
-    """An uncompressed file. Any position costs the same."""
-
-    compressed, streams, damage = False, False, ""
-
-    def __init__(self, path: str) -> None:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for a writer, for ever perhaps
-            raise OSError(errno.EINVAL, "it is no file", path)
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
-        self._end = os.fstat(self._file.fileno()).st_size
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``."""
-        self._file.seek(offset)
-        data = self._file.read(size)
-        while data and len(data) < size and (more := self._file.read(size - len(data))):
-            data += more
-        return data
-
-    def holds(self, size: int) -> bool:
-        """Return whether the file has that many bytes."""
-        return size <= self._end
-
-    def size_bytes(self) -> int:
-        """Return how many bytes the file has."""
-        return self._end
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+ShardReader = Ranges
+"""Bytes of a tar by position: of its file, or of what is packed in it."""
 
 
 class PackedReader:
@@ -149,86 +80,17 @@ class PackedReader:
             self.damage = str(error)
 
 
-class ReaderFile(io.RawIOBase):
-    """A `ShardReader` as a file object."""
-
-    def __init__(self, reader: ShardReader) -> None:
-        self._reader = reader
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - any writable buffer
-        """Fill a buffer, as far as one request and the file go; return how many bytes that is."""
-        view = memoryview(buffer).cast("B")
-        data = self._reader.read_at(self._position, min(len(view), _PIECE))
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def read(self, size: int = -1) -> bytes:
-        """Return so many bytes, fewer only at the end: pyarrow takes fewer for the end."""
-        if size < 0:
-            return self.readall()
-        data = self._reader.read_at(self._position, size)
-        self._position += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position, and return it."""
-        if whence == os.SEEK_END:
-            offset += self.size()
-        elif whence == os.SEEK_CUR:
-            offset += self._position
-        self._position = offset
-        return offset
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def size(self) -> int:
-        """Return how many bytes the file has; pyarrow asks for it."""
-        size = self._reader.size_bytes()
-        if size is None:
-            raise io.UnsupportedOperation("the server does not say how large the file is")
-        return size
-
-    def close(self) -> None:
-        """Close the file."""
-        if not self.closed:
-            self._reader.close()
-        super().close()
-
-
 def open_shard(path: str, options: Options | None = None) -> ShardReader:
     """Return a reader for a shard, for reads anywhere. Its first bytes tell how it is compressed.
 
     Args:
         path: A local path, or a URL, of which only the bytes that are asked for are requested.
-        options: Arguments of the URL's file system.
+        options: Arguments of the URL's store.
 
     Raises:
         OSError: The file cannot be opened.
     """
-    if is_remote(path):
-        return _open_remote(path, options, ahead=False)
-    plain = PlainReader(path)
-    try:
-        compression = name_compression(plain.read_at(0, MARK_BYTES))
-    except OSError:
-        plain.close()
-        raise
-    if not compression:
-        return plain
-    plain.close()
-    return PackedReader(open(path, "rb"), compression)
+    return _open(path, options, ahead=False)
 
 
 def open_stream(url: str, options: Options | None = None) -> ShardReader:
@@ -237,26 +99,28 @@ def open_stream(url: str, options: Options | None = None) -> ShardReader:
     Raises:
         OSError: The file cannot be opened.
     """
-    return _open_remote(url, options, ahead=True)
+    return _open(url, options, ahead=True)
 
 
-def _open_remote(url: str, options: Options | None, *, ahead: bool) -> ShardReader:
-    file: ShardReader = RemoteFile(url, options)
+def _open(path: str, options: Options | None, *, ahead: bool) -> ShardReader:
+    place = Place.at(path, options)
+    file: ShardReader = place.open_ranges()
     if ahead:
         file = BlockReader(file)
-        _remote_kinds.pop(url, None)  # a pass through the whole shard asks it
-    if not public_url(url).lower().endswith(TAR_EXTENSIONS):
+        _kinds.pop(path, None)  # a pass through the whole shard asks it
+    if not str(place).lower().endswith(TAR_EXTENSIONS):
         return file  # a single image
     try:
-        known = _remote_kinds.get(url)
+        known = _kinds.get(path) if place.local_path is None else None  # a local file is asked again for nothing
         compression = name_compression(file.read_at(0, MARK_BYTES)) if known is None else known
     except OSError:
         file.close()
         raise
-    if len(_remote_kinds) == _MAX_KINDS:
-        _remote_kinds.clear()
-    _remote_kinds[url] = compression
+    if len(_kinds) == _MAX_KINDS:
+        _kinds.clear()
+    _kinds[path] = compression
     if not compression:
         return file
-    unpacked = PackedReader(cast(BinaryIO, ReaderFile(file if ahead else BlockReader(file, held=2))), compression)
+    blocks = file if ahead else BlockReader(file, held=2)
+    unpacked = PackedReader(cast("BinaryIO", RangesFile(blocks)), compression)
     return BlockReader(unpacked, ahead=1) if ahead else unpacked

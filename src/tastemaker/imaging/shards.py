@@ -52,7 +52,7 @@ def read_at_ranges(
     Args:
         path: Of the shard.
         samples: Where their members lie, from an earlier reading of the same shard.
-        options: Arguments of the URL's fsspec file system.
+        options: Settings of the URL's store.
 
     Raises:
         OSError: The file cannot be opened or read.
@@ -77,7 +77,7 @@ def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sa
 
     Args:
         path: A tar, perhaps compressed (`TAR_EXTENSIONS`); a local path or a URL.
-        options: Arguments of the URL's fsspec file system.
+        options: Settings of the URL's store.
 
     Yields:
         The sample, and member name -> bytes. A member that the shard ends in the middle of is missing there and

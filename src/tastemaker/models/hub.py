@@ -28,7 +28,7 @@ from tastemaker.errors import ConfigurationError, ModelError, WeightsNotFoundErr
 from tastemaker.models.records import Backbone, Head, Model
 from tastemaker.models.remote import fetch_weights
 from tastemaker.models.weights import WeightsFile
-from tastemaker.storage import Options, is_remote, public_url
+from tastemaker.storage import Options, expand_path, is_remote, public_url
 from tastemaker.storage.drafts import make_durable
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -67,7 +67,7 @@ def resolve_model_dir(model_dir: str | os.PathLike[str] | None = None) -> Path:
     """
     if model_dir and is_remote(model_dir):
         raise ConfigurationError(f"{public_url(str(model_dir))}: a local directory of models is needed here")
-    return Path(model_dir or default_model_dir()).expanduser().absolute()
+    return Path(expand_path(model_dir or default_model_dir())).absolute()
 
 
 def weights_path(model: Model, model_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -91,7 +91,7 @@ def ensure_weights(
     Args:
         model: Which weights.
         model_dir: Directory of models; None for `default_model_dir`. One at a URL is copied to the user's cache.
-        options: Arguments of the URL's fsspec file system.
+        options: Settings of the URL's store.
 
     Raises:
         WeightsNotFoundError: The file is not there and cannot be downloaded.
@@ -128,7 +128,7 @@ def ensure_head(
     """Return the weights of a head: the user's own file, or the published one, which is fetched if it is not there."""
     if own and is_remote(own):
         return fetch_weights(own, options, cache_dir() / "remote")
-    return Path(own) if own else ensure_weights(head, model_dir, options)
+    return Path(expand_path(own)) if own else ensure_weights(head, model_dir, options)
 
 
 def check_weights(model: Model, path: Path, *, with_sha256: bool = False) -> WeightsCheck:

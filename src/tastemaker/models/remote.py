@@ -10,9 +10,9 @@ from pathlib import Path
 import filelock
 
 from tastemaker.errors import ModelError, RemoteError, WeightsNotFoundError
-from tastemaker.storage import Options, base_name, public_url
+from tastemaker.storage import Options
 from tastemaker.storage.drafts import make_durable
-from tastemaker.storage.files import fetch_file, find_file
+from tastemaker.storage.place import Place
 
 logger = logging.getLogger(__name__)
 
@@ -39,27 +39,28 @@ def fetch_weights(
         ModelError: It is no such file.
     """
     try:
-        entry = find_file(url, options)
+        place = Place.at(url, options)
+        entry = place.stat()
         if entry is None:
-            raise WeightsNotFoundError(f"weights: {public_url(url)} does not exist")
-        identity = f"{public_url(url)}\n{entry.size}\n{entry.version}\n"
+            raise WeightsNotFoundError(f"weights: {place} does not exist")
+        identity = f"{place}\n{entry.size}\n{entry.version}\n"
         folder = cache / hashlib.sha256(identity.encode()).hexdigest()[:32]
-        path = folder / base_name(url)
+        path = folder / place.name
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / ".lock"):
             if not path.is_file():
-                _fetch(url, options, path, find_problems)
+                _fetch(place, path, find_problems)
     except RemoteError as error:
         raise WeightsNotFoundError(f"weights: {error}") from error
     return path
 
 
-def _fetch(url: str, options: Options | None, path: Path, find_problems: Callable[[Path], list[str]]) -> None:
-    logger.info("fetching %s to %s", public_url(url), path)
+def _fetch(place: Place, path: Path, find_problems: Callable[[Path], list[str]]) -> None:
+    logger.info("fetching %s to %s", place, path)
     part = path.with_name(f".part.{path.name}")
-    fetch_file(url, part, options)
+    place.fetch(part)
     if problems := find_problems(part):
         part.unlink()
-        raise ModelError(f"{public_url(url)} cannot be used: {'; '.join(problems[:3])}")
+        raise ModelError(f"{place} cannot be used: {'; '.join(problems[:3])}")
     make_durable(part)
     part.replace(path)

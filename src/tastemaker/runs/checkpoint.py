@@ -14,9 +14,10 @@ from tastemaker.executors.base import BaseExecutor
 from tastemaker.runs.fingerprint import Fingerprint, canonical, list_differences, make_fingerprint
 from tastemaker.runs.input_files import describe_file
 from tastemaker.runs.lock import only_run_on
-from tastemaker.scores.files import remove_drafts_below, remove_leftovers, write_whole
+from tastemaker.scores.files import remove_drafts_below
 from tastemaker.stages.base import ProcessingStage, run_stage
 from tastemaker.storage import is_remote
+from tastemaker.storage.place import Place
 from tastemaker.tasks import EmptyTask, FileGroupTask, StagePerfStats, Task
 
 _KEY = "checkpoint"
@@ -53,8 +54,8 @@ def run_with_checkpoint(
             "results in memory, where they do not outlive the process; add an ImageWriterStage"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with only_run_on(folder) as hold:
-        remove_leftovers(folder)
+    with only_run_on(Place.of(folder)) as hold:
+        Place.of(folder).remove_drafts()
         hold.release_start()
         tasks, rest = _make_initial_tasks(stages, initial_tasks)
         fingerprint = make_fingerprint(rest)
@@ -100,7 +101,7 @@ class CheckpointStage(ProcessingStage[Task[Any], Task[Any]]):
             if task._metadata.get("is_last_batch", True):
                 results = self._results.pop(entry["key"])
                 content = {"fingerprint": self.made_by, "sources": entry["sources"], "results": results}
-                write_whole(Path(self.folder) / f"{entry['key']}.json", json.dumps(content, default=repr).encode())
+                (Place.of(self.folder) / f"{entry['key']}.json").write(json.dumps(content, default=repr).encode())
         return task
 
 

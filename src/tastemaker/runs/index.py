@@ -10,22 +10,18 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
 from tastemaker.errors import RemoteError
 from tastemaker.runs.fingerprint import canonical
-from tastemaker.scores.files import write_whole
 from tastemaker.scores.layout import ROWS_FOLDER, ROWS_SUFFIX, STATE_FOLDER
 from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY, SOURCES_KEY
-from tastemaker.storage import open_result
-from tastemaker.storage.files import find_file, list_folder, options_of
+from tastemaker.storage.place import Place
 
 _REMOTE_THREADS = 32
 """Rows files in an object store whose metadata is read at the same time."""
@@ -67,7 +63,7 @@ class RowsIndex:
         name: Of the file of notes: runs beside each other write different ones, and read all.
     """
 
-    output_dir: Path
+    output_dir: Place
     name: str = "index"
     _folders: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     _listed: dict[str, tuple[int, str]] = field(default_factory=dict, init=False, repr=False)
@@ -81,8 +77,8 @@ class RowsIndex:
         self._folders = frozenset(folders)
         self._listed = list_rows(self.output_dir / ROWS_FOLDER, self._folders)
         self._notes.clear()
-        for path in sorted((self.output_dir / STATE_FOLDER).glob("index*.jsonl")):
-            for name, note in _read_notes(path):
+        for entry in (self.output_dir / STATE_FOLDER / "index*.jsonl").glob():
+            for name, note in _read_notes(entry.place):
                 self._lines += 1
                 if self._listed.get(name) == (note.size, note.version):
                     self._notes[name] = note
@@ -101,7 +97,7 @@ class RowsIndex:
         """
         wanted = [name for name in names if name in self._listed]
         unknown = [name for name in wanted if name not in self._notes]
-        if is_local(self.output_dir):  # threads would only wait for each other: 0.7 times as fast
+        if self.output_dir.local_path is not None:  # threads would only wait for each other: 0.7 times as fast
             found = [self._read(name) for name in unknown]
         else:
             with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
@@ -123,10 +119,11 @@ class RowsIndex:
         """Look at the rows files of these partitions again: they were written since."""
         for name in names:
             self._notes.pop(name, None)
-            try:
-                self._listed[name] = _state(rows_path(self.output_dir, name))
-            except FileNotFoundError:
+            entry = rows_path(self.output_dir, name).stat()
+            if entry is None:
                 self._listed.pop(name, None)
+            else:
+                self._listed[name] = (entry.size, entry.version)
 
     def save(self) -> None:
         """Write what was read since. A failure is not told: the notes can be made again."""
@@ -139,22 +136,15 @@ class RowsIndex:
 
     def _append(self, names: list[str]) -> None:
         path = self.output_dir / STATE_FOLDER / f"{self.name}.jsonl"
-        path.parent.mkdir(exist_ok=True)
-        text = "".join(self._lines_of(names))
-        if is_local(path):
-            with path.open("a", encoding="ascii") as file:
-                file.write(text)
-        else:  # nothing can be appended to an object
-            before = path.read_text() if path.exists() else ""
-            write_whole(path, (before + text).encode())
+        path.append("".join(self._lines_of(names)).encode("ascii"))
         self._lines += len(names)
 
     def _write_anew(self) -> None:
         self._fingerprints.clear()
         path = self.output_dir / STATE_FOLDER / f"{self.name}.jsonl"
-        write_whole(path, "".join(self._lines_of(sorted(self._notes))).encode())
-        for other in path.parent.glob("index-*.jsonl"):
-            other.unlink(missing_ok=True)
+        path.write("".join(self._lines_of(sorted(self._notes))).encode("ascii"))
+        for other in (path.parent / "index-*.jsonl").glob():
+            other.place.delete()
         self._lines = len(self._notes)
 
     def _lines_of(self, names: list[str]) -> Iterator[str]:
@@ -186,24 +176,19 @@ class RowsIndex:
         )
 
 
-def read_metadata(path: Path) -> dict[bytes, bytes]:
+def read_metadata(path: Place) -> dict[bytes, bytes]:
     """Return the metadata of a rows file without reading its rows."""
-    with open_result(path) as file:  # pyarrow itself takes no path that is no UTF-8
+    with path.open() as file:  # pyarrow itself takes no path that is no UTF-8
         found = pq.read_metadata(file).metadata
     return dict(found or {})
 
 
-def is_local(path: Path) -> bool:
-    """Return whether a path lies in a file system of this machine, and not behind a URL."""
-    return getattr(path, "protocol", "") in ("", "file", "local")
-
-
-def rows_path(output_dir: Path, name: str) -> Path:
+def rows_path(output_dir: Place, name: str) -> Place:
     """Return where the rows of a partition lie."""
     return output_dir / ROWS_FOLDER / f"{name}{ROWS_SUFFIX}"
 
 
-def list_rows(rows_dir: Path, folders: Iterable[str] = ("",)) -> dict[str, tuple[int, str]]:
+def list_rows(rows_dir: Place, folders: Iterable[str] = ("",)) -> dict[str, tuple[int, str]]:
     """Return the name of every partition that has a rows file in these folders -> its size and version.
 
     Args:
@@ -213,42 +198,18 @@ def list_rows(rows_dir: Path, folders: Iterable[str] = ("",)) -> dict[str, tuple
     found: dict[str, tuple[int, str]] = {}
     for folder in sorted(set(folders)):
         prefix = f"{folder}/" if folder else ""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            place = rows_dir / folder if folder else rows_dir
-            for name, state in _list_local(str(place)) if is_local(place) else _list_remote(place):
-                if name.endswith(ROWS_SUFFIX) and not name.startswith("."):
-                    found[prefix + name.removesuffix(ROWS_SUFFIX)] = state
+        for entry in (rows_dir / folder if folder else rows_dir).list(recursive=False):
+            name = entry.place.name
+            if name.endswith(ROWS_SUFFIX) and not name.startswith("."):
+                found[prefix + name.removesuffix(ROWS_SUFFIX)] = (entry.size, entry.version)
     return found
 
 
-def _list_local(folder: str) -> Iterator[tuple[str, tuple[int, str]]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(ROWS_SUFFIX):
-                found = entry.stat()
-                yield entry.name, (found.st_size, str(found.st_mtime_ns))
-
-
-def _list_remote(folder: Path) -> Iterator[tuple[str, tuple[int, str]]]:
-    for entry in list_folder(str(folder), options_of(folder)):
-        yield entry.path.rpartition("/")[2], (entry.size, entry.version)
-
-
-def _state(path: Path) -> tuple[int, str]:
-    if is_local(path):
-        found = path.stat()
-        return found.st_size, str(found.st_mtime_ns)
-    entry = find_file(str(path), options_of(path))
-    if entry is None:
-        raise FileNotFoundError(path)
-    return entry.size, entry.version
-
-
-def _read_notes(path: Path) -> Iterator[tuple[str, RowsNote]]:
+def _read_notes(path: Place) -> Iterator[tuple[str, RowsNote]]:
     """Yield the notes of a file; a line that a kill cut short, and all that is no note, is passed over."""
     fingerprints: dict[str, str] = {}
-    with contextlib.suppress(OSError), path.open(encoding="ascii", errors="replace") as file:
-        for line in file:
+    with contextlib.suppress(OSError):
+        for line in path.read().decode("ascii", "replace").splitlines():
             try:
                 values = json.loads(line)
                 if len(values) == 2:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from tastemaker.errors import RemoteError
 from tastemaker.imaging.shards import is_shard
 from tastemaker.storage import Options, is_remote, public_url
-from tastemaker.storage.files import find_file
+from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
 
 SourceFile = tuple[str, int, str]
@@ -66,10 +66,10 @@ def describe_file(path: str, options: Options | None = None) -> SourceFile:
 
     Args:
         path: A local path or a URL.
-        options: Arguments of the URL's fsspec file system.
+        options: Settings of the URL's store.
     """
     if is_remote(path):
-        entry = find_file(path, options)
+        entry = Place.at(path, options).stat()
         return (public_url(path), entry.size, entry.version) if entry else (public_url(path), -1, "")
     try:
         found = os.stat(path)

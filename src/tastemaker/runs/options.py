@@ -43,7 +43,7 @@ class RunOptions:
         verbose: Log each image that is dropped or cannot be read.
         executor: Where to run: ``local``, ``xenna`` or ``ray-data``.
         address: Of a Ray cluster; None for ``RAY_ADDRESS``, or a Ray of this run's own.
-        storage_options: Arguments of the fsspec file systems of URLs; they are never written.
+        storage_options: Settings of the stores of URLs; they are never written.
     """
 
     model_dir: str | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from tastemaker.embeddings.stages import EmbeddingReaderStage, EmbeddingScoreStage, EmbeddingWriterStage
@@ -26,13 +25,14 @@ from tastemaker.stages.embed import ImageEmbeddingStage
 from tastemaker.stages.read import ImageReaderStage
 from tastemaker.stages.signals import ImageSignalsStage
 from tastemaker.stages.write import ImageWriterStage
+from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
 
 GPU_BATCH_SIZE = 256
 """Images in a batch on a GPU: as many as it computes at a time, see `tastemaker.models.clip_torch`."""
 
 
-def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
+def make_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
     """Return the stages of a run, the writer last."""
     on_gpu = choose_device(options.device) != "cpu"
     threads = options.threads or usable_cores()
@@ -68,7 +68,7 @@ def make_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[A
         scorer=options.scorer,
     )
     writer = ImageWriterStage(
-        str(output_dir / ROWS_FOLDER),
+        (output_dir / ROWS_FOLDER).address,
         originals="none",
         write_embeddings=options.embeddings and by_model,
         storage_options=options.storage_options,
@@ -115,11 +115,17 @@ def check_embedding_options(options: RunOptions) -> None:
         raise ConfigurationError("the input is embeddings, and technical quality is measured in pictures")
 
 
-def make_embedding_stages(output_dir: Path, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
+def make_embedding_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[Any, Any]]:
     """Return the stages that read, score and write embeddings."""
     places = options.storage_options
     return [
         EmbeddingReaderStage(),
-        EmbeddingScoreStage(options.model_dir, options.predictor, options.copy_embeddings, storage_options=places),
-        EmbeddingWriterStage(str(output_dir / ROWS_FOLDER), options.copy_embeddings, storage_options=places),
+        EmbeddingScoreStage(
+            options.model_dir,
+            options.predictor,
+            options.copy_embeddings,
+            scorer=options.scorer,
+            storage_options=places,
+        ),
+        EmbeddingWriterStage((output_dir / ROWS_FOLDER).address, options.copy_embeddings, storage_options=places),
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -17,6 +16,7 @@ from tastemaker.runs.loose import Partition
 from tastemaker.runs.options import RunMode
 from tastemaker.scores.files import check_own_rows, read_rows
 from tastemaker.scores.schema import original_name
+from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
 
 _OF_THE_SHARD = (
@@ -53,7 +53,7 @@ class Plan:
 
 
 def make_plan(
-    partitions: list[Partition], index: RowsIndex, output_dir: Path, fingerprint: Fingerprint, mode: RunMode
+    partitions: list[Partition], index: RowsIndex, output_dir: Place, fingerprint: Fingerprint, mode: RunMode
 ) -> Plan:
     """Return what is left to do.
 
@@ -121,7 +121,7 @@ def _add_again(plan: Plan, partition: Partition) -> None:
         plan.tasks.append(partition.group)
 
 
-def _add_changes(plan: Plan, partition: Partition, note: RowsNote, output_dir: Path, mode: RunMode) -> None:
+def _add_changes(plan: Plan, partition: Partition, note: RowsNote, output_dir: Place, mode: RunMode) -> None:
     """Add what is to be done about a partition that has rows of this fingerprint."""
     before = read_sources(note.sources)
     if before is None or before.root != partition.sources.root:
@@ -148,7 +148,7 @@ def _add_files(plan: Plan, partition: Partition, before: Sources, failed: set[st
         plan.updates.append(partition)
 
 
-def _retry_shard(plan: Plan, partition: Partition, output_dir: Path) -> None:
+def _retry_shard(plan: Plan, partition: Partition, output_dir: Place) -> None:
     """Do the failed images of a shard by their byte ranges; the whole shard where it failed itself."""
     rows = _failed_rows(partition, output_dir)
     if any(not row["image_id"] for row in rows):
@@ -161,7 +161,7 @@ def _retry_shard(plan: Plan, partition: Partition, output_dir: Path) -> None:
         plan.tasks.append(redo_task(partition, samples=samples, source_bytes=source_bytes))
 
 
-def _failed_rows(partition: Partition, output_dir: Path) -> list[dict[str, Any]]:
+def _failed_rows(partition: Partition, output_dir: Place) -> list[dict[str, Any]]:
     table = read_rows(rows_path(output_dir, partition.name), [*_FAILED_COLUMNS, "status"])
     rows: list[dict[str, Any]] = table.filter(pc.equal(table["status"], "failed")).to_pylist()
     return rows

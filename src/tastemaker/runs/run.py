@@ -28,12 +28,12 @@ from tastemaker.runs.recipe import check_embedding_options, make_embedding_stage
 from tastemaker.runs.resume import Plan, make_plan
 from tastemaker.runs.runfile import RunFile
 from tastemaker.runs.summary import RunSummary, describe_bottleneck, summarise
-from tastemaker.scores.files import remove_leftovers
 from tastemaker.scores.merge import mark_deleted
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.embed import ImageEmbeddingStage
 from tastemaker.stages.partition import FilePartitioningStage
-from tastemaker.storage import is_remote, look_anew, make_folder, output_path, public_url
+from tastemaker.storage import expand_path, look_anew, public_url
+from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, Task
 
 __all__ = ["Progress", "RunMode", "RunOptions", "run_scoring"]
@@ -70,26 +70,26 @@ def run_scoring(
         StageError: A stage failed; the same.
     """
     started, options, mode = time.monotonic(), options or RunOptions(), mode or RunMode()
-    paths = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    paths = [expand_path(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     if not str(output_dir):
         raise ConfigurationError("the directory of results has an empty name; '.' is the one that you are in")
-    if not is_remote(output_dir) and Path(output_dir).is_file():
-        raise ConfigurationError(f"{output_dir} is a file, not a directory of results")
-    if isinstance(output_dir, str):
-        output_dir = output_path(output_dir, options.storage_options)
+    place = Place.of(output_dir, options.storage_options)
+    place.check_writable()
+    if place.local_path is not None and place.is_file():
+        raise ConfigurationError(f"{place} is a file, not a directory of results")
     groups, is_of_embeddings = _find_groups(paths, options)
     partitions = [Partition(group, describe_sources(group)) for group in groups]
-    stages = (make_embedding_stages if is_of_embeddings else make_stages)(output_dir, options)
+    stages = (make_embedding_stages if is_of_embeddings else make_stages)(place, options)
     fingerprint = make_fingerprint(stages)
-    with _explain_full_disk(output_dir):
-        make_folder(output_dir)
-        with only_run_on(output_dir, mode.part, wait=mode.wait) as hold:
+    with _explain_full_disk(place):
+        place.make_folder()
+        with only_run_on(place, mode.part, wait=mode.wait) as hold:
             if hold.is_alone:
-                remove_leftovers(output_dir)
+                place.remove_drafts()
             hold.release_start()
             shown = [public_url(path) for path in paths]
-            record = RunFile(output_dir, mode.part, shown, options.as_json(), fingerprint)
-            run = _Run(output_dir, options, mode, fingerprint, record, stages)
+            record = RunFile(place, mode.part, shown, options.as_json(), fingerprint)
+            run = _Run(place, options, mode, fingerprint, record, stages)
             run.counter.listeners.append(lambda _progress, _images: hold.check())
             if on_progress is not None:
                 run.counter.listeners.append(lambda progress, _images: on_progress(progress))
@@ -119,7 +119,7 @@ class _Run:
 
     def __init__(
         self,
-        output_dir: Path,
+        output_dir: Place,
         options: RunOptions,
         mode: RunMode,
         fingerprint: Fingerprint,
@@ -195,7 +195,7 @@ class _Run:
         names = [partition.name for partition in plan.partitions]
         summary = summarise(names, self.output_dir, self.options.rank_by, self.index)
         self.index.save()
-        summary.rows_files = [str(rows_path(self.output_dir, name)) for name in names]
+        summary.rows_files = [rows_path(self.output_dir, name).address for name in names]
         summary.images_scored_now = self.counter.images
         summary.stages = self.executor.timings
         summary.parity = _find_parity(written)
@@ -213,7 +213,7 @@ def _find_parity(written: list[Task[Any]]) -> ParityReport | None:
 
 
 @contextmanager
-def _explain_full_disk(output_dir: Path) -> Iterator[None]:
+def _explain_full_disk(output_dir: Place) -> Iterator[None]:
     """Turn whatever a full disk raised, wherever in a stage, into one error that says what to do."""
     try:
         yield
@@ -222,7 +222,7 @@ def _explain_full_disk(output_dir: Path) -> Iterator[None]:
         while cause is not None:
             if isinstance(cause, OSError) and cause.errno in _FULL:
                 place = str(output_dir)
-                if is_remote(output_dir):
+                if output_dir.local_path is None:
                     place = f"{tempfile.gettempdir()}, where files for {place} are made"
                 raise DiskFullError(
                     f"there is no room left for the results in {place} ({cause.strerror or cause}). What is "

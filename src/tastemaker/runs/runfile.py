@@ -9,15 +9,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from tastemaker.machine import describe_machine
 from tastemaker.runs.fingerprint import Fingerprint
 from tastemaker.runs.options import Slice
 from tastemaker.runs.summary import RunSummary
-from tastemaker.scores.files import write_whole
 from tastemaker.scores.layout import STATE_FOLDER
+from tastemaker.storage.place import Place
 
 RUN_FILE = f"{STATE_FOLDER}/run.json"
 """In the output directory. That of a slice is called ``run-0-of-8.json``."""
@@ -46,7 +45,12 @@ class RunFile:
     """
 
     def __init__(
-        self, output_dir: Path, part: Slice | None, inputs: list[str], options: dict[str, Any], fingerprint: Fingerprint
+        self,
+        output_dir: Place,
+        part: Slice | None,
+        inputs: list[str],
+        options: dict[str, Any],
+        fingerprint: Fingerprint,
     ) -> None:
         self.beside: Callable[[], None] = lambda: None
         self.path = run_file(output_dir, part)
@@ -132,25 +136,15 @@ class RunFile:
         with self._lock:
             line = [{"minute": minute, "images": images} for minute, images in self._line]
             record = self._record | {"images_done": self._images, "time_line": line}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, (json.dumps(record, indent=2) + "\n").encode())
+        self.path.write((json.dumps(record, indent=2) + "\n").encode())
 
 
-def run_file(output_dir: Path, part: Slice | None) -> Path:
+def run_file(output_dir: Place, part: Slice | None) -> Place:
     """Return where the file of a run lies."""
     return output_dir / STATE_FOLDER / f"run-{part}.json" if part else output_dir / RUN_FILE
 
 
-def read_holder(output_dir: Path, name: str) -> str:
-    """Return who runs there, for messages, as the file of the run says, or that of the slice; empty for nobody."""
-    path = output_dir / STATE_FOLDER / f"run-{name}.json" if name else output_dir / RUN_FILE
-    found = _read(path)
-    if found.get("state") != "running":
-        return ""
-    return f" (process {found.get('pid')} on {found.get('host')}, since {found.get('started')})"
-
-
-def _list_earlier(path: Path) -> list[dict[str, Any]]:
+def _list_earlier(path: Place) -> list[dict[str, Any]]:
     """Return the runs before this one, the last one first; one that still seems to run was killed."""
     last = _read(path)
     if "started" not in last:
@@ -167,9 +161,9 @@ def _list_earlier(path: Path) -> list[dict[str, Any]]:
     return [entry, *last.get("earlier_runs", [])][:EARLIER_RUNS]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Place) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

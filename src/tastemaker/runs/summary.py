@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from tastemaker.runs.index import RowsIndex, read_metadata, rows_path
 from tastemaker.scores.distribution import PERCENTILES
 from tastemaker.scores.files import read_rows
 from tastemaker.scores.schema import DELETED, METADATA_KEY
+from tastemaker.storage.place import Place
 
 SAMPLED_PARTITIONS = 2000
 """Partitions whose scores are read for the percentiles: two seconds' worth. The counts are of all."""
@@ -90,7 +90,7 @@ class RunSummary:
 
 
 def summarise(
-    names: list[str], output_dir: Path, rank_by: str = "aesthetic_score", index: RowsIndex | None = None
+    names: list[str], output_dir: Place, rank_by: str = "aesthetic_score", index: RowsIndex | None = None
 ) -> RunSummary:
     """Return the counts of the rows of these partitions, and the percentiles of a column.
 
@@ -129,7 +129,7 @@ def summarise(
     )
 
 
-def _read_scores(path: Path, column: str) -> np.ndarray:
+def _read_scores(path: Place, column: str) -> np.ndarray:
     table = read_rows(path, columns=[column, "status"])
     scores: np.ndarray = table.filter(pc.not_equal(table["status"], DELETED))[column].drop_null().to_numpy()
     return scores
@@ -142,7 +142,7 @@ def _percentiles(scores: np.ndarray) -> dict[int, float]:
     return {percentile: round(float(score), 4) for percentile, score in zip(PERCENTILES, found, strict=True)}
 
 
-def _read_provenance(path: Path) -> dict[str, Any]:
+def _read_provenance(path: Place) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(read_metadata(path).get(METADATA_KEY, b"{}"))
     return found
 

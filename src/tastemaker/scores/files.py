@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import uuid
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,34 +15,29 @@ import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY
-from tastemaker.storage import is_remote, open_result
-from tastemaker.storage.drafts import draft_folder, make_durable
+from tastemaker.storage.place import DRAFT_PREFIX, AnyPlace, Place
 
-TEMPORARY_PREFIX = ".tastemaker-tmp-"
-"""How the names of unfinished files begin."""
+TEMPORARY_PREFIX = DRAFT_PREFIX
 
 ROW_GROUP_ROWS = 4096
 """Rows in a row group of a rows file: 7 MB with embeddings."""
 
 
 class PendingFile:
-    """A file under a temporary name beside its final one. `commit` moves it there, `discard` deletes it.
-
-    Of a remote file the draft lies on this machine, and `commit` uploads it: an object is seen whole or not at all.
+    """A file in the making, which is seen once it is committed.
 
     Args:
-        path: The final name.
-        draft: A name that the temporary one is made of and lies beside; None for the final one.
+        path: Where it is to be.
+
+    Attributes:
+        path: The same.
+        draft: The local file to write, see `tastemaker.storage.place.Draft`.
     """
 
-    def __init__(self, path: Path, draft: Path | None = None) -> None:
-        self.path, beside = path, draft or path
-        name = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{beside.name}"[:250]
-        if is_remote(str(path)):
-            self.draft = draft_folder() / name
-        else:
-            beside.parent.mkdir(parents=True, exist_ok=True)
-            self.draft = beside.with_name(name)
+    def __init__(self, path: AnyPlace) -> None:
+        self.path = Place.of(path)
+        self._pending = self.path.draft()
+        self.draft = self._pending.path
 
     def commit(self) -> None:
         """Make the file durable, then visible.
@@ -51,18 +45,11 @@ class PendingFile:
         Raises:
             RemoteError: It cannot be uploaded, whatever was tried.
         """
-        if is_remote(str(self.path)):
-            from tastemaker.storage.files import publish
-
-            publish(self.draft, self.path)
-            return
-        make_durable(self.draft)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.draft.replace(self.path)
+        self._pending.commit()
 
     def discard(self) -> None:
         """Delete what was written."""
-        self.draft.unlink(missing_ok=True)
+        self._pending.discard()
 
 
 class RowsFile(PendingFile):
@@ -75,7 +62,7 @@ class RowsFile(PendingFile):
         more_counts: What else a summary of the file needs, under ``more`` in its metadata.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: AnyPlace, schema: pa.Schema) -> None:
         super().__init__(path)
         self.schema = schema
         self.more_counts: Counter[str] = Counter()
@@ -130,19 +117,19 @@ class RowsFile(PendingFile):
         return self._writer
 
 
-def read_rows(path: Path, columns: list[str] | None = None) -> pa.Table:
+def read_rows(path: AnyPlace, columns: list[str] | None = None) -> pa.Table:
     """Return the rows of a file, local or remote, or some columns of them, of which alone a remote file is asked.
 
     The file is opened here: pyarrow itself takes no path that is no UTF-8.
     """
-    with open_result(path) as file:
+    with Place.of(path).open() as file:
         return pq.ParquetFile(file).read(columns=columns)
 
 
-def check_own_rows(path: Path) -> None:
+def check_own_rows(path: AnyPlace) -> None:
     """Raise `ConfigurationError` where a rows file would take the place of a file that is none of Tastemaker's."""
     try:
-        with open_result(path) as file:  # pyarrow itself takes no path that is no UTF-8
+        with Place.of(path).open() as file:  # pyarrow itself takes no path that is no UTF-8
             metadata = pq.read_metadata(file).metadata or {}
     except FileNotFoundError:
         return
@@ -154,34 +141,13 @@ def check_own_rows(path: Path) -> None:
         )
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that no reader ever sees a part of it. An error names the file, and not its draft."""
-    pending = PendingFile(path)
-    try:
-        pending.draft.write_bytes(data)
-        pending.commit()
-    except OSError as error:
-        pending.discard()
-        if error.filename == str(pending.draft):
-            error.filename = str(path)
-        raise
-    except BaseException:
-        pending.discard()
-        raise
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the unfinished files of a run that was killed; those of a remote output lie in `draft_folder`."""
-    if is_remote(str(folder)):
+def remove_drafts(stem: Place) -> None:
+    """Delete the unfinished rows, tars and copies of one partition, whose writer died; those of a URL went with it."""
+    path = stem.local_path
+    if path is None:
         return
-    for leftover in folder.rglob(f"{TEMPORARY_PREFIX}*"):
-        leftover.unlink(missing_ok=True)
-
-
-def remove_drafts(stem: Path) -> None:
-    """Delete the unfinished rows, tars and copies of one partition, whose writer died."""
-    for leftover in stem.parent.glob(f"{TEMPORARY_PREFIX}*"):
-        if _draft_of(leftover) == stem:
+    for leftover in path.parent.glob(f"{TEMPORARY_PREFIX}*"):
+        if _draft_of(leftover) == path:
             leftover.unlink(missing_ok=True)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER
 from tastemaker.scores.schema import METADATA_KEY, rows_schema
-from tastemaker.storage import is_remote, look_anew, options_for, public_url, relative_to, scheme_of
-from tastemaker.storage.files import find_file, list_files
-from tastemaker.storage.systems import library_system
+from tastemaker.storage import expand_path, is_remote, look_anew, public_url, relative_to, scheme_of
+from tastemaker.storage.place import Place
 
 Source = str | os.PathLike[str]
 
@@ -71,12 +70,12 @@ def find_rows(sources: Source | Sequence[Source], storage_options: Mapping[str, 
         sources: Directories, files or URLs. Directories are searched with all below them for ``*.parquet``, directories
             of results in their ``rows``; names that begin with ``_`` or ``.`` are passed over. A file that is named is
             taken whatever it is called.
-        storage_options: For URLs, as fsspec takes them.
+        storage_options: For URLs; see docs/remote-data.md.
 
     Raises:
         ConfigurationError: A place does not exist, has no such files, or a file has no rows of Tastemaker in it.
     """
-    places = [os.fspath(sources)] if isinstance(sources, str | os.PathLike) else [os.fspath(s) for s in sources]
+    places = [expand_path(s) for s in ([sources] if isinstance(sources, str | os.PathLike) else sources)]
     paths = list(dict.fromkeys(path for place in places for path in _find(place, storage_options)))
     if not paths:
         raise ConfigurationError("no rows: name a directory that `tastemaker score` or `filter` wrote")
@@ -106,12 +105,9 @@ def _provenance_of(schema: pa.Schema) -> dict[str, Any]:
     return entries if isinstance(entries, dict) else {}
 
 
-def open_rows(path: str, storage_options: Mapping[str, Any] | None) -> Any:  # noqa: ANN401 - a file, by fsspec or not
+def open_rows(path: str, storage_options: Mapping[str, Any] | None) -> BinaryIO:
     """Return a file of rows, open for reading."""
-    if not is_remote(path):
-        return open(path, "rb")
-    system, name = library_system(path, options_for(path, storage_options))
-    return system.open(name, "rb")
+    return Place.at(path, storage_options).open()
 
 
 def _find(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
@@ -136,13 +132,12 @@ def _find(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
 
 
 def _find_remote(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
-    options = options_for(place, storage_options)
-    look_anew([place], options)
-    system, root = library_system(place, options)
+    look_anew([place])
+    there = Place.at(place, storage_options)
     try:
-        if not place.endswith("/") and find_file(place, options):
-            return [str(system.unstrip_protocol(root))]
-        found = [] if scheme_of(place).startswith("http") else [entry.path for entry in list_files(place, options)]
+        if not place.endswith("/") and there.is_file():
+            return [place]
+        found = [] if scheme_of(place).startswith("http") else [entry.place.address for entry in there.list()]
     except RemoteError as error:
         raise ConfigurationError(str(error)) from error
     if not found:
@@ -151,8 +146,7 @@ def _find_remote(place: str, storage_options: Mapping[str, Any] | None) -> list[
     if any(name.startswith(f"{STATE_FOLDER}/") for name in names.values()):
         of_rows = {path: name for path, name in names.items() if name.startswith(f"{ROWS_FOLDER}/")}
         names = of_rows or names
-    wanted = [path for path, name in names.items() if _is_wanted(name.split("/"))]
-    return [system.unstrip_protocol(system._strip_protocol(path)) for path in wanted]  # as DuckDB will ask for them
+    return [path for path, name in names.items() if _is_wanted(name.split("/"))]
 
 
 def _walk(root: str) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,12 +19,13 @@ from tastemaker.scores.schema import (
     original_name,
     rows_metadata,
 )
+from tastemaker.storage.place import AnyPlace, Place
 
 _IDENTITY = ["image_path", "shard", "offset"]
 _VERDICT = ["status", "reason_kind", "reason"]
 
 
-def merge_rows(path: Path, redone: pa.Table) -> None:
+def merge_rows(path: AnyPlace, redone: pa.Table) -> None:
     """Put rows into a rows file, in the places of the old rows of the same images, and write the file anew.
 
     The metadata of ``redone`` counts from then on: its fingerprint, and its sources, in which files of the size -1 are
@@ -35,7 +35,7 @@ def merge_rows(path: Path, redone: pa.Table) -> None:
         path: The rows file. One that is not there yet is made.
         redone: The new rows; none where no picture was read.
     """
-    table = _put_in_place(read_rows(path), redone) if path.exists() else redone
+    table = _put_in_place(read_rows(path), redone) if Place.of(path).is_file() else redone
     metadata = redone.schema.metadata or {}
     sources = json.loads(metadata.get(SOURCES_KEY, b'{"files": []}'))
     table = _mark_gone(table, {name for name, size, _ in sources["files"] if size < 0})
@@ -48,7 +48,7 @@ def merge_rows(path: Path, redone: pa.Table) -> None:
         raise
 
 
-def mark_deleted(path: Path, fingerprint: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
+def mark_deleted(path: AnyPlace, fingerprint: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
     """Mark the rows of pictures that are gone, where no picture of a partition is read.
 
     Args:

@@ -10,6 +10,7 @@ import stat
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any
@@ -22,7 +23,7 @@ from tastemaker.imaging.shards import MAX_MEMBER_BYTES, ShardReader, is_unsafe_n
 from tastemaker.imaging.tars import is_header_of
 from tastemaker.scores.schema import original_name
 from tastemaker.storage import is_remote
-from tastemaker.storage.files import read_whole
+from tastemaker.storage.place import Place
 
 NEEDED_COLUMNS = ("image_id", "image_path", "shard", "offset", "size", "sidecars", "reason", "xxh3")
 """What a row must have to be found again; ``reason`` and ``xxh3`` may be missing."""
@@ -271,7 +272,8 @@ class OriginalsReader:
 
     def _read_loose(self, part: Part) -> bytes:
         if is_remote(part.path):
-            return read_whole(self._urls.get(part.path, part.path), self._options, part.size)
+            with closing(Place.at(self._urls.get(part.path, part.path), self._options).open_ranges()) as remote:
+                return remote.read_at(0, part.size + 1)
         check_file(part)
         with open(part.path, "rb") as file:
             return file.read(part.size + 1)

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -26,9 +25,9 @@ from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows, read_blocks
 from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, list_provenances
 from tastemaker.scores.schema import DELETED
-from tastemaker.storage import is_remote, options_for
+from tastemaker.storage import is_remote
 from tastemaker.storage.drafts import draft_folder
-from tastemaker.storage.systems import library_system
+from tastemaker.storage.system import PlaceSystem
 
 if TYPE_CHECKING:
     import pandas
@@ -49,7 +48,7 @@ class ScoreTable:
 
     Args:
         source: A directory that `tastemaker score` or `filter` wrote, a file, a URL, or several of them.
-        storage_options: For URLs, as fsspec takes them.
+        storage_options: For URLs; see docs/remote-data.md.
 
     Attributes:
         sources: The files, in the order of the rows.
@@ -359,12 +358,7 @@ def _filesystems(table: ScoreTable) -> list[Any]:
     protocols = {source.path.partition("://")[0] for source in table.sources if is_remote(source.path)}
     if not protocols:
         return []
-    options = table.storage_options
-    found = [library_system(f"{name}://", options_for(f"{name}://", options))[0] for name in sorted(protocols)]
-    for system in found:
-        if "http" in system.protocol:  # DuckDB asks, and fsspec has no answer
-            system.modified = lambda _path: datetime.fromtimestamp(0, UTC)
-    return found
+    return [PlaceSystem(name, table.storage_options) for name in sorted(protocols)]
 
 
 def _readable_path(path: str, folder: Path, number: int) -> str:

@@ -108,6 +108,7 @@ def select_images(
     """
     options = dict(table.storage_options if storage_options is None else storage_options)
     place = Place.of(output, options)
+    place.check_writable()
     _check_options(kind, place, images_per_tar, stars)
     chosen = choose_rows(table, selection)
     summary = SelectSummary(str(output), kind, len(table), len(chosen), lowest=_lowest(table, chosen, selection))

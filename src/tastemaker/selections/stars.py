@@ -236,7 +236,7 @@ def _replace(changes: list[tuple[Path, bytes]]) -> None:
                 shutil.copymode(target, drafts[-1].draft)
             make_durable(drafts[-1].draft)
         for pending in drafts:
-            pending.draft.replace(pending.path)
+            pending.commit()
     finally:
         for pending in drafts:
             pending.discard()

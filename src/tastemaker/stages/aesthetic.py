@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,8 @@ from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
-from tastemaker.storage import Options, is_remote, public_url
+from tastemaker.storage import Options, public_url
+from tastemaker.storage.place import Place
 from tastemaker.tasks import ImageBatch
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
         verbose: Log each dropped image with its score, and a count for each batch.
         predictor: Path of other weights for the head, for example ``.safetensors`` or ``.pth`` (see
             `AestheticPredictor.from_file`).
-        storage_options: Arguments of the fsspec file system of models at a URL.
+        storage_options: Settings of the store of models at a URL.
         scorer: A name, or a `Scorer`; the default is LAION's aesthetic predictor v2.
     """
 
@@ -77,7 +77,8 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def check(self) -> None:
         """Raise `ConfigurationError` if the predictor's file is not there; say so if the cut-off keeps everything."""
-        if self.predictor is not None and not is_remote(self.predictor) and not Path(self.predictor).is_file():
+        own = None if self.predictor is None else Place.of(self.predictor).local_path
+        if own is not None and not own.is_file():
             raise ConfigurationError(f"predictor: {self.predictor} does not exist")
         lowest, highest = self._scorer.score_range
         if self.score_threshold is not None and self.score_threshold < lowest:

@@ -22,6 +22,9 @@ _NEUTRAL = frozenset(
 )
 """Fields of stages that say how the work is done, and nothing of what comes out; stages say what a scorer comes to."""
 
+CAREFUL_ATTEMPT = 3
+"""``_metadata["attempt"]`` of a task whose process died; 2 is one that was stopped, and left its drafts behind."""
+
 X = TypeVar("X", bound=Task[Any])
 Y = TypeVar("Y", bound=Task[Any])
 
@@ -224,7 +227,7 @@ def _account_for(
 
 def is_careful(task: Task[Any]) -> bool:
     """Return whether a task killed the process that worked on it: each image is to be decoded in a child process."""
-    return bool(task._metadata.get("attempt", 1) > 1)
+    return bool(task._metadata.get("attempt", 1) >= CAREFUL_ATTEMPT)
 
 
 def describe_task(task: Task[Any]) -> str:

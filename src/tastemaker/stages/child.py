@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from typing import IO, Any
+from typing import IO
 
 from tastemaker.errors import ReasonKind
 from tastemaker.tasks import ImageObject
@@ -20,11 +20,11 @@ class ChildDecoder:
     """Prepares images one at a time in a child process, which is started again where an image killed it.
 
     Args:
-        reader: Options of the `tastemaker.stages.read.ImageReaderStage` that prepares them there.
+        reader: The `tastemaker.stages.read.ImageReaderStage` that prepares them there; it travels before its set-up.
     """
 
-    def __init__(self, reader: dict[str, Any]) -> None:
-        self._options = reader
+    def __init__(self, reader: object) -> None:
+        self._reader = reader
         self._child: subprocess.Popen[bytes] | None = None
 
     def prepare(self, image: ImageObject) -> ImageObject:
@@ -52,17 +52,15 @@ class ChildDecoder:
         command = [sys.executable, "-c", _COMMAND.format(path=sys.path)]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert child.stdin is not None
-        _send(self._options, child.stdin)
+        _send(self._reader, child.stdin)
         return child
 
 
 def serve() -> None:
     """Prepare the images that come on stdin, until it ends. What decoders print goes to stderr."""
-    from tastemaker.stages.read import ImageReaderStage
-
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    stage = ImageReaderStage(num_threads=1, **pickle.load(sys.stdin.buffer))
+    stage = pickle.load(sys.stdin.buffer)
     stage.setup()
     while True:
         try:

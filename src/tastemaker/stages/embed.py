@@ -45,7 +45,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         threads: Processor threads for inference; None for all cores.
         preprocess: For images that no reader prepared, how a crop is rounded: ``openai`` or ``transformers``; None as
             the scorer's record has it.
-        storage_options: Arguments of the fsspec file system of models at a URL.
+        storage_options: Settings of the store of models at a URL.
         scorer: A name, or a `Scorer`; the default embeds with CLIP ViT-L/14.
     """
 

@@ -23,6 +23,7 @@ from tastemaker.stages.base import ProcessingStage, Resources
 from tastemaker.storage import (
     Options,
     base_name,
+    expand_path,
     folder_of,
     is_pattern,
     is_remote,
@@ -33,8 +34,7 @@ from tastemaker.storage import (
     without_repeats,
     without_results,
 )
-from tastemaker.storage.files import find_file, glob_files, list_files
-from tastemaker.storage.objects import RemoteFile
+from tastemaker.storage.place import Place
 from tastemaker.tasks import EmptyTask, FileGroupTask
 
 LOOSE_FILES_PER_PARTITION = 500
@@ -67,7 +67,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         blocksize: Bytes in a group instead, for example ``"512MB"``. Not together with ``files_per_partition``.
         file_extensions: Extensions of the files that are wanted. Default: shards and every kind of image, and
             files without an extension whose content is an image.
-        storage_options: Arguments of the fsspec file systems of URLs (see docs/remote-data.md). Never written.
+        storage_options: Settings of the stores of URLs (see docs/remote-data.md). Never written.
         limit: Groups to make at most.
 
     Raises:
@@ -114,7 +114,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
 
     def _make_groups(self) -> list[FileGroupTask]:
         paths = [self.file_paths] if isinstance(self.file_paths, str | os.PathLike) else list(self.file_paths)
-        names = [str(path) if is_remote(path) else os.fspath(path) for path in paths]
+        names = [expand_path(path) for path in paths]
         look_anew(names, self.storage_options)
         found = without_repeats(file for files in self._find_each(names) for file in files)
         if not found:
@@ -143,35 +143,36 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             return list(pool.map(self._find_all, paths))
 
     def _find_all(self, path: str) -> list[_Found]:
-        return list(self._find_remote(path) if is_remote(path) else self._find(path))
+        place = Place.at(path, self.storage_options)
+        if place.local_path is None:
+            return list(self._find_remote(place))
+        return list(self._find(place.address))
 
-    def _find_remote(self, url: str) -> Iterator[_Found]:
-        options, is_web = self.storage_options, url.startswith("http")
+    def _find_remote(self, place: Place) -> Iterator[_Found]:
+        url = place.address
         try:
             if is_pattern(url):
-                entries = [(entry, folder_of(entry.path)) for entry in glob_files(url, options)]
-            elif not url.endswith("/") and (file := find_file(url, options)):
+                found = [_Found(entry.place.address, str(entry.place.parent), entry.size) for entry in place.glob()]
+            elif not url.endswith("/") and (file := place.stat()):
                 yield _Found(url, folder_of(url), file.size)  # named by the user, so it is taken whatever it is called
                 return
-            elif is_web and not url.endswith("/"):
-                entries = []
+            elif url.startswith("http") and not url.endswith("/"):
+                found = []
             else:
                 root = url.rstrip("/")
-                found = without_results(list_files(url, options), root)
-                entries = [(entry, root) for entry in found]
+                below = [_Found(entry.place.address, root, entry.size) for entry in place.list()]
+                found = without_results(below, root)
         except RemoteError as error:
             if not is_pattern(url) and (is_shard(url) or self._is_named_so(url)):
                 yield _Found(url, folder_of(url), 0, str(error))
                 return
             raise ConfigurationError(str(error)) from error
-        if not entries:
-            raise ConfigurationError(f"{public_url(url)} does not exist")
-        wanted = [not _is_hidden(entry.path, root) and self._is_named_so(entry.path) for entry, root in entries]
+        if not found:
+            raise ConfigurationError(f"{place} does not exist")
+        wanted = [not _is_hidden(file.path, file.root) and self._is_named_so(file.path) for file in found]
         with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:  # None: only the content tells
-            decided = pool.map(lambda a, b: self._looks_like_image(a[0].path) if b is None else b, entries, wanted)
-            yield from (
-                _Found(e.path, root, e.size) for (e, root), is_in in zip(entries, decided, strict=True) if is_in
-            )
+            decided = pool.map(lambda a, b: self._looks_like_image(a.path) if b is None else b, found, wanted)
+            yield from (file for file, is_in in zip(found, decided, strict=True) if is_in)
 
     def _find(self, path: str) -> Iterator[_Found]:
         if os.path.isdir(path):
@@ -214,13 +215,8 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
 
     def _looks_like_image(self, path: str) -> bool:
         try:
-            if is_remote(path):
-                with contextlib.closing(RemoteFile(path, self.storage_options)) as remote:
-                    return sniff_format(remote.read_at(0, 32)) is not None
-            if not os.path.isfile(path):  # to open a pipe would wait for a writer, for ever perhaps
-                return False
-            with open(path, "rb") as file:
-                return sniff_format(file.read(32)) is not None
+            with contextlib.closing(Place.at(path, self.storage_options).open_ranges()) as file:
+                return sniff_format(file.read_at(0, 32)) is not None
         except OSError:
             return False
 

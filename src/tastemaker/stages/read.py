@@ -141,7 +141,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
 
     def _decode_apart(self, images: Iterator[ImageObject]) -> Iterator[ImageObject]:
         """Yield the same images, each decoded alone in a child process: one that kills it costs only its own row."""
-        reader = {"preprocess": self.preprocess, "resize": self._resize, "scorer": self.scorer}
+        reader = ImageReaderStage(num_threads=1, preprocess=self.preprocess, resize=self._resize, scorer=self.scorer)
         with contextlib.closing(ChildDecoder(reader)) as child:
             for image in images:
                 yield child.prepare(image)

@@ -8,7 +8,6 @@ import logging
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from tastemaker.scores.files import RowsFile, check_own_rows, remove_drafts
 from tastemaker.scores.merge import merge_rows
 from tastemaker.scores.schema import make_table, rows_schema, status_of
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
-from tastemaker.storage import Options, make_folder, output_path, relative_to
+from tastemaker.storage import Options, expand_path, relative_to
 from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
@@ -87,6 +86,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
     _written: Counter[str] = field(default_factory=Counter, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.output_dir = expand_path(self.output_dir)
         check_numbers(self)
         check_choice("originals", self.originals, ORIGINALS)
         check_positive("images_per_tar", self.images_per_tar)
@@ -107,7 +107,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Make the output directory."""
-        make_folder(self._output_path())
+        self._output().make_folder()
 
     def teardown(self) -> None:
         """Delete what is unfinished. A later run with the same stage replaces what this one wrote."""
@@ -140,8 +140,8 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
                 image.remove_image_data()
         return self._finish(name, partition, task) if task._metadata.get("is_last_batch", True) else None
 
-    def _output_path(self) -> Path:
-        return output_path(self.output_dir, self.storage_options)
+    def _output(self) -> Place:
+        return Place.of(self.output_dir, self.storage_options)
 
     def _partition_name(self, task: ImageBatch) -> str:
         """Return the base name of a batch's files: its partition's, or one made of its images' paths."""
@@ -155,14 +155,14 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         times = self._written[name]
         stem = name if not times else f"{name}-again-{times}"  # a stage in between split the last batch
         stem = stem if self.deterministic_name else f"images-{uuid.uuid4().hex[:16]}"
-        output = self._output_path()
+        output = self._output()
         if task._metadata.get("attempt", 1) > 1:
             remove_drafts(output / stem)
         rows = RowsFile(output / f"{stem}.parquet", self._schema(task))
         check_own_rows(rows.path)
         own = tars = None
         if self.originals == "shards":
-            own = OwnFiles(Place.of(self.output_dir, self.storage_options), f"written/{_short_digest(stem)}")
+            own = OwnFiles(output, f"written/{_short_digest(stem)}")
             own.remove_drafts()
             tars = TarCopies(own, stem, self.images_per_tar)
         self._open[name] = partition = _Partition(rows, tars, own)
@@ -190,13 +190,13 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         except UnreadableImageError as error:
             image.fail(f"unreadable: {error}", error.reason_kind)
             return None
-        return str(self._output_path() / tar), member
+        return (self._output() / tar).address, member
 
     def _finish(self, name: str, partition: _Partition, task: ImageBatch) -> FileGroupTask:
         files = []
         if partition.tars is not None and partition.own is not None:
             partition.tars.finish()
-            files = [str(self._output_path() / tar) for tar in partition.tars.names]
+            files = [(self._output() / tar).address for tar in partition.tars.names]
         if task._metadata.get("is_part"):
             partition.rows.discard()
             redone = pa.concat_tables(partition.part).replace_schema_metadata(partition.rows.schema.metadata)

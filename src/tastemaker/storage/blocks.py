@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tastemaker.imaging.readers import ShardReader
+from tastemaker.storage.reading import Ranges
 
 BLOCK_BYTES = 2**23
 HELD_BLOCKS = 6
@@ -17,7 +15,7 @@ and a GPU takes the pictures of several."""
 
 
 class BlockReader:
-    """A `ShardReader` over another: few large reads in place of many small ones.
+    """A `Ranges` over another: few large reads in place of many small ones.
 
     Memory holds ``held + ahead`` blocks at most, those that were read last. A block that was let go is read again when
     its bytes are asked for: what comes back never depends on the sizes.
@@ -33,7 +31,7 @@ class BlockReader:
     """
 
     def __init__(
-        self, source: ShardReader, block_bytes: int = BLOCK_BYTES, held: int = HELD_BLOCKS, ahead: int = AHEAD
+        self, source: Ranges, block_bytes: int = BLOCK_BYTES, held: int = HELD_BLOCKS, ahead: int = AHEAD
     ) -> None:
         self._source = source
         self._block_bytes = block_bytes
@@ -159,7 +157,7 @@ class BlockReader:
                 wait([coming])
 
 
-def _fetch(source: ShardReader, offset: int, size: int) -> Future[bytes]:
+def _fetch(source: Ranges, offset: int, size: int) -> Future[bytes]:
     """Fetch a block in a thread that ends with the process, whatever the server does: a pool would be waited for."""
     coming: Future[bytes] = Future()
 

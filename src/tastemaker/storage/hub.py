@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from huggingface_hub import constants, get_session, get_token
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.storage.objects import RemoteFile
-from tastemaker.storage.retries import current_patience
-from tastemaker.storage.sources import AnyObject, BeyondEndError, ChangedError
+from tastemaker.storage import count_looks
+from tastemaker.storage.place import Entry
+from tastemaker.storage.ranges import BeyondEndError, ChangedError, Source
+from tastemaker.storage.remote import ReadOnlyPlace, or_none
+from tastemaker.storage.retries import current_patience, persist
+from tastemaker.storage.web import AnswerError
 
 _PLACE = re.compile(
     r"(?P<root>(?:(?P<kind>models|datasets|spaces)/)?(?P<repo>(?!(?:models|datasets|spaces)/)[^/@]+/[^/@]+)"
@@ -45,56 +46,82 @@ class HubPath(NamedTuple):
         return f"{self.kind.removesuffix('s')} {self.repo}"
 
 
-class AnswerError(OSError):
-    """An answer that says no.
+class HubPlace(ReadOnlyPlace):
+    """A file or folder of a repository on the hub."""
 
-    Attributes:
-        status: Of HTTP.
-        headers: May say when to come back.
+    def stat(self) -> Entry | None:
+        hub, path = self._open()
+        item = persist(f"{self} cannot be looked at", lambda: or_none(lambda: hub.find(path)), self.address)
+        return None if item is None or item["type"] != "file" else self._entry(path.root, item)
+
+    def list(self, *, recursive: bool = True) -> list[Entry]:
+        hub, path = self._open()
+        found = persist(
+            f"{self} cannot be listed", lambda: or_none(lambda: list(hub.list(path, recursive=recursive))), self.address
+        )
+        entries = [self._entry(path.root, item) for item in found or [] if item["type"] == "file"]
+        return sorted(entries, key=lambda entry: entry.place.address)
+
+    def source(self) -> HubSource:
+        return HubSource(*self._open())
+
+    def refusal(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self}: results are not written to the hub, where each file would be a commit; write them to a folder or "
+            "s3://, gs://, ..., then `hf upload OWNER/NAME FOLDER . --repo-type dataset`"
+        )
+
+    def _open(self) -> tuple[Hub, HubPath]:
+        hub = open_hub(**self.options)
+        return hub, hub.locate(self.address)
+
+    def _entry(self, root: str, item: dict[str, Any]) -> Entry:
+        return Entry(self.at_url(f"hf://{root}/{item['path']}"), item["size"], 0.0, item["version"])
+
+
+def open_hub(endpoint: str | None = None, token: str | bool | None = None, **others: object) -> Hub:
+    """Return the hub at an address, as a user with this token sees it; made once a process and `look_anew`.
+
+    Raises:
+        ConfigurationError: There are other options.
     """
+    if others:
+        names = ", ".join(sorted(others))
+        raise ConfigurationError(f"hf:// cannot be used with these storage options: there is no option {names}")
+    looks = count_looks()
+    for key in [key for key in _hubs if key[0] != looks]:
+        _hubs.pop(key, None)
+    return _hubs.setdefault((looks, endpoint, token), Hub(endpoint, token))
 
-    def __init__(self, answer: Any) -> None:  # noqa: ANN401 - httpx or its successor
-        reason = answer.headers.get("X-Error-Message") or answer.reason_phrase
-        super().__init__(f"status {answer.status_code} {reason}".strip())
-        self.status: int = answer.status_code
-        self.headers = dict(answer.headers)
+
+_hubs: dict[tuple[int, str | None, str | bool | None], Hub] = {}
 
 
-class HubSystem(AbstractFileSystem):  # type: ignore[misc]
-    """An fsspec file system of the hub's repositories, for reading.
+class Hub:
+    """The hub's repositories, for reading.
 
     What a branch or tag points to is asked once and holds until `look_anew`, so listings and the reads after them are
-    of the same commit. `invalidate_cache` does nothing: a commit does not change.
+    of the same commit.
 
     Args:
         endpoint: Address of the hub; None for ``HF_ENDPOINT``, else the public one.
         token: None for ``HF_TOKEN`` or the saved one; False for none.
     """
 
-    protocol = "hf"
-    root_marker = ""
-    cachable = False
-
-    def __init__(self, endpoint: str | None = None, token: str | bool | None = None, **options: Any) -> None:  # noqa: ANN401
-        super().__init__(**options)
+    def __init__(self, endpoint: str | None = None, token: str | bool | None = None) -> None:
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         self.token = token
         self._commits: dict[tuple[str, str, str], str] = {}
         self._entries: dict[tuple[str, str, str, str], dict[str, Any]] = {}  # also by commit
         self._lock = threading.Lock()
 
-    def look_anew(self) -> None:
-        """Look anew, at the next question, what branches point to."""
-        self._commits.clear()
-        self._entries.clear()
-
-    def locate(self, path: str) -> HubPath:
-        """Return where a path lies.
+    def locate(self, url: str) -> HubPath:
+        """Return where a URL lies.
 
         Raises:
             ConfigurationError: It names no repository.
         """
-        path = self._strip_protocol(path)
+        path = url.partition("://")[2].strip("/")
         match = _PLACE.fullmatch(path)
         if match is None or path.startswith("buckets/"):
             raise ConfigurationError(
@@ -120,48 +147,31 @@ class HubSystem(AbstractFileSystem):  # type: ignore[misc]
                 self._commits[key] = str(found["sha"])
             return self._commits[key]
 
-    def info(self, path: str, **_: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Return name, size, type and ``blob_id`` of a file or folder.
-
-        Raises:
-            FileNotFoundError: There is none.
-        """
-        place = self.locate(path)
+    def find(self, place: HubPath) -> dict[str, Any] | None:
+        """Return path, size, type and version of a file or folder; None if there is none."""
         commit = self.commit_of(place)
         if not place.path:
-            return {"name": place.root, "size": 0, "type": "directory"}
-        known = self._entries.get((place.kind, place.repo, commit, place.path))
-        if known is None:
+            return None
+        key = (place.kind, place.repo, commit, place.path)
+        if key not in self._entries:
             asked = {"paths": [place.path], "expand": False}
             for item in self._ask(place, "POST", f"paths-info/{commit}", data=asked).json():
-                known = self._note(place, commit, item)
-        if known is None:
-            raise FileNotFoundError(place.path)
-        return {**known, "name": f"{place.root}/{place.path}"}
+                self._note(place, commit, item)
+        return self._entries.get(key)
 
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: ANN401
-        """Return what is in a folder itself."""
-        place = self.locate(path)
-        try:
-            found = list(self._list(place, recursive=False))
-        except FileNotFoundError:
-            found = [self.info(path)]  # a file
-        return found if detail else [entry["name"] for entry in found]
-
-    def find(self, path: str, maxdepth: int | None = None, withdirs: bool = False, **options: Any) -> Any:  # noqa: ANN401
-        """Return all that is below a folder, by name."""
-        place = self.locate(path)
-        below = len(place.path.split("/")) if place.path else 0
-        found = {}
-        for entry in self._list(place, recursive=maxdepth != 1):
-            depth = entry["name"].removeprefix(place.root).count("/") - below
-            if (withdirs or entry["type"] == "file") and (maxdepth is None or depth <= maxdepth):
-                found[entry["name"]] = entry
-        return found if options.get("detail") else sorted(found)
-
-    def modified(self, _path: str) -> datetime:
-        """Return the same for all: what is read is of one commit."""
-        return datetime.fromtimestamp(0, UTC)
+    def list(self, place: HubPath, *, recursive: bool) -> Iterator[dict[str, Any]]:
+        """Yield all that is below a folder."""
+        commit = self.commit_of(place)
+        where = f"tree/{commit}" + (f"/{quote(place.path, safe='')}" if place.path else "")
+        params: Any = {"recursive": recursive, "expand": False}
+        while True:
+            answer = self._ask(place, "GET", where, params=params)
+            for item in answer.json():
+                yield self._note(place, commit, item)
+            following = answer.links.get("next", {}).get("url", "")
+            if not following:
+                return
+            params = urlsplit(following).query  # not its host, which may be another that must not see the token
 
     def resolve_url(self, place: HubPath, commit: str) -> str:
         """Return the address of a file's bytes."""
@@ -182,28 +192,9 @@ class HubSystem(AbstractFileSystem):  # type: ignore[misc]
         token = self.token if isinstance(self.token, str) else get_token() if wanted else None
         return {"User-Agent": "tastemaker"} | ({"Authorization": f"Bearer {token.strip()}"} if token else {})
 
-    def _open(self, path: str, mode: str = "rb", **options: Any) -> AbstractBufferedFile:  # noqa: ANN401
-        if mode != "rb":
-            raise NotImplementedError("hf:// is for reading")
-        options.pop("autocommit", None)
-        return _HubFile(self, path, **options)
-
-    def _list(self, place: HubPath, *, recursive: bool) -> Iterator[dict[str, Any]]:
-        commit = self.commit_of(place)
-        where = f"tree/{commit}" + (f"/{quote(place.path, safe='')}" if place.path else "")
-        params: Any = {"recursive": recursive, "expand": False}
-        while True:
-            answer = self._ask(place, "GET", where, params=params)
-            for item in answer.json():
-                yield {**self._note(place, commit, item), "name": f"{place.root}/{item['path']}"}
-            following = answer.links.get("next", {}).get("url", "")
-            if not following:
-                return
-            params = urlsplit(following).query  # not its host, which may be another that must not see the token
-
     def _note(self, place: HubPath, commit: str, item: dict[str, Any]) -> dict[str, Any]:
         version = (item.get("lfs") or {}).get("oid") or item.get("oid", "")
-        entry = {"size": item.get("size", 0), "type": item["type"], "blob_id": version}
+        entry = {"path": item["path"], "size": item.get("size", 0), "type": item["type"], "version": version}
         self._entries[place.kind, place.repo, commit, item["path"]] = entry
         return entry
 
@@ -215,14 +206,12 @@ class HubSystem(AbstractFileSystem):  # type: ignore[misc]
         return answer
 
 
-class HubObject(AnyObject):
+class HubSource(Source):
     """A file of the hub. Its commit is looked up once; large files are read where the hub sends the first request."""
 
-    system: HubSystem
-
-    def __init__(self, system: HubSystem, path: str) -> None:
-        super().__init__(system, path)
-        self._place = system.locate(path)
+    def __init__(self, hub: Hub, place: HubPath) -> None:
+        super().__init__()
+        self._hub, self._place = hub, place
         self._url = ""
         self._elsewhere = ""  # the signed address that the hub gave, good for an hour or so
         self._lock = threading.Lock()
@@ -232,21 +221,22 @@ class HubObject(AnyObject):
         with self._lock:
             if self.known:
                 return
-            commit = self.system.commit_of(self._place)
-            info = self.system.info(self._place.root.partition("@")[0] + f"@{commit}/{self._place.path}")
-            if info["type"] == "directory":
-                raise IsADirectoryError(f"{self.path} is a folder")
-            self._url = self.system.resolve_url(self._place, commit)
-            self.note(info["size"], info["blob_id"])
+            commit = self._hub.commit_of(self._place)
+            item = self._hub.find(self._place._replace(revision=commit))
+            if item is None:
+                raise FileNotFoundError(self._place.path)
+            if item["type"] == "directory":
+                raise IsADirectoryError(f"{self._place.path} is a folder")
+            self._url = self._hub.resolve_url(self._place, commit)
+            self.note(item["size"], item["version"])
 
     def read_into(self, data: bytearray, offset: int, size: int) -> None:
-        """Append bytes from ``offset``; on an error those that had come are in ``data``."""
         self.look()
         size = min(size, (self.size or 0) - offset)
         if size <= 0:
             raise BeyondEndError
         if not self._read_elsewhere(data, offset, size):
-            self._get(self._url, self.system.headers(), data, offset, size)
+            self._get(self._url, self._hub.headers(), data, offset, size)
 
     def _read_elsewhere(self, data: bytearray, offset: int, size: int) -> bool:
         """Return False where the hub has to be asked (again) where the bytes are."""
@@ -267,7 +257,7 @@ class HubObject(AnyObject):
             if not headers and answer.status_code in _EXPIRED:
                 return False
             check_answer(answer, self._place)
-            if answer.history and urlsplit(str(answer.url)).netloc != urlsplit(self.system.endpoint).netloc:
+            if answer.history and urlsplit(str(answer.url)).netloc != urlsplit(self._hub.endpoint).netloc:
                 self._elsewhere = str(answer.url)
             skipped = self._find_start(answer, offset)
             end = len(data) + size
@@ -289,17 +279,6 @@ class HubObject(AnyObject):
         if int(total) != self.size or start > offset:
             raise ChangedError
         return offset - start
-
-
-class _HubFile(AbstractBufferedFile):  # type: ignore[misc]
-    """A file as libraries read it, with the program's tries."""
-
-    def __init__(self, system: HubSystem, path: str, **options: Any) -> None:  # noqa: ANN401
-        self._remote = RemoteFile(f"hf://{path}", source=HubObject(system, path))
-        super().__init__(system, path, size=self._remote.size_bytes(), **options)
-
-    def _fetch_range(self, start: int, end: int) -> bytes:
-        return self._remote.read_at(start, end - start)
 
 
 def check_answer(answer: Any, place: HubPath) -> None:  # noqa: ANN401

@@ -10,21 +10,38 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.machine import is_running
-from tastemaker.storage.place import Lock, Place
+from tastemaker.storage.place import Lock
 
 LEASE_S = 60.0
 """Seconds after which a lease that nobody renewed is free. The clocks of the machines must agree better than that."""
 
-SETTLE_S = 1.0
-"""Two that take over a lease that ran out both look again after so many seconds; the later writer has it."""
-
 _POLL_S = 0.5
 
 logger = logging.getLogger(__name__)
+
+
+class VersionedPlace(Protocol):
+    """An object that is written only if it still is as it was read."""
+
+    def create(self, data: bytes) -> bool:
+        """Write the object if there is none; return whether this call made it."""
+        ...
+
+    def read_version(self) -> tuple[bytes, Any] | None:
+        """Return the bytes, with what `replace` takes for their version; None if there is no object."""
+        ...
+
+    def replace(self, data: bytes, version: Any) -> bool:  # noqa: ANN401
+        """Write the object if it is still of that version; return whether it was."""
+        ...
+
+    def delete(self) -> None:
+        """Delete the object."""
+        ...
 
 
 class Lease(Lock):
@@ -33,13 +50,11 @@ class Lease(Lock):
     Args:
         place: The object.
         lease_s: Seconds that it holds without being renewed.
-        settle_s: Seconds between taking over one that ran out and believing it.
     """
 
-    def __init__(self, place: Place, lease_s: float = LEASE_S, settle_s: float = SETTLE_S) -> None:
+    def __init__(self, place: VersionedPlace, lease_s: float = LEASE_S) -> None:
         self.place = place
         self._lease_s = lease_s
-        self._settle_s = settle_s
         self._token = ""
         self._lost = ""
         self._renewed = 0.0
@@ -71,33 +86,25 @@ class Lease(Lock):
 
     def is_held(self, wait_s: float = 0.0) -> bool:
         """Return whether somebody has the lease; a process of this machine that is no more has none."""
-        return _is_alive(_read(self.place))
+        return _is_alive(self._read()[0])
 
     def holder(self) -> str:
         """Return who has the lease, for messages; empty if nobody says."""
-        found = _read(self.place)
+        found = self._read()[0]
         return f"process {found['pid']} on {found['host']}" if {"pid", "host"} <= set(found) else ""
 
     def _take(self) -> bool:
         self._token, self._lost = uuid.uuid4().hex, ""
-        if not self._write_first():
+        found, version = self._read()
+        if _is_alive(found) or not self._write(version):
             return False
         self._released.clear()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
         return True
 
-    def _write_first(self) -> bool:
-        self._renewed = time.monotonic()
-        if self.place.create(self._content()):
-            return True
-        if self.is_held():
-            return False
-        self._write()  # what is there ran out
-        time.sleep(self._settle_s)
-        return bool(_read(self.place).get("token") == self._token)
-
-    def _content(self) -> bytes:
+    def _write(self, version: Any) -> bool:  # noqa: ANN401
+        """Write the lease if what is there is still of that version (None: if nothing is); return whether it was."""
         content = {
             "token": self._token,
             "host": socket.gethostname(),
@@ -105,12 +112,14 @@ class Lease(Lock):
             "processes": _processes(),
             "expires": time.time() + self._lease_s,
         }
-        return json.dumps(content).encode()
+        data, begun = json.dumps(content).encode(), time.monotonic()
+        if self.place.create(data) if version is None else self.place.replace(data, version):
+            self._renewed = begun
+            return True
+        return self._has()  # an earlier try may have written it, though its answer was lost
 
-    def _write(self) -> None:
-        renewed = time.monotonic()
-        self.place.write(self._content())
-        self._renewed = renewed
+    def _has(self) -> bool:
+        return bool(self._read()[0].get("token") == self._token)
 
     def _is_late(self) -> bool:
         """Return whether it has run out; the thread that renews it may be waiting for the store."""
@@ -121,14 +130,23 @@ class Lease(Lock):
     def _renew(self) -> None:
         while not self._released.wait(self._lease_s / 4):
             try:
-                if _read(self.place).get("token") != self._token:
+                found, version = self._read()
+                if found.get("token") != self._token or not self._write(version):
                     self._lost = f"taken over by {self.holder() or 'another run'}"
                     return
-                self._write()
             except Exception as error:  # noqa: BLE001 - whatever the store raises; it may be there again in a moment
                 logger.warning("the lease %s could not be renewed: %s", self.place, error)
             if self._is_late():
                 return
+
+    def _read(self) -> tuple[dict[str, Any], Any]:
+        """Return what the lease says, and its version; None where there is none."""
+        data, version = self.place.read_version() or (b"", None)
+        try:
+            found = json.loads(data or b"{}")
+        except ValueError:
+            found = {}
+        return found if isinstance(found, dict) else {}, version
 
 
 def _is_alive(found: dict[str, Any]) -> bool:
@@ -143,11 +161,3 @@ def _processes() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
-
-
-def _read(place: Place) -> dict[str, Any]:
-    try:
-        found = json.loads(place.read(2**20) or b"{}")
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

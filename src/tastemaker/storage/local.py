@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
 import socket
 import stat
 import tempfile
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import filelock
 
@@ -25,7 +27,7 @@ from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Lock, Place
 class LocalPlace(Place):
     """A path on this machine."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, _options: Mapping[str, Any] | None = None) -> None:
         self.address = path
         self.options = {}
 
@@ -69,6 +71,10 @@ class LocalPlace(Place):
 
     def is_folder(self) -> bool:
         return os.path.isdir(self.address)
+
+    def glob(self) -> list[Entry]:
+        found = (LocalPlace(path).stat() for path in sorted(glob.glob(self.address, recursive=True)))
+        return [entry for entry in found if entry is not None]
 
     def list(self, *, recursive: bool = True) -> list[Entry]:
         return sorted(self._walk(self.address or ".", recursive=recursive), key=lambda entry: entry.place.address)
@@ -136,6 +142,11 @@ class LocalPlace(Place):
             return False
         return True
 
+    def append(self, data: bytes) -> None:
+        self.local_path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.address, "ab") as file:
+            file.write(data)
+
     def delete(self) -> None:
         self.local_path.unlink(missing_ok=True)
 
@@ -160,21 +171,27 @@ class LocalPlace(Place):
 class LocalRanges:
     """A file of this machine. Any position costs the same."""
 
-    streams = False
+    compressed, streams, damage = False, False, ""
 
     def __init__(self, path: str) -> None:
         if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for a writer, for ever perhaps
             raise OSError(errno.EINVAL, "it is no file", path)
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
         self._end = os.fstat(self._file.fileno()).st_size
+        self._lock = threading.Lock()
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from ``offset``."""
-        self._file.seek(offset)
-        data = self._file.read(size)
-        while data and len(data) < size and (more := self._file.read(size - len(data))):
-            data += more
+        with self._lock:  # blocks are read ahead in threads
+            self._file.seek(offset)
+            data = self._file.read(size)
+            while data and len(data) < size and (more := self._file.read(size - len(data))):
+                data += more
         return data
+
+    def holds(self, size: int) -> bool:
+        """Return whether the file has that many bytes."""
+        return size <= self._end
 
     def size_bytes(self) -> int:
         """Return how many bytes the file had when it was opened."""

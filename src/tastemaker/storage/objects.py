@@ -1,100 +1,194 @@
-"""One remote file, read by position: requests that go on where they were cut, and bytes of one version only."""
+"""Places in object stores: S3, Google's, Azure's, and one in memory."""
 
 from __future__ import annotations
 
-from tastemaker.storage import Options, public_url
-from tastemaker.storage.retries import Attempts, current_patience, persist
-from tastemaker.storage.sources import AnyObject, BeyondEndError, ChangedError, WebObject, open_source
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
-_PROGRESS_BYTES = 2**14
-"""A try that brings fewer has failed as one that brings none: else a server that gives a few bytes and then says no
-more would be asked for hours."""
+from tastemaker.errors import ConfigurationError, RemoteError
+from tastemaker.storage.leases import Lease
+from tastemaker.storage.place import Entry, Lock
+from tastemaker.storage.ranges import PIECE_BYTES, BeyondEndError, ChangedError, Source
+from tastemaker.storage.remote import RemotePlace, or_none
+from tastemaker.storage.retries import persist, status_of
+from tastemaker.storage.stores import PART_BYTES, PARTS_AT_ONCE, open_store, split_url
+
+T = TypeVar("T")
+
+_NOT_IMPLEMENTED = 501
+_SETTLE_S = 1.0
+
+_METADATA_ADDRESS = "169.254.169.254"
+"""Where a machine of a cloud asks for its credentials, when nothing else has any."""
 
 
-class RemoteFile:
-    """A remote file as a `ShardReader`: each `read_at` is a request for exactly these bytes, made again where it fails.
+class StorePlace(RemotePlace):
+    """An object, or a folder of objects."""
 
-    Args:
-        url: The file.
-        options: Arguments of its fsspec file system.
-        source: What reads it, where that is there already.
+    def stat(self) -> Entry | None:
+        if not self._name_in_bucket:
+            return None
+        meta = self._ask("looked at", lambda store: or_none(lambda: store.head(self._name_in_bucket)))
+        return None if meta is None else self._entry(meta)
 
-    Attributes:
-        streams: True where the server has no ranges: it is read forwards only, and going back costs a pass.
-        requests: Requests for bytes so far.
+    def list(self, *, recursive: bool = True) -> list[Entry]:
+        def look(store: Any) -> Any:  # noqa: ANN401
+            if recursive:
+                return store.list(self._name_in_bucket).collect()
+            return store.list_with_delimiter(self._name_in_bucket)["objects"]
 
-    Raises:
-        MissingExtraError: The library of the scheme is not installed.
-    """
+        metas = self._ask("listed", look)
+        return sorted(
+            (self._entry(meta) for meta in metas if not self._is_mark(meta)), key=lambda entry: entry.place.address
+        )
 
-    compressed = False
-    damage = ""
+    def _is_mark(self, meta: dict[str, Any]) -> bool:
+        """Return whether an object only stands for a folder, as consoles make them; obstore leaves out its slash."""
+        return meta["path"] == self._name_in_bucket or (
+            meta["size"] == 0 and "." not in meta["path"].rpartition("/")[2]
+        )
 
-    def __init__(self, url: str, options: Options | None = None, source: AnyObject | None = None) -> None:
-        self.url = url
-        self._name = public_url(url)
-        self._patience = current_patience()
-        self._source = source or open_source(url, options)
+    def is_folder(self) -> bool:
+        return bool(self._ask("listed", lambda store: next(iter(store.list(self._name_in_bucket, chunk_size=1)), None)))
+
+    def write(self, data: bytes) -> None:
+        self._ask("written", lambda _: self._put(data))
+
+    def create(self, data: bytes) -> bool:
+        return self._put_if(data, "create")
+
+    def append(self, data: bytes) -> None:
+        try:
+            before = self.read()
+        except FileNotFoundError:
+            before = b""
+        self.write(before + data)
+
+    def read_version(self) -> tuple[bytes, Any] | None:
+        """Return a small object's bytes, with what `replace` takes for its version; None if there is none."""
+
+        def read(store: Any) -> tuple[bytes, Any]:  # noqa: ANN401
+            answer = store.get(self._name_in_bucket)
+            return bytes(answer.bytes()), {key: answer.meta[key] for key in ("e_tag", "version") if answer.meta[key]}
+
+        return self._ask("read", lambda store: or_none(lambda: read(store)))
+
+    def replace(self, data: bytes, version: Any) -> bool:  # noqa: ANN401
+        """Write the object if it is still of that version; return whether it was."""
+        return self._put_if(data, version)
+
+    def delete(self) -> None:
+        self._ask("deleted", lambda store: or_none(lambda: store.delete(self._name_in_bucket)))
+
+    def make_folder(self) -> None:
+        bucket = split_url(self.address)[1]
+        try:
+            self._ask("used", lambda store: next(iter(store.list(self._name_in_bucket, chunk_size=1)), None))
+        except RemoteError as error:
+            if status_of(error.__cause__) == 404:
+                raise ConfigurationError(f"{self}: there is no bucket {bucket!r}; make it first") from error
+            raise ConfigurationError(str(error)) from error
+
+    def lock(self) -> Lock:
+        return Lease(self)
+
+    def source(self) -> Source:
+        return _ObjectSource(self)
+
+    def send(self, draft: Path) -> None:
+        self._ask("written", lambda _: self._put(draft))
 
     @property
-    def streams(self) -> bool:
-        """True where there are no ranges; asks a web server if nothing was read yet."""
-        if isinstance(self._source, WebObject):
-            self._know()
-        return self._source.streams
+    def _name_in_bucket(self) -> str:
+        return split_url(self.address)[2]
 
-    @property
-    def requests(self) -> int:
-        """Requests for bytes so far."""
-        return self._source.requests
+    def _ask(self, done: str, work: Callable[[Any], T]) -> T:
+        """Return the result of ``work`` on the store, which is tried again; an error says: cannot be ``done``."""
+        store = self._store()  # wrong options are told before anything is tried
+        return persist(f"{self} cannot be {done}", lambda: _with_credentials(lambda: work(store)), self.address)
 
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``.
+    def _store(self, *, to_write: bool = False) -> Any:  # noqa: ANN401
+        return open_store(self.address, self.options, to_write=to_write)
 
-        Raises:
-            RemoteError: They cannot be read, whatever was tried; or the file has changed since the first read.
-        """
-        data = bytearray()
-        attempts = Attempts(f"{self._name} cannot be read at byte {offset:,}", self._patience, self.url)
-        while (missing := self._clip(offset, size) - len(data)) > 0:
-            before = len(data)
-            try:
-                self._source.read_into(data, offset + before, missing)
-            except BeyondEndError:
-                break
-            except ChangedError:
-                raise ChangedError(f"{self._name} was changed while it was read") from None
-            except Exception as error:  # noqa: BLE001 - each library has its own errors
-                attempts.wait_after(error, progressed=len(data) - before >= _PROGRESS_BYTES)
-                continue
-            if len(data) == before:
-                break
-        return bytes(data)
+    def _entry(self, meta: dict[str, Any]) -> Entry:
+        root = self.address.removesuffix("/").removesuffix(self._name_in_bucket).rstrip("/")
+        version = (meta["e_tag"] or meta["version"] or "").strip('"')
+        place = self.at_url(f"{root}/{meta['path']}")
+        return Entry(place, meta["size"], meta["last_modified"].timestamp(), version)
 
-    def holds(self, size: int) -> bool:
-        """Return whether the file has that many bytes."""
-        self._know()
-        known = self._source.size
-        return size <= known if known is not None else len(self.read_at(size - 1, 1)) == 1
+    def _put(self, data: bytes | Path, mode: Any = None) -> None:  # noqa: ANN401
+        store = self._store(to_write=True)
+        store.put(self._name_in_bucket, data, mode=mode, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
 
-    def size_bytes(self) -> int | None:
-        """Return how many bytes the file has; None where the server does not say."""
-        return self.identify()[0]
+    def _put_if(self, data: bytes, mode: Any) -> bool:  # noqa: ANN401
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-    def identify(self) -> tuple[int | None, str]:
-        """Return size and version of the file, None and empty where the server does not say."""
-        self._know()
-        return self._source.size, self._source.version
+        try:
+            self._ask("written", lambda _: self._put(data, mode))
+        except RemoteError as error:
+            is_gone = mode != "create" and isinstance(error.__cause__, FileNotFoundError)
+            if is_gone or isinstance(error.__cause__, AlreadyExistsError | PreconditionError):
+                return False
+            if status_of(error.__cause__) == _NOT_IMPLEMENTED:
+                return self._put_and_look(data, None if mode == "create" else mode)
+            raise
+        return True
 
-    def close(self) -> None:
-        """Close what is open."""
-        self._source.close()
+    def _put_and_look(self, data: bytes, version: Any) -> bool:  # noqa: ANN401
+        """Do nearly the same in a store that knows no conditions: of two that write at a time, the later one has it."""
+        found = self.read_version()
+        if (found[1] if found else None) != version:
+            return False
+        self.write(data)
+        time.sleep(_SETTLE_S)
+        found = self.read_version()
+        return found is not None and found[0] == data
 
-    def _know(self) -> None:
-        """Ask for size and version if no answer has told them yet."""
-        if not self._source.known:
-            persist(f"{self._name} cannot be read", self._source.look, self.url)
 
-    def _clip(self, offset: int, size: int) -> int:
-        known = self._source.size
-        return size if known is None else min(size, known - offset)
+def _with_credentials(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except Exception as error:
+        if _METADATA_ADDRESS in str(error):
+            raise ConfigurationError(
+                "no credentials were found, neither in the storage options, nor in the environment, nor in what the "
+                'provider\'s own program saved; public data needs the storage options {"anon": true}'
+            ) from error
+        raise
+
+
+class _ObjectSource(Source):
+    """Reads of the version that the first answer named."""
+
+    def __init__(self, place: StorePlace) -> None:
+        super().__init__()
+        self._store, self._name = place._store(), place._name_in_bucket
+        self._tag: str | None = None
+
+    def look(self) -> None:
+        self._note(self._store.head(self._name))
+
+    def read_into(self, data: bytearray, offset: int, size: int) -> None:
+        from obstore.exceptions import PreconditionError
+
+        self.requests += 1
+        same = {"if_match": self._tag} if self._tag else {}
+        try:
+            answer = self._store.get(self._name, options={"range": (offset, offset + size), **same})
+            self._note(answer.meta)
+            for piece in answer.stream(min_chunk_size=PIECE_BYTES):
+                data += piece
+        except PreconditionError as error:
+            raise ChangedError from error
+        except Exception as error:
+            if status_of(error) == 416 or "Wanted range starting at" in str(error):
+                self.look()  # the file may be shorter than it was
+                raise BeyondEndError from error
+            raise
+
+    def _note(self, meta: dict[str, Any]) -> None:
+        tag = meta["e_tag"]
+        self.note(meta["size"], (tag or meta["version"] or str(meta["last_modified"])).strip('"'))
+        self._tag = tag

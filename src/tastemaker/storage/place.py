@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tastemaker.storage import is_remote
+from tastemaker.errors import ConfigurationError
+from tastemaker.storage import STORE_SCHEMES, expand_path, is_remote, scheme_of
+from tastemaker.storage.reading import Ranges
 
 DRAFT_PREFIX = ".tastemaker-tmp-"
 """How the names of unfinished files begin. Listings leave them out."""
@@ -32,30 +34,10 @@ class Entry(NamedTuple):
     modified: float = 0.0
     version: str = ""
 
-
-class Ranges(Protocol):
-    """A file that is open to be read at any position."""
-
     @property
-    def streams(self) -> bool:
-        """Whether it is cheap to read forwards only: a web server without ranges."""
-        ...
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``: fewer where the file ends.
-
-        Raises:
-            OSError: They cannot be read, or the file has changed since the first read.
-        """
-        ...
-
-    def size_bytes(self) -> int | None:
-        """Return the size of the file; None where a web server does not say."""
-        ...
-
-    def close(self) -> None:
-        """Close the file."""
-        ...
+    def path(self) -> str:
+        """The address of the place."""
+        return self.place.address
 
 
 class Draft(ABC):
@@ -162,18 +144,20 @@ class Place(ABC):
         """
         if isinstance(place, Place):
             return place
-        text = os.fspath(place) if not is_remote(place) else str(place)
-        return Place.at(text if is_remote(text) else expand_path(text), options)
+        return Place.at(expand_path(place), options)
 
     @staticmethod
     def at(address: str, options: Mapping[str, Any] | None = None) -> Place:
         """Return the place with exactly this address, as a listing or a row has it; nothing is expanded."""
-        from tastemaker.storage.local import LocalPlace
-        from tastemaker.storage.remote import RemotePlace
-
-        if address.lower().startswith("file://"):
-            return LocalPlace(url2pathname(urlsplit(address).path))
-        return RemotePlace(address, options) if is_remote(address) else LocalPlace(address)
+        scheme = scheme_of(address) if is_remote(address) else "file"
+        if scheme not in _KINDS:
+            known = "s3://, gs://, az://, hf://, https://"
+            raise ConfigurationError(f"{scheme}:// is no known kind of storage; known are {known}")
+        module, name = _KINDS[scheme]
+        if scheme == "file" and is_remote(address):
+            address = url2pathname(urlsplit(address).path)
+        made: Place = getattr(import_module(module), name)(address, options)
+        return made
 
     @property
     @abstractmethod
@@ -219,6 +203,15 @@ class Place(ABC):
     def exists(self) -> bool:
         """Return whether there is a file or a folder."""
         return self.is_file() or self.is_folder()
+
+    @abstractmethod
+    def glob(self) -> list[Entry]:
+        """Return the files that this address fits as a pattern (``*``, ``**``, ``?``, ``[ab]``), in order.
+
+        Raises:
+            ConfigurationError: A web server has no listings.
+            OSError: The folder cannot be listed.
+        """
 
     @abstractmethod
     def list(self, *, recursive: bool = True) -> list[Entry]:
@@ -272,6 +265,13 @@ class Place(ABC):
 
     # Writing
 
+    def check_writable(self) -> None:  # noqa: B027 - most are
+        """Raise where nothing is ever written to that kind of place; nothing is asked for.
+
+        Raises:
+            ConfigurationError: It is on a web server or on the hub.
+        """
+
     @abstractmethod
     def draft(self, beside: Place | None = None) -> Draft:
         """Return a local file to write, which takes this place when it is committed. Folders are made as needed.
@@ -294,6 +294,14 @@ class Place(ABC):
     @abstractmethod
     def create(self, data: bytes) -> bool:
         """Write the file whole if there is none; return whether this call made it. Of several callers one does.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+
+    @abstractmethod
+    def append(self, data: bytes) -> None:
+        """Write bytes to the end of the file, which is made if need be. In a store all of it is written anew.
 
         Raises:
             OSError: It cannot be written.
@@ -346,12 +354,13 @@ class Place(ABC):
         """Return the one spelling that stands for all of the same place."""
 
 
-def expand_path(path: str) -> str:
-    """Return a path with ``~`` and environment variables replaced by what they stand for; a URL as it is.
+_KINDS = {
+    "file": ("tastemaker.storage.local", "LocalPlace"),
+    "hf": ("tastemaker.storage.hub", "HubPlace"),
+    **dict.fromkeys(("http", "https"), ("tastemaker.storage.web", "WebPlace")),
+    **dict.fromkeys(STORE_SCHEMES, ("tastemaker.storage.objects", "StorePlace")),
+}
+"""Scheme -> module and class of its places: named here and not imported, so that only what a URL needs is loaded."""
 
-    A variable that is not set stays as it is.
-    """
-    if is_remote(path):
-        return path
-    expanded = os.path.expandvars(path) if re.search(r"[$%]", path) else path
-    return os.path.expanduser(expanded)
+AnyPlace = str | os.PathLike[str] | Place
+"""What `Place.of` takes."""

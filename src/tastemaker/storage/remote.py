@@ -1,24 +1,29 @@
-"""Places behind a URL: object stores, web servers, the Hugging Face hub."""
+"""Places behind a URL: what object stores, web servers and the Hugging Face hub have in common."""
 
 from __future__ import annotations
 
-import contextlib
+import io
 import posixpath
+import re
 import uuid
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, Self, TypeVar, cast
 
-from tastemaker.errors import RemoteError
-from tastemaker.storage import canonical_url, files, options_for, public_url, relative_to, scheme_of
+from tastemaker.errors import ConfigurationError, RemoteError
+from tastemaker.storage import canonical_url, options_for, public_url, relative_to
 from tastemaker.storage.drafts import draft_folder
-from tastemaker.storage.leases import Lease
-from tastemaker.storage.objects import RemoteFile
 from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Lock, Place
-from tastemaker.storage.retries import persist
-from tastemaker.storage.systems import open_system
+from tastemaker.storage.ranges import RemoteRanges, Source
+from tastemaker.storage.reading import RangesFile
 
 T = TypeVar("T")
+
+_BUFFER_BYTES = 2**22
+_COPY_BYTES = 2**24
+_ALL = 2**62
 
 
 class RemotePlace(Place):
@@ -27,6 +32,20 @@ class RemotePlace(Place):
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.address = url
         self.options = options_for(url, options)
+
+    @abstractmethod
+    def source(self) -> Source:
+        """Return what reads the file; nothing is requested yet."""
+
+    @abstractmethod
+    def send(self, draft: Path) -> None:
+        """Put a local file here, whole."""
+
+    def at_url(self, url: str) -> Self:
+        """Return another place of the same kind, with the same options."""
+        place = type(self).__new__(type(self))
+        place.address, place.options = url, self.options
+        return place
 
     @property
     def local_path(self) -> None:
@@ -44,83 +63,87 @@ class RemotePlace(Place):
 
     @property
     def parent(self) -> Place:
-        return RemotePlace(str(self).rstrip("/").rpartition("/")[0], self.options)
+        return self.at_url(public_url(self.address).rstrip("/").rpartition("/")[0])
 
     def __truediv__(self, below: str) -> Place:
-        return RemotePlace(f"{str(self).rstrip('/')}/{below}", self.options)
+        return self.at_url(f"{public_url(self.address).rstrip('/')}/{below}")
 
     def relative_to(self, folder: Place) -> str:
         return relative_to(self.address, folder.address)
 
-    def stat(self) -> Entry | None:
-        found = files.find_file(self.address, self.options)
-        return None if found is None else Entry(self, found.size, found.modified, found.version)
-
     def is_folder(self) -> bool:
-        return scheme_of(self.address) not in ("http", "https") and bool(self.list())
+        return bool(self.list())
 
-    def list(self, *, recursive: bool = True) -> list[Entry]:
-        if not recursive and scheme_of(self.address) in ("http", "https"):
-            files.list_files(self.address)  # raises that there are no listings
-        listing = files.list_files if recursive else files.list_folder
-        return [
-            Entry(RemotePlace(found.path, self.options), found.size, found.modified, found.version)
-            for found in listing(self.address, self.options)
-            if canonical_url(found.path) != self._key()  # a listing of a file is that file
-        ]
+    def glob(self) -> list[Entry]:
+        from fsspec.utils import glob_translate
+
+        fixed, pattern = re.match(r"(.*?://[^*?\[]*/)?(.*)", self.address, re.DOTALL).groups()  # type: ignore[union-attr]
+        fits = re.compile(glob_translate(pattern)).match
+        entries = self.at_url(fixed).list(recursive="/" in pattern or "**" in pattern)
+        return [entry for entry in entries if fits(entry.place.address.removeprefix(fixed))]
 
     def open(self) -> BinaryIO:
-        return cast(BinaryIO, files.open_url(self.address, self.options))
+        file = self.open_ranges()
+        _or_not_found(file.identify)
+        return cast("BinaryIO", io.BufferedReader(RangesFile(file), _BUFFER_BYTES))
 
-    def open_ranges(self) -> RemoteFile:
-        return RemoteFile(self.address, self.options)
+    def open_ranges(self) -> RemoteRanges:
+        return RemoteRanges(self.address, self.source())
 
     def read(self, max_bytes: int | None = None) -> bytes:
-        with contextlib.closing(self.open_ranges()) as file:
-            return _or_not_found(
-                lambda: file.read_at(0, (file.size_bytes() if max_bytes is None else max_bytes) or 2**40)
-            )
+        with closing(self.open_ranges()) as file:
+            if max_bytes is not None:
+                return _or_not_found(lambda: file.read_at(0, max_bytes))
+            return _or_not_found(lambda: file.read_at(0, file.size_bytes() or _ALL))
 
     def fetch(self, target: Path) -> None:
-        files.fetch_file(self.address, target, self.options)
+        target.touch()
+        with closing(self.open_ranges()) as file, target.open("r+b") as opened:
+            position = opened.seek(0, io.SEEK_END)
+            while data := file.read_at(position, _COPY_BYTES):
+                opened.write(data)
+                position += len(data)
 
     def draft(self, beside: Place | None = None) -> Draft:
-        self._check_writable()
         return _Upload(self)
-
-    def write(self, data: bytes) -> None:
-        self._check_writable()
-        files.send_data(data, self.address, self.options)
-
-    def create(self, data: bytes) -> bool:
-        self._check_writable()
-        system, path = open_system(self.address, self.options)
-        try:
-            persist(f"{self} cannot be written", lambda: system.pipe_file(path, data, mode="create"), self.address)
-        except RemoteError as error:
-            if _says_exists(error.__cause__):
-                return False
-            raise
-        return True
-
-    def delete(self) -> None:
-        self._check_writable()
-        system, path = open_system(self.address, self.options)
-        with contextlib.suppress(FileNotFoundError):
-            _or_not_found(lambda: persist(f"{self} cannot be deleted", lambda: system.rm_file(path), self.address))
 
     def remove_drafts(self) -> None:
         """Do nothing: drafts of remote files lie on this machine, see `drafts.draft_folder`."""
 
+
+class ReadOnlyPlace(RemotePlace):
+    """A URL that nothing can be written to."""
+
+    @abstractmethod
+    def refusal(self) -> ConfigurationError:
+        """Return the error that says why."""
+
+    def check_writable(self) -> None:
+        raise self.refusal()
+
+    def send(self, draft: Path) -> None:
+        raise self.refusal()
+
+    def draft(self, beside: Place | None = None) -> Draft:
+        raise self.refusal()
+
+    def write(self, data: bytes) -> None:
+        raise self.refusal()
+
+    def create(self, data: bytes) -> bool:
+        raise self.refusal()
+
+    def append(self, data: bytes) -> None:
+        raise self.refusal()
+
+    def delete(self) -> None:
+        raise self.refusal()
+
     def make_folder(self) -> None:
-        self._check_writable()
-        files.check_bucket_of(self.address, self.options)
+        raise self.refusal()
 
     def lock(self) -> Lock:
-        return Lease(self)
-
-    def _check_writable(self) -> None:
-        files.check_writable(self.address)
+        raise self.refusal()
 
 
 class _Upload(Draft):
@@ -129,8 +152,16 @@ class _Upload(Draft):
         self.path = draft_folder() / f"{DRAFT_PREFIX}{uuid.uuid4().hex[:12]}"
 
     def commit(self) -> None:
-        files.send_draft(self.path, self._target.address, self._target.options)
+        self._target.send(self.path)
         self.path.unlink()
+
+
+def or_none(work: Callable[[], T]) -> T | None:
+    """Return the result of ``work``, None where there is no such file."""
+    try:
+        return work()
+    except FileNotFoundError:
+        return None
 
 
 def _or_not_found(work: Callable[[], T]) -> T:
@@ -141,10 +172,3 @@ def _or_not_found(work: Callable[[], T]) -> T:
         if isinstance(error.__cause__, FileNotFoundError):
             raise error.__cause__ from None
         raise
-
-
-def _says_exists(error: BaseException | None) -> bool:
-    status = getattr(error, "status", None) or getattr(error, "status_code", None) or getattr(error, "code", None)
-    answer = getattr(getattr(error, "__cause__", None), "response", {})
-    status = status or answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return isinstance(error, FileExistsError) or status in (409, 412)

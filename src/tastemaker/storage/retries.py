@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
 _PERMANENT_NUMBERS = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENOSPC)
-"""How s3fs reports a request that the server will never grant; and the disk of this machine is full."""
+"""What a file system will never grant; and the disk of this machine is full."""
 
 _LONGEST_ANNOUNCED_S = 600.0
 """A server that says when to come back is waited for, at most so long."""
@@ -150,41 +150,61 @@ def announced_wait_s(error: BaseException) -> float:
     return float(match[1]) if match else 0.0
 
 
+def status_of(error: BaseException | None) -> int | None:
+    """Return the status of HTTP that an error is about, None where there is none."""
+    if isinstance(status := getattr(error, "status", None), int):
+        return status
+    match = re.search(r"non-2xx status code: (\d{3})\b", str(error)) if _is_of_store(error) else None
+    return int(match[1]) if match else None
+
+
 def is_permanent(error: BaseException) -> bool:
     """Return whether another try cannot help."""
-    status = getattr(error, "status", None) or getattr(error, "status_code", None)  # aiohttp, azure
-    status = status or getattr(error, "code", None)  # gcsfs
-    if isinstance(status, int) and 400 <= status < 500:
+    status = status_of(error)
+    if status is not None and (400 <= status < 500 or status == 501):
         return status not in (408, 425, 429)
     if isinstance(error, TimeoutError | ConnectionError):
         return False
     if isinstance(error, OSError):
-        is_forbidden = error.errno is None and str(error).startswith("Forbidden: ")  # gcsfs
-        return isinstance(error, _PERMANENT) or error.errno in _PERMANENT_NUMBERS or is_forbidden
-    module, name = type(error).__module__, type(error).__name__
-    return (
-        isinstance(error, TastemakerError | TypeError | ValueError)
-        or (module.startswith("botocore") and "Credentials" in name)
-        or (module.startswith("google.auth") and not getattr(error, "retryable", False))
+        return isinstance(error, _PERMANENT) or error.errno in _PERMANENT_NUMBERS
+    return isinstance(error, TastemakerError | TypeError | ValueError) or (
+        _is_of_store(error) and type(error).__name__ != "GenericError"
     )
 
 
 def describe_error(error: BaseException, secret: str = "") -> str:
     """Return an error in one line, without the query of a URL."""
     text = str(error)
-    if type(error).__module__.startswith("aiohttp") and getattr(error, "status", None):
-        text = f"status {error.status} {getattr(error, 'message', '')}"  # type: ignore[attr-defined]
-    elif type(error).__module__.startswith("gcsfs") and isinstance(code := getattr(error, "code", None), int):
-        text = f"status {code} {text.removesuffix(f', {code}')}"
-    elif type(error).__name__ == "ProxyError" and not text:  # what gcsfs makes of it
-        text = "status 502 Bad Gateway"
+    if _is_of_store(error):
+        text = _describe_store(text)
     elif isinstance(error, OSError) and error.errno is None and error.strerror is None and error.args:
         text = str(error.args[0])
     if secret:
         text = text.replace(secret, public_url(secret))
     text = re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)  # some libraries encode the query anew
-    text = text.partition("\nRequestId:")[0]  # azure goes on with the whole answer
     text = " ".join(text.split())[:300].strip()
-    if isinstance(error, FileNotFoundError) and (error.errno or " " not in text or public_url(secret).endswith(text)):
+    if isinstance(error, FileNotFoundError):
         return "there is no such file"
     return text or type(error).__name__
+
+
+def _is_of_store(error: BaseException | None) -> bool:
+    return type(error).__module__.startswith("obstore")
+
+
+def _describe_store(text: str) -> str:
+    """Return what a long text of obstore says: status and message of the server, or what became of the connection."""
+    text, _, details = text.partition("\n\nDebug source:")
+    if answer := re.search(r"non-2xx status code: (\d{3} ?[^:]*):?(.*)", text, re.DOTALL):
+        message = re.search(r"<Message>(.*?)(?:\n|</Message>)", answer[2], re.DOTALL)
+        return f"status {answer[1].strip()}" + (f": {message[1]}" if message else "")
+    if kind := re.search(r"kind: (Timeout|Interrupted|Connect)\b", details):
+        return _CONNECTIONS[kind[1]]
+    return text.rpartition(" - ")[2]
+
+
+_CONNECTIONS = {
+    "Timeout": "the server did not answer in time",
+    "Interrupted": "the connection was cut",
+    "Connect": "there is no connection",
+}

@@ -18,7 +18,7 @@ from tastemaker.compat.nemo_curator.models import to_array, to_tensor
 from tastemaker.compat.nemo_curator.stages import ProcessingStage
 from tastemaker.errors import ModelError, ReasonKind, WeightsNotFoundError
 from tastemaker.models.aesthetic import check_embeddings, read_pth
-from tastemaker.models.hub import default_model_dir, file_sha256
+from tastemaker.models.hub import file_sha256, resolve_model_dir
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.provenance import add_provenance
 from tastemaker.stages.aesthetic import stack_embeddings
@@ -201,7 +201,7 @@ def find_weights(model_dir: str | None) -> Path:
     Raises:
         WeightsNotFoundError: There is no such file.
     """
-    path = (Path(model_dir) if model_dir else default_model_dir()) / MODEL_ID / _FILE
+    path = resolve_model_dir(model_dir) / MODEL_ID / _FILE
     if not path.is_file():
         raise WeightsNotFoundError(
             f"the NSFW filter needs {path}: there is no such file. Fetch {_ADDRESS} and unpack it in {path.parent}"

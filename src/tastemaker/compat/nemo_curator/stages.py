@@ -17,7 +17,6 @@ from tastemaker.errors import UnreadableImageError
 from tastemaker.scores.copies import TarCopies
 from tastemaker.stages import aesthetic, base, embed, partition, read, write
 from tastemaker.stages.base import X, Y
-from tastemaker.storage import make_folder
 from tastemaker.tasks import EmptyTask, FileGroupTask, ImageBatch, ImageObject
 
 logger = logging.getLogger(__name__)
@@ -206,7 +205,7 @@ class ImageWriterStage(write.ImageWriterStage, ProcessingStage[ImageBatch, FileG
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        make_folder(self._output_path())
+        self._output().make_folder()
 
     def _place(self, image: ImageObject, tars: TarCopies, root: str) -> tuple[str, str] | None:
         if not _has_changed_pixels(image):

@@ -1,0 +1,152 @@
+"""Remote files read by position: requests that go on where they were cut, and bytes of one version only."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from tastemaker.errors import RemoteError
+from tastemaker.storage import public_url
+from tastemaker.storage.retries import Attempts, current_patience, persist
+
+PIECE_BYTES = 2**14
+"""Bytes taken from a connection at once: what was taken is not asked for again after a cut."""
+
+_PROGRESS_BYTES = PIECE_BYTES
+"""A try that brings fewer has failed as one that brings none: else a server that gives a few bytes and then says no
+more would be asked for hours."""
+
+
+class ChangedError(RemoteError):
+    """The file is not the one any more that the reading began with."""
+
+
+class BeyondEndError(Exception):
+    """There are no bytes at that position."""
+
+
+class Source(ABC):
+    """What one kind of server needs for its files to be read by position. Nothing here tries again.
+
+    Attributes:
+        streams: Whether the server has no ranges, so that the file is read forwards only.
+        known: Whether an answer has told size and version.
+        size: In bytes; None where the server does not say.
+        version: Of the file that was seen first.
+        requests: Requests for bytes so far.
+    """
+
+    may_stream = False
+    """Whether there are servers of this kind without ranges."""
+
+    def __init__(self) -> None:
+        self.streams = False
+        self.known = False
+        self.size: int | None = None
+        self.version = ""
+        self.requests = 0
+
+    @abstractmethod
+    def look(self) -> None:
+        """Find out size and version."""
+
+    @abstractmethod
+    def read_into(self, data: bytearray, offset: int, size: int) -> None:
+        """Append bytes from ``offset``; on an error those that had come are in ``data``.
+
+        Raises:
+            BeyondEndError: There are none.
+            ChangedError: The file is another one than before.
+        """
+
+    def note(self, size: int | None, version: str) -> None:
+        """Take down what an answer says of the file; refuse another version than before.
+
+        Raises:
+            ChangedError: It is another one.
+        """
+        if self.known and (size != self.size or version != self.version):
+            raise ChangedError
+        self.size, self.version, self.known = size, version, True
+
+    def close(self) -> None:  # noqa: B027 - most have nothing open
+        """Close what is open."""
+
+
+class RemoteRanges:
+    """A remote file, open by position: each `read_at` is a request for exactly these bytes, made again where it fails.
+
+    Args:
+        url: The file.
+        source: What reads it.
+    """
+
+    compressed, damage = False, ""
+
+    def __init__(self, url: str, source: Source) -> None:
+        self.url = url
+        self._name = public_url(url)
+        self._patience = current_patience()
+        self._source = source
+
+    @property
+    def streams(self) -> bool:
+        """Whether the server has no ranges: going back costs a pass. A web server is asked if nothing was read yet."""
+        if self._source.may_stream:
+            self._know()
+        return self._source.streams
+
+    @property
+    def requests(self) -> int:
+        """Requests for bytes so far."""
+        return self._source.requests
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``.
+
+        Raises:
+            RemoteError: They cannot be read, whatever was tried; or the file has changed since the first read.
+        """
+        data = bytearray()
+        attempts = Attempts(f"{self._name} cannot be read at byte {offset:,}", self._patience, self.url)
+        while (missing := self._clip(offset, size) - len(data)) > 0:
+            before = len(data)
+            try:
+                self._source.read_into(data, offset + before, missing)
+            except BeyondEndError:
+                break
+            except ChangedError:
+                raise ChangedError(f"{self._name} was changed while it was read") from None
+            except Exception as error:  # noqa: BLE001 - each library has its own errors
+                attempts.wait_after(error, progressed=len(data) - before >= _PROGRESS_BYTES)
+                continue
+            if len(data) == before:
+                break
+        return bytes(data)
+
+    def holds(self, size: int) -> bool:
+        """Return whether the file has that many bytes."""
+        self._know()
+        known = self._source.size
+        return size <= known if known is not None else len(self.read_at(size - 1, 1)) == 1
+
+    def size_bytes(self) -> int | None:
+        """Return how many bytes the file has; None where the server does not say."""
+        return self.identify()[0]
+
+    def identify(self) -> tuple[int | None, str]:
+        """Return size and version of the file, None and empty where the server does not say."""
+        self._know()
+        return self._source.size, self._source.version
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._source.close()
+
+    def _know(self) -> None:
+        """Ask for size and version if no answer has told them yet."""
+        if not self._source.known:
+            persist(f"{self._name} cannot be read", self._source.look, self.url)
+
+    def _clip(self, offset: int, size: int) -> int:
+        known = self._source.size
+        return size if known is None else min(size, known - offset)
