@@ -37,6 +37,7 @@ from tastemaker.selections.selection import Selection
         (RunMode, "metrics_port", "9000"),
         (lambda **options: Slice(total=2, **options), "index", "1"),
         (Selection, "min_score", "5.5"),
+        (Selection, "top", "20%"),
     ],
 )
 def test_a_value_of_another_type_is_named_with_its_option(make, option, value):

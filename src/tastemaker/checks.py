@@ -9,7 +9,6 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.cutoff import Top
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -17,13 +16,12 @@ if TYPE_CHECKING:
 _KINDS = {
     "int": (Integral, "a whole number such as 32"),
     "float": (Real, "a number such as 5.5"),
-    "Top": (Top, "what parse_top('20%') or parse_top('1000') returns"),
 }
 """Annotation of a field -> what its value must be, and what that is called."""
 
 
 def check_numbers(options: DataclassInstance) -> None:
-    """Raise unless each field that is annotated as a number (``int``, ``float``, `Top`, or ``| None``) holds one.
+    """Raise unless each field that is annotated as a number (``int``, ``float``, or ``| None``) holds one.
 
     A text from YAML, a shell or a form is told apart from a number before it is used.
     Fields whose annotations are no text (without ``from __future__ import annotations``) are left alone.
@@ -44,7 +42,7 @@ def check_numbers(options: DataclassInstance) -> None:
             raise ConfigurationError(f"{field.name}={value} is not a number, and no value reaches it")
         if isinstance(value, type_) or (value is None and rest):
             continue
-        hint = " (without quotes)" if isinstance(value, str) and kind != "Top" else ""
+        hint = " (without quotes)" if isinstance(value, str) else ""
         allowed = ", or None" if rest else ""
         raise ConfigurationError(
             f"{field.name}={value!r} is of type {type(value).__name__}; it must be {wanted}{hint}{allowed}"

@@ -45,6 +45,11 @@ class Selection:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        if not isinstance(self.top, Top | None):
+            raise ConfigurationError(
+                f"top={self.top!r} is of type {type(self.top).__name__}; it must be what parse_top('20%') or "
+                "parse_top('1000') returns, or None"
+            )
         if self.min_score is not None and self.top is not None:
             raise ConfigurationError("give a minimum score or a top share, not both")
         chosen = (self.where, self.min_score, self.top, self.row_ids, self.best_of_group or None)
