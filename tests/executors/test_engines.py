@@ -55,8 +55,9 @@ def rows_of(written, tmp_path):
     return rows
 
 
-def workers_of(address):
-    return [p for p in psutil.process_iter(["cmdline"]) if "ChainWorker" in " ".join(p.info["cmdline"] or [])]
+def workers():
+    lines = {process.pid: " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])}
+    return {pid for pid, line in lines.items() if "ChainWorker" in line or "StageWorker" in line}
 
 
 @both
@@ -67,7 +68,7 @@ def test_rows_and_files_are_those_of_the_local_executor_on_nasty_data(
     source, output = write_nasty_data(tmp_path / "data", photographs), tmp_path / "out"
     results, written = run(make_stages(source, model_dir, output), LocalExecutor(), output)
     counted = []
-    executor = ENGINES[engine]({"address": cluster})
+    executor, before = ENGINES[engine]({"address": cluster}), workers()
     executor.on_progress = counted.append
 
     results_there, written_there = run(make_stages(source, model_dir, output), executor, output)
@@ -82,7 +83,7 @@ def test_rows_and_files_are_those_of_the_local_executor_on_nasty_data(
         assert sum(count.images for count in counted if count.stage == stage) == len(rows)
     assert [timing.name for timing in executor.timings][:2] == ["file_partitioning", "image_reader"]
     assert executor.timings[2].busy_s > 0
-    assert wait_until(lambda: not workers_of(cluster)), workers_of(cluster)
+    assert wait_until(lambda: workers() <= before), workers()
 
 
 @both

@@ -28,7 +28,7 @@ def test_rows_and_tars_are_those_of_a_local_run_and_the_next_run_has_nothing_to_
 
 def test_connections_that_are_cut_while_shards_are_read_cost_no_row(tmp_path, shards, cloud, model_dir):
     url = cloud.upload(shards, "in/")
-    faults = [Fault(cut_after=100_000), Fault(reset=True), Fault(stall_after=50_000), Fault(status=503)]
+    faults = [Fault(cut_after=40_000), Fault(reset=True), Fault(stall_after=20_000), Fault(status=503)]
     cloud.server.only, cloud.server.faults = "1.tar", faults
     run([str(shards)], tmp_path / "out", model_dir)
     run([f"{url}/{n}.tar" for n in range(3)], f"{cloud.url}/out", model_dir, cloud)

@@ -140,7 +140,7 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(tmp_path, shards, dataset, hub
 
 def test_failing_connections_cost_no_row(tmp_path, shards, dataset, hub, model_dir):
     url = dataset.upload(shards)
-    faults = [Fault(cut_after=100_000), Fault(reset=True), Fault(stall_after=50_000), Fault(status=503)]
+    faults = [Fault(cut_after=40_000), Fault(reset=True), Fault(stall_after=20_000), Fault(status=503)]
     dataset.server.only, dataset.server.faults = "1.tar", faults
     hub.refusals = [(503, {}), (429, {"Retry-After": "1"}), (429, {"RateLimit": '"api";r=0;t=1'}), (503, {})]
     started = time.monotonic()

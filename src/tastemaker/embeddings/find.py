@@ -211,7 +211,11 @@ def _list(root: str, options: Options | None) -> Iterator[str]:
             yield from filter(os.path.isfile, paths)  # no pipes: they wait
     elif not (root.startswith("http") or is_pattern(root) or root.lower().endswith(_IMAGE_EXTENSIONS)):
         url = root.rstrip("/")
-        for entry in without_results(Place.at(url, options).list(), url):
+        try:
+            entries = Place.at(url, options).list()
+        except RemoteError as error:
+            raise ConfigurationError(str(error)) from error
+        for entry in without_results(entries, url):
             place = Place.at(entry.path, options)
             if not any(part.startswith((".", "_")) for part in place.relative_to(Place.at(url, options)).split("/")):
                 yield entry.path

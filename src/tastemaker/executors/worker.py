@@ -6,7 +6,9 @@ import logging
 import os
 import pickle
 import platform
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from dataclasses import dataclass, field
@@ -24,6 +26,8 @@ from tastemaker.executors.timing import StageTiming
 from tastemaker.machine import CORES_VARIABLE
 from tastemaker.stages.base import CAREFUL_ATTEMPT, NodeInfo, WorkerMetadata
 from tastemaker.tasks import Task
+
+_EXIT_S = 10
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class ChainWorker:
         with warnings.catch_warnings(action="ignore"):  # of Ray about itself
             self._was_killed = bool(context.was_current_actor_reconstructed)
         self._chain: Chain | None = None
+        threading.Thread(target=_end_for_certain, name="end", daemon=True).start()
 
     def run(self, payload: bytes | None) -> Done | None:
         """Return what the last stage makes of a task, pickled, or what a stage raised; without a task, just answer."""
@@ -113,6 +118,12 @@ class ChainWorker:
         chain = Chain(unpickle_stages(self._job), self._job.queue_size)
         chain.setup(WorkerMetadata(self._name))
         return chain
+
+
+def _end_for_certain() -> None:
+    """End this process some time after Ray let it go, even if its exit hangs: nobody looks after it any more."""
+    threading.main_thread().join()
+    signal.alarm(_EXIT_S)  # the kernel's, because Python may be gone by then
 
 
 def prepare_node(job: Job) -> bytes:
