@@ -17,15 +17,15 @@ from tastemaker.embeddings.columns import ColumnPlan
 from tastemaker.embeddings.find import EmbeddingFile, Source
 from tastemaker.embeddings.rows import EmbeddingBatch, make_rows
 from tastemaker.embeddings.tables import read_parquet
-from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.errors import UnreadableImageError
 from tastemaker.models.aesthetic import MAX_UNIT_ERROR, score_of_any_length
-from tastemaker.models.hub import ensure_head
-from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.published import DEFAULT_SCORER
 from tastemaker.models.records import Scorer
-from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
+from tastemaker.provenance import add_provenance
 from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.schema import rows_metadata, rows_schema
-from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
+from tastemaker.stages.base import ProcessingStage, Resources
+from tastemaker.stages.head import HeadStage
 from tastemaker.storage import Options
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
@@ -81,7 +81,7 @@ class EmbeddingReaderStage(ProcessingStage[FileGroupTask, EmbeddingBatch]):
 
 
 @dataclass
-class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
+class EmbeddingScoreStage(HeadStage[EmbeddingBatch, EmbeddingBatch]):
     """Scores embeddings with the head of a scorer, each divided by its length.
 
     Args:
@@ -103,38 +103,7 @@ class EmbeddingScoreStage(ProcessingStage[EmbeddingBatch, EmbeddingBatch]):
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        find_scorer(self.scorer)
-        self.resources = Resources()
-
-    @property
-    def _scorer(self) -> Scorer:
-        return find_scorer(self.scorer)
-
-    def check(self) -> None:
-        """Raise `ConfigurationError` if the predictor's file is not there."""
-        own = None if self.predictor is None else Place.of(self.predictor).local_path
-        if own is not None and not own.is_file():
-            raise ConfigurationError(f"predictor: {self.predictor} does not exist")
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the options and the weights."""
-        digest = weights_digest(self._scorer.head, self.model_dir, self.predictor, self.storage_options)
-        return {**super().fingerprint(), "predictor": digest, "scorer": self._scorer.name}
-
-    def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
-        """Fetch the weights, if they are not there."""
-        ensure_head(self._scorer.head, self.predictor, self.model_dir, self.storage_options)
-
-    def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
-        """Load the predictor."""
-        weights = ensure_head(self._scorer.head, self.predictor, self.model_dir, self.storage_options)
-        self._predictor = self._scorer.head.load(weights)
-        made_by = weights_provenance("predictor", self._scorer.head, weights)
-        self._provenance = {"scorer": self._scorer.name, **made_by}
-
-    def teardown(self) -> None:
-        """Free the predictor."""
-        self._predictor = None
+        super().__post_init__()
 
     def process(self, task: EmbeddingBatch) -> EmbeddingBatch:
         """Return the batch with its scores, and why a row has none."""

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from tastemaker.checks import check_numbers
-from tastemaker.errors import ConfigurationError, ModelError, ReasonKind
-from tastemaker.models.hub import ensure_head
-from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.errors import ModelError, ReasonKind
+from tastemaker.models.published import DEFAULT_SCORER
 from tastemaker.models.records import Scorer
-from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
-from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
+from tastemaker.provenance import add_provenance
+from tastemaker.stages.head import HeadStage
 from tastemaker.storage import Options, public_url
-from tastemaker.storage.place import Place
 from tastemaker.tasks import ImageBatch
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
+class ImageAestheticFilterStage(HeadStage[ImageBatch, ImageBatch]):
     """Scores every image with the head of a scorer and keeps those that reach the cut-off.
 
     The others go into ``ImageBatch.dropped`` with score and reason. Needs embeddings (`ImageEmbeddingStage`).
@@ -60,12 +58,7 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        find_scorer(self.scorer)
-        self.resources = Resources()
-
-    @property
-    def _scorer(self) -> Scorer:
-        return find_scorer(self.scorer)
+        super().__post_init__()
 
     def inputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage reads."""
@@ -77,9 +70,7 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def check(self) -> None:
         """Raise `ConfigurationError` if the predictor's file is not there; say so if the cut-off keeps everything."""
-        own = None if self.predictor is None else Place.of(self.predictor).local_path
-        if own is not None and not own.is_file():
-            raise ConfigurationError(f"predictor: {self.predictor} does not exist")
+        super().check()
         lowest, highest = self._scorer.score_range
         if self.score_threshold is not None and self.score_threshold < lowest:
             customary = ", ".join(f"{cutoff:g}" for cutoff in self._scorer.customary_cutoffs)
@@ -88,26 +79,6 @@ class ImageAestheticFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
                 "are %s",
                 *(self.score_threshold, lowest, highest, customary or "none"),
             )
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the cut-off and the weights."""
-        digest = weights_digest(self._scorer.head, self.model_dir, self.predictor, self.storage_options)
-        return {**super().fingerprint(), "predictor": digest, "scorer": self._scorer.name}
-
-    def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
-        """Fetch the weights, if they are not there."""
-        ensure_head(self._scorer.head, self.predictor, self.model_dir, self.storage_options)
-
-    def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
-        """Load the predictor."""
-        weights = ensure_head(self._scorer.head, self.predictor, self.model_dir, self.storage_options)
-        self._predictor = self._scorer.head.load(weights)
-        made_by = weights_provenance("predictor", self._scorer.head, weights)
-        self._provenance = {"scorer": self._scorer.name, **made_by}
-
-    def teardown(self) -> None:
-        """Free the predictor."""
-        self._predictor = None
 
     def process(self, task: ImageBatch) -> ImageBatch:
         """Return a batch of the images that reach the cut-off, with the others in ``dropped``."""
