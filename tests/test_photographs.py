@@ -102,9 +102,11 @@ def test_an_edited_xmp_is_copied_again_when_the_cut_is_taken_again(folder, tmp_p
         (folder / "new.jpg").write_bytes(encode(PIXELS[:, ::-1].copy(), "JPEG"))
 
 
-def test_pairs_in_tars_lose_nothing_when_they_are_read_again(folder, tmp_path, model_dir):
+def test_pairs_in_one_tar_stay_two_samples_and_lose_nothing_when_they_are_read_again(folder, tmp_path, model_dir):
     filter_images([str(folder)], tmp_path / "out", ALL, RunOptions(model_dir=str(model_dir)), kind="webdataset")
     kept = keep_all(tmp_path / "out" / "kept", tmp_path / "again", model_dir, "folder")
+    assert [path.name for path in (tmp_path / "out" / "kept").glob("*.tar")] == ["images-000000.tar"]
+    assert pq.read_table(tmp_path / "again" / "rows").num_rows == 4
     assert {name.rpartition("/")[2]: data for name, data in kept.items()} == copies(folder)
 
 

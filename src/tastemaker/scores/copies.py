@@ -7,7 +7,7 @@ import io
 import posixpath
 import tarfile
 from collections.abc import Mapping
-from itertools import count
+from itertools import chain, count
 from typing import Protocol
 
 import xxhash
@@ -26,12 +26,13 @@ _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 1024
 class Copies(Protocol):
     """Takes samples one after the other."""
 
-    def add(self, members: Mapping[str, bytes], sources: Mapping[str, str]) -> tuple[str, str]:
+    def add(self, members: Mapping[str, bytes], sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
         """Write one sample; return the file that its image is in, below the folder, and its name there.
 
         Args:
             members: Name -> bytes, the image first.
             sources: Name -> which file these bytes are. Names of different sources are kept apart.
+            shard: The shard that the sample is from; empty for loose files.
         """
         ...
 
@@ -47,8 +48,8 @@ class Copies(Protocol):
 class TarCopies:
     """WebDataset tars of so many samples: ``<stem>-000000.tar`` and following.
 
-    Keys stay as they are. Where another sample of the tar has the key, a new tar begins: a reader finds as many
-    samples as were added.
+    A reader finds as many samples as were added. Where another shard has the same key, a new tar begins, and keys stay
+    as they are. Pictures of one folder that share a key, such as a raw and its JPEG, lie below numbered folders.
 
     Args:
         own: Of the folder that they lie in.
@@ -62,26 +63,28 @@ class TarCopies:
     def __init__(self, own: OwnFiles, stem: str, images_per_tar: int) -> None:
         self.names: list[str] = []
         self._own, self._stem, self._images_per_tar = own, stem, images_per_tar
-        self._sources: dict[str, str] = {}
+        self._containers: dict[str, str] = {}
         self._draft: Draft | None = None
         self._tar: tarfile.TarFile | None = None
         self._samples = 0
         own.refuse_foreign(self._name(0))
 
-    def add(self, members: Mapping[str, bytes], sources: Mapping[str, str]) -> tuple[str, str]:
+    def add(self, members: Mapping[str, bytes], sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
         """Append one sample. Member names and bytes go in as they are; times and owners are left out."""
         image = next(iter(members))
-        key, source = split_key(image)[0], sources[image]
-        if self._tar is None or self._samples == self._images_per_tar or self._sources.get(key, source) != source:
+        key = split_key(image)[0]
+        if self._tar is None or self._samples == self._images_per_tar or self._containers.get(key, shard) != shard:
             self._close()
             self._tar = self._open()
+        prefixes = chain([""], (f"{number}/" for number in count(2)))
+        prefix = next(prefix for prefix in prefixes if prefix + key not in self._containers)
         self._samples += 1
-        self._sources[key] = source
+        self._containers[prefix + key] = shard
         for name, data in members.items():
-            info = tarfile.TarInfo(name)
+            info = tarfile.TarInfo(prefix + name)
             info.size, info.mode = len(data), 0o644
             self._tar.addfile(info, io.BytesIO(data))
-        return self.names[-1], image
+        return self.names[-1], prefix + image
 
     def finish(self) -> None:
         """Finish the last tar."""
@@ -101,7 +104,7 @@ class TarCopies:
     def _open(self) -> tarfile.TarFile:
         self.names.append(self._name(len(self.names)))
         self._samples = 0
-        self._sources.clear()
+        self._containers.clear()
         self._draft = (self._own.folder / self.names[-1]).draft()
         return tarfile.open(self._draft.path, "w", format=tarfile.PAX_FORMAT)
 
@@ -124,7 +127,7 @@ class FileCopies:
         self._waiting: dict[str, bytes] = {}
         self._bytes = 0
 
-    def add(self, members: Mapping[str, bytes], sources: Mapping[str, str]) -> tuple[str, str]:
+    def add(self, members: Mapping[str, bytes], sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
         """Write one sample. A name that another file has goes below a numbered folder."""
         prefix = self._names.prefix(sources)
         for name, data in members.items():

@@ -207,7 +207,7 @@ class Export:
             part.name: os.path.abspath(part.path) if self._form == "links" else part.source
             for part in found.original.parts
         }
-        place = copies.add(members, sources)
+        place = copies.add(members, sources, found.original.parts[0].shard)
         self.counts.written += 1
         self.counts.bytes_written += sum(len(data) for data in members.values())
         self.counts.checked_by_size_only += not found.original.xxh3 or self._form == "links"

@@ -186,7 +186,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
                 raise UnreadableImageError(
                     f"unsafe name {unsafe!r}: it leads out of the output folder", ReasonKind.UNSAFE_NAME
                 )
-            tar, member = tars.add(members, dict.fromkeys(members, f"{image.image_path} {image.index}"))
+            tar, member = tars.add(members, dict.fromkeys(members, image.image_path), image.shard)
         except UnreadableImageError as error:
             image.fail(f"unreadable: {error}", error.reason_kind)
             return None
