@@ -98,6 +98,10 @@ class Bucket:
 _one_upload = threading.Lock()
 
 
+def _length(answer):
+    return {"Content-Length": str(len(answer))}
+
+
 class GoogleServer(WebServer):
     """In front of fake-gcs-server, which lacks the XML requests that obstore writes with: they become its JSON ones."""
 
@@ -110,14 +114,14 @@ class GoogleServer(WebServer):
         if method == "POST" and "uploads" in asked:
             self.parts = {}
             answer = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
-            return 200, {}, answer.encode()
+            return 200, _length(answer), answer.encode()
         if "uploadId" in asked and method == "PUT":
             self.parts[int(asked["partNumber"])] = body
-            return 200, {"ETag": f'"{asked["partNumber"]}"'}, b""
+            return 200, {"ETag": f'"{asked["partNumber"]}"', "Content-Length": "0"}, b""
         if "uploadId" in asked and method == "POST":
             status, found = self.write(path, {}, b"".join(body for _, body in sorted(self.parts.items())))
             answer = f"<CompleteMultipartUploadResult><ETag>{found['ETag']}</ETag></CompleteMultipartUploadResult>"
-            return status, found, answer.encode()
+            return status, found | _length(answer), answer.encode()
         return (*self.write(path, headers, body), b"") if method == "PUT" and not path.startswith("/storage/") else None
 
     def write(self, path, headers, body):
