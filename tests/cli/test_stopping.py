@@ -17,9 +17,11 @@ def test_the_code_is_that_of_the_signal_though_a_library_raises_an_exception_of_
         except KeyboardInterrupt:
             raise KeyboardInterrupt from None  # as Ray does while it waits
 
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(typer.Exit) as stopped, stoppable("nothing was written"):
         library()
     assert stopped.value.exit_code == 128 + number
     assert capsys.readouterr().err == "tastemaker: stopped; nothing was written\n"
     assert signal.getsignal(signal.SIGTERM) == before
+    signal.signal(signal.SIGINT, interrupt)

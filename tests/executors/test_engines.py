@@ -60,7 +60,7 @@ def workers():
     return {pid for pid, line in lines.items() if "ChainWorker" in line or "StageWorker" in line}
 
 
-@both
+@pytest.mark.parametrize("engine", ["ray-data", pytest.param("xenna", marks=pytest.mark.slow)])
 @pytest.mark.ray
 def test_rows_and_files_are_those_of_the_local_executor_on_nasty_data(
     engine, cluster, tmp_path, photographs, model_dir

@@ -113,7 +113,7 @@ def test_one_export_runs_at_a_time_and_can_be_stopped(tmp_path):
 def test_an_export_ends_with_the_explorer_and_leaves_nothing(explorer, tmp_path, monkeypatch):
     begun = Event()
 
-    def wait(_copies, _members, _sources):
+    def wait(*_arguments):
         begun.set()
         time.sleep(0.01)
         return "there", "name"
