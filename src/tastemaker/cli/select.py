@@ -152,10 +152,11 @@ def _write_stars(
 
 def _write(table: ScoreTable, to: str, selection: Selection, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401
     from tastemaker.selections.select import select_images
-    from tastemaker.storage import is_remote
 
-    left = "what is there is unfinished, and the same command does it again" if is_remote(to) else "nothing was written"
-    with stoppable(left), show_progress("selecting") as update:
+    with (
+        stoppable("the selection is not complete, and the same command completes it"),
+        show_progress("selecting") as update,
+    ):
         summary = select_images(table, to, selection, on_progress=update, **options)
     if as_json:
         typer.echo(json.dumps(asdict(summary), indent=2))

@@ -218,7 +218,9 @@ def _explain_no_room(place: Place) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        raise TastemakerError(f"no room left for {place} ({error.strerror}); nothing was kept of it") from error
+        raise TastemakerError(
+            f"no room left for {place} ({error.strerror}); make room, and the same selection is completed"
+        ) from error
 
 
 def _check_options(kind: str, place: Place, images_per_tar: int, stars: StarOptions | None) -> None:
