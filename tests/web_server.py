@@ -122,8 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command != "HEAD":
                 for start in range(0, min(stop, len(body)), 2**16):
                     piece = body[start : min(start + 2**16, stop)]
+                    request.sent += len(piece)  # before: the client may go on as soon as it has the last of them
                     self.wfile.write(piece)
-                    request.sent += len(piece)
             self.wfile.flush()
         if fault.stall_after:
             self.server.owner.released.wait(60)
