@@ -35,12 +35,14 @@ def main(python):
 
     with tempfile.TemporaryDirectory() as folder:
         pictures, models = Path(folder, "pictures"), write_random_models(Path(folder, "models"))
+        write_random_models(models, scorer="laion-v1-b32")
         pictures.mkdir()
         for name, data in make_pictures():
             (pictures / name).write_bytes(data)
         tastemaker = (str(Path(python).parent / "tastemaker"),)
         assert "score" in run(*tastemaker, "--help")
-        for number, options in enumerate((["score"], ["filter", "--top", "20%"], ["filter", "--min-score", "1"])):
+        pth = ["score", "--scorer", "laion-v1-b32"]  # its head is a .pth
+        for number, options in enumerate((pth, ["score"], ["filter", "--top", "20%"], ["filter", "--min-score", "1"])):
             output = str(Path(folder, f"output{number}"))
             command = (*tastemaker, *options, str(pictures), "--output", output, "--model-dir", str(models), "--json")
             summary = json.loads(run(*command))

@@ -6,16 +6,15 @@ ones do nothing in evaluation, hence the gaps in their numbers.
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from tastemaker.errors import MissingExtraError, ModelError
+from tastemaker.errors import ModelError
 from tastemaker.models.bulk import score_many
+from tastemaker.models.pth import read_pth
 from tastemaker.models.records import VitNames
 from tastemaker.models.weights import WeightsFile
 
@@ -75,14 +74,13 @@ class AestheticPredictor:
         """Return the predictor in a ``.safetensors`` or ``.pth`` (``.pt``, ``.ckpt``) file.
 
         The state dict holds ``layers.{0,2,4,6,7}.{weight,bias}``, or one linear layer (LAION v1: ``weight``, ``bias``,
-        under any prefix), by itself or under ``state_dict``. A vision tower beside it is passed over. Torch reads a
-        ``.pth`` with ``weights_only``, so that no code in it runs.
+        under any prefix), by itself or under ``state_dict``. A vision tower beside it is passed over. No code in a
+        ``.pth`` runs (see `tastemaker.models.pth`).
 
         Raises:
             ModelError: The file cannot be read, or holds another kind of predictor.
-            MissingExtraError: A ``.pth`` without torch installed.
         """
-        tensors = read_pth(path) if path.suffix.lower() in PICKLED_SUFFIXES else _read_safetensors(path)
+        tensors = _read_tensors(path)
         weights = sorted(name for name in tensors if name.endswith("weight"))
         expected = {f"layers.{number}.{kind}" for number in LAYER_NUMBERS for kind in ("weight", "bias")}
         if set(tensors) == expected:
@@ -217,36 +215,9 @@ def _check_layers(layers: list[Layer]) -> None:
         raise ModelError("a predictor needs at least one layer")
 
 
-def _read_safetensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+def _read_tensors(path: Path) -> dict[str, Floats]:
+    """Return the tensors in a file, without those of a vision tower."""
+    if path.suffix.lower() in PICKLED_SUFFIXES:
+        return {name: tensor for name, tensor in read_pth(path).items() if not VitNames().owns(name)}
     file = WeightsFile(path)
     return {name: file.tensor(name) for name in file.shapes if not VitNames().owns(name)}
-
-
-def read_pth(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the tensors of a file that torch wrote, without those of a vision tower.
-
-    Raises:
-        MissingExtraError: There is no torch.
-        ModelError: It is no dictionary of tensors.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingExtraError(
-            f'{path}: reading .pth needs PyTorch: pip install "tastemaker[torch]", or convert the file to safetensors'
-        ) from error
-    try:
-        with warnings.catch_warnings():
-            # Of a plain pickle it warns that weights_only may refuse it. Where it does, the error below says so.
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
-        own = {name: tensor for name, tensor in state.items() if not VitNames().owns(name)}
-        return {name: tensor.detach().float().numpy() for name, tensor in own.items()}
-    except pickle.UnpicklingError as error:  # torch's own words advise to load it all the same
-        raise ModelError(
-            f"{path} cannot be read as plain weights: it is damaged, or holds objects, which are never loaded; "
-            "save a dictionary of tensors"
-        ) from error
-    except Exception as error:  # torch raises many kinds, and a hostile file may raise any
-        raise ModelError(f"{path} cannot be read as plain weights: {error}") from error

@@ -17,8 +17,9 @@ from tastemaker.checks import check_numbers
 from tastemaker.compat.nemo_curator.models import to_array, to_tensor
 from tastemaker.compat.nemo_curator.stages import ProcessingStage
 from tastemaker.errors import ModelError, ReasonKind, WeightsNotFoundError
-from tastemaker.models.aesthetic import check_embeddings, read_pth
+from tastemaker.models.aesthetic import check_embeddings
 from tastemaker.models.hub import file_sha256, resolve_model_dir
+from tastemaker.models.pth import read_pth
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.provenance import add_provenance
 from tastemaker.stages.aesthetic import stack_embeddings
@@ -79,7 +80,6 @@ class NSFWScorer:
         Raises:
             WeightsNotFoundError: They are not there.
             ModelError: The file holds something else.
-            MissingExtraError: There is no torch to read them.
         """
         path = find_weights(self.model_dir)
         tensors = read_pth(path)

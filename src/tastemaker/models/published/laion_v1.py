@@ -1,6 +1,6 @@
 """LAION's first aesthetic predictors, 2022: one linear layer each, trained on the Simulacra captions.
 
-Source: LAION-AI/aesthetic-predictor on GitHub. The files are small ``.pth``, which torch reads.
+Source: LAION-AI/aesthetic-predictor on GitHub. The files are small ``.pth``.
 """
 
 from __future__ import annotations
