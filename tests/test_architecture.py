@@ -10,7 +10,7 @@ ROOT = Path(tastemaker.__file__).parent
 TOP = "tastemaker."
 FLOORS = (
     *("errors", "machine", "checks", "storage", "imaging", "models", "testing", "tasks", "provenance", "scores"),
-    *("stages", "executors", "pipeline", "embeddings", "parity", "runs", "selections", "explorer", "demo", "bench"),
+    *("stages", "executors", "pipeline", "embeddings", "parity", "runs", "selections", "explorer", "demo"),
     *("compat", "cli", "__main__"),
 )
 """Modules and packages directly below `tastemaker`, the lowest first."""

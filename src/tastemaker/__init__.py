@@ -77,7 +77,6 @@ _HOMES = {
     "group_duplicates": "scores.groups",
     "group_table": "scores.groups",
     "load_clip": "models.clip",
-    "measure_machine": "bench",
     "preprocess": "imaging.preprocess",
     "published_scorers": "models.published",
     "run_scoring": "runs.run",
@@ -91,7 +90,6 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES.keys() - {"TorchClip"})]  # `import *` is to work without torch
 
 if TYPE_CHECKING:
-    from tastemaker.bench import measure_machine as measure_machine
     from tastemaker.errors import (
         ConfigurationError as ConfigurationError,
         MissingExtraError as MissingExtraError,

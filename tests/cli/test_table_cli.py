@@ -105,10 +105,9 @@ def test_cutoff_prints_how_many_remain(scores):
     assert f"{found[0]['score']:.4f}" in lines[0]
 
 
-def test_top_prints_best_and_worst_without_escapes_where_nobody_looks(scores):
-    result = tastemaker("top", scores, "-n", "2", env={"TERM": "xterm-kitty", "COLORTERM": "truecolor"})
+def test_top_prints_best_and_worst(scores):
+    result = tastemaker("top", scores, "-n", "2")
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["rank", "1", "2", "...", "6", "7"]
-    assert "\x1b" not in result.stdout
     assert not re.search(" $", result.stdout, re.MULTILINE)
 
 
@@ -135,18 +134,13 @@ def test_filter_with_two_cuts_names_the_command_that_makes_both(tmp_path, scores
     assert (written.returncode, written.stdout[:13]) == (0, "4 of 7 images"), written.stderr
 
 
-def test_top_draws_pictures_on_request_and_names_cannot_steer_the_terminal(tmp_path, photographs, model_dir):
+def test_names_cannot_steer_the_terminal(tmp_path, photographs, model_dir):
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a\x1b]0;title\x07.jpg").write_bytes(photographs["rocket.jpg"])
-    (tmp_path / "p" / "gone.jpg").write_bytes(photographs["rocket.jpg"])
     run_scoring([str(tmp_path / "p")], tmp_path / "s", RunOptions(model_dir=str(model_dir)))
-    (tmp_path / "p" / "gone.jpg").unlink()
-    result = tastemaker("top", tmp_path / "s", "-n", "2", "--pictures", "blocks")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("▀") > 100
-    assert "gone.jpg is gone" in result.stdout
-    assert "\x1b]" not in result.stdout
-    assert "\x1b]" not in tastemaker("top", tmp_path / "s").stdout
+    printed = tastemaker("top", tmp_path / "s").stdout
+    assert "title" in printed
+    assert "\x1b]" not in printed
 
 
 @pytest.mark.parametrize("cut", [["--top", "30%"], ["--cut-off", "4.5"], []])

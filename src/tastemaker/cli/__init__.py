@@ -15,7 +15,6 @@ import typer
 
 from tastemaker import __version__
 from tastemaker.cli import (
-    bench,
     cutoff,
     demo,
     explore,
@@ -45,7 +44,6 @@ app.command("top", epilog=top.EXAMPLE)(top.top)
 app.command("explore", epilog=explore.EXAMPLE)(explore.explore)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
-app.command("bench", epilog=bench.EXAMPLE)(bench.bench)
 app.add_typer(models.app, name="models")
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 
