@@ -68,3 +68,17 @@ def test_no_imports_go_in_a_circle():
 def test_no_base_name_of_a_module_stands_three_times():
     names = Counter(path.stem for path in ROOT.rglob("*.py") if path.stem != "__init__")
     assert [name for name, count in names.items() if count > 2] == []
+
+
+def test_stages_do_not_talk_through_string_keys():
+    """`Task.partition` is typed. `Task._metadata` is for programs: it is handed on, and no key of it is read."""
+    reads = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Subscript | ast.Attribute)
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr == "_metadata"
+        and getattr(node, "attr", "") != "items"
+    ]
+    assert reads == []

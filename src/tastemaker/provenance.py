@@ -11,6 +11,7 @@ from tastemaker.machine import package_version
 from tastemaker.models.hub import ensure_head, ensure_weights, file_sha256, weights_path
 from tastemaker.models.records import Head, Model
 from tastemaker.storage import Options, expand_path, is_remote
+from tastemaker.tasks import Partition
 
 
 def reader_provenance(how: Preprocess, apply_exif_rotation: bool, resize: str) -> dict[str, str]:
@@ -77,7 +78,6 @@ def weights_digest(
         return model.sha256 or file_sha256(ensure_weights(model, model_dir, options))
 
 
-def add_provenance(metadata: dict[str, object], **entries: object) -> None:
-    """Add entries to a batch's ``_metadata["provenance"]``."""
-    known = metadata.get("provenance")
-    metadata["provenance"] = {**(known if isinstance(known, dict) else {"tastemaker": __version__}), **entries}
+def add_provenance(partition: Partition, **entries: object) -> None:
+    """Add entries to the provenance of a batch's partition."""
+    partition.provenance = {"tastemaker": __version__, **partition.provenance, **entries}

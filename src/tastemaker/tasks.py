@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.decode import DecodedImage, decode_image
 from tastemaker.imaging.model_input import Preprocess
-from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, Member, open_shard
+from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, Member, Sample, open_shard
 from tastemaker.storage import Options, public_url
 
 T = TypeVar("T")
@@ -46,6 +46,41 @@ def sum_perf(parts: Iterable[StagePerfStats]) -> list[StagePerfStats]:
 
 
 @dataclass
+class Partition:
+    """The part of an input that becomes one rows file: what Tastemaker's stages tell each other about it.
+
+    Each task holds one of its own. `tastemaker.stages.base.run_stage` gives it to what a stage returns without one.
+
+    Attributes:
+        name: Of its files, without an extension; empty for a task that a program made by hand.
+        root: The input folder that its files were found below.
+        folder: ``name`` without its number, where the files are loose images; else the same as ``name``.
+        is_loose: The files are loose images.
+        source_bytes: Size of the files, in bytes.
+        storage_options: Settings of the files' store. They may hold a secret, and are never written.
+        samples: The samples to read of its only shard; None for all.
+        is_part: Only some of its images are read. Their rows take the places of the old ones.
+        is_last_batch: No batch of it follows this one.
+        attempt: Which try this is: above 1 a process has died before.
+        provenance: What made its rows so far, as it is written into them.
+        checkpoint: Which initial task of a pipeline with a checkpoint this is.
+    """
+
+    name: str = ""
+    root: str = ""
+    folder: str = ""
+    is_loose: bool = False
+    source_bytes: int = 0
+    storage_options: Options | None = field(default=None, repr=False)
+    samples: list[Sample] | None = None
+    is_part: bool = False
+    is_last_batch: bool = True
+    attempt: int = 1
+    provenance: dict[str, Any] = field(default_factory=dict, repr=False)
+    checkpoint: str = ""
+
+
+@dataclass
 class Task(ABC, Generic[T]):
     """A unit of work.
 
@@ -53,6 +88,7 @@ class Task(ABC, Generic[T]):
         dataset_name: Name of the data set that it belongs to.
         data: What the stage works on.
         task_id: Identifies the task within a run; the same in every run over the same input.
+        partition: What Tastemaker's stages tell each other. ``_metadata`` is for programs: their entries travel along.
     """
 
     dataset_name: str
@@ -60,6 +96,7 @@ class Task(ABC, Generic[T]):
     _stage_perf: list[StagePerfStats] = field(default_factory=list, repr=False)
     _metadata: dict[str, Any] = field(default_factory=dict, repr=False)  # may hold the key of an object store
     task_id: str = ""
+    partition: Partition = field(default_factory=Partition, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         self.validate()

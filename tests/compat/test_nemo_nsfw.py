@@ -67,8 +67,8 @@ def test_images_below_the_threshold_are_kept_and_the_others_have_a_reason(detect
     assert len(kept.dropped) == 25
     first = kept.dropped[0]
     assert first.reason == f"nsfw_score {first.nsfw_score:.3f} is not below {stage.score_threshold:g}"
-    assert kept._metadata["provenance"]["nsfw_model"] == "laion/clip-autokeras-binary-nsfw"
-    assert stage.fingerprint()["nsfw_sha256"] == kept._metadata["provenance"]["nsfw_sha256"]
+    assert kept.partition.provenance["nsfw_model"] == "laion/clip-autokeras-binary-nsfw"
+    assert stage.fingerprint()["nsfw_sha256"] == kept.partition.provenance["nsfw_sha256"]
 
 
 def test_a_score_equal_to_the_threshold_is_dropped_as_nemo_curator_drops_it(detector, embeddings):

@@ -43,13 +43,13 @@ def test_a_folder_gives_arrays_and_tables_with_embeddings_and_passes_over_text_a
     files = find_embeddings([str(tmp_path)])
     assert names(files) == ["img_emb_0.npy", "more.parquet"]
     assert str(files[0].metadata) == str(metadata)
-    assert [group._metadata["partition"] for group in group_embeddings(files)] == ["img_emb/img_emb_0", "more"]
+    assert [group.partition.name for group in group_embeddings(files)] == ["img_emb/img_emb_0", "more"]
 
 
 def test_partitions_never_share_a_name(tmp_path):
     paths = [save(tmp_path / folder / name) for folder in "ab" for name in ("x.npy", "x-2.npy")]
     groups = group_embeddings(find_embeddings(list(map(str, paths))))
-    assert len({group._metadata["partition"] for group in groups}) == 4
+    assert len({group.partition.name for group in groups}) == 4
 
 
 def test_images_stay_images_whatever_lies_beside_them(tmp_path, photo_folder, caplog):

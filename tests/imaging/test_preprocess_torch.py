@@ -143,7 +143,7 @@ def read(shard, **options):
 def test_the_reader_says_what_resized(shard):
     for resize, function in (("pillow", preprocess), ("torch", preprocess_with_torch)):
         batch = read(shard, resize=resize)
-        made_by = batch._metadata["provenance"]
+        made_by = batch.partition.provenance
         assert made_by["resize"] == resize
         assert ("torch" in made_by) == (resize == "torch")
         assert np.array_equal(batch.data[0].model_input, function(noise(300, 400), CLIP))
@@ -154,7 +154,7 @@ def test_a_machine_without_a_gpu_resizes_with_pillow_and_imports_no_torch(shard)
         "import sys; from tastemaker import FileGroupTask, ImageReaderStage\n"
         "from tastemaker.models.device import choose_device\n"
         f"[batch] = ImageReaderStage().process(FileGroupTask(data=[{str(shard)!r}]))\n"
-        "resize = batch._metadata['provenance']['resize']\n"
+        "resize = batch.partition.provenance['resize']\n"
         "print(choose_device() != 'cpu' or (resize == 'pillow' and 'torch' not in sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -164,12 +164,12 @@ def test_a_machine_without_a_gpu_resizes_with_pillow_and_imports_no_torch(shard)
 def test_pixels_that_the_embedder_resizes_are_recorded_too(model_dir, shard):
     stage = ImageEmbeddingStage(model_dir=str(model_dir), device="cpu")
     own = ImageObject(image_data=noise(50, 70))
-    assert stage.process(ImageBatch(data=[own]))._metadata["provenance"]["resize"] == "pillow"
+    assert stage.process(ImageBatch(data=[own])).partition.provenance["resize"] == "pillow"
     batch = read(shard, resize="torch")
-    assert stage.process(batch)._metadata["provenance"]["resize"] == "torch"
+    assert stage.process(batch).partition.provenance["resize"] == "torch"
     batch = read(shard, resize="torch")
     batch.data.append(ImageObject(image_data=noise(50, 70)))
-    assert stage.process(batch)._metadata["provenance"]["resize"] == "torch, pillow"
+    assert stage.process(batch).partition.provenance["resize"] == "torch, pillow"
 
 
 def test_an_unknown_resize_is_refused_with_the_known_ones():

@@ -85,12 +85,12 @@ def test_outputs_have_the_names_of_their_inputs_and_never_the_same(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"1")
     folders = [str(tmp_path / name) for name in ("one", "two", "one/photos", "two/photos")]
-    names = [task._metadata["partition"] for task in FilePartitioningStage(folders[:2]).process()]
+    names = [task.partition.name for task in FilePartitioningStage(folders[:2]).process()]
     assert names == ["s/00", "s/00-2", "one-00000", "two-00000"]
-    names = [task._metadata["partition"] for task in FilePartitioningStage(folders[2:]).process()]
+    names = [task.partition.name for task in FilePartitioningStage(folders[2:]).process()]
     assert names == ["photos-00000", "photos-2-00000"]
     (tmp_path / "one/photos/photos-00000.tar").write_bytes(b"1")
-    names = [task._metadata["partition"] for task in FilePartitioningStage(folders[2]).process()]
+    names = [task.partition.name for task in FilePartitioningStage(folders[2]).process()]
     assert names == ["photos-00000", "photos-00001"]
 
 
@@ -141,5 +141,5 @@ def test_no_task_shows_the_key_of_a_store(tmp_path, photographs):
     make_tar(tmp_path / "a.tar", [("a.png", photographs["coffee.png"])])
     options = {"secret": "keep-it"}
     for task in FilePartitioningStage(str(tmp_path), storage_options=options).process():
-        assert task._metadata["storage_options"] == options
+        assert task.partition.storage_options == options
         assert "keep-it" not in repr([task, *ImageReaderStage().process(task)])

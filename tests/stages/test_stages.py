@@ -25,6 +25,7 @@ from tastemaker import (
 )
 from tastemaker.models.hub import weights_path
 from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
+from tastemaker.tasks import Partition
 
 
 def random_pixels(seed=0, shape=(50, 70, 3)):
@@ -76,7 +77,7 @@ def test_the_reader_gives_pixels_on_demand_and_batches_of_the_size_asked_for(tmp
     shard = make_tar(tmp_path / "a.tar", [(f"{n}.png", encode(p, "PNG")) for n, p in enumerate(pixels)])
     batches = ImageReaderStage(batch_size=3).process(FileGroupTask(data=[str(shard)]))
     assert [batch.num_items for batch in batches] == [3, 3, 1]
-    assert [batch._metadata["is_last_batch"] for batch in batches] == [False, False, True]
+    assert [batch.partition.is_last_batch for batch in batches] == [False, False, True]
     images = [image for batch in batches for image in batch.data]
     assert not any(image.has_pixels for image in images)
     assert all(np.array_equal(image.image_data, p) for image, p in zip(images, pixels, strict=True))
@@ -90,9 +91,7 @@ def test_a_batch_of_large_files_ends_early_and_loses_none(tmp_path):
         path.write_bytes(encode(random_pixels(), "JPEG"))
         os.truncate(path, 2**26)  # zeros behind the picture
     stage, task = ImageReaderStage(batch_size=32), FileGroupTask(data=[*map(str, paths)])
-    read = [
-        (*(image.image_id for image in batch.data), batch._metadata["is_last_batch"]) for batch in stage.stream(task)
-    ]
+    read = [(*(image.image_id for image in batch.data), batch.partition.is_last_batch) for batch in stage.stream(task)]
     assert read == [("0", "1", "2", "3", False), ("4", "5", True)]
 
 
@@ -169,7 +168,7 @@ def test_with_changes_a_copy():
 def test_a_second_run_with_the_same_writer_or_a_copy_of_it_replaces_its_files(tmp_path):
     def batch():
         images = [ImageObject(image_id=f"i{n}", image_path=f"i{n}", image_data=random_pixels(n)) for n in range(2)]
-        return ImageBatch(data=images, dataset_name="d", _metadata={"partition": "a"})
+        return ImageBatch(data=images, dataset_name="d", partition=Partition("a"))
 
     stage = ImageWriterStage(str(tmp_path / "out"))
     stages = (stage, stage, stage.with_(output_dir=str(tmp_path / "other")))
@@ -204,7 +203,7 @@ def test_a_name_that_leads_out_of_the_folder_is_never_written(tmp_path):
 
 def test_an_unfinished_partition_leaves_nothing_behind(tmp_path):
     shard = make_tar(tmp_path / "a.tar", [(f"{seed}.jpg", picture(seed)) for seed in range(3)])
-    first, *_ = ImageReaderStage(batch_size=2).stream(FileGroupTask(data=[str(shard)], _metadata={"partition": "a"}))
+    first, *_ = ImageReaderStage(batch_size=2).stream(FileGroupTask(data=[str(shard)], partition=Partition("a")))
     stage = ImageWriterStage(str(tmp_path / "out"))
     assert stage.process(first) is None
     assert list((tmp_path / "out").iterdir())  # unfinished, under temporary names
@@ -215,7 +214,7 @@ def test_an_unfinished_partition_leaves_nothing_behind(tmp_path):
 def test_images_of_one_name_in_grouped_shards_all_come_out(tmp_path):
     contents = [picture(n, "PNG") for n in range(2)]
     shards = [str(make_tar(tmp_path / f"{n}.tar", [("a.png", data)])) for n, data in enumerate(contents)]
-    batches = ImageReaderStage().process(FileGroupTask(data=shards, _metadata={"partition": "p"}))
+    batches = ImageReaderStage().process(FileGroupTask(data=shards, partition=Partition("p")))
     stage = ImageWriterStage(str(tmp_path / "out"))
     [task] = [task for batch in batches for task in stage.stream(batch)]
     assert task._metadata["counts"] == {"kept": 2}

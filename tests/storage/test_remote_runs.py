@@ -245,7 +245,7 @@ def test_remote_files_are_partitioned_as_local_ones(data, bucket):
         assert [[p.removeprefix(url) for p in g.data] for g in groups] == [
             [p.removeprefix(str(data)) for p in g.data] for g in expected
         ]
-        assert [g._metadata["source_bytes"] for g in groups] == [g._metadata["source_bytes"] for g in expected]
+        assert [g.partition.source_bytes for g in groups] == [g.partition.source_bytes for g in expected]
     with pytest.raises(ConfigurationError, match=r"shards/nothing.* does not exist"):
         FilePartitioningStage(f"{url}/shards/nothing*", storage_options=bucket.options).process()
 
@@ -257,7 +257,7 @@ def test_a_web_server_is_asked_for_named_files_only(web, tmp_path, photographs):
         FilePartitioningStage(f"{web.url}/gone.tar").process()
     (tmp_path / "web" / "a b.jpg").write_bytes(photographs["rocket.jpg"])
     [group] = FilePartitioningStage(f"{web.url}/a%20b.jpg").process()
-    assert group._metadata["source_bytes"] == len(photographs["rocket.jpg"])
+    assert group.partition.source_bytes == len(photographs["rocket.jpg"])
 
 
 def test_bytes_that_were_freed_are_read_again_by_their_range(data, bucket):

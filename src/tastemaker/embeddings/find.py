@@ -24,7 +24,7 @@ from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
 from tastemaker.storage import Options, is_pattern, is_remote, public_url, walk_inputs, without_repeats, without_results
 from tastemaker.storage.place import Place
-from tastemaker.tasks import FileGroupTask
+from tastemaker.tasks import FileGroupTask, Partition
 
 ARRAY_EXTENSIONS = (".npy", ".npz")
 EXTENSIONS_OF_EMBEDDINGS = (*ARRAY_EXTENSIONS, ".parquet")
@@ -87,6 +87,13 @@ class EmbeddingFile:
             return carried_columns(file.schema_arrow), file.metadata.num_rows
 
 
+@dataclass
+class EmbeddingFileTask(FileGroupTask):
+    """A file of embeddings and its metadata, as a partition."""
+
+    file: EmbeddingFile = field(kw_only=True)
+
+
 def find_embeddings(
     inputs: Iterable[str],
     column: str | None = None,
@@ -139,29 +146,18 @@ def find_embeddings(
 def group_embeddings(files: list[EmbeddingFile]) -> list[FileGroupTask]:
     """Return a partition for each file, named after it as shards are (see docs/rows.md)."""
     names: set[str] = set()
-    groups = []
+    groups: list[FileGroupTask] = []
     for index, file in enumerate(files):
         stem = os.path.splitext(file.place.relative_to(Place.at(file.root, file.storage_options)))[0]
         name = next(name for number in count(1) if (name := stem if number == 1 else f"{stem}-{number}") not in names)
         names.add(name)
         places = [file.place, *([file.metadata] if file.metadata else [])]
         sizes = [entry.size for place in places if (entry := place.stat())]
-        metadata = {
-            "partition": name,
-            "partition_index": index,
-            "total_partitions": len(files),
-            "source_files": [place.address for place in places],
-            "source_bytes": sum(sizes),
-            "root": file.root,
-            "folder": name,
-            "embedding_file": file,
-            "storage_options": file.storage_options,
-        }
+        partition = Partition(name, file.root, name, source_bytes=sum(sizes), storage_options=file.storage_options)
         folder = file.place.parent
         dataset = (folder.name if folder.local_path is None else folder.local_path.resolve().name).lower() or "dataset"
-        groups.append(
-            FileGroupTask(dataset, [place.address for place in places], _metadata=metadata, task_id=str(index))
-        )
+        paths = [place.address for place in places]
+        groups.append(EmbeddingFileTask(dataset, paths, task_id=str(index), partition=partition, file=file))
     return groups
 
 

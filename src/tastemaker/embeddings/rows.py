@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from tastemaker.embeddings.arrays import EmbeddingBlock
 from tastemaker.embeddings.columns import ColumnPlan
+from tastemaker.embeddings.find import EmbeddingFile
 from tastemaker.errors import ReasonKind
 from tastemaker.scores.schema import printable
 from tastemaker.tasks import Task
@@ -29,6 +30,8 @@ class EmbeddingBatch(Task[EmbeddingBlock | None]):
         problem: What is wrong with the file behind these rows; it becomes a failed row of its own.
         scores: float32 (n,), NaN where a row has none. Set by the stage that scores.
         failures: Strings (n,), null for a row that has a score. Set by it, too.
+        file: Where they come from.
+        given_schema: Of the columns that come with the embeddings of that file.
         normalised: How many rows were not of unit length, and were divided by their length.
     """
 
@@ -40,6 +43,8 @@ class EmbeddingBatch(Task[EmbeddingBlock | None]):
     scores: npt.NDArray[np.float32] | None = field(default=None, kw_only=True)
     failures: Any = field(default=None, kw_only=True)
     normalised: int = field(default=0, kw_only=True)
+    file: EmbeddingFile = field(kw_only=True)
+    given_schema: pa.Schema = field(kw_only=True)
 
     @property
     def num_items(self) -> int:
@@ -57,7 +62,7 @@ def make_rows(batch: EmbeddingBatch, plan: ColumnPlan, schema: pa.Schema) -> pa.
     if batch.data is not None:
         tables.append(_rows_of(batch, batch.data, plan, schema))
     if batch.problem:
-        path = printable(str(batch._metadata["embedding_file"].place))
+        path = printable(str(batch.file.place))
         row = {"image_id": "", "image_path": path, "status": "failed", "reason": batch.problem}
         tables.append(_fill({**row, "reason_kind": ReasonKind.DAMAGED}, 1, schema))
     return pa.concat_tables(tables)
@@ -65,9 +70,7 @@ def make_rows(batch: EmbeddingBatch, plan: ColumnPlan, schema: pa.Schema) -> pa.
 
 def _rows_of(batch: EmbeddingBatch, block: EmbeddingBlock, plan: ColumnPlan, schema: pa.Schema) -> pa.Table:
     has_score = batch.failures.is_null()
-    columns: dict[str, Any] = plan.make(
-        block.columns, batch.num_items, batch.first, printable(batch._metadata["partition"])
-    )
+    columns: dict[str, Any] = plan.make(block.columns, batch.num_items, batch.first, printable(batch.partition.name))
     columns |= {
         "aesthetic_score": pa.array(batch.scores, from_pandas=True),  # NaN becomes null
         "status": pc.if_else(has_score, "kept", "failed"),

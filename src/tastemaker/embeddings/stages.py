@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tastemaker import __version__
 from tastemaker.checks import check_numbers
 from tastemaker.embeddings.arrays import BLOCK_ROWS, EmbeddingBlock
 from tastemaker.embeddings.columns import ColumnPlan
-from tastemaker.embeddings.find import EmbeddingFile, Source
+from tastemaker.embeddings.find import EmbeddingFile, EmbeddingFileTask, Source
 from tastemaker.embeddings.rows import EmbeddingBatch, make_rows
 from tastemaker.embeddings.tables import read_parquet
 from tastemaker.errors import UnreadableImageError
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class EmbeddingReaderStage(ProcessingStage[FileGroupTask, EmbeddingBatch]):
+class EmbeddingReaderStage(ProcessingStage[EmbeddingFileTask, EmbeddingBatch]):
     """Reads files of embeddings in blocks, each with its part of the columns that come with them.
 
     Args:
@@ -49,35 +48,39 @@ class EmbeddingReaderStage(ProcessingStage[FileGroupTask, EmbeddingBatch]):
         check_numbers(self)
         self.resources = Resources()
 
-    def process(self, task: FileGroupTask) -> list[EmbeddingBatch]:
+    def process(self, task: EmbeddingFileTask) -> list[EmbeddingBatch]:
         """Return all embeddings of a file, in blocks."""
         return list(self.stream(task))
 
-    def stream(self, task: FileGroupTask) -> Iterator[EmbeddingBatch]:
+    def stream(self, task: EmbeddingFileTask) -> Iterator[EmbeddingBatch]:
         """Yield the embeddings of a file in blocks. Where it is damaged, the last one says so."""
-        file: EmbeddingFile = task._metadata["embedding_file"]
-        metadata = {**task._metadata, "given_schema": pa.schema([]), "is_last_batch": False}
-        add_provenance(metadata, tastemaker=__version__, clip_model="unknown, as given")
-        first, problem = 0, ""
+        file, given_schema, first = task.file, pa.schema([]), 0
+        partition = replace(task.partition)
+        add_provenance(partition, clip_model="unknown, as given")
+
+        def make_batch(block: EmbeddingBlock | None, problem: str = "") -> EmbeddingBatch:
+            return EmbeddingBatch(
+                *(task.dataset_name, block, [], dict(task._metadata), f"{task.task_id}_{first}"),
+                first=first,
+                source_bytes=0 if block is None else block.vectors.nbytes,
+                problem=problem,
+                file=file,
+                given_schema=given_schema,
+                partition=replace(partition, is_last_batch=block is None),
+            )
+
         try:
             source = file.open()
-            metadata["given_schema"] = source.schema if file.metadata is None else file.metadata_schema()[0]
-            add_provenance(metadata, embeddings=_describe(file, source))
+            given_schema = source.schema if file.metadata is None else file.metadata_schema()[0]
+            add_provenance(partition, embeddings=_describe(file, source))
             for block in _with_metadata(source, file, self.batch_size):
                 size = len(block.vectors)
-                yield EmbeddingBatch(
-                    *(task.dataset_name, block, [], {**metadata}, f"{task.task_id}_{first}"),
-                    first=first,
-                    source_bytes=block.vectors.nbytes,
-                )
+                yield make_batch(block)
                 first += size
             problem = "" if first else "unreadable: no embeddings"
         except (UnreadableImageError, OSError) as error:
             problem = f"unreadable: {error}"
-        metadata["is_last_batch"] = True
-        yield EmbeddingBatch(
-            *(task.dataset_name, None, [], metadata, f"{task.task_id}_{first}"), first=first, problem=problem
-        )
+        yield make_batch(None, problem)
 
 
 @dataclass
@@ -110,7 +113,7 @@ class EmbeddingScoreStage(HeadStage[EmbeddingBatch, EmbeddingBatch]):
         if self._predictor is None:
             self.setup()
         assert self._predictor is not None
-        add_provenance(task._metadata, **self._provenance)
+        add_provenance(task.partition, **self._provenance)
         if task.data is None:
             return task
         task.scores, norms = score_of_any_length(self._predictor, task.data.vectors)
@@ -152,26 +155,32 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
 
     def process(self, task: EmbeddingBatch) -> FileGroupTask | None:
         """Write one batch. Return the rows file of its partition with the last batch of it, None before."""
-        name = str(task._metadata["partition"])
-        plan = ColumnPlan(task._metadata["given_schema"])
+        name, plan = task.partition.name, ColumnPlan(task.given_schema)
         if name not in self._open:
             self._open[name] = self._start(name, task, plan)
         rows = self._open[name]
         rows.add_rows(make_rows(task, plan, rows.schema.remove_metadata()))
         rows.more_counts["normalised"] += task.normalised
-        if not task._metadata["is_last_batch"]:
+        if not task.partition.is_last_batch:
             return None
         rows.commit()
         del self._open[name]
         metadata = {**task._metadata, "output_dir": self.output_dir}
-        return FileGroupTask(task.dataset_name, [rows.path.address], task._stage_perf, metadata, task.task_id)
+        return FileGroupTask(
+            task.dataset_name,
+            [rows.path.address],
+            task._stage_perf,
+            metadata,
+            task.task_id,
+            partition=task.partition,
+        )
 
     def _start(self, name: str, task: EmbeddingBatch, plan: ColumnPlan) -> RowsFile:
         output = Place.of(self.output_dir, self.storage_options)
-        if task._metadata.get("attempt", 1) > 1:
+        if task.partition.attempt > 1:
             remove_drafts(output / name)
         of_images = rows_schema(with_embeddings=self.copy_embeddings, with_signals=False)
-        metadata = rows_metadata(task._metadata["provenance"])
+        metadata = rows_metadata(task.partition.provenance)
         return RowsFile(output / f"{name}.parquet", pa.schema([*of_images, *plan.fields], metadata))
 
 

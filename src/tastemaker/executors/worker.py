@@ -92,8 +92,6 @@ class ChainWorker:
             (results,) = chain.run([self._unpickle_task(payload)], counts.append)
         except Exception as error:  # noqa: BLE001 - raised again in the driver
             return self._done(error=pickle_error(error))
-        for result in results:
-            result._metadata.pop("attempt", None)
         return self._done(results=cloudpickle.dumps(results), counts=counts)
 
     def end(self) -> None:
@@ -107,7 +105,7 @@ class ChainWorker:
     def _unpickle_task(self, payload: bytes) -> Task[Any]:
         task: Task[Any] = pickle.loads(payload)
         if self._was_killed:  # by this task: Ray gives it to the process that takes the place of the dead one
-            self._was_killed, task._metadata["attempt"] = False, CAREFUL_ATTEMPT
+            self._was_killed, task.partition.attempt = False, CAREFUL_ATTEMPT
         return task
 
     def _load(self) -> Chain:

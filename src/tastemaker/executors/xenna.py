@@ -50,7 +50,7 @@ class XennaExecutor(RayDataExecutor):
         finally:
             taker.finish()
         for task in run.missing().values():
-            task._metadata["attempt"] = 2
+            task.partition.attempt = 2
         super().run_engine(run)  # what Xenna left
 
 

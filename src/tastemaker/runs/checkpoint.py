@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors.base import BaseExecutor
 from tastemaker.runs.fingerprint import Fingerprint, canonical, list_differences, make_fingerprint
-from tastemaker.runs.input_files import describe_file
+from tastemaker.runs.input_files import Sources, describe_file, describe_sources
 from tastemaker.runs.lock import only_run_on
 from tastemaker.scores.files import remove_drafts_below
 from tastemaker.stages.base import ProcessingStage, run_stage
@@ -20,11 +20,8 @@ from tastemaker.storage import is_remote
 from tastemaker.storage.place import Place
 from tastemaker.tasks import EmptyTask, FileGroupTask, StagePerfStats, Task
 
-_KEY = "checkpoint"
-"""Entry of a task's metadata: which initial task it came from. It travels through all stages."""
-
 _SECRET = "storage_options"
-"""Entry that may hold credentials, and is never written."""
+"""Entry of the metadata that may hold credentials, and is never written."""
 
 Stage = ProcessingStage[Any, Any]
 
@@ -61,7 +58,7 @@ def run_with_checkpoint(
         fingerprint = make_fingerprint(rest)
         notes = {key: note for key in tasks if (note := _read_note(folder / f"{key}.json")) is not None}
         _refuse_others(notes, fingerprint, folder)
-        finished = {key: _find_finished(notes.get(key), task, rest[-1]) for key, task in tasks.items()}
+        finished = {key: _find_finished(notes.get(key), task) for key, task in tasks.items()}
         missing = [task for key, task in tasks.items() if finished[key] is None]
         _remove_drafts(stages[-1], missing)
         if len(missing) < len(tasks):
@@ -74,7 +71,7 @@ def _remove_drafts(writer: Stage, tasks: list[Task[Any]]) -> None:
     """Delete what a killed run left unfinished of these tasks."""
     output_dir = getattr(writer, "output_dir", None)
     if isinstance(output_dir, str | Path) and not is_remote(output_dir):
-        remove_drafts_below(Path(output_dir), [str(task._metadata.get("partition", "")) for task in tasks])
+        remove_drafts_below(Path(output_dir), [task.partition.name for task in tasks])
 
 
 @dataclass
@@ -94,14 +91,13 @@ class CheckpointStage(ProcessingStage[Task[Any], Task[Any]]):
 
     def process(self, task: Task[Any]) -> Task[Any]:
         """Return the task."""
-        entry = task._metadata.get(_KEY)
-        if isinstance(task, FileGroupTask) and entry is not None:
-            results = self._results.setdefault(entry["key"], [])
-            results.append(_describe_result(task))
-            if task._metadata.get("is_last_batch", True):
-                results = self._results.pop(entry["key"])
-                content = {"fingerprint": self.made_by, "sources": entry["sources"], "results": results}
-                (Place.of(self.folder) / f"{entry['key']}.json").write(json.dumps(content, default=repr).encode())
+        key = task.partition.checkpoint
+        if isinstance(task, FileGroupTask) and key:
+            self._results.setdefault(key, []).append(_describe_result(task))
+            if task.partition.is_last_batch:
+                sources, results = task.partition.provenance.get("sources"), self._results.pop(key)
+                content = {"fingerprint": self.made_by, "sources": sources, "results": results}
+                (Place.of(self.folder) / f"{key}.json").write(json.dumps(content, default=repr).encode())
         return task
 
 
@@ -121,10 +117,12 @@ def _make_initial_tasks(
         tasks, rest = list(initial_tasks), stages
     keyed: dict[str, Task[Any]] = {}
     for task in tasks:
-        sources = _describe_sources(task) if isinstance(task, FileGroupTask) else []
-        named = [path for path, _, _ in sources] or [task.task_id, len(keyed)]
+        sources = describe_sources(task) if isinstance(task, FileGroupTask) else Sources(())
+        named = [path for path, _, _ in sources.files] or [task.task_id, str(len(keyed))]
+        named.append(str(getattr(stages[-1], "output_dir", "")))
         key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
-        task._metadata[_KEY] = {"key": key, "sources": sources}
+        provenance = {**task.partition.provenance, "sources": sources.as_json()}
+        task.partition = replace(task.partition, checkpoint=key, provenance=provenance)
         keyed[key] = task
     return keyed, rest
 
@@ -151,22 +149,14 @@ def _refuse_others(notes: dict[str, dict[str, Any]], fingerprint: Fingerprint, f
         )
 
 
-def _find_finished(note: dict[str, Any] | None, task: Task[Any], writer: Stage) -> list[Task[Any]] | None:
+def _find_finished(note: dict[str, Any] | None, task: Task[Any]) -> list[Task[Any]] | None:
     """Return what an initial task came to; None if it is not finished, its files changed, or its results are gone."""
-    if note is None or note["sources"] != task._metadata[_KEY]["sources"]:
+    if note is None or note["sources"] != task.partition.provenance["sources"]:
         return None
     results: list[Task[Any]] = [_restore_result(result) for result in note["results"]]
-    output_dir = getattr(writer, "output_dir", None)
-    if any(result._metadata.get("output_dir", output_dir) != output_dir for result in results):
-        return None
-    options = task._metadata.get(_SECRET)
+    options = task.partition.storage_options
     is_there = all(describe_file(file, options)[1] >= 0 for result in results for file in result.data)
     return results if is_there else None
-
-
-def _describe_sources(task: FileGroupTask) -> list[list[Any]]:
-    options = task._metadata.get(_SECRET)
-    return [list(describe_file(path, options)) for path in task.data]
 
 
 def _describe_result(task: FileGroupTask) -> dict[str, Any]:
@@ -174,7 +164,7 @@ def _describe_result(task: FileGroupTask) -> dict[str, Any]:
         "dataset_name": task.dataset_name,
         "data": task.data,
         "stage_perf": [asdict(perf) for perf in task._stage_perf],
-        "metadata": {name: value for name, value in task._metadata.items() if name not in (_KEY, _SECRET)},
+        "metadata": {name: value for name, value in task._metadata.items() if name != _SECRET},
         "task_id": task.task_id,
     }
 
@@ -186,8 +176,8 @@ def _restore_result(result: dict[str, Any]) -> FileGroupTask:
 
 def _in_order(finished: dict[str, list[Task[Any]] | None], made: list[Task[Any]]) -> list[Task[Any]]:
     """Return all results in the order of the initial tasks; those that lost sight of theirs come last."""
-    by_key: dict[str | None, list[Task[Any]]] = {}
+    by_key: dict[str, list[Task[Any]]] = {}
     for task in made:
-        by_key.setdefault(task._metadata.pop(_KEY, {}).get("key"), []).append(task)
+        by_key.setdefault(task.partition.checkpoint, []).append(task)
     ordered = [task for key, known in finished.items() for task in (by_key.pop(key, []) if known is None else known)]
     return ordered + [task for rest in by_key.values() for task in rest]

@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass, replace
 
 from tastemaker.errors import RemoteError
-from tastemaker.imaging.shards import is_shard
 from tastemaker.storage import Options, is_remote, public_url
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
@@ -50,11 +49,11 @@ def read_sources(text: str) -> Sources | None:
 
 def describe_sources(group: FileGroupTask) -> Sources:
     """Return the files of a partition as they are now."""
-    options = group._metadata.get("storage_options")
+    options = group.partition.storage_options
     files = tuple(_describe_patiently(path, options) for path in group.data)
-    if is_shard_group(group):
+    if not group.partition.is_loose:
         return Sources(files)
-    root = str(group._metadata["root"])
+    root = group.partition.root
     return Sources(files, root, root if is_remote(root) else os.path.abspath(root))
 
 
@@ -106,8 +105,3 @@ def is_gone(path: str, options: Options | None = None) -> bool:
     except OSError:
         return False
     return os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK)  # a folder has a row while it cannot be read
-
-
-def is_shard_group(group: FileGroupTask) -> bool:
-    """Return whether a partition is a shard or a file of embeddings, and no group of loose images."""
-    return bool(group.data) and ("embedding_file" in group._metadata or is_shard(group.data[0]))

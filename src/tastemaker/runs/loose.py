@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from tastemaker.runs.index import RowsIndex
-from tastemaker.runs.input_files import SourceFile, Sources, is_gone, is_shard_group, read_sources
+from tastemaker.runs.input_files import SourceFile, Sources, is_gone, read_sources
 from tastemaker.stages.partition import LOOSE_FILES_PER_PARTITION, free_numbers, loose_name
 from tastemaker.storage import Options
 from tastemaker.tasks import FileGroupTask
@@ -36,7 +36,7 @@ class Partition:
     @property
     def name(self) -> str:
         """Of its rows file."""
-        return str(self.group._metadata["partition"])
+        return self.group.partition.name
 
 
 def assign_loose(partitions: list[Partition], index: RowsIndex) -> list[Partition]:
@@ -52,7 +52,7 @@ def assign_loose(partitions: list[Partition], index: RowsIndex) -> list[Partitio
     """
     assigned: list[Partition] = []
     taken: set[str] = set()
-    shards = {partition.name for partition in partitions if is_shard_group(partition.group)}
+    shards = {partition.name for partition in partitions if not partition.group.partition.is_loose}
     recorded = _recorded(partitions, index, shards)
     for root, below in _by_root(partitions):
         if root is None:
@@ -63,7 +63,6 @@ def assign_loose(partitions: list[Partition], index: RowsIndex) -> list[Partitio
         assigned += _assign_folder(below, folder, recorded.get(folder, {}), shards)
     for number, partition in enumerate(assigned):
         partition.group.task_id = str(number)
-        partition.group._metadata |= {"partition_index": number, "total_partitions": len(assigned)}
     return assigned
 
 
@@ -71,10 +70,10 @@ def _by_root(partitions: list[Partition]) -> Iterator[tuple[str | None, list[Par
     """Yield shards one by one with None, and loose partitions of one input folder together, in their order."""
     together: dict[str, list[Partition]] = {}
     for partition in partitions:
-        if is_shard_group(partition.group):
+        if not partition.group.partition.is_loose:
             yield None, [partition]
         else:
-            together.setdefault(partition.group._metadata["folder"], []).append(partition)
+            together.setdefault(partition.group.partition.folder, []).append(partition)
     yield from together.items()
 
 
@@ -86,7 +85,7 @@ def _recorded(partitions: list[Partition], index: RowsIndex, shards: set[str]) -
         index: The rows that are there.
         shards: Names of partitions of shards; those that have rows and are not of this run are added.
     """
-    if all(is_shard_group(partition.group) for partition in partitions):
+    if all(not partition.group.partition.is_loose for partition in partitions):
         return {}
     numbered = {name: match for name in index.names() if name not in shards and (match := _NUMBER.fullmatch(name))}
     found: dict[str, dict[int, Sources]] = {}
@@ -105,7 +104,7 @@ def _free_folder(first: Partition, recorded: dict[str, dict[int, Sources]], take
     own = next((folder for folder, place in owners.items() if place == first.sources.place), None)
     if own is not None and own not in taken:
         return own
-    wanted = str(first.group._metadata["folder"])
+    wanted = first.group.partition.folder
     names = (wanted if number == 1 else f"{wanted}-{number}" for number in count(1))
     return next(name for name in names if name not in taken and name not in owners)
 
@@ -116,7 +115,7 @@ def _assign_folder(
     """Return the partitions of one input folder; new ones take no names of shards."""
     now = {file[0]: file for partition in below for file in partition.sources.files}
     first = below[0]
-    options = first.group._metadata.get("storage_options")
+    options = first.group.partition.storage_options
     members: dict[int, list[SourceFile]] = {}
     assigned: set[str] = set()
     for number, sources in sorted(recorded.items()):
@@ -146,12 +145,7 @@ def _as_it_is(file: SourceFile, found: SourceFile | None, options: Options | Non
 
 def _make_partition(like: Partition, folder: str, number: int, files: list[SourceFile]) -> Partition:
     paths = [path for path, size, _ in files if size >= 0]
-    metadata = {
-        **like.group._metadata,
-        "partition": loose_name(folder, number),
-        "folder": folder,
-        "source_files": paths,
-        "source_bytes": sum(max(size, 0) for _, size, _ in files),
-    }
-    group = FileGroupTask(like.group.dataset_name, paths, _metadata=metadata)
+    source_bytes = sum(max(size, 0) for _, size, _ in files)
+    partition = replace(like.group.partition, name=loose_name(folder, number), folder=folder, source_bytes=source_bytes)
+    group = FileGroupTask(like.group.dataset_name, paths, partition=partition)
     return Partition(group, replace(like.sources, files=tuple(files)))

@@ -65,4 +65,4 @@ class ProgressCounter:
 
 def total_bytes(tasks: list[FileGroupTask]) -> int:
     """Return the bytes of the input of tasks."""
-    return sum(task._metadata["source_bytes"] for task in tasks)
+    return sum(task.partition.source_bytes for task in tasks)

@@ -17,6 +17,7 @@ from tastemaker.parity import (
     sample_groups,
     verify_parity,
 )
+from tastemaker.provenance import add_provenance
 from tastemaker.runs.options import RunOptions
 from tastemaker.scores.layout import ROWS_FOLDER
 from tastemaker.stages.aesthetic import ImageAestheticFilterStage
@@ -106,7 +107,7 @@ def state_parity(groups: list[FileGroupTask], options: RunOptions) -> None:
             )
     if report is not None:
         for group in groups:
-            group._metadata["provenance"]["parity"] = asdict(report)
+            add_provenance(group.partition, parity=asdict(report))
 
 
 def check_embedding_options(options: RunOptions) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow.compute as pc
@@ -11,7 +11,7 @@ from tastemaker.errors import ConfigurationError, ReasonKind
 from tastemaker.imaging.shards import Member, Sample
 from tastemaker.runs.fingerprint import Fingerprint, canonical, describe_others
 from tastemaker.runs.index import RowsIndex, RowsNote, rows_path
-from tastemaker.runs.input_files import Sources, is_shard_group, read_sources, with_known
+from tastemaker.runs.input_files import Sources, read_sources, with_known
 from tastemaker.runs.loose import Partition
 from tastemaker.runs.options import RunMode
 from tastemaker.scores.files import check_own_rows, read_rows
@@ -76,7 +76,8 @@ def make_plan(
         before = read_sources(notes[partition.name].sources) if partition.name in notes else None
         if before is not None:
             partition.sources = with_known(partition.sources, before)
-        partition.group._metadata["provenance"] = {"fingerprint": fingerprint, "sources": partition.sources.as_json()}
+        made_by = {"fingerprint": fingerprint, "sources": partition.sources.as_json()}
+        partition.group.partition.provenance = made_by
     others = {name: note.fingerprint for name, note in notes.items() if note.fingerprint != wanted}
     if others and not (mode.overwrite or mode.new_fingerprint_only):
         raise ConfigurationError(
@@ -101,20 +102,19 @@ def make_plan(
     return plan
 
 
-def redo_task(partition: Partition, **parts: Any) -> FileGroupTask:  # noqa: ANN401 - entries of its metadata
+def redo_task(partition: Partition, paths: list[str], source_bytes: int, **parts: Any) -> FileGroupTask:  # noqa: ANN401
     """Return a task for some images of a partition: the writer puts their rows in the places of the old ones."""
     group = partition.group
-    metadata = {**group._metadata, "is_part": True, **parts}
-    paths = parts.get("source_files", group.data)
-    return FileGroupTask(group.dataset_name, paths, _metadata=metadata, task_id=group.task_id)
+    part = replace(group.partition, is_part=True, source_bytes=source_bytes, **parts)
+    return replace(group, data=paths, partition=part)
 
 
 def _add_again(plan: Plan, partition: Partition) -> None:
     """Do a partition again as a whole; the rows of pictures that are gone cannot be, and stay."""
     is_gone = any(size < 0 for _, size, _ in partition.sources.files)
-    if is_gone and not is_shard_group(partition.group):
+    if is_gone and partition.group.partition.is_loose:
         if partition.group.data:
-            plan.tasks.append(redo_task(partition))
+            plan.tasks.append(redo_task(partition, partition.group.data, partition.group.partition.source_bytes))
         else:
             plan.updates.append(partition)
     else:
@@ -126,7 +126,7 @@ def _add_changes(plan: Plan, partition: Partition, note: RowsNote, output_dir: P
     before = read_sources(note.sources)
     if before is None or before.root != partition.sources.root:
         plan.tasks.append(partition.group)
-    elif is_shard_group(partition.group):
+    elif not partition.group.partition.is_loose:
         if before.files != partition.sources.files:
             plan.tasks.append(partition.group)
         elif mode.retry_failed and note.failed:
@@ -143,7 +143,7 @@ def _add_files(plan: Plan, partition: Partition, before: Sources, failed: set[st
     if paths:
         sizes = {path: size for path, size, _ in partition.sources.files}
         source_bytes = sum(sizes[path] for path in paths)
-        plan.tasks.append(redo_task(partition, source_files=paths, source_bytes=source_bytes))
+        plan.tasks.append(redo_task(partition, paths, source_bytes))
     elif before.files != partition.sources.files:
         plan.updates.append(partition)
 
@@ -158,7 +158,7 @@ def _retry_shard(plan: Plan, partition: Partition, output_dir: Place) -> None:
     plan.not_retried += len(rows) - len(samples)
     if samples:
         source_bytes = sum(member.size for sample in samples for member in sample.members())
-        plan.tasks.append(redo_task(partition, samples=samples, source_bytes=source_bytes))
+        plan.tasks.append(redo_task(partition, partition.group.data, source_bytes, samples=samples))
 
 
 def _failed_rows(partition: Partition, output_dir: Place) -> list[dict[str, Any]]:

@@ -188,7 +188,7 @@ class _Run:
         for partition in plan.updates:
             path = rows_path(self.output_dir, partition.name)
             mark_deleted(path, self.fingerprint, partition.sources.as_json())
-        names = [task._metadata["partition"] for task in plan.tasks]
+        names = [task.partition.name for task in plan.tasks]
         self.index.refresh([*names, *(partition.name for partition in plan.updates)])
 
     def _sum_up(self, plan: Plan, written: list[Task[Any]]) -> RunSummary:
@@ -208,7 +208,7 @@ class _Run:
 
 def _find_parity(written: list[Task[Any]]) -> ParityReport | None:
     """Return the comparison with exact scores that this run's rows state."""
-    stated = (task._metadata.get("provenance", {}).get("parity") for task in written)
+    stated = (task.partition.provenance.get("parity") for task in written)
     return next((ParityReport(**found) for found in stated if found), None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,7 +86,7 @@ class ImageAestheticFilterStage(HeadStage[ImageBatch, ImageBatch]):
             self.setup()
         assert self._predictor is not None
         cutoff = "none" if self.score_threshold is None else f"{self.score_threshold:g}"
-        add_provenance(task._metadata, **self._provenance, score_threshold=cutoff)
+        add_provenance(task.partition, **self._provenance, score_threshold=cutoff)
         if task.data:
             scores = self._predictor(stack_embeddings(task))  # (n,)
             for image, score in zip(task.data, scores, strict=True):
@@ -102,9 +102,7 @@ class ImageAestheticFilterStage(HeadStage[ImageBatch, ImageBatch]):
                 logger.info("Image %s (path: %s) filtered out: %s", image.image_id, path, image.reason)
         if self.verbose:
             logger.info("Aesthetic filtering: %d/%d images passed, %d filtered out", len(kept), len(passes), len(below))
-        return ImageBatch(
-            task.dataset_name, kept, task._stage_perf, task._metadata, task.task_id, dropped=[*task.dropped, *below]
-        )
+        return replace(task, data=kept, dropped=[*task.dropped, *below])
 
     def _passes(self, score: float | None) -> bool:
         # float32, as scores are stored: a row that shows the cut-off itself is kept.

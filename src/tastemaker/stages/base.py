@@ -7,7 +7,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from tastemaker.checks import check_numbers
@@ -23,7 +23,7 @@ _NEUTRAL = frozenset(
 """Fields of stages that say how the work is done, and nothing of what comes out; stages say what a scorer comes to."""
 
 CAREFUL_ATTEMPT = 3
-"""``_metadata["attempt"]`` of a task whose process died; 2 is one that was stopped, and left its drafts behind."""
+"""`Partition.attempt` of a task whose process died; 2 is one that was stopped, and left its drafts behind."""
 
 X = TypeVar("X", bound=Task[Any])
 Y = TypeVar("Y", bound=Task[Any])
@@ -187,6 +187,8 @@ def _time_each(stage: ProcessingStage[Any, Any], task: Task[Any]) -> Iterator[Ta
                     f"process made a {type(result).__name__}; it must return a task, a list of them or None"
                 )
             result._stage_perf = [*history, StagePerfStats(stage.name, time.perf_counter() - started, items)]
+            if not result.partition.name:  # the stage made it without looking at its partition
+                result.partition = replace(task.partition)
             is_returned, items = True, 0
             yield result
             started = time.perf_counter()
@@ -207,7 +209,7 @@ def _account_for(
     if len(batches) != len(results):
         return results
     if not batches:
-        batches = [ImageBatch(task.dataset_name, [], list(task._stage_perf), task._metadata, task.task_id)]
+        batches = [replace(task, data=[], dropped=[])]
     seen = {id(image) for batch in batches for image in [*batch.data, *batch.dropped]}
     paths = {image.image_path for batch in batches for image in batch.data if image.image_path}
     last = batches[-1]
@@ -221,13 +223,13 @@ def _account_for(
         batch.task_id = batch.task_id or task.task_id
         batch._metadata = {**task._metadata, **batch._metadata}
     for batch in batches[:-1]:  # of a last batch that was split, one part is the last
-        batch._metadata |= {"is_last_batch": False} if "is_last_batch" in batch._metadata else {}
+        batch.partition = replace(batch.partition, is_last_batch=not batch.partition.name)
     return list(batches)
 
 
 def is_careful(task: Task[Any]) -> bool:
     """Return whether a task killed the process that worked on it: each image is to be decoded in a child process."""
-    return bool(task._metadata.get("attempt", 1) >= CAREFUL_ATTEMPT)
+    return task.partition.attempt >= CAREFUL_ATTEMPT
 
 
 def describe_task(task: Task[Any]) -> str:

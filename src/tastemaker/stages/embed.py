@@ -134,7 +134,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         if self._tower is None:
             self.setup()
         assert self._tower is not None
-        add_provenance(task._metadata, **self._provenance)
+        add_provenance(task.partition, **self._provenance)
         _note_resize(task)
         inputs = [self._input_of(image) for image in task.data]
         readable = [image for image, pixels in zip(task.data, inputs, strict=True) if pixels is not None]
@@ -182,5 +182,5 @@ def _note_resize(task: ImageBatch) -> None:
     prepared = [_is_prepared(image) for image in task.data]
     if all(prepared):
         return
-    earlier = task._metadata.get("provenance", {}).get("resize", "pillow") if any(prepared) else "pillow"
-    add_provenance(task._metadata, resize="pillow" if earlier == "pillow" else f"{earlier}, pillow")
+    earlier = task.partition.provenance.get("resize", "pillow") if any(prepared) else "pillow"
+    add_provenance(task.partition, resize="pillow" if earlier == "pillow" else f"{earlier}, pillow")

@@ -35,7 +35,7 @@ from tastemaker.storage import (
     without_results,
 )
 from tastemaker.storage.place import Place
-from tastemaker.tasks import EmptyTask, FileGroupTask
+from tastemaker.tasks import EmptyTask, FileGroupTask, Partition
 
 LOOSE_FILES_PER_PARTITION = 500
 """Loose images in a group where nothing else is asked for. A shard is a group of its own."""
@@ -274,18 +274,23 @@ def _name_groups(parts: list[list[_Found]], options: Options | None) -> list[Fil
             folder = _distinct(_folder_name(first.root) or "images", first.root, owners)
             name = loose_name(folder, next(numbered.setdefault(folder, free_numbers(folder, taken))))
         paths = [file.path for file in files]
+        partition = Partition(
+            name,
+            first.root,
+            folder,
+            is_loose=not is_shard(first.path),
+            source_bytes=sum(file.size for file in files),
+            storage_options=options,
+        )
+        # NeMo Curator's entries, for programs that read them.
         metadata = {
-            "partition": name,
             "partition_index": index,
             "total_partitions": len(parts),
             "source_files": paths,
-            "source_bytes": sum(file.size for file in files),
-            "root": first.root,
-            "folder": folder,
             "storage_options": options,
         }
         dataset = (_folder_name(folder_of(first.path)) or "dataset").lower()
-        groups.append(FileGroupTask(dataset, paths, _metadata=metadata, task_id=str(index)))
+        groups.append(FileGroupTask(dataset, paths, _metadata=metadata, task_id=str(index), partition=partition))
     return groups
 
 

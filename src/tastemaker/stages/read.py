@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,7 +27,7 @@ from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
-from tastemaker.provenance import reader_provenance
+from tastemaker.provenance import add_provenance, reader_provenance
 from tastemaker.stages.base import ProcessingStage, WorkerMetadata, is_careful
 from tastemaker.stages.child import ChildDecoder
 from tastemaker.stages.samples import GroupReader
@@ -155,24 +155,23 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             for image in failed:
                 path = public_url(image.image_path)
                 logger.info("Image %s (path: %s) failed: %s", image.image_id, path, image.reason)
-        metadata = {
-            "partition": _name_partition(task.data),  # unless the group has a name, all its batches need the same one
-            **task._metadata,
-            "batch_index": number,
-            "is_last_batch": is_last,
-            "provenance": {
-                **task._metadata.get("provenance", {}),
-                **reader_provenance(self._how, self.apply_exif_rotation, self._resize),
-            },
-        }
-        data = [image for image in images if not image.failed]
+        # Unless the group has a name, all its batches need the same one.
+        name = task.partition.name or _name_partition(task.data)
+        partition = replace(task.partition, name=name, is_last_batch=is_last)
+        add_provenance(partition, **reader_provenance(self._how, self.apply_exif_rotation, self._resize))
         return ImageBatch(
-            task.dataset_name, data, _metadata=metadata, task_id=f"{task.task_id}_{number}", dropped=failed
+            task.dataset_name,
+            [image for image in images if not image.failed],
+            _metadata=dict(task._metadata),
+            task_id=f"{task.task_id}_{number}",
+            dropped=failed,
+            partition=partition,
         )
 
     def _read(self, task: FileGroupTask) -> Iterator[ImageObject]:
-        options = task._metadata.get("storage_options")
-        reader = GroupReader(options, task._metadata.get("root"), task._metadata.get("samples"))
+        partition = task.partition
+        options = partition.storage_options
+        reader = GroupReader(options, partition.root if partition.name else None, partition.samples)
         for index, (path, sample, data) in enumerate(reader.read(task.data)):
             image = self._make_image(path, sample, data, index)
             image.storage_options = options

@@ -60,7 +60,7 @@ class ImageSignalsStage(ProcessingStage[ImageBatch, ImageBatch]):
         """Return the batch with `ImageObject.signals` in every image, and those below the minimum dropped."""
         self.setup()
         assert self._pool is not None
-        add_provenance(task._metadata, signals="1")
+        add_provenance(task.partition, signals="1")
         left = [image for image in self._pool.map(self._measure, task.data) if image.reason]
         task.data = [image for image in task.data if not image.reason]
         task.dropped += left

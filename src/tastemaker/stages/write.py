@@ -124,13 +124,13 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
             image.index = number if image.index < 0 else image.index  # made by a program: numbered for its name
         placed = None
         if partition.tars is not None:
-            root = str(task._metadata.get("root", ""))
+            root = task.partition.root
             placed = {id(image): at for image in task.data if (at := self._place(image, partition.tars, root))}
         images = sorted([*task.data, *task.dropped], key=lambda image: image.index)
-        signals = "signals" in task._metadata.get("provenance", {})
+        signals = "signals" in task.partition.provenance
         partition.rows.schema = self._schema(task)  # with the latest provenance: figures in it grow with the run
         table = make_table(images, placed, with_embeddings=self.write_embeddings, with_signals=signals)
-        if task._metadata.get("is_part"):
+        if task.partition.is_part:
             partition.part.append(table)
         else:
             partition.rows.add_rows(table)
@@ -138,14 +138,14 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         if self.remove_image_data:
             for image in task.data:
                 image.remove_image_data()
-        return self._finish(name, partition, task) if task._metadata.get("is_last_batch", True) else None
+        return self._finish(name, partition, task) if task.partition.is_last_batch else None
 
     def _output(self) -> Place:
         return Place.of(self.output_dir, self.storage_options)
 
     def _partition_name(self, task: ImageBatch) -> str:
         """Return the base name of a batch's files: its partition's, or one made of its images' paths."""
-        name = str(task._metadata.get("partition", ""))
+        name = task.partition.name
         if not name:
             paths = sorted(image.image_path for image in [*task.data, *task.dropped])
             name = f"images-{_short_digest('|'.join([*paths, task.task_id]))[:12]}"
@@ -156,7 +156,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         stem = name if not times else f"{name}-again-{times}"  # a stage in between split the last batch
         stem = stem if self.deterministic_name else f"images-{uuid.uuid4().hex[:16]}"
         output = self._output()
-        if task._metadata.get("attempt", 1) > 1:
+        if task.partition.attempt > 1:
             remove_drafts(output / stem)
         rows = RowsFile(output / f"{stem}.parquet", self._schema(task))
         check_own_rows(rows.path)
@@ -169,7 +169,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         return partition
 
     def _schema(self, task: ImageBatch) -> pa.Schema:
-        made_by = task._metadata.get("provenance", {})
+        made_by = task.partition.provenance
         return rows_schema(
             with_embeddings=self.write_embeddings,
             with_signals="signals" in made_by,
@@ -197,7 +197,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         if partition.tars is not None and partition.own is not None:
             partition.tars.finish()
             files = [(self._output() / tar).address for tar in partition.tars.names]
-        if task._metadata.get("is_part"):
+        if task.partition.is_part:
             partition.rows.discard()
             redone = pa.concat_tables(partition.part).replace_schema_metadata(partition.rows.schema.metadata)
             merge_rows(partition.rows.path, redone)
@@ -217,7 +217,9 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
             "counts": dict(partition.counts),
         }
         files.append(str(partition.rows.path))
-        return FileGroupTask(task.dataset_name, files, task._stage_perf, metadata, task.task_id)
+        return FileGroupTask(
+            task.dataset_name, files, task._stage_perf, metadata, task.task_id, partition=task.partition
+        )
 
 
 def _short_digest(text: str) -> str:

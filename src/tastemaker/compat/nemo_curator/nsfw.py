@@ -6,7 +6,7 @@ Source: LAION-AI, "CLIP-based-NSFW-Detector" (the variant for ViT-L/14), as NeMo
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ class ImageNSFWFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
             self.setup()
         assert self._scorer is not None
         made_by = {"nsfw_model": MODEL_ID, "nsfw_sha256": self._sha256, "nsfw_threshold": f"{self.score_threshold:g}"}
-        add_provenance(task._metadata, **made_by)
+        add_provenance(task.partition, **made_by)
         if task.data:
             for image, score in zip(task.data, self._scorer.score(stack_embeddings(task)), strict=True):
                 image.nsfw_score = float(score)
@@ -187,9 +187,7 @@ class ImageNSFWFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
                 logger.info("Image %s (path: %s) filtered out: %s", image.image_id, path, image.reason)
         if self.verbose:
             logger.info("NSFW filtering: %d images passed, %d filtered out", len(kept), len(above))
-        return ImageBatch(
-            task.dataset_name, kept, task._stage_perf, task._metadata, task.task_id, dropped=[*task.dropped, *above]
-        )
+        return replace(task, data=kept, dropped=[*task.dropped, *above])
 
     def _is_safe(self, image: ImageObject) -> bool:
         return image.nsfw_score is not None and image.nsfw_score < self.score_threshold
