@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.decode import DecodedImage, decode_image
+from tastemaker.imaging.keys import Sample
 from tastemaker.imaging.model_input import Preprocess
-from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, Member, Sample, open_shard
+from tastemaker.imaging.readers import COMPRESSED_EXTENSIONS, Section, open_shard
+from tastemaker.imaging.tars import Member
 from tastemaker.storage import Options, public_url
 
 T = TypeVar("T")
@@ -176,8 +178,9 @@ class ImageObject:
         xxh3: XXH3-64 of those bytes, as 16 hexadecimal digits; empty where nobody has computed it.
         shard: Path of the tar that holds it; empty for a loose file.
         member: Its name, byte offset and size in that tar; for a loose file its path, 0 and the file's size.
-        sidecars: Extension -> bytes of every other file with its key (captions, JSON, ...).
-        sidecar_members: Extension -> where that sidecar lies.
+        sidecars: Extension -> bytes of the other files with its key that were read with it: captions, JSON and XMP, and
+            in a shard what is small.
+        sidecar_members: Extension -> where each sidecar lies, read or not; `sidecar` gives its bytes.
         width: Columns of the decoded image, in pixels; None before it is decoded.
         height: Rows, in pixels.
         orientation: How the decoded image is still to be turned to stand upright, as EXIF has it: 1 to 8.
@@ -266,6 +269,17 @@ class ImageObject:
                 return reader.read_at(self.member.offset, self.member.size)
         except OSError as error:
             raise UnreadableImageError(f"the source is gone: {error}", ReasonKind.MISSING) from error
+
+    def sidecar(self, extension: str) -> bytes | Section:
+        """Return the bytes of a sidecar: from memory, or as a part of the source that can be read piece by piece."""
+        if extension in self.sidecars:
+            return self.sidecars[extension]
+        member = self.sidecar_members[extension]
+        return Section(self.shard or member.name, member.offset, member.size, self.storage_options)
+
+    def note(self, sentence: str) -> None:
+        """Put a sentence into the row, under ``notes`` of its metadata: what is odd about an image that is scored."""
+        self.metadata["notes"] = [*self.metadata.get("notes", ()), sentence]
 
     def remove_image_data(self) -> None:
         """Free pixels and encoded bytes; the bytes only where they can be read again by their position."""

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tastemaker.imaging.folders import FolderReader
-from tastemaker.imaging.shards import MAX_MEMBER_BYTES
+from tastemaker.imaging.keys import MAX_IMAGE_BYTES
 
 
 @pytest.fixture
@@ -45,7 +45,8 @@ def test_sidecars_are_the_files_of_the_same_stem_or_of_the_whole_name(fill):
     ours = ["a.txt", "a.json", "a.jpg.json", "a.npy", "a.jpg.xmp"]
     others = ["ab.txt", "a.b.txt", "A.txt", "b.txt", ".a.txt", "a", "below/a.txt"]
     root = fill("a.jpg", *ours, *others)
-    assert read(root, "a.jpg") == ("a", {name[2:]: name.encode() for name in sorted(ours)}, b"a.jpg", "")
+    read_ones = {name[2:]: name.encode() for name in sorted(ours)} | {"npy": None}  # which gives no column
+    assert read(root, "a.jpg") == ("a", read_ones, b"a.jpg", "")
 
 
 def test_other_images_are_no_sidecars(fill):
@@ -105,6 +106,29 @@ def test_links_are_followed_and_broken_ones_are_a_problem(fill):
     assert read(root, "b.jpg")[2:] == (None, "b.jpg cannot be read: No such file or directory")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_sidecar_that_cannot_be_read_is_a_note_and_costs_no_picture_its_own(fill):
+    root = fill("a.jpg", "a.json", "b.jpg", "b.txt")
+    os.symlink("a.txt", os.path.join(root, "a.txt"))
+    sample, data = FolderReader().read_sample(os.path.join(root, "a.jpg"), root)
+    assert (sample.problem, list(sample.sidecars)) == (None, ["json"])
+    assert sample.notes == ["a.txt cannot be read: Too many levels of symbolic links"]
+    assert {os.path.basename(name) for name in data} == {"a.jpg", "a.json"}
+    assert read(root, "b.jpg") == ("b", {"txt": b"b.txt"}, b"b.jpg", "")
+
+
+def test_a_sidecar_of_any_size_costs_neither_the_picture_nor_memory(fill):
+    root = fill("a.jpg", "a.txt", "a.mp4")
+    for name in ("a.txt", "a.mp4"):
+        os.truncate(os.path.join(root, name), MAX_IMAGE_BYTES + 1)
+    sample, data = FolderReader().read_sample(os.path.join(root, "a.jpg"), root)
+    assert (sample.problem, list(data)) == (None, [os.path.join(root, "a.jpg")])
+    assert {extension: member.size for extension, member in sample.sidecars.items()} == dict.fromkeys(
+        ("mp4", "txt"), MAX_IMAGE_BYTES + 1
+    )
+    assert sample.notes == ["a.txt has 2,147,483,649 bytes, too many for a row"]
+
+
 def test_what_is_gone_or_is_a_folder_is_a_problem(fill):
     root = fill("folder.jpg/x.txt")
     assert read(root, "gone.jpg")[2:] == (None, "gone.jpg cannot be read: No such file or directory")
@@ -121,7 +145,7 @@ def test_a_file_without_permission_is_a_problem(fill):
 
 def test_a_file_too_large_for_an_image_is_not_read(fill):
     root = fill("a.jpg")
-    os.truncate(os.path.join(root, "a.jpg"), MAX_MEMBER_BYTES + 1)
+    os.truncate(os.path.join(root, "a.jpg"), MAX_IMAGE_BYTES + 1)
     assert read(root, "a.jpg")[2:] == (None, "a.jpg has 2,147,483,649 bytes, too many for an image")
 
 

@@ -301,7 +301,8 @@ def test_links_are_a_problem_and_their_size_is_not_believed(tmp_path, kind, size
 
 def test_a_link_in_place_of_a_sidecar_does_not_vanish_silently(tmp_path):
     path = save(tmp_path / "a.tar", entry("a.jpg", JPEG) + header("a.txt", 0, b"2") + GOOD + END)
-    assert problems(path) == [("a", "a link, not a file")]
+    assert whole(path) == {"a": {"a.jpg": JPEG}, "good": GOOD_DATA}
+    assert samples_of(path)[0][0].notes == ["'a.txt' is left out: a link, not a file"]
 
 
 @pytest.mark.parametrize("kind", [b"3", b"4", b"5", b"6", b"V", b"N"])
@@ -536,8 +537,28 @@ def test_a_member_too_large_for_an_image_is_not_read(tmp_path):
         file.write(header("a.jpg", 2**31 + 512))
         file.seek(2**31 + 512, os.SEEK_CUR)  # a hole: no disk is used
         file.write(GOOD + END)
-    assert problems(path) == [("a", "it has 2,147,484,160 bytes, too many for an image")]
+    assert problems(path) == [("a", "a.jpg has 2,147,484,160 bytes, too many for an image")]
     assert whole(path) == {"good": GOOD_DATA}
+
+
+def test_a_video_of_gigabytes_is_left_where_it_is(tmp_path):
+    path = tmp_path / "a.tar"
+    with path.open("wb") as file:
+        file.write(entry("a.jpg", JPEG) + entry("a.txt", b"a caption") + header("a.mp4", 2**31 + 512))
+        file.seek(2**31 + 512, os.SEEK_CUR)
+        file.write(GOOD + END)
+    assert whole(path) == {"a": {"a.jpg": JPEG, "a.txt": b"a caption"}, "good": GOOD_DATA}
+    assert samples_of(path)[0][0].sidecars["mp4"].size == 2**31 + 512
+
+
+@either_kind
+def test_a_sidecar_that_the_shard_ends_in_is_a_note(tmp_path, kind):
+    raw = entry("a.jpg", JPEG) + header("a.txt", 4096) + b"a capt"
+    found = samples_of(save(tmp_path / f"a.{kind}", raw, kind))
+    assert [(sample.key, str(sample.problem)[:14], sample.notes[:1]) for sample, _ in found] == [
+        ("a", "None", ["'a.txt' is left out: truncated: the shard ends inside 'a.txt'"]),
+        ("", "damaged shard:", []),
+    ]
 
 
 # Bounds.

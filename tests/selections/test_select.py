@@ -16,6 +16,7 @@ from rows import mark_as_gone, write_scores
 from tastemaker import ConfigurationError, ScoreTable, Selection, select_images
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.jpeg_metadata import embed_rating
+from tastemaker.imaging.keys import MAX_SIDECAR_BYTES
 from tastemaker.imaging.ratings import embedded_rating
 from tastemaker.imaging.xmp import make_xmp, read_rating
 from tastemaker.runs.run import RunOptions, run_scoring
@@ -353,6 +354,38 @@ def test_one_file_under_two_paths_is_two_rows_and_nothing_is_lost(tmp_path, phot
     for kind in ("folder", "webdataset", "links"):
         assert select_images(table, tmp_path / kind, ALL, kind=kind).written == 3
         assert set(contents(tmp_path / kind).values()) == {digests([photographs["rocket.jpg"]])[0]}
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdataset"])
+@pytest.mark.parametrize("source", ["photos", "photos.tar", "photos.tar.gz"])
+def test_a_sidecar_that_is_too_large_to_be_read_is_copied(tmp_path, photo_folder, model_dir, kind, source):
+    video = b"frame" * (MAX_SIDECAR_BYTES // 5 + 1)
+    for name in ("coffee.mp4", "rocket.mp4"):
+        (photo_folder / name).write_bytes(video)
+    if source != "photos":
+        members = [(path.name, path.read_bytes()) for path in sorted(photo_folder.glob("*.*"))]
+        make_tar(tmp_path / source, members, mode="w:gz" if source.endswith("gz") else "w")
+    run_scoring([str(tmp_path / source)], tmp_path / "s", RunOptions(model_dir=str(model_dir)))
+    report = select_images(ScoreTable(tmp_path / "s"), tmp_path / "out", ALL, kind=kind)
+    assert list(contents(tmp_path / "out").values()).count(hashlib.sha256(video).hexdigest()) == 2
+    assert (report.skipped, report.bytes_written > 2 * len(video)) == ({}, True)
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdataset"])
+@pytest.mark.parametrize("size", [10, MAX_SIDECAR_BYTES + 1])
+def test_a_sidecar_that_is_gone_is_said_and_its_picture_is_copied(tmp_path, photo_folder, model_dir, kind, size):
+    sidecar = photo_folder / "coffee.npy"
+    sidecar.write_bytes(bytes(size))
+    run_scoring([str(photo_folder)], tmp_path / "s", RunOptions(model_dir=str(model_dir)))
+    sidecar.unlink()
+    report = select_images(ScoreTable(tmp_path / "s"), tmp_path / "out", ALL, kind=kind)
+    names = {name.rpartition("/")[2] for name in contents(tmp_path / "out")}
+    assert {"coffee.png", "coffee.txt"} < names
+    assert "coffee.npy" not in names
+    (line,) = (tmp_path / "out" / "_tastemaker" / "skipped.jsonl").read_text().splitlines()
+    skipped = json.loads(line)
+    assert (report.skipped, skipped["image_id"], skipped["problem"]) == ({"sidecar": 1}, "coffee", "sidecar")
+    assert skipped["detail"] == f"{sidecar} cannot be read: No such file or directory"
 
 
 def test_a_packed_sidecar_comes_out_packed(tmp_path, photo_folder, model_dir):

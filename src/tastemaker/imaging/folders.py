@@ -12,8 +12,9 @@ from contextlib import ExitStack, closing
 from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.heif import HEIF_EXTENSIONS
+from tastemaker.imaging.keys import MAX_IMAGE_BYTES, Sample, gives_a_column, too_large, too_long
 from tastemaker.imaging.raws import RAW_EXTENSIONS
-from tastemaker.imaging.shards import MAX_MEMBER_BYTES, Member, Sample
+from tastemaker.imaging.tars import Member
 from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to
 from tastemaker.storage.place import Place
 
@@ -70,7 +71,8 @@ class FolderReader:
 
         The key is the path below ``root`` without the last extension; that of a raw or a HEIF file keeps it, because
         cameras write a JPEG of the same stem beside it. Sidecars are the files beside it that are no
-        images and are called ``<stem>.<extension>`` or ``<whole name>.<extension>``.
+        images and are called ``<stem>.<extension>`` or ``<whole name>.<extension>``. Only those that give a column are
+        read. One that cannot be read is a note of the sample, and the picture is scored without it.
 
         Args:
             path: The image file.
@@ -80,10 +82,22 @@ class FolderReader:
         stem = os.path.splitext(public_url(path))[0]
         sample = Sample(_key_of(path, root))
         data: dict[str, bytes] = {}
-        sample.image = self._read(path, sample, data)
-        for sidecar in self.list_sidecars(path) if sidecars is None else sidecars:
+        sample.image, sample.problem = self._read_image(path, data)
+        try:
+            listed = self.list_sidecars(path) if sidecars is None else sidecars
+        except OSError as error:
+            listed = []
+            sample.notes.append(f"its folder cannot be listed, so that captions may lack: {error.strerror or error}")
+        for sidecar in listed:
             extension = base_name(sidecar)[len(base_name(stem)) + 1 :]
-            sample.sidecars[extension] = self._read(sidecar, sample, data)
+            try:
+                member = sample.sidecars[extension] = Member(sidecar, 0, self._size_of(sidecar))
+                if gives_a_column(extension, member.size):
+                    data[sidecar] = self._read(sidecar, member.size)
+                elif gives_a_column(extension):
+                    sample.notes.append(too_long(base_name(sidecar), member.size))
+            except OSError as error:
+                sample.notes.append(f"{base_name(sidecar)} cannot be read: {error.strerror or error}")
         return sample, data
 
     def _try_to_list(self, path: str) -> tuple[list[str], Problem | None]:
@@ -100,14 +114,49 @@ class FolderReader:
         sample.problem = sample.problem or problem
         return sample, data
 
-    def _read(self, path: str, sample: Sample, data: dict[str, bytes]) -> Member:
-        """Read a whole file into ``data``; what cannot be read becomes the sample's problem."""
-        if is_remote(path):
-            return _read_remote(path, sample, data, self._options)
-        return _read(path, sample, data)
+    def _read_image(self, path: str, data: dict[str, bytes]) -> tuple[Member, Problem | None]:
+        """Read an image into ``data``; return where it lies, and why it cannot be read where that is so."""
+        name, size = base_name(path), 0
+        try:
+            if not is_remote(path):
+                status = os.stat(path)
+                if stat.S_ISDIR(status.st_mode):
+                    os.scandir(path).close()  # raises why a folder is among the pictures: it cannot be read
+                if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer, for ever perhaps
+                    return Member(path, 0, 0), Problem(ReasonKind.UNSUPPORTED, f"{name} is no file")
+                size = status.st_size
+            if size <= MAX_IMAGE_BYTES:
+                content = self._read(path, MAX_IMAGE_BYTES + 1 if is_remote(path) else -1)
+                size = len(content)
+        except OSError as error:
+            return Member(path, 0, 0), Problem(ReasonKind.MISSING, f"{name} cannot be read: {error.strerror or error}")
+        if size > MAX_IMAGE_BYTES:
+            return Member(path, 0, size), too_large(name, size)
+        data[path] = content
+        return Member(path, 0, size), None
+
+    def _size_of(self, path: str) -> int:
+        if not is_remote(path):
+            return os.stat(path).st_size
+        entry = Place.at(path, self._options).stat()
+        if entry is None:
+            raise FileNotFoundError("it is gone")
+        return entry.size
+
+    def _read(self, path: str, most: int) -> bytes:
+        """Return the content of a file, up to so many bytes; -1 for all of a local one."""
+        if not is_remote(path):
+            with open(path, "rb") as file:
+                return file.read(most)
+        with closing(Place.at(path, self._options).open_ranges()) as ranges:
+            return ranges.read_at(0, most)
 
     def list_sidecars(self, path: str) -> list[str]:
-        """Return the paths of an image's sidecars, sorted; none where its folder cannot be listed."""
+        """Return the paths of an image's sidecars, sorted.
+
+        Raises:
+            OSError: The folder cannot be listed.
+        """
         folder, base = folder_of(path), base_name(path)
         if folder not in self._listings:
             while len(self._listings) >= _KEPT_LISTINGS:
@@ -126,18 +175,13 @@ def _key_of(path: str, root: str) -> str:
 
 def _list_sidecars(folder: str, options: Options | None) -> dict[str, list[str]]:
     by_stem: dict[str, list[str]] = defaultdict(list)
-    try:
-        if is_remote(folder):
-            is_listed = not folder.startswith("http")  # a web server has no listings
-            listed = Place.at(folder, options).list(recursive=False) if is_listed else []
-            names = [entry.place.name for entry in listed]
-        else:
-            with os.scandir(folder or ".") as entries:
-                names = [entry.name for entry in entries if entry.is_file()]
-    except OSError:
-        if is_remote(folder):  # its pictures must not lose their captions because a connection failed
-            raise
-        return by_stem
+    if is_remote(folder):
+        is_listed = not folder.startswith("http")  # a web server has no listings
+        listed = Place.at(folder, options).list(recursive=False) if is_listed else []
+        names = [entry.place.name for entry in listed]
+    else:
+        with os.scandir(folder or ".") as entries:
+            names = [entry.name for entry in entries if _is_file(entry)]
     for name in names:
         stem, extension = os.path.splitext(name)
         if extension and extension[1:].lower() not in EXTENSIONS and not name.startswith("."):
@@ -145,41 +189,8 @@ def _list_sidecars(folder: str, options: Options | None) -> dict[str, list[str]]
     return by_stem
 
 
-def _read(path: str, sample: Sample, data: dict[str, bytes]) -> Member:
-    """Read a whole file into ``data``; what cannot be read becomes the sample's problem."""
-    member, name = Member(path, 0, 0), os.path.basename(path)
+def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            os.scandir(path).close()  # raises why a folder is among the pictures: it cannot be read
-        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for a writer, for ever perhaps
-            sample.problem = sample.problem or Problem(ReasonKind.UNSUPPORTED, f"{name} is no file")
-        elif status.st_size > MAX_MEMBER_BYTES:
-            member = Member(path, 0, status.st_size)
-            sample.problem = sample.problem or _too_large(name, f"{status.st_size:,}")
-        else:
-            with open(path, "rb") as file:
-                data[path] = file.read()
-            member = Member(path, 0, len(data[path]))
-    except OSError as error:
-        sample.problem = sample.problem or Problem(ReasonKind.MISSING, f"{name} cannot be read: {error.strerror}")
-    return member
-
-
-def _too_large(name: str, size: str) -> Problem:
-    return Problem(ReasonKind.TOO_LARGE, f"{name} has {size} bytes, too many for an image")
-
-
-def _read_remote(url: str, sample: Sample, data: dict[str, bytes], options: Options | None) -> Member:
-    name = base_name(url)
-    try:
-        with closing(Place.at(url, options).open_ranges()) as file:
-            content = file.read_at(0, MAX_MEMBER_BYTES + 1)
-    except OSError as error:
-        sample.problem = sample.problem or Problem(ReasonKind.MISSING, f"{name} cannot be read: {error}")
-        return Member(url, 0, 0)
-    if len(content) > MAX_MEMBER_BYTES:
-        sample.problem = sample.problem or _too_large(name, f"more than {MAX_MEMBER_BYTES:,}")
-    else:
-        data[url] = content
-    return Member(url, 0, len(content))
+        return entry.is_file()
+    except OSError:  # such as a link that leads to itself: to read it says so
+        return True

@@ -10,6 +10,19 @@ from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.tars import Member
 
+CAPTION_EXTENSIONS = ("txt", "caption")
+JSON_EXTENSIONS = ("json",)
+_COLUMN_EXTENSIONS = frozenset({*CAPTION_EXTENSIONS, *JSON_EXTENSIONS, "xmp"})
+
+MAX_IMAGE_BYTES = 2**31
+"""A larger file is recorded as unreadable: no image is."""
+
+MAX_SIDECAR_BYTES = 2**24
+"""A larger sidecar stays where it is: a row of one takes eight times its size in memory."""
+
+_SMALL_BYTES = 2**18
+"""Sidecars up to this size are read with their picture, where they lie beside it in a shard."""
+
 _PREFERENCE = ("jpg", "jpeg", "png", "webp")
 _STARTS_OUTSIDE = ("/", "\\")
 _UNSAFE_NAME = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.($|[/\\])|\0")
@@ -28,6 +41,7 @@ class Sample:
         image: The member that is the picture; None where there is none.
         sidecars: Extension (after that first dot, as stored) -> every other member.
         problem: Why there is nothing to score; None if there is.
+        notes: What is wrong beside the picture, such as a sidecar that cannot be read; a sentence each.
         is_finished: Whether all members are there.
     """
 
@@ -35,11 +49,42 @@ class Sample:
     image: Member | None = None
     sidecars: dict[str, Member] = field(default_factory=dict)
     problem: Problem | None = None
+    notes: list[str] = field(default_factory=list)
     is_finished: bool = field(default=False, compare=False, repr=False)
 
     def members(self) -> list[Member]:
         """Return all members, the image first."""
         return [*([self.image] if self.image else ()), *self.sidecars.values()]
+
+    def read_together(self, *, streams: bool) -> list[Member]:
+        """Return the members of a shard that are read with the picture: it, what gives a column, and what is small.
+
+        Args:
+            streams: To read the others later would be another pass through the shard, so only very large ones are left.
+        """
+        small = MAX_SIDECAR_BYTES if streams else _SMALL_BYTES
+        sidecars = (m for e, m in self.sidecars.items() if m.size <= small or gives_a_column(e, m.size))
+        return [*([self.image] if self.image else ()), *sidecars]
+
+
+def gives_a_column(extension: str, size: int = 0) -> bool:
+    """Return whether a sidecar becomes a column of the row: a caption, JSON, or a rating, and not too large for that.
+
+    Example:
+        >>> gives_a_column("en.TXT"), gives_a_column("mp4"), gives_a_column("txt", 2**30)
+        (True, False, False)
+    """
+    return extension.rpartition(".")[2].lower() in _COLUMN_EXTENSIONS and size <= MAX_SIDECAR_BYTES
+
+
+def too_large(name: str, size: int) -> Problem:
+    """Return why a file is no image: it has too many bytes."""
+    return Problem(ReasonKind.TOO_LARGE, f"{name} has {size:,} bytes, too many for an image")
+
+
+def too_long(name: str, size: int) -> str:
+    """Return the note of a sidecar that is left out of its row."""
+    return f"{name} has {size:,} bytes, too many for a row"
 
 
 def split_key(name: str) -> tuple[str, str]:
@@ -118,18 +163,28 @@ def _has_no_key(key: str) -> bool:
 
 
 def finish_sample(sample: Sample) -> None:
-    """Take the picture out of the sidecars, and note what is wrong with the sample; it has all its members."""
+    """Take the picture out of the sidecars, and note what is wrong with the sample; it has all its members.
+
+    What is wrong with a sidecar is a note, and the picture is scored without it.
+    """
     sample.is_finished = True
-    for member in sample.sidecars.values():
-        if is_unsafe_name(member.name):
-            sample.problem = _UNSAFE
-        elif member.problem and not sample.problem:
-            sample.problem = member.problem
     chosen = image_extension(sample.sidecars)
     if chosen is not None:
         sample.image = sample.sidecars.pop(chosen)
+    if any(is_unsafe_name(member.name) for member in sample.members()):
+        sample.problem = _UNSAFE
+    elif sample.image is None:
+        problems = (member.problem for member in sample.sidecars.values() if member.problem)
+        sample.problem = sample.problem or next(problems, _NO_IMAGE)
     elif not sample.problem:
-        sample.problem = _NO_IMAGE
+        large = sample.image.size > MAX_IMAGE_BYTES
+        sample.problem = too_large(sample.image.name, sample.image.size) if large else sample.image.problem
+    for extension, member in [*sample.sidecars.items()] if sample.image else ():
+        if member.problem:
+            sample.notes.append(f"{member.name!r} is left out: {member.problem}")
+            del sample.sidecars[extension]
+        elif gives_a_column(extension) and not gives_a_column(extension, member.size):
+            sample.notes.append(too_long(member.name, member.size))
 
 
 def image_extension(by_extension: dict[str, Member]) -> str | None:

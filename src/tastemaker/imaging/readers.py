@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
+from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.compressions import (
     COMPRESSED_EXTENSIONS as COMPRESSED_EXTENSIONS,
     MARK_BYTES,
     decompress,
     name_compression,
 )
-from tastemaker.storage import Options
+from tastemaker.storage import Options, public_url
 from tastemaker.storage.blocks import BlockReader
 from tastemaker.storage.place import Place
 from tastemaker.storage.reading import Ranges, RangesFile
@@ -78,6 +81,69 @@ class PackedReader:
             yield from decompress(self._file, self._compression)
         except EOFError as error:
             self.damage = str(error)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a file or shard that is read when it is copied, piece by piece: a video is not to lie in memory.
+
+    Attributes:
+        path: The file or shard; a local path or a URL.
+        offset: Where the part begins, in the unpacked shard.
+        size: Its bytes.
+        options: Arguments of the URL's store.
+    """
+
+    path: str
+    offset: int
+    size: int
+    options: Options | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return self.size
+
+    @contextmanager
+    def open(self) -> Iterator[SectionFile]:
+        """Open the part for a `with` block.
+
+        Raises:
+            UnreadableImageError: It cannot be read, here or in the block.
+        """
+        try:
+            reader = open_shard(self.path, self.options)
+        except OSError as error:
+            raise _unread(self.path, error) from error
+        with closing(reader):
+            yield SectionFile(reader, self)
+
+
+class SectionFile:
+    """An open `Section`, read from its start to its end."""
+
+    def __init__(self, reader: ShardReader, section: Section) -> None:
+        self._reader, self._section, self._read = reader, section, 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to so many bytes, all with -1; none at the end of the part.
+
+        Raises:
+            UnreadableImageError: They cannot be read, or are gone.
+        """
+        section = self._section
+        left = section.size - self._read
+        wanted = left if size < 0 else min(size, left)
+        try:
+            data = self._reader.read_at(section.offset + self._read, wanted)
+        except OSError as error:
+            raise _unread(section.path, error) from error
+        if len(data) < wanted:
+            raise UnreadableImageError(f"{section.path} is shorter than it was", ReasonKind.CHANGED)
+        self._read += wanted
+        return data
+
+
+def _unread(path: str, error: OSError) -> UnreadableImageError:
+    return UnreadableImageError(f"{public_url(path)} cannot be read: {error.strerror or error}", ReasonKind.MISSING)
 
 
 def open_shard(path: str, options: Options | None = None) -> ShardReader:

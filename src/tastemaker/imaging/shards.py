@@ -26,7 +26,6 @@ from tastemaker.imaging.readers import (
     open_stream,
 )
 from tastemaker.imaging.tars import (
-    MAX_MEMBER_BYTES as MAX_MEMBER_BYTES,
     HeaderWalk,
     Member as Member,
     Window,
@@ -81,7 +80,8 @@ def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sa
 
     Yields:
         The sample, and member name -> bytes. A member that the shard ends in the middle of is missing there and
-        named in ``problem``; of a sample that has a problem, members need not be there.
+        named in ``problem``, a sidecar in ``notes``. Of a sample that has a problem, members need not be there.
+        Sidecars that give no column need not either where they are large.
 
     Raises:
         OSError: The file cannot be opened or read.
@@ -169,7 +169,9 @@ def _read_each(
 
 
 def read_members(reader: ShardReader, sample: Sample, window: Window | None = None) -> dict[str, bytes]:
-    """Return member name -> bytes of a sample without a problem; what is not all there becomes its problem.
+    """Return member name -> bytes of a sample without a problem, of those members that are read with the picture.
+
+    An image that is not all there becomes the sample's problem, a sidecar a note of it.
 
     Args:
         reader: Of the shard.
@@ -179,7 +181,7 @@ def read_members(reader: ShardReader, sample: Sample, window: Window | None = No
     data: dict[str, bytes] = {}
     if sample.problem:
         return data
-    members = sample.members()
+    members = sample.read_together(streams=reader.compressed)
     start, end = _span(members)
     if end - start > _MAX_SPAN_BYTES:
         for member in members:
@@ -214,11 +216,12 @@ def read_in_one_pass(reader: ShardReader, samples: list[Sample]) -> Iterator[tup
 
     What waits in memory is what lies between the members of one sample: nothing in an ordinary shard.
     """
-    wanted = [(member, sample) for sample in samples if not sample.problem for member in sample.members()]
+    read = {id(sample): [] if sample.problem else sample.read_together(streams=reader.compressed) for sample in samples}
+    wanted = [(member, sample) for sample in samples for member in read[id(sample)]]
     wanted.sort(key=lambda pair: pair[0].offset, reverse=True)
     held: dict[int, dict[str, bytes]] = {id(sample): {} for sample in samples}
     for sample in samples:
-        last = -1 if sample.problem else max(member.offset for member in sample.members())
+        last = max((member.offset for member in read[id(sample)]), default=-1)
         while wanted and wanted[-1][0].offset <= last:
             member, owner = wanted.pop()
             _keep(reader.read_at(member.offset, member.size), member, owner, held[id(owner)])
@@ -226,10 +229,11 @@ def read_in_one_pass(reader: ShardReader, samples: list[Sample]) -> Iterator[tup
 
 
 def _keep(content: bytes, member: Member, sample: Sample, data: dict[str, bytes]) -> None:
-    """Put a member's bytes into ``data``, or a problem into ``sample`` where they are not all there."""
+    """Put a member's bytes into ``data``; say where they are not all there."""
+    cut = f"truncated: the shard ends inside {member.name!r}"
     if len(content) == member.size:
         data[member.name] = content
+    elif member is sample.image:
+        sample.problem = sample.problem or Problem(ReasonKind.DAMAGED_SHARD, cut)
     else:
-        sample.problem = sample.problem or Problem(
-            ReasonKind.DAMAGED_SHARD, f"truncated: the shard ends inside {member.name!r}"
-        )
+        sample.notes.append(cut)

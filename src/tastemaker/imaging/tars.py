@@ -13,9 +13,6 @@ from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS, sniff_format
 from tastemaker.imaging.readers import ShardReader
 
-MAX_MEMBER_BYTES = 2**31
-"""A larger member is recorded as unreadable: no image is, and a damaged header may claim any size."""
-
 _BLOCK = 512
 _READ_AHEAD = 2**14
 """Bytes that the walk reads at once: many headers where members are small, little for nothing where they are large."""
@@ -178,7 +175,7 @@ class Window:
             except ValueError:
                 break
             at += _BLOCK
-            is_whole = 0 <= size <= MAX_MEMBER_BYTES and holds(start + at + size)
+            is_whole = size >= 0 and holds(start + at + size)
             if not is_whole or name.rpartition(".")[2].lower() not in _TELLING:
                 break
             members.append(tuple.__new__(Member, (name, start + at, size, None, False)))  # in a quarter of the time
@@ -253,8 +250,6 @@ def _make_member(header: bytes, extra: dict[str, str], data: int, size: int, win
         problem = _NO_PLAIN_FILES[b"S"]
     elif size < 0:
         problem = Problem(ReasonKind.DAMAGED_SHARD, f"truncated: the shard ends inside {name!r}")
-    elif size > MAX_MEMBER_BYTES:
-        problem = Problem(ReasonKind.UNSUPPORTED_MEMBER, f"it has {size:,} bytes, too many for an image")
     if problem or name.rpartition(".")[2].lower() in _TELLING:
         return Member(name, data, max(size, 0), problem)
     return Member(name, data, size, looks_like_image=sniff_format(window.read(data, 32)) is not None)

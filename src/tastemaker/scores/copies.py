@@ -5,28 +5,43 @@ from __future__ import annotations
 import contextlib
 import io
 import posixpath
+import shutil
 import tarfile
 from collections.abc import Mapping
 from itertools import chain, count
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 import xxhash
 
-from tastemaker.imaging.shards import split_key
+from tastemaker.errors import UnreadableImageError
+from tastemaker.imaging.keys import split_key
+from tastemaker.imaging.readers import Section
 from tastemaker.storage.owned import OwnFiles, fold
 from tastemaker.storage.place import Draft
 
 _TOGETHER_FILES, _TOGETHER_BYTES = 256, 2**26
 """Files that are written together: as many, or of so many bytes."""
 
+_PIECE_BYTES = 2**20
+
 _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 1024
 """Of a file, and with its folders: what all file systems and object stores take."""
 
 
-class Copies(Protocol):
-    """Takes samples one after the other."""
+Members = Mapping[str, bytes | Section]
+"""Name -> bytes of the files of a sample, the image first; a section is copied piece by piece."""
 
-    def add(self, members: Mapping[str, bytes], sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
+
+class Copies(Protocol):
+    """Takes samples one after the other.
+
+    Attributes:
+        left_out: Of the last sample, the sections that could not be read, and why.
+    """
+
+    left_out: dict[str, str]
+
+    def add(self, members: Members, sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
         """Write one sample; return the file that its image is in, below the folder, and its name there.
 
         Args:
@@ -58,10 +73,12 @@ class TarCopies:
 
     Attributes:
         names: Of the tars, in their order.
+        left_out: As in `Copies`.
     """
 
     def __init__(self, own: OwnFiles, stem: str, images_per_tar: int) -> None:
         self.names: list[str] = []
+        self.left_out: dict[str, str] = {}
         self._own, self._stem, self._images_per_tar = own, stem, images_per_tar
         self._containers: dict[str, str] = {}
         self._draft: Draft | None = None
@@ -69,7 +86,7 @@ class TarCopies:
         self._samples = 0
         own.refuse_foreign(self._name(0))
 
-    def add(self, members: Mapping[str, bytes], sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
+    def add(self, members: Members, sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
         """Append one sample. Member names and bytes go in as they are; times and owners are left out."""
         image = next(iter(members))
         key = split_key(image)[0]
@@ -78,12 +95,16 @@ class TarCopies:
             self._tar = self._open()
         prefixes = chain([""], (f"{number}/" for number in count(2)))
         prefix = next(prefix for prefix in prefixes if prefix + key not in self._containers)
+        self.left_out = {}
+        for name, data in members.items():
+            start = self._tar.offset
+            try:
+                _append(self._tar, prefix + name, data)
+            except UnreadableImageError as error:
+                self.left_out[name] = str(error)
+                _cut(self._tar, start)
         self._samples += 1
         self._containers[prefix + key] = shard
-        for name, data in members.items():
-            info = tarfile.TarInfo(prefix + name)
-            info.size, info.mode = len(data), 0o644
-            self._tar.addfile(info, io.BytesIO(data))
         return self.names[-1], prefix + image
 
     def finish(self) -> None:
@@ -115,6 +136,21 @@ class TarCopies:
             self._own.commit(self.names[-1], self._draft)
 
 
+def _append(tar: tarfile.TarFile, name: str, data: bytes | Section) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), 0o644
+    with io.BytesIO(data) if isinstance(data, bytes) else data.open() as file:
+        tar.addfile(info, file)
+
+
+def _cut(tar: tarfile.TarFile, end: int) -> None:
+    """Take what is behind a position out of a tar that is being written."""
+    file = cast("IO[bytes]", tar.fileobj)
+    file.seek(end)
+    file.truncate()
+    tar.offset = end
+
+
 class FileCopies:
     """Files below a folder, under their paths below their input.
 
@@ -124,14 +160,18 @@ class FileCopies:
 
     def __init__(self, own: OwnFiles) -> None:
         self._own, self._names = own, _Names()
+        self.left_out: dict[str, str] = {}
         self._waiting: dict[str, bytes] = {}
         self._bytes = 0
 
-    def add(self, members: Mapping[str, bytes], sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
+    def add(self, members: Members, sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
         """Write one sample. A name that another file has goes below a numbered folder."""
-        prefix = self._names.prefix(sources)
+        prefix, self.left_out = self._names.prefix(sources), {}
         for name, data in members.items():
-            self._put(prefix + name, data, sources[name])
+            try:
+                self._put(prefix + name, data, sources[name])
+            except UnreadableImageError as error:
+                self.left_out[name] = str(error)
         image = prefix + next(iter(members))
         return image, image
 
@@ -144,17 +184,29 @@ class FileCopies:
         """Give up the files that wait."""
         self._waiting.clear()
 
-    def _put(self, name: str, data: bytes, source: str) -> None:
+    def _put(self, name: str, data: bytes | Section, source: str) -> None:
+        if isinstance(data, Section):
+            self._copy(name, data)
+            return
         self._waiting[name] = data
         self._bytes += len(data)
         if len(self._waiting) >= _TOGETHER_FILES or self._bytes >= _TOGETHER_BYTES:
             self.finish()
 
+    def _copy(self, name: str, section: Section) -> None:
+        draft = (self._own.folder / name).draft()
+        try:
+            with section.open() as source, draft.path.open("wb") as target:
+                shutil.copyfileobj(source, target, _PIECE_BYTES)
+            self._own.commit(name, draft)
+        finally:
+            draft.discard()
+
 
 class LinkCopies(FileCopies):
     """Symbolic links to loose files. The bytes of members do not matter; a source is a path on this machine."""
 
-    def _put(self, name: str, data: bytes, source: str) -> None:
+    def _put(self, name: str, data: bytes | Section, source: str) -> None:
         self._own.link(name, source)
 
 

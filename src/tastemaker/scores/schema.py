@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.errors import ReasonKind
+from tastemaker.imaging.keys import CAPTION_EXTENSIONS, JSON_EXTENSIONS, gives_a_column
 from tastemaker.imaging.shards import Member
 from tastemaker.imaging.signals import SIGNAL_NAMES
 from tastemaker.storage import public_url
@@ -29,11 +30,6 @@ DELETED = "deleted"
 """Status of a row whose picture is gone."""
 
 DELETED_REASON = "the file is gone since it was scored"
-
-CAPTION_EXTENSIONS = ("txt", "caption")
-JSON_EXTENSIONS = ("json",)
-MAX_TEXT_BYTES = 2**24
-"""A larger caption or JSON is left where it is: a row of one takes eight times its size in memory."""
 
 COPY_FIELDS = [("tar_file", pa.string()), ("member_name", pa.string())]
 """Columns of rows whose originals were copied: the file that the copy is in, and the name of the image there."""
@@ -180,8 +176,27 @@ def _first_text(image: ImageObject, extensions: tuple[str, ...]) -> str | None:
     for wanted in extensions:
         for extension, content in image.sidecars.items():
             if extension.rpartition(".")[2].lower() == wanted:
-                return content.decode("utf-8", "backslashreplace") if len(content) <= MAX_TEXT_BYTES else None
+                return decode_text(content) if gives_a_column(extension, len(content)) else None
     return None
+
+
+def decode_text(content: bytes) -> str:
+    r"""Return the text of a caption: UTF-8, or UTF-16 as its byte-order mark or its zeros tell; the mark goes.
+
+    Bytes that are no UTF-8 are written out in hexadecimal.
+
+    Example:
+        >>> decode_text(b"\xef\xbb\xbfa cat"), decode_text("a cat".encode("utf-16")), decode_text(b"caf\xe9")
+        ('a cat', 'a cat', 'caf\\xe9')
+    """
+    encoding = "utf-8-sig"
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    elif content and len(content) % 2 == 0 and not content[1::2].strip(b"\0"):
+        encoding = "utf-16-le"
+    elif content and len(content) % 2 == 0 and not content[::2].strip(b"\0"):
+        encoding = "utf-16-be"
+    return content.decode(encoding, "backslashreplace")
 
 
 def _sidecar_row(extension: str, member: Member) -> dict[str, Any]:

@@ -19,7 +19,8 @@ import xxhash
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.folders import FolderReader
-from tastemaker.imaging.shards import MAX_MEMBER_BYTES, ShardReader, is_unsafe_name, open_shard
+from tastemaker.imaging.keys import MAX_IMAGE_BYTES, MAX_SIDECAR_BYTES, is_unsafe_name
+from tastemaker.imaging.readers import Section, ShardReader, open_shard
 from tastemaker.imaging.tars import is_header_of
 from tastemaker.scores.schema import original_name
 from tastemaker.storage import is_remote
@@ -80,10 +81,10 @@ class Original:
 
 @dataclass(frozen=True)
 class FoundOriginal:
-    """An original that was read: ``members`` are name -> bytes, the image first."""
+    """An original that was read: ``members`` are name -> bytes, the image first. Large sidecars are yet to be read."""
 
     original: Original
-    members: dict[str, bytes]
+    members: dict[str, bytes | Section]
 
 
 def original_of(row: Mapping[str, Any]) -> Original:
@@ -104,13 +105,15 @@ def original_of(row: Mapping[str, Any]) -> Original:
     places = [(path, row["offset"], row["size"])]
     places += [(original_name(s["member"] or ""), s["offset"], s["size"]) for s in row.get("sidecars") or () if s]
     parts = [Part(p.removeprefix(root), shard or p, *_checked(p, *at), shard) for p, *at in places]
+    if parts[0].size > MAX_IMAGE_BYTES:
+        raise SkippedError("refused", repr(path), f"cannot have {parts[0].size:,} bytes: the row was changed")
     return Original(parts, row.get("xxh3") or "")
 
 
 def _checked(name: str, offset: Any, size: Any) -> tuple[int, int]:  # noqa: ANN401 - another program may have written it
     """Return a place as whole numbers: pandas makes a column with nulls one of floats."""
     is_place = all(isinstance(number, int | float) and number == number // 1 for number in (offset, size))
-    if "\0" in name or not is_place or not (0 <= offset < 2**62 and 0 <= size <= MAX_MEMBER_BYTES):
+    if "\0" in name or not is_place or not (0 <= offset < 2**62 and 0 <= size < 2**62):
         raise SkippedError("refused", repr(name), f"cannot have {size} bytes at {offset}: the row was changed")
     return int(offset), int(size)
 
@@ -202,7 +205,9 @@ class OriginalsReader:
         (found,) = self._read_chunk([original])
         if isinstance(found, SkippedError):
             raise found
-        return next(iter(found.members.values()))
+        content = next(iter(found.members.values()))
+        assert isinstance(content, bytes)
+        return content
 
     def read_rows(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[FoundOriginal | SkippedError]:
         """Yield the original of each row with its sidecars, or why there is none; the next are read meanwhile.
@@ -231,7 +236,10 @@ class OriginalsReader:
         results: list[FoundOriginal | SkippedError] = []
         for original in originals:
             try:
-                data = [found.get(p.offset) if found is not None else self._read_loose(p) for p in original.parts]
+                if found is not None:
+                    data = [found.get(part.offset) for part in original.parts]
+                else:
+                    data = [self._read_loose(original.parts[0]), *map(self._read_beside, original.parts[1:])]
                 results.append(_check(original, data))
             except SkippedError as problem:
                 results.append(problem)
@@ -239,14 +247,18 @@ class OriginalsReader:
                 results.append(as_skipped(error, original.parts[0].path))
         return results
 
-    def _read_shard(self, shard: str, originals: list[Original]) -> dict[int, bytes | None]:
+    def _read_shard(self, shard: str, originals: list[Original]) -> dict[int, bytes | Section | None]:
         """Return offset -> bytes of all members, None where there is no such member any more."""
         parts = sorted((p for original in originals for p in original.parts), key=lambda part: part.offset)
-        reader, found = self._open(shard), {}
+        found: dict[int, bytes | Section | None] = {}
+        reader, images = self._open(shard), {original.parts[0].offset for original in originals}
         before = _HEADER if reader.compressed else _BEFORE  # to go back in a compressed file is to begin anew
         try:
             for span in _spans(parts):
                 start = max(0, span[0].offset - before)
+                if span[0].size > MAX_SIDECAR_BYTES and span[0].offset not in images:
+                    found[span[0].offset] = self._find_section(reader, start, span[0])
+                    continue
                 data = reader.read_at(start, max(p.offset + p.size for p in span) - start)
                 for part in span:
                     at = part.offset - start
@@ -257,6 +269,26 @@ class OriginalsReader:
             if self._workers > 1:
                 reader.close()
         return found
+
+    def _find_section(self, reader: ShardReader, start: int, part: Part) -> Section | None:
+        """Return a large sidecar of a shard, of which only the header is read; None where it is not there any more."""
+        header = reader.read_at(start, part.offset - start)
+        sound = is_header_of(header, part.size) and reader.holds(part.offset + part.size)
+        return self._section(part) if sound else None
+
+    def _section(self, part: Part) -> Section:
+        return Section(self._urls.get(part.path, part.path), part.offset, part.size, self._options)
+
+    def _read_beside(self, part: Part) -> bytes | Section:
+        """Return a loose sidecar; what is large, or cannot be read, is left to who copies it."""
+        try:
+            if part.size <= MAX_SIDECAR_BYTES:
+                return self._read_loose(part)
+            if not is_remote(part.path):
+                check_file(part)
+        except OSError:
+            pass
+        return self._section(part)
 
     def _open(self, shard: str) -> ShardReader:
         options: dict[str, Any] = {"options": self._options} if is_remote(shard) else {}
@@ -335,13 +367,14 @@ def _as_it_is(part: Part) -> Part:
     return replace(part, size=os.path.getsize(part.path))
 
 
-def _check(original: Original, data: Sequence[bytes | None]) -> FoundOriginal:
+def _check(original: Original, data: Sequence[bytes | Section | None]) -> FoundOriginal:
     for part, content in zip(original.parts, data, strict=True):
         if content is None or len(content) != part.size:
             raise SkippedError("changed", part.path, f"has changed since it was scored: {part.name!r} is not there")
     found = {part.name: content for part, content in zip(original.parts, data, strict=True) if content is not None}
     image = original.parts[0]
-    if original.xxh3 and xxhash.xxh3_64_hexdigest(found[image.name]) != original.xxh3:
+    content = found[image.name]
+    if original.xxh3 and isinstance(content, bytes) and xxhash.xxh3_64_hexdigest(content) != original.xxh3:
         raise SkippedError("changed", image.path, f"has changed since it was scored: {image.name!r} has other bytes")
     return FoundOriginal(original, found)
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.shards import split_key
-from tastemaker.scores.copies import Copies, FileCopies, LinkCopies, TarCopies, is_too_long
+from tastemaker.scores.copies import Copies, FileCopies, LinkCopies, Members, TarCopies, is_too_long
 from tastemaker.scores.schema import COPY_FIELDS, original_name, printable
 from tastemaker.scores.sources import (
     NEEDED_COLUMNS,
@@ -61,7 +61,7 @@ class ExportCounts:
         written: Images that are in the folder now.
         bytes_written: Of them and their sidecars.
         checked_by_size_only: Written images whose rows have no hash, or that were linked.
-        skipped: ``changed``, ``missing`` or ``refused`` -> images.
+        skipped: ``changed``, ``missing`` or ``refused`` -> images; ``sidecar`` -> sidecars of images that were written.
         ratings: ``embedded``, ``already_rated``, ... -> images, where stars were asked for.
     """
 
@@ -191,13 +191,13 @@ class Export:
                     raise original
                 placed.append(self._add(row_id, row, original, copies))
             except SkippedError as problem:
-                self._skip(row_id, row, problem)
+                self._skip(row_id, row, problem.kind, str(problem))
                 placed.append(None)
             self._report(row["size"] or 0)
         return _with_places(part, placed)
 
     def _add(self, row_id: int, row: dict[str, Any], found: FoundOriginal, copies: Copies) -> tuple[str, str]:
-        members = found.members
+        members: Members = found.members
         long = None if self._form == "webdataset" else next(filter(is_too_long, members), None)
         if long is not None:
             raise SkippedError("refused", f"the name {long[:40]!r}...", "is too long for a file; tars take it")
@@ -208,15 +208,17 @@ class Export:
             for part in found.original.parts
         }
         place = copies.add(members, sources, found.original.parts[0].shard)
+        for problem in copies.left_out.values():
+            self._skip(row_id, row, "sidecar", problem)
         self.counts.written += 1
-        self.counts.bytes_written += sum(len(data) for data in members.values())
+        self.counts.bytes_written += sum(len(data) for name, data in members.items() if name not in copies.left_out)
         self.counts.checked_by_size_only += not found.original.xxh3 or self._form == "links"
         return place
 
-    def _skip(self, row_id: int, row: dict[str, Any], problem: SkippedError) -> None:
-        self.counts.skipped[problem.kind] += 1
+    def _skip(self, row_id: int, row: dict[str, Any], kind: str, detail: str) -> None:
+        self.counts.skipped[kind] += 1
         where = {"row_id": row_id, "image_id": row["image_id"], "image_path": row["image_path"]}
-        self.skipped.append({**where, "problem": problem.kind, "detail": str(problem)})
+        self.skipped.append({**where, "problem": kind, "detail": detail})
 
     def _report(self, size: int) -> None:
         self._done += 1

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tastemaker.errors import MetadataError
 from tastemaker.imaging.jpeg_metadata import embed_rating
+from tastemaker.scores.copies import Members
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.selection import Selection, choose_rows
 from tastemaker.selections.stars import DEFAULT_BOUNDS, StarsReport, stars_by_percentile, write_xmp_sidecars
@@ -70,12 +71,13 @@ class StarEmbedder:
         self.counts: Counter[str] = Counter()
         self.problems: dict[str, str] = {}
 
-    def embed(self, row_id: int, row: Mapping[str, Any], members: dict[str, bytes]) -> dict[str, bytes]:
+    def embed(self, row_id: int, row: Mapping[str, Any], members: Members) -> Members:
         """Return the members of a sample, the image first, with the stars of its row in it where it is a JPEG.
 
         An image that has a rating, inside or in a sidecar, stays as it is unless ratings are to be replaced.
         """
         name, image = next(iter(members.items()))
+        assert isinstance(image, bytes)
         outcome = self._refuse(row, image, rating := int(self._stars[row_id]))
         if not outcome:
             try:

@@ -45,7 +45,8 @@ class SelectSummary:
         rows: Rows of the table.
         chosen: Rows that were meant.
         written: Those of them that were written.
-        skipped: ``changed``, ``missing`` or ``refused`` -> originals that were not copied, listed in ``skipped_file``.
+        skipped: ``changed``, ``missing`` or ``refused`` -> originals that were not copied; ``sidecar`` -> sidecars of
+            copied ones that cannot be read. Both are listed in ``skipped_file``.
         checked_by_size_only: Written originals whose rows have no hash, or that were linked.
         lowest: The lowest value of the ranking column among the chosen; None where there is none.
         bytes_written: Of originals and sidecars.

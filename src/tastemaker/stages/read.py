@@ -191,6 +191,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             index=index,
             decode_options={"max_pixels": self.max_pixels, "apply_exif_rotation": self.apply_exif_rotation},
         )
+        for sentence in sample.notes:
+            image.note(sentence)
         if sample.problem:
             image.fail(f"unreadable: {sample.problem}", sample.problem.kind)
         return image

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import ReasonKind, UnreadableImageError
-from tastemaker.imaging.shards import is_unsafe_name
+from tastemaker.imaging.keys import is_unsafe_name
+from tastemaker.imaging.readers import Section
 from tastemaker.scores.copies import TarCopies
 from tastemaker.scores.files import RowsFile, check_own_rows, remove_drafts
 from tastemaker.scores.merge import merge_rows
@@ -187,6 +188,8 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
                     f"unsafe name {unsafe!r}: it leads out of the output folder", ReasonKind.UNSAFE_NAME
                 )
             tar, member = tars.add(members, dict.fromkeys(members, image.image_path), image.shard)
+            for name, why in tars.left_out.items():
+                image.note(f"{name} is left out: {why}")
         except UnreadableImageError as error:
             image.fail(f"unreadable: {error}", error.reason_kind)
             return None
@@ -226,26 +229,27 @@ def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _members_of(image: ImageObject, root: str) -> dict[str, bytes]:
+def _members_of(image: ImageObject, root: str) -> dict[str, bytes | Section]:
     """Return name -> bytes of an image and its sidecars, as they go into a tar or a folder.
 
     Raises:
         UnreadableImageError: The bytes are gone or have changed.
     """
     if image.encoded is None and image.member is None:
-        members = {f"{image.image_id or f'{max(image.index, 0):06d}'}.jpg": _encode(image)}
+        name, data = f"{image.image_id or f'{max(image.index, 0):06d}'}.jpg", _encode(image)
     else:
         data = image.read_encoded()
         if image.member is None:
-            members = {f"{image.image_id}.{(image.format or 'jpg').lower()}": data}
+            name = f"{image.image_id}.{(image.format or 'jpg').lower()}"
         elif len(data) != image.member.size:
             raise UnreadableImageError("the source changed while it was read", ReasonKind.CHANGED)
         else:
-            members = {_name_below(image.member.name, root if not image.shard else ""): data}
-    for extension, data in image.sidecars.items():
+            name = _name_below(image.member.name, root if not image.shard else "")
+    members: dict[str, bytes | Section] = {name: data}
+    for extension in {**image.sidecar_members, **image.sidecars}:
         member = image.sidecar_members.get(extension)
         name = _name_below(member.name, root if not image.shard else "") if member else f"{image.image_id}.{extension}"
-        members[name] = data
+        members[name] = image.sidecar(extension)
     return members
 
 
