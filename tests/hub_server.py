@@ -1,7 +1,7 @@
 """A Hugging Face hub on loopback: what downloads need of its protocol, and the ways in which it fails.
 
-Like the real one it answers for large files with a redirect to another origin (the CDN) that carries the commit, size
-and SHA-256 in its headers, and for small files itself. Repositories with folders and commits are in `hub_repos`.
+Like the real one it answers for large files with a redirect to another origin (the CDN), and for small files itself.
+Repositories with folders and commits are in `hub_repos`.
 Clients have to be started with `HubServer.environment`, since huggingface_hub reads HF_ENDPOINT when it is imported, or
 given the storage option ``endpoint``.
 """
@@ -44,7 +44,6 @@ class HubServer:
         self.status: int | None = None  # the hub answers everything with this
         self.released = threading.Event()  # ends the stalls
         self.small: dict[str, bytes] = {}
-        self.large: dict[str, bytes] = {}
         self.served: dict[str, bytes] = {}  # by SHA-256
         self.repos: dict[str, Repo] = {}  # by "datasets/owner/name"
         self.page_size = 1000  # entries in one answer about a folder
@@ -87,8 +86,10 @@ class HubServer:
 
     def add(self, model, body, served=None):
         """Offer `body` as the weights of `model`; `served` is what the CDN sends in its place."""
-        self.large[f"/{model.id}/resolve/{model.revision}/{model.filename}"] = body
-        self.served[hashlib.sha256(body).hexdigest()] = body if served is None else served
+        repo = self.add_repo(model.id, {model.filename: body})
+        repo.refs[model.revision] = repo.refs["main"]
+        if served is not None:
+            self.served[hashlib.sha256(body).hexdigest()] = served
 
     def add_repo(self, name, files=(), **kwargs):
         """Offer a repository, ``datasets/owner/name``, with a first commit; see `Repo`."""
@@ -147,11 +148,6 @@ class _HubHandler(_Handler):
         elif self.path in hub.small:
             body = hub.small[self.path]
             self.answer(200, commit | {"ETag": f'"{hashlib.sha1(body).hexdigest()}"'}, body)
-        elif self.path in hub.large:
-            body = hub.large[self.path]
-            sha256 = hashlib.sha256(body).hexdigest()
-            linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": len(body), "X-Xet-Hash": "0" * 64}
-            self.answer(302, commit | linked | {"Location": f"{hub.cdn_url}/{sha256}"})
         else:
             self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
 

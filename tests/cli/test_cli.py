@@ -118,12 +118,19 @@ def test_an_error_on_a_terminal_is_red_unless_the_user_wants_no_colours(tmp_path
     os.close(child)
 
 
-def test_missing_weights_are_one_error_that_says_what_to_do(tmp_path, photo_folder):
-    result = tastemaker("score", photo_folder, "-o", tmp_path / "out", "--model-dir", tmp_path / "models")
+def test_without_weights_two_lines_say_what_to_do_and_ranking_by_technical_quality_works(tmp_path, photo_folder):
+    arguments = ("score", photo_folder, "-o", tmp_path / "out", "--model-dir", tmp_path / "models")
+    result = tastemaker(*arguments)
     assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    for part in ("openai/clip-vit-large-patch14", str(tmp_path / "models"), "tastemaker models pull --model-dir"):
-        assert part in result.stderr
+    what, help_ = result.stderr.splitlines()
+    for part in ("openai/clip-vit-large-patch14", str(tmp_path / "models")):
+        assert part in what
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "models").exists()
+    assert "tastemaker models pull --model-dir" in help_
+    assert "--rank-by technical_quality" in help_
+    assert tastemaker(*arguments, "--rank-by", "technical_quality").returncode == 0
+    assert pq.read_table(tmp_path / "out" / "rows")["technical_quality"].null_count == 0
 
 
 def test_the_demo_ranks_originals_above_their_damaged_versions_and_draws_a_page(tmp_path):

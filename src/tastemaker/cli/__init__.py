@@ -79,6 +79,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may be no text, or none in the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
+    logging.getLogger("tastemaker.models.hub").setLevel(logging.INFO)  # a download takes minutes
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what it warns of ends in a row
     red = None if os.environ.get("NO_COLOR") else "red"
     try:

@@ -50,11 +50,11 @@ def verify(model_dir: ModelDir = None, scorer: ScorerOption = DEFAULT_SCORER, as
 
 def _check_and_print(model_dir: Path | None, scorer: str, as_json: bool, *, with_sha256: bool) -> bool:
     """Print what is where the weights should be, and return whether anything is wrong with them."""
-    from tastemaker.models.hub import check_weights, weights_path
+    from tastemaker.models.hub import find_weights
 
     found = find_scorer(scorer)
     models = (found.backbone, found.head)
-    checks = [check_weights(model, weights_path(model, model_dir), with_sha256=with_sha256) for model in models]
+    checks = [find_weights(model, model_dir, with_sha256=with_sha256) for model in models]
     if as_json:
         rows = [
             {"id": model.id, "revision": model.revision, "description": model.description, **asdict(check)}

@@ -34,6 +34,13 @@ class Device(StrEnum):
     MPS = "mps"
 
 
+class RankBy(StrEnum):
+    """The column that images are ranked by."""
+
+    AESTHETIC_SCORE = "aesthetic_score"
+    TECHNICAL_QUALITY = "technical_quality"
+
+
 class Executor(StrEnum):
     """What runs the stages."""
 
@@ -167,6 +174,14 @@ def run_options(
             rich_help_panel=_IMAGES,
         ),
     ] = None,
+    rank_by: Annotated[
+        RankBy,
+        typer.Option(
+            "--rank-by",
+            help="technical_quality: rank by sharpness, exposure and noise. That needs no weights.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = RankBy.AESTHETIC_SCORE,
     no_embeddings: Annotated[
         bool, typer.Option("--no-embeddings", help="Leave embeddings out of the rows.", rich_help_panel=_OUTPUT)
     ] = False,
@@ -219,6 +234,7 @@ def run_options(
         max_pixels=round(max_megapixels * 1e6),
         signals=signals,
         min_technical_quality=min_technical_quality,
+        rank_by=rank_by.value,
         embeddings=not no_embeddings,
         embedding_column=embedding_column,
         copy_embeddings=copy_embeddings,

@@ -1,13 +1,9 @@
 """Model weights: where they lie, how they get there, and whether they are what they must be.
 
 A weights file lies at ``model_dir/<repo_id>/<filename>``. NeMo Curator uses the same layout, so a directory filled
-by one serves the other. A missing file is downloaded once, into ``.incomplete/`` beside its place, checked there, and
-only then moved to its name.
-
-The metadata request and the transfer are huggingface_hub's, and so are HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE (read when
-it is first imported) and the proxies. Its ``hf_hub_download`` is not used: without a network version 2.4 retries for
-half a minute or, where packets vanish, for six; and it downloads to a new name each time, so that a killed download
-starts from nothing.
+by one serves the other. A file that is missing there is looked for in the Hugging Face cache, where it counts if its
+SHA-256 is right. If it is nowhere, it is downloaded once, into ``.incomplete/`` beside its place, checked there, and
+only then moved to its name. All transfers are those of `tastemaker.storage`.
 """
 
 from __future__ import annotations
@@ -17,21 +13,25 @@ import hashlib
 import logging
 import os
 import re
-import textwrap
-import uuid
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import filelock
 import platformdirs
 
-from tastemaker.errors import ConfigurationError, ModelError, WeightsNotFoundError
+from tastemaker.errors import ConfigurationError, ModelError, RemoteError, WeightsNotFoundError
 from tastemaker.models.records import Backbone, Head, Model
-from tastemaker.models.remote import fetch_weights
 from tastemaker.models.weights import WeightsFile
 from tastemaker.storage import Options, expand_path, is_remote, public_url
 from tastemaker.storage.drafts import make_durable
+from tastemaker.storage.place import Place
+from tastemaker.storage.remote import RemotePlace
+from tastemaker.storage.retries import describe_error
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SAY_EVERY_S = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,8 @@ def ensure_weights(
 
     Args:
         model: Which weights.
-        model_dir: Directory of models; None for `default_model_dir`. One at a URL is copied to the user's cache.
+        model_dir: Directory of models; None for `default_model_dir`. One at a URL is copied to the user's cache, and
+            each call asks the server for the version: a file that was replaced is fetched anew.
         options: Settings of the URL's store.
 
     Raises:
@@ -98,26 +99,22 @@ def ensure_weights(
         ModelError: What was downloaded is not the file. Nothing of it is kept.
     """
     if model_dir and is_remote(model_dir):
-        url = f"{str(model_dir).rstrip('/')}/{model.id}/{model.filename}"
-        find_problems = lambda path: check_weights(model, path).problems  # noqa: E731
-        return fetch_weights(url, options, cache_dir() / "remote", find_problems)
+        return _copy(f"{str(model_dir).rstrip('/')}/{model.id}/{model.filename}", model, options)
+    check = find_weights(model, model_dir)
+    if not check.problems:
+        return check.path
     path = weights_path(model, model_dir)
-    problems = check_weights(model, path).problems
-    if not problems:
-        return path
     try:
         _download(model, path)
-    except Exception as error:  # not by name: the HTTP library below huggingface_hub has changed, its errors with it
-        if isinstance(error, ModelError) and not isinstance(error, WeightsNotFoundError):
+    except Exception as error:  # each library of HTTP has its own
+        if isinstance(error, ModelError):
             raise
         logger.debug("download of %s failed", model.id, exc_info=True)
-        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
         raise WeightsNotFoundError(
-            f"{model.filename} of {model.id} (revision {model.revision or 'newest'}) is needed at {path}: "
-            f"{_shorten(problems)}, and it cannot be downloaded ({reason}). An interrupted download goes on where it "
-            "stopped. Without a connection, run `tastemaker models pull --model-dir DIR` (with the same --scorer) on "
-            "a machine that has one, copy DIR to this machine, and point to it with --model-dir DIR or "
-            "TASTEMAKER_MODEL_DIR=DIR"
+            f"the weights of {model.id} are needed at {path} ({_shorten(check.problems)}), and they cannot be "
+            f"downloaded: {describe_error(error)}\n"
+            "Run `tastemaker models pull --model-dir DIR` (with the same --scorer) where there is a connection, copy "
+            "DIR here and add --model-dir DIR; or rank without weights now: --rank-by technical_quality"
         ) from None  # the HTTP library's own chain is a hundred lines; it is in the debug log
     return path
 
@@ -127,8 +124,32 @@ def ensure_head(
 ) -> Path:
     """Return the weights of a head: the user's own file, or the published one, which is fetched if it is not there."""
     if own and is_remote(own):
-        return fetch_weights(own, options, cache_dir() / "remote")
+        return _copy(own, head, options)
     return Path(expand_path(own)) if own else ensure_weights(head, model_dir, options)
+
+
+def find_weights(
+    model: Model, model_dir: str | os.PathLike[str] | None = None, *, with_sha256: bool = False
+) -> WeightsCheck:
+    """Return what `check_weights` does of the directory of models, or of the Hugging Face cache.
+
+    The cache is looked at where the directory holds no usable file. Only a file with the record's SHA-256 is taken;
+    others are named among the problems.
+    """
+    here = check_weights(model, weights_path(model, model_dir), with_sha256=with_sha256)
+    if here.problems and model.sha256 and not model.url:
+        for path in _cached_by_hub(model):
+            if file_sha256(path) == model.sha256:
+                return check_weights(model, path, with_sha256=with_sha256)
+            here.problems.append(f"{path} is another version of it")
+    return here
+
+
+def _cached_by_hub(model: Model) -> Iterator[Path]:
+    from huggingface_hub import constants
+
+    cached = Path(constants.HF_HUB_CACHE) / f"models--{model.id.replace('/', '--')}" / "snapshots"
+    return (path for path in sorted(cached.glob(f"*/{model.filename}")) if path.is_file())
 
 
 def check_weights(model: Model, path: Path, *, with_sha256: bool = False) -> WeightsCheck:
@@ -175,7 +196,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
             return known
     digest = _digest(file)
     with contextlib.suppress(OSError):
-        _write_whole(entry, digest.encode())
+        Place.at(str(entry)).write(digest.encode())
     return digest
 
 
@@ -189,77 +210,69 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a small file so that no reader ever sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def _shorten(problems: list[str]) -> str:
     more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
     return "; ".join(problems[:3]) + more
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where a file is, and what is known of it before it is there."""
-
-    url: str
-    size: int | None
-    sha256: str | None
-    headers: dict[str, str]
-
-
-def _locate(model: Model) -> _Source:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
-    if model.url:
-        return _Source(model.url, None, model.sha256, {})  # the hub's token is nobody else's
-    url = hf_hub_url(model.id, model.filename, revision=model.revision)
-    remote = get_hf_file_metadata(url)  # one request without retries, so that a missing network shows at once
-    etag = remote.etag or ""
-    sha256 = model.sha256 or (etag if _SHA256.fullmatch(etag) else None)  # of a large file, the ETag is its SHA-256
-    return _Source(url, remote.size, sha256, build_hf_headers())
-
-
 def _download(model: Model, path: Path) -> None:
-    """Put the file at ``path``, checked, unless another process has done so in the meantime."""
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+    """Put the published file at ``path``. The server is asked once: a missing network shows at once."""
+    place = Place.at(model.url or f"hf://{model.id}@{model.revision or 'main'}/{model.filename}")
+    assert isinstance(place, RemotePlace)
+    with contextlib.closing(place.source()) as source:
+        source.look()
+    published = _SHA256.fullmatch(source.version) and not model.url  # of a large file, the hub tells the SHA-256
+    wanted = replace(model, sha256=model.sha256 or (source.version if published else None))
+    _fetch(place, path, wanted, source.size, source.version)
 
-    source = _locate(model)
+
+def _copy(url: str, model: Model, options: Options | None) -> Path:
+    """Return the local copy of a user's own weights at a URL: one for each version of the file."""
+    try:
+        place = Place.at(url, options)
+        entry = place.stat()
+        if entry is None:
+            raise WeightsNotFoundError(f"weights: {place} does not exist")
+        identity = f"{place}\n{entry.size}\n{entry.version}\n"
+        path = cache_dir() / "remote" / hashlib.sha256(identity.encode()).hexdigest()[:32] / place.name
+        _fetch(place, path, replace(model, sha256=None), entry.size, entry.version)
+    except RemoteError as error:
+        raise WeightsNotFoundError(f"weights: {error}") from error
+    return path
+
+
+def _fetch(place: Place, path: Path, model: Model, size: int | None, version: str) -> None:
+    """Put a file at ``path``, checked, unless it is there already, or by the time that another process is done."""
     staging = path.parent / ".incomplete"
     staging.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(staging / f"{path.name}.lock"):
+    with filelock.FileLock(staging / f"{path.name}.lock"):
         if not check_weights(model, path).problems:
             return
-        logger.info("downloading %s to %s (%.1f MB)", source.url, path, (source.size or model.size_bytes or 0) / 1e6)
-        part = staging / f"{source.sha256 or 'unknown'}.{path.name}"  # what loads a head looks at the ending
-        if not source.sha256:
+        of_version = hashlib.sha256(f"{size}\n{version}".encode()).hexdigest()[:32]
+        part = staging / f"{of_version}.{path.name}"  # what loads a head looks at the ending
+        if not version:
             part.unlink(missing_ok=True)  # nothing says that it is a part of this file
-        _fetch(source, part)
-        problems = check_weights(replace(model, sha256=source.sha256), part, with_sha256=True).problems
+        logger.info("downloading %s to %s (%.1f MB)", place, path, (size or model.size_bytes or 0) / 1e6)
+        place.fetch(part, _say_how_far(size or model.size_bytes))
+        problems = check_weights(model, part, with_sha256=True).problems
         if problems:
             part.unlink()
             raise ModelError(
-                f"{source.url} is not the file that was wanted: {_shorten(problems)}. Nothing of it was kept. Try "
-                "again; if it stays so, something between this machine and the server (HF_ENDPOINT, a proxy) changes it"
+                f"{place} is not the file that was wanted: {_shorten(problems)}. Nothing of it was kept. Try again. If "
+                "it stays so, something between this machine and the server (HF_ENDPOINT, a proxy) changes the file"
             )
         make_durable(part)
         part.replace(path)
 
 
-def _fetch(source: _Source, part: Path) -> None:
-    """Append to ``part`` what is missing of the file."""
-    from huggingface_hub.file_download import http_get
+def _say_how_far(size: int | None) -> Callable[[int], None]:
+    """Return a function that takes the bytes that are there, and logs them now and then."""
+    last = time.monotonic()
 
-    part.touch()
-    # Not "ab": where a file system ignores the lock, two writers then put the same bytes in the same places.
-    with part.open("r+b") as file:
-        start = file.seek(0, os.SEEK_END)
-        http_get(source.url, file, resume_size=start, headers=source.headers, expected_size=source.size)
+    def say(there: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > _SAY_EVERY_S:
+            last = time.monotonic()
+            logger.info("downloaded %.0f%s MB", there / 1e6, f" of {size / 1e6:.0f}" if size else "")
+
+    return say

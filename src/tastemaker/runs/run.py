@@ -7,7 +7,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,10 @@ def run_scoring(
     stages = (make_embedding_stages if is_of_embeddings else make_stages)(place, options)
     fingerprint = make_fingerprint(stages)
     with _explain_full_disk(place):
+        is_new = place.local_path is not None and not place.is_folder()
         place.make_folder()
+        if is_new and options.executor == "local":
+            _fetch_weights(stages, place)
         with only_run_on(place, mode.part, wait=mode.wait) as hold:
             if hold.is_alone:
                 place.remove_drafts()
@@ -101,6 +104,18 @@ def run_scoring(
                 record.stop(error)
                 raise
     return summary
+
+
+def _fetch_weights(stages: list[ProcessingStage[Any, Any]], new_folder: Place) -> None:
+    """Fetch the weights before anything is written: a run that cannot have them leaves no folder behind."""
+    try:
+        for stage in stages:
+            stage.setup_on_node()
+    except BaseException:
+        if new_folder.local_path is not None:
+            with suppress(OSError):
+                new_folder.local_path.rmdir()
+        raise
 
 
 def _find_groups(paths: list[str], options: RunOptions) -> tuple[list[FileGroupTask], bool]:

@@ -82,6 +82,8 @@ class HubPlace(ReadOnlyPlace):
 def open_hub(endpoint: str | None = None, token: str | bool | None = None, **others: object) -> Hub:
     """Return the hub at an address, as a user with this token sees it; made once a process and `look_anew`.
 
+    Without an address it is that of ``HF_ENDPOINT``, else the public one.
+
     Raises:
         ConfigurationError: There are other options.
     """
@@ -91,10 +93,11 @@ def open_hub(endpoint: str | None = None, token: str | bool | None = None, **oth
     looks = count_looks()
     for key in [key for key in _hubs if key[0] != looks]:
         _hubs.pop(key, None)
+    endpoint = endpoint or constants.ENDPOINT
     return _hubs.setdefault((looks, endpoint, token), Hub(endpoint, token))
 
 
-_hubs: dict[tuple[int, str | None, str | bool | None], Hub] = {}
+_hubs: dict[tuple[int, str, str | bool | None], Hub] = {}
 
 
 class Hub:
@@ -104,12 +107,12 @@ class Hub:
     of the same commit.
 
     Args:
-        endpoint: Address of the hub; None for ``HF_ENDPOINT``, else the public one.
+        endpoint: Address of the hub.
         token: None for ``HF_TOKEN`` or the saved one; False for none.
     """
 
-    def __init__(self, endpoint: str | None = None, token: str | bool | None = None) -> None:
-        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+    def __init__(self, endpoint: str, token: str | bool | None = None) -> None:
+        self.endpoint = endpoint.rstrip("/")
         self.token = token
         self._commits: dict[tuple[str, str, str], str] = {}
         self._entries: dict[tuple[str, str, str, str], dict[str, Any]] = {}  # also by commit

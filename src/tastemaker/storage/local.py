@@ -12,7 +12,7 @@ import stat
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -102,7 +102,7 @@ class LocalPlace(Place):
         with open(self.address, "rb") as file:
             return file.read(-1 if max_bytes is None else max_bytes)
 
-    def fetch(self, target: Path) -> None:
+    def fetch(self, target: Path, on_progress: Callable[[int], None] = lambda there: None) -> None:
         shutil.copyfile(self.address, target)
 
     def draft(self, beside: Place | None = None) -> Draft:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -256,8 +256,12 @@ class Place(ABC):
         """
 
     @abstractmethod
-    def fetch(self, target: Path) -> None:
+    def fetch(self, target: Path, on_progress: Callable[[int], None] = lambda there: None) -> None:
         """Copy the file to a local path; a copy that was interrupted goes on.
+
+        Args:
+            target: The local path.
+            on_progress: Called now and then with the bytes that are there, where the file is remote.
 
         Raises:
             OSError: It cannot be read or written.

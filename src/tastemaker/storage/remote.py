@@ -96,13 +96,14 @@ class RemotePlace(Place):
                 return _or_not_found(lambda: file.read_at(0, max_bytes))
             return _or_not_found(lambda: file.read_at(0, file.size_bytes() or _ALL))
 
-    def fetch(self, target: Path) -> None:
+    def fetch(self, target: Path, on_progress: Callable[[int], None] = lambda there: None) -> None:
         target.touch()
         with closing(self.open_ranges()) as file, target.open("r+b") as opened:
             position = opened.seek(0, io.SEEK_END)
             while data := file.read_at(position, _COPY_BYTES):
                 opened.write(data)
                 position += len(data)
+                on_progress(position)
 
     def draft(self, beside: Place | None = None) -> Draft:
         return _Upload(self)
