@@ -420,7 +420,7 @@ ENDLESS = "(SELECT count(*) FROM range(100000000000) t(i) WHERE i % 3 = 1) > 0"
 def test_a_query_without_end_is_stopped_and_the_next_is_answered(runs):
     table = ScoreTable(runs)
     with pytest.raises(ConfigurationError, match=r"longer than 0\.2 seconds and was stopped"):
-        table.to_arrow(["row_id"], ENDLESS, limit=QueryLimit(0.2))
+        table.query(f"SELECT row_id FROM rows WHERE {ENDLESS}", limit=QueryLimit(0.2))
     assert len(table.to_arrow(["row_id"], limit=QueryLimit(60))) == 6
 
 
@@ -429,7 +429,7 @@ def test_a_query_that_nobody_waits_for_is_stopped_whether_it_has_begun_or_not(ru
     giving_up = threading.Timer(0.2, limit.stop)
     giving_up.start()
     with pytest.raises(ConfigurationError, match="given up"):
-        table.to_arrow(["row_id"], ENDLESS, limit=limit)
+        table.query(f"SELECT row_id FROM rows WHERE {ENDLESS}", limit=limit)
     giving_up.join()
     with pytest.raises(ConfigurationError, match="given up"):
         table.to_arrow(["row_id"], limit=limit)

@@ -16,6 +16,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.groups import Groups
 from tastemaker.explorer.ratings import Ratings, rated_condition
 from tastemaker.explorer.upright import LYING
+from tastemaker.scores.conditions import Condition
 from tastemaker.scores.cutoff import parse_top
 from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.table import ScoreTable, sql_text
@@ -53,7 +54,7 @@ class Filter:
     rated: str = ""
     group: str = ""
 
-    def condition(self, table: ScoreTable, ratings: Ratings) -> str | None:
+    def condition(self, table: ScoreTable, ratings: Ratings) -> Condition | None:
         """Return the same in SQL, None where all pictures are meant.
 
         Raises:
@@ -61,7 +62,7 @@ class Filter:
         """
         table.where_clause(self.where.strip() or None)  # by itself, before it stands in brackets beside others
         parts = [self.where.strip(), _text_condition(self.text.strip()), rated_condition(self.rated, ratings)]
-        return " AND ".join(f"(\n{part}\n)" for part in parts if part) or None
+        return Condition(" AND ".join(f"(\n{part}\n)" for part in parts if part)) or None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from tastemaker.errors import ConfigurationError, MissingExtraError
 from tastemaker.machine import usable_cores
+from tastemaker.scores.conditions import Condition, check_condition
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
 from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows, read_blocks
 from tastemaker.scores.limits import QueryLimit
@@ -115,6 +116,8 @@ class ScoreTable:
                 cursor.execute("USE whole")
             with limit.watch(cursor) if limit else contextlib.nullcontext():
                 return cursor.sql(sql, params=parameters).to_arrow_table()
+        except RuntimeError as error:  # DuckDB puts its own in the place of what a signal raised
+            raise KeyboardInterrupt from error
         except duckdb.InterruptException as error:
             raise ConfigurationError(limit.reason if limit else "the query was interrupted") from error
         except duckdb.Error as error:
@@ -300,14 +303,12 @@ class ScoreTable:
         """Return a condition as the WHERE clause of a query over ``rows``; empty where there is none.
 
         Raises:
-            ConfigurationError: It is not one condition.
+            ConfigurationError: It is not one condition, or says more than one may say.
         """
         if where is None:
             return ""
-        try:
-            duckdb.SQLExpression(where)
-        except duckdb.Error as error:
-            raise ConfigurationError(f"the condition {where!r} is none: {error}") from error
+        if not isinstance(where, Condition):
+            check_condition(where, self._database.cursor())
         return f"WHERE (\n{where}\n)"
 
     def _types(self, columns: Sequence[str] | None) -> dict[str, pa.DataType]:

@@ -1,0 +1,160 @@
+"""What a condition may say. It comes from a command line, a page or a recipe, and must not stop the program.
+
+DuckDB's own parser reads it. A condition is refused that is long or deep, that asks for more than the columns of a row,
+or that calls a function whose result or whose work may be much larger than what it is given.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+
+from tastemaker.errors import ConfigurationError
+
+MAX_CHARACTERS, MAX_BRACKETS = 4000, 250
+"""DuckDB's parser takes memory and time that grow with the square of the signs or open brackets without an end."""
+
+MAX_PATTERNS = 500
+"""Characters of all regular expressions, times their counts. Each may be looked for at every character of a text.
+
+DuckDB stops only between blocks of 2,048 rows. A block of captions takes seconds at this limit.
+"""
+
+_KINDS = {"CONSTANT", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "BETWEEN", "OPERATOR", "CASE", "CAST", "TYPE"}
+_KINDS |= {"FUNCTION"}
+_NAMES = {"SUBQUERY": "another query", "LAMBDA": "a lambda (for JSON: json ->> 'key')", "PARAMETER": "parameters"}
+_OPERATORS = {"OPERATOR_NOT", "OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL", "OPERATOR_COALESCE"}
+_OPERATORS |= {"COMPARE_IN", "COMPARE_NOT_IN", "ARRAY_EXTRACT", "ARRAY_SLICE", "STRUCT_EXTRACT"}
+_TYPES = {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "VARCHAR"}
+_TYPES |= {"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "DATE", "TIME", "TIMESTAMP"}
+_REGEXPS = {"regexp_matches", "regexp_full_match", "regexp_extract"}
+_PATHS = {"json_extract", "json_extract_string", "json_exists", "json_type", "json_array_length", "->>"}
+_OTHERS = """
++ - * / // % ** ^ & | ~ << >> ~~ !~~ ~~* !~~*
+abs ceil ceiling exp floor greatest isfinite isinf isnan least ln log log10 log2 mod pow power round sign sqrt trunc
+contains ends_with instr left len length lower ltrim nullif position prefix right rtrim split_part starts_with strlen
+strpos substr substring suffix trim upper
+array_contains array_extract hash json_valid list_contains list_extract list_has list_position struct_extract
+date_part day hour month year
+"""
+FUNCTIONS = {*_REGEXPS, *_PATHS, *_OTHERS.split()}
+"""What a condition may call. DuckDB's names of ``LIKE`` and ``ILIKE`` are ``~~`` and ``~~*``."""
+
+
+class Condition(str):
+    """SQL over the columns of a row that was checked, or was made by the program itself."""
+
+    __slots__ = ()
+
+
+def check_condition(text: str, cursor: duckdb.DuckDBPyConnection) -> Condition:
+    """Return a condition that somebody wrote, once it is sure that it can be answered.
+
+    Args:
+        text: In DuckDB's SQL.
+        cursor: Parses it; nothing is run.
+
+    Raises:
+        ConfigurationError: It is no single condition, or says more than one may say.
+    """
+    shown = repr(text if len(text) <= 200 else f"{text[:197]}...")
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigurationError(f"the condition {shown} has {len(text):,} characters; {MAX_CHARACTERS:,} is the limit")
+    brackets = len(re.findall(r"[(\[{]", text))
+    if brackets > MAX_BRACKETS:
+        raise ConfigurationError(f"the condition {shown} has {brackets:,} brackets; {MAX_BRACKETS:,} is the limit")
+    try:
+        problem = _find_problem(_parse(text, cursor))
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"the condition {shown} is none: {error}") from None
+    if problem:
+        raise ConfigurationError(f"the condition {shown} may not use {problem}: docs/score-table.md says what it may")
+    return Condition(text)
+
+
+def _parse(text: str, cursor: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Return the tree of a condition. It stands alone: brackets around it would close one that it opens."""
+    try:
+        (stored,) = cursor.execute(
+            "SELECT json_serialize_sql($1::VARCHAR, skip_null := true, skip_empty := true)",
+            [f"SELECT 1 FROM rows WHERE\n{text}"],
+        ).fetchall()[0]
+    except duckdb.Error as error:
+        raise ValueError(_first_line(error)) from None
+    parsed = json.loads(stored)
+    if parsed["error"] and parsed["error_type"] == "parser":
+        raise ValueError(_first_line(parsed["error_message"]))
+    statements = parsed.get("statements", [])
+    node = statements[0]["node"] if len(statements) == 1 else {}
+    known = {"type", "cte_map", "select_list", "from_table", "where_clause", "aggregate_handling"}
+    if node.keys() - known or node.get("type") != "SELECT_NODE" or node["from_table"]["type"] != "BASE_TABLE":
+        raise ValueError("it is more than one condition")
+    tree: dict[str, Any] = node["where_clause"]
+    return tree
+
+
+def _first_line(error: object) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
+    """Yield every expression and type of a tree."""
+    if isinstance(tree, dict) and "class" in tree:
+        yield tree
+    for child in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from _nodes(child)
+
+
+def _find_problem(tree: dict[str, Any]) -> str:
+    """Return what of a tree a condition may not use; empty where there is nothing."""
+    nodes = list(_nodes(tree))
+    problem = next(filter(None, map(_refuse, nodes)), "")
+    patterns = [_pattern_of(node) or "" for node in nodes if _name_of(node) in _REGEXPS]
+    size = sum(len(pattern) * _repeats(pattern) for pattern in patterns)
+    if not problem and size > MAX_PATTERNS:
+        return f"regular expressions of {size:,} characters, counts multiplied; {MAX_PATTERNS} is the limit"
+    return problem
+
+
+def _refuse(node: dict[str, Any]) -> str:
+    """Return what of one node is refused: its kind, the operator, the type or the function."""
+    kind, name = node["class"], _name_of(node)
+    if kind not in _KINDS:
+        return str(_NAMES.get(kind, kind.lower()))
+    if kind == "OPERATOR" and node["type"] not in _OPERATORS:
+        return str(node["type"]).lower().replace("_", " ")
+    if kind == "TYPE" and node["type_name"].upper() not in _TYPES:
+        return f"the type {node['type_name']}"
+    if name and name not in FUNCTIONS:
+        return f"{name}()"
+    if name not in _REGEXPS | _PATHS:
+        return ""
+    pattern = _pattern_of(node)
+    if pattern is None:
+        return f"{name}() with a pattern that is no plain text"
+    looks_everywhere = name in _PATHS and re.search(r"\.\.|\*\*", re.sub(r'"[^"]*"', "", pattern))
+    return "a path of JSON that looks everywhere" if looks_everywhere else ""
+
+
+def _name_of(node: dict[str, Any]) -> str:
+    return str(node.get("function_name", "")).lower()
+
+
+def _pattern_of(node: dict[str, Any]) -> str | None:
+    """Return the text that is the second argument of a function; None where that is no text."""
+    arguments = node.get("arguments", [])
+    if len(arguments) < 2:
+        return ""
+    literal = arguments[1]["expression"].get("literal", {})
+    return str(literal.get("text", "")) if literal.get("kind") in ("STRING", "INTEGER") else None
+
+
+def _repeats(pattern: str) -> int:
+    """Return how often the counts in a regular expression repeat a part at most, each inside the others."""
+    counts = re.findall(r"\{(\d*),?(\d*)\}", pattern)
+    return math.prod(max(1, *(int(number or 1) for number in pair)) for pair in counts)
