@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ from tastemaker.models.vit import Pixels, VisionTower
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.stages.read import ImageReaderStage, choose_resize
 from tastemaker.storage import Options
-from tastemaker.storage.drafts import make_durable
+from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ CERTIFICATE_IMAGES = 16
 _PROGRESS_EVERY = 8
 
 Scores = npt.NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -167,9 +170,13 @@ def verify_parity(
     report = compare_scores(exact, chosen, found.customary_cutoffs)
     path = _certificate_path(found, model_dir, device, precision, predictor, storage_options)
     if not report.is_within_tolerance:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
     elif report.images >= CERTIFICATE_IMAGES:
-        _keep(report, path)
+        try:
+            Place.at(str(path)).write(json.dumps(asdict(report)).encode())
+        except OSError as error:  # a home that is read only
+            logger.warning("the certificate cannot be kept (%s: %s); the next run compares anew", path, error.strerror)
     return report
 
 
@@ -209,14 +216,6 @@ def _certificate_path(
         *(machine[name] for name in ("processor", "instructions", "versions")),
     ]
     return cache_dir() / "parity" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
-
-
-def _keep(report: ParityReport, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(asdict(report)), "utf-8")
-    make_durable(draft)
-    draft.replace(path)
 
 
 def _score(tower: VisionTower, predict: Predictor, pixels: Pixels, on_progress: Callable[[int], None]) -> Scored:

@@ -62,16 +62,31 @@ def test_that_is_said_once(no_torch, caplog):
     assert len(caplog.records) == 1
 
 
-def test_a_gpu_that_torch_cannot_use_is_told(torch_without_gpu, caplog):
-    with caplog.at_level(logging.INFO):
-        assert find_gpu(lambda: True) is None
+def test_a_gpu_that_torch_cannot_use_is_a_warning(torch_without_gpu, caplog):
+    assert find_gpu(lambda: True) is None
     (record,) = caplog.records
+    assert record.levelno == logging.WARNING
     assert "PyTorch cannot use it" in record.getMessage()
+
+
+def test_a_gpu_whose_kernels_this_torch_lacks_is_not_used(torch_without_gpu, monkeypatch, caplog):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # so it is; the first kernel fails
+
+    def ones(*_args, device):
+        raise RuntimeError(f"CUDA error: no kernel image is available for execution on the device ({device})\nhelp")
+
+    monkeypatch.setattr(torch, "ones", ones)
+    assert find_gpu(lambda: True) is None
+    assert "(CUDA error: no kernel image is available" in caplog.text
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigurationError, match=r"no kernel image .* \(cuda:1\)\); use device='cpu'"):
+        choose_device("cuda:1")
 
 
 @pytest.mark.parametrize("wanted", ["cuda", "cuda:0", "cuda:7", "mps"])
 def test_a_gpu_that_is_not_there_is_refused_with_a_way_on(torch_without_gpu, wanted):
-    with pytest.raises(ConfigurationError, match=f"device='{wanted}': PyTorch finds no such device .* device='cpu'"):
+    with pytest.raises(ConfigurationError, match=f"device='{wanted}': PyTorch cannot use it .* device='cpu'"):
         choose_device(wanted)
 
 

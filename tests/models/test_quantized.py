@@ -1,24 +1,21 @@
 """Weights in 8 bits, and the tower that runs on them."""
 
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from tastemaker.models import quantized as module
 from tastemaker.models.clip_openvino import OpenVinoClip
 from tastemaker.models.hub import weights_path
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
-from tastemaker.models.quantized import SCALE_SUFFIX, quantize_rows
+from tastemaker.models.quantized import SCALE_SUFFIX, open_quantized, quantize_rows
 from tastemaker.models.records import VitNames
 from tastemaker.models.weights import WeightsFile
 
 
-def ensure_quantized(weights):
-    return module.ensure_quantized(weights, VitNames())
+def quantize(weights):
+    return open_quantized(weights, VitNames())
 
 
 LAYER = "vision_model.encoder.layers.0.mlp.fc1.weight"
@@ -52,7 +49,7 @@ def test_a_row_of_zeros_stays_one():
 
 
 def test_the_layers_are_quantized_and_the_rest_is_as_it_was(weights):
-    source, quantized = WeightsFile(weights), WeightsFile(ensure_quantized(weights))
+    source, quantized = WeightsFile(weights), quantize(weights)
     expected, scale = quantize_rows(source.tensor(LAYER))
     assert np.array_equal(quantized.integers(LAYER), expected)
     assert np.array_equal(quantized.tensor(LAYER + SCALE_SUFFIX), scale)
@@ -62,41 +59,39 @@ def test_the_layers_are_quantized_and_the_rest_is_as_it_was(weights):
 
 def test_weights_are_quantized_once_by_many_at_a_time(weights):
     with ThreadPoolExecutor(8) as pool:
-        paths = set(pool.map(ensure_quantized, [weights] * 8))
+        paths = {file.path for file in pool.map(quantize, [weights] * 8)}
     (path,) = paths
     written = path.stat().st_mtime_ns
-    assert ensure_quantized(weights) == path
+    assert quantize(weights).path == path
     assert path.stat().st_mtime_ns == written
     assert [file.name for file in path.parent.glob("*.safetensors*")] in ([path.name], [path.name, f"{path.name}.lock"])
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
-from tastemaker.models import quantized
-from tastemaker.models.records import VitNames
-
-def save_file(_tensors, path):
-    Path(path).write_bytes(b"half")
-    os.kill(os.getpid(), 9)
-
-quantized.save_file = save_file
-quantized.ensure_quantized(Path(sys.argv[1]), VitNames())
-"""
-
-
 def test_what_a_killed_process_left_is_replaced(weights):
-    subprocess.run([sys.executable, "-c", KILLED, str(weights)], check=False)
-    path = ensure_quantized(weights)
+    path = quantize(weights).path
+    path.write_bytes(path.read_bytes()[:100])
+    path.rename(path.with_name(f".tastemaker-tmp-0123-{path.name}"))  # as a draft is called
+    assert quantize(weights).path == path
     assert {file.name for file in path.parent.iterdir()} <= {path.name, f"{path.name}.lock"}
 
 
+def test_in_a_home_that_is_read_only_the_weights_are_made_in_memory_and_that_is_said(
+    weights, pixels, tmp_path, monkeypatch, caplog
+):
+    expected = OpenVinoClip(weights, "int8").embed(pixels[:3])
+    (tmp_path / "no folder").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no folder"))
+    assert np.array_equal(OpenVinoClip(weights, "int8").embed(pixels[:3]), expected)
+    [record] = caplog.records
+    assert "cannot be kept" in record.getMessage()
+
+
 def test_other_weights_are_quantized_again(weights):
-    first = ensure_quantized(weights)
+    first = quantize(weights).path
     data = bytearray(weights.read_bytes())
     data[-4:] = b"\0\0\0\0"
     weights.write_bytes(data)
-    assert ensure_quantized(weights) != first
+    assert quantize(weights).path != first
 
 
 def test_an_embedding_in_int8_is_close_and_does_not_depend_on_its_batch(weights, pixels):

@@ -155,7 +155,13 @@ def test_an_error_that_came_of_full_memory_is_known_as_one():
     error = RuntimeError("the capture was invalidated")
     error.__context__ = torch.cuda.OutOfMemoryError("CUDA out of memory.")
     assert is_out_of_memory(error)
-    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    for text in (
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        'NVML_SUCCESS == r INTERNAL ASSERT FAILED at "../c10/cuda/CUDACachingAllocator.cpp":838',
+    ):
+        assert is_out_of_memory(RuntimeError(text)), text
     assert not is_out_of_memory(RuntimeError("CUDA error: unspecified launch failure"))
     assert not is_out_of_memory(None)
 

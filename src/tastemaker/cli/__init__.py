@@ -95,7 +95,8 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         place = "" if error.filename is None else f"{os.fspath(error.filename)}: "
-        typer.secho(f"tastemaker: {place}{error.strerror or error}", fg=red, err=True)
+        help_ = "; set TMPDIR to a folder that can be written to" if "temporary directory" in str(error) else ""
+        typer.secho(f"tastemaker: {place}{error.strerror or error}{help_}", fg=red, err=True)
         sys.exit(1)
 
 

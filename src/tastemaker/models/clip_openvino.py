@@ -13,7 +13,7 @@ from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.machine import usable_cores
 from tastemaker.models.openvino_runtime import import_openvino
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
-from tastemaker.models.quantized import SCALE_SUFFIX, ensure_quantized
+from tastemaker.models.quantized import SCALE_SUFFIX, open_quantized
 from tastemaker.models.records import Backbone
 from tastemaker.models.vit import (
     PRECISIONS,
@@ -83,7 +83,7 @@ class OpenVinoClip:
         }
         # The compiled model reads the mapped file, so it must stay open.
         is_int8 = self.precision == "int8"
-        self._weights = WeightsFile(ensure_quantized(weights, backbone.vit.names) if is_int8 else weights)
+        self._weights = open_quantized(weights, backbone.vit.names) if is_int8 else WeightsFile(weights)
         self._compiled = core.compile_model(build_graph(self._weights, backbone, self.dimensions), "CPU", options)
         self._weights.release_memory()
         self._request = self._compiled.create_infer_request()

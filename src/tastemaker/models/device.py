@@ -35,8 +35,10 @@ def choose_device(wanted: str = "auto") -> str:
         raise MissingExtraError(f"device={wanted!r} needs PyTorch: {INSTALL_TORCH}")
     kind, _, number = wanted.partition(":")
     # Not find_gpu: the system may show its GPU in a place that is not known here.
-    if _ask_torch() != kind or (number and wanted not in cuda_devices()):
-        raise ConfigurationError(f"device={wanted!r}: PyTorch finds no such device on this machine; use device='cpu'")
+    found, why_not = _ask_torch(wanted if number and wanted in cuda_devices() else kind)
+    if found != kind or (number and wanted not in cuda_devices()):
+        why = why_not or "it finds no such device"
+        raise ConfigurationError(f"device={wanted!r}: PyTorch cannot use it ({why}); use device='cpu'")
     return wanted
 
 
@@ -66,11 +68,9 @@ def find_gpu(shows_gpu: Callable[[], bool] = system_shows_gpu) -> str | None:
             INSTALL_TORCH,
         )
         return None
-    found = _ask_torch()
+    found, why_not = _ask_torch()
     if found is None:
-        logger.info(
-            "this machine has a GPU and PyTorch cannot use it (its build or the driver); running on the processor"
-        )
+        logger.warning("this machine has a GPU and PyTorch cannot use it (%s); running on the processor", why_not)
     return found
 
 
@@ -81,9 +81,23 @@ def cuda_devices() -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
-def _ask_torch() -> str | None:
+def _ask_torch(device: str = "cuda") -> tuple[str | None, str]:
+    """Return the kind of GPU that torch can use; or None, and why it can use none.
+
+    A tiny kernel is run on an NVIDIA or AMD GPU: a build of torch may have none for the GPU's architecture.
+
+    Args:
+        device: Where the kernel is run, if torch finds such a GPU.
+    """
     import torch
 
     if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else None
+        try:
+            torch.ones(1, device=device if device.startswith("cuda") else "cuda").sum().item()
+        except Exception as error:  # noqa: BLE001 - a driver fails in many ways
+            return None, next(iter(str(error).splitlines()), type(error).__name__)
+        return "cuda", ""
+    if torch.backends.mps.is_available():
+        return "mps", ""
+    has_kernels = torch.version.cuda or torch.version.hip
+    return None, "the driver is too old or not there" if has_kernels else f"torch {torch.__version__} has no CUDA"

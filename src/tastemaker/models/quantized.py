@@ -8,17 +8,18 @@ transformer stays as it is.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import filelock
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from tastemaker.models.hub import cache_dir, file_sha256
 from tastemaker.models.records import VitNames
 from tastemaker.models.weights import WeightsFile
-from tastemaker.storage.drafts import make_durable
+from tastemaker.storage.place import Place
 
 SCALE_SUFFIX = "_scale"
 """The scales of ``NAME.weight`` are in ``NAME.weight_scale``, float32 (outputs, 1)."""
@@ -26,25 +27,31 @@ SCALE_SUFFIX = "_scale"
 _SCHEME = "int8-1"
 """Begins the file's name; changes with the way of quantising, so that no older file is taken for it."""
 
+logger = logging.getLogger(__name__)
 
-def ensure_quantized(weights: Path, names: VitNames) -> Path:
-    """Return the quantised copy of a tower's weights, made now unless it was made before.
 
-    It lies in the user's cache directory. Several processes may ask at the same time.
+def open_quantized(weights: Path, names: VitNames) -> WeightsFile:
+    """Return a tower's weights in 8 bits, made now unless they were made before.
+
+    They are kept in the user's cache directory. Several processes may ask at the same time. Where nothing can be
+    written there, they are made in memory, and a warning says so.
 
     Args:
         weights: ``model.safetensors``.
         names: Of its tensors.
-
-    Raises:
-        OSError: It cannot be written.
     """
     path = cache_dir() / "quantized" / f"{_SCHEME}-{file_sha256(weights)}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{path}.lock"):
-        if not path.is_file():
-            _write(WeightsFile(weights), path, names)
-    return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{path}.lock"):
+            if not path.is_file():
+                Place.at(str(path.parent)).remove_drafts()  # what a killed process left is large
+                with Place.at(str(path)).draft() as draft:
+                    save_file(_quantize(WeightsFile(weights), names), draft.path)
+    except OSError as error:
+        logger.warning("the weights in int8 cannot be kept (%s: %s); each run makes them anew", path, error.strerror)
+        return WeightsFile(path, bytearray(save(_quantize(WeightsFile(weights), names))))
+    return WeightsFile(path)
 
 
 def quantize_rows(weight: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
@@ -65,7 +72,7 @@ def quantize_rows(weight: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8]
     return np.rint(weight / scale).astype(np.int8), scale
 
 
-def _write(source: WeightsFile, path: Path, names: VitNames) -> None:
+def _quantize(source: WeightsFile, names: VitNames) -> dict[str, npt.NDArray[np.generic]]:
     layers = range(names.count_layers(source.shapes))
     linears = {f"{linear}.weight" for layer in layers for linear in names.linears(layer)}
     tensors: dict[str, npt.NDArray[np.generic]] = {}
@@ -74,10 +81,4 @@ def _write(source: WeightsFile, path: Path, names: VitNames) -> None:
             tensors[name], tensors[name + SCALE_SUFFIX] = quantize_rows(source.tensor(name))
         elif names.owns(name) and not name.endswith("position_ids"):
             tensors[name] = source.tensor(name)
-    draft = path.with_name(f".{path.name}.part")  # one name, so that nothing of a killed process stays
-    try:
-        save_file(tensors, draft)
-        make_durable(draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    return tensors

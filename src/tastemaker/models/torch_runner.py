@@ -7,6 +7,7 @@ GPUs; `tastemaker.models.torch_cuda.CudaLane` overlaps copies with computation. 
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ PAD_FROM = 0.75
 
 _POLL_S = 0.001
 """How often a waiting thread looks: each look takes Python's lock, for which a dozen decoding threads queue."""
+
+_NO_MEMORY = re.compile("(?i)out of memory|_STATUS_ALLOC_FAILED|CUDACachingAllocator")
+"""What CUDA, cuBLAS and cuDNN (and their counterparts of AMD) say of full memory, and the allocator's assertions."""
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +222,7 @@ class BatchRunner:
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether an error says that a GPU's memory is full, or came of one that does."""
     while error is not None:
-        if isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error).lower():
+        if isinstance(error, torch.cuda.OutOfMemoryError) or _NO_MEMORY.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -27,6 +27,7 @@ class WeightsFile:
 
     Args:
         path: The file. The safetensors library checks its header first, so that every view lies inside the file.
+        data: Its bytes, where it is on no disk.
 
     Attributes:
         shapes: Tensor name -> shape.
@@ -35,15 +36,9 @@ class WeightsFile:
         ModelError: The file is not there, or is not safetensors.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: bytearray | None = None) -> None:
         self.path = path
-        try:
-            with safe_open(path, framework="np"):
-                pass
-            with path.open("rb") as opened:
-                self._mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
+        self._mapped = _map(path) if data is None else data
         header_size = int.from_bytes(self._mapped[:8], "little")
         header = json.loads(self._mapped[8 : 8 + header_size])
         self._data = np.frombuffer(self._mapped, np.uint8)[8 + header_size :]
@@ -75,7 +70,7 @@ class WeightsFile:
 
     def release_memory(self) -> None:
         """Give the memory of what was read back to the system; it is read again when it is needed."""
-        if hasattr(mmap, "MADV_DONTNEED"):
+        if isinstance(self._mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def tensor(self, name: str) -> npt.NDArray[np.float32]:
@@ -105,3 +100,13 @@ class WeightsFile:
             raise ModelError(f"{self.path}: {name!r} is {entry['dtype']}; it must be {' or '.join(dtypes)}")
         start, end = entry["data_offsets"]
         return np.frombuffer(self._data[start:end], dtypes[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _map(path: Path) -> mmap.mmap:
+    try:
+        with safe_open(path, framework="np"):
+            pass
+        with path.open("rb") as opened:
+            return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
