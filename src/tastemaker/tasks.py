@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,7 +14,8 @@ from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.decode import DecodedImage, decode_image
 from tastemaker.imaging.keys import Sample
 from tastemaker.imaging.model_input import Preprocess
-from tastemaker.imaging.readers import COMPRESSED_EXTENSIONS, Section, open_shard
+from tastemaker.imaging.readers import COMPRESSED_EXTENSIONS, Section
+from tastemaker.imaging.shards import read_member
 from tastemaker.imaging.tars import Member
 from tastemaker.storage import Options, public_url
 
@@ -265,8 +265,7 @@ class ImageObject:
                 "the image has neither encoded bytes nor a source to read them from", ReasonKind.MISSING
             )
         try:
-            with contextlib.closing(open_shard(self.shard or self.member.name, self.storage_options)) as reader:
-                return reader.read_at(self.member.offset, self.member.size)
+            return read_member(self.shard or self.member.name, self.member, self.storage_options)
         except OSError as error:
             raise UnreadableImageError(f"the source is gone: {error}", ReasonKind.MISSING) from error
 

@@ -110,7 +110,7 @@ def test_metadata_is_found_where_clip_retrieval_laion_and_a_plain_download_put_i
 
 
 def test_a_named_file_of_embeddings_that_are_not_read_is_an_error_and_no_image(tmp_path):
-    for extension in ("pt", "feather"):
+    for extension in ("pt", "lance"):
         path = tmp_path / f"embeddings.{extension}"
         path.write_bytes(b"PK")
         with pytest.raises(

@@ -185,12 +185,12 @@ def run_options(
     no_embeddings: Annotated[
         bool, typer.Option("--no-embeddings", help="Leave embeddings out of the rows.", rich_help_panel=_OUTPUT)
     ] = False,
-    embedding_column: Annotated[
+    column: Annotated[
         str | None,
         typer.Option(
-            "--embedding-column",
-            help="Column, or array of a .npz, with the embeddings. Default: found by name and type.",
-            rich_help_panel=_EMBEDDINGS,
+            "--column",
+            help="Column of a table, or array of a .npz, with the pictures or embeddings. Default: recognised.",
+            rich_help_panel=_IMAGES,
         ),
     ] = None,
     copy_embeddings: Annotated[
@@ -236,7 +236,7 @@ def run_options(
         min_technical_quality=min_technical_quality,
         rank_by=rank_by.value,
         embeddings=not no_embeddings,
-        embedding_column=embedding_column,
+        column=column,
         copy_embeddings=copy_embeddings,
         verbose=verbose,
         executor=executor.value,

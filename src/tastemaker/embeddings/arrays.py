@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from tokenize import TokenError
@@ -16,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tastemaker.embeddings.names import choose_name
-from tastemaker.errors import ModelError, RemoteError, TastemakerError, UnreadableImageError
+from tastemaker.errors import ModelError, UnreadableImageError
+from tastemaker.imaging.tables import readable, refuse_without_ranges
 from tastemaker.scores.vectors import Floats, as_floats
 from tastemaker.storage.place import Place
 
@@ -121,32 +121,6 @@ class ArraySource:
                 return
             with zipfile.ZipFile(file) as archive, archive.open(f"{self.name}.npy") as member:
                 yield member
-
-
-@contextlib.contextmanager
-def readable(shown: str) -> Iterator[None]:
-    """Turn what readers raise on files that are not what they should be into `UnreadableImageError`.
-
-    An `OSError` goes through where the file is not there or may not be read.
-    """
-    try:
-        yield
-    except (TastemakerError, FileNotFoundError, PermissionError, IsADirectoryError):
-        raise
-    except Exception as error:
-        if isinstance(error.__context__, RemoteError):  # zipfile says that it is no archive whatever it could not read
-            raise error.__context__ from None
-        is_known = isinstance(error, pa.ArrowInvalid | zipfile.BadZipFile | zlib.error | EOFError | OSError)
-        lead = "damaged" if is_known else f"not a sound {shown[shown.rfind('.') :]} file"
-        first_line = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise UnreadableImageError(f"{lead}: {first_line}") from error
-
-
-def refuse_without_ranges(place: Place) -> None:
-    """Raise `UnreadableImageError` for a file on a web server that sends files only whole."""
-    with contextlib.closing(place.open_ranges()) as ranges:
-        if ranges.streams:
-            raise UnreadableImageError("its server sends no parts of a file; copy it to this machine first")
 
 
 def _read_header(file: IO[bytes]) -> _Header:

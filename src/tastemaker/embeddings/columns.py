@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.imaging.tables import CAPTION_COLUMNS, is_text
 from tastemaker.scores.schema import rows_schema
 
 TAKEN_AS_THEY_ARE = ("shard", "offset", "size", "format", "json", "sidecars", "metadata")
@@ -89,14 +90,8 @@ class _Rule(NamedTuple):
     convert: Callable[[pa.ChunkedArray], pa.ChunkedArray]
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
 def _is_text_or_integer(kind: pa.DataType) -> bool:
-    return _is_text(kind) or pa.types.is_integer(kind)
+    return is_text(kind) or pa.types.is_integer(kind)
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -116,8 +111,8 @@ def _to_pixels(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 _RULES = {
     "image_id": _Rule(("key", "image_id", "id", "uid", "hash"), _is_text_or_integer, _to_text),
-    "image_path": _Rule(("image_path", "url", "path"), _is_text, _to_text),
-    "caption": _Rule(("caption", "text"), _is_text, _to_text),
+    "image_path": _Rule(("image_path", "url", "path"), is_text, _to_text),
+    "caption": _Rule(CAPTION_COLUMNS, is_text, _to_text),
     "width": _Rule(("width", "original_width"), _is_number, _to_pixels),
     "height": _Rule(("height", "original_height"), _is_number, _to_pixels),
 }

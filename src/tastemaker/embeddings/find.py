@@ -16,10 +16,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from tastemaker.embeddings.arrays import ArraySource
-from tastemaker.embeddings.tables import TableSource, carried_columns, has_embeddings, open_parquet
+from tastemaker.embeddings.tables import TableSource, has_embeddings
 from tastemaker.errors import ConfigurationError, RemoteError, UnreadableImageError
 from tastemaker.imaging.decode import EXTENSIONS
+from tastemaker.imaging.pictures import holds_pictures
 from tastemaker.imaging.shards import TAR_EXTENSIONS
+from tastemaker.imaging.tables import TABLE_EXTENSIONS, Table, carried_columns, is_table
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
 from tastemaker.storage import Options, is_pattern, is_remote, public_url, walk_inputs, without_repeats, without_results
@@ -27,12 +29,9 @@ from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, Partition
 
 ARRAY_EXTENSIONS = (".npy", ".npz")
-EXTENSIONS_OF_EMBEDDINGS = (*ARRAY_EXTENSIONS, ".parquet")
+EXTENSIONS_OF_EMBEDDINGS = (*ARRAY_EXTENSIONS, *TABLE_EXTENSIONS)
 
-_NOT_READ = (
-    *(".pt", ".pth", ".h5", ".hdf5", ".pkl", ".pickle", ".safetensors", ".csv", ".tsv", ".mat"),
-    *(".arrow", ".feather", ".ipc", ".lance"),
-)
+_NOT_READ = (*(".pt", ".pth", ".h5", ".hdf5", ".pkl", ".pickle", ".safetensors", ".csv", ".tsv", ".mat", ".lance"),)
 """Files that hold embeddings, perhaps, and no image. What a user names is looked at, but these only to be refused."""
 
 _IMAGE_EXTENSIONS = (*TAR_EXTENSIONS, *(f".{extension}" for extension in EXTENSIONS))
@@ -83,8 +82,8 @@ class EmbeddingFile:
     def metadata_schema(self) -> tuple[pa.Schema, int]:
         """Return the columns of the metadata that go into the rows, and how many rows it has."""
         assert self.metadata is not None
-        with open_parquet(self.metadata) as file:
-            return carried_columns(file.schema_arrow), file.metadata.num_rows
+        with Table(self.metadata) as table:
+            return carried_columns(table.schema), table.rows
 
 
 @dataclass
@@ -128,7 +127,7 @@ def find_embeddings(
                 f"{public_url(path)} is no image, and embeddings are not read from {file.extension} files; save them "
                 "with numpy.save as .npy, or as a column of a Parquet table"
             )
-        below = [file] if is_known else _files_below(file)
+        below = _files_below(file) if not is_known else [] if _has_pictures(file) else [file]
         found += below
         if not below:
             images.append(path)
@@ -186,8 +185,10 @@ def _files_below(top: EmbeddingFile) -> list[EmbeddingFile]:
         if others:
             logger.warning("%s holds images; files beside them such as %s are passed over", top.path, others[0])
         return []
-    tables = [file for file in files if file.extension == ".parquet"]
+    tables = [file for file in files if is_table(file.path)]
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        if any(pool.map(_has_pictures, tables)):
+            return []
         is_of_embeddings = pool.map(lambda file: has_embeddings(file.place, top.dimension, top.column), tables)
         chosen = arrays + [file for file, is_one in zip(tables, is_of_embeddings, strict=True) if is_one]
     of_images = [file for file in chosen if not _is_of_text(file)]
@@ -196,6 +197,14 @@ def _files_below(top: EmbeddingFile) -> list[EmbeddingFile]:
             f"{top.path} holds embeddings of text only, such as {chosen[0].path}; name a file to score it"
         )
     return sorted(of_images, key=lambda file: file.path)
+
+
+def _has_pictures(file: EmbeddingFile) -> bool:
+    """Return whether a file is a table with pictures; a damaged one is taken for embeddings."""
+    try:
+        return is_table(file.path) and holds_pictures(file.place, file.column)
+    except (UnreadableImageError, OSError):
+        return False
 
 
 def _list(root: str, options: Options | None) -> Iterator[str]:

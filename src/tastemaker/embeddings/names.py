@@ -50,11 +50,9 @@ def choose_name(widths: Mapping[str, int | None], wanted: str | None, size: int,
     if not fitting:
         raise ModelError(
             f"{path} holds no embeddings of CLIP ViT-L/14 ({size} numbers a row); it has {there}. "
-            "Other models' embeddings cannot be scored; --embedding-column names a column that was not recognised"
+            "Other models' embeddings cannot be scored; --column names a column that was not recognised"
         )
     known = sorted((n for n in fitting if n.lower() in EMBEDDING_NAMES), key=lambda n: EMBEDDING_NAMES.index(n.lower()))
     if len(fitting) > 1 and not known:
-        raise ConfigurationError(
-            f"{path}: {', '.join(fitting)} could all be the embeddings; say --embedding-column NAME"
-        )
+        raise ConfigurationError(f"{path}: {', '.join(fitting)} could all be the embeddings; say --column NAME")
     return known[0] if known else fitting[0]

@@ -15,8 +15,8 @@ from tastemaker.embeddings.arrays import BLOCK_ROWS, EmbeddingBlock
 from tastemaker.embeddings.columns import ColumnPlan
 from tastemaker.embeddings.find import EmbeddingFile, EmbeddingFileTask, Source
 from tastemaker.embeddings.rows import EmbeddingBatch, make_rows
-from tastemaker.embeddings.tables import read_parquet
 from tastemaker.errors import UnreadableImageError
+from tastemaker.imaging.tables import Table
 from tastemaker.models.aesthetic import MAX_UNIT_ERROR, score_of_any_length
 from tastemaker.models.published import DEFAULT_SCORER
 from tastemaker.models.records import Scorer
@@ -189,13 +189,14 @@ def _with_metadata(source: Source, file: EmbeddingFile, block_rows: int) -> Iter
     if file.metadata is None:
         yield from source.blocks(block_rows)
         return
-    tables = read_parquet(file.metadata, file.metadata_schema()[0].names, block_rows)
-    for block in source.blocks(block_rows):
-        table = next(tables, None)
-        if table is None or len(table) < len(block.vectors):
-            raise UnreadableImageError(f"{file.metadata} has fewer rows than there are embeddings")
-        block.columns = table.slice(0, len(block.vectors))
-        yield block
+    with Table(file.metadata) as metadata:
+        tables = metadata.blocks(file.metadata_schema()[0].names, block_rows)
+        for block in source.blocks(block_rows):
+            table = next(tables, None)
+            if table is None or len(table) < len(block.vectors):
+                raise UnreadableImageError(f"{file.metadata} has fewer rows than there are embeddings")
+            block.columns = table.slice(0, len(block.vectors))
+            yield block
 
 
 def _describe(file: EmbeddingFile, source: Source) -> dict[str, Any]:

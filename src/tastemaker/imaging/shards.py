@@ -1,4 +1,4 @@
-"""WebDataset shards: the samples of a tar with the bytes of their members.
+"""Shards: the samples of a tar or of a table with pictures, with the bytes of their members.
 
 The headers of a local shard are read first, so a sample is complete wherever its members lie. A shard at a URL is read
 in one pass. A damaged archive yields what is whole in it, and says what is not.
@@ -6,10 +6,11 @@ in one pass. A damaged archive yields what is whole in it, and says what is not.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator
 
-from tastemaker.errors import Problem, ReasonKind
+from tastemaker.errors import Problem, ReasonKind, UnreadableImageError
 from tastemaker.imaging.keys import (
     Grouping,
     Sample as Sample,
@@ -18,6 +19,7 @@ from tastemaker.imaging.keys import (
     is_unsafe_name as is_unsafe_name,
     split_key as split_key,
 )
+from tastemaker.imaging.pictures import PictureTable
 from tastemaker.imaging.readers import (
     COMPRESSED_EXTENSIONS as COMPRESSED_EXTENSIONS,
     TAR_EXTENSIONS as TAR_EXTENSIONS,
@@ -25,6 +27,7 @@ from tastemaker.imaging.readers import (
     open_shard as open_shard,
     open_stream,
 )
+from tastemaker.imaging.tables import TABLE_EXTENSIONS, is_table
 from tastemaker.imaging.tars import (
     HeaderWalk,
     Member as Member,
@@ -32,6 +35,9 @@ from tastemaker.imaging.tars import (
     walk_headers,
 )
 from tastemaker.storage import Options, is_remote, public_url
+from tastemaker.storage.place import Place
+
+SHARD_EXTENSIONS = (*TAR_EXTENSIONS, *TABLE_EXTENSIONS)
 
 WINDOW_BYTES = 2**25
 """The members of a key in a remote shard lie within so many bytes, or those behind are late."""
@@ -56,6 +62,9 @@ def read_at_ranges(
     Raises:
         OSError: The file cannot be opened or read.
     """
+    if is_table(path):
+        yield from _read_rows(path, samples, options)
+        return
     reader = open_shard(path, options)
     try:
         yield from read_in_one_pass(reader, samples) if reader.streams else _read_each(reader, samples)
@@ -64,19 +73,22 @@ def read_at_ranges(
 
 
 def is_shard(path: str) -> bool:
-    """Return whether a path or URL is called like a shard."""
-    return public_url(path).lower().endswith(TAR_EXTENSIONS)
+    """Return whether a path or URL is called like a shard: a tar, or a table, which may hold pictures."""
+    return public_url(path).lower().endswith(SHARD_EXTENSIONS)
 
 
-def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+def read_samples(
+    path: str, options: Options | None = None, column: str | None = None
+) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     """Yield every sample of a shard with the bytes of its members, in the order of the shard.
 
     A cut or damaged shard, and an empty one, end with a sample of an empty key whose ``problem`` says so. Of a local
     shard all headers are read before the first sample. A remote one is streamed, see `read_stream`.
 
     Args:
-        path: A tar, perhaps compressed (`TAR_EXTENSIONS`); a local path or a URL.
+        path: A tar, perhaps compressed (`TAR_EXTENSIONS`), or a table with pictures; a local path or a URL.
         options: Settings of the URL's store.
+        column: Of a table, the column with the pictures; None to recognise it.
 
     Yields:
         The sample, and member name -> bytes. A member that the shard ends in the middle of is missing there and
@@ -86,6 +98,9 @@ def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sa
     Raises:
         OSError: The file cannot be opened or read.
     """
+    if is_table(path):
+        yield from _read_table(path, column, options)
+        return
     reader = open_stream(path, options) if is_remote(path) else open_shard(path)
     try:
         if is_remote(path):
@@ -98,6 +113,37 @@ def read_samples(path: str, options: Options | None = None) -> Iterator[tuple[Sa
         yield from report_damage(reader, damage, found_any=bool(samples))
     finally:
         reader.close()
+
+
+def read_member(path: str, member: Member, options: Options | None = None) -> bytes:
+    """Return the bytes of one member of a shard, or of a loose file; fewer or none where they are not there any more.
+
+    Raises:
+        OSError: The file cannot be opened or read.
+        UnreadableImageError: It is a table, and damaged.
+    """
+    if is_table(path):
+        with PictureTable(Place.at(path, options)) as table:
+            return next((data.get(member.name, b"") for *_, data in table.read([member.offset])), b"")
+    with contextlib.closing(open_shard(path, options)) as reader:
+        return reader.read_at(member.offset, member.size)
+
+
+def _read_table(path: str, column: str | None, options: Options | None) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    try:
+        with PictureTable(Place.at(path, options), column) as table:
+            yield from table.samples()
+    except UnreadableImageError as error:
+        yield Sample("", problem=Problem(ReasonKind.DAMAGED_SHARD, f"damaged table: {error}")), {}
+
+
+def _read_rows(path: str, samples: list[Sample], options: Options | None) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    """Yield samples of a table again, with the members that they have now."""
+    with PictureTable(Place.at(path, options)) as table:
+        found = {row: data for row, _, data in table.read([sample.members()[0].offset for sample in samples])}
+    for sample in samples:
+        data = found.get(sample.members()[0].offset, {})
+        yield sample, {member.name: data[member.name] for member in sample.members() if member.name in data}
 
 
 _CUT_OFF = Problem(ReasonKind.MISSING, "the shard cannot be read behind it, so that members may lack")

@@ -37,7 +37,7 @@ class RunOptions:
         signals: Measure the technical signals too.
         min_technical_quality: Drop images below before they are embedded; implies ``signals``.
         embeddings: Store embeddings in the rows.
-        embedding_column: Where the input is embeddings: the array or column that holds them; None to recognise it.
+        column: Of tables and ``.npz``, the column or array with the pictures or embeddings; None to recognise it.
         copy_embeddings: Where the input is embeddings: store them in the rows, too.
         rank_by: ``aesthetic_score``; or ``technical_quality``, for which no model is loaded.
         verbose: Log each image that is dropped or cannot be read.
@@ -59,7 +59,7 @@ class RunOptions:
     signals: bool = False
     min_technical_quality: float | None = None
     embeddings: bool = True
-    embedding_column: str | None = None
+    column: str | None = None
     copy_embeddings: bool = False
     rank_by: str = "aesthetic_score"
     verbose: bool = False

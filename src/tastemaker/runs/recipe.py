@@ -46,6 +46,7 @@ def make_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[
         num_threads=threads,
         resize="auto" if on_gpu else "pillow",
         scorer=options.scorer,
+        column=options.column,
     )
     by_model = options.rank_by == "aesthetic_score"
     wants_signals = options.signals or options.min_technical_quality is not None or not by_model

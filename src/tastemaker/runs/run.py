@@ -121,11 +121,11 @@ def _fetch_weights(stages: list[ProcessingStage[Any, Any]], new_folder: Place) -
 def _find_groups(paths: list[str], options: RunOptions) -> tuple[list[FileGroupTask], bool]:
     """Return the input in groups, and whether it is embeddings. What is at URLs is looked at anew."""
     look_anew([*paths, options.model_dir or "", options.predictor or ""], options.storage_options)
-    embeddings = find_embeddings(paths, options.embedding_column, options.storage_options, options.scorer)
+    embeddings = find_embeddings(paths, options.column, options.storage_options, options.scorer)
     if embeddings:
         check_embedding_options(options)
         return group_embeddings(embeddings), True
-    finder = FilePartitioningStage(paths, storage_options=options.storage_options)
+    finder = FilePartitioningStage(paths, storage_options=options.storage_options, column=options.column)
     return finder.process(), False
 
 

@@ -20,7 +20,9 @@ import xxhash
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.keys import MAX_IMAGE_BYTES, MAX_SIDECAR_BYTES, is_unsafe_name
+from tastemaker.imaging.pictures import PictureTable
 from tastemaker.imaging.readers import Section, ShardReader, open_shard
+from tastemaker.imaging.tables import is_table
 from tastemaker.imaging.tars import is_header_of
 from tastemaker.scores.schema import original_name
 from tastemaker.storage import is_remote
@@ -233,11 +235,13 @@ class OriginalsReader:
             found = self._read_shard(shard, originals) if shard else None
         except OSError as error:
             return [as_skipped(error, shard)] * len(originals)
+        except UnreadableImageError as error:
+            return [SkippedError("changed", shard, f"has changed since it was scored: {error}")] * len(originals)
         results: list[FoundOriginal | SkippedError] = []
         for original in originals:
             try:
                 if found is not None:
-                    data = [found.get(part.offset) for part in original.parts]
+                    data = [found.get(part) for part in original.parts]
                 else:
                     data = [self._read_loose(original.parts[0]), *map(self._read_beside, original.parts[1:])]
                 results.append(_check(original, data))
@@ -247,24 +251,26 @@ class OriginalsReader:
                 results.append(as_skipped(error, original.parts[0].path))
         return results
 
-    def _read_shard(self, shard: str, originals: list[Original]) -> dict[int, bytes | Section | None]:
-        """Return offset -> bytes of all members, None where there is no such member any more."""
+    def _read_shard(self, shard: str, originals: list[Original]) -> dict[Part, bytes | Section | None]:
+        """Return the bytes of all members, None where there is no such member any more."""
         parts = sorted((p for original in originals for p in original.parts), key=lambda part: part.offset)
-        found: dict[int, bytes | Section | None] = {}
+        if is_table(shard):
+            return self._read_table(shard, parts)
+        found: dict[Part, bytes | Section | None] = {}
         reader, images = self._open(shard), {original.parts[0].offset for original in originals}
         before = _HEADER if reader.compressed else _BEFORE  # to go back in a compressed file is to begin anew
         try:
             for span in _spans(parts):
                 start = max(0, span[0].offset - before)
                 if span[0].size > MAX_SIDECAR_BYTES and span[0].offset not in images:
-                    found[span[0].offset] = self._find_section(reader, start, span[0])
+                    found[span[0]] = self._find_section(reader, start, span[0])
                     continue
                 data = reader.read_at(start, max(p.offset + p.size for p in span) - start)
                 for part in span:
                     at = part.offset - start
                     content = data[at : at + part.size]
-                    sound = len(content) == part.size and is_header_of(data[max(0, at - _BEFORE) : at], part.size)
-                    found[part.offset] = content if sound else None
+                    if len(content) == part.size and is_header_of(data[max(0, at - _BEFORE) : at], part.size):
+                        found[part] = content
         finally:
             if self._workers > 1:
                 reader.close()
@@ -289,6 +295,11 @@ class OriginalsReader:
         except OSError:
             pass
         return self._section(part)
+
+    def _read_table(self, shard: str, parts: list[Part]) -> dict[Part, bytes | Section | None]:
+        with PictureTable(Place.at(self._urls.get(shard, shard), self._options)) as table:
+            rows = {row: data for row, _, data in table.read([part.offset for part in parts])}
+        return {part: rows.get(part.offset, {}).get(part.name) for part in parts}
 
     def _open(self, shard: str) -> ShardReader:
         options: dict[str, Any] = {"options": self._options} if is_remote(shard) else {}

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.checks import check_numbers, check_positive
-from tastemaker.errors import ConfigurationError, RemoteError
+from tastemaker.errors import ConfigurationError, RemoteError, UnreadableImageError
 from tastemaker.imaging.decode import EXTENSIONS, sniff_format
-from tastemaker.imaging.shards import TAR_EXTENSIONS, is_shard
+from tastemaker.imaging.pictures import holds_pictures
+from tastemaker.imaging.shards import SHARD_EXTENSIONS, is_shard
+from tastemaker.imaging.tables import is_table
 from tastemaker.stages.base import ProcessingStage, Resources
 from tastemaker.storage import (
     Options,
@@ -69,6 +71,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             files without an extension whose content is an image.
         storage_options: Settings of the stores of URLs (see docs/remote-data.md). Never written.
         limit: Groups to make at most.
+        column: Of tables, the column with the pictures; None to recognise it.
 
     Raises:
         ConfigurationError: ``files_per_partition`` and ``blocksize`` together, or a size that is none.
@@ -80,6 +83,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     file_extensions: list[str] | None = None
     storage_options: dict[str, Any] | None = field(default=None, repr=False)
     limit: int | None = None
+    column: str | None = None
     name: str = "file_partitioning"
     _groups: list[FileGroupTask] | None = field(default=None, init=False, repr=False)
 
@@ -118,7 +122,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         look_anew(names, self.storage_options)
         found = without_repeats(file for files in self._find_each(names) for file in files)
         if not found:
-            wanted = ", ".join(self.file_extensions or ["every image format", *TAR_EXTENSIONS])
+            wanted = ", ".join(self.file_extensions or ["every image format", *SHARD_EXTENSIONS])
             raise ConfigurationError(
                 f"no images in {', '.join(map(public_url, names)) or 'an empty list of paths'} ({wanted})"
             )
@@ -171,7 +175,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             raise ConfigurationError(f"{place} does not exist")
         wanted = [not _is_hidden(file.path, file.root) and self._is_named_so(file.path) for file in found]
         with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:  # None: only the content tells
-            decided = pool.map(lambda a, b: self._looks_like_image(a.path) if b is None else b, found, wanted)
+            decided = pool.map(lambda a, b: self._holds_images(a.path) if b is None else b, found, wanted)
             yield from (file for file, is_in in zip(found, decided, strict=True) if is_in)
 
     def _find(self, path: str) -> Iterator[_Found]:
@@ -201,7 +205,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
 
     def _is_wanted(self, path: str) -> bool:
         is_named_so = self._is_named_so(path)
-        return self._looks_like_image(path) if is_named_so is None else is_named_so
+        return self._holds_images(path) if is_named_so is None else is_named_so
 
     def _is_named_so(self, path: str) -> bool | None:
         """Return whether a file's name says that it is wanted; None where only its content tells."""
@@ -209,14 +213,18 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         if self.file_extensions is not None:
             return lower.endswith(tuple("." + extension.lower().lstrip(".") for extension in self.file_extensions))
         extension = os.path.splitext(base_name(lower))[1]
-        if not extension:
+        if not extension or is_table(path):
             return None
         return is_shard(path) or extension[1:] in EXTENSIONS
 
-    def _looks_like_image(self, path: str) -> bool:
+    def _holds_images(self, path: str) -> bool:
         try:
+            if is_table(path):
+                return holds_pictures(Place.at(path, self.storage_options), self.column)
             with contextlib.closing(Place.at(path, self.storage_options).open_ranges()) as file:
                 return sniff_format(file.read_at(0, 32)) is not None
+        except UnreadableImageError:
+            return True  # its row says what is wrong with it
         except OSError:
             return False
 
@@ -323,7 +331,7 @@ def _shard_name(file: _Found) -> str:
     below = f"{file.root.rstrip(os.sep)}{os.sep}"
     is_below = bool(file.root) and not is_remote(file.path) and file.path.startswith(below)
     relative = file.path[len(below) :] if is_below else relative_to(file.path, file.root)  # ten times as slow
-    extension = next((e for e in TAR_EXTENSIONS if relative.lower().endswith(e)), "")
+    extension = next((e for e in SHARD_EXTENSIONS if relative.lower().endswith(e)), "")
     return relative[: len(relative) - len(extension)].replace(os.sep, "/")
 
 

@@ -62,6 +62,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         resize: ``pillow``; ``torch``, faster and within 2 of 255 of it; or ``auto``: torch where the worker has a GPU
             that torch can use, else Pillow.
         scorer: Whose input is made: a name, or a `Scorer`. The stages that follow need the same one.
+        column: Of tables, the column with the pictures; None to recognise it.
 
     Raises:
         ConfigurationError: An option is out of its range.
@@ -77,6 +78,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     max_pixels: int = MAX_IMAGE_PIXELS
     resize: str = "auto"
     scorer: str | Scorer = DEFAULT_SCORER
+    column: str | None = None
     dali_batch_size: InitVar[int | None] = None
     task_batch_size: InitVar[int | None] = None
     _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
@@ -171,7 +173,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def _read(self, task: FileGroupTask) -> Iterator[ImageObject]:
         partition = task.partition
         options = partition.storage_options
-        reader = GroupReader(options, partition.root if partition.name else None, partition.samples)
+        reader = GroupReader(options, partition.root if partition.name else None, partition.samples, self.column)
         for index, (path, sample, data) in enumerate(reader.read(task.data)):
             image = self._make_image(path, sample, data, index)
             image.storage_options = options

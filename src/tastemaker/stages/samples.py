@@ -21,10 +21,13 @@ class GroupReader:
         options: Arguments of the file system of files at URLs.
         root: Folder that the keys of loose images begin below.
         wanted: Of the only shard, the samples to read, by where they lie; None for all.
+        column: Of tables, the column with the pictures; None to recognise it.
     """
 
-    def __init__(self, options: Options | None, root: str | None, wanted: list[Sample] | None) -> None:
-        self._options, self._root, self._wanted = options, root, wanted
+    def __init__(
+        self, options: Options | None, root: str | None, wanted: list[Sample] | None, column: str | None = None
+    ) -> None:
+        self._options, self._root, self._wanted, self._column = options, root, wanted, column
         self._folders = FolderReader(options)
 
     def read(self, paths: Iterable[str]) -> Iterator[_Read]:
@@ -40,7 +43,7 @@ class GroupReader:
         for path in paths:
             try:
                 if self._wanted is None:
-                    samples = read_samples(path, self._options)
+                    samples = read_samples(path, self._options, self._column)
                 else:
                     samples = read_at_ranges(path, self._wanted, self._options)
                 for sample, data in samples:
