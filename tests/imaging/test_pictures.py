@@ -119,7 +119,9 @@ def test_a_table_that_changed_is_not_copied(tmp_path, score, model_dir):
     path = write(tmp_path / "x.parquet", hugging_face())
     score(path)
     write(path, pa.table({"image": structs(*({"bytes": encode(n + 5), "path": f"{n}.jpg"} for n in range(2)))}))
-    report = select_images(ScoreTable(tmp_path / "out"), tmp_path / "copies", Selection(top=parse_top("3")), kind="folder")
+    report = select_images(
+        ScoreTable(tmp_path / "out"), tmp_path / "copies", Selection(top=parse_top("3")), kind="folder"
+    )
     assert (report.written, sum(report.skipped.values())) == (0, 3)
 
 
