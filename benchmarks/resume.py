@@ -160,7 +160,7 @@ def before(folder):
     groups = FilePartitioningStage(str(folder / "shards")).process()
     started = time.perf_counter()
     for group in groups:
-        path = folder / "out" / "rows" / f"{group._metadata['partition']}.parquet"
+        path = folder / "out" / "rows" / f"{group.partition.name}.parquet"
         if path.exists():
             os.stat(group.data[0])
             json.loads(pq.read_schema(path).metadata[METADATA_KEY])

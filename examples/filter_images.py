@@ -43,8 +43,8 @@ def main() -> None:
     pipeline.add_stage(ImageWriterStage(arguments.output, images_per_tar=arguments.images_per_tar))
     print(pipeline.describe())
 
-    for partition in pipeline.run():
-        print(f"{partition._metadata['partition']}: {partition._metadata['counts']} -> {', '.join(partition.data)}")
+    for written in pipeline.run():
+        print(f"{written.partition.name}: {written._metadata['counts']} -> {', '.join(written.data)}")
 
 
 if __name__ == "__main__":

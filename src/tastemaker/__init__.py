@@ -58,6 +58,11 @@ _HOMES = {
     "StarOptions": "selections.rating",
     "TableSummary": "scores.distribution",
     "Task": "tasks",
+    "TextConfig": "models.records",
+    "TextNames": "models.records",
+    "TextSearch": "scores.search",
+    "TextTower": "models.text",
+    "Tokenizer": "models.records",
     "TastemakerError": "errors",
     "Top": "scores.cutoff",
     "TorchClip": "models.clip_torch",
@@ -126,9 +131,13 @@ if TYPE_CHECKING:
         Backbone as Backbone,
         Head as Head,
         Scorer as Scorer,
+        TextConfig as TextConfig,
+        TextNames as TextNames,
+        Tokenizer as Tokenizer,
         VitConfig as VitConfig,
         VitNames as VitNames,
     )
+    from tastemaker.models.text import TextTower as TextTower
     from tastemaker.models.vit import VisionTower as VisionTower
     from tastemaker.parity import (
         ParityReport as ParityReport,
@@ -148,6 +157,7 @@ if TYPE_CHECKING:
         group_table as group_table,
     )
     from tastemaker.scores.neighbours import EmbeddingIndex as EmbeddingIndex
+    from tastemaker.scores.search import TextSearch as TextSearch
     from tastemaker.scores.table import ScoreTable as ScoreTable
     from tastemaker.selections.rating import StarOptions as StarOptions, write_stars as write_stars
     from tastemaker.selections.select import SelectSummary as SelectSummary, select_images as select_images

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from tastemaker.errors import ConfigurationError
 from tastemaker.models.aesthetic import LAYER_NUMBERS
 from tastemaker.models.hub import weights_path
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
-from tastemaker.models.records import Backbone, Scorer
+from tastemaker.models.records import Backbone, LayerNames, Scorer
 from tastemaker.models.vit import VitDimensions
 
 VIT_L14 = VitDimensions(
@@ -60,7 +62,11 @@ def write_random_models(
     tower, head = weights_path(found.backbone, model_dir), weights_path(found.head, model_dir)
     for path in (tower, head):
         path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(random_tower(dimensions or tiny_dimensions(found.backbone), rng, found.backbone), tower)
+    tensors = random_tower(dimensions or tiny_dimensions(found.backbone), rng, found.backbone)
+    if found.backbone.text is not None:
+        tensors |= random_text_tower(np.random.default_rng(seed), found.backbone)
+        write_tokenizer(weights_path(found.backbone.text.tokenizer, model_dir))
+    save_file(tensors, tower)
     if head.suffix == ".safetensors":
         save_file(random_predictor(found.head.dimension, rng), head)
     else:
@@ -74,17 +80,16 @@ def write_random_models(
 def random_tower(
     dimensions: VitDimensions, rng: np.random.Generator, backbone: Backbone = CLIP_VIT_L14
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the tensors of a checkpoint: a whole vision half, and one tensor of a text half to be left alone.
+    """Return the tensors of a vision tower.
 
     Args:
-        dimensions: Of the vision half.
+        dimensions: Of the tower.
         rng: Where the numbers come from.
         backbone: What it is to pass for.
     """
     config, names = dimensions, backbone.vit.names
     width = config.width
     tensors = {
-        "text_model.embeddings.token_embedding.weight": _normal(rng, 10, 8),
         names.class_token: _normal(rng, width),
         names.patches: _normal(rng, width, 3, config.patch, config.patch),
         names.positions: _normal(rng, config.tokens, width),
@@ -92,14 +97,75 @@ def random_tower(
         **_layer_norm(rng, names.first_norm, width),
         **_layer_norm(rng, names.last_norm, width),
     }
-    for number in range(config.layers):
+    return tensors | _layers(rng, names, config.layers, width, config.mlp)
+
+
+def random_text_tower(
+    rng: np.random.Generator,
+    backbone: Backbone = CLIP_VIT_L14,
+    *,
+    width: int = 128,
+    layers: int = 2,
+    mlp: int = 128,
+    words: int = 520,
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the tensors of a text tower that takes 77 tokens (of ViT-L/14: 768, 12, 3072, 49408).
+
+    Raises:
+        ConfigurationError: The backbone has none.
+    """
+    if backbone.text is None:
+        raise ConfigurationError(f"{backbone.id} embeds images only, not text")
+    names = backbone.text.names
+    return {
+        names.vocabulary: _normal(rng, words, width, std=0.3),
+        names.positions: _normal(rng, 77, width),
+        names.projection: _normal(rng, backbone.dimension, width),
+        **_layer_norm(rng, names.last_norm, width),
+        **_layers(rng, names, layers, width, mlp),
+    }
+
+
+def _layers(
+    rng: np.random.Generator, names: LayerNames, count: int, width: int, mlp: int
+) -> dict[str, npt.NDArray[np.float32]]:
+    tensors: dict[str, npt.NDArray[np.float32]] = {}
+    for number in range(count):
         layer = f"{names.layers}.{number}"
         tensors |= _layer_norm(rng, f"{layer}.{names.norm1}", width) | _layer_norm(rng, f"{layer}.{names.norm2}", width)
         *attention, fc1, fc2 = names.linears(number)
         for part in attention:
             tensors |= _linear(rng, part, width, width)
-        tensors |= _linear(rng, fc1, config.mlp, width) | _linear(rng, fc2, width, config.mlp)
+        tensors |= _linear(rng, fc1, mlp, width) | _linear(rng, fc2, width, mlp)
     return tensors
+
+
+def write_tokenizer(path: Path, merges: Sequence[tuple[str, str]] = ()) -> None:
+    """Write a tokenizer of CLIP's kind that knows single bytes, and the pairs in ``merges``.
+
+    Source: `simple_tokenizer.py` in openai/CLIP: lower case, single spaces, words split, bytes merged in pairs.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    vocabulary = {piece: number for number, piece in enumerate([*pieces, start, end])}
+    bpe = models.BPE(vocabulary, list(merges), end_of_word_suffix="</w>", unk_token=end)
+    tokenizer = Tokenizer(bpe)
+    tokenizer.add_special_tokens([start, end])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = Regex(r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+""")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (end, vocabulary[end]), (start, vocabulary[start]), trim_offsets=False, add_prefix_space=False
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path))
 
 
 def random_predictor(embedding_size: int, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:

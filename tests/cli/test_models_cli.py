@@ -14,7 +14,7 @@ from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.testing import write_random_models
 
-MODELS = (CLIP_VIT_L14, AESTHETIC_PREDICTOR)
+MODELS = (CLIP_VIT_L14, CLIP_VIT_L14.text.tokenizer, AESTHETIC_PREDICTOR)
 
 
 @pytest.fixture
@@ -27,7 +27,8 @@ def model_dir(tmp_path):
 def tiny_models(model_dir, monkeypatch):
     """The records of the default scorer with the digests of the tiny files, as ``--scorer own:TINY``."""
     pinned = [replace(m, sha256=hub.file_sha256(hub.weights_path(m, model_dir))) for m in MODELS]
-    scorer = replace(find_scorer(), backbone=pinned[0], head=pinned[1])
+    backbone = replace(pinned[0], text=replace(CLIP_VIT_L14.text, tokenizer=pinned[1]))
+    scorer = replace(find_scorer(), backbone=backbone, head=pinned[2])
     monkeypatch.setitem(sys.modules, "own", SimpleNamespace(TINY=scorer))
     return pinned
 
@@ -50,6 +51,7 @@ def test_list_says_what_is_there_and_what_is_not(model_dir):
     assert f"  {path}\n  there is no such file\n" in text.stdout
     assert [(row["id"], row["size_bytes"] is not None) for row in rows] == [
         ("openai/clip-vit-large-patch14", True),
+        ("openai/clip-vit-large-patch14", True),
         ("ttj/sac-logos-ava1-l14-linearMSE", False),
     ]
 
@@ -66,7 +68,7 @@ def test_verify_exits_with_1_when_a_byte_has_changed(model_dir, tiny_models):
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     result = run("verify", "--model-dir", model_dir, "--scorer", "own:TINY")
     assert result.exit_code == 1
-    assert f"not {tiny_models[1].sha256}" in result.stdout
+    assert f"not {tiny_models[2].sha256}" in result.stdout
 
 
 def test_commands_start_without_the_hub_client_numpy_or_torch():

@@ -37,7 +37,7 @@ def reference(model_dir):
     tensors = {
         name: torch.from_numpy(tensor)
         for name, tensor in load_file(weights_path(CLIP_VIT_L14, model_dir)).items()
-        if not name.startswith("text_model.")
+        if not name.startswith("text_")
     }
     problems = model.load_state_dict(tensors, strict=False)
     assert not problems.unexpected_keys

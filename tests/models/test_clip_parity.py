@@ -82,7 +82,7 @@ def reference_tower(weights, config, activation):
     )
     with torch.device("meta"):
         tower = transformers.CLIPVisionModelWithProjection(vision)
-    tensors = {n: torch.from_numpy(t) for n, t in load_file(weights).items() if not n.startswith("text_model.")}
+    tensors = {n: torch.from_numpy(t) for n, t in load_file(weights).items() if not n.startswith("text_")}
     position_ids = torch.arange(config.tokens)[None]
     missing, unexpected = tower.load_state_dict(tensors, assign=True, strict=False)
     assert not unexpected

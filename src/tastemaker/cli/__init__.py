@@ -22,6 +22,7 @@ from tastemaker.cli import (
     models,
     report,
     score,
+    search,
     select,
     top,
     verify,
@@ -41,6 +42,7 @@ app.command("filter", epilog=filter.EXAMPLE)(filter.filter_images)
 app.command("select", epilog=select.EXAMPLE)(select.select)
 app.command("cutoff", epilog=cutoff.EXAMPLE)(cutoff.cutoff)
 app.command("top", epilog=top.EXAMPLE)(top.top)
+app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("explore", epilog=explore.EXAMPLE)(explore.explore)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)

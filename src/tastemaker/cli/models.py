@@ -30,8 +30,7 @@ def pull(model_dir: ModelDir = None, scorer: ScorerOption = DEFAULT_SCORER) -> N
     """Download the weights that are missing (1.7 GB for the default), check them, and print their paths."""
     from tastemaker.models.hub import ensure_weights
 
-    found = find_scorer(scorer)
-    for model in (found.backbone, found.head):
+    for model in find_scorer(scorer).files:
         typer.echo(ensure_weights(model, model_dir))
 
 
@@ -52,8 +51,7 @@ def _check_and_print(model_dir: Path | None, scorer: str, as_json: bool, *, with
     """Print what is where the weights should be, and return whether anything is wrong with them."""
     from tastemaker.models.hub import find_weights
 
-    found = find_scorer(scorer)
-    models = (found.backbone, found.head)
+    models = find_scorer(scorer).files
     checks = [find_weights(model, model_dir, with_sha256=with_sha256) for model in models]
     if as_json:
         rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -47,16 +48,20 @@ def _rank(table: ScoreTable, number: int, rank_by: str) -> list[tuple[int, dict[
 
 
 def _print_table(ranked: list[tuple[int, dict[str, Any]]], rank_by: str) -> None:
-    lines = [(f"{rank + 1:,}", f"{row[rank_by]:.3f}", _name(row)) for rank, row in ranked]
-    wide, wider = (max(map(len, column)) for column in list(zip(("rank", rank_by, ""), *lines, strict=True))[:2])
-    typer.echo(f"{'rank':>{wide}}  {rank_by:>{wider}}  image")
-    for number, (rank, score, name) in enumerate(lines):
-        if number and ranked[number][0] > ranked[number - 1][0] + 1:
-            typer.echo(f"{'...':>{wide}}")
-        typer.echo(f"{rank:>{wide}}  {score:>{wider}}  {name}")
+    lines = [(f"{rank + 1:,}", f"{row[rank_by]:.3f}", plain_name(row)) for rank, row in ranked]
+    gap = next((n for n in range(1, len(ranked)) if ranked[n][0] > ranked[n - 1][0] + 1), None)
+    print_columns(("rank", rank_by, "image"), lines if gap is None else [*lines[:gap], ("...", "", ""), *lines[gap:]])
 
 
-def _name(row: dict[str, Any]) -> str:
+def print_columns(heads: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> None:
+    """Print a table with a line of heads. All columns but the last are numbers, and stand at the right."""
+    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)][:-1]
+    for line in (heads, *lines):
+        cells = [f"{cell:>{width}}" for cell, width in zip(line, widths, strict=False)]
+        typer.echo("  ".join([*cells, line[-1]]).rstrip())
+
+
+def plain_name(row: dict[str, Any]) -> str:
     """Return what a row is called: of embeddings, only the identifier may be known."""
     return _plain(row["image_path"] or row["image_id"])
 

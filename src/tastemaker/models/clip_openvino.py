@@ -10,14 +10,13 @@ import numpy as np
 
 from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, ModelError
-from tastemaker.machine import usable_cores
+from tastemaker.models.openvino_graph import TransformerGraph, compile_graph
 from tastemaker.models.openvino_runtime import import_openvino
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
-from tastemaker.models.quantized import SCALE_SUFFIX, open_quantized
+from tastemaker.models.quantized import open_quantized
 from tastemaker.models.records import Backbone
 from tastemaker.models.vit import (
     PRECISIONS,
-    QUICK_GELU_SLOPE,
     Embeddings,
     Pixels,
     VitDimensions,
@@ -30,9 +29,6 @@ from tastemaker.models.weights import WeightsFile
 
 MICRO_BATCH = 8
 """Images in one inference. Larger batches gain nothing on a processor (measured; see docs/decisions)."""
-
-QUANTIZATION_GROUP = 256
-"""Numbers of one token that share a scale in int8: 128 is 5% slower, 512 as fast, the whole token slower."""
 
 
 class OpenVinoClip:
@@ -64,27 +60,15 @@ class OpenVinoClip:
         threads: int | None = None,
         backbone: Backbone = CLIP_VIT_L14,
     ) -> None:
-        ov = import_openvino()
-
-        if threads is not None and threads < 1:
-            raise ConfigurationError(f"threads={threads} is less than 1; leave it out to use all cores")
-        core = ov.Core()
         self.backbone = backbone
         self.dimensions = read_dimensions(weights, backbone)
         capabilities = processor_capabilities()
         self.precision = choose_precision(precision, capabilities)
         arithmetic = choose_precision("auto", capabilities) if self.precision == "int8" else self.precision
-        options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": {"f32": ov.Type.f32, "bf16": ov.Type.bf16, "fp16": ov.Type.f16}[arithmetic],
-            "INFERENCE_NUM_THREADS": threads or usable_cores(),
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,  # two processes of one thread each would get the same core, and do half
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": QUANTIZATION_GROUP,  # takes effect on 8-bit weights only
-        }
         # The compiled model reads the mapped file, so it must stay open.
         is_int8 = self.precision == "int8"
         self._weights = open_quantized(weights, backbone.vit.names) if is_int8 else WeightsFile(weights)
-        self._compiled = core.compile_model(build_graph(self._weights, backbone, self.dimensions), "CPU", options)
+        self._compiled = compile_graph(build_graph(self._weights, backbone, self.dimensions), arithmetic, threads)
         self._weights.release_memory()
         self._request = self._compiled.create_infer_request()
         self._is_cancelled = False
@@ -157,95 +141,33 @@ def build_graph(weights: WeightsFile, backbone: Backbone, dimensions: VitDimensi
     """
     ov = import_openvino()
 
-    graph = _Graph(weights, backbone, dimensions)
+    names = backbone.vit.names
+    graph = TransformerGraph(weights, backbone.vit, dimensions.width)
     side = dimensions.image_size
     pixels = graph.op.parameter([-1, side, side, 3], ov.Type.u8, name="pixels")
-    tokens = graph.embed_patches(pixels)
-    tokens = graph.layer_norm(tokens, backbone.vit.names.first_norm)
+    tokens = _embed_patches(graph, pixels, backbone, dimensions)
+    tokens = graph.layer_norm(tokens, names.first_norm)
     for layer in range(dimensions.layers):
-        tokens = graph.transformer_layer(tokens, layer, class_token_only=layer == dimensions.layers - 1)
-    return ov.Model([graph.project(tokens)], [pixels], "vision_tower")
+        tokens = graph.transformer_layer(tokens, layer, first_only=layer == dimensions.layers - 1)
+    return ov.Model([graph.project(graph.op.squeeze(tokens, [1]))], [pixels], "vision_tower")
 
 
-class _Graph:
-    """Builds the parts of the tower. ``n`` images, ``t`` tokens each, ``d`` wide, ``h`` heads."""
+def _embed_patches(graph: TransformerGraph, pixels: Any, backbone: Backbone, dimensions: VitDimensions) -> Any:  # noqa: ANN401
+    """Return the tokens of ``n`` images, (n, t, d): the class token, then one for each patch."""
+    op, c, names = graph.op, dimensions, backbone.vit.names
+    covered = c.grid * c.patch
+    x = pixels if covered == c.image_size else op.slice(pixels, [0, 0], [covered, covered], [1, 1], [1, 2])
+    x = op.reshape(x, [0, c.grid, c.patch, c.grid, c.patch * 3], special_zero=True)
+    x = op.transpose(x, [0, 1, 3, 2, 4])  # (n, grid, grid, patch, patch * 3)
+    x = op.reshape(x, [0, c.grid**2, c.patch**2 * 3], special_zero=True)
+    weight, bias = fold_pixel_scale(graph.weights, backbone)
+    x = op.matmul(op.convert(x, "f32"), op.constant(weight), False, True)  # (n, t - 1, d)
 
-    def __init__(self, weights: WeightsFile, backbone: Backbone, dimensions: VitDimensions) -> None:
-        self.op: Any = import_openvino().opset13
-        self.weights = weights
-        self.backbone = backbone
-        self.vit = backbone.vit
-        self.names = backbone.vit.names
-        self.dimensions = dimensions
-
-    def embed_patches(self, pixels: Any) -> Any:  # noqa: ANN401
-        op, c = self.op, self.dimensions
-        covered = c.grid * c.patch
-        x = pixels if covered == c.image_size else op.slice(pixels, [0, 0], [covered, covered], [1, 1], [1, 2])
-        x = op.reshape(x, [0, c.grid, c.patch, c.grid, c.patch * 3], special_zero=True)
-        x = op.transpose(x, [0, 1, 3, 2, 4])  # (n, grid, grid, patch, patch * 3)
-        x = op.reshape(x, [0, c.grid**2, c.patch**2 * 3], special_zero=True)
-        weight, bias = fold_pixel_scale(self.weights, self.backbone)
-        x = op.matmul(op.convert(x, "f32"), op.constant(weight), False, True)  # (n, t - 1, d)
-
-        position = self.weights.tensor(self.names.positions)  # (t, d)
-        class_token = self.weights.tensor(self.names.class_token) + position[0]
-        x = op.add(x, op.constant((position[1:] + bias)[None]))
-        images = op.slice(op.shape_of(pixels), [0], [1], [1])
-        first = op.broadcast(
-            op.constant(class_token.reshape(1, 1, -1)), op.concat([images, op.constant(np.array([1, c.width]))], 0)
-        )
-        return op.concat([first, x], 1)  # (n, t, d)
-
-    def layer_norm(self, x: Any, name: str) -> Any:  # noqa: ANN401
-        op = self.op
-        x = op.mvn(x, op.constant(np.array([-1])), True, self.vit.eps, "inside_sqrt")
-        return op.add(op.multiply(x, self._constant(f"{name}.weight")), self._constant(f"{name}.bias"))
-
-    def transformer_layer(self, x: Any, layer: int, *, class_token_only: bool) -> Any:  # noqa: ANN401
-        op, n = self.op, self.names
-        query, key, value, out, fc1, fc2 = n.linears(layer)
-        normed = self.layer_norm(x, f"{n.layers}.{layer}.{n.norm1}")
-        keys, values = (self._heads(self.linear(normed, name)) for name in (key, value))
-        if class_token_only:
-            x, normed = self._class_token(x), self._class_token(normed)
-        queries = self._heads(self.linear(normed, query))  # (n, h, t, d / h)
-        attended = op.scaled_dot_product_attention(queries, keys, values)
-        attended = op.reshape(op.transpose(attended, [0, 2, 1, 3]), [0, 0, self.dimensions.width], special_zero=True)
-        x = op.add(x, self.linear(attended, out))
-        hidden = self.linear(self.layer_norm(x, f"{n.layers}.{layer}.{n.norm2}"), fc1)
-        return op.add(x, self.linear(self.activate(hidden), fc2))  # (n, t, d)
-
-    def activate(self, hidden: Any) -> Any:  # noqa: ANN401
-        if self.vit.activation == "quick_gelu":
-            return self.op.swish(hidden, self.op.constant(np.float32(QUICK_GELU_SLOPE)))  # x * sigmoid(1.702 x)
-        return self.op.gelu(hidden, "tanh" if self.vit.activation == "gelu_tanh" else "erf")
-
-    def project(self, x: Any) -> Any:  # noqa: ANN401
-        op = self.op
-        pooled = self.layer_norm(op.squeeze(x, [1]), self.names.last_norm)  # (n, d)
-        embedding = op.matmul(pooled, self._constant(self.names.projection), False, True)
-        return op.normalize_l2(embedding, op.constant(np.array([1])), 1e-12, "max")  # (n, p)
-
-    def linear(self, x: Any, name: str) -> Any:  # noqa: ANN401
-        product = self.op.matmul(x, self._weight(f"{name}.weight"), False, True)
-        return self.op.add(product, self._constant(f"{name}.bias"))
-
-    def _weight(self, name: str) -> Any:  # noqa: ANN401
-        scale = name + SCALE_SUFFIX
-        if scale not in self.weights.shapes:
-            return self._constant(name)
-        integers = self.op.constant(self.weights.integers(name), shared_memory=True)
-        return self.op.multiply(self.op.convert(integers, "f32"), self._constant(scale))
-
-    def _heads(self, x: Any) -> Any:  # noqa: ANN401
-        heads = self.dimensions.heads
-        split = self.op.reshape(x, [0, 0, heads, self.vit.head_width], special_zero=True)
-        return self.op.transpose(split, [0, 2, 1, 3])  # (n, h, t, d / h)
-
-    def _class_token(self, x: Any) -> Any:  # noqa: ANN401
-        return self.op.slice(x, [0], [1], [1], [1])  # (n, 1, d)
-
-    def _constant(self, name: str) -> Any:  # noqa: ANN401
-        """Return a constant whose values stay in the mapped file."""
-        return self.op.constant(self.weights.tensor(name), shared_memory=True)
+    position = graph.weights.tensor(names.positions)  # (t, d)
+    class_token = graph.weights.tensor(names.class_token) + position[0]
+    x = op.add(x, op.constant((position[1:] + bias)[None]))
+    images = op.slice(op.shape_of(pixels), [0], [1], [1])
+    first = op.broadcast(
+        op.constant(class_token.reshape(1, 1, -1)), op.concat([images, op.constant(np.array([1, c.width]))], 0)
+    )
+    return op.concat([first, x], 1)  # (n, t, d)

@@ -52,28 +52,24 @@ class WeightsRecord:
 
 
 @dataclass(frozen=True)
-class VitNames:
-    """What a file calls the tensors of a vision transformer; the defaults are those of Hugging Face transformers.
+class LayerNames:
+    """What a file calls the tensors of a transformer; the defaults are those of Hugging Face transformers.
 
     Attributes:
-        class_token: (width,).
-        patches: (width, 3, patch, patch).
-        positions: (tokens, width).
-        first_norm: The norm before the first layer.
         layers: What stands before a layer's number and the seven names that follow here.
+        positions: (tokens, width).
+        last_norm: The norm after the last layer.
+        projection: (dimension, width).
         norm1: The norm before the attention.
         query, key, value, out: Linear layers of the attention.
         norm2: The norm before the MLP.
         fc1, fc2: Linear layers of the MLP.
-        last_norm: The norm after the last layer.
-        projection: (dimension, width).
     """
 
-    class_token: str = "vision_model.embeddings.class_embedding"
-    patches: str = "vision_model.embeddings.patch_embedding.weight"
-    positions: str = "vision_model.embeddings.position_embedding.weight"
-    first_norm: str = "vision_model.pre_layrnorm"
-    layers: str = "vision_model.encoder.layers"
+    layers: str
+    positions: str
+    last_norm: str
+    projection: str
     norm1: str = "layer_norm1"
     query: str = "self_attn.q_proj"
     key: str = "self_attn.k_proj"
@@ -82,8 +78,6 @@ class VitNames:
     norm2: str = "layer_norm2"
     fc1: str = "mlp.fc1"
     fc2: str = "mlp.fc2"
-    last_norm: str = "vision_model.post_layernorm"
-    projection: str = "visual_projection.weight"
 
     def linears(self, layer: int) -> list[str]:
         """Return the names of a layer's matrices, without ``.weight`` and ``.bias``."""
@@ -100,60 +94,150 @@ class VitNames:
         """Return whether a tensor is of this tower: files hold others beside it, such as a text half."""
         return name.partition(".")[0] in {part.partition(".")[0] for part in (self.layers, self.projection)}
 
+    def required_tensors(self, names: Collection[str], dimension: int) -> TensorShapes:
+        """Return what all transformers have of tensors, for a file with these names."""
+        shapes: TensorShapes = {
+            self.positions: ("tokens", "width"),
+            self.projection: (dimension, "width"),
+            **_layer_norm(self.last_norm),
+        }
+        for layer in range(self.count_layers(names)):
+            *attention, fc1, fc2 = self.linears(layer)
+            shapes |= _layer_norm(f"{self.layers}.{layer}.{self.norm1}")
+            shapes |= _layer_norm(f"{self.layers}.{layer}.{self.norm2}")
+            for name in attention:
+                shapes |= _linear(name, "width", "width")
+            shapes |= _linear(fc1, "mlp", "width") | _linear(fc2, "width", "mlp")
+        return shapes
+
 
 @dataclass(frozen=True)
-class VitConfig:
-    """How a vision transformer computes. Its width, layers and patches are read from the file.
+class VitNames(LayerNames):
+    """What a file calls the tensors of a vision transformer; the defaults are those of Hugging Face transformers.
 
     Attributes:
+        class_token: (width,).
+        patches: (width, 3, patch, patch).
+        first_norm: The norm before the first layer.
+    """
+
+    layers: str = "vision_model.encoder.layers"
+    positions: str = "vision_model.embeddings.position_embedding.weight"
+    last_norm: str = "vision_model.post_layernorm"
+    projection: str = "visual_projection.weight"
+    class_token: str = "vision_model.embeddings.class_embedding"
+    patches: str = "vision_model.embeddings.patch_embedding.weight"
+    first_norm: str = "vision_model.pre_layrnorm"
+
+    def required_tensors(self, names: Collection[str], dimension: int) -> TensorShapes:
+        """Return the tensors that a file with these names must have."""
+        return {
+            self.class_token: ("width",),
+            self.patches: ("width", 3, "patch", "patch"),
+            **_layer_norm(self.first_norm),
+            **super().required_tensors(names, dimension),
+        }
+
+
+@dataclass(frozen=True)
+class TextNames(LayerNames):
+    """What a file calls the tensors of a text transformer; the defaults are those of Hugging Face transformers.
+
+    Attributes:
+        vocabulary: (words, width).
+    """
+
+    layers: str = "text_model.encoder.layers"
+    positions: str = "text_model.embeddings.position_embedding.weight"
+    last_norm: str = "text_model.final_layer_norm"
+    projection: str = "text_projection.weight"
+    vocabulary: str = "text_model.embeddings.token_embedding.weight"
+
+    def required_tensors(self, names: Collection[str], dimension: int) -> TensorShapes:
+        """Return the tensors that a file with these names must have."""
+        return {self.vocabulary: ("words", "width"), **super().required_tensors(names, dimension)}
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """How a transformer computes. Its width, its layers and their number are read from the file.
+
+    Attributes:
+        names: Of its tensors.
         activation: Of the MLPs: ``quick_gelu`` (x * sigmoid(1.702 x), OpenAI's), ``gelu`` or ``gelu_tanh``.
         eps: Of every layer norm.
         head_width: Numbers of a token in one attention head.
-        names: Of its tensors.
     """
 
+    names: LayerNames
     activation: str = "quick_gelu"
     eps: float = 1e-5
     head_width: int = 64
-    names: VitNames = VitNames()
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
             raise ConfigurationError(f"activation={self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
 
 
+@dataclass(frozen=True)
+class VitConfig(TransformerConfig):
+    """How a vision transformer computes: pixels in, the class token out."""
+
+    names: VitNames = VitNames()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer(WeightsRecord):
+    """Text to tokens: a file of the library ``tokenizers``."""
+
+    filename: str = "tokenizer.json"
+
+    def load(self, path: Path) -> object:
+        """Return the tokenizer in a file.
+
+        Raises:
+            ModelError: It is none.
+        """
+        from tastemaker.models.text import read_tokenizer
+
+        return read_tokenizer(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(TransformerConfig):
+    """How a text transformer computes: each token sees those before it, and the one that ends the text is taken.
+
+    Attributes:
+        tokenizer: What makes tokens of text.
+    """
+
+    names: TextNames = TextNames()
+    tokenizer: Tokenizer
+
+
 @dataclass(frozen=True, kw_only=True)
 class Backbone(WeightsRecord):
-    """Pixels to embeddings of unit length.
+    """Pixels, and for some models text too, to embeddings of unit length.
 
     Attributes:
         preprocess: What its input must be.
         dimension: Numbers in an embedding.
-        vit: How it computes.
+        vit: How it computes those of pixels.
+        text: How it computes those of text, by tensors in the same file; None where it does not.
     """
 
     preprocess: Preprocess
     dimension: int
     vit: VitConfig = VitConfig()
+    text: TextConfig | None = None
 
     def required_tensors(self, names: Collection[str]) -> TensorShapes:
         """Return the tensors that a file with these names must have; others, as of a text half, are not looked at."""
-        n = self.vit.names
-        shapes: TensorShapes = {
-            n.class_token: ("width",),
-            n.patches: ("width", 3, "patch", "patch"),
-            n.positions: ("tokens", "width"),
-            n.projection: (self.dimension, "width"),
-            **_layer_norm(n.first_norm),
-            **_layer_norm(n.last_norm),
-        }
-        for layer in range(n.count_layers(names)):
-            *attention, fc1, fc2 = n.linears(layer)
-            shapes |= _layer_norm(f"{n.layers}.{layer}.{n.norm1}") | _layer_norm(f"{n.layers}.{layer}.{n.norm2}")
-            for name in attention:
-                shapes |= _linear(name, "width", "width")
-            shapes |= _linear(fc1, "mlp", "width") | _linear(fc2, "width", "mlp")
-        return shapes
+        return self.vit.names.required_tensors(names, self.dimension)
+
+    def required_text_tensors(self, names: Collection[str]) -> TensorShapes:
+        """Return the tensors of the text half that a file with these names must have."""
+        return self.text.names.required_tensors(names, self.dimension) if self.text else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +255,7 @@ class Head(WeightsRecord):
     load: Callable[[Path], Predictor] = field(repr=False)
 
 
-Model = Backbone | Head
+Model = Backbone | Head | Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +280,12 @@ class Scorer:
     score_range: tuple[float, float]
     customary_cutoffs: tuple[float, ...] = ()
     column: ClassVar[str] = "aesthetic_score"
+
+    @property
+    def files(self) -> tuple[Model, ...]:
+        """All files that it can make use of: the backbone's, its tokenizer where it reads text, and the head's."""
+        text = self.backbone.text
+        return (self.backbone, *([text.tokenizer] if text else []), self.head)
 
     def __post_init__(self) -> None:
         if self.head.dimension != self.backbone.dimension:

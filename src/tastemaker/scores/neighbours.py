@@ -62,32 +62,42 @@ class EmbeddingIndex:
         return found, cosines[found]
 
 
-def nearest_rows(table: ScoreTable, row: int, k: int = 10) -> Found:
-    """Return the rows of a table whose embeddings are nearest to that of one, as `EmbeddingIndex.nearest` does.
+def nearest_rows(table: ScoreTable, query: int | npt.NDArray[np.floating], k: int = 10) -> Found:
+    """Return the rows of a table whose embeddings are nearest to one, as `EmbeddingIndex.nearest` does.
 
     The embeddings are read from the rows files a block at a time: a search holds one block and four bytes a row.
 
     Args:
         table: With the column ``embedding``.
-        row: Its number. It is not among the results, nor are rows of pictures that are gone.
+        query: The number of a row, which is not among the results, or an embedding (d,). Rows of pictures that are
+            gone are never found, nor rows with embeddings of another dimension.
         k: How many at most.
 
     Raises:
         ConfigurationError: The table has no embeddings.
-        ModelError: The row has none.
+        ModelError: The row has none, or the query is none.
     """
-    own = table.take([row], [EMBEDDING]).column(0).combine_chunks()
-    size = len(own[0].values) if own[0].is_valid else 0
-    unit = _unit(vectors_of(own, max(size, 1))[0][0], size)
+    vector = _embedding_of(table, query) if isinstance(query, int | np.integer) else query
+    size = len(vector)
+    unit = _unit(vector, size)
     present, cosines = table.present_rows(), np.full(len(table), -np.inf, np.float32)
     with _ONE_AT_A_TIME:
         start = 0
         for block in table.blocks(EMBEDDING):
             cosines[start : start + len(block)] = _cosines(vectors_of(block, size)[0], unit)
             start += len(block)
-    cosines[row] = -np.inf
+    if isinstance(query, int | np.integer):
+        cosines[query] = -np.inf
     found = present[_largest(cosines[present], k)]
     return found, cosines[found]
+
+
+def _embedding_of(table: ScoreTable, row: int) -> Floats:
+    """Return the embedding of a row, (d,); empty where it has none."""
+    own = table.take([row], [EMBEDDING]).column(0).combine_chunks()
+    size = len(own[0].values) if own[0].is_valid else 0
+    vectors, _ = vectors_of(own, max(size, 1))
+    return vectors[0, :size]
 
 
 def _unit(vector: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.float64]:

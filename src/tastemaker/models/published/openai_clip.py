@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from tastemaker.imaging.model_input import Preprocess
-from tastemaker.models.records import Backbone
+from tastemaker.models.records import Backbone, TextConfig, Tokenizer
 
 PREPROCESS = Preprocess(
     size=224,
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
 )
+
+
+def _text_of(repository: str, revision: str | None = None) -> TextConfig:
+    description = "tokenizer of CLIP, text to tokens"
+    return TextConfig(tokenizer=Tokenizer(id=repository, description=description, revision=revision))
+
 
 CLIP_VIT_L14 = Backbone(
     id="openai/clip-vit-large-patch14",
@@ -19,6 +25,7 @@ CLIP_VIT_L14 = Backbone(
     size_bytes=1_710_540_580,
     preprocess=PREPROCESS,
     dimension=768,
+    text=_text_of("openai/clip-vit-large-patch14", "32bd642"),
 )
 
 CLIP_VIT_B16 = Backbone(  # no revision is known that has the weights as safetensors: the newest is asked for
@@ -26,6 +33,7 @@ CLIP_VIT_B16 = Backbone(  # no revision is known that has the weights as safeten
     description="CLIP ViT-B/16, images to embeddings",
     preprocess=PREPROCESS,
     dimension=512,
+    text=_text_of("openai/clip-vit-base-patch16"),
 )
 
 CLIP_VIT_B32 = Backbone(
@@ -35,4 +43,5 @@ CLIP_VIT_B32 = Backbone(
     size_bytes=605_157_884,
     preprocess=PREPROCESS,
     dimension=512,
+    text=_text_of("openai/clip-vit-base-patch32", "c237dc49a33fc61debc9276459120b7eac67e7ef"),
 )

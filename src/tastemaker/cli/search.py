@@ -1,0 +1,51 @@
+"""``tastemaker search``: the pictures that words describe, from rows that are there."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from tastemaker.cli import options as o
+from tastemaker.cli.top import plain_name, print_columns
+from tastemaker.models.published import DEFAULT_SCORER
+
+EXAMPLE = 'Example: tastemaker search scores/ "boats at sunset" --top 20'
+
+_SHOWN = ("image_id", "image_path", "shard", "aesthetic_score")
+
+
+def search(
+    scores: Annotated[str, typer.Argument(metavar="SCORES", help="A directory or file of rows, or the URL of one.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What the pictures show, in English.")],
+    top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many pictures.")] = 10,
+    model_dir: o.ModelDirOption = None,
+    scorer: o.ScorerOption = DEFAULT_SCORER,
+    storage_options: o.StorageOptionsOption = None,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Print the pictures that a text describes best, with their likeness to it (a cosine) and their scores."""
+    from tastemaker.scores.search import TextSearch
+    from tastemaker.scores.table import ScoreTable
+
+    options = o.parse_storage_options(storage_options)
+    table = ScoreTable(scores, storage_options=options)
+    found, cosines = TextSearch(table, model_dir, scorer, options).find(text, top)
+    columns = [name for name in _SHOWN if name in table.columns]
+    rows = [
+        {"rank": rank, "likeness": round(float(cosine), 4), **row}
+        for rank, (cosine, row) in enumerate(zip(cosines, table.take(found, columns).to_pylist(), strict=True), 1)
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    lines = [
+        (f"{row['rank']:,}", f"{row['likeness']:.3f}", _score(row.get("aesthetic_score")), plain_name(row))
+        for row in rows
+    ]
+    print_columns(("rank", "likeness", "score", "image"), lines)
+
+
+def _score(score: float | None) -> str:
+    return "-" if score is None else f"{score:.3f}"
