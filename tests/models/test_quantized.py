@@ -64,7 +64,10 @@ def test_weights_are_quantized_once_by_many_at_a_time(weights):
     written = path.stat().st_mtime_ns
     assert quantize(weights).path == path
     assert path.stat().st_mtime_ns == written
-    assert [file.name for file in path.parent.glob("*.safetensors*")] in ([path.name], [path.name, f"{path.name}.lock"])
+    assert sorted(file.name for file in path.parent.glob("*.safetensors*")) in (
+        [path.name],
+        [path.name, f"{path.name}.lock"],
+    )
 
 
 def test_what_a_killed_process_left_is_replaced(weights):

@@ -198,7 +198,7 @@ class Tokenizer(WeightsRecord):
         Raises:
             ModelError: It is none.
         """
-        from tastemaker.models.text import read_tokenizer
+        from tastemaker.models.tokens import read_tokenizer
 
         return read_tokenizer(path)
 

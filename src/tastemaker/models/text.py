@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,28 +19,12 @@ from tastemaker.models.openvino_graph import TransformerGraph, compile_graph
 from tastemaker.models.openvino_runtime import import_openvino
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.records import Backbone, TextConfig
+from tastemaker.models.tokens import read_tokenizer
 from tastemaker.models.vit import Embeddings, make_inference_lock
 from tastemaker.models.weights import WeightsFile
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
 BATCH_TEXTS = 32
 """Texts in one inference."""
-
-
-def read_tokenizer(path: Path) -> Tokenizer:
-    """Return the tokenizer in a ``tokenizer.json``.
-
-    Raises:
-        ModelError: The file cannot be read, or holds something else.
-    """
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_str(path.read_text("utf-8"))
-    except Exception as error:  # the library raises plain Exception
-        raise ModelError(f"{path} cannot be read as a tokenizer: {error}") from error
 
 
 class TextTower:
