@@ -250,6 +250,8 @@ class ImageObject:
         self.orientation = image.orientation
         if image.source:
             self.metadata["raw_pixels"] = image.source
+        if image.note:
+            self.note(image.note)
         return image
 
     def read_encoded(self) -> bytes:
@@ -278,7 +280,9 @@ class ImageObject:
 
     def note(self, sentence: str) -> None:
         """Put a sentence into the row, under ``notes`` of its metadata: what is odd about an image that is scored."""
-        self.metadata["notes"] = [*self.metadata.get("notes", ()), sentence]
+        notes = self.metadata.setdefault("notes", [])
+        if sentence not in notes:
+            notes.append(sentence)
 
     def remove_image_data(self) -> None:
         """Free pixels and encoded bytes; the bytes only where they can be read again by their position."""

@@ -288,9 +288,35 @@ def with_hole(data):
     return data[:at] + bytes(len(data) - at - 2) + data[-2:]
 
 
+UNENDED = {
+    "without its end mark": lambda data: data[:-2],
+    "with half of its end mark": lambda data: data[:-1],
+    "with zeros in place of its end mark": lambda data: data[:-2] + bytes(2000),
+    "odd, and without its end mark": lambda data: with_gap(data)[:-2],
+}
+
+
+@pytest.mark.parametrize("oddity", UNENDED)
+@pytest.mark.parametrize(
+    "kind", ["jpeg RGB", "jpeg L", "jpeg CMYK", "jpeg progressive RGB", "jpeg with restart markers"]
+)
+def test_a_jpeg_that_lacks_its_end_mark_only_is_decoded_with_a_note(kind, oddity):
+    whole, unended = decode_image(sample(kind)), decode_image(UNENDED[oddity](sample(kind)))
+    assert np.array_equal(unended.pixels, whole.pixels)
+    assert (whole.note, unended.note) == ("", "the JPEG lacks its end mark, and nothing else")
+
+
+def test_a_progressive_jpeg_that_ends_between_two_scans_is_refused():
+    data = sample("jpeg progressive RGB")
+    starts = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    tables = [data.rindex(b"\xff\xc4", 0, start) for start in starts]  # a scan's own, in front of it
+    assert len(tables) > 5
+    for cut in [*starts[1:], *tables[1:]]:
+        assert str(outcome(data[:cut])).startswith("damaged or truncated JPEG: "), cut
+
+
 LOSSES = {
-    "without its end marker": lambda data: data[:-2],
-    "with half of its end marker": lambda data: data[:-1],
+    "cut by its last byte of coded data": lambda data: data[:-3],
     "cut, then closed": cut_and_closed,
     "cut, then filled with zeros": lambda data: data[: len(data) // 2].ljust(len(data), b"\0"),
     "with a hole of zeros up to its end marker": with_hole,
@@ -329,6 +355,41 @@ def test_a_png_with_a_flipped_bit_in_its_pixels_is_refused():
     data = sample("png RGB")
     at = data.index(b"IDAT") + 500
     assert outcome(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]) == "damaged PNG: wrong checksum of chunk IDAT"
+
+
+def with_chunk(data, kind, body, *, damaged=False):
+    """The PNG with another chunk behind its header."""
+    more = chunk(kind, body)
+    return data[:33] + (more[:-1] + bytes([more[-1] ^ 1]) if damaged else more) + data[33:]
+
+
+BESIDE = {
+    "a large profile": (b"iCCP", b"icc\0\0" + zlib.compress(bytes(3 << 20))),
+    "a large compressed text": (b"zTXt", b"workflow\0\0" + zlib.compress(b"node " * 400_000)),
+    "a large international text": (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<x/> " * 400_000)),
+    "a large text": (b"tEXt", b"workflow\0" + b"n" * 3_000_000),
+    "an empty sRGB": (b"sRGB", b""),
+    "a short pHYs": (b"pHYs", b"\0\0"),
+    "EXIF that is none": (b"eXIf", b"garbage"),
+    "an animation that is none": (b"acTL", b""),
+}
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["right checksum", "wrong checksum"])
+@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize("kind", ["png RGB", "png P", "png LA"])
+def test_a_chunk_beside_the_pixels_of_a_png_costs_them_nothing(kind, beside, damaged):
+    data = with_chunk(sample(kind), *BESIDE[beside], damaged=damaged)
+    found = decode_image(data, apply_exif_rotation=True)
+    assert np.array_equal(found.pixels, decode_image(sample(kind)).pixels)
+    assert found.note == ""
+
+
+def test_a_png_that_lacks_its_end_mark_only_is_decoded_with_a_note():
+    data = sample("png RGB")
+    found = decode_image(data[:-12])
+    assert np.array_equal(found.pixels, decode_image(data).pixels)
+    assert found.note == "the PNG lacks its end mark, and nothing else"
 
 
 # Bombs.

@@ -13,7 +13,6 @@ from tastemaker.imaging.decode import (
     MAX_IMAGE_PIXELS,
     PILLOW_READERS,
     decode_image,
-    load_with_pillow,
     name_format,
     read_orientation,
 )
@@ -66,13 +65,7 @@ def _load(data: bytes, name: str | None, box: tuple[int, int]) -> tuple[Image.Im
     """Return the picture as stored, but a raw upright; perhaps with fewer pixels, and the size that it has with all."""
     if name == "JPEG" and (reduced := _load_jpeg(data, box)) is not None:
         return reduced
-    try:
-        if name in PILLOW_READERS and name != "JPEG":
-            image = load_with_pillow(data, name)
-        else:
-            image = Image.fromarray(decode_image(data, apply_exif_rotation=name != "JPEG").pixels)
-    except MemoryError as error:
-        raise UnreadableImageError("too large for the memory of this machine") from error
+    image = Image.fromarray(decode_image(data, apply_exif_rotation=name not in PILLOW_READERS).pixels)
     return image, image.size
 
 

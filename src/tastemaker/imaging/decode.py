@@ -10,13 +10,11 @@ from __future__ import annotations
 import io
 import re
 import warnings
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 from PIL import (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -32,10 +30,12 @@ from PIL import (
 
 from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.heif import HEIF_EXTENSIONS, HEIF_FORMATS, open_heif, sniff_heif
-from tastemaker.imaging.jpeg_metadata import EXIF_MARK, count_scans, jpeg_header
+from tastemaker.imaging.jpeg_metadata import EXIF_MARK, jpeg_header
+from tastemaker.imaging.jpeg_pixels import decode_jpeg
+from tastemaker.imaging.png_chunks import strip_png
 from tastemaker.imaging.raws import RAW_EXTENSIONS, RAW_FORMATS, name_raw, read_raw, sniff_raw
 from tastemaker.imaging.room import ROOM
-from tastemaker.imaging.wide_pixels import is_wide, reduce_to_8_bits
+from tastemaker.imaging.tiff_pixels import check_tiff, choose_page, is_wide, reduce_to_8_bits
 
 MAX_IMAGE_PIXELS = 178_956_970
 """Pixels beyond which an image is taken for a decompression bomb (Pillow's own hard limit)."""
@@ -65,19 +65,22 @@ _TURNED_ALREADY = HEIF_FORMATS | {"TIFF"}
 _PNG_ORIENTATION = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """One of these is in every PNG that has an orientation. Pillow decodes all pixels to look for it behind them."""
 
+_PNG_METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
+"""Chunks that may have EXIF or XMP in them."""
+
 _JPEG_ORIENTATION = (EXIF_MARK, b"tiff:Orientation")
 """One of these is in the header of every JPEG that has an orientation. Pillow takes a hundred microseconds to look."""
-
-_MAX_SCANS = 100
-"""Encoders write a dozen. Each goes over all pixels, and may be a few bytes: thousands would take minutes."""
 
 _MAX_EXIF_SEGMENTS = 64
 """Cameras write one. For each, Pillow copies those before it: 1500 take a minute, and ten times as many an hour."""
 
-_BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
+_UNSUPPORTED = re.compile(
+    r"unknown (pixel mode|data organization|raw mode)|[Uu]nsupported|not( yet)? supported|not available|cannot handle|"
+    r"samples per pixel"
+)
+"""What decoders say of whole files that they cannot read."""
 
-_HARMLESS = re.compile(r"extraneous bytes before|unknown JFIF revision|Invalid SOS parameters")
-"""Warnings of libjpeg that also come with a sound picture; whether they do is tried out."""
+_BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -95,12 +98,14 @@ class DecodedImage:
             ``HEIC``, ``HEIF``, or the kind of a raw: ``DNG``, ``CR2``, ``NEF``, ...
         source: Of a raw, whether these are the pixels of its ``preview`` or those it was ``developed`` to; else empty.
         orientation: How the pixels are still to be turned, as an EXIF orientation: 1 for upright ones, to 8.
+        note: A sentence about what is odd with the file though its picture is whole; else empty.
     """
 
     pixels: Pixels
     format: str
     source: str = ""
     orientation: int = 1
+    note: str = ""
 
     @property
     def width(self) -> int:
@@ -118,7 +123,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
     """Return the pixels of an encoded image.
 
     The format is told from the content. An alpha channel is dropped, a palette resolved, CMYK converted as Pillow
-    does; grey of 16 bits, 32 bits and floats is scaled to 8 bits (`tastemaker.imaging.wide_pixels`). Of an animation
+    does; grey of 16 bits, 32 bits and floats is scaled to 8 bits (`tastemaker.imaging.tiff_pixels`). Of an animation
     the first frame is taken.
 
     Args:
@@ -144,25 +149,66 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
     """
     if not data:
         raise UnreadableImageError("the file is empty", ReasonKind.NOT_AN_IMAGE)
-    name = name_format(data)
+    name = sniff_format(data[:32])
     if name is None:
+        start = bytes(data[:8])
         raise UnreadableImageError(
-            f"not an image in a known format (it starts with {bytes(data[:8])!r})", ReasonKind.NOT_AN_IMAGE
+            f"not an image in a known format (it starts with {start!r})", ReasonKind.NOT_AN_IMAGE
         )
-    if name in RAW_FORMATS:
-        raw = read_raw(
-            data,
-            name,
-            lambda width, height: _make_room(width, height, max_pixels),
-            lambda preview: _decode_plain(preview, "JPEG", max_pixels),
-        )
-        image = DecodedImage(raw.pixels, name, raw.source, raw.orientation)
-    else:
-        pixels = _decode_plain(data, name, max_pixels)
-        image = DecodedImage(pixels, name, "", read_orientation(data, name))
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # WebP is refused above twice this, a limit of the process
+    try:
+        name = name_format(data) or name
+        image = _decode(data, name, lambda width, height: _make_room(width, height, max_pixels))
+    except UnreadableImageError:
+        raise
+    except Exception as error:
+        raise _refuse(name, error) from error
     if not apply_exif_rotation:
         return image
-    return DecodedImage(_turn(image.pixels, image.orientation), name, image.source)
+    return replace(image, pixels=_turn(image.pixels, image.orientation), orientation=1)
+
+
+def _decode(data: bytes, name: str, make_room: Callable[[int, int], None]) -> DecodedImage:
+    if name in RAW_FORMATS:
+        raw = read_raw(data, name, make_room, lambda preview: _decode_plain(preview, "JPEG", make_room)[0])
+        return DecodedImage(raw.pixels, name, raw.source, raw.orientation)
+    pixels, note = _decode_plain(data, name, make_room)
+    return DecodedImage(pixels, name, "", read_orientation(data, name), note)
+
+
+def _decode_plain(data: bytes, name: str, make_room: Callable[[int, int], None]) -> tuple[Pixels, str]:
+    """Return the pixels of anything but a raw, as stored, and a note or nothing."""
+    if name == "JPEG" and (decoded := decode_jpeg(data, make_room)) is not None:
+        return decoded
+    if name == "JPEG" and (segments := data.count(EXIF_MARK)) > _MAX_EXIF_SEGMENTS:
+        raise UnreadableImageError(f"decompression bomb: {segments:,} EXIF segments", ReasonKind.TOO_LARGE)
+    note = ""
+    if name == "PNG":
+        data, note = strip_png(data)
+    image = PILLOW_READERS[name](io.BytesIO(data))
+    if name == "TIFF":
+        choose_page(image)
+        check_tiff(image)
+    make_room(image.width, image.height)
+    image.load()
+    return np.asarray(_to_rgb(image)), note
+
+
+def _refuse(name: str, error: Exception) -> UnreadableImageError:
+    """Return why an image is not decoded, for whatever a decoder raised."""
+    if isinstance(error, Image.DecompressionBombError):  # some readers check by themselves, before we can
+        return UnreadableImageError(f"decompression bomb: {error}", ReasonKind.TOO_LARGE)
+    if isinstance(error, MemoryError):
+        return UnreadableImageError("too large for the memory of this machine", ReasonKind.TOO_LARGE)
+    cause = str(error)
+    if not isinstance(error, OSError | SyntaxError | ValueError) or not cause:
+        cause = f"{type(error).__name__} {cause}".rstrip()
+    if name == "TIFF" and isinstance(error.__cause__, KeyError):
+        cause = f"compression {cause} is not supported"
+    if _UNSUPPORTED.search(cause):
+        return UnreadableImageError(f"{name} of a kind that is not read: {cause}", ReasonKind.UNSUPPORTED)
+    return UnreadableImageError(f"damaged or truncated {name}: {cause}")
 
 
 def name_format(data: bytes) -> str | None:
@@ -199,128 +245,6 @@ def sniff_format(head: bytes) -> str | None:
     return sniff_heif(head)
 
 
-def _decode_plain(data: bytes, name: str, max_pixels: int) -> Pixels:
-    """Return the pixels of anything but a raw, as stored."""
-    pixels = _decode_jpeg(data, max_pixels) if name == "JPEG" else None
-    return np.asarray(load_with_pillow(data, name, max_pixels)) if pixels is None else pixels
-
-
-def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
-    """Return RGB pixels, or None for a JPEG of a kind that only Pillow may know."""
-    _check_scans(data)
-    try:
-        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except (ValueError, KeyError):
-        return None  # a rare kind, or damaged: Pillow decides
-    _make_room(width, height, max_pixels)
-    is_cmyk = colorspace in ("CMYK", "YCCK")
-    try:
-        pixels = _decode_strictly(data, "CMYK" if is_cmyk else "RGB")
-    except (ValueError, MemoryError) as error:
-        raise UnreadableImageError(f"damaged or truncated JPEG: {error}") from error
-    if is_cmyk:  # stored inverted, as Adobe does; Pillow assumes that of all
-        pixels = np.asarray(Image.frombuffer("CMYK", (width, height), pixels, "raw", "CMYK;I", 0, 1).convert("RGB"))
-    return pixels
-
-
-def _check_scans(data: bytes) -> None:
-    """Raise where a JPEG has too many scans."""
-    header = jpeg_header(data)
-    is_single = data[len(header) + 4 : len(header) + 5] in (b"\3", b"\4") and b"\xff\xc2" not in header
-    if is_single or data.count(b"\xff\xda") <= _MAX_SCANS:
-        return  # to count costs a tenth of decoding
-    if (scans := count_scans(data)) > _MAX_SCANS:
-        raise UnreadableImageError(
-            f"decompression bomb: {scans:,} scans, the limit is {_MAX_SCANS}", ReasonKind.TOO_LARGE
-        )
-
-
-def _decode_strictly(data: bytes, colorspace: str) -> Pixels:
-    """Return the pixels of a JPEG of which nothing is lost.
-
-    libjpeg reports its first warning only, so behind a harmless one a grave one may hide. Where it may be harmless, the
-    cause is taken out of a copy, and that has to decode without any warning.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace=colorspace, strict=True)
-    except ValueError as error:
-        if not _HARMLESS.search(str(error)):
-            raise
-        pixels = simplejpeg.decode_jpeg(_clean_jpeg(data), colorspace=colorspace, strict=True)
-    return pixels
-
-
-def _clean_jpeg(data: bytes) -> bytes:
-    """Return a JPEG without what libjpeg warns of though no part of the picture is missing.
-
-    These are bytes between the segments of the header, a JFIF version of the future, wrong parameters of a sequential
-    scan (some phones write them), and zeros between the last scan and the end mark.
-    """
-    end = data.rfind(b"\xff\xd9")
-    scan = data[:end].rstrip(b"\0")
-    cleaned = bytearray(scan + b"\0" * scan.endswith(b"\xff") + data[end:])  # FF 00 is a byte of the picture
-    at, is_progressive = 2, False
-    while (marker := cleaned.find(b"\xff", at)) >= 0:
-        cleaned[at:marker] = b"\xff" * (marker - at)  # fill bytes, which may precede any marker
-        code, size = cleaned[marker + 1 : marker + 2], int.from_bytes(cleaned[marker + 2 : marker + 4])
-        at = marker + 1 if code == b"\xff" else marker + 2 + size
-        is_progressive = is_progressive or code == b"\xc2"
-        if code == b"\xe0" and cleaned[marker + 4 : marker + 9] == b"JFIF\0":
-            cleaned[marker + 9] = 1
-        if code == b"\xda":
-            if not is_progressive:
-                cleaned[at - 3 : at] = b"\0\x3f\0"  # all 64 coefficients, in one go
-            break
-    return bytes(cleaned)
-
-
-@ROOM.hold()
-def load_with_pillow(data: bytes, name: str, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
-    """Return an image in RGB, as stored: not turned.
-
-    Args:
-        data: The whole encoded file.
-        name: Its format, one of `PILLOW_READERS`.
-        max_pixels: As in `decode_image`.
-
-    Raises:
-        UnreadableImageError: As `decode_image` does.
-    """
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # WebP is refused above twice this, a limit of the process
-    try:
-        if name == "PNG":
-            _check_png(data)
-        if name == "JPEG" and (segments := data.count(EXIF_MARK)) > _MAX_EXIF_SEGMENTS:
-            raise UnreadableImageError(f"decompression bomb: {segments:,} EXIF segments", ReasonKind.TOO_LARGE)
-        image: Image.Image = PILLOW_READERS[name](io.BytesIO(data))
-        _make_room(image.width, image.height, max_pixels)
-        image.load()
-        return _to_rgb(image)
-    except UnreadableImageError:
-        raise
-    except Image.DecompressionBombError as error:  # some readers check by themselves, before we can
-        raise UnreadableImageError(f"decompression bomb: {error}", ReasonKind.TOO_LARGE) from error
-    except Exception as error:
-        cause = str(error) if isinstance(error, (OSError, SyntaxError, ValueError)) else repr(error)
-        raise UnreadableImageError(f"damaged or truncated {name}: {cause}") from error
-
-
-def _check_png(data: bytes) -> None:
-    """Raise where the checksum of a needed chunk is wrong. Pillow does not look at those of the pixels."""
-    view, at = memoryview(data), 8
-    while (end := at + 12 + int.from_bytes(view[at : at + 4])) <= len(data):
-        kind, checksum = bytes(view[at + 4 : at + 8]), int.from_bytes(view[end - 4 : end])
-        if kind[:1].isupper() and zlib.crc32(view[at + 4 : end - 4]) != checksum:
-            raise UnreadableImageError(f"damaged PNG: wrong checksum of chunk {kind.decode('ascii', 'replace')}")
-        if kind == b"IEND":
-            return
-        at = end
-
-
 def _to_rgb(image: Image.Image) -> Image.Image:
     if is_wide(image):
         image = reduce_to_8_bits(image)
@@ -341,6 +265,7 @@ def read_orientation(data: bytes, name: str) -> int:
         if not any(mark in header for mark in _JPEG_ORIENTATION) or header.count(EXIF_MARK) > _MAX_EXIF_SEGMENTS:
             return 1
     try:
+        data = strip_png(data, kept=_PNG_METADATA)[0] if name == "PNG" else data
         orientation = int(PILLOW_READERS[name](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - the pixels are sound, whatever the EXIF is
         return 1

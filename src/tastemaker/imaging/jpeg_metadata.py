@@ -14,7 +14,8 @@ from tastemaker.imaging.xmp import check_rating, make_xmp, read_rating, set_rati
 EXIF_MARK = b"Exif\0\0"
 XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 _MAX_SEGMENT_BYTES = 2**16 - 1 - 2
-_APP0, _APP1, _SCAN = 0xE0, 0xE1, 0xDA
+_APP0, _APP1, _START, _END, _SCAN = 0xE0, 0xE1, 0xD8, 0xD9, 0xDA
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PACKET_BEGIN = b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
 _PACKET_END = b'<?xpacket end="w"?>'
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
@@ -50,14 +51,37 @@ def jpeg_header(data: bytes) -> bytes:
     return data
 
 
-def count_scans(data: bytes) -> int:
-    """Return how many scans a JPEG has, up to its end mark: behind it may be the film of a live photo."""
-    at = scans = 0
-    while (marker := _MARKER.search(data, at)) and marker[1] != b"\xd9":
-        scans += marker[1] == b"\xda"
-        has_length = marker[1] != b"\xd8"
-        at = marker.end() + (int.from_bytes(data[marker.end() : marker.end() + 2]) if has_length else 0)
-    return scans
+class Scans(NamedTuple):
+    """How the picture of a JPEG is coded.
+
+    Attributes:
+        frames: Its frame headers, with their markers: one.
+        headers: Its scan headers, with their markers.
+        is_closed: Whether the end mark is there.
+    """
+
+    frames: list[bytes]
+    headers: list[bytes]
+    is_closed: bool
+
+
+def read_scans(data: bytes) -> Scans:
+    """Return the frame and scans of a JPEG, up to its end mark: behind it may be the film of a live photo."""
+    frames: list[bytes] = []
+    headers: list[bytes] = []
+    at = 0
+    while marker := _MARKER.search(data, at):
+        code = marker[1][0]
+        if code == _END:
+            return Scans(frames, headers, is_closed=True)
+        at = marker.end()
+        if code != _START:
+            at += int.from_bytes(data[at : at + 2])
+        if code == _SCAN:
+            headers.append(data[marker.start() : at])
+        elif code in _FRAMES:
+            frames.append(data[marker.start() : at])
+    return Scans(frames, headers, is_closed=False)
 
 
 def read_segments(data: bytes) -> Iterator[Segment]:

@@ -40,11 +40,14 @@ def find_rating(encoded: bytes | None, sidecars: Mapping[str, bytes], extension:
 
 def embedded_rating(encoded: bytes) -> int | None:
     """Return the rating inside a picture's file; None where there is none, or where it cannot be read."""
-    if encoded[:2] in _TIFF_MARKS:
-        return _tiff_rating(encoded)
-    xmp, exif = _read_metadata(encoded)
-    rating = read_rating(xmp)
-    return exif_rating(exif) if rating is None else rating
+    try:
+        if encoded[:2] in _TIFF_MARKS:
+            return _tiff_rating(encoded)
+        xmp, exif = _read_metadata(encoded)
+        rating = read_rating(xmp)
+        return exif_rating(exif) if rating is None else rating
+    except Exception:  # noqa: BLE001 - whether it is a sound picture is for the decoder to say
+        return None
 
 
 def file_rating(path: Path) -> int | None:
@@ -98,9 +101,6 @@ def _read_metadata(encoded: bytes) -> tuple[bytes, bytes]:
     reader = PILLOW_READERS.get(name_format(encoded) or "")
     if reader is None:
         return b"", b""
-    try:
-        info = reader(io.BytesIO(encoded)).info
-    except Exception:  # noqa: BLE001 - whether it is a sound picture is for the decoder to say
-        return b"", b""
+    info = reader(io.BytesIO(encoded)).info
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
     return xmp.encode() if isinstance(xmp, str) else bytes(xmp), bytes(info.get("exif") or b"").removeprefix(EXIF_MARK)

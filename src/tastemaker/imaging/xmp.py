@@ -173,7 +173,7 @@ class _Parser:
         self._begin = begin
         try:
             self._feed(self.data if is_wide else self.data[begin:].rstrip(b"\0 \t\r\n"))
-        except (expat.ExpatError, UnicodeError, ValueError) as error:
+        except (expat.ExpatError, LookupError, ValueError) as error:  # LookupError: of an encoding that Python lacks
             raise MetadataError(f"the XMP is damaged: {error}") from error
         finally:  # or the parser and its handlers would keep each other, and the data, alive
             parser.StartElementHandler = parser.EndElementHandler = parser.CharacterDataHandler = None
