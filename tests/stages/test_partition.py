@@ -8,7 +8,8 @@ from conftest import make_tar
 
 from tastemaker import ConfigurationError, FilePartitioningStage, ImageReaderStage
 from tastemaker.stages.partition import parse_size
-from tastemaker.storage import relative_to, without_repeats, without_results
+from tastemaker.storage import relative_to, without_repeats
+from tastemaker.storage.inputs import without_results
 from tastemaker.storage.place import Entry, Place
 
 

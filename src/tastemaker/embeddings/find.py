@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 import re
@@ -24,7 +23,7 @@ from tastemaker.imaging.shards import TAR_EXTENSIONS
 from tastemaker.imaging.tables import TABLE_EXTENSIONS, Table, carried_columns, is_table
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
-from tastemaker.storage import Options, is_pattern, is_remote, public_url, walk_inputs, without_repeats, without_results
+from tastemaker.storage import Options, public_url, without_repeats
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, Partition
 
@@ -166,12 +165,9 @@ def _expand(paths: Iterable[str], options: Options | None) -> Iterator[str]:
     A pattern of URLs is looked up only where it may mean embeddings: a listing takes long.
     """
     for path in paths:
-        if not is_remote(path):
-            yield from ([] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))) or [path]
-        elif is_pattern(path) and path.endswith((*EXTENSIONS_OF_EMBEDDINGS, "*")):
-            yield from [entry.path for entry in Place.at(path, options).glob()] or [path]
-        else:
-            yield path
+        place = Place.at(path, options)
+        may_fit = place.local_path is not None or path.endswith((*EXTENSIONS_OF_EMBEDDINGS, "*"))
+        yield from ([entry.path for entry in place.glob()] if may_fit and place.is_pattern else []) or [path]
 
 
 def _files_below(top: EmbeddingFile) -> list[EmbeddingFile]:
@@ -209,21 +205,16 @@ def _has_pictures(file: EmbeddingFile) -> bool:
 
 def _list(root: str, options: Options | None) -> Iterator[str]:
     """Yield the files below a folder, without what is hidden, and without results."""
-    if not is_remote(root):
-        for folder, folders, names in walk_inputs(root):
-            folders[:] = [name for name in folders if not name.startswith((".", "_"))]
-            paths = (os.path.join(folder, name) for name in names if not name.startswith((".", "_")))
-            yield from filter(os.path.isfile, paths)  # no pipes: they wait
-    elif not (root.startswith("http") or is_pattern(root) or root.lower().endswith(_IMAGE_EXTENSIONS)):
-        url = root.rstrip("/")
-        try:
-            entries = Place.at(url, options).list()
-        except RemoteError as error:
-            raise ConfigurationError(str(error)) from error
-        for entry in without_results(entries, url):
-            place = Place.at(entry.path, options)
-            if not any(part.startswith((".", "_")) for part in place.relative_to(Place.at(url, options)).split("/")):
-                yield entry.path
+    top = Place.at(root, options)
+    if top.is_pattern or root.lower().endswith(_IMAGE_EXTENSIONS) or root.startswith("http"):
+        return
+    try:
+        entries = top.list_inputs()
+    except RemoteError as error:
+        raise ConfigurationError(str(error)) from error
+    for entry in entries:
+        if not any(part.startswith("_") for part in entry.place.relative_to(top).split("/")):
+            yield entry.path
 
 
 def _with_metadata(file: EmbeddingFile) -> EmbeddingFile:

@@ -4,38 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import glob
 import logging
 import os
 import re
 from collections.abc import Iterator, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count, groupby
-from pathlib import Path
 from typing import Any
 
 from tastemaker.checks import check_numbers, check_positive
-from tastemaker.errors import ConfigurationError, RemoteError, UnreadableImageError
+from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.imaging.decode import EXTENSIONS, sniff_format
 from tastemaker.imaging.pictures import holds_pictures
 from tastemaker.imaging.shards import SHARD_EXTENSIONS, is_shard
 from tastemaker.imaging.tables import is_table
 from tastemaker.stages.base import ProcessingStage, Resources
-from tastemaker.storage import (
-    Options,
-    base_name,
-    expand_path,
-    folder_of,
-    is_pattern,
-    is_remote,
-    look_anew,
-    public_url,
-    relative_to,
-    walk_inputs,
-    without_repeats,
-    without_results,
-)
+from tastemaker.storage import Options, base_name, expand_path, folder_of, look_anew, relative_to, without_repeats
+from tastemaker.storage.inputs import Input, find_inputs, map_places
 from tastemaker.storage.place import Place
 from tastemaker.tasks import EmptyTask, FileGroupTask, Partition
 
@@ -45,18 +30,7 @@ LOOSE_FILES_PER_PARTITION = 500
 _UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY_UNITS = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
-_ASKED_AT_ONCE = 16
-"""Questions to servers that are under way at the same time."""
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    path: str
-    root: str
-    size: int
-    problem: str = ""  # why its server could not be asked about it
 
 
 @dataclass
@@ -120,11 +94,12 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         paths = [self.file_paths] if isinstance(self.file_paths, str | os.PathLike) else list(self.file_paths)
         names = [expand_path(path) for path in paths]
         look_anew(names, self.storage_options)
-        found = without_repeats(file for files in self._find_each(names) for file in files)
+        places = [Place.at(name, self.storage_options) for name in names]
+        found = without_repeats(file for files in map_places(self._find, places) for file in files)
         if not found:
             wanted = ", ".join(self.file_extensions or ["every image format", *SHARD_EXTENSIONS])
             raise ConfigurationError(
-                f"no images in {', '.join(map(public_url, names)) or 'an empty list of paths'} ({wanted})"
+                f"no images in {', '.join(map(str, places)) or 'an empty list of paths'} ({wanted})"
             )
         problems = [file.problem for file in found if file.problem]
         if len(problems) == len(found):
@@ -140,95 +115,51 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         logger.info("found %d files in %d groups", len(found), len(groups))
         return groups
 
-    def _find_each(self, paths: list[str]) -> list[list[_Found]]:
-        if not any(map(is_remote, paths)):
-            return [self._find_all(path) for path in paths]
-        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-            return list(pool.map(self._find_all, paths))
-
-    def _find_all(self, path: str) -> list[_Found]:
-        place = Place.at(path, self.storage_options)
-        if place.local_path is None:
-            return list(self._find_remote(place))
-        return list(self._find(place.address))
-
-    def _find_remote(self, place: Place) -> Iterator[_Found]:
-        url = place.address
+    def _find(self, place: Place) -> list[Input]:
+        """Return the files that a place stands for, without those that are not wanted."""
         try:
-            if is_pattern(url):
-                found = [_Found(entry.place.address, str(entry.place.parent), entry.size) for entry in place.glob()]
-            elif not url.endswith("/") and (file := place.stat()):
-                yield _Found(url, folder_of(url), file.size)  # named by the user, so it is taken whatever it is called
-                return
-            elif url.startswith("http") and not url.endswith("/"):
-                found = []
-            else:
-                root = url.rstrip("/")
-                below = [_Found(entry.place.address, root, entry.size) for entry in place.list()]
-                found = without_results(below, root)
-        except RemoteError as error:
-            if not is_pattern(url) and (is_shard(url) or self._is_named_so(url)):
-                yield _Found(url, folder_of(url), 0, str(error))
-                return
+            found = find_inputs(place)
+        except OSError as error:
+            if not place.is_pattern and self._is_named_so(place.address):
+                return [Input(place.address, place.parent.address, problem=str(error))]
             raise ConfigurationError(str(error)) from error
-        if not found:
-            raise ConfigurationError(f"{place} does not exist")
-        wanted = [not _is_hidden(file.path, file.root) and self._is_named_so(file.path) for file in found]
-        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:  # None: only the content tells
-            decided = pool.map(lambda a, b: self._holds_images(a.path) if b is None else b, found, wanted)
-            yield from (file for file, is_in in zip(found, decided, strict=True) if is_in)
+        if not found and not place.is_folder():
+            raise ConfigurationError(f"{str(place) or repr('')} does not exist")
+        return list(self._choose(found))
 
-    def _find(self, path: str) -> Iterator[_Found]:
-        if os.path.isdir(path):
-            root = os.path.dirname(os.path.join(path, ""))  # `photos/`, as shells complete it, is `photos`
-            yield from sorted(self._walk(root), key=lambda file: file.path)
-        elif os.path.isfile(path):  # named by the user, so it is taken whatever it is called
-            yield _Found(path, os.path.dirname(path), os.path.getsize(path))
-        elif matches := sorted(glob.glob(path, recursive=True)):
-            for match in matches:
-                yield from self._find(match) if os.path.isdir(match) else self._take(match, os.path.dirname(match))
-        else:
-            raise ConfigurationError(f"{path or repr(path)} does not exist")
-
-    def _walk(self, root: str) -> Iterator[_Found]:
-        unreadable: list[OSError] = []
-        for folder, folders, files in walk_inputs(root, unreadable.append):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            for file in files:
-                yield from self._take(os.path.join(folder, file), root)
-        for error in unreadable:  # what is in there cannot be told, and must not be passed over: it makes a row
-            yield _Found(str(error.filename), root, 0)
-
-    def _take(self, path: str, root: str) -> Iterator[_Found]:
-        if not os.path.basename(path).startswith(".") and self._is_wanted(path):
-            yield _Found(path, root, _size_of(path))
-
-    def _is_wanted(self, path: str) -> bool:
-        is_named_so = self._is_named_so(path)
-        return self._holds_images(path) if is_named_so is None else is_named_so
+    def _choose(self, found: list[Input]) -> Iterator[Input]:
+        """Yield the files that are wanted by their names, or by their content where the name does not tell."""
+        named_so = [file.is_named or self._is_named_so(file.path) for file in found]
+        unknown = (file for file, is_wanted in zip(found, named_so, strict=True) if is_wanted is None)
+        looks = map_places(self._holds_images, (Place.at(file.path, self.storage_options) for file in unknown))
+        for file, is_wanted in zip(found, named_so, strict=True):
+            if next(looks) if is_wanted is None else is_wanted:
+                yield file
 
     def _is_named_so(self, path: str) -> bool | None:
         """Return whether a file's name says that it is wanted; None where only its content tells."""
-        lower = public_url(path).lower()
+        name = base_name(path).lower()
+        if name.startswith("."):
+            return False
         if self.file_extensions is not None:
-            return lower.endswith(tuple("." + extension.lower().lstrip(".") for extension in self.file_extensions))
-        extension = os.path.splitext(base_name(lower))[1]
+            return name.endswith(tuple("." + extension.lower().lstrip(".") for extension in self.file_extensions))
+        extension = os.path.splitext(name)[1]
         if not extension or is_table(path):
             return None
         return is_shard(path) or extension[1:] in EXTENSIONS
 
-    def _holds_images(self, path: str) -> bool:
+    def _holds_images(self, place: Place) -> bool:
         try:
-            if is_table(path):
-                return holds_pictures(Place.at(path, self.storage_options), self.column)
-            with contextlib.closing(Place.at(path, self.storage_options).open_ranges()) as file:
+            if is_table(place.name):
+                return holds_pictures(place, self.column)
+            with contextlib.closing(place.open_ranges()) as file:
                 return sniff_format(file.read_at(0, 32)) is not None
         except UnreadableImageError:
             return True  # its row says what is wrong with it
         except OSError:
             return False
 
-    def _split(self, files: list[_Found], default_count: int) -> Iterator[list[_Found]]:
+    def _split(self, files: list[Input], default_count: int) -> Iterator[list[Input]]:
         if self.blocksize is not None:
             yield from _split_by_size(files, parse_size(self.blocksize))
             return
@@ -252,8 +183,8 @@ def parse_size(size: int | str) -> int:
     return int(float(match[1]) * factor)
 
 
-def _split_by_size(files: list[_Found], max_bytes: int) -> Iterator[list[_Found]]:
-    group: list[_Found] = []
+def _split_by_size(files: list[Input], max_bytes: int) -> Iterator[list[Input]]:
+    group: list[Input] = []
     filled = 0
     for file in files:
         if group and filled + file.size > max_bytes:
@@ -265,7 +196,7 @@ def _split_by_size(files: list[_Found], max_bytes: int) -> Iterator[list[_Found]
         yield group
 
 
-def _name_groups(parts: list[list[_Found]], options: Options | None) -> list[FileGroupTask]:
+def _name_groups(parts: list[list[Input]], options: Options | None) -> list[FileGroupTask]:
     """Return the groups, each with the name of its output (see docs/rows.md)."""
     owners: dict[str, str] = {}
     shards = {
@@ -323,24 +254,11 @@ def _distinct(name: str, owner: str, owners: dict[str, str]) -> str:
 @functools.lru_cache(maxsize=1024)
 def _folder_name(folder: str) -> str:
     """Return the name of a folder, links resolved. Remembered, since a folder may hold 100,000 shards."""
-    return base_name(folder) if is_remote(folder) else Path(folder).resolve().name
+    return Place.at(folder).resolve().name
 
 
-def _shard_name(file: _Found) -> str:
+def _shard_name(file: Input) -> str:
     """Return a shard's path below its input folder, without its extension."""
-    below = f"{file.root.rstrip(os.sep)}{os.sep}"
-    is_below = bool(file.root) and not is_remote(file.path) and file.path.startswith(below)
-    relative = file.path[len(below) :] if is_below else relative_to(file.path, file.root)  # ten times as slow
+    relative = relative_to(file.path, file.root)
     extension = next((e for e in SHARD_EXTENSIONS if relative.lower().endswith(e)), "")
-    return relative[: len(relative) - len(extension)].replace(os.sep, "/")
-
-
-def _size_of(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:  # a link that leads nowhere: reading it fails, and makes a row
-        return 0
-
-
-def _is_hidden(path: str, root: str) -> bool:
-    return any(part.startswith(".") for part in relative_to(path, root).split("/"))
+    return relative[: len(relative) - len(extension)]

@@ -5,10 +5,11 @@ No other package knows file systems and stores. The libraries of stores are impo
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
@@ -110,53 +111,19 @@ _File = TypeVar("_File", bound=_WithPath)
 
 
 def without_repeats(files: Iterable[_File]) -> list[_File]:
-    """Return each file once, in the order of the first ones, however their paths are spelt.
+    """Return each file once, in the order of the first ones, however their folders are spelt or linked.
 
     Files of two Azure accounts are two, though their containers have the same name.
     """
     first: dict[str, _File] = {}
+    real_folder = functools.cache(os.path.realpath)
     for file in files:
-        first.setdefault(_with_one_scheme(file.path) if is_remote(file.path) else os.path.abspath(file.path), file)
+        if is_remote(file.path):
+            first.setdefault(_with_one_scheme(file.path), file)
+        else:
+            folder, name = os.path.split(file.path)
+            first.setdefault(f"{real_folder(folder)}{os.sep}{name}", file)
     return list(first.values())
-
-
-def walk_inputs(
-    root: str, onerror: Callable[[OSError], object] | None = None
-) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield what `os.walk` does of an input folder, without what Tastemaker wrote: that is not its input.
-
-    Args:
-        root: The input folder. One that a selection wrote is searched all the same: somebody named it.
-        onerror: Called with each folder that cannot be read.
-    """
-    for folder, folders, files in os.walk(root, onerror=onerror):
-        if STATE_FOLDER in folders:
-            notes = os.listdir(os.path.join(folder, STATE_FOLDER))
-            if SELECTION_FILE in notes and folder != root:
-                folders.clear()
-                continue
-            folders[:] = [name for name in folders if name not in _folders_of_results(notes)]
-        yield folder, folders, files
-
-
-def without_results(files: Iterable[_File], root: str) -> list[_File]:
-    """Return the files below an input folder at a URL that Tastemaker did not write, see `walk_inputs`."""
-    files = list(files)
-    notes: dict[str, list[str]] = {}
-    for file in files:
-        folder, found, note = file.path.rpartition(f"/{STATE_FOLDER}/")
-        if found and "/" not in note:
-            notes.setdefault(folder, []).append(note)
-    top = canonical_url(root).rstrip("/")
-    passed_over = [f"{f}/" for f, named in notes.items() if SELECTION_FILE in named and canonical_url(f) != top]
-    passed_over += [f"{folder}/{name}/" for folder, named in notes.items() for name in _folders_of_results(named)]
-    return [file for file in files if not file.path.startswith(tuple(passed_over))]
-
-
-def _folders_of_results(notes: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the folders that a run made beside its notes."""
-    is_of_run = any(note.startswith("run") and note.endswith(".json") for note in notes)
-    return (STATE_FOLDER, "rows", "kept") if is_of_run else (STATE_FOLDER,)
 
 
 def relative_to(path: str, root: str) -> str:
@@ -167,7 +134,9 @@ def relative_to(path: str, root: str) -> str:
         ('a/b.jpg', 'b.jpg')
     """
     if not is_remote(path):
-        return os.path.relpath(path, root or ".").replace(os.sep, "/")
+        below = os.path.join(root, "")
+        is_below = bool(root) and path.startswith(below) and f"{os.sep}." not in path
+        return (path[len(below) :] if is_below else os.path.relpath(path, root or ".")).replace(os.sep, "/")
     url, folder = canonical_url(public_url(path)), canonical_url(public_url(root)).rstrip("/") + "/"
     return url.removeprefix(folder) if url.startswith(folder) else url.partition("://")[2].partition("/")[2]
 

@@ -21,15 +21,17 @@ import filelock
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.storage.drafts import make_durable
+from tastemaker.storage.inputs import without_results
 from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Lock, Place
 
 
 class LocalPlace(Place):
     """A path on this machine."""
 
+    options: dict[str, Any] = {}  # noqa: RUF012 - never written to
+
     def __init__(self, path: str, _options: Mapping[str, Any] | None = None) -> None:
-        self.address = path
-        self.options = {}
+        self.address = os.path.dirname(path) or path if path.endswith(os.sep) else path
 
     @property
     def local_path(self) -> Path:
@@ -72,9 +74,41 @@ class LocalPlace(Place):
     def is_folder(self) -> bool:
         return os.path.isdir(self.address)
 
+    @property
+    def is_pattern(self) -> bool:
+        return glob.has_magic(self.address) and not os.path.lexists(self.address)
+
+    def resolve(self) -> Place:
+        return LocalPlace(os.path.realpath(self.address))
+
     def glob(self) -> list[Entry]:
-        found = (LocalPlace(path).stat() for path in sorted(glob.glob(self.address, recursive=True)))
-        return [entry for entry in found if entry is not None]
+        places = map(LocalPlace, sorted(glob.glob(self.address, recursive=True)))
+        return [place.stat() or Entry(place, 0, is_folder=place.is_folder()) for place in places]
+
+    def list_inputs(self) -> list[Entry]:
+        found = without_results(self._walk_inputs(), self.address)
+        return sorted(found, key=lambda entry: entry.place.address)
+
+    def _walk_inputs(self) -> Iterator[Entry]:
+        folders = [self.address]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(folder) as items:
+                    visible = [item for item in items if not item.name.startswith(".")]
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                yield Entry(LocalPlace(folder), 0, is_folder=True)
+                continue
+            for item in visible:
+                try:
+                    if item.is_dir(follow_symlinks=False):
+                        folders.append(item.path)
+                    elif not item.is_dir():
+                        yield LocalPlace(item.path)._entry(item.stat())
+                except OSError:  # a link that leads nowhere, or to itself
+                    yield Entry(LocalPlace(item.path), 0)
 
     def list(self, *, recursive: bool = True) -> list[Entry]:
         return sorted(self._walk(self.address or ".", recursive=recursive), key=lambda entry: entry.place.address)
@@ -93,6 +127,7 @@ class LocalPlace(Place):
                     yield LocalPlace(item.path)._entry(item.stat())
 
     def open(self) -> BinaryIO:
+        _check_regular(self.address)
         return open(self.address, "rb")
 
     def open_ranges(self) -> LocalRanges:
@@ -168,14 +203,19 @@ class LocalPlace(Place):
         return _FileLock(self.local_path)
 
 
+def _check_regular(path: str) -> None:
+    """Raise `OSError` for what is no file: to open a pipe would wait for a writer, for ever perhaps."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is no file", path)
+
+
 class LocalRanges:
     """A file of this machine. Any position costs the same."""
 
     compressed, streams, damage = False, False, ""
 
     def __init__(self, path: str) -> None:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for a writer, for ever perhaps
-            raise OSError(errno.EINVAL, "it is no file", path)
+        _check_regular(path)
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
         self._end = os.fstat(self._file.fileno()).st_size
         self._lock = threading.Lock()

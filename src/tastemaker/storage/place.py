@@ -27,12 +27,14 @@ class Entry(NamedTuple):
         size: In bytes; 0 where a web server does not say.
         modified: When it was written last, in seconds since 1970; 0 where nobody says.
         version: Another one after each change: an ETag, a generation or a checksum; empty where there is none.
+        is_folder: It is a folder that fits a pattern.
     """
 
     place: Place
     size: int
     modified: float = 0.0
     version: str = ""
+    is_folder: bool = False
 
     @property
     def path(self) -> str:
@@ -182,6 +184,15 @@ class Place(ABC):
     def local_path(self) -> Path | None:
         """The path on this machine, for libraries that read nothing else; None where there is none."""
 
+    @property
+    @abstractmethod
+    def is_pattern(self) -> bool:
+        """Whether the address stands for all files that fit it; a path that exists stands for itself."""
+
+    @abstractmethod
+    def resolve(self) -> Place:
+        """Return the same place by the one address that it has however it is spelt or linked."""
+
     # What is there
 
     @abstractmethod
@@ -208,9 +219,23 @@ class Place(ABC):
     def glob(self) -> list[Entry]:
         """Return the files that this address fits as a pattern (``*``, ``**``, ``?``, ``[ab]``), in order.
 
+        On this machine folders may fit, too.
+
         Raises:
             ConfigurationError: A web server has no listings.
             OSError: The folder cannot be listed.
+        """
+
+    @abstractmethod
+    def list_inputs(self) -> list[Entry]:
+        """Return the files in a folder and those below it that may be input, in the order of their addresses.
+
+        Those that are hidden and those that Tastemaker wrote are left out. A folder that cannot be read, a link that
+        leads nowhere, and whatever else is no file is among them, with the size 0: it is not to be passed over.
+
+        Raises:
+            ConfigurationError: A web server has no listings.
+            OSError: A store cannot list the folder.
         """
 
     @abstractmethod

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar, cast
 
 from tastemaker.errors import ConfigurationError, RemoteError
-from tastemaker.storage import canonical_url, options_for, public_url, relative_to
+from tastemaker.storage import canonical_url, is_pattern, options_for, public_url, relative_to
 from tastemaker.storage.drafts import draft_folder
+from tastemaker.storage.inputs import without_results
 from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Lock, Place
 from tastemaker.storage.ranges import RemoteRanges, Source
 from tastemaker.storage.reading import RangesFile
@@ -71,8 +72,19 @@ class RemotePlace(Place):
     def relative_to(self, folder: Place) -> str:
         return relative_to(self.address, folder.address)
 
+    @property
+    def is_pattern(self) -> bool:
+        return is_pattern(self.address)
+
+    def resolve(self) -> Place:
+        return self.at_url(self._key())
+
     def is_folder(self) -> bool:
         return bool(self.list())
+
+    def list_inputs(self) -> list[Entry]:
+        visible = [entry for entry in self.list() if not re.search(r"(^|/)\.", relative_to(entry.path, self.address))]
+        return without_results(visible, self.address)
 
     def glob(self) -> list[Entry]:
         from fsspec.utils import glob_translate

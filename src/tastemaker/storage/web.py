@@ -53,6 +53,9 @@ class WebPlace(ReadOnlyPlace):
     def is_folder(self) -> bool:
         return False
 
+    def list_inputs(self) -> list[Entry]:
+        return self.list() if self.address.endswith("/") else []
+
     def list(self, *, recursive: bool = True) -> list[Entry]:
         raise ConfigurationError(f"{self}: a web server has no list of its files; name each file")
 
