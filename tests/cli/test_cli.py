@@ -39,8 +39,18 @@ def test_score_writes_a_row_for_every_image_and_sums_up(tmp_path, shard, model_d
     table = pq.read_table(tmp_path / "out" / "rows")
     assert table["status"].to_pylist() == ["kept"] * 6 + ["failed"]
     assert "technical_quality" in table.column_names
-    for part in ("7  images in", "6  scored", "1  failed", "not an image", "percentile", "Rows:"):
-        assert part in result.stdout
+    counts, scores, rows = result.stdout.splitlines()
+    assert counts.startswith("7 images in ")
+    assert counts.endswith(": 6 scored, 1 failed (1 not an image)")
+    assert scores.startswith("Scores: ")
+    assert rows.startswith(f"Rows: {tmp_path / 'out'}/rows ")
+
+
+def test_progress_says_how_many_images_there_are_from_the_start(tmp_path, photo_folder, model_dir):
+    result = tastemaker("score", photo_folder, "--output", tmp_path / "out", "--model-dir", model_dir, "--verbose")
+    assert "scoring: 0 of 7 images\n" in result.stderr
+    assert "percentile" in result.stdout
+    assert "image_embedding" in result.stdout
 
 
 def test_json_is_all_that_stdout_holds(tmp_path, shard, model_dir):

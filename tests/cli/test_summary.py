@@ -10,7 +10,8 @@ from tastemaker.runs.summary import RunSummary
 def test_in_a_narrow_terminal_no_number_is_cut_off(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     percentiles = {percentile: 4 + percentile / 100 for percentile in (1, 5, 10, 25, 50, 75, 90, 95, 99)}
-    print_summary(RunSummary("out", 40, 40, percentiles=percentiles, stages=[StageTiming("image_reader")]), False)
+    summary = RunSummary("out", 40, 40, percentiles=percentiles, stages=[StageTiming("image_reader")])
+    print_summary(summary, as_json=False, verbose=True)
     printed = capsys.readouterr().out
     assert all(f"{score:.2f}" in printed for score in percentiles.values())
     assert "image_reader" in printed

@@ -122,7 +122,7 @@ def test_embeddings_of_another_length_are_normalised_and_counted(tmp_path, score
     summary = score(tmp_path / "given.npy", copy_embeddings=True)
     assert summary.embeddings_normalised == 3
     print_summary(summary, as_json=False)
-    assert "not of unit length as given" in capsys.readouterr().out
+    assert "3 embeddings were not of unit length" in capsys.readouterr().out
     rows = pq.read_table(tmp_path / "out" / "rows" / "given.parquet")
     is_exact = np.arange(10) != 5  # within the tolerance it is scored as it is
     assert np.abs(rows["aesthetic_score"].to_numpy() - predictor.score(unit))[is_exact].max() < 1e-5

@@ -35,9 +35,9 @@ def test_metrics_tell_how_far_a_run_is_while_it_lasts(tmp_path, shards, model_di
     options = RunOptions(model_dir=str(model_dir), batch_size=4)
     mode = RunMode(metrics_port=port)
     summary = run_scoring(shards, tmp_path / "out", options, mode, on_progress=lambda _: scrapes.append(scrape(port)))
-    assert len(scrapes) == 6
+    assert len(scrapes) == 7  # at the start, and after each batch
     images = [scraped["tastemaker_images_processed_total"] for scraped in scrapes]
-    assert images == [4, 7, 11, 14, 18, 21]
+    assert images == [0, 4, 7, 11, 14, 18, 21]
     last = scrapes[-1]
     assert last["tastemaker_partitions"] == 3
     assert last["tastemaker_source_bytes_total"] <= last["tastemaker_source_bytes_planned"]

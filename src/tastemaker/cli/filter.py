@@ -81,7 +81,7 @@ def filter_images(
             on_scored=on_scored,
             on_selected=on_selected,
         )
-    print_summary(found.run, as_json, found.selection)
+    print_summary(found.run, as_json=as_json, selection=found.selection, verbose=options.verbose)
     check_failures(found.run, max_failures)
     if found.selection is not None:
         report_skipped(found.selection)

@@ -125,7 +125,13 @@ MaxFailuresOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel=_OUTPUT)]
 VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Log what happens to each image.", rich_help_panel=_OUTPUT)
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Log each image that fails or is dropped. Print percentiles, and the times of the stages.",
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 
 

@@ -28,5 +28,5 @@ def score(
         from tastemaker.runs.run import run_scoring
 
         summary = run_scoring(inputs, output, options, mode, on_progress=update)
-    print_summary(summary, as_json)
+    print_summary(summary, as_json=as_json, verbose=options.verbose)
     check_failures(summary, max_failures)

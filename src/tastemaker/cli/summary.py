@@ -23,67 +23,33 @@ _LEAST_WIDTH = 72
 """Characters that the tables need. A narrower terminal breaks the lines; rich would cut off the numbers."""
 
 
-def print_summary(summary: RunSummary, as_json: bool, selection: SelectSummary | None = None) -> None:
+def print_summary(
+    summary: RunSummary, *, as_json: bool, selection: SelectSummary | None = None, verbose: bool = False
+) -> None:
     """Print what a run came to, on stdout.
 
     Args:
         summary: The run.
         as_json: Print it as JSON.
         selection: What was copied of it; None where nothing was cut.
+        verbose: Print percentiles and the times of the stages, too.
     """
     if as_json:
         found = summary.as_json() | ({"selection": asdict(selection)} if selection else {})
         typer.echo(json.dumps(found, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(justify="right")
-    table.add_column()
-    table.add_row(f"{summary.images:,}", "images" + _seconds(summary))
-    if selection is None:
-        table.add_row(f"{summary.kept:,}", "scored")
-    else:
-        lowest = "" if selection.lowest is None else f", with a score of {selection.lowest:.3f} or more"
-        table.add_row(f"{selection.chosen:,}", f"kept ({_share(selection.chosen, summary.images)}{lowest})")
-    dropped = summary.dropped + (summary.kept - selection.chosen if selection else 0)
-    if dropped or selection is not None:
-        table.add_row(f"{dropped:,}", "dropped")
-    table.add_row(f"{summary.failed:,}", "failed")
-    if summary.deleted:
-        table.add_row(f"{summary.deleted:,}", "deleted [dim](rows of pictures that are gone; not among the images)[/]")
-    for reason, number in summary.reasons.items():
-        table.add_row("", f"[dim]{number:,}  {reason.replace('_', ' ')}[/]")
-    if extras := _missing_extras(summary.reasons):
-        table.add_row("", _escape(f"to read them: pip install {' '.join(repr(extra) for extra in extras)}"))
-    if summary.embeddings_normalised:
-        table.add_row(f"{summary.embeddings_normalised:,}", "not of unit length as given: divided by their length")
-    console = Console(highlight=False)
-    console.width = max(console.width, _LEAST_WIDTH)
-    console.print()
-    console.print(table)
+    typer.echo(f"{_images(summary.images)}{_seconds(summary)}: {_outcome(summary, selection)}")
     if summary.percentiles:
-        console.print()
-        console.print(_percentiles_table(summary.percentiles))
-        if summary.percentiles_of:
-            console.print(f"[dim]of the scores in {summary.percentiles_of}[/]")
-    if summary.stages:
-        console.print()
-        console.print(_stages_table(summary))
-        console.print(f"[dim]{_escape(summary.bottleneck)}[/]", soft_wrap=True)
-    if summary.parity is not None:
-        console.print()
-        console.print(_parity_line(summary.parity), soft_wrap=True)
+        typer.echo(_scores(summary.percentiles))
     for remark in _remarks(summary):
-        console.print()
-        console.print(remark, soft_wrap=True)
-    console.print()
+        typer.echo(remark)
+    if verbose:
+        _print_tables(summary)
     lead = "`tastemaker explore` shows them, `tastemaker select` cuts them"
-    console.print(f"Rows: {_escape(summary.output_dir)}/rows  [dim]({lead})[/]", soft_wrap=True)
+    typer.echo(f"Rows: {summary.output_dir}/rows  ({lead})")
     if selection is not None:
         what = "list of the kept rows" if selection.kind == "manifest" else "originals of the kept"
-        console.print(f"Kept: {_escape(selection.output)}  [dim]({what})[/]", soft_wrap=True)
+        typer.echo(f"Kept: {selection.output}  ({what})")
 
 
 def check_failures(summary: RunSummary, max_failures: str | None) -> None:
@@ -115,18 +81,84 @@ def parse_max_failures(text: str, images: int) -> float:
     return value * images if "." in match[1] and value < 1 else value
 
 
-def _missing_extras(reasons: dict[str, int]) -> list[str]:
-    """Return the extras that images failed for want of."""
-    return [f"tastemaker[{name}]" for name in ("heif", "raw") if f"needs_{name}" in reasons]
+def _images(number: int) -> str:
+    return f"{number:,} image{'' if number == 1 else 's'}"
 
 
 def _seconds(summary: RunSummary) -> str:
     done = summary.images_scored_now
     if not done:
-        return ", all of them scored by an earlier run"
-    rate = f"{done / summary.seconds:,.1f} images/s" if summary.seconds else ""
-    before = f", {summary.images - done:,} of them by an earlier run" if done < summary.images else ""
-    return f" in {summary.seconds:,.1f} s ({rate}, start included){before}"
+        return ", all of them from an earlier run"
+    rate = f" ({done / summary.seconds:,.1f} images/s with the start)" if summary.seconds else ""
+    before = f", {summary.images - done:,} of them from an earlier run" if done < summary.images else ""
+    return f" in {summary.seconds:,.1f} s{rate}{before}"
+
+
+def _outcome(summary: RunSummary, selection: SelectSummary | None) -> str:
+    """Return ``6 scored, 1 failed (1 not an image)``, or what a cut kept."""
+    if selection is None:
+        parts = [f"{summary.kept:,} scored"]
+    else:
+        share = f"{selection.chosen / summary.images:.1%}" if summary.images else "0%"
+        lowest = "" if selection.lowest is None else f", with a score of {selection.lowest:.3f} or more"
+        parts = [f"{selection.chosen:,} kept ({share}{lowest})"]
+    dropped = summary.dropped + (summary.kept - selection.chosen if selection else 0)
+    if dropped or selection is not None:
+        parts.append(f"{dropped:,} dropped")
+    reasons = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in summary.reasons.items())
+    parts.append(f"{summary.failed:,} failed" + (f" ({reasons})" if reasons else ""))
+    return ", ".join(parts)
+
+
+def _scores(percentiles: dict[int, float]) -> str:
+    low, middle, high = (percentiles[percentile] for percentile in (5, 50, 95))
+    return f"Scores: {middle:.2f} in the median, nine in ten from {low:.2f} to {high:.2f}"
+
+
+def _remarks(summary: RunSummary) -> list[str]:
+    remarks = []
+    if extras := [f"'tastemaker[{name}]'" for name in ("heif", "raw") if f"needs_{name}" in summary.reasons]:
+        remarks.append(f"To read more of them: pip install {' '.join(extras)}")
+    if summary.deleted:
+        remarks.append(f"{summary.deleted:,} rows are of pictures that are gone. They are not among the images.")
+    if summary.embeddings_normalised:
+        number = summary.embeddings_normalised
+        remarks.append(f"{number:,} embeddings were not of unit length. They were divided by their length.")
+    if summary.is_mixed:
+        remarks.append("The rows are mixed: some were made with other models or options, and were left alone.")
+    if summary.other_rows_files:
+        remarks.append(
+            f"Rows of other inputs are in {summary.output_dir}, too (files: {summary.other_rows_files:,}): of "
+            "another folder or shard, or of this one before it was moved or renamed. They stay in the table."
+        )
+    if summary.not_retried:
+        remarks.append(
+            f"{summary.not_retried:,} failed images were not run again: the fault lies in how their shards are made."
+        )
+    if summary.parity is not None:
+        remarks.append(_parity_line(summary.parity))
+    return remarks
+
+
+def _parity_line(report: ParityReport) -> str:
+    difference, precision = report.score_difference, report.chosen["precision"]
+    beyond = "" if report.is_within_tolerance else ": beyond the tolerance; see tastemaker verify"
+    return (
+        f"Scores in {precision} against exact ones, on {report.images} images: {difference['median']:.4f} off in the "
+        f"median, {difference['maximum']:.4f} at most{beyond}"
+    )
+
+
+def _print_tables(summary: RunSummary) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.width = max(console.width, _LEAST_WIDTH)
+    if summary.percentiles:
+        of = f" [dim]of the scores in {summary.percentiles_of}[/]" if summary.percentiles_of else ""
+        console.print("", _percentiles_table(summary.percentiles), of)
+    if summary.stages:
+        console.print(_stages_table(summary), f"{summary.bottleneck}\n", sep="\n", soft_wrap=True, markup=False)
 
 
 def _percentiles_table(percentiles: dict[int, float]) -> Table:
@@ -151,40 +183,3 @@ def _stages_table(summary: RunSummary) -> Table:
         times = (stage.setup_s, stage.busy_s, stage.waiting_for_input_s, stage.waiting_for_output_s)
         table.add_row(stage.name, *(f"{seconds:,.1f}" for seconds in times))
     return table
-
-
-def _parity_line(report: ParityReport) -> str:
-    difference, precision = report.score_difference, report.chosen["precision"]
-    line = (
-        f"{precision} against exact scores, on {report.images} images: {difference['median']:.4f} off in the "
-        f"median, {difference['maximum']:.4f} at most"
-    )
-    return line if report.is_within_tolerance else f"[red]{line}: beyond the tolerance[/]; see tastemaker verify"
-
-
-def _remarks(summary: RunSummary) -> list[str]:
-    remarks = []
-    if summary.is_mixed:
-        remarks.append(
-            "[yellow]The rows are mixed:[/] some were made with other models or options, and were left alone."
-        )
-    if summary.other_rows_files:
-        remarks.append(
-            f"Rows of other inputs are in {_escape(summary.output_dir)}, too (files: {summary.other_rows_files:,}): of "
-            "another folder or shard, or of this one before it was moved or renamed. They stay in the table."
-        )
-    if summary.not_retried:
-        remarks.append(
-            f"{summary.not_retried:,} failed images were not run again: the fault lies in how their shards are made."
-        )
-    return remarks
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "0%"
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -19,11 +19,13 @@ class Progress:
         images: Images with a row, so far in this run.
         bytes_done: Bytes read.
         bytes_total: Bytes of all input that this run reads.
+        images_total: Images that this run scores; None where only reading its shards would tell.
     """
 
     images: int
     bytes_done: int
     bytes_total: int
+    images_total: int | None
 
 
 @dataclass
@@ -33,6 +35,7 @@ class ProgressCounter:
     Attributes:
         counted: Name of that stage.
         bytes_total: Bytes of all input that this run reads.
+        images_total: Images of it, if that is known.
         listeners: Called after each batch with the progress and the images of the batch, in a thread of the run.
         images: So far.
         bytes_done: So far.
@@ -42,11 +45,20 @@ class ProgressCounter:
 
     counted: str
     bytes_total: int = 0
+    images_total: int | None = None
     listeners: list[Callable[[Progress, int], None]] = field(default_factory=list)
     images: int = 0
     bytes_done: int = 0
     last_batch: float = 0.0
     timings: Callable[[], list[StageTiming]] = list
+
+    def begin(self, tasks: list[FileGroupTask]) -> None:
+        """Note what is to be done, and tell the listeners that nothing of it is done yet."""
+        self.bytes_total = sum(task.partition.source_bytes for task in tasks)
+        numbers = [_count_images(task) for task in tasks]
+        self.images_total = None if None in numbers else sum(number or 0 for number in numbers)
+        if tasks:
+            self._tell(0)
 
     def count(self, count: StageCount) -> None:
         """Count what a stage has done."""
@@ -58,11 +70,17 @@ class ProgressCounter:
         self.images += images
         self.bytes_done += source_bytes
         self.last_batch = time.time()
-        progress = Progress(self.images, min(self.bytes_done, self.bytes_total), self.bytes_total)
+        self._tell(images)
+
+    def _tell(self, images: int) -> None:
+        done = min(self.bytes_done, self.bytes_total)
+        progress = Progress(self.images, done, self.bytes_total, self.images_total)
         for listener in self.listeners:
             listener(progress, images)
 
 
-def total_bytes(tasks: list[FileGroupTask]) -> int:
-    """Return the bytes of the input of tasks."""
-    return sum(task.partition.source_bytes for task in tasks)
+def _count_images(task: FileGroupTask) -> int | None:
+    """Return how many images a task has; None for a shard, which is counted when it is read."""
+    if task.partition.samples is not None:
+        return len(task.partition.samples)
+    return len(task.data) if task.partition.is_loose else None

@@ -23,7 +23,7 @@ from tastemaker.runs.lock import only_run_on
 from tastemaker.runs.loose import Partition, assign_loose
 from tastemaker.runs.metrics import RunCollector, serve_metrics
 from tastemaker.runs.options import RunMode, RunOptions
-from tastemaker.runs.progress import Progress, ProgressCounter, total_bytes
+from tastemaker.runs.progress import Progress, ProgressCounter
 from tastemaker.runs.recipe import check_embedding_options, make_embedding_stages, make_stages, state_parity
 from tastemaker.runs.resume import Plan, make_plan
 from tastemaker.runs.runfile import RunFile
@@ -61,7 +61,7 @@ def run_scoring(
         output_dir: Directory of the results, or a URL.
         options: What to do; None for the defaults.
         mode: How to treat what is there already; None for the defaults.
-        on_progress: Called after each batch, in a thread of the run.
+        on_progress: Called when the work begins and after each batch, in a thread of the run.
 
     Raises:
         ConfigurationError: Wrong options or inputs; rows that were made otherwise; a second run on the directory.
@@ -189,7 +189,7 @@ class _Run:
 
     def _score(self, plan: Plan) -> list[Task[Any]]:
         """Run the stages over what is to be done; return what the writer made."""
-        self.counter.bytes_total = total_bytes(plan.tasks)
+        self.counter.begin(plan.tasks)
         if not plan.tasks:
             return []
         is_here = self.options.executor == "local" or self.options.precision == "int8"

@@ -51,6 +51,7 @@ class SelectProgress:
     images: int
     bytes_done: int
     bytes_total: int
+    images_total: int
 
 
 @dataclass
@@ -224,7 +225,7 @@ class Export:
         self._done += 1
         self._bytes_done += size
         if self._on_progress is not None:
-            self._on_progress(SelectProgress(self._done, self._bytes_done, self._bytes_total))
+            self._on_progress(SelectProgress(self._done, self._bytes_done, self._bytes_total, len(self._chosen.rows)))
 
 
 def _find_links(rows: Iterable[Mapping[str, Any]]) -> Iterator[FoundOriginal | SkippedError]:
