@@ -49,6 +49,35 @@ def test_sidecars_are_the_files_of_the_same_stem_or_of_the_whole_name(fill):
     assert read(root, "a.jpg") == ("a", read_ones, b"a.jpg", "")
 
 
+@pytest.mark.parametrize(
+    ("picture", "found"),
+    [
+        ("IMG_1.jpg", "IMG_1.jpg.json"),
+        ("IMG_1.jpg", "IMG_1.jpg.supplemental-metadata.json"),
+        ("IMG_20240101_120000_LONGER.jpg", "IMG_20240101_120000_LONGER.jpg.supplemental-me.json"),
+        ("IMG_1.jpg", "IMG_1.jpg.s.json"),
+        ("IMG_1.jpg", "IMG_1.jpg..json"),
+        ("IMG_4(1).jpg", "IMG_4.jpg(1).json"),
+        ("IMG_4(1).jpg", "IMG_4.jpg.supplemental-metadata(1).json"),
+        ("IMG_5-edited.jpg", "IMG_5.jpg.supplemental-metadata.json"),
+        ("IMG_5-edited(2).jpg", "IMG_5.jpg(2).json"),
+        (f"{'x' * 60}.jpg", f"{'x' * 46}.json"),
+    ],
+)
+def test_the_json_of_google_takeout_belongs_to_its_picture_however_it_is_spelt(fill, picture, found):
+    others = ["IMG_9.jpg.json", "IMG_4.jpg(2).json", "IMG_1.jpg.txt.json", "IMG_40.jpg.json"]
+    root = fill(picture, found, *others)
+    _, sidecars, _, problem = read(root, picture)
+    assert list(sidecars.values()) == [found.encode()]
+    assert problem == ""
+
+
+def test_an_edited_picture_with_json_of_its_own_does_not_take_that_of_the_other(fill):
+    root = fill("a-edited.jpg", "a-edited.jpg.json", "a.jpg", "a.jpg.json")
+    assert list(read(root, "a-edited.jpg")[1].values()) == [b"a-edited.jpg.json"]
+    assert list(read(root, "a.jpg")[1].values()) == [b"a.jpg.json"]
+
+
 def test_other_images_are_no_sidecars(fill):
     root = fill("a.jpg", "a.png", "a.WEBP", "a.txt")
     assert read(root, "a.jpg") == ("a", {"txt": b"a.txt"}, b"a.jpg", "")

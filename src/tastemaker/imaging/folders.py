@@ -12,8 +12,10 @@ from contextlib import ExitStack, closing
 from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.heif import HEIF_EXTENSIONS
+from tastemaker.imaging.image_metadata import ImageMetadata, Record
 from tastemaker.imaging.keys import MAX_IMAGE_BYTES, Sample, gives_a_column, too_large, too_long
 from tastemaker.imaging.raws import RAW_EXTENSIONS
+from tastemaker.imaging.takeout import names_of, picture_of
 from tastemaker.imaging.tars import Member
 from tastemaker.storage import Options, base_name, folder_of, is_remote, public_url, relative_to
 from tastemaker.storage.place import Place
@@ -37,6 +39,7 @@ class FolderReader:
     def __init__(self, options: Options | None = None) -> None:
         self._options = options
         self._listings: dict[str, dict[str, list[str]]] = {}  # folder -> stem -> sidecars
+        self._metadata = ImageMetadata(options, lambda folder: self._list(folder).get("metadata", ()))
 
     def read_samples(
         self, paths: Iterable[str], root: str | None = None
@@ -71,8 +74,9 @@ class FolderReader:
 
         The key is the path below ``root`` without the last extension; that of a raw or a HEIF file keeps it, because
         cameras write a JPEG of the same stem beside it. Sidecars are the files beside it that are no
-        images and are called ``<stem>.<extension>`` or ``<whole name>.<extension>``. Only those that give a column are
-        read. One that cannot be read is a note of the sample, and the picture is scored without it.
+        images and are called ``<stem>.<extension>`` or ``<whole name>.<extension>``, and the JSON of Google Takeout.
+        Only those that give a column are read. One that cannot be read is a note of the sample, and the picture is
+        scored without it. What a metadata file of the folder says is in ``described``.
 
         Args:
             path: The image file.
@@ -89,7 +93,7 @@ class FolderReader:
             listed = []
             sample.notes.append(f"its folder cannot be listed, so that captions may lack: {error.strerror or error}")
         for sidecar in listed:
-            extension = base_name(sidecar)[len(base_name(stem)) + 1 :]
+            extension = _extension_of(base_name(sidecar), base_name(stem))
             try:
                 member = sample.sidecars[extension] = Member(sidecar, 0, self._size_of(sidecar))
                 if gives_a_column(extension, member.size):
@@ -98,6 +102,11 @@ class FolderReader:
                     sample.notes.append(too_long(base_name(sidecar), member.size))
             except OSError as error:
                 sample.notes.append(f"{base_name(sidecar)} cannot be read: {error.strerror or error}")
+        try:
+            record = self.record_of(path, root)
+            sample.described = record.sidecars() if record else {}
+        except OSError as error:
+            sample.notes.append(f"the metadata of its folder cannot be read: {error.strerror or error}")
         return sample, data
 
     def _try_to_list(self, path: str) -> tuple[list[str], Problem | None]:
@@ -158,13 +167,33 @@ class FolderReader:
             OSError: The folder cannot be listed.
         """
         folder, base = folder_of(path), base_name(path)
+        by_stem, stem = self._list(folder), os.path.splitext(base)[0]
+        joined = f"{folder}/" if is_remote(path) else os.path.join(folder, "")
+        names = {*by_stem.get(stem, ()), *by_stem.get(base, ())}
+        if not any(name.lower().endswith(".json") for name in names):
+            names |= {name for other in names_of(base) for name in by_stem.get(other, ()) if name.endswith(".json")}
+        return sorted(joined + name for name in names)
+
+    def record_of(self, path: str, root: str) -> Record | None:
+        """Return what a metadata file of the folder, or of one above up to ``root``, says of a picture.
+
+        Raises:
+            OSError: There is such a file, and it cannot be read.
+        """
+        return self._metadata.record_of(root, relative_to(public_url(path), root))
+
+    def _list(self, folder: str) -> dict[str, list[str]]:
+        """Return stem -> names of the files in a folder that are no pictures."""
         if folder not in self._listings:
             while len(self._listings) >= _KEPT_LISTINGS:
                 del self._listings[next(iter(self._listings))]
             self._listings[folder] = _list_sidecars(folder, self._options)
-        by_stem, stem = self._listings[folder], os.path.splitext(base)[0]
-        joined = f"{folder}/" if is_remote(path) else os.path.join(folder, "")
-        return sorted(joined + name for name in {*by_stem.get(stem, ()), *by_stem.get(base, ())})
+        return self._listings[folder]
+
+
+def _extension_of(sidecar: str, stem: str) -> str:
+    """Return what follows the stem of the picture in a sidecar's name; all of it where Takeout spelt it otherwise."""
+    return sidecar[len(stem) + 1 :] if sidecar.startswith(f"{stem}.") else sidecar
 
 
 def _key_of(path: str, root: str) -> str:
@@ -185,7 +214,7 @@ def _list_sidecars(folder: str, options: Options | None) -> dict[str, list[str]]
     for name in names:
         stem, extension = os.path.splitext(name)
         if extension and extension[1:].lower() not in EXTENSIONS and not name.startswith("."):
-            by_stem[stem].append(name)
+            by_stem[picture_of(name) or stem].append(name)
     return by_stem
 
 

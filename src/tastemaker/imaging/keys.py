@@ -42,6 +42,7 @@ class Sample:
         sidecars: Extension (after that first dot, as stored) -> every other member.
         problem: Why there is nothing to score; None if there is.
         notes: What is wrong beside the picture, such as a sidecar that cannot be read; a sentence each.
+        described: What a metadata file of the folder says of the picture, as sidecars: extension -> content.
         is_finished: Whether all members are there.
     """
 
@@ -50,11 +51,16 @@ class Sample:
     sidecars: dict[str, Member] = field(default_factory=dict)
     problem: Problem | None = None
     notes: list[str] = field(default_factory=list)
+    described: dict[str, bytes] = field(default_factory=dict)
     is_finished: bool = field(default=False, compare=False, repr=False)
 
     def members(self) -> list[Member]:
         """Return all members, the image first."""
         return [*([self.image] if self.image else ()), *self.sidecars.values()]
+
+    def has_sidecar(self, extension: str) -> bool:
+        """Return whether there is a sidecar with this last extension."""
+        return any(name.rpartition(".")[2].lower() == extension for name in self.sidecars)
 
     def read_together(self, *, streams: bool) -> list[Member]:
         """Return the members of a shard that are read with the picture: it, what gives a column, and what is small.

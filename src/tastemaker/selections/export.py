@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.folders import FolderReader
+from tastemaker.imaging.image_metadata import Record, write_records
 from tastemaker.imaging.shards import split_key
 from tastemaker.scores.copies import Copies, FileCopies, LinkCopies, Members, TarCopies, is_too_long
 from tastemaker.scores.schema import COPY_FIELDS, original_name, printable
@@ -24,6 +25,7 @@ from tastemaker.scores.sources import (
     NEEDED_COLUMNS,
     FoundOriginal,
     OriginalsReader,
+    Part,
     SkippedError,
     as_skipped,
     check_file,
@@ -105,6 +107,8 @@ class Export:
         self._bytes_total = int(np.nan_to_num(table.values("size")[chosen.rows]).sum())
         first = table.take(chosen.rows[:1], ["image_path"])["image_path"].to_pylist()
         self._is_remote = Place.at((first or [""])[0] or "").local_path is None
+        self._folders = FolderReader(dict(storage_options))
+        self._records: dict[str, list[Record]] = {}  # name of a metadata file in the output -> its records
         self.skipped: list[dict[str, Any]] = []
         self._done = self._bytes_done = 0
         self.counts = ExportCounts()
@@ -131,8 +135,10 @@ class Export:
                     )
                 if has_foreign and self._form != "webdataset":
                     found = find_original(row)
-                    for member in found.parts if not isinstance(found, SkippedError) else ():
-                        self._own.refuse_foreign(member.name)
+                    if not isinstance(found, SkippedError):
+                        record = self._record_of(found.parts[0])
+                        for name in [*(member.name for member in found.parts), *([record.file] if record else ())]:
+                            self._own.refuse_foreign(name)
         if self._form == "webdataset":
             for name in filter(re.compile(rf"{_STEM}-\d+\.tar").fullmatch, self._own.foreign()):
                 self._own.refuse_foreign(name)
@@ -152,6 +158,7 @@ class Export:
             with (folder / LISTING).draft() as draft:
                 self._write_all(copies, draft.path)
                 copies.finish()
+                self._own.write({name: write_records(name, records) for name, records in self._records.items()})
                 self._own.finish()
         except BaseException:
             copies.discard()
@@ -208,13 +215,29 @@ class Export:
             part.name: os.path.abspath(part.path) if self._form == "links" else part.source
             for part in found.original.parts
         }
+        record = self._record_of(found.original.parts[0])
+        if record is not None and self._form == "webdataset":
+            members, sources = _with_record(members, sources, record)
         place = copies.add(members, sources, found.original.parts[0].shard)
+        if record is not None and self._form != "webdataset":
+            self._records.setdefault(place[1].removesuffix(found.original.parts[0].name) + record.file, []).append(
+                record
+            )
         for problem in copies.left_out.values():
             self._skip(row_id, row, "sidecar", problem)
         self.counts.written += 1
         self.counts.bytes_written += sum(len(data) for name, data in members.items() if name not in copies.left_out)
         self.counts.checked_by_size_only += not found.original.xxh3 or self._form == "links"
         return place
+
+    def _record_of(self, image: Part) -> Record | None:
+        """Return what a metadata file of an image folder says of a loose picture now."""
+        if image.shard or not image.path.endswith(image.name):
+            return None
+        try:
+            return self._folders.record_of(image.path, image.path.removesuffix(image.name).rstrip("/"))
+        except OSError:  # it was there when the pictures were scored; they are copied without it
+            return None
 
     def _skip(self, row_id: int, row: dict[str, Any], kind: str, detail: str) -> None:
         self.counts.skipped[kind] += 1
@@ -226,6 +249,15 @@ class Export:
         self._bytes_done += size
         if self._on_progress is not None:
             self._on_progress(SelectProgress(self._done, self._bytes_done, self._bytes_total, len(self._chosen.rows)))
+
+
+def _with_record(members: Members, sources: dict[str, str], record: Record) -> tuple[Members, dict[str, str]]:
+    """Return the members of a sample with what a metadata file says of it, where they do not say it themselves."""
+    image = next(iter(members))
+    stem = os.path.splitext(image)[0]
+    there = {name.rpartition(".")[2].lower() for name in members}
+    added = {f"{stem}.{ending}": text for ending, text in record.sidecars().items() if ending not in there}
+    return {**members, **added}, {**sources, **{name: f"{sources[image]}:{name}" for name in added}}
 
 
 def _find_links(rows: Iterable[Mapping[str, Any]]) -> Iterator[FoundOriginal | SkippedError]:

@@ -188,7 +188,10 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             encoded=data.get(name),
             shard="" if is_loose else path,
             member=sample.image,
-            sidecars={ext: data[member.name] for ext, member in sample.sidecars.items() if member.name in data},
+            sidecars={
+                **{ext: content for ext, content in sample.described.items() if not sample.has_sidecar(ext)},
+                **{ext: data[member.name] for ext, member in sample.sidecars.items() if member.name in data},
+            },
             sidecar_members=sample.sidecars,
             index=index,
             decode_options={"max_pixels": self.max_pixels, "apply_exif_rotation": self.apply_exif_rotation},
