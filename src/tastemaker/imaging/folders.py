@@ -39,7 +39,7 @@ class FolderReader:
     def __init__(self, options: Options | None = None) -> None:
         self._options = options
         self._listings: dict[str, dict[str, list[str]]] = {}  # folder -> stem -> sidecars
-        self._metadata = ImageMetadata(options, lambda folder: self._list(folder).get("metadata", ()))
+        self._records = ImageMetadata(options, lambda folder: self._list(folder).get("metadata", ()))
 
     def read_samples(
         self, paths: Iterable[str], root: str | None = None
@@ -180,7 +180,7 @@ class FolderReader:
         Raises:
             OSError: There is such a file, and it cannot be read.
         """
-        return self._metadata.record_of(root, relative_to(public_url(path), root))
+        return self._records.record_of(root, relative_to(public_url(path), root))
 
     def _list(self, folder: str) -> dict[str, list[str]]:
         """Return stem -> names of the files in a folder that are no pictures."""
