@@ -17,6 +17,7 @@ import pytest
 import simplejpeg
 import skimage
 from conftest import encode
+from fuzzing import damage
 from PIL import Image, ImageOps
 
 from tastemaker.errors import UnreadableImageError
@@ -518,37 +519,6 @@ def test_damaged_exif_costs_no_picture(file_format):
 # Whatever comes.
 
 
-def mutate(data, rng):
-    mutated = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 5))):
-        at = rng.randrange(len(mutated)) if rng.random() < 0.6 else rng.randrange(min(len(mutated), 200))
-        length = rng.randrange(1, 40)
-        change = rng.randrange(6)
-        if change == 0:
-            mutated[at] ^= 1 << rng.randrange(8)
-        elif change == 1:
-            mutated[at] = rng.choice((0, 127, 128, 255))
-        elif change == 2:
-            del mutated[at : at + length]
-        elif change == 3:
-            mutated[at:at] = rng.randbytes(length)
-        elif change == 4:
-            mutated[at : at + 8] = rng.choice((bytes(8), b"\xff" * 8, rng.randbytes(8)))
-        else:
-            del mutated[max(at, 1) :]
-        mutated = mutated or bytearray(b"\0")
-    return bytes(mutated)
-
-
-@pytest.mark.filterwarnings("ignore:::PIL")
-@each_kind
-def test_only_unreadable_image_errors_leave_the_decoder_whatever_the_bytes(kind):
-    rng = random.Random(kind)
-    for _ in range(40):
-        result = outcome(mutate(sample(kind), rng), max_pixels=10**6, apply_exif_rotation=rng.random() < 0.3)
-        assert isinstance(result, str) or (result.dtype == np.uint8 and result.ndim == 3 and result.shape[2] == 3)
-
-
 def test_damaged_files_raise_no_storm_of_warnings():
     script = (
         "import sys, pickle; from tastemaker.imaging.decode import decode_image\n"
@@ -557,14 +527,20 @@ def test_damaged_files_raise_no_storm_of_warnings():
         "    except Exception: pass"
     )
     rng = random.Random(0)
-    files = [mutate(sample(kind), rng) for kind in ("tiff RGB", "jpeg MPO", "webp", "png P") for _ in range(100)]
+    files = [
+        damage(sample(kind), [sample(kind)], rng)
+        for kind in ("tiff RGB", "jpeg MPO", "webp", "png P")
+        for _ in range(100)
+    ]
     run = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(files), capture_output=True, check=True)
     assert b"Warning" not in run.stderr
 
 
 def test_eight_threads_decode_as_one_does():
     rng = random.Random(3)
-    files = [sample(kind) for kind in KINDS] + [mutate(sample(kind), rng) for kind in KINDS if kind[:4] != "tiff"]
+    files = [sample(kind) for kind in KINDS] + [
+        damage(sample(kind), [sample(kind)], rng) for kind in KINDS if kind[:4] != "tiff"
+    ]
     files = files * 4
     alone = [outcome(data, max_pixels=10**6) for data in files]
     with ThreadPoolExecutor(8) as pool:

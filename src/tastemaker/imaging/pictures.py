@@ -102,6 +102,9 @@ class PictureTable:
         A damaged table ends with a sample of an empty key whose ``problem`` says so.
         """
         row = 0
+        if not self._names:
+            yield Sample("", problem=Problem(ReasonKind.NOT_AN_IMAGE, f"no pictures. {self._table.describe()}")), {}
+            return
         try:
             for block in self._table.blocks(self._columns, _BLOCK_ROWS):
                 for values in block.to_pylist():

@@ -146,7 +146,7 @@ def _develop(raw: rawpy.RawPy, make_room: Callable[[int, int], None]) -> Pixels:
     sizes = raw.sizes
     make_room(max(sizes.raw_width, sizes.width), max(sizes.raw_height, sizes.height))
     pixels: Pixels = raw.postprocess(half_size=True, use_camera_wb=True, user_flip=0, output_bps=8)
-    return pixels
+    return pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels  # a camera without colours
 
 
 def _is_upright(pixels: Pixels) -> bool:
