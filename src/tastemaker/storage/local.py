@@ -123,8 +123,12 @@ class LocalPlace(Place):
                 if item.is_dir(follow_symlinks=False):
                     if recursive:
                         yield from self._walk(item.path, recursive=True)
-                elif item.is_file() and not item.name.startswith(DRAFT_PREFIX):
-                    yield LocalPlace(item.path)._entry(item.stat())
+                    continue
+                try:
+                    if item.is_file() and not item.name.startswith(DRAFT_PREFIX):
+                        yield LocalPlace(item.path)._entry(item.stat())
+                except OSError:  # such as a link that leads to itself: to read it says so
+                    yield Entry(LocalPlace(item.path), 0)
 
     def open(self) -> BinaryIO:
         _check_regular(self.address)
@@ -205,8 +209,11 @@ class LocalPlace(Place):
 
 def _check_regular(path: str) -> None:
     """Raise `OSError` for what is no file: to open a pipe would wait for a writer, for ever perhaps."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "it is no file", path)
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        os.scandir(path).close()  # raises where it cannot be read, either
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "is no file", path)
 
 
 class LocalRanges:
@@ -224,6 +231,7 @@ class LocalRanges:
         """Return up to ``size`` bytes from ``offset``."""
         with self._lock:  # blocks are read ahead in threads
             self._file.seek(offset)
+            size = min(size, max(0, self._end - offset))
             data = self._file.read(size)
             while data and len(data) < size and (more := self._file.read(size - len(data))):
                 data += more
