@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no
 .PHONY: demo test test-all lint check clean
 .DELETE_ON_ERROR:
 
-demo: .venv/.demo  ## rank photographs and their damaged versions, and draw a page of them
+demo: .venv/.demo  ## rank photographs and their damaged versions, and write a report about them
 	$(BIN)/tastemaker demo --output demo-output
 
 test: .venv/.test  ## run the tests that a change needs

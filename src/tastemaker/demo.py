@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from tastemaker.errors import ConfigurationError, MissingExtraError, WeightsNotFoundError
-from tastemaker.explorer.gallery import Picture, write_gallery
+from tastemaker.explorer.report import write_report
 from tastemaker.models.hub import ensure_weights
 from tastemaker.models.published import find_scorer
 from tastemaker.runs.options import RunOptions
@@ -43,7 +43,7 @@ class DemoResult:
         ranking: (name, score) of each picture, best first.
         ranked_by: ``aesthetic_score`` or ``technical_quality``.
         why: Why it is not the aesthetic score; empty if it is.
-        page: The HTML page.
+        page: The report.
         summary: Of the run.
         kept: Pictures that the cut keeps.
     """
@@ -57,7 +57,7 @@ class DemoResult:
 
 
 def run_demo(output_dir: Path, model_dir: str | None = None) -> DemoResult:
-    """Score photographs and their damaged versions, keep the best fifth, and draw a page.
+    """Score photographs and their damaged versions, keep the best fifth, and write a report.
 
     Uses the real models where they are or can be fetched, and the technical signals otherwise.
 
@@ -82,21 +82,11 @@ def run_demo(output_dir: Path, model_dir: str | None = None) -> DemoResult:
     options = RunOptions(model_dir=model_dir, signals=True, rank_by=ranked_by)
     found = filter_images([str(pictures)], results, Selection(top=KEPT), options, kind="folder")
     kept = found.selection.chosen if found.selection else 0
-    rows = ScoreTable(found.run.rows_files).query(f"SELECT image_path, {ranked_by} FROM rows").to_pylist()
+    table = ScoreTable(found.run.rows_files)
+    rows = table.query(f"SELECT image_path, {ranked_by} FROM rows").to_pylist()
     rows.sort(key=lambda row: -row[ranked_by])
     page = output_dir / "index.html"
-    what = "technical quality, not an aesthetic score" if why else "aesthetic score"
-    write_gallery(
-        page,
-        "Tastemaker demo",
-        f"{len(PHOTOGRAPHS)} photographs and their damaged versions, best first by {what}. "
-        f"The cut keeps the top {KEPT}: {kept} of {found.run.images}.",
-        why or "CLIP ViT-L/14 and the LAION aesthetic predictor. Photographs: scikit-image's samples.",
-        (
-            Picture(Path(row["image_path"]).read_bytes(), Path(row["image_path"]).stem, row[ranked_by], rank < kept)
-            for rank, row in enumerate(rows)
-        ),
-    )
+    write_report(table, page, top=KEPT, samples=len(PHOTOGRAPHS), title="Tastemaker demo")
     ranking = [(Path(row["image_path"]).stem, row[ranked_by]) for row in rows]
     return DemoResult(ranking, ranked_by, why, page, found.run, kept)
 

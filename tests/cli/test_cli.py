@@ -143,7 +143,7 @@ def test_without_weights_two_lines_say_what_to_do_and_ranking_by_technical_quali
     assert pq.read_table(tmp_path / "out" / "rows")["technical_quality"].null_count == 0
 
 
-def test_the_demo_ranks_originals_above_their_damaged_versions_and_draws_a_page(tmp_path):
+def test_the_demo_ranks_originals_above_their_damaged_versions_and_writes_a_report(tmp_path):
     result = tastemaker("demo", "-o", tmp_path / "demo", env={"TASTEMAKER_MODEL_DIR": str(tmp_path / "none")})
     assert result.returncode == 0, result.stderr
     assert "ranked by technical quality instead" in result.stdout
@@ -151,8 +151,8 @@ def test_the_demo_ranks_originals_above_their_damaged_versions_and_draws_a_page(
     assert len(best) == 7
     assert not any("-" in name for name in best)
     page = (tmp_path / "demo" / "index.html").read_text()
-    assert page.count("<figure>") == 35
-    assert page.count('class="cut"') == 1
+    assert "you keep 20% of 35 images" in page
+    assert page.count("<figure>") > 35
     assert "http" not in page.replace("http-equiv", "")
     assert list((tmp_path / "demo" / "results" / "rows").glob("*.parquet"))
 

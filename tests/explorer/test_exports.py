@@ -8,15 +8,19 @@ from tiny import copies
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.exports import Exports
-from tastemaker.explorer.selection import start_export
+from tastemaker.explorer.index import Filter
 from tastemaker.scores.cutoff import Top
 from tastemaker.selections.select import select_images
 from tastemaker.selections.selection import Selection
 
 
-def export(explorer, to, **body):
-    started = start_export(explorer, {"to": str(to), "as": "folder", "filter": {}, **body})
-    while (state := explorer.exports.get(started["number"]))["state"] == "running":
+def start(explorer, to, *, form="folder", score=None, top=None, **chosen):
+    return explorer.export(Filter(**chosen), str(to), form, score, top)
+
+
+def export(explorer, to, **options):
+    number = start(explorer, to, **options)["number"]
+    while (state := explorer.exports.get(number))["state"] == "running":
         time.sleep(0.01)
     return state
 
@@ -27,61 +31,63 @@ def export(explorer, to, **body):
         ({"score": 5.42}, Selection(min_score=5.42)),
         ({"top": "25%"}, Selection(top=Top(share=0.25))),
         (
-            {"top": "4", "filter": {"where": "width > height"}},
+            {"top": "4", "where": "width > height"},
             Selection(where="(\nwidth > height\n)", top=Top(count=4)),
         ),
     ],
 )
 @pytest.mark.parametrize("form", ["folder", "webdataset"])
 def test_an_export_is_what_select_writes(explorer, tmp_path, body, selection, form):
-    state = export(explorer, tmp_path / "page", **{"as": form}, **body)
+    state = export(explorer, tmp_path / "page", form=form, **body)
     summary = select_images(explorer.table, tmp_path / "select", selection, kind=form)
     assert state["state"] == "done", state["message"]
     assert state["done"] == state["images"] == summary.written > 0
     assert copies(tmp_path / "page") == copies(tmp_path / "select")
 
 
-def test_rejected_pictures_are_left_out_and_not_replaced_by_others(explorer, tmp_path):
-    explorer.rate(5, 0, True)
-    state = export(explorer, tmp_path / "out", top="3", without_rejected=True)
-    assert state["done"] == 2
-    assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {"p00000.jpg", "p00009.jpg"}
+def test_rejected_pictures_are_left_out_and_a_number_is_kept_exactly(explorer, tmp_path):
+    explorer.rate(Filter(), 5, None, True)
+    state = export(explorer, tmp_path / "out", top="3")
+    assert state["done"] == state["images"] == 3
+    assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {"p00000.jpg", "p00009.jpg", "p00011.jpg"}
 
 
 def test_a_manifest_follows_the_filter_on_ratings(explorer, tmp_path):
     import pyarrow.csv
 
-    explorer.rate(1, 5, False)
-    explorer.rate(2, 3, False)
-    state = export(explorer, tmp_path / "list.csv", score=0, **{"as": "manifest", "filter": {"rated": "4"}})
+    explorer.rate(Filter(), 1, 5, None)
+    explorer.rate(Filter(), 2, 3, None)
+    state = export(explorer, tmp_path / "list.csv", score=0.0, form="manifest", rated="4")
     assert state["state"] == "done", state["message"]
     assert pyarrow.csv.read_csv(tmp_path / "list.csv")["image_id"].to_pylist() == ["p00001"]
 
 
 @pytest.mark.parametrize(
-    "body",
+    "options",
     [
-        {"to": "", "score": 5},
-        {"to": "s3://bucket/kept", "score": 5},
-        {"score": 99},
+        {"to": "", "score": 5.0},
+        {"to": "s3://bucket/kept", "score": 5.0},
+        {"score": 99.0},
         {"score": None},
-        {"score": 5, "filter": {"by": "width"}},
+        {"score": 5.0, "by": "width"},
+        {"score": 0.0, "rated": "rejected"},
     ],
 )
-def test_what_makes_no_sense_is_refused_at_once(explorer, tmp_path, body):
+def test_what_makes_no_sense_is_refused_at_once(explorer, tmp_path, options):
+    explorer.rate(Filter(), 1, None, True)
     with pytest.raises(ConfigurationError):
-        start_export(explorer, {"to": str(tmp_path / "out"), "as": "folder", "filter": {}, **body})
+        start(explorer, **{"to": tmp_path / "out", **options})
     assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_written_is_told_and_nothing_is_replaced(explorer, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("mine")
-    state = export(explorer, tmp_path / "mine", score=5)
+    state = export(explorer, tmp_path / "mine", score=5.0)
     assert state["state"] == "failed"
     assert "mine" in state["message"]
     assert copies(tmp_path / "mine").keys() == {"precious.txt"}
-    assert export(explorer, tmp_path / "out", score=5, **{"as": "sculpture"})["state"] == "failed"
+    assert export(explorer, tmp_path / "out", score=5.0, form="sculpture")["state"] == "failed"
 
 
 def test_originals_that_are_gone_are_counted(explorer, tmp_path):
@@ -119,9 +125,7 @@ def test_an_export_ends_with_the_explorer_and_leaves_nothing(explorer, tmp_path,
         return "there", "name"
 
     monkeypatch.setattr("tastemaker.scores.copies.FileCopies.add", wait)
-    number = start_export(explorer, {"to": str(tmp_path / "new" / "out"), "as": "folder", "filter": {}, "score": 0})[
-        "number"
-    ]
+    number = start(explorer, tmp_path / "new" / "out", score=0.0)["number"]
     assert begun.wait(10)
     explorer.close()
     assert explorer.exports.get(number)["state"] == "stopped"

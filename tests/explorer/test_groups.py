@@ -52,6 +52,14 @@ def test_the_best_of_each_group_are_those_that_select_chooses(grouped):
     assert grouped.cut(BEST, None, "3")["kept"] == 3
 
 
+def test_the_next_best_of_a_group_stands_for_a_rejected_one(grouped, tmp_path):
+    grouped.rate(BEST, 0, None, True)
+    assert 11 in grouped.index.view(Filter(group="best", asked="later")).rows
+    chosen = choose_rows(grouped.table, Selection(where="aesthetic_score IS NOT NULL", best_of_group=True)).rows
+    assert 11 in chosen
+    assert 0 not in chosen
+
+
 def test_a_filter_comes_before_the_best_of_each_group(grouped):
     rows = grouped.index.view(Filter(where="row_id <> 0", group="best")).rows.tolist()
     assert 11 in rows  # the best of what is left of the first group
@@ -67,7 +75,7 @@ def test_a_picture_shows_the_others_of_its_group_once_groups_are_known(grouped):
 
 
 def test_an_export_has_the_best_of_each_group_as_the_page_shows_them(grouped, tmp_path):
-    state = export(grouped, tmp_path / "out", score=5.42, filter={"group": "best"})
+    state = export(grouped, tmp_path / "out", score=5.42, group="best")
     assert state["state"] == "done", state["message"]
     kept = [row for row in grouped.index.view(BEST).rows.tolist() if np.float32(SCORES[row]) >= np.float32(5.42)]
     assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {f"p{row:05d}.jpg" for row in kept}

@@ -6,15 +6,17 @@ import pytest
 from explorer.table import SCORES, write_large_table, write_table
 from tastemaker import ScoreTable
 from tastemaker.errors import ConfigurationError
-from tastemaker.explorer.index import MAX_EDGES, Filter, ScoreIndex, describe_view
-from tastemaker.explorer.ratings import Ratings
+from tastemaker.explorer.chart import MAX_EDGES
+from tastemaker.explorer.index import Filter, ScoreIndex
+from tastemaker.scores.cutoff import Top, name_cutoff, parse_top
+from tastemaker.selections.marks import Marks
 
 
 @pytest.fixture
 def index_of(tmp_path):
     def make(path):
         table = ScoreTable(str(path))
-        return ScoreIndex(table, Ratings(tmp_path / "ratings.sqlite", table))
+        return ScoreIndex(table, Marks(table, tmp_path / "ratings.sqlite"))
 
     return make
 
@@ -30,15 +32,25 @@ def test_every_count_in_the_page_is_what_duckdb_counts(tmp_path, index_of):
     scores = np.round(rng.normal(5.2, 0.7, 3000), 2).tolist() + rng.normal(5.2, 0.7, 3000).tolist()
     path = write_large_table(tmp_path / "many", [float(score) for score in scores])
     index = index_of(path)
-    described = describe_view(index.view(Filter()))
-    for number, kept in enumerate(described["kept"]):
-        score = round((described["first"] + number) * 0.01, 2)
+    chart = index.view(Filter()).chart
+    for number, kept in enumerate(chart.reaching):
+        score = round((chart.first + number) * 0.01, 2)
         assert kept == index.table.cutoff(min_score=score).kept, score
     edge = "SELECT count(*) AS n FROM rows WHERE aesthetic_score >= 5.42::FLOAT"
-    place = 542 - described["first"]
-    assert described["kept"][place] == index.table.query(edge).to_pylist()[0]["n"]
-    assert described["kept"][0] == 6000
-    assert described["kept"][-1] == 0
+    assert chart.reaching[542 - chart.first] == index.table.query(edge).to_pylist()[0]["n"]
+    assert chart.reaching[0] == 6000
+    assert chart.reaching[-1] == 0
+
+
+def test_a_cut_off_is_named_with_the_digits_that_keep_the_same_pictures(tmp_path, index_of):
+    scores = np.random.default_rng(1).normal(5.2, 0.7, 804).astype(np.float32)
+    index = index_of(write_large_table(tmp_path / "many", [float(score) for score in scores]))
+    view = index.view(Filter())
+    for kept in range(1, 805):
+        cut = view.cut(None, Top(kept))
+        assert index.table.cutoff(min_score=float(cut.name)).kept == cut.kept == kept
+        assert len(cut.name) <= 9
+    assert name_cutoff(5.5, 5.5, 2) == "5.5"  # no cut-off parts equal scores
 
 
 @pytest.mark.parametrize("top", ["20%", "3", "1", "100%", "5000"])
@@ -46,19 +58,20 @@ def test_a_share_or_number_cuts_where_select_does(scores, index_of, top):
     index = index_of(scores)
     options = {"top": float(top[:-1]) / 100} if top.endswith("%") else {"keep": int(top)}
     expected = index.table.cutoff(**options)
-    assert index.view(Filter()).cut(None, top) == (expected.score, expected.kept)
+    cut = index.view(Filter()).cut(None, parse_top(top))
+    assert (cut.score, cut.kept, cut.place) == (expected.score, expected.kept, expected.kept)
 
 
 def test_what_is_no_cut_off_is_refused(scores, index_of):
     view = index_of(scores).view(Filter())
-    for score, top in [(None, None), (float("nan"), None), (None, "0%"), (None, "many")]:
+    for score in (None, float("nan")):
         with pytest.raises(ConfigurationError, match="share"):
-            view.cut(score, top)
+            view.cut(score, None)
 
 
 def test_filters_by_condition_text_and_rating_are_combined(explorer):
-    explorer.rate(3, 4, False)
-    explorer.rate(5, 0, True)
+    explorer.rate(Filter(), 3, 4, None)
+    explorer.rate(Filter(), 5, None, True)
     rows = lambda **chosen: sorted(explorer.index.view(Filter(**chosen)).rows.tolist())  # noqa: E731
     assert rows(where="width > height") == [0, 2, 4, 6, 8, 10]
     assert rows(text="PICTURE 1") == [1, 10, 11]
@@ -87,17 +100,15 @@ def test_a_condition_that_is_none_or_reads_files_is_refused(explorer, where):
 
 def test_scores_far_apart_get_a_larger_step(tmp_path, index_of):
     view = index_of(write_large_table(tmp_path / "wild", [-4e6, 0.0, 5.5, 1e7])).view(Filter())
-    described = describe_view(view)
-    assert len(described["kept"]) <= MAX_EDGES + 2
-    assert described["kept"][0] == 4
+    assert len(view.chart.reaching) <= MAX_EDGES + 2
+    assert view.chart.reaching[0] == 4
 
 
 def test_tables_without_rows_scores_or_sizes_have_empty_views(tmp_path, index_of):
     for name, scores in (("none", []), ("failed", [None, None])):
         path = write_large_table(tmp_path / name, []) if not scores else write_table(tmp_path / name, [], broken=2)
-        described = describe_view(index_of(path).view(Filter()))
-        assert described["images"] == 0
-        assert described["kept"] == []
+        view = index_of(path).view(Filter())
+        assert (view.images, view.chart.reaching, view.chart.draw(view.ascending)) == (0, [], "")
 
 
 def test_pictures_without_an_aesthetic_score_are_ranked_by_technical_quality(explorer, tmp_path):
@@ -109,7 +120,7 @@ def test_pictures_without_an_aesthetic_score_are_ranked_by_technical_quality(exp
     pq.write_table(
         table.set_column(number, "aesthetic_score", pa.nulls(len(table), pa.float32())), tmp_path / "q.parquet"
     )
-    index = ScoreIndex(ScoreTable(str(tmp_path / "q.parquet")), explorer.ratings)
+    index = ScoreIndex(ScoreTable(str(tmp_path / "q.parquet")), explorer.marks)
     assert index.columns == ["technical_quality"]
-    assert index.view(Filter()).step == 0.001
+    assert index.view(Filter()).chart.step == 0.001
     assert len(index.view(Filter()).rows) == len(SCORES)

@@ -1,79 +1,233 @@
-"""Ratings: on disk at once, found again after a kill, undone one by one."""
+"""What a person says: on disk at once, found again by content, seen by all pages, and never exported against it."""
 
 import os
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from explorer.table import write_table
-from tastemaker import ScoreTable
+from explorer.table import SCORES, write_table
+from tastemaker import ScoreTable, Selection, StarOptions, select_images, write_stars
 from tastemaker.errors import ConfigurationError
-from tastemaker.explorer.ratings import RATINGS_FILE, Picture, Rating, Ratings, ratings_path
+from tastemaker.explorer.index import Filter
 from tastemaker.explorer.service import Explorer
+from tastemaker.imaging.ratings import file_rating
+from tastemaker.runs.options import RunOptions
+from tastemaker.runs.run import run_scoring
+from tastemaker.scores.cutoff import Top
+from tastemaker.selections.marks import MARKS_FILE, Mark, Marks, marks_path, ratings_of
+from tastemaker.selections.selection import choose_rows
+
+ALL = Filter()
+
+
+def rate(explorer, row, stars=None, rejected=None):
+    return explorer.rate(ALL, row, stars, rejected)
+
+
+def replace_column(folder, name, values):
+    (path,) = folder.glob("*.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.schema.get_field_index(name), name, values), path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """The results of a run over four loose pictures."""
+    from explorer.table import encode_picture
+
+    (tmp_path / "photos").mkdir()
+    for number in range(4):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(encode_picture(number, 64 + number, 48))
+    score(tmp_path)
+    return tmp_path
+
+
+def score(folder):
+    run_scoring([str(folder / "photos")], folder / "out", RunOptions(rank_by="technical_quality", signals=True))
+
+
+def said(table):
+    rows = zip(table.to_arrow().to_pylist(), ratings_of(table).tolist(), strict=True)
+    return {row["image_id"]: rating for row, rating in rows if row["status"] != "deleted"}
 
 
 def test_a_rating_survives_a_kill_and_is_found_by_the_picture_not_by_its_row(scores, tmp_path):
     code = (
-        "import os, sys; from tastemaker.explorer.service import Explorer; e = Explorer([sys.argv[1]]); "
-        "e.rate(3, 4, False); e.rate(5, 0, True); os.kill(os.getpid(), 9)"
+        "import os, sys; from tastemaker import ScoreTable; from tastemaker.selections.marks import Marks; "
+        "m = Marks(ScoreTable(sys.argv[1])); m.change(3, stars=4); m.change(5, rejected=True); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(scores)], check=False).returncode == -9
     write_table(tmp_path / "before")  # twelve rows in front of these
-    explorer = Explorer([str(tmp_path / "before" / "scores"), str(scores)], ratings=scores / RATINGS_FILE)
-    assert explorer.ratings.of(3) == Rating()
-    rows = [row for row in range(len(explorer.table)) if explorer.ratings.of(row) != Rating()]
-    paths = [row["image_path"] for row in explorer.lookup.rows(rows)]
-    explorer.close()
-    assert paths == [f"{tmp_path}/shards/00000.tar/p{number:05d}.jpg" for number in (3, 5)]
+    table = ScoreTable([str(tmp_path / "before" / "scores"), str(scores)])
+    marks = Marks(table, scores / MARKS_FILE)
+    paths = {row["image_path"] for row in table.take(list(marks.current())).to_pylist()}
+    marks.close()
+    assert paths == {f"{tmp_path}/shards/00000.tar/p{number:05d}.jpg" for number in (3, 5)}
+
+
+def test_a_folder_that_was_renamed_and_one_that_was_edited_keep_their_ratings(photos):
+    marks = Marks(ScoreTable(photos / "out"))
+    marks.change(1, stars=4)
+    marks.change(2, rejected=True)
+    (photos / "photos").rename(photos / "other")
+    (photos / "other" / "1.jpg").rename(photos / "other" / "first.jpg")
+    (photos / "photos").symlink_to("other")
+    score(photos)
+    expected = {"0": 0, "first": 4, "2": -1, "3": 0}
+    assert {key.rpartition("/")[2]: rating for key, rating in said(ScoreTable(photos / "out")).items()} == expected
+    with open(photos / "other" / "2.jpg", "ab") as file:
+        file.write(b"edited")
+    score(photos)
+    assert {key.rpartition("/")[2]: rating for key, rating in said(ScoreTable(photos / "out")).items()} == expected
+
+
+def test_of_two_copies_of_a_picture_only_the_one_that_was_rated_is(photos):
+    (photos / "photos" / "copy.jpg").write_bytes((photos / "photos" / "1.jpg").read_bytes())
+    score(photos)
+    table = ScoreTable(photos / "out")
+    row = [row["image_id"] for row in table.to_arrow().to_pylist()].index("copy")
+    marks = Marks(table)
+    marks.change(row, rejected=True)
+    marks.close()
+    assert [key for key, rating in said(ScoreTable(photos / "out")).items() if rating] == ["copy"]
+
+
+def test_two_programs_on_one_table_lose_no_rating(scores):
+    one, two = Explorer([str(scores)]), Explorer([str(scores)])
+    rate(one, 3, stars=4)
+    assert rate(two, 3, rejected=True)["stars"] == 4  # only what changes is said
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: rate((one, two)[n % 2], n % 12, stars=n // 12 + 1), range(36)))
+    expected = [(3, n == 3) for n in range(12)]
+    for explorer in (one, two):
+        found = {item["name"]: (item["stars"], item["rejected"]) for item in explorer.rows(ALL, 0, 12)}
+        assert [found[f"p{number:05d}"] for number in range(12)] == expected
+        explorer.close()
 
 
 def test_undo_takes_back_one_change_after_another_also_in_the_next_session(scores):
     first = Explorer([str(scores)])
-    first.rate(1, 3, False)
-    first.rate(1, 5, False)
-    first.rate(2, 0, True)
+    rate(first, 1, stars=3)
+    rate(first, 1, stars=5)
+    rate(first, 2, rejected=True)
     first.close()
     again = Explorer([str(scores)])
-    assert again.undo_rating()["row"] == 2
-    assert again.ratings.of(2) == Rating()
-    assert (again.undo_rating()["stars"], again.undo_rating()["stars"]) == (3, 0)
-    assert again.undo_rating()["row"] is None
-    assert again.describe()["ratings"] == {"path": str(scores / RATINGS_FILE), "rated": 0, "rejected": 0, "changes": 0}
+    assert again.undo_rating(ALL)["row"] == 2
+    assert (again.undo_rating(ALL)["stars"], again.undo_rating(ALL)["stars"]) == (3, 0)
+    assert again.undo_rating(ALL)["row"] is None
+    assert not again.marks.current()
     again.close()
 
 
 def test_the_file_is_durable_and_readable_by_people(explorer, scores):
-    explorer.rate(0, 2, True)
-    with sqlite3.connect(scores / RATINGS_FILE) as connection:
+    rate(explorer, 0, 2, True)
+    with sqlite3.connect(scores / MARKS_FILE) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        rating = connection.execute("SELECT image_id, stars, rejected FROM ratings").fetchall()
-    assert rating == [("p00000", 2, 1)]
-    assert explorer.ratings._open().execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("SELECT image_id, stars, rejected FROM ratings").fetchall() == [("p00000", 2, 1)]
 
 
 def test_ratings_lie_among_the_users_data_where_the_table_cannot_be_written(scores, monkeypatch):
-    assert ratings_path(str(scores), is_local=True) == scores / RATINGS_FILE
-    assert "ratings" in str(ratings_path("s3://bucket/scores", is_local=False))
+    table = ScoreTable(scores)
+    assert marks_path(table) == scores / MARKS_FILE
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert scores not in ratings_path(str(scores), is_local=True).parents
+    assert scores not in marks_path(table).parents
 
 
-def test_a_rating_that_cannot_be_saved_is_an_error_and_not_kept(explorer, tmp_path):
-    ratings = Ratings(tmp_path / "folder.sqlite", explorer.table)
-    picture = Picture(0, "path", 0, "id")
+def test_a_rating_that_cannot_be_saved_is_an_error_and_not_kept(scores, tmp_path):
+    marks = Marks(ScoreTable(scores), tmp_path / "folder.sqlite")
     with pytest.raises(ConfigurationError, match="0 to 5"):
-        ratings.rate(picture, Rating(6))
+        marks.change(0, stars=6)
     (tmp_path / "folder.sqlite").mkdir()
     with pytest.raises(ConfigurationError, match="not saved"):
-        ratings.rate(picture, Rating(3))
-    assert ratings.of(0) == Rating()
+        marks.change(0, stars=3)
+    (tmp_path / "folder.sqlite").rmdir()
+    assert not marks.current()
 
 
 def test_a_file_that_is_no_ratings_is_said_to_be_in_the_way(scores):
-    path = scores / RATINGS_FILE
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"no database at all, but long enough to look like one" * 100)
+    (scores / MARKS_FILE).parent.mkdir(exist_ok=True)
+    (scores / MARKS_FILE).write_bytes(b"no database at all, but long enough to look like one" * 100)
     with pytest.raises(ConfigurationError, match="move it away"):
-        Ratings(path, ScoreTable(str(scores)))
+        Marks(ScoreTable(scores))
+
+
+def test_the_explorers_word_beats_the_files_and_the_files_counts_where_there_is_none(scores):
+    replace_column(scores, "rating", pa.array([5, -1, 3, -1, *[None] * 10], pa.int8()))
+    explorer = Explorer([str(scores)])
+    rate(explorer, 2, stars=1)
+    rate(explorer, 3, stars=4)
+    shown = {item["row"]: (item["stars"], item["rejected"], item["said_by"]) for item in explorer.rows(ALL, 0, 20)}
+    assert [shown[row] for row in range(5)] == [
+        (5, False, "file"),
+        (0, True, "file"),
+        (1, False, "page"),
+        (4, False, "page"),
+        (0, False, ""),
+    ]
+    rows = {choice: explorer.index.view(Filter(rated=choice)).rows.tolist() for choice in ("4", "rejected", "rated")}
+    assert {choice: sorted(found) for choice, found in rows.items()} == {
+        "4": [0, 3],
+        "rejected": [1],
+        "rated": [0, 1, 2, 3],
+    }
+    explorer.close()
+
+
+@pytest.mark.parametrize(
+    "selection", [Selection(min_score=5.0), Selection(top=Top(4)), Selection(row_ids=[0, 5]), Selection(where="true")]
+)
+def test_what_is_rejected_is_selected_only_if_one_says_so(explorer, selection):
+    before = choose_rows(explorer.table, selection).rows.tolist()
+    rate(explorer, 5, rejected=True)
+    after = choose_rows(explorer.table, selection).rows.tolist()
+    assert 5 in before
+    assert 5 not in after
+    assert len(after) == len(before) - (selection.top is None)  # a number is kept exactly
+    asked = Selection(**{**vars(selection), "with_rejected": True})
+    assert choose_rows(explorer.table, asked).rows.tolist() == before
+
+
+def test_counts_of_page_and_selection_leave_out_what_is_rejected(explorer, tmp_path):
+    for row in (5, 3, 2):
+        rate(explorer, row, rejected=True)
+    view = explorer.view(ALL)
+    order = sorted(range(12), key=lambda row: (-SCORES[row], row))
+    assert [order[place] for place in view["rejected"]] == [5, 3, 2]
+    for given in ({"score": 5.42, "top": None}, {"score": None, "top": "25%"}, {"score": None, "top": "3"}):
+        kept = explorer.cut(ALL, **given)["kept"]
+        options = {"min_score": given["score"]} if given["top"] is None else {"top": Top(kept)}
+        out = tmp_path / str(given["top"])
+        assert select_images(explorer.table, out, Selection(**options), kind="folder").written == kept > 0
+
+
+def test_stars_of_the_explorer_go_into_sidecars_over_the_files_own(photos):
+    table = ScoreTable(photos / "out")
+    marks = Marks(table)
+    marks.change(0, stars=2)
+    marks.change(1, rejected=True)
+    marks.close()
+    (photos / "photos" / "0.jpg.xmp").write_text(
+        "<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
+        "<rdf:Description xmlns:xmp='http://ns.adobe.com/xap/1.0/' xmp:Rating='5'/></rdf:RDF></x:xmpmeta>"
+    )
+    everything = Selection(where="true", rank_by="technical_quality")
+    report = write_stars(table, everything, StarOptions(bounds=(1.0,)))
+    assert (report.images, report.starred) == (3, 3)
+    assert [file_rating(photos / "photos" / f"{n}.jpg") for n in range(4)] == [2, None, 5, 5]
+    write_stars(table, Selection(row_ids=[1], rank_by="technical_quality", with_rejected=True))
+    assert file_rating(photos / "photos" / "1.jpg") == -1
+
+
+def test_a_view_by_ratings_stays_as_it_is_while_one_rates(explorer):
+    unrated = Filter(rated="unrated", asked="1")
+    before = explorer.index.view(unrated).rows.tolist()
+    rate(explorer, before[0], stars=3)
+    assert explorer.index.view(unrated).rows.tolist() == before
+    assert explorer.index.view(Filter(rated="unrated", asked="2")).rows.tolist() == before[1:]
+    assert np.array_equal(explorer.marks.current()[before[0]], Mark(3))

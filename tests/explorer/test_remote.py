@@ -28,7 +28,7 @@ def test_rows_pictures_and_sidecars_come_from_where_they_lie(tmp_path, bucket): 
     )
     rows = explorer.rows(Filter(), 0, 10)
     details = {row["name"]: explorer.picture(Filter(), row["row"]) for row in rows}
-    thumbnails = {row["name"]: explorer.thumbnails.thumbnail(explorer.original(row["row"]), 400) for row in rows}
+    thumbnails = {row["name"]: explorer.thumbnails.make(explorer.original(row["row"]), 400) for row in rows}
     explorer.close()
     assert {name: Image.open(io.BytesIO(data)).size for name, data in thumbnails.items()} == {
         "a": (300, 200),

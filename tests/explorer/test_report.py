@@ -21,13 +21,16 @@ from rows import mark_as_gone, write_rows
 from explorer.table import write_table
 from tastemaker import ConfigurationError, ScoreTable, Selection, write_report
 from tastemaker.errors import ReasonKind
+from tastemaker.explorer.index import Filter
 from tastemaker.explorer.report import MAX_BYTES
 from tastemaker.explorer.report_data import gather
+from tastemaker.explorer.service import Explorer
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.shards import Member, read_samples
 from tastemaker.runs.options import RunOptions
 from tastemaker.scores.cutoff import Top
 from tastemaker.selections.filter import filter_images
+from tastemaker.selections.marks import Marks
 from tastemaker.tasks import ImageObject
 
 HOSTILE = "</script><script>alert('1')</script><img src=x onerror=alert(2)> & \"quoted\""
@@ -160,8 +163,7 @@ def test_its_numbers_are_those_of_the_table(scores, tmp_path):
     keep, customary, percentiles = page.section("cutoffs").split("</table>")[:3]
     for label, images, cutoff in rows_of(keep)[1:]:
         wanted = {"keep": int(label)} if label.isdecimal() else {"top": int(label[:-1]) / 100}
-        found = table.cutoff(**wanted)
-        assert (int(images), float(cutoff)) == (found.kept, pytest.approx(found.score, abs=5e-5))
+        assert int(images) == table.cutoff(**wanted).kept == table.cutoff(min_score=float(cutoff)).kept
     for least, images, share in rows_of(customary)[1:]:
         found = table.cutoff(min_score=float(least))
         assert (int(images), share) == (found.kept, f"{100 * found.share:.1f}%")
@@ -174,10 +176,10 @@ def test_a_cut_that_is_moved_counts_as_the_table_does(scores, tmp_path):
     _, page = make(scores, tmp_path)
     (chart,) = page.all("div", **{"class": "chart"})
     reaching = [int(count) for count in chart["data-reaching"].split()]
-    start, step = float(chart["data-start"]), float(chart["data-step"])
+    first, step = int(chart["data-first"]), float(chart["data-step"])
     values = ScoreTable(scores).values()
     for number in range(0, len(reaching), 7):
-        least = np.float32(round(start + number * step, 2))
+        least = np.float32(round((first + number) * step, 2))
         assert reaching[number] == np.count_nonzero(values >= least)
     assert reaching[0] == 60
     assert reaching[-1] == 0
@@ -363,15 +365,6 @@ def test_the_page_says_everything_without_its_script(scores, tmp_path):
     assert sum(int(row[1]) for row in rows_of(distribution)[1:]) == 60
 
 
-def test_it_prints_light_on_a4_without_controls(scores, tmp_path):
-    _, page = make(scores, tmp_path)
-    style = re.search(r"<style>(.*?)</style>", page.source, re.DOTALL)[1]
-    prints = style.split("@media print")[1:]
-    assert len(prints) == 2
-    assert any("size: A4" in part and "--ground: #fff" in part for part in prints)
-    assert any(re.search(r"button, details, \.handle \{ display: none", part) for part in prints)
-
-
 @pytest.mark.parametrize(
     ("numbers", "finding"),
     [
@@ -416,15 +409,15 @@ def test_a_run_is_reported_by_the_cut_that_filter_made(tmp_path):
     options = RunOptions(rank_by="technical_quality", signals=True)
     filter_images([str(tmp_path / "photos")], tmp_path / "out", Selection(top=Top(share=0.75)), options)
     data = gather(ScoreTable(tmp_path / "out"))
-    assert (data.column, data.cut.found.kept) == ("technical_quality", 6)
-    assert data.cut.origin == "the one that filter made"
+    assert (data.column, data.cut.kept) == ("technical_quality", 6)
+    assert data.origin == "the one that filter made"
 
 
 def test_wrong_options_are_refused(scores, tmp_path):
     for options in ({"samples": 0}, {"samples": 101}, {"min_score": 5.0, "top": "20%"}, {"top": "many"}):
         with pytest.raises(ConfigurationError):
             write_report(scores, tmp_path / "report.html", **options)
-    with pytest.raises(ConfigurationError, match="a cut-off of nan is no number"):
+    with pytest.raises(ConfigurationError, match="a cut-off is a score"):
         write_report(scores, tmp_path / "report.html", min_score=float("nan"))
     assert not (tmp_path / "report.html").exists()
 
@@ -452,11 +445,27 @@ def test_pictures_that_are_gone_are_told_and_count_nowhere(tmp_path):
     (path,) = folder.glob("*.parquet")
     mark_as_gone(path, [5, 12])
     data = gather(ScoreTable(folder), min_score=5.0)
-    assert (data.summary.images, data.summary.deleted, data.summary.scored) == (12, 2, 11)
-    assert data.reaching[0] == sum(band.count for band in data.bands) == data.cut.found.scored == 11
+    assert (data.images, data.deleted, data.scored) == (12, 2, 11)
+    assert data.view.chart.reaching[0] == sum(band.count for band in data.bands) == 11
     assert all(sum(part.scored for part in kind.slices) == 11 for kind in data.slices)
     assert 5 not in {row for rows in data.shown() for row in rows}
-    assert [(reason.status, reason.count) for reason in data.reasons] == [("failed", 1)]
+    assert [(reason["status"], reason["images"]) for reason in data.reasons] == [("failed", 1)]
     write_report(folder, tmp_path / "report.html")
     assert "12 images" in (page := (tmp_path / "report.html").read_text())
     assert "2 more are gone since" in page
+
+
+def test_rejected_pictures_are_told_and_are_in_no_number_and_no_row(tmp_path):
+    folder = write_table(tmp_path)
+    table = ScoreTable(folder)
+    marks = Marks(table)
+    marks.change(5, rejected=True)  # the best
+    marks.close()
+    data = gather(table, top=Top(share=0.25))
+    explorer = Explorer([str(folder)])
+    cut = explorer.cut(Filter(), None, "25%")
+    explorer.close()
+    assert (data.scored, data.rejected, data.cut.kept, data.cut.name) == (11, 1, cut["kept"], cut["name"])
+    assert 5 not in {row for rows in data.shown() for row in rows}
+    _, page = make(folder, tmp_path)
+    assert "1 rejected and not counted below" in page.text

@@ -11,8 +11,9 @@ from explorer.table import encode_picture
 from tastemaker import ScoreTable
 from tastemaker.errors import UnreadableImageError
 from tastemaker.explorer.index import Filter
+from tastemaker.explorer.reduced import encode_small
 from tastemaker.explorer.service import Explorer
-from tastemaker.explorer.thumbnails import Thumbnails, encode_small
+from tastemaker.explorer.thumbnails import Thumbnails
 from tastemaker.runs.run import RunOptions, run_scoring
 
 
@@ -67,25 +68,25 @@ def test_what_is_no_picture_is_refused(data):
 
 def test_the_cache_answers_until_the_source_changes(explorer, tmp_path):
     row = explorer.original(0)
-    first = explorer.thumbnails.thumbnail(row, 97)
+    first = explorer.thumbnails.make(row, 97)
     assert size_of(first)[1] == 160  # rounded up
     stored = {path: path.read_bytes() for path in (tmp_path / "cache").rglob("*.jpg")}
     assert sorted(size_of(data)[1] for data in stored.values()) == [160, 200]  # the original is not larger
     for path in stored:
         path.write_bytes(b"from the cache")
-    assert explorer.thumbnails.thumbnail(row, 120) == b"from the cache"
+    assert explorer.thumbnails.make(row, 120) == b"from the cache"
     shard = tmp_path / "shards" / "00000.tar"
     shard.write_bytes(shard.read_bytes() + bytes(1024))
-    assert explorer.thumbnails.thumbnail(row, 120) == first
+    assert explorer.thumbnails.make(row, 120) == first
 
 
 def test_smaller_thumbnails_are_made_of_larger_ones_without_the_original(explorer, tmp_path):
     row = explorer.original(1)
-    large = explorer.thumbnails.thumbnail(row, 320)
+    large = explorer.thumbnails.make(row, 320)
     explorer.thumbnails._read = None  # whoever reads the original fails
     assert size_of(large) == (200, 300)
-    assert size_of(explorer.thumbnails.thumbnail(row, 100)) == (107, 160)
-    assert explorer.thumbnails.thumbnail(row, 320) == large
+    assert size_of(explorer.thumbnails.make(row, 100)) == (107, 160)
+    assert explorer.thumbnails.make(row, 320) == large
 
 
 @pytest.mark.parametrize("has_hash", [True, False])
@@ -98,19 +99,19 @@ def test_another_picture_in_the_place_of_the_scored_one_is_never_shown(tmp_path,
     run_scoring([str(tmp_path / "photos")], tmp_path / "out", RunOptions(rank_by="technical_quality", signals=True))
     explorer = Explorer([str(tmp_path / "out")], cache=tmp_path / "cache")
     row = explorer.original(0) if has_hash else {**explorer.original(0), "xxh3": None}
-    assert size_of(explorer.thumbnails.view(row, 400)) == (300, 200)
+    assert size_of(explorer.thumbnails.make(row, 3000)) == (300, 200)
     photo.write_bytes(other.ljust(size, b"\0"))
     with pytest.raises(UnreadableImageError, match=r"^the file has changed since it was scored$"):
-        explorer.thumbnails.view(row, 400)
+        explorer.thumbnails.make(row, 3000)
     with pytest.raises(UnreadableImageError, match="has changed"):
-        explorer.thumbnails.thumbnail(row, 100)
+        explorer.thumbnails.make(row, 100)
     explorer.close()
 
 
 def test_the_cache_stays_within_its_bounds(explorer, tmp_path):
     small = Thumbnails(tmp_path / "bounded", max_bytes=12_000)
     for number in range(12):
-        small.thumbnail(explorer.original(number), 160)
+        small.make(explorer.original(number), 160)
     sizes = [path.stat().st_size for path in (tmp_path / "bounded").rglob("*") if path.is_file()]
     assert 0 < sum(sizes) <= 12_000
 
@@ -119,10 +120,10 @@ def test_a_source_that_is_gone_or_shorter_is_said_to_be(explorer, tmp_path):
     shard = tmp_path / "shards" / "00000.tar"
     shard.write_bytes(shard.read_bytes()[:2000])
     with pytest.raises(UnreadableImageError, match="has changed"):
-        explorer.thumbnails.view(explorer.original(5), 400)
+        explorer.thumbnails.make(explorer.original(5), 3000)
     shard.unlink()
     with pytest.raises(UnreadableImageError, match="gone"):
-        explorer.thumbnails.view(explorer.original(5), 400)
+        explorer.thumbnails.make(explorer.original(5), 3000)
 
 
 @pytest.mark.parametrize("rotate", [False, True])
@@ -139,7 +140,7 @@ def test_a_picture_that_exif_turns_stands_upright_in_a_box_of_its_shape(tmp_path
     explorer = Explorer([str(tmp_path / "out")], cache=tmp_path / "cache")
     (aspect,) = explorer.index.aspects(explorer.index.view(Filter()).rows)
     (row,) = explorer.rows(Filter(), 0, 1)
-    thumbnail = size_of(explorer.thumbnails.thumbnail(explorer.original(row["row"]), 640))
+    thumbnail = size_of(explorer.thumbnails.make(explorer.original(row["row"]), 640))
     explorer.close()
     assert thumbnail == (row["width"], row["height"]) == (320, 640)
     assert aspect == 500

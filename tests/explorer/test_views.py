@@ -21,11 +21,8 @@ from tastemaker.imaging.tars import Member
 
 
 def slices_of(explorer, name, score=5.0, chosen=Filter()):  # noqa: B008 - it is frozen
-    first = 300
-    kept = explorer.cut(chosen, score, None)["kept"]
-    found = explorer.slices(chosen, name, first, 500, kept)
-    place = round(score / 0.01) - first
-    return {s["name"]: (s["images"], s["kept"][place]) for s in found["slices"]}, found
+    found = explorer.slices(chosen, name, explorer.cut(chosen, score, None)["place"])
+    return {part["name"]: (part["scored"], part["kept"]) for part in found["slices"]}, found
 
 
 def test_slices_count_what_a_cut_off_keeps_of_each_part(explorer):
@@ -46,11 +43,11 @@ def test_slices_count_what_a_cut_off_keeps_of_each_part(explorer):
 
 
 def test_every_slice_can_be_filtered_by_and_adds_up(explorer):
-    for name in explorer.dimensions():
+    for name in explorer.slices(Filter(), "", 0)["dimensions"]:
         found, answer = slices_of(explorer, name)
         assert sum(images for images, _ in found.values()) == len(SCORES), name
         for part in answer["slices"]:
-            assert len(explorer.index.view(Filter(where=part["where"])).rows) == part["images"], part["where"]
+            assert len(explorer.index.view(Filter(where=part["where"])).rows) == part["scored"], part["where"]
 
 
 @pytest.mark.skipif(os.sep != "/", reason="a backslash is between folders there")
@@ -101,13 +98,19 @@ def test_the_report_and_the_page_have_the_same_slices(tmp_path):
     write_rows(tmp_path / "rows.parquet", images)
     report = gather(ScoreTable(tmp_path / "rows.parquet"), min_score=5.2)
     explorer = Explorer([str(tmp_path / "rows.parquet")], ratings=tmp_path / "r.sqlite")
-    assert (
-        explorer.dimensions() == [kind.title.lower() for kind in report.slices] == ["size", "shape", "format", "source"]
-    )
+    names = explorer.slices(Filter(), "", 0)["dimensions"]
+    assert names == [kind.title for kind in report.slices] == ["size", "shape", "format", "source"]
     for kind in report.slices:
-        found, _ = slices_of(explorer, kind.title.lower(), score=5.2)
+        found, _ = slices_of(explorer, kind.title, score=5.2)
         assert list(found.items()) == [(part.name, (part.scored, part.kept)) for part in kind.slices]
     explorer.close()
+
+
+def test_slices_leave_out_what_is_rejected(explorer):
+    explorer.rate(Filter(), 5, None, True)  # the best one
+    by_licence, _ = slices_of(explorer, "json: licence")
+    assert sum(scored for scored, _ in by_licence.values()) == len(SCORES) - 1
+    assert sum(kept for _, kept in by_licence.values()) == sum(score >= 5.0 for score in SCORES) - 1
 
 
 def test_shapes_are_those_in_which_pictures_are_seen(tmp_path):
@@ -131,8 +134,8 @@ def test_shapes_are_those_in_which_pictures_are_seen(tmp_path):
 
 
 def test_unknown_slices_and_rows_are_refused(explorer):
-    with pytest.raises(ConfigurationError, match="no slices"):
-        explorer.slices(Filter(), "1) --", 0, 10, 0)
+    with pytest.raises(ConfigurationError, match="dimension"):
+        explorer.slices(Filter(), "1) --", 0)
     for row in (-1, 14, 10**12):
         with pytest.raises(ConfigurationError, match="no row"):
             explorer.picture(Filter(), row)
@@ -175,7 +178,10 @@ def test_json_of_strangers_leaves_slices_and_details_whole(tmp_path):
     for name in ("json: place", "json: $.\"'[*]"):
         found, _ = slices_of(explorer, name)
         assert [counted for counted in found.values() if counted[0] == 3] == [(3, 3), (3, 3)]
-    assert [name for name in explorer.dimensions() if name.startswith("json")] == ["json: $.\"'[*]", "json: place"]
+    assert [n for n in explorer.slices(Filter(), "", 0)["dimensions"] if n.startswith("json")] == [
+        "json: $.\"'[*]",
+        "json: place",
+    ]
     for number in range(len(texts)):
         json.dumps(explorer.picture(Filter(), number), ensure_ascii=False).encode()
     explorer.close()
@@ -218,15 +224,15 @@ def test_pictures_that_are_gone_are_told_and_shown_nowhere(tmp_path):
     everything = Filter()
     view = explorer.view(everything)
     seen = explorer.rows(everything, 0, 100)
-    slices = explorer.slices(everything, "shape", 0, 1000, 3)["slices"]
+    slices = explorer.slices(everything, "shape", 3)["slices"]
     failures = explorer.failures("")
     near = explorer.neighbours(0)
     told = explorer.describe()
     explorer.close()
     assert (told["images"], told["deleted"]) == (len(SCORES), 2)  # of fourteen rows
-    assert (view["images"], view["kept"][0], view["failed"], view["unscored"]) == (11, 11, 1, 0)
+    assert (view["images"], view["reaching"][0], view["failed"], view["unscored"]) == (11, 11, 1, 0)
     assert 5 not in {item["row"] for item in seen}
     assert len(seen) == 11
-    assert sum(part["images"] for part in slices) == 11
+    assert sum(part["scored"] for part in slices) == 11
     assert [(group["status"], group["images"]) for group in failures] == [("failed", 1)]
     assert {item["row"] for item in near} == set(range(1, 12)) - {5}

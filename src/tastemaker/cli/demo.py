@@ -16,7 +16,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.")] = Path("demo-output"),
     model_dir: ModelDirOption = None,
 ) -> None:
-    """Rank seven photographs and their damaged versions, and draw a page of them."""
+    """Rank seven photographs and their damaged versions, and write a report about them."""
     from rich.console import Console
     from rich.table import Table
 

@@ -79,6 +79,7 @@ def select(
         float,
         typer.Option("--min-similarity", help="Images look alike if the cosine of their embeddings is this or more."),
     ] = 0.95,
+    with_rejected: Annotated[bool, typer.Option("--with-rejected", help="Take images that you rejected, too.")] = False,
     rank_by: RankByOption = "aesthetic_score",
     images_per_tar: Annotated[int, typer.Option("--images-per-tar", min=1, help="Samples in a tar at most.")] = 1000,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another selection.")] = False,
@@ -107,7 +108,15 @@ def select(
     best = parse_top(top) if top else None
     if is_xmp and where is None and min_score is None and best is None and not best_of_group:
         where = "true"  # stars are for all images
-    selection = Selection(where, min_score, best, rank_by, best_of_group=best_of_group, min_similarity=min_similarity)
+    selection = Selection(
+        where,
+        min_score,
+        best,
+        rank_by,
+        best_of_group=best_of_group,
+        min_similarity=min_similarity,
+        with_rejected=with_rejected,
+    )
     stars = StarOptions(parse_star_bounds(stars_bounds), overwrite_ratings) if is_xmp or embed else None
     table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options))
     if to is None:

@@ -1,157 +1,150 @@
-"""A distribution as a drawing: its axis, its bars as SVG paths, and counts for a cut-off that is moved."""
+"""A distribution as a drawing: its axis, its bars as an SVG path, and the counts of every cut-off in reach."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tastemaker.models.published import scorer_of_column
-from tastemaker.scores.distribution import Values
 
+Values = npt.NDArray[np.floating[Any]]
+
+WIDTH, HEIGHT = 1000, 100
+"""Of the box that bars are drawn in. A page stretches it."""
+
+MAX_EDGES = 20_000
+"""Cut-offs whose counts are sent to a page at most; where scores lie further apart, the step grows."""
+
+_MOST_BARS = 200
+_MOST_TICKS = 13
+_MOST_BANDS = 14
 _BANDS_IN_RANGE = 18
 """A band is no narrower than this part of the range of a column: 0.5 for scores from 1 to 10."""
 
-_MOST_BANDS = 14
-_STEPS_IN_BAND = 50
-_BAR_STEPS = (1, 2, 5, 10, 25, 50)
-_MOST_BARS = 120
-_FAR_OUT = 1.5
-"""Beyond so many times the distance between the 1st and 99th percentile, values are counted and not drawn."""
+_NICE = (1, 2, 5)
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
-    """An axis of scores.
+class Chart:
+    """How scores are spread.
 
     Attributes:
-        start: Its left end.
-        bands: Number of bands: what the page has a row of samples for.
-        band: Width of a band: 0.5 for aesthetic scores, unless they lie very far apart.
+        low, high: Ends of the axis, each a multiple of the step. A few scores may lie beyond.
+        first, step: The cut-offs that a handle can reach are ``first * step`` and following.
+        reaching: How many scores reach each of them, from the first, which all reach, to one that none does.
+        bar: Width of a bar, in score.
     """
 
-    start: float
-    bands: int
-    band: float
-
-    @property
-    def end(self) -> float:
-        """Its right end."""
-        return self.edge(self.bands)
-
-    @property
-    def step(self) -> float:
-        """What a cut-off moves by."""
-        return self.band / _STEPS_IN_BAND
+    low: float
+    high: float
+    first: int
+    step: float
+    reaching: list[int]
+    bar: float
 
     @property
     def decimals(self) -> int:
-        """Decimals that a score is shown with."""
-        return max(0, -math.floor(math.log10(self.step) + 1e-9))
+        """Decimals that tell one step from the next."""
+        return decimals_of(self.step)
 
     @property
-    def edge_decimals(self) -> int:
-        """Decimals that the edge of a band is shown with."""
-        return max(0, -math.floor(math.log10(self.band) + 1e-9))
-
-    def edge(self, number: int) -> float:
-        """Return the lower edge of a band."""
-        return round(self.start + number * self.band, 9)
+    def end(self) -> float:
+        """The cut-off that no score reaches."""
+        return round((self.first + len(self.reaching) - 1) * self.step, 9)
 
     def percent(self, value: float) -> float:
         """Return how far from the left end a value lies, in percent of the axis, within it."""
-        share = (value - self.start) / (self.end - self.start)
-        return round(100 * min(max(share, 0.0), 1.0), 3)
+        return round(100 * min(max((value - self.low) / (self.high - self.low), 0.0), 1.0), 3)
 
-    def band_of(self, column: str) -> str:
-        """Return SQL for the number of the band of a column; what lies outside is in the first or last one."""
-        number = f"floor(({column}::DOUBLE - {self.start!r}) / {self.band!r})"
-        return f"least(greatest({number}, 0), {self.bands - 1})::INTEGER"
+    def ticks(self) -> list[str]:
+        """Return round numbers on the axis, few enough to have room."""
+        step = nice_step(self.step, (self.high - self.low) / _MOST_TICKS)
+        numbers = range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
+        return [f"{number * step:.{decimals_of(step)}f}" for number in numbers]
+
+    def edges(self) -> Values:
+        """Return where bars begin and end: multiples of their width, from below the axis to above it."""
+        numbers = np.arange(math.floor(self.low / self.bar), math.ceil(self.high / self.bar) + 1)
+        return np.round(numbers * self.bar, 9)
+
+    def draw(self, scores: Values) -> str:
+        """Return the bars of some scores on this axis as an SVG path. The highest is as high as the box.
+
+        Args:
+            scores: float (n,), ascending, without NaN.
+        """
+        edges = self.edges()
+        places = np.searchsorted(scores, edges.astype(scores.dtype), side="left")
+        counts = np.diff(places)
+        width = WIDTH * self.bar / (self.high - self.low)
+        gap = min(1.0, width / 4)
+        most = max(int(counts.max(initial=0)), 1)
+        parts = []
+        for edge, count in zip(edges[:-1], counts.tolist(), strict=True):
+            left = WIDTH * (edge - self.low) / (self.high - self.low)
+            start, stop = max(left + gap / 2, 0.0), min(left + width - gap / 2, float(WIDTH))
+            if count and stop > start:
+                top = HEIGHT - max(HEIGHT * count / most, 0.8)
+                parts.append(f"M{start:.5g} {HEIGHT}V{top:.4g}H{stop:.5g}V{HEIGHT}z")
+        return "".join(parts)
 
 
-def choose_scale(values: Values, column: str) -> Scale:
-    """Return an axis on which the values can be read.
+def make_chart(scores: Values, smallest: float) -> Chart:
+    """Return how scores are spread.
 
     Args:
-        values: float (n,), without NaN, sorted.
-        column: What they are; aesthetic scores have bands of 0.5 or more.
+        scores: float (n,), ascending, without NaN.
+        smallest: The step of a cut-off, unless scores lie too far apart for it.
     """
-    finite = values[np.isfinite(values)]
+    finite = scores[np.isfinite(scores)]
+    step = smallest
+    while len(finite) and float(finite[-1] - finite[0]) / step > MAX_EDGES:
+        step *= 10
     if not len(finite):
-        lowest, highest = _range_of(column) or (0.0, 1.0)
-        band = _choose_band(highest - lowest, column)
-        return Scale(lowest, round((highest - lowest) / band), band)
-    low, high = float(finite[0]), float(finite[-1])
-    first, last = (float(np.percentile(finite, percentile)) for percentile in (1, 99))
-    if last > first:
-        low = max(low, first - _FAR_OUT * (last - first))
-        high = min(high, last + _FAR_OUT * (last - first))
-    band = _choose_band(high - low, column)
-    start, end = math.floor(low / band), math.floor(high / band) + 1
-    if end - start == 1:
-        start, end = start - 1, end + 1
-    return Scale(round(start * band, 9), end - start, band)
-
-
-def _choose_band(spread: float, column: str) -> float:
-    if (known := _range_of(column)) is not None:
-        narrowest = _round_up((known[1] - known[0]) / _BANDS_IN_RANGE)
-    else:
-        narrowest = 10.0 ** (math.floor(math.log10(spread)) - 1) if spread > 0 else 0.1
-    factor: int = next(
-        f for f in (1, 2, 5, 10, 20, 50, *(10**n for n in range(2, 40))) if spread / narrowest / f < _MOST_BANDS
+        return Chart(0.0, 1.0, 0, step, [], 0.1)
+    first, last = math.floor(finite[0] / step), math.floor(finite[-1] / step) + 1
+    edges = np.round(np.arange(first, last + 1) * step, decimals_of(step)).astype(scores.dtype)
+    reaching = (len(scores) - np.searchsorted(scores, edges, side="left")).tolist()
+    low, high = np.percentile(finite, (0.05, 99.95))
+    low = float(max(finite[0], low - (high - low) / 5))  # a few far away do not stretch the axis
+    high = float(min(finite[-1], high + (high - low) / 5))
+    room = max((high - low) * 0.02, 2 * step)
+    low, high = (
+        round(end(value / step) * step, 9) for end, value in ((math.floor, low - room), (math.ceil, high + room))
     )
-    return round(narrowest * factor, 9)
+    bar = nice_step(step, (high - low) / min(_MOST_BARS, max(14, 2 * len(scores) ** 0.4)))
+    return Chart(low, high, first, step, reaching, bar)
 
 
-def _range_of(column: str) -> tuple[float, float] | None:
+def band_width(column: str, low: float, high: float) -> float:
+    """Return the width of bands that samples are drawn from: 0.5 for aesthetic scores that do not lie far apart."""
     scorer = scorer_of_column(column)
-    if scorer is not None:
-        return scorer.score_range
-    return (0.0, 1.0) if column == "technical_quality" else None
+    known = scorer.score_range if scorer else (0.0, 1.0)
+    return nice_step(0.001, max((known[1] - known[0]) / _BANDS_IN_RANGE, (high - low) / _MOST_BANDS))
 
 
-def _round_up(width: float) -> float:
-    """Return the next of 1, 2, 5, 10 and so on, or of their tenths, hundredths and so on."""
-    power = 10.0 ** math.floor(math.log10(width))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= width)
+def nice_step(smallest: float, least: float) -> float:
+    """Return 1, 2 or 5 times a power of ten of the smallest step: the first that is not below ``least``.
 
-
-def count_steps(values: Values, scale: Scale) -> list[int]:
-    """Return how many values reach each step of an axis, from its left to its right end: one more than steps.
-
-    Args:
-        values: float (n,), without NaN, sorted.
-        scale: The axis.
+    Example:
+        >>> nice_step(0.01, 0.013), nice_step(0.01, 0.31)
+        (0.02, 0.5)
     """
-    steps = scale.bands * _STEPS_IN_BAND + 1
-    edges = np.array([round(scale.start + number * scale.step, 9) for number in range(steps)], values.dtype)
-    counts: list[int] = (len(values) - np.searchsorted(values, edges, side="left")).tolist()
-    return counts
+    power = smallest
+    while least > 5 * power * (1 + 1e-9):
+        power *= 10
+    return round(next(n * power for n in _NICE if n * power >= least * (1 - 1e-9)), 9)
 
 
-def make_bars(reaching: list[int], scored: int) -> list[int]:
-    """Return the heights of bars, in images: fewer bars where there are fewer images.
+def decimals_of(step: float) -> int:
+    """Return the decimals of multiples of a step.
 
-    Args:
-        reaching: As `count_steps` returns it.
-        scored: Images with a score.
+    Example:
+        >>> decimals_of(0.01), decimals_of(0.5), decimals_of(20)
+        (2, 1, 0)
     """
-    wanted = min(max(2.5 * scored ** (1 / 3), 8), _MOST_BARS)
-    steps = len(reaching) - 1
-    width = min(_BAR_STEPS, key=lambda size: abs(math.log(steps / size / wanted)))
-    edges = reaching[::width]
-    return [left - right for left, right in pairwise(edges)]
-
-
-def draw_bars(bars: list[int]) -> str:
-    """Return bars as an SVG path in a box that is ``len(bars)`` wide and 100 high. None of an image is invisible."""
-    tallest, gap = max(bars, default=0) or 1, 0.14 if len(bars) < 70 else 0.0
-    parts = []
-    for number, count in enumerate(bars):
-        if count:
-            top = 100 - max(100 * count / tallest, 0.6)
-            parts.append(f"M{number + gap / 2:g} 100V{top:.5g}h{1 - gap:g}V100z")
-    return "".join(parts)
+    return max(0, -math.floor(math.log10(step) + 1e-9))

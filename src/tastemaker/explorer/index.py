@@ -1,10 +1,10 @@
-"""The pictures of a score table in the order of their scores, whole or filtered: ten bytes a picture, in memory."""
+"""The pictures of a score table in the order of their scores, whole or filtered: eleven bytes a picture, in memory."""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -12,20 +12,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError
+from tastemaker.explorer.chart import Chart, decimals_of, make_chart
 from tastemaker.explorer.groups import Groups
-from tastemaker.explorer.ratings import Ratings, rated_condition
 from tastemaker.explorer.upright import LYING
 from tastemaker.scores.conditions import Condition
-from tastemaker.scores.cutoff import parse_top
+from tastemaker.scores.cutoff import Top, name_cutoff
 from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.table import ScoreTable, sql_text
+from tastemaker.selections.marks import REJECTED, Marks, Ratings, ratings_of
 
 STEPS = {"aesthetic_score": 0.01, "technical_quality": 0.001}
 """Column that pictures can be ranked by -> by how much an arrow key moves the cut-off."""
 
-MAX_EDGES = 20_000
-"""Cut-offs whose counts are sent to the page at most; where scores lie further apart, the step grows."""
+RATED = ("rated", "unrated", "rejected", "1", "2", "3", "4", "5")
+"""What a filter on ratings may be."""
 
 ASPECT_UNIT = 1000
 """Aspect ratios travel as integers: width / height in thousandths."""
@@ -45,7 +47,8 @@ class Filter:
         where: A condition in SQL over the columns; empty for all.
         text: A part of the caption or of the path; empty for any.
         rated: ``rated``, ``unrated``, ``rejected``, ``1`` to ``5`` (so many stars at least), or empty for all.
-        group: ``best`` for the best only of each group, among what passes the others; empty for all.
+        group: ``best`` for only the best of each group, of what passes the others and is not rejected; empty for all.
+        asked: Names the time from which the ratings are, so that nothing moves while one rates. Any text.
     """
 
     by: str = ""
@@ -53,64 +56,109 @@ class Filter:
     text: str = ""
     rated: str = ""
     group: str = ""
+    asked: str = ""
 
-    def condition(self, table: ScoreTable, ratings: Ratings) -> Condition | None:
-        """Return the same in SQL, None where all pictures are meant.
+    def condition(self, table: ScoreTable) -> Condition | None:
+        """Return what ``where`` and ``text`` ask for in SQL, None where they let all pass.
 
         Raises:
             ConfigurationError: ``where`` is not one condition.
         """
         table.where_clause(self.where.strip() or None)  # by itself, before it stands in brackets beside others
-        parts = [self.where.strip(), _text_condition(self.text.strip()), rated_condition(self.rated, ratings)]
+        parts = [self.where.strip(), _text_condition(self.text.strip())]
         return Condition(" AND ".join(f"(\n{part}\n)" for part in parts if part)) or None
+
+    @property
+    def is_by_rating(self) -> bool:
+        """Whether a rating changes which pictures pass."""
+        return bool(self.rated or self.group)
 
 
 @dataclass(frozen=True)
+class Cut:
+    """Where a view is cut.
+
+    Attributes:
+        score: The cut-off: what was asked for, or the lowest score that is kept. None where nothing is.
+        place: So many of the view lie before the cut; those of them that are not rejected are kept.
+        kept: Their number.
+        name: The cut-off with as many digits as it takes to keep the same pictures; empty where there is none.
+        tied: Pictures behind the cut, and not rejected, whose score equals the lowest that is kept.
+    """
+
+    score: float | None
+    place: int
+    kept: int
+    name: str
+    tied: int
+
+
+@dataclass
 class View:
     """The scored pictures that pass a filter, the best first; of equal scores, those first in the table.
 
     Attributes:
         rows: Numbers of their rows, uint32 (n,).
         scores: float (n,), descending.
-        step: By how much an arrow key moves the cut-off.
+        smallest_step: By how much an arrow key moves the cut-off.
+        is_rejected: bool (n,): what a person rejected is shown, but never kept and in no count.
+        version: Of the ratings that this is from.
     """
 
     rows: npt.NDArray[np.uint32]
     scores: npt.NDArray[Any]
-    step: float
+    smallest_step: float
+    is_rejected: npt.NDArray[np.bool_]
+    version: int
 
     @cached_property
     def ascending(self) -> npt.NDArray[Any]:
         """The scores from the lowest to the highest."""
         return self.scores[::-1].copy()
 
+    @cached_property
+    def chart(self) -> Chart:
+        """How the scores are spread."""
+        return make_chart(self.ascending, self.smallest_step)
+
+    @property
+    def images(self) -> int:
+        """How many pictures count."""
+        return len(self.rows) - int(np.count_nonzero(self.is_rejected))
+
+    def counted(self) -> View:
+        """Return the view without what is rejected."""
+        counts = ~self.is_rejected
+        return replace(self, rows=self.rows[counts], scores=self.scores[counts], is_rejected=self.is_rejected[counts])
+
     def count_from(self, score: float) -> int:
         """Return how many pictures have this score or more, compared in the precision of the stored scores."""
         return len(self.rows) - int(np.searchsorted(self.ascending, self.scores.dtype.type(score), side="left"))
 
-    def counts(self, first: int, number: int) -> list[int]:
-        """Return how many pictures each of the cut-offs ``first * step`` and following keeps."""
-        below = np.searchsorted(self.ascending, self.edges(first, number), side="left")
-        kept: list[int] = (len(self.rows) - below).tolist()
-        return kept
-
-    def edges(self, first: int, number: int) -> npt.NDArray[Any]:
-        """Return the cut-offs ``first * step`` and following, in the precision of the stored scores."""
-        digits = max(0, round(-math.log10(self.step)))
-        return np.round((first + np.arange(number)) * self.step, digits).astype(self.scores.dtype)
-
-    def cut(self, score: float | None, top: str | None) -> tuple[float | None, int]:
-        """Return a cut-off and how many it keeps, for a score, or for a share or number such as ``20%`` or ``1000``.
+    def cut(self, score: float | None, top: Top | None) -> Cut:
+        """Return where a cut lies for a score, or for a share or number of the pictures that count.
 
         Raises:
             ConfigurationError: It is neither.
         """
-        if top is not None:
-            kept = parse_top(top).of(len(self.rows))
-            return (float(self.scores[kept - 1]) if kept else None), kept
-        if score is None or not math.isfinite(score):
-            raise ConfigurationError("a cut-off is a score, a share such as 20%, or a number of images")
-        return score, self.count_from(score)
+        decimals = decimals_of(self.smallest_step)
+        if top is None:
+            if score is None or math.isnan(score):
+                raise ConfigurationError("a cut-off is a score, a share such as 20%, or a number of images")
+            place = self.count_from(score)
+            name = max(f"{score:.{decimals}f}", f"{score:.9g}", key=len) if math.isfinite(score) else f"{score}"
+            return Cut(score, place, self._kept(place), name, 0)
+        kept = top.of(self.images)
+        if not kept:
+            return Cut(None, 0, 0, "", 0)
+        place = int(np.flatnonzero(~self.is_rejected)[kept - 1]) + 1 if self.is_rejected.any() else kept
+        lowest = float(self.scores[place - 1])
+        lower = float(self.scores[place]) if place < len(self.rows) else None
+        tied = self._kept(self.count_from(lowest)) - kept
+        return Cut(lowest, place, kept, name_cutoff(lowest, lower, decimals, self.scores.dtype.type), tied)
+
+    def _kept(self, place: int) -> int:
+        return place - int(np.count_nonzero(self.is_rejected[:place]))
 
 
 class ScoreIndex:
@@ -118,14 +166,15 @@ class ScoreIndex:
 
     Args:
         table: The rows.
-        ratings: The user's own, for filters on them.
+        marks: What a person says of them.
     """
 
-    def __init__(self, table: ScoreTable, ratings: Ratings) -> None:
+    def __init__(self, table: ScoreTable, marks: Marks) -> None:
         self.table = table
         self.groups = Groups(table)
-        self._ratings = ratings
-        self._views: OrderedDict[tuple[Any, ...], View] = OrderedDict()
+        self._marks = marks
+        self._ratings = (marks.version, ratings_of(table, marks.current()))
+        self._views: OrderedDict[Filter, View] = OrderedDict()
         self._lock = Lock()
         self.columns = [name for name in STEPS if self._has_values(name)]
         self._aspects = self._read_aspects()
@@ -143,18 +192,31 @@ class ScoreIndex:
         by = self.ranked_by(chosen.by)
         if chosen.group not in ("", "best"):
             raise ConfigurationError(f"of groups only the best are shown, or all, not {chosen.group!r}")
-        key = (by, chosen.where, chosen.text, chosen.rated, chosen.group, self._ratings.version if chosen.rated else 0)
+        if chosen.rated:
+            check_choice("rated", chosen.rated, RATED)
+        key = replace(chosen, by=by, asked=chosen.asked if chosen.is_by_rating else "")
         with self._lock:
-            if key in self._views:
+            view = self._views.get(key)
+            if view is not None:
                 self._views.move_to_end(key)
-                return self._views[key]
-        condition = chosen.condition(self.table, self._ratings)
-        view = self._make_view(by, condition, bool(chosen.group), limit or QueryLimit(QUERY_SECONDS))
-        with self._lock:
-            self._views[key] = view
-            while len(self._views) > _KEPT_VIEWS:
-                self._views.popitem(last=False)
+        if view is None:
+            view = self._make_view(key, limit or QueryLimit(QUERY_SECONDS))
+            with self._lock:
+                self._views[key] = view
+                while len(self._views) > _KEPT_VIEWS:
+                    self._views.popitem(last=False)
+        ratings = self.ratings()
+        if view.version != self._marks.version:
+            view.is_rejected, view.version = ratings[view.rows] == REJECTED, self._marks.version
         return view
+
+    def ratings(self) -> Ratings:
+        """Return what a person says of each row, int8 (n,), as `ratings_of` does."""
+        marks = self._marks.current()
+        version = self._marks.version
+        if self._ratings[0] != version:
+            self._ratings = (version, ratings_of(self.table, marks))
+        return self._ratings[1]
 
     def ranked_by(self, by: str = "") -> str:
         """Return the column to rank by: the one that is asked for, else the first that has values.
@@ -177,20 +239,23 @@ class ScoreIndex:
     def _has_values(self, column: str) -> bool:
         return column in self.table.columns and bool(np.isfinite(self.table.values(column)).any())
 
-    def _make_view(self, by: str, condition: str | None, best_of_group: bool, limit: QueryLimit) -> View:
-        values = self.values(by)
-        chosen = ~np.isnan(values)
+    def _make_view(self, chosen: Filter, limit: QueryLimit) -> View:
+        values = self.values(chosen.by)
+        passes = ~np.isnan(values)
+        condition = chosen.condition(self.table)
         if condition is not None:
-            passing = np.zeros(len(values), np.bool_)
-            passing[self.table.to_arrow(["row_id"], condition, limit=limit).column(0).to_numpy()] = True
-            chosen &= passing
-        rows = np.flatnonzero(chosen).astype(np.uint32)
-        order = np.argsort(-values[rows], kind="stable")
-        rows = rows[order]
-        if best_of_group:
+            meets = np.zeros(len(values), np.bool_)
+            meets[self.table.to_arrow(["row_id"], condition, limit=limit).column(0).to_numpy()] = True
+            passes &= meets
+        if chosen.rated:
+            passes &= _has_rating(self.ratings(), chosen.rated)
+        if chosen.group:
+            passes &= self.ratings() != REJECTED
+        rows = np.flatnonzero(passes).astype(np.uint32)
+        rows = rows[np.argsort(-values[rows], kind="stable")]
+        if chosen.group:
             rows = rows[self.groups.best(rows)]
-        scores = values[rows]
-        return View(rows, scores, _step(STEPS[by], scores))
+        return View(rows, values[rows], STEPS[chosen.by], self.ratings()[rows] == REJECTED, self._marks.version)
 
     def _read_aspects(self) -> npt.NDArray[np.uint16]:
         names = [name for name in ("width", "height") if name in self.table.columns]
@@ -205,34 +270,19 @@ class ScoreIndex:
         return np.where(np.isfinite(aspects), aspects, ASPECT_UNIT).astype(np.uint16)
 
 
-def describe_view(view: View) -> dict[str, Any]:
-    """Return what the page needs of a view: the counts of every cut-off that an arrow key can reach."""
-    finite = view.ascending[np.isfinite(view.ascending)]
-    if not len(finite):
-        return {"images": len(view.rows), "first": 0, "step": view.step, "kept": [], "low": 0.0, "high": 0.0}
-    first, last = math.floor(finite[0] / view.step), math.floor(finite[-1] / view.step) + 1
-    low, high = np.percentile(finite, (0.05, 99.95))
-    return {
-        "images": len(view.rows),
-        "first": first,
-        "step": view.step,
-        "kept": view.counts(first, last - first + 1),
-        "low": float(max(finite[0], low - (high - low) / 5)),  # a few far away do not stretch the axis
-        "high": float(min(finite[-1], high + (high - low) / 5)),
-    }
-
-
-def _step(smallest: float, scores: npt.NDArray[Any]) -> float:
-    """Return the smallest step, ten or a hundred times as large where the scores lie too far apart."""
-    finite = scores[np.isfinite(scores)]
-    width, step = (float(finite.max() - finite.min()) if len(finite) else 0.0), smallest
-    while width / step > MAX_EDGES:
-        step *= 10
-    return step
-
-
 def _text_condition(text: str) -> str:
     if not text:
         return ""
     literal = sql_text(text.lower())
     return f"contains(lower(image_path), {literal}) OR contains(lower(coalesce(caption, '')), {literal})"
+
+
+def _has_rating(ratings: Ratings, wanted: str) -> npt.NDArray[np.bool_]:
+    """Return bool (n,): which ratings are ``rated``, ``unrated``, ``rejected``, or so many stars or more."""
+    meets = {
+        "rated": lambda: ratings != 0,
+        "unrated": lambda: ratings == 0,
+        "rejected": lambda: ratings == REJECTED,
+    }
+    found: npt.NDArray[np.bool_] = meets.get(wanted, lambda: ratings >= int(wanted))()
+    return found

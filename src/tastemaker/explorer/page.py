@@ -1,4 +1,4 @@
-"""Self-contained pages: templates that escape everything, the shared look inside, and a policy that loads nothing."""
+"""The report as HTML: a template that escapes everything, the shared look inside, and a policy that loads nothing."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ _HERE = files("tastemaker.explorer")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One picture as a page shows it.
+    """One picture as the report shows it.
 
     Attributes:
         thumbnail: The small picture, or its place.
         alt: Read out in its place: its caption, or its key and score.
         name: Its key.
-        score: Shown under it; empty where it has none.
+        score: Shown under it.
         is_kept: Whether it passes the cut.
-        rank: Shown before its name; None where it has none.
     """
 
     thumbnail: Thumbnail
@@ -35,27 +34,23 @@ class Figure:
     name: str
     score: str
     is_kept: bool
-    rank: int | None = None
 
 
-def render_page(template: str, *, styles: tuple[str, ...], script: str | None = None, **content: Any) -> bytes:  # noqa: ANN401
-    """Return a page as UTF-8: a template of this package with its styles and script inside.
+def render_page(**content: Any) -> bytes:  # noqa: ANN401
+    """Return the report as UTF-8, with its styles and script inside.
 
     Everything in ``content`` is escaped. The page's policy forbids whatever is not in the page, and every script but
-    this one.
+    its own.
 
     Args:
-        template: Name of a file in ``templates``.
-        styles: Names of files in ``static``, in their order.
-        script: Name of a file in ``static``.
         content: What the template names.
     """
-    code = _static(script) if script else ""
+    code = _static("report.js")
     page = (
         _environment()
-        .get_template(template)
+        .get_template("report.html")
         .render(
-            style=Markup("\n".join(_static(name) for name in styles)),  # ours, and trusted
+            style=Markup(_static("look.css") + _static("report.css")),  # ours, and trusted
             script=Markup(code),
             policy=_policy(code),
             **content,
@@ -80,8 +75,10 @@ def format_share(share: float) -> str:
 
 def _policy(code: str) -> str:
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    scripts = f"script-src 'sha256-{digest}'; " if code else ""
-    return f"default-src 'none'; {scripts}img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; img-src data:; style-src 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 @cache

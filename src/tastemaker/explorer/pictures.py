@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.explorer.reduced import reduce_image
+from tastemaker.explorer.reduced import encode_jpeg, reduce_image
 
 HEIGHTS = (320, 256, 200, 160, 128, 96, 64)
 """Heights of a small picture, in pixels, largest first: twice what a page shows, for screens of high density."""
@@ -21,9 +20,7 @@ HEIGHTS = (320, 256, 200, 160, 128, 96, 64)
 MAX_SLOT_ASPECT, MIN_SLOT_ASPECT = 4.5, 0.5
 """Width by height of the place that a picture gets. Wider and taller ones are shown whole within it."""
 
-_QUALITIES = (82, 72, 60)
-_QUALITY_GAIN = 0.6
-"""What the lowest quality leaves of the bytes of the highest, about."""
+_QUALITY = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +96,15 @@ def make_thumbnails(sources: Mapping[int, Source], max_bytes: int, threads: int 
 
 
 def encode_thumbnail(image: Image.Image, max_bytes: int) -> Thumbnail:
-    """Return the largest and best JPEG of an image that fits into so many bytes.
+    """Return the largest JPEG of an image that fits into so many bytes.
 
     Where even the smallest does not, it is the place of the picture, with the reason.
     """
-    bytes_per_pixel = 0.04  # at first what the emptiest picture has, then what this one had in the last attempt
     for height in HEIGHTS:
         small = _fit(image, height)
-        if height != HEIGHTS[-1] and bytes_per_pixel * small.width * small.height > max_bytes:
-            continue
-        for quality in _QUALITIES:
-            file = io.BytesIO()
-            small.save(file, "JPEG", quality=quality)
-            if file.tell() <= max_bytes:
-                return Thumbnail(file.getvalue(), small.width, small.height)
-            bytes_per_pixel = file.tell() / small.width / small.height
-            if file.tell() > 2 * max_bytes:
-                break  # no quality makes up for that
-        bytes_per_pixel *= _QUALITY_GAIN
+        data = encode_jpeg(small, _QUALITY)
+        if len(data) <= max_bytes:
+            return Thumbnail(data, small.width, small.height)
     return Thumbnail(b"", image.width, image.height, "left out: there are too many pictures for one page")
 
 

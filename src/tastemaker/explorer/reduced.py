@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+import numpy as np
 import simplejpeg
 from PIL import Image
 
@@ -53,6 +54,29 @@ def reduce_image(data: bytes, width: int, height: int, *, recorded: tuple[int, i
         raise UnreadableImageError(CHANGED)
     image = image.resize(_fit(size, box), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def encode_small(data: bytes, width: int, height: int, quality: int, recorded: tuple[int, int] | None = None) -> bytes:
+    """Return an image as a JPEG that fits into a box, upright as its EXIF says, and never enlarged.
+
+    Args:
+        data: The encoded original.
+        width: Of the box, in pixels.
+        height: Of the box, in pixels.
+        quality: Of the JPEG, 1 to 100.
+        recorded: As in `reduce_image`.
+
+    Raises:
+        UnreadableImageError: As `reduce_image` does.
+    """
+    return encode_jpeg(reduce_image(data, width, height, recorded=recorded), quality)
+
+
+def encode_jpeg(image: Image.Image, quality: int) -> bytes:
+    """Return a picture as a JPEG."""
+    pixels = np.ascontiguousarray(image)
+    encoded: bytes = simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling="420", fastdct=False)
+    return encoded
 
 
 def _fit(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:

@@ -13,7 +13,6 @@ from typing import Any
 
 from tastemaker import __version__
 from tastemaker.errors import ConfigurationError
-from tastemaker.explorer.chart import draw_bars, make_bars
 from tastemaker.explorer.originals import read_picture, recorded_size
 from tastemaker.explorer.page import Figure, format_share, render_page
 from tastemaker.explorer.pictures import Source, Thumbnail, make_thumbnails
@@ -87,7 +86,8 @@ def write_report(
     Args:
         scores: A score table, or what it can be made of: directories, files or URLs.
         output: The page's file.
-        min_score: The cut; with neither this nor ``top`` that of `tastemaker filter`, else the best fifth.
+        min_score: The cut; with neither this nor ``top`` that of `tastemaker filter`, else the best fifth. What a
+            person rejected is in no number and no picture.
         top: The cut as a share or number: ``20%``, ``1000``.
         seed: Of the samples.
         samples: Pictures in each row of samples, 1 to `MAX_SAMPLES`.
@@ -114,9 +114,6 @@ def write_report(
         room = MAX_BYTES - _PAGE_BYTES - _FIGURE_BYTES * sum(source.uses for source in sources.values())
         thumbnails = dict(make_thumbnails(sources, room, usable_cores()))
     page = render_page(
-        "report.html",
-        styles=("look.css", "page.css", "report.css"),
-        script="report.js",
         **_content(data, thumbnails, samples),
         version=__version__,
         seed=seed,
@@ -127,26 +124,24 @@ def write_report(
         provenance=[(entry.rows, _provenance(entry.entries)) for entry in table.provenance],
     )
     OwnFiles.write_one_file(place, page)
-    found = data.cut.found
-    missing = sum(not thumbnail.data for thumbnail in thumbnails.values())
     return ReportSummary(
-        str(place),
-        len(page),
-        _finding(data),
-        data.column,
-        found.score,
-        found.kept,
-        found.scored,
-        len(thumbnails),
-        missing,
+        path=str(place),
+        bytes=len(page),
+        finding=_finding(data),
+        column=data.column,
+        cutoff=float(data.view.scores[data.cut.place - 1]) if data.cut.kept else None,
+        kept=data.cut.kept,
+        scored=data.scored,
+        pictures=len(thumbnails),
+        missing=sum(not thumbnail.data for thumbnail in thumbnails.values()),
     )
 
 
 def _next_command(data: ReportData, places: list[str]) -> str:
     """Return the command that takes what passes; empty where nothing does, or it is not the aesthetic score's cut."""
-    if not data.cut.found.kept or data.column != "aesthetic_score":
+    if not data.cut.kept or data.column != "aesthetic_score":
         return ""
-    return shlex.join(["tastemaker", "select", *places, *data.cut.options, "--to", "kept"])
+    return shlex.join(["tastemaker", "select", *places, *data.options, "--to", "kept"])
 
 
 def _as_list(scores: ScoreTable | TableSource | Sequence[TableSource]) -> list[TableSource]:
@@ -159,16 +154,14 @@ def _as_list(scores: ScoreTable | TableSource | Sequence[TableSource]) -> list[T
 def _content(data: ReportData, thumbnails: dict[int, Thumbnail], samples: int) -> dict[str, Any]:
     """Return what the template names, but for what it shares with other pages."""
     make = partial(_figures, data, thumbnails)
-    bars = make_bars(data.reaching, data.summary.scored)
+    differences = [abs(part.difference) for kind in data.slices for part in kind.slices]
     return {
         "data": data,
+        "chart": data.view.chart,
         "finding": _finding(data),
-        "score": partial(_format_score, data),
-        "edge": lambda value: f"{value:.{data.scale.edge_decimals}f}",
-        "bars": draw_bars(bars),
-        "bar_count": len(bars),
-        "farthest": max([0.05, *(abs(part.difference) for kind in data.slices for part in kind.slices)]),
-        "unscored": data.summary.images - data.summary.scored,
+        "path": data.view.chart.draw(data.view.ascending),
+        "unscored": sum(reason["images"] for reason in data.reasons),
+        "farthest": max([0.05, *differences]),
         "bands": [(band, _fit_row(make(band.row_ids), samples)) for band in data.bands],
         "below": make(data.below, 2),
         "above": make(data.above, 2),
@@ -179,19 +172,14 @@ def _content(data: ReportData, thumbnails: dict[int, Thumbnail], samples: int) -
 
 def _finding(data: ReportData) -> str:
     """Return the report's one sentence."""
-    found, summary = data.cut.found, data.summary
-    if not summary.images:
+    if not data.images:
         return "There are no images in these scores."
-    if not found.scored:
-        failed = "could be read" if summary.failed == summary.images else "has a score"
-        return f"None of the {summary.images:,} images {failed}."
-    share = format_share(found.share) if found.kept else "none"
-    at = f"At {_format_score(data, data.cut.shown)} you" if data.cut.shown is not None else "You"
-    return f"{at} keep {share} of {found.scored:,} image{'s' if found.scored != 1 else ''}."
-
-
-def _format_score(data: ReportData, score: float, more: int = 0) -> str:
-    return f"{score:.{data.scale.decimals + more}f}"
+    if not data.scored:
+        failed = "could be read" if data.failed == data.images else "has a score"
+        return f"None of the {data.images:,} images {failed}."
+    share = format_share(data.share) if data.cut.kept else "none"
+    at = f"At {data.cut.name} you" if data.cut.name else "You"
+    return f"{at} keep {share} of {data.scored:,} image{'s' if data.scored != 1 else ''}."
 
 
 def _figures(
@@ -202,7 +190,7 @@ def _figures(
     for row_id in row_ids:
         row = data.pictures[row_id]
         name = _shorten(row["image_id"] or row["image_path"] or "without a name", _LONGEST_NAME)
-        score = _format_score(data, row["score"], decimals)
+        score = f"{row['score']:.{data.view.chart.decimals + decimals}f}"
         caption = _shorten(" ".join((row["caption"] or "").split()), _LONGEST_CAPTION)
         figures.append(
             Figure(thumbnails[row_id], caption or f"{name}, score {score}", name, score, bool(row["is_kept"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -11,16 +12,19 @@ from typing import Any
 import numpy as np
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.explorer.chart import Scale, choose_scale, count_steps
-from tastemaker.explorer.failures import KIND, label_of
-from tastemaker.explorer.report_slices import SliceKind, slice_table
+from tastemaker.explorer.chart import band_width, decimals_of
+from tastemaker.explorer.dimensions import built_in_dimensions
+from tastemaker.explorer.failures import group_failures, list_failures
+from tastemaker.explorer.index import Cut, Filter, ScoreIndex, View
+from tastemaker.explorer.slices import Slices, slice_view
 from tastemaker.models.published import published_scorers, scorer_of_column
 from tastemaker.models.records import Scorer
 from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.scores.cutoff import Top
-from tastemaker.scores.distribution import Cutoff, TableSummary, Values
-from tastemaker.scores.table import ScoreTable, sql_name
+from tastemaker.scores.distribution import PERCENTILES
+from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.filter import find_kept_cut
+from tastemaker.selections.marks import Marks
 from tastemaker.storage import is_remote
 
 DEFAULT_TOP = Top(share=0.2)
@@ -29,28 +33,13 @@ DEFAULT_TOP = Top(share=0.2)
 KEEP_SHARES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 0.9)
 KEEP_COUNTS = tuple(10**power for power in range(2, 10))
 EXAMPLES_OF_A_REASON = 3
-_REASONS_SHOWN = 20
+MOST_SLICES = 12
+"""Rows of one kind of slice."""
 
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The cut that a report is about.
-
-    Attributes:
-        found: Where it lies, and what passes.
-        shown: The score that is named: what was asked for, or the lowest one that passes. None where nothing passes.
-        origin: Who chose it, for the page.
-        options: The options of `tastemaker select` that make the same cut.
-        is_kept: SQL over ``rows``: whether an image passes, equal scores included.
-        tied: Images with just the score at the cut that do not pass; those that come first in the table do.
-    """
-
-    found: Cutoff
-    shown: float | None
-    origin: str
-    options: tuple[str, ...]
-    is_kept: str
-    tied: int
+_PICTURE_COLUMNS = (
+    *("row_id", "image_id", "image_path", "caption", "width", "height", "orientation"),
+    *("offset", "size", "shard", "xxh3"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +48,15 @@ class KeepRow:
 
     Attributes:
         label: What was asked for: a share, a number, or a customary cut-off.
-        score: The cut-off.
+        cutoff: The cut-off, as `Cut.name` has it.
         kept: How many pass.
         share: Their part of the scored.
     """
 
     label: str
-    score: float
+    cutoff: str
     kept: int
     share: float
-
-
-@dataclass(frozen=True, slots=True)
-class ReasonRow:
-    """Images without a score for one kind of reason.
-
-    Attributes:
-        reason: Its kind.
-        status: ``failed`` or ``dropped``.
-        count: Images.
-        examples: (path, whole reason) of the first few.
-    """
-
-    reason: str
-    status: str
-    count: int
-    examples: list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +64,12 @@ class Band:
     """A band of scores, and the samples of it.
 
     Attributes:
-        low: Its lower edge, which belongs to it.
-        high: Its upper edge, which does not.
+        name: Its edges; the lower one belongs to it, the upper one does not.
         count: Images in it.
         row_ids: The samples, in the order of their scores.
     """
 
-    low: float
-    high: float
+    name: str
     count: int
     row_ids: list[int]
 
@@ -110,39 +80,57 @@ class ReportData:
 
     Attributes:
         column: What was ranked by.
-        summary: Counts and percentiles.
-        scale: The axis.
-        reaching: Images that reach each step of the axis.
-        cut: The cut.
+        view: All scored images that a person did not reject, the best first.
+        images, deleted, rejected: Rows of images, of images that are gone, and of rejected images with a score.
+        failed: Images that could not be read or scored.
+        cut: Where it is cut.
+        origin: Who chose the cut, for the page.
+        options: The options of `tastemaker select` that make the same cut.
         keep: "Keep so many -> cut-off", by share and number.
         customary: The same for the customary cut-offs of the scorer; empty where there are none.
+        percentiles: Percentile -> score.
         bands: Samples for each band, best first.
         below: Rows just below the cut, the nearest last.
         above: Rows just above the cut, the nearest first.
         best: The best rows.
         worst: The worst rows, the worst first.
         slices: What the cut keeps of size, aspect ratio, format and source.
-        reasons: Why images have no score.
+        reasons: Why images have no score: as `group_failures` has it, with the first ``examples``.
         scored_on: The day of the latest run.
         pictures: Row number -> the columns that a picture needs.
     """
 
     column: str
-    summary: TableSummary
-    scale: Scale
-    reaching: list[int]
+    view: View
+    images: int
+    deleted: int
+    rejected: int
+    failed: int
     cut: Cut
+    origin: str
+    options: tuple[str, ...]
     keep: list[KeepRow]
     customary: list[KeepRow]
+    percentiles: dict[int, float]
     bands: list[Band]
     below: list[int]
     above: list[int]
     best: list[int]
     worst: list[int]
-    slices: list[SliceKind]
-    reasons: list[ReasonRow]
+    slices: list[Slices]
+    reasons: list[dict[str, Any]]
     scored_on: date
     pictures: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> int:
+        """Images with a score that a person did not reject."""
+        return len(self.view.rows)
+
+    @property
+    def share(self) -> float:
+        """What the cut keeps of them."""
+        return self.cut.kept / self.scored if self.scored else 0.0
 
     def shown(self) -> list[list[int]]:
         """Return the rows of pictures, each as row numbers."""
@@ -152,91 +140,83 @@ class ReportData:
 def gather(
     table: ScoreTable, *, min_score: float | None = None, top: Top | None = None, seed: int = 0, samples: int = 8
 ) -> ReportData:
-    """Return what a report of a table says.
+    """Return what a report says.
 
     Args:
         table: The scores.
-        min_score: The cut; not together with ``top``. With neither that of `tastemaker filter`, else `DEFAULT_TOP`.
-        top: The cut, as a number or share.
+        min_score: The cut; without this and ``top``, the one that `tastemaker filter` made, else the best fifth.
+        top: The cut as a number or share.
         seed: Of the samples of each band.
         samples: Pictures in each row of samples; the other rows follow it.
     """
-    column = choose_column(table)
-    values = table.values(column)
-    ordered = np.sort(values[~np.isnan(values)])
-    scale = choose_scale(ordered, column)
-    cut = _choose_cut(table, column, values, min_score, top)
-    half = len(ordered) // 2
+    marks = Marks(table)
+    index = ScoreIndex(table, marks)
+    column, whole = index.ranked_by(), index.view(Filter())
+    marks.close()
+    view = whole.counted()
+    min_score, top, origin = _choose_cut(table, min_score, top)
+    cut = view.cut(min_score, top)
+    rows, place = view.rows.tolist(), cut.place
+    half = len(rows) // 2
+    present = len(table.present_rows())
+    slices = [slice_view(table, view, kind, place, MOST_SLICES) for kind in built_in_dimensions(table)]
+    reasons = group_failures(table, column)
+    for reason in reasons:
+        reason["examples"] = list_failures(table, column, reason["kind"], 0)[:EXAMPLES_OF_A_REASON]
+    finite = view.scores[np.isfinite(view.scores)]
     data = ReportData(
         column=column,
-        summary=table.summary(column),
-        scale=scale,
-        reaching=count_steps(ordered, scale),
+        view=view,
+        images=present,
+        deleted=len(table) - present,
+        rejected=len(whole.rows) - len(rows),
+        failed=sum(reason["images"] for reason in reasons if reason["status"] == "failed"),
         cut=cut,
-        keep=_keep_rows(ordered),
-        customary=_customary_rows(ordered, _scorer_of(table, column)),
-        bands=_sample_bands(table, column, scale, seed, samples),
-        below=_ids(table, column, f"NOT ({cut.is_kept})", "DESC", "ASC", samples)[::-1],
-        above=_ids(table, column, cut.is_kept, "ASC", "DESC", samples),
-        best=_ids(table, column, "true", "DESC", "ASC", min(samples, len(ordered) - half)),
-        worst=_ids(table, column, "true", "ASC", "DESC", min(samples, half)),
-        slices=slice_table(table, column, cut.is_kept, scale, cut.found.share),
-        reasons=_reasons(table, column),
+        origin=origin,
+        options=("--top", str(top)) if top else ("--min-score", cut.name),
+        keep=_keep_rows(view),
+        customary=[_keep_row(view, f"{score:g}", score) for score in _customary(table, column)],
+        percentiles={p: float(np.percentile(finite, p)) for p in PERCENTILES if len(finite)},
+        bands=_sample_bands(view, column, seed, samples),
+        below=rows[place : place + samples][::-1],
+        above=rows[max(0, place - samples) : place][::-1],
+        best=rows[: min(samples, len(rows) - half)],
+        worst=rows[::-1][: min(samples, half)],
+        slices=[kind for kind in slices if len(kind.slices) > 1],
+        reasons=reasons,
         scored_on=_day_of(table),
     )
-    wanted = {row_id for ids in data.shown() for row_id in ids}
-    data.pictures.update(_picture_rows(table, column, cut.is_kept, sorted(wanted)))
+    data.pictures.update(_picture_rows(table, view, place, data.shown()))
     return data
 
 
-def choose_column(table: ScoreTable) -> str:
-    """Return what the images were ranked by: the aesthetic score, or technical quality where only that is there."""
-    for column in ("aesthetic_score", "technical_quality"):
-        if column in table.columns and not np.isnan(table.values(column)).all():
-            return column
-    return "aesthetic_score"
-
-
-def _choose_cut(table: ScoreTable, column: str, values: Values, min_score: float | None, top: Top | None) -> Cut:
+def _choose_cut(table: ScoreTable, min_score: float | None, top: Top | None) -> tuple[float | None, Top | None, str]:
     if min_score is not None and top is not None:
         raise ConfigurationError("give a cut-off or a top share, not both")
-    origin = "the one that was asked for"
-    if min_score is None and top is None:
-        min_score, top = find_kept_cut(table)
-        origin = "the one that filter made"
-        if min_score is None and top is None:
-            origin = "the best fifth, as none was chosen"
-    if min_score is not None:
-        found = table.cutoff(min_score=min_score, column=column)
-        shown: float | None = min_score
-        options: tuple[str, ...] = ("--min-score", f"{min_score:.9g}")
-    else:
-        top = top or DEFAULT_TOP
-        found = table.cutoff(top=top.share, keep=top.count, column=column)
-        shown, options = found.score, ("--top", str(top))
-    reaching = 0 if found.score is None else int(np.count_nonzero(values >= found.score))
-    return Cut(found, shown, origin, options, _kept_condition(column, values, found), reaching - found.kept)
+    if min_score is not None or top is not None:
+        return min_score, top, "the one that was asked for"
+    min_score, top = find_kept_cut(table)
+    if min_score is not None or top is not None:
+        return min_score, top, "the one that filter made"
+    return None, DEFAULT_TOP, "the best fifth, as none was chosen"
 
 
-def _kept_condition(column: str, values: Values, found: Cutoff) -> str:
-    """Return SQL that holds for exactly the images that a cut keeps: of equal scores the first ones."""
-    if found.score is None:
-        return "false"
-    name, score = sql_name(column), f"'{found.score!r}'::DOUBLE"  # quoted, for infinity is a number too
-    above = int(np.count_nonzero(values > found.score))
-    at_the_cut = np.flatnonzero(values == values.dtype.type(found.score))
-    last = int(at_the_cut[found.kept - above - 1])
-    return f"({name} > {score} OR ({name} = {score} AND row_id <= {last})) AND NOT isnan({name})"
-
-
-def _keep_rows(ordered: Values) -> list[KeepRow]:
+def _keep_rows(view: View) -> list[KeepRow]:
     """Return the cut-off for usual shares and round numbers, the strictest first."""
-    scored = len(ordered)
+    scored = len(view.rows)
     wanted = {Top(share=share).of(scored): f"{share:.0%}" for share in KEEP_SHARES} if scored >= 8 else {}
     wanted |= {count: f"{count:,}" for count in KEEP_COUNTS if count < scored and count not in wanted}
-    return [
-        KeepRow(label, float(ordered[scored - kept]), kept, kept / scored) for kept, label in sorted(wanted.items())
-    ]
+    return [_keep_row(view, label, Top(kept)) for kept, label in sorted(wanted.items())]
+
+
+def _keep_row(view: View, label: str, where: float | Top) -> KeepRow:
+    cut = view.cut(None, where) if isinstance(where, Top) else view.cut(where, None)
+    return KeepRow(label, cut.name, cut.kept, cut.kept / len(view.rows) if len(view.rows) else 0.0)
+
+
+def _customary(table: ScoreTable, column: str) -> Iterable[float]:
+    scorer = _scorer_of(table, column)
+    return scorer.customary_cutoffs if scorer else ()
 
 
 def _scorer_of(table: ScoreTable, column: str) -> Scorer | None:
@@ -249,64 +229,37 @@ def _scorer_of(table: ScoreTable, column: str) -> Scorer | None:
     return known[0] if len(names) == 1 and known else None
 
 
-def _customary_rows(ordered: Values, scorer: Scorer | None) -> list[KeepRow]:
-    scored = len(ordered)
-    rows = []
-    for score in scorer.customary_cutoffs if scorer else ():
-        kept = scored - int(np.searchsorted(ordered, ordered.dtype.type(score), side="left"))
-        rows.append(KeepRow(f"{score:g}", score, kept, kept / scored if scored else 0.0))
-    return rows
+def _sample_bands(view: View, column: str, seed: int, samples: int) -> list[Band]:
+    """Return some images of each band, drawn by the seed: the same scores and seed give the same ones."""
+    if not len(view.rows):
+        return []
+    low, high = view.chart.low, view.chart.high
+    width = band_width(column, low, high)
+    numbers = np.arange(np.floor(low / width), np.ceil(high / width) + 1)
+    edges = np.round(numbers * width, 9)
+    ends = len(view.rows) - np.searchsorted(view.ascending, edges.astype(view.scores.dtype), side="left")
+    ends[0], ends[-1] = len(view.rows), 0  # the outermost bands have what lies beyond the axis
+    bands = []
+    for number in range(len(edges) - 2, -1, -1):
+        places = np.arange(ends[number + 1], ends[number])
+        drawn = np.random.default_rng([seed, number]).permutation(places)[:samples]
+        low_end, high_end = (f"{edge:.{decimals_of(width)}f}" for edge in edges[number : number + 2])
+        if len(places):
+            bands.append(Band(f"{low_end}–{high_end}", len(places), view.rows[np.sort(drawn)].tolist()))
+    return bands
 
 
-def _sample_bands(table: ScoreTable, column: str, scale: Scale, seed: int, samples: int) -> list[Band]:
-    """Return so many images of each band, drawn by the seed: the same table and seed give the same ones."""
-    found = table.query(
-        f"SELECT {scale.band_of(sql_name(column))} AS band, "
-        f"count(*) AS number, arg_min(row_id, hash(row_id, {int(seed)}), {int(samples)}) AS row_ids "
-        f"FROM rows WHERE {table.has_value(column)} GROUP BY 1 ORDER BY 1 DESC"
-    ).to_pylist()
-    return [Band(scale.edge(row["band"]), scale.edge(row["band"] + 1), row["number"], row["row_ids"]) for row in found]
-
-
-def _ids(table: ScoreTable, column: str, condition: str, order: str, ties: str, limit: int) -> list[int]:
-    found = table.query(
-        f"SELECT row_id FROM rows WHERE {table.has_value(column)} AND ({condition}) "
-        f"ORDER BY {sql_name(column)} {order}, row_id {ties} LIMIT {int(limit)}"
-    )
-    ids: list[int] = found.column(0).to_pylist()
-    return ids
-
-
-def _picture_rows(table: ScoreTable, column: str, is_kept: str, row_ids: list[int]) -> dict[int, dict[str, Any]]:
-    optional = ("caption", "width", "height", "orientation", "offset", "size", "shard", "xxh3")
-    columns = ", ".join(
-        [
-            *("row_id", "image_id", "image_path"),
-            *(sql_name(c) if c in table.columns else f"NULL AS {c}" for c in optional),
-        ]
-    )
-    rows = table.query(
-        f"SELECT {columns}, {sql_name(column)} AS score, {is_kept} AS is_kept FROM rows WHERE list_contains(?, row_id)",
-        [row_ids],
-    )
-    return {row["row_id"]: row for row in rows.to_pylist()}
-
-
-def _reasons(table: ScoreTable, column: str) -> list[ReasonRow]:
-    """Return why images have no score, the commonest first, with the first examples of each."""
-    found = table.query(
-        f"SELECT status, {KIND} AS kind, count(*) AS number, min(row_id, {EXAMPLES_OF_A_REASON}) AS first FROM rows "
-        f"WHERE {table.lacks_value(column)} GROUP BY 1, 2 ORDER BY number DESC, status, kind LIMIT {_REASONS_SHOWN}"
-    ).to_pylist()
-    wanted = [row_id for row in found for row_id in row["first"]]
-    named = table.query(
-        "SELECT row_id, image_path, coalesce(reason, '') AS reason FROM rows WHERE list_contains(?, row_id)", [wanted]
-    )
-    known = {row["row_id"]: (row["image_path"] or "", row["reason"]) for row in named.to_pylist()}
-    return [
-        ReasonRow(label_of(row["kind"]), row["status"], row["number"], [known[i] for i in sorted(row["first"])])
-        for row in found
-    ]
+def _picture_rows(table: ScoreTable, view: View, place: int, shown: list[list[int]]) -> dict[int, dict[str, Any]]:
+    wanted = np.unique(np.array([row for rows in shown for row in rows], np.int64))
+    known = [name for name in _PICTURE_COLUMNS if name == "row_id" or name in table.columns]
+    places = np.full(len(table), -1, np.int64)
+    places[view.rows] = np.arange(len(view.rows))
+    rows = [dict.fromkeys(_PICTURE_COLUMNS) | row for row in table.take(wanted, known).to_pylist()]
+    return {
+        row["row_id"]: row
+        | {"score": float(view.scores[places[row["row_id"]]]), "is_kept": places[row["row_id"]] < place}
+        for row in rows
+    }
 
 
 def _day_of(table: ScoreTable) -> date:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -15,15 +16,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from tastemaker.errors import ConfigurationError, UnreadableImageError
+from tastemaker.errors import ConfigurationError, TastemakerError
 from tastemaker.explorer.index import QUERY_SECONDS, Filter
 from tastemaker.explorer.security import Guard
-from tastemaker.explorer.selection import start_export
 from tastemaker.explorer.service import Explorer
-from tastemaker.explorer.thumbnails import no_picture
 from tastemaker.machine import usable_cores
 from tastemaker.scores.limits import QueryLimit
 
+_FILTER = [field.name for field in fields(Filter)]
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _MAX_BODY_BYTES = 65_536
 _LOOK_EVERY_S = 0.25
@@ -44,67 +44,49 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
         port: Named in the cookie.
     """
     static = _read_static()
-    pictures = _Pictures(explorer)
     ask, take = partial(_answer, explorer), partial(_take, explorer)
     routes = [
         Route("/", partial(_static, static, "index.html")),
         *(Route(f"/static/{name}", partial(_static, static, name)) for name in static),
         Route("/favicon.ico", _no_icon),
-        Route("/thumbnail/{row:int}/{size:int}", pictures.thumbnail),
-        Route("/view/{row:int}/{size:int}", pictures.view),
+        Route("/picture/{row:int}/{height:int}", _pictures(explorer)),
         Route("/api/table", ask(lambda e, r: e.describe())),
         Route("/api/view", partial(_view, explorer)),
-        Route("/api/shapes", ask(lambda e, r: e.shapes(_filter(r)))),
         Route("/api/rows", ask(lambda e, r: e.rows(_filter(r), _number(r, "start"), _number(r, "stop")))),
         Route("/api/cutoff", ask(lambda e, r: e.cut(_filter(r), _score(r), r.query_params.get("top")))),
         Route("/api/picture/{row:int}", ask(lambda e, r: e.picture(_filter(r), r.path_params["row"]))),
         Route("/api/neighbours/{row:int}", _one_by_one(ask(lambda e, r: e.neighbours(r.path_params["row"])))),
-        Route("/api/dimensions", ask(lambda e, r: e.dimensions())),
-        Route("/api/slices", ask(_slices)),
+        Route("/api/slices", ask(lambda e, r: e.slices(_filter(r), _text(r, "dimension"), _number(r, "place")))),
         Route("/api/failures", ask(lambda e, r: e.failures(_text(r, "by")))),
         Route(
             "/api/failures/rows", ask(lambda e, r: e.failed_rows(_text(r, "by"), _text(r, "kind"), _number(r, "start")))
         ),
         Route("/api/exports/{number:int}", ask(lambda e, r: e.exports.get(r.path_params["number"]))),
-        Route("/api/exports", take(start_export), methods=["POST"]),
+        Route("/api/exports", take(_export), methods=["POST"]),
         Route("/api/exports/stop", take(lambda e, b: e.exports.stop(int(b["number"]))), methods=["POST"]),
-        Route(
-            "/api/ratings",
-            take(lambda e, b: e.rate(int(b["row"]), int(b["stars"]), b["rejected"] is True)),
-            methods=["POST"],
-        ),
-        Route("/api/ratings/undo", take(lambda e, b: e.undo_rating()), methods=["POST"]),
+        Route("/api/ratings", take(_rate), methods=["POST"]),
+        Route("/api/ratings/undo", take(lambda e, b: e.undo_rating(_filter_in(b))), methods=["POST"]),
     ]
     return Guard(Starlette(routes=routes), token, f"tastemaker_{port}")
 
 
-class _Pictures:
-    """Answers with pictures. As many are made at once as there are cores; a request that was given up costs nothing."""
+def _pictures(explorer: Explorer) -> _Endpoint:
+    """Return an endpoint for pictures. As many are made at once as there are cores; what was given up costs nothing."""
+    limit = anyio.Semaphore(max(2, usable_cores()))
 
-    def __init__(self, explorer: Explorer) -> None:
-        self._explorer = explorer
-        self._limit = anyio.Semaphore(max(2, usable_cores()))
-
-    async def thumbnail(self, request: Request) -> Response:
-        return await self._answer(request, self._explorer.thumbnails.thumbnail)
-
-    async def view(self, request: Request) -> Response:
-        return await self._answer(request, self._explorer.thumbnails.view)
-
-    async def _answer(self, request: Request, make: Callable[[dict[str, Any], int], bytes]) -> Response:
-        def work() -> bytes:
-            return make(self._explorer.original(request.path_params["row"]), request.path_params["size"])
-
-        async with self._limit:
+    async def endpoint(request: Request) -> Response:
+        row, height = request.path_params["row"], request.path_params["height"]
+        async with limit:
             if await request.is_disconnected():
                 return Response(status_code=499)
             try:
-                data = await run_in_threadpool(work)
-            except (UnreadableImageError, OSError) as error:
-                return PlainTextResponse(no_picture(error), status_code=404, headers=_NEVER)
-            except ConfigurationError as error:
-                return PlainTextResponse(str(error), status_code=404, headers=_NEVER)
+                data = await run_in_threadpool(lambda: explorer.thumbnails.make(explorer.original(row), height))
+            except (TastemakerError, OSError) as error:
+                reason = str(error).splitlines()[0][:300] or type(error).__name__
+                return PlainTextResponse(reason, status_code=404, headers=_NEVER)
         return Response(data, media_type="image/jpeg", headers=_FOR_EVER)
+
+    return endpoint
 
 
 def _answer(explorer: Explorer, question: Callable[[Explorer, Request], Any]) -> _Endpoint:
@@ -167,10 +149,7 @@ def _take(explorer: Explorer, order: Callable[[Explorer, _Body], Any]) -> _Endpo
 
 async def _reply(work: Callable[[], Any]) -> Response:
     try:
-        result = await run_in_threadpool(work)
-        if isinstance(result, bytes):
-            return Response(result, media_type="application/octet-stream", headers=_NEVER)
-        return JSONResponse(result, headers=_NEVER)
+        return JSONResponse(await run_in_threadpool(work), headers=_NEVER)
     except ConfigurationError as error:
         return JSONResponse({"error": str(error)}, status_code=400, headers=_NEVER)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -194,13 +173,27 @@ async def _no_icon(request: Request) -> Response:
     return Response(status_code=204)
 
 
-def _slices(explorer: Explorer, request: Request) -> Any:  # noqa: ANN401 - plain data
-    numbers = (_number(request, name) for name in ("first", "number", "kept"))
-    return explorer.slices(_filter(request), _text(request, "dimension"), *numbers)
+def _export(explorer: Explorer, body: _Body) -> Any:  # noqa: ANN401 - plain data
+    score = None if body.get("score") is None else float(body["score"])
+    return explorer.export(_filter_in(body), str(body["to"]), str(body["as"]), score, body.get("top"))
+
+
+def _rate(explorer: Explorer, body: _Body) -> Any:  # noqa: ANN401 - plain data
+    stars, rejected = body.get("stars"), body.get("rejected")
+    return explorer.rate(
+        _filter_in(body),
+        int(body["row"]),
+        None if stars is None else int(stars),
+        None if rejected is None else rejected is True,
+    )
 
 
 def _filter(request: Request) -> Filter:
-    return Filter(**{name: request.query_params.get(name, "") for name in ("by", "where", "text", "rated", "group")})
+    return Filter(**{name: request.query_params.get(name, "") for name in _FILTER})
+
+
+def _filter_in(body: _Body) -> Filter:
+    return Filter(**{name: str(value) for name, value in body.get("filter", {}).items() if name in _FILTER})
 
 
 def _text(request: Request, name: str) -> str:

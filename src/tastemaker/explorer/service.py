@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, ModelError
-from tastemaker.explorer import failures, slices
+from tastemaker.explorer import failures
 from tastemaker.explorer.details import describe_picture, read_row
 from tastemaker.explorer.dimensions import Dimension, list_dimensions, shape_conditions
 from tastemaker.explorer.exports import Exports
-from tastemaker.explorer.index import Filter, ScoreIndex, describe_view
+from tastemaker.explorer.index import Filter, ScoreIndex
 from tastemaker.explorer.lookup import RowLookup
-from tastemaker.explorer.ratings import Picture, Rating, Ratings, ratings_path
+from tastemaker.explorer.slices import slice_view
 from tastemaker.explorer.thumbnails import Thumbnails
 from tastemaker.explorer.upright import upright_size
+from tastemaker.scores.cutoff import parse_top
 from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.table import EMBEDDING, ScoreTable
+from tastemaker.selections.marks import REJECTED, Marks
+from tastemaker.selections.select import SelectSummary, select_images
+from tastemaker.selections.selection import Selection
 from tastemaker.storage import is_remote
 
 MAX_ROWS_AT_ONCE = 1000
 NEIGHBOURS = 12
+MAX_SLICES = 60
 MAX_MEMBERS = 24
 """Pictures of a group that are shown beside one of them."""
 
@@ -39,7 +47,7 @@ class Explorer:
     Args:
         sources: Directories, files or URLs of rows, as `ScoreTable` takes them.
         cache: Folder of the thumbnails; None for the user's cache directory.
-        ratings: The file of the ratings; None for the one beside the table.
+        ratings: The file of what a person says of the pictures; None for the one beside the rows.
         storage_options: For rows and originals that are URLs; see docs/remote-data.md.
 
     Raises:
@@ -55,23 +63,23 @@ class Explorer:
     ) -> None:
         self.table = ScoreTable(sources, storage_options=storage_options)
         self.name = ", ".join(source.rstrip("/").rpartition("/")[2] or source for source in sources)
-        self.ratings = Ratings(ratings or ratings_path(sources[0], not is_remote(sources[0])), self.table)
-        self.index = ScoreIndex(self.table, self.ratings)
+        self.marks = Marks(self.table, ratings)
+        self.index = ScoreIndex(self.table, self.marks)
         self.lookup = RowLookup(self.table)
         self.thumbnails = Thumbnails(cache, storage_options=storage_options)
         self.exports = Exports()
         self.stamp = _stamp(self.table)
         self._unscored: dict[str, dict[str, int]] = {}
-        self._dimensions: list[Dimension] | None = None
+        self._dimensions: dict[str, Dimension] | None = None
 
     def close(self) -> None:
         """Close what is open."""
         self.exports.close()
         self.lookup.close()
-        self.ratings.close()
+        self.marks.close()
 
     def describe(self) -> _Json:
-        """Return what does not change while the page is open, and the state of the ratings."""
+        """Return what does not change while the page is open."""
         present = len(self.table.present_rows())
         return {
             "name": self.name,
@@ -84,23 +92,34 @@ class Explorer:
             "ranked_by": self.index.columns,
             "stamp": self.stamp,
             "folder": os.getcwd(),
-            "ratings": {"path": str(self.ratings.path), **self.ratings.counts()},
+            "ratings": str(self.marks.path),
         }
 
     def view(self, chosen: Filter, limit: QueryLimit | None = None) -> _Json:
-        """Return the counts of a view, and those of the rows that have no score. ``limit`` can stop it."""
+        """Return how many pictures pass a filter, their shapes and scores, and how many rows have no score.
+
+        ``shapes`` are the aspect ratios in the order of the view: uint16, little endian, thousandths, in base64.
+        ``rejected`` are the places of what a person rejected.
+
+        Args:
+            chosen: The filter.
+            limit: Can stop it.
+        """
         by = self.index.ranked_by(chosen.by)
         if by not in self._unscored:
             self._unscored[by] = failures.count_without_score(self.table, by)
+        view = self.index.view(chosen, limit)
+        shapes = self.index.aspects(view.rows).astype("<u2").tobytes()
         return {
             "by": by,
-            **describe_view(self.index.view(chosen, limit)),
+            "images": len(view.rows),
+            "rejected": np.flatnonzero(view.is_rejected).tolist(),
+            "bars": view.chart.draw(view.ascending),
+            "ticks": [[text, view.chart.percent(float(text))] for text in view.chart.ticks()],
+            **{name: getattr(view.chart, name) for name in ("low", "high", "first", "step", "reaching")},
+            "shapes": base64.b64encode(shapes).decode(),
             **self._unscored[by],
         }
-
-    def shapes(self, chosen: Filter) -> bytes:
-        """Return the aspect ratios of a view in its order: uint16, little endian, thousandths."""
-        return self.index.aspects(self.index.view(chosen).rows).astype("<u2").tobytes()
 
     def rows(self, chosen: Filter, start: int, stop: int) -> list[_Json]:
         """Return the pictures from one place of a view to another."""
@@ -111,9 +130,9 @@ class Explorer:
         return self._short(numbers, view.scores[start:stop].tolist())
 
     def cut(self, chosen: Filter, score: float | None, top: str | None) -> _Json:
-        """Return the cut-off for a score, a share or a number."""
-        value, kept = self.index.view(chosen).cut(score, top)
-        return {"score": value if value is None or np.isfinite(value) else None, "kept": kept}
+        """Return the cut-off for a score, a share or a number, as `View.cut` does."""
+        cut = self.index.view(chosen).cut(score, parse_top(top) if top else None)
+        return asdict(cut) | {"score": cut.score if cut.score is None or np.isfinite(cut.score) else None}
 
     def place(self, chosen: Filter, row: int) -> int:
         """Return where a row is in a view, -1 where it is not."""
@@ -129,10 +148,9 @@ class Explorer:
         self._check(row)
         by = self.index.ranked_by(chosen.by)
         whole = self.index.view(Filter(by=by))
-        rank, below = self.place(Filter(by=by), row) + 1, 0
-        if rank:
-            below = int(np.searchsorted(whole.ascending, whole.scores[rank - 1], side="left"))
+        rank = self.place(Filter(by=by), row) + 1
         score = float(whole.scores[rank - 1]) if rank else None
+        below = 0 if score is None else int(np.searchsorted(whole.ascending, score, side="left"))
         return {
             **self._short([row], [score])[0],
             "place": self.place(chosen, row),
@@ -153,24 +171,25 @@ class Explorer:
         short = self._scored(found.tolist(), self.index.ranked_by())
         return [{**item, "similarity": float(cosine)} for item, cosine in zip(short, similarities, strict=True)]
 
-    def dimensions(self) -> list[str]:
-        """Return the names of the ways to slice the table."""
-        if self._dimensions is None:
-            self._dimensions = list_dimensions(self.table)
-        return [dimension.name for dimension in self._dimensions]
+    def slices(self, chosen: Filter, name: str, place: int) -> _Json:
+        """Return the slices of a view by one dimension, and the names of all dimensions.
 
-    def slices(self, chosen: Filter, name: str, first: int, number: int, kept: int) -> _Json:
-        """Return the slices of a view by one dimension.
+        Args:
+            chosen: The view.
+            name: Of the dimension; empty for the first.
+            place: How many of the view lie before the cut.
 
         Raises:
             ConfigurationError: There is no such dimension.
         """
-        self.dimensions()
-        found = [dimension for dimension in self._dimensions or [] if dimension.name == name]
-        if not found:
-            raise ConfigurationError(f"there are no slices by {name!r}")
-        number, kept = min(max(number, 1), 100_000), max(kept, 0)
-        return slices.slice_view(self.table, self.index.view(chosen), found[0], first, number, kept)
+        if self._dimensions is None:
+            self._dimensions = {dimension.name: dimension for dimension in list_dimensions(self.table)}
+        names = list(self._dimensions)
+        if not names:
+            return {"dimensions": [], "title": "", "slices": [], "others": 0}
+        check_choice("dimension", name := name or names[0], names)
+        found = slice_view(self.table, self.index.view(chosen), self._dimensions[name], place, MAX_SLICES)
+        return {"dimensions": names, **asdict(found)}
 
     def failures(self, by: str) -> list[_Json]:
         """Return the rows without a score, counted by reason."""
@@ -180,24 +199,44 @@ class Explorer:
         """Return some of the rows without a score that have one kind of reason."""
         return failures.list_failures(self.table, self.index.ranked_by(by), kind, max(0, start))
 
-    def rate(self, row: int, stars: int, rejected: bool) -> _Json:
-        """Save a rating; return it with the counts of all.
+    def rate(self, chosen: Filter, row: int, stars: int | None, rejected: bool | None) -> _Json:
+        """Change the rating of a row in what is given, and return it, with the row's place in a view.
 
         Raises:
             ConfigurationError: There is no such row, or the rating cannot be saved.
         """
         self._check(row)
-        found = self.lookup.rows([row])[0]
-        position = -1 if found["offset"] is None else found["offset"]
-        picture = Picture(row, found["image_path"] or "", position, found["image_id"] or "")
-        self.ratings.rate(picture, Rating(stars, rejected))
-        return {"row": row, "stars": stars, "rejected": rejected, "ratings": self.ratings.counts()}
+        self.marks.change(row, stars, rejected)
+        return self._rating(row) | {"place": self.place(chosen, row)}
 
-    def undo_rating(self) -> _Json:
+    def undo_rating(self, chosen: Filter) -> _Json:
         """Take the last rating back; return what it is now, with ``row`` None where there was nothing to take back."""
-        undone = self.ratings.undo(self.table)
-        row, rating = undone or (None, Rating())
-        return {"row": row, "stars": rating.stars, "rejected": rating.rejected, "ratings": self.ratings.counts()}
+        row, _ = self.marks.undo() or (None, None)
+        return {"row": None} if row is None else self._rating(row) | {"place": self.place(chosen, row)}
+
+    def export(self, chosen: Filter, to: str, form: str, score: float | None, top: str | None) -> _Json:
+        """Start to write what is kept of a view, and return the export.
+
+        Raises:
+            ConfigurationError: There is no cut-off, nothing is kept, or `Exports.start` refuses.
+        """
+        view, by = self.index.view(chosen), self.index.ranked_by(chosen.by)
+        best = parse_top(top) if top else None
+        cut = view.cut(score, best)
+        if not cut.kept:
+            raise ConfigurationError("nothing is kept: there is nothing to export")
+        if chosen.is_by_rating:
+            kept = view.rows[: cut.place][~view.is_rejected[: cut.place]]
+            selection = Selection(row_ids=kept.tolist(), rank_by=by)
+        else:
+            selection = Selection(chosen.condition(self.table), None if best else score, best, by)
+
+        def work(path: Path, on_progress: Callable[[int], None]) -> SelectSummary:
+            return select_images(
+                self.table, path, selection, kind=form, on_progress=lambda progress: on_progress(progress.images)
+            )
+
+        return self.exports.start(to, form, cut.kept, work)
 
     def original(self, row: int) -> _Json:
         """Return where a row's picture lies.
@@ -226,21 +265,25 @@ class Explorer:
     def _short(self, numbers: list[int], scores: list[Any]) -> list[_Json]:
         items = []
         for found, score in zip(self.lookup.rows(numbers), scores, strict=True):
-            rating = self.ratings.of(found["row"])
             width, height = upright_size(found)
             items.append(
                 {
-                    "row": found["row"],
                     "score": score if score is None or np.isfinite(score) else None,
                     "name": found["image_id"] or found["image_path"] or "",
                     "alt": found["caption"] or "",
                     "width": width,
                     "height": height,
-                    "stars": rating.stars,
-                    "rejected": rating.rejected,
+                    **self._rating(found["row"]),
                 }
             )
         return items
+
+    def _rating(self, row: int) -> _Json:
+        """Return the rating of a row that counts, and who gave it: ``page``, ``file``, or nobody."""
+        rating, mark = int(self.index.ratings()[row]), self.marks.current().get(row)
+        stars = max(rating, 0) if mark is None else mark.stars
+        said_by = "page" if mark else "file" if rating else ""
+        return {"row": row, "stars": stars, "rejected": rating == REJECTED, "said_by": said_by}
 
     def _check(self, row: int) -> None:
         if not 0 <= row < len(self.table):

@@ -1,55 +1,90 @@
-"""The slices of a view for the page: how many of each every cut-off keeps, so that the page follows the handle."""
+"""What a cut does to parts of a view: size, shape, format, source, ... A cut that is biased is seen here."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from tastemaker.explorer.dimensions import NOT_KNOWN, Dimension, code_rows, rank
+from tastemaker.explorer.dimensions import NOT_KNOWN, Dimension, code_rows, rank, sure_distance
 from tastemaker.explorer.index import View
 from tastemaker.scores.table import ScoreTable, sql_text
 
-MAX_SLICES = 120
-"""Slices that are sent to the page; those surely farthest from the whole come first, the rest is counted together."""
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The scored images that have something in common.
+
+    Attributes:
+        name: What they have in common.
+        where: SQL for its rows, as short as a person would write it.
+        scored: Their number.
+        kept: How many of them pass.
+        difference: Their share less that of the whole.
+        is_chance: Whether a random choice of as many images may well differ as much (999 times in 1,000).
+        bars: Their scores on the axis of the whole, as `Chart.draw` draws them.
+    """
+
+    name: str
+    where: str
+    scored: int
+    kept: int
+    difference: float
+    is_chance: bool
+    bars: str
 
 
-def slice_view(
-    table: ScoreTable, view: View, dimension: Dimension, first: int, number: int, kept: int
-) -> dict[str, Any]:
-    """Return the slices of a view, those whose keep rate is surely farthest from the whole first.
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """Slices of one kind, the largest differences first.
+
+    Attributes:
+        title: What they differ in.
+        slices: As many as were asked for.
+        others: How many more there are.
+    """
+
+    title: str
+    slices: list[Slice]
+    others: int
+
+
+def slice_view(table: ScoreTable, view: View, dimension: Dimension, place: int, most: int) -> Slices:
+    """Return what a cut keeps of the slices of a view.
 
     Args:
         table: The rows.
-        view: The pictures that are sliced.
+        view: The pictures that are sliced; those that are rejected count nowhere.
         dimension: How.
-        first: Number of the lowest cut-off: it is ``first * step``.
-        number: How many cut-offs. For each of them it is told how many of a slice are kept, so that the page can follow
-            the handle.
-        kept: How many of the view the present cut-off keeps.
+        place: How many of the view lie before the cut.
+        most: Slices at most.
     """
+    counts = ~view.is_rejected
     keys, codes = code_rows(table, dimension.key)
-    codes = codes[view.rows]
-    bins = np.clip(np.searchsorted(view.edges(first, number), view.scores, side="right") - 1, 0, max(number - 1, 0))
-    images = np.bincount(codes, minlength=len(keys)).tolist()
-    kept_images = np.bincount(codes[:kept], minlength=len(keys)).tolist()
-    share = kept / max(len(view.rows), 1)
-    present = [code for code in range(len(keys)) if images[code]]
-    present.sort(key=lambda code: (*rank(kept_images[code], images[code], share), keys[code]))
-    chosen = present[:MAX_SLICES]
+    codes, scores = codes[view.rows[counts]], view.scores[counts]
+    is_kept = (np.arange(len(counts)) < place)[counts]
+    scored = np.bincount(codes, minlength=len(keys)).tolist()
+    kept = np.bincount(codes[is_kept], minlength=len(keys)).tolist()
+    share = float(is_kept.mean()) if len(is_kept) else 0.0
+    present = [code for code in range(len(keys)) if scored[code]]
+    present.sort(key=lambda code: (*rank(kept[code], scored[code], share), keys[code]))
     names = dimension.shorten([keys[code] for code in present])
-    slices = []
-    for code in chosen:
-        from_edge = np.bincount(bins[codes == code], minlength=number)[::-1].cumsum()[::-1].tolist()
-        slices.append(
-            {"name": names[keys[code]], "where": _condition(dimension, keys[code])}
-            | {"images": images[code], "kept": from_edge}
+    slices = [
+        Slice(
+            names[keys[code]],
+            _condition(dimension, keys[code]),
+            scored[code],
+            kept[code],
+            kept[code] / scored[code] - share,
+            sure_distance(kept[code], scored[code], share) == 0,
+            view.chart.draw(scores[codes == code][::-1]),
         )
-    return {"slices": slices, "others": len(present) - len(chosen)}
+        for code in present[:most]
+    ]
+    return Slices(dimension.name, slices, len(present) - len(slices))
 
 
 def _condition(dimension: Dimension, key: str) -> str:
-    """Return SQL for the rows of a slice, as short as a person would write it."""
     sql = dimension.sql if dimension.sql.isidentifier() else f"({dimension.sql})"
     if key == NOT_KNOWN:
         return f"{sql} IS NULL"

@@ -10,34 +10,35 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
 import platformdirs
-import simplejpeg
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.explorer.originals import read_picture, recorded_size, stamp
-from tastemaker.explorer.reduced import reduce_image
+from tastemaker.explorer.reduced import encode_small
 from tastemaker.scores.sources import OriginalsReader
 
-HEIGHTS = (160, 320, 640, 1280)
-"""Heights of thumbnails in pixels; one in between is rounded up. Each is made of the next larger one that is there."""
+HEIGHTS = (160, 320, 640, 960, 1280, 1920, 2560)
+"""Heights of pictures in pixels; one in between is rounded up, and beyond them a picture comes with all its pixels."""
 
-VIEW_SIZES = range(400, 3201, 400)
-"""Long sides of the large picture, in pixels."""
+KEPT = (160, 320, 640)
+"""Pictures of these heights are kept on disk; each is made of the next larger one that is there."""
 
 WIDEST = 8
-"""A thumbnail is at most so many times as wide as high, and fits into that box."""
+"""A picture is at most so many times as wide as high, and fits into that box."""
 
 MAX_CACHE_BYTES = 2**30
+
+_WHOLE = 65_500
+"""The height of a JPEG at most."""
 
 _FIRST = 320
 """At least so high is the first thumbnail of an original: decoding costs more than it, and others follow from it."""
 
-_QUALITY, _VIEW_QUALITY = 82, 90
+_QUALITY, _LARGE_QUALITY = 82, 90
 
 
 class Thumbnails:
-    """Thumbnails of originals, made once and then read from disk.
+    """Small pictures of originals, made once and then read from disk; large ones are made each time.
 
     Args:
         folder: Of the cache; None for the user's cache directory.
@@ -57,8 +58,8 @@ class Thumbnails:
         self._lock = Lock()
         self._bytes: int | None = None  # counted before the first is written
 
-    def thumbnail(self, row: dict[str, Any], height: int) -> bytes:
-        """Return a JPEG that fits into a box of this height (rounded up) and `WIDEST` times its width.
+    def make(self, row: dict[str, Any], height: int) -> bytes:
+        """Return a JPEG that fits a box of this height, rounded up to one of `HEIGHTS`, and `WIDEST` times as wide.
 
         Args:
             row: As `RowLookup.rows` returns it.
@@ -67,24 +68,17 @@ class Thumbnails:
         Raises:
             UnreadableImageError: The original is gone, has changed since it was scored, or cannot be decoded.
         """
-        height = next((h for h in HEIGHTS if h >= height), HEIGHTS[-1])
+        height = next((h for h in HEIGHTS if h >= height), _WHOLE)
+        if height not in KEPT:
+            width = min(WIDEST * height, _WHOLE)
+            return encode_small(self._read(row), width, height, _LARGE_QUALITY, recorded_size(row))
         identity = stamp(row)
-        for larger in HEIGHTS[HEIGHTS.index(height) :]:
+        for larger in KEPT[KEPT.index(height) :]:
             with contextlib.suppress(OSError):
                 data = self._path(identity, larger).read_bytes()
-                return data if larger == height else self._make(data, None, identity, height)
-        original = self._read(row)
-        data = self._make(original, recorded_size(row), identity, max(height, _FIRST))
-        return data if height >= _FIRST else self._make(data, None, identity, height)
-
-    def view(self, row: dict[str, Any], size: int) -> bytes:
-        """Return a JPEG whose long side is at most this many pixels (rounded up to one of `VIEW_SIZES`); not cached.
-
-        Raises:
-            UnreadableImageError: As `thumbnail` does.
-        """
-        size = next((s for s in VIEW_SIZES if s >= size), VIEW_SIZES[-1])
-        return encode_small(self._read(row), size, size, _VIEW_QUALITY, recorded_size(row))
+                return data if larger == height else self._reduce(data, None, identity, height)
+        data = self._reduce(self._read(row), recorded_size(row), identity, max(height, _FIRST))
+        return data if height >= _FIRST else self._reduce(data, None, identity, height)
 
     def _read(self, row: dict[str, Any]) -> bytes:
         if row["size"] is None and row["reason"]:
@@ -92,7 +86,7 @@ class Thumbnails:
         with OriginalsReader(self._options) as reader:
             return read_picture(row, reader)
 
-    def _make(self, data: bytes, recorded: tuple[int, int] | None, identity: str, height: int) -> bytes:
+    def _reduce(self, data: bytes, recorded: tuple[int, int] | None, identity: str, height: int) -> bytes:
         small = encode_small(data, WIDEST * height, height, _QUALITY, recorded)
         with contextlib.suppress(OSError):  # a full disk shows pictures all the same
             self._keep(self._path(identity, height), small)
@@ -135,26 +129,3 @@ class Thumbnails:
                     status = os.stat(os.path.join(folder, name))
                     found.append((status.st_mtime, status.st_size, os.path.join(folder, name)))
         return found
-
-
-def encode_small(data: bytes, width: int, height: int, quality: int, recorded: tuple[int, int] | None = None) -> bytes:
-    """Return an image as a JPEG that fits into a box, upright as its EXIF says, and never enlarged.
-
-    Args:
-        data: The encoded original.
-        width: Of the box, in pixels.
-        height: Of the box, in pixels.
-        quality: Of the JPEG, 1 to 100.
-        recorded: As in `reduce_image`.
-
-    Raises:
-        UnreadableImageError: As `reduce_image` does.
-    """
-    pixels = np.ascontiguousarray(reduce_image(data, width, height, recorded=recorded))
-    encoded: bytes = simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling="420", fastdct=False)
-    return encoded
-
-
-def no_picture(error: UnreadableImageError | OSError) -> str:
-    """Return why there is no picture, in a line for people."""
-    return str(error).splitlines()[0][:300] or type(error).__name__

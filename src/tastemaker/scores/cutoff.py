@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,3 +68,28 @@ def mark_best(scores: npt.NDArray[np.float32], top: Top) -> npt.NDArray[np.bool_
     marks = np.zeros(len(scores), np.bool_)
     marks[order[:wanted]] = True
     return marks
+
+
+def name_cutoff(
+    lowest: float, next_lower: float | None, decimals: int, kind: Callable[[float], np.floating] = np.float32
+) -> str:
+    """Return a cut-off with as few digits as keep the same images: all that reach it, and no other.
+
+    Where the next lower score is equal, no cut-off parts the two, and the score is returned.
+
+    Args:
+        lowest: The lowest score that is kept.
+        next_lower: The highest that is not; None where all are kept.
+        decimals: So many at least.
+        kind: The type in which scores are compared.
+
+    Example:
+        >>> name_cutoff(5.4437, 5.4429, 2), name_cutoff(5.4437, 5.21, 2), name_cutoff(5.4437, None, 2)
+        ('5.443', '5.44', '5.44')
+    """
+    for digits in range(decimals, 18) if np.isfinite(lowest) else ():
+        named = float(f"{lowest:.{digits}f}")
+        named = float(f"{named - 10.0**-digits:.{digits}f}") if kind(named) > kind(lowest) else named
+        if next_lower is None or kind(named) > kind(next_lower):
+            return f"{named:.{digits}f}"
+    return f"{kind(lowest)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from tastemaker.errors import MetadataError
 from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.scores.copies import Members
 from tastemaker.scores.table import ScoreTable
+from tastemaker.selections.marks import Marks, ratings_of
 from tastemaker.selections.selection import Selection, choose_rows
 from tastemaker.selections.stars import DEFAULT_BOUNDS, StarsReport, stars_by_percentile, write_xmp_sidecars
 
@@ -38,7 +40,8 @@ def write_stars(
 ) -> StarsReport:
     """Write stars into XMP sidecars beside the selected originals, and return what was done.
 
-    How many stars an image gets depends on all scores of the table, not on what else is selected.
+    Stars and rejections from the explorer are written as they are, over what the file says. Other images get stars by
+    their scores: how many depends on all scores of the table, not on what else is selected.
 
     Args:
         table: The rows.
@@ -51,10 +54,22 @@ def write_stars(
     """
     options = options or StarOptions()
     rows = choose_rows(table, selection).rows
-    stars = stars_by_percentile(table.values(selection.rank_by), options.bounds)[rows]
+    stars, is_said = _choose_stars(table, selection.rank_by, options)
     known = [name for name in ("image_path", "shard", "size", "xxh3") if name in table.columns]
     images = table.take(rows, known)
-    return write_xmp_sidecars(images, stars, overwrite=options.overwrite, dry_run=dry_run)
+    return write_xmp_sidecars(images, stars[rows], overwrite=is_said[rows] | options.overwrite, dry_run=dry_run)
+
+
+def _choose_stars(
+    table: ScoreTable, rank_by: str, options: StarOptions
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
+    """Return the stars of each row, -1 for rejected; and whether a person gave them in the explorer."""
+    with closing(Marks(table)) as stored:
+        marks = stored.current()
+    is_said = np.zeros(len(table), np.bool_)
+    is_said[list(marks)] = True
+    by_score = stars_by_percentile(table.values(rank_by), options.bounds)
+    return np.where(is_said, ratings_of(table, marks), by_score), is_said
 
 
 class StarEmbedder:
@@ -66,22 +81,24 @@ class StarEmbedder:
     """
 
     def __init__(self, table: ScoreTable, rank_by: str, options: StarOptions) -> None:
-        self._stars: npt.NDArray[np.int8] = stars_by_percentile(table.values(rank_by), options.bounds)
-        self._overwrite = options.overwrite
+        self._stars, is_said = _choose_stars(table, rank_by, options)
+        self._overwrites = is_said | options.overwrite
         self.counts: Counter[str] = Counter()
         self.problems: dict[str, str] = {}
 
     def embed(self, row_id: int, row: Mapping[str, Any], members: Members) -> Members:
         """Return the members of a sample, the image first, with the stars of its row in it where it is a JPEG.
 
-        An image that has a rating, inside or in a sidecar, stays as it is unless ratings are to be replaced.
+        An image that has a rating, inside or in a sidecar, stays as it is unless a person gave another one in the
+        explorer, or ratings are to be replaced.
         """
         name, image = next(iter(members.items()))
         assert isinstance(image, bytes)
-        outcome = self._refuse(row, image, rating := int(self._stars[row_id]))
+        overwrites = bool(self._overwrites[row_id])
+        outcome = self._refuse(row, image, rating := int(self._stars[row_id]), overwrites)
         if not outcome:
             try:
-                rated = embed_rating(image, rating, overwrite=self._overwrite)
+                rated = embed_rating(image, rating, overwrite=overwrites)
                 outcome = "embedded" if rated != image else "already_rated"
                 members = {**members, name: rated}
             except MetadataError as error:
@@ -90,10 +107,10 @@ class StarEmbedder:
         self.counts[outcome] += 1
         return members
 
-    def _refuse(self, row: Mapping[str, Any], image: bytes, rating: int) -> str:
+    def _refuse(self, row: Mapping[str, Any], image: bytes, rating: int, overwrites: bool) -> str:
         """Return why nothing is to be embedded; empty where it is."""
         if image[:3] != _JPEG_MARK:
             return "no_jpeg"
         if rating == 0:
             return "without_stars"
-        return "already_rated" if not self._overwrite and row.get("rating") else ""
+        return "already_rated" if not overwrites and row.get("rating") else ""

@@ -15,6 +15,7 @@ from tastemaker.scores.cutoff import Top, mark_best
 from tastemaker.scores.fetch import ROW_ID, IntArray
 from tastemaker.scores.groups import MIN_SIMILARITY, group_table
 from tastemaker.scores.table import EMBEDDING, ScoreTable
+from tastemaker.selections.marks import REJECTED, ratings_of
 
 GROUP = "group"
 """The column of what is selected that has the group of each row: the ``row_id`` of the group's first row."""
@@ -23,6 +24,8 @@ GROUP = "group"
 @dataclass(frozen=True)
 class Selection:
     """Which rows of a table are meant. First the condition, then the best of each group, then the cut among those.
+
+    What a person rejected, in the explorer or in the picture's file, is not meant.
 
     Attributes:
         where: A condition in SQL over the columns.
@@ -33,6 +36,7 @@ class Selection:
         best_of_group: Of pictures that look alike, only the best by ``rank_by``. A row without an embedding is alone
             in its group; one without a value is never the best.
         min_similarity: Cosine from which on pictures look alike, in (0, 1].
+        with_rejected: Take what was rejected like the others.
     """
 
     where: str | None = None
@@ -42,6 +46,7 @@ class Selection:
     row_ids: Sequence[int] | None = None
     best_of_group: bool = False
     min_similarity: float = MIN_SIMILARITY
+    with_rejected: bool = False
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -116,7 +121,7 @@ def _candidates(table: ScoreTable, selection: Selection) -> IntArray:
     rows = table.present_rows(selection.where)
     if selection.row_ids is not None:
         rows = np.intersect1d(rows, np.asarray(selection.row_ids, np.int64))
-    return rows
+    return rows if selection.with_rejected else rows[ratings_of(table)[rows] != REJECTED]
 
 
 def _group(table: ScoreTable, rows: IntArray, selection: Selection) -> tuple[IntArray, npt.NDArray[np.bool_]]:

@@ -123,7 +123,11 @@ class StarsReport:
 
 
 def write_xmp_sidecars(
-    rows: pa.Table, stars: npt.NDArray[np.int8], *, overwrite: bool = False, dry_run: bool = False
+    rows: pa.Table,
+    stars: npt.NDArray[np.int8],
+    *,
+    overwrite: bool | npt.NDArray[np.bool_] = False,
+    dry_run: bool = False,
 ) -> StarsReport:
     """Write stars into the sidecars of originals, and return what was done.
 
@@ -135,8 +139,8 @@ def write_xmp_sidecars(
         rows: With the columns ``image_path`` and ``shard``. With ``size`` and ``xxh3``, an image that has changed since
             it was scored gets no stars, for they are those of another picture.
         stars: One for each row: -1 (rejected) or 1 to 5; 0 for none.
-        overwrite: Replace ratings that are there. Without, an image that has one anywhere (in a sidecar or in its own
-            file) is left alone.
+        overwrite: Replace ratings that are there; for all images, or for each one. Without, an image that has one
+            anywhere (in a sidecar or in its own file) is left alone.
         dry_run: Write nothing.
 
     Raises:
@@ -154,7 +158,8 @@ def write_xmp_sidecars(
     known = rows.select([name for name in ("image_path", "size", "xxh3") if name in rows.column_names]).to_pylist()
     if not dry_run:
         _remove_leftovers({Path(original_name(row["image_path"])).parent for row in known})
-    for row, rating in zip(known, stars.tolist(), strict=True):
+    overwrites = np.broadcast_to(overwrite, len(rows)).tolist()
+    for row, rating, replaces in zip(known, stars.tolist(), overwrites, strict=True):
         name, path = row["image_path"], Path(original_name(row["image_path"]))
         if rating == 0:
             report.without_stars += 1
@@ -164,7 +169,7 @@ def write_xmp_sidecars(
                 report.changed += 1
                 report.failed[name] = "it has changed since it was scored"
                 continue
-            _rate_one(path, rating, overwrite, report)
+            _rate_one(path, rating, replaces, report)
         except OSError as error:
             report.failed[name] = error.strerror or str(error)
         except MetadataError as error:

@@ -1,63 +1,52 @@
 // Questions to the server. Its refusals become errors with the sentence that it gave.
 
 let stamp = "";
+const gone = document.getElementById("gone");
 
 export function setStamp(value) {
   stamp = value;
 }
 
-export async function ask(path, parameters = {}, signal) {
-  const response = await reach(address(path, parameters), { signal });
-  if (!response.ok) throw new Error(await reason(response));
-  return response.json();
+export const ask = (path, parameters = {}, signal) => reach(address(path, parameters), { signal });
+
+export function send(path, body = {}) {
+  return reach(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 }
 
-export async function askBytes(path, parameters = {}, signal) {
-  const response = await reach(address(path, parameters), { signal });
-  if (!response.ok) throw new Error(await reason(response));
-  return response.arrayBuffer();
-}
+const HEIGHTS = [160, 320, 640, 960, 1280, 1920, 2560]; // of pictures, as the server has them; beyond, with all pixels
 
-export async function send(path, body = {}) {
-  const response = await reach(path, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  });
-  if (!response.ok) throw new Error(await reason(response));
-  return response.json();
-}
-
-const HEIGHTS = [160, 320, 640, 1280]; // of thumbnails, as the server has them
-const VIEW_STEP = 400;
-const LARGEST_VIEW = 3200;
-
-export function thumbnail(row, height) {
+// The address of a picture that is shown this high, in CSS pixels.
+export function pictureAt(row, height) {
   const pixels = Math.floor(height * window.devicePixelRatio);
-  return `/thumbnail/${row}/${HEIGHTS.find((high) => high >= pixels) ?? HEIGHTS.at(-1)}?v=${stamp}`;
-}
-
-export function view(row, size) {
-  const steps = Math.max(1, Math.ceil((size * window.devicePixelRatio) / VIEW_STEP - 0.01));
-  return `/view/${row}/${Math.min(LARGEST_VIEW, steps * VIEW_STEP)}?v=${stamp}`;
+  return `/picture/${row}/${HEIGHTS.find((high) => high >= pixels) ?? HEIGHTS.at(-1) + 1}?v=${stamp}`;
 }
 
 // Why a picture did not come; the browser does not tell.
 export async function whyNot(source) {
   try {
-    const response = await reach(source);
-    return response.ok ? "" : (await response.text()).trim();
+    const response = await request(source);
+    return response.ok ? "no picture" : (await response.text()).trim();
   } catch (error) {
     return error.message;
   }
 }
 
 async function reach(path, options) {
+  const response = await request(path, options);
+  if (!response.ok) throw new Error(await reason(response));
+  return response.json();
+}
+
+// A server that was stopped is told where one looks, until it answers again.
+async function request(path, options) {
   try {
-    return await fetch(path, options);
+    const response = await fetch(path, options);
+    gone.hidden = true;
+    return response;
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("the server does not answer: is tastemaker still running?");
+    gone.hidden = false;
+    throw new Error("the server does not answer");
   }
 }
 

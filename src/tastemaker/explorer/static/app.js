@@ -5,15 +5,14 @@ import { startChunks } from "./chunks.js";
 import { startExports } from "./exports.js";
 import { startFailures } from "./failures.js";
 import { startFigures } from "./figures.js";
-import { apply, startFilter } from "./filter.js";
+import { apply, clear, startFilter } from "./filter.js";
 import { columnName, count, element, images } from "./format.js";
 import { gridState, reveal, startGrid } from "./grid.js";
-import { startGroups } from "./groups.js";
 import { startHistogram } from "./histogram.js";
 import { startKeys } from "./keys.js";
-import { cutAt, cutByText, emit, fromHash, loadView, model, on, setOrder, setShow } from "./model.js";
+import { cutBy, cutByText, emit, fromHash, loadView, model, on, setOrder, setShow } from "./model.js";
 import { openRow, startPicture } from "./picture.js";
-import { tell } from "./ratings.js";
+import { startRatings, tell } from "./ratings.js";
 import { startSlices } from "./slices.js";
 import { startStrip } from "./strip.js";
 import { startTheme } from "./theme.js";
@@ -25,12 +24,12 @@ const FIRST_SHARE = "20%";
 
 async function start() {
   history.replaceState(null, "", `/${location.hash}`); // the token is in a cookie now
-  on("trouble", (error) => error.name !== "AbortError" && tell(error.message, true));
+  startRatings();
   const cut = fromHash();
   model.table = await ask("/api/table");
   setStamp(model.table.stamp);
   document.title = `${model.table.name} - tastemaker`;
-  for (const part of [startTheme, startChunks, startHistogram, startFigures, startGroups, startGrid, startStrip, startFilter]) part();
+  for (const part of [startTheme, startChunks, startHistogram, startFigures, startGrid, startStrip, startFilter]) part();
   for (const part of [startSlices, startFailures, startPicture, startExports, startKeys]) part();
   startHeader();
   const { picture } = model;
@@ -38,10 +37,12 @@ async function start() {
     await loadView();
   } catch (error) {
     tell(error.message, true);
-    model.filter = { by: "", where: "", text: "", rated: "", group: "" };
+    Object.assign(model.filter, { by: "", where: "", text: "", rated: "", group: "" });
     await loadView();
   }
   await chooseFirstCut(cut);
+  const { images: all, failed, unscored } = model.view;
+  if (!all && failed + unscored && !isFiltered()) model.show = "failures"; // there is nothing else to look at
   emit("show");
   if (model.active) reveal(model.active, true);
   if (picture !== null) await openRow(picture);
@@ -58,9 +59,10 @@ async function chooseFirstCut(wanted) {
       // a mangled address: as if it had none
     }
   }
-  const { score } = await ask("/api/cutoff", { ...model.filter, top: FIRST_SHARE });
-  cutAt(Math.floor(score / model.view.step + 1e-6) * model.view.step); // so that at least this share is kept
+  await cutBy({ top: FIRST_SHARE }, FIRST_SHARE); // as in the report
 }
+
+const isFiltered = () => ["where", "text", "rated", "group"].some((name) => model.filter[name]);
 
 function startHeader() {
   on("view", showAbout);
@@ -87,16 +89,15 @@ function startHeader() {
 function showAbout() {
   const { name, images: all, deleted } = model.table;
   const { images: shown, failed, unscored, by: ranked } = model.view;
-  const { where, text, rated, group } = model.filter;
-  const isFiltered = Boolean(where || text || rated || group);
-  about.replaceChildren(element("span", { textContent: name }), " · ", isFiltered ? `${count(shown)} of ${images(all)}` : images(all));
+  about.replaceChildren(element("span", { textContent: name }), " · ", isFiltered() ? `${count(shown)} of ${images(all)}` : images(all));
   if (deleted) about.append(` · ${count(deleted)} gone`);
   by.value = ranked;
-  document.body.classList.toggle("nothing", !shown && !isFiltered);
+  document.body.classList.toggle("nothing", !shown && !isFiltered());
   const empty = document.getElementById("empty");
+  const offer = (name, action) => Object.assign(element("button", { type: "button", className: "offer", textContent: name }), { onclick: action });
   if (!all) empty.textContent = "There are no rows in this table yet.";
-  else if (isFiltered && !shown) empty.textContent = "No picture passes the filter.";
-  else if (!shown) empty.textContent = `None of ${images(failed + unscored)} has a score. The failures say why.`;
+  else if (isFiltered() && !shown) empty.replaceChildren("No picture passes the filter. ", offer("Clear the filter", clear));
+  else if (!shown) empty.replaceChildren(`None of ${images(failed + unscored)} has a score. `, offer("Show why", () => setShow("failures")));
 }
 
 function showView() {

@@ -1,18 +1,17 @@
 // One picture of the grid: a box of its shape that is there at once, then its score and marks, then the picture.
 
-import { thumbnail, whyNot } from "./api.js";
-import { digits, model } from "./model.js";
+import { pictureAt, whyNot } from "./api.js";
 import { element, score, stars } from "./format.js";
 import { giveUp } from "./loader.js";
+import { digits, model } from "./model.js";
+import { altText } from "./thumb.js";
 
 const NARROW = 116; // px that a score and five stars take
 
 export function makeCell(position, place) {
   const frame = element("div", { className: "frame" });
-  const figure = element("span", { className: "score" });
-  const mark = element("span", { className: "mark" });
-  const cell = element("div", { className: "cell", role: "option", id: `cell-${position}` }, frame);
-  cell.append(element("div", { className: "label" }, figure, mark));
+  const label = element("div", { className: "label" }, element("span", { className: "score" }), element("span", { className: "mark" }));
+  const cell = element("div", { className: "cell", role: "option", id: `cell-${position}` }, frame, label);
   cell.setAttribute("aria-setsize", model.view.images);
   cell.setAttribute("aria-posinset", position + 1);
   cell.setAttribute("aria-selected", "false");
@@ -28,15 +27,13 @@ export function fillCell(cell, picture) {
 }
 
 export function showMark(cell) {
-  const { picture } = cell;
-  const mark = cell.querySelector(".mark");
-  const isNarrow = Number.parseFloat(cell.style.width) < NARROW && picture.stars > 1;
-  mark.textContent = picture.rejected ? "rejected" : isNarrow ? `${picture.stars} ★` : stars(picture.stars);
-  if (picture.stars && !picture.rejected) mark.setAttribute("aria-label", `${picture.stars} stars`);
-  else mark.removeAttribute("aria-label");
-  if (picture.stars && !picture.rejected) mark.setAttribute("role", "img");
-  else mark.removeAttribute("role");
-  cell.classList.toggle("rejected", picture.rejected);
+  const { rejected, stars: number, said_by: saidBy } = cell.picture;
+  const isNarrow = Number.parseFloat(cell.style.width) < NARROW && number > 1;
+  const text = rejected ? "rejected" : isNarrow ? `${number} ★` : stars(number);
+  const isImage = number && !rejected ? { role: "img", "aria-label": `${number} stars` } : {};
+  const ofFile = saidBy === "file" ? " of-file" : "";
+  cell.querySelector(".mark").replaceWith(element("span", { className: `mark${ofFile}`, textContent: text, ...isImage }));
+  cell.classList.toggle("rejected", rejected);
 }
 
 // Returns what is to be loaded for a cell, null where that is there or coming.
@@ -51,7 +48,7 @@ export function prepareImage(cell, height) {
     frame.append(image);
   }
   const image = frame.firstChild;
-  return image.src === "" ? { image, source: thumbnail(picture.row, height) } : null;
+  return image.src === "" ? { image, source: pictureAt(picture.row, height) } : null;
 }
 
 export function dropCell(cell) {
@@ -60,11 +57,8 @@ export function dropCell(cell) {
   cell.remove();
 }
 
-export const altText = (picture) => picture.alt || `${picture.name}, score ${score(picture.score, 2)}`;
-
 async function showReason(frame, image, picture) {
   if (!image.isConnected || !image.getAttribute("src")) return;
   const reason = await whyNot(image.src);
-  if (!image.isConnected) return;
-  frame.replaceChildren(element("p", { className: "no-picture", textContent: reason || "no picture", title: picture.name }));
+  if (image.isConnected) frame.replaceChildren(element("p", { className: "no-picture", textContent: reason, title: picture.name }));
 }

@@ -1,8 +1,8 @@
 // "Export this selection": where to, in which form, and how far it is.
 
 import { ask, send } from "./api.js";
-import { count, element, images, score, share } from "./format.js";
-import { digits, model, on } from "./model.js";
+import { columnName, count, element, images, share } from "./format.js";
+import { counted, model, on } from "./model.js";
 
 const dialog = document.getElementById("export");
 const POLL_MS = 250;
@@ -39,18 +39,16 @@ function build() {
     return element("label", { className: "choice" }, input, element("span", { textContent: name }), element("span", { className: "quiet", textContent: note }));
   });
   const to = element("input", { type: "text", id: "export-to", autocomplete: "off", spellcheck: false, required: true });
-  const without = element("input", { type: "checkbox", name: "without", id: "export-without" });
   form.append(
     element("fieldset", {}, element("legend", { textContent: "As" }), ...choices),
     element("label", { htmlFor: "export-to", className: "to-label", textContent: "To" }), to,
     element("p", { className: "quiet", id: "export-note" }),
-    element("label", { className: "choice without" }, without, element("span", { textContent: "Leave out what I rejected" })),
     element("button", { type: "submit", textContent: "Export", className: "strong" }),
   );
   to.setAttribute("aria-describedby", "export-note");
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    start(to.value, form.elements.form.value, without.checked);
+    start(to.value, form.elements.form.value);
   });
   stop.addEventListener("click", () => running !== null && send("/api/exports/stop", { number: running }));
   dialog.append(element("div", { className: "sheet-head" }, title, close), said, form, running_, result);
@@ -63,7 +61,6 @@ function open() {
   document.getElementById("export-title").textContent = `Export ${images(kept)}`;
   said.textContent = describe();
   document.getElementById("export-note").textContent = `A path on this machine; a relative one is below ${model.table.folder}`;
-  form.querySelector(".without").hidden = !model.table.ratings.rejected;
   if (running === null) result.textContent = "";
   dialog.showModal();
   if (running === null) document.getElementById("export-to").focus();
@@ -71,14 +68,15 @@ function open() {
 
 function describe() {
   const { cut, filter, view } = model;
-  const what = cut.text ? `the top ${cut.text.endsWith("%") ? cut.text : count(Number(cut.text))}` : `${model.view.by.replaceAll("_", " ")} from ${score(cut.score, digits())}`;
-  const parts = [filter.where, filter.text && `containing “${filter.text}”`, filter.rated && `my rating: ${filter.rated}`].filter(Boolean);
-  return `${what}, ${share(cut.kept, view.images)} of ${images(view.images)}${parts.length ? ` where ${parts.join(" and ")}` : ""}${filter.group ? ", only the best of each group" : ""}`;
+  const what = cut.text ? `the top ${cut.text.endsWith("%") ? cut.text : count(Number(cut.text))}` : `${columnName(view.by)} from ${cut.name}`;
+  const parts = [filter.where, filter.text && `containing “${filter.text}”`, filter.rated && `rating: ${filter.rated}`].filter(Boolean);
+  const rejected = view.rejected.length ? ". What is rejected is left out" : "";
+  return `${what}, ${share(cut.kept, counted())} of ${images(counted())}${parts.length ? ` where ${parts.join(" and ")}` : ""}${filter.group ? ", only the best of each group" : ""}${rejected}.`;
 }
 
-async function start(to, as, withoutRejected) {
+async function start(to, as) {
   const { cut, filter } = model;
-  const body = { to, as, filter, without_rejected: withoutRejected, ...(cut.text ? { top: cut.text } : { score: cut.score }) };
+  const body = { to, as, filter, ...(cut.text ? { top: cut.text } : { score: cut.score }) };
   result.classList.remove("wrong");
   result.textContent = "";
   try {

@@ -27,7 +27,7 @@ async function load() {
     }
     const most = Math.max(...groups.map((group) => group.images));
     host.replaceChildren(
-      element("p", { className: "page-head quiet", textContent: "Pictures without a score, by reason. Nothing of them is lost: each is a row." }),
+      element("p", { className: "page-head quiet", textContent: "Pictures without a score, by reason. Each of them is a row of the table." }),
       ...groups.map((group) => makeGroup(group, most, by)),
     );
   } catch (error) {

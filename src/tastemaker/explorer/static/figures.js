@@ -1,13 +1,13 @@
 // The figures beside the histogram: the field that takes a score, a share or a number, and both counts.
 
-import { compact, count, images, score, share } from "./format.js";
-import { cutByText, digits, model, moveCut, on } from "./model.js";
+import { compact, count, images, share } from "./format.js";
+import { counted, cutByText, model, moveCut, on } from "./model.js";
 
 const field = document.getElementById("cut");
 const note = document.getElementById("cut-note");
 const live = document.getElementById("live");
 const parts = Object.fromEntries(
-  ["keep", "keep-share", "drop", "drop-share", "export-count"].map((id) => [id, document.getElementById(id)]),
+  ["keep", "keep-share", "drop", "drop-share", "rejected", "export-count", "folded"].map((id) => [id, document.getElementById(id)]),
 );
 
 let announcing = 0;
@@ -53,11 +53,7 @@ function showNote() {
   note.classList.remove("wrong");
 }
 
-const asText = () => {
-  const { score: value } = model.cut;
-  const places = digits();
-  return Math.abs(value - Number(value.toFixed(places))) < 1e-6 ? score(value, places) : score(value, places + 2);
-};
+const asText = () => model.cut.name;
 
 const noteText = () => {
   const { text } = model.cut;
@@ -65,16 +61,19 @@ const noteText = () => {
 };
 
 function show() {
-  const { images: all } = model.view;
   const { kept } = model.cut;
+  const all = counted();
+  const rejected = model.view.rejected.length;
   if (document.activeElement !== field || !field.matches(":focus-visible")) field.value = asText();
   showNote();
   parts.keep.textContent = count(kept);
   parts.drop.textContent = count(all - kept);
   parts["keep-share"].textContent = share(kept, all);
   parts["drop-share"].textContent = share(all - kept, all);
-  parts["export-count"].textContent = compact(kept);
+  parts.rejected.textContent = rejected ? `${count(rejected)} rejected, in no count` : "";
+  parts["export-count"].textContent = count(kept);
   parts["export-count"].parentNode.disabled = !kept;
+  parts.folded.textContent = `cut-off ${asText()} · keep ${count(kept)}, ${share(kept, all)} · drop ${count(all - kept)}`;
   clearTimeout(announcing);
   announcing = setTimeout(() => {
     live.textContent = `cut-off ${asText()}: keeps ${images(kept)}, ${share(kept, all)}, drops ${count(all - kept)}`;

@@ -1,7 +1,7 @@
 // The filter: a part of the text, a condition in SQL, and words that write conditions.
 
 import { element } from "./format.js";
-import { changeFilter, model, on } from "./model.js";
+import { changeFilter, emit, model, on } from "./model.js";
 
 const form = document.getElementById("filter");
 const toggle = document.getElementById("filter-toggle");
@@ -9,6 +9,8 @@ const text = document.getElementById("filter-text");
 const where = document.getElementById("filter-where");
 const error = document.getElementById("filter-error");
 const chips = document.getElementById("filter-chips");
+const groups = document.getElementById("group-label");
+const groupBox = document.getElementById("group");
 
 const SIZES = [
   ["from 512 px", "least(width, height) >= 512"],
@@ -30,9 +32,13 @@ export function startFilter() {
       if (event.key === "Escape") show(false);
     });
   }
-  document.getElementById("filter-clear").addEventListener("click", () => apply({ text: "", where: "", rated: "" }));
+  document.getElementById("filter-clear").addEventListener("click", clear);
+  groups.hidden = !model.table.groups;
+  groupBox.addEventListener("change", changeGroups);
   fillChips();
 }
+
+export const clear = () => apply({ text: "", where: "", rated: "", group: "" });
 
 export async function apply(changes) {
   error.textContent = "";
@@ -43,6 +49,20 @@ export async function apply(changes) {
     error.textContent = failure.message.split("\n")[0];
   } finally {
     form.classList.remove("working");
+  }
+}
+
+// The first time groups are looked for, which takes a while in a large table; the page goes on meanwhile.
+async function changeGroups() {
+  const saying = setTimeout(() => groups.setAttribute("aria-busy", "true"), 150);
+  try {
+    await changeFilter({ group: groupBox.checked ? "best" : "" });
+  } catch (failure) {
+    emit("trouble", failure);
+  } finally {
+    clearTimeout(saying);
+    groups.removeAttribute("aria-busy");
+    groupBox.checked = model.filter.group === "best";
   }
 }
 
@@ -72,7 +92,7 @@ function fillChips() {
   });
   chips.append(
     element("span", { className: "quiet", textContent: "only" }), ...conditions,
-    element("span", { className: "quiet", textContent: "my rating" }), ...rated,
+    element("span", { className: "quiet", textContent: "rating" }), ...rated,
   );
   const columns = model.table.columns.map(([name, kind]) => {
     const button = element("button", { type: "button", textContent: name, title: kind, className: "plain" });
@@ -96,13 +116,14 @@ function chip(name, action, data, label = name) {
 
 function reflect() {
   const { filter } = model;
+  groupBox.checked = filter.group === "best";
   if (document.activeElement !== text) text.value = filter.text;
   if (document.activeElement !== where) where.value = filter.where;
   for (const button of chips.querySelectorAll("button")) {
     const isOn = button.dataset.rated ? filter.rated === button.dataset.rated : filter.where.includes(button.dataset.condition);
     button.setAttribute("aria-pressed", isOn);
   }
-  const isFiltered = Boolean(filter.text || filter.where || filter.rated);
+  const isFiltered = Boolean(filter.text || filter.where || filter.rated || filter.group);
   toggle.classList.toggle("on", isFiltered);
   document.getElementById("filter-clear").disabled = !isFiltered;
 }

@@ -11,10 +11,10 @@ export function compact(n) {
 }
 
 export function share(part, all) {
-  if (!all) return "0.0 %";
+  if (!all) return "0.0%";
   const percent = (100 * part) / all;
-  if (part && percent < 0.05) return "< 0.1 %";
-  return `${percent.toFixed(1)} %`;
+  if (part && percent < 0.05) return "< 0.1%";
+  return `${percent.toFixed(1)}%`;
 }
 
 export const images = (n) => `${count(n)} ${n === 1 ? "image" : "images"}`;

@@ -2,15 +2,15 @@
 
 import { dropCell, fillCell, makeCell, prepareImage, showMark } from "./cell.js";
 import { eachKnown, fetchPlaces, peek } from "./chunks.js";
-import { score } from "./format.js";
 import { BESIDE, GAP, LABEL, boxes, layOut, rowAt, rowOf } from "./layout.js";
 import { want } from "./loader.js";
-import { digits, emit, model, on, placeOf, positionOf, setActive } from "./model.js";
+import { emit, model, on, placeOf, positionOf, setActive } from "./model.js";
 import { Scroller } from "./scroller.js";
 
 const OVERSCAN = 0.75; // screens above and below
 const SETTLE_MS = 90;
 const WORD = 140; // px that the word on the line takes
+const UNFOLDED = 480; // px that one scrolls before header and cut-off fold
 
 const frame = document.getElementById("scroller");
 const grid = document.getElementById("grid");
@@ -26,7 +26,11 @@ let lastTime = 0;
 let width = 0;
 
 export function startGrid() {
-  scroller = new Scroller(frame, grid, renderSoon);
+  scroller = new Scroller(frame, grid, () => {
+    fold();
+    renderSoon();
+  });
+  document.getElementById("folded").addEventListener("click", () => scroller.moveTo(0));
   line.className = "cut-line";
   line.setAttribute("role", "presentation");
   line.append(...["over", "down", "under"].map((name) => Object.assign(document.createElement("i"), { className: name })));
@@ -36,8 +40,8 @@ export function startGrid() {
   on("order", () => relayOut(true));
   on("cut", showCut);
   on("active", showActive);
-  on("rating", ({ row, stars, rejected }) => {
-    eachKnown(row, (picture) => Object.assign(picture, { stars, rejected }));
+  on("rating", ({ row, ...rating }) => {
+    eachKnown(row, (picture) => Object.assign(picture, rating));
     for (const cell of cells.values()) if (cell.picture?.row === row) showMark(cell);
   });
   new ResizeObserver(() => {
@@ -56,6 +60,17 @@ export function startGrid() {
   });
   grid.addEventListener("focus", showActive);
   grid.addEventListener("blur", showActive);
+}
+
+// While one scrolls, header and cut-off fold to a bar. What is on screen stays where it is.
+function fold() {
+  const { classList } = document.body;
+  const isFolded = classList.contains("folded") ? scroller.top > 0 : scroller.top > UNFOLDED;
+  if (isFolded === classList.contains("folded")) return;
+  const before = frame.getBoundingClientRect().top;
+  classList.toggle("folded", isFolded);
+  const moved = before - frame.getBoundingClientRect().top;
+  if (isFolded) scroller.moveTo(scroller.top - moved);
 }
 
 export const focusGrid = () => grid.focus({ preventScroll: true });
@@ -155,7 +170,7 @@ function showKnown() {
   want(sorted.map((cell) => prepareImage(cell, layout.heights[cell.row])).filter(Boolean));
 }
 
-const isKept = (place) => place < model.cut.kept;
+const isKept = (place) => place < model.cut.place;
 
 function markKept(cell) {
   cell.classList.toggle("kept", isKept(cell.place));
@@ -169,8 +184,8 @@ function showCut() {
 // The line runs where kept ends: below a row up to the last kept picture, up beside it, and on above the rest of the row.
 function placeLine() {
   const { images } = model.view;
-  const { kept } = model.cut;
-  const boundary = model.order === "best" ? kept : images - kept; // first position on the other side
+  const { place, name } = model.cut;
+  const boundary = model.order === "best" ? place : images - place; // first position on the other side
   line.hidden = boundary <= 0 || boundary >= images || !layout.rows;
   if (line.hidden) return;
   const row = rowOf(layout, boundary);
@@ -184,7 +199,7 @@ function placeLine() {
   line.style.setProperty("--at", `${at}px`);
   line.classList.toggle("stepped", !isBetween);
   line.classList.toggle("left", at > width - WORD);
-  line.lastChild.textContent = `cut-off ${score(model.cut.score, digits())}`;
+  line.lastChild.textContent = `cut-off ${name}`;
 }
 
 let marked = null;
@@ -216,11 +231,13 @@ export function reveal(place, isCentred = false) {
   const top = layout.tops[row];
   const high = layout.heights[row] + LABEL + GAP;
   const { top: shown, room } = scroller;
+  const wasFolded = document.body.classList.contains("folded");
   if (isCentred) scroller.moveTo(top - (room - high) / 2);
   else if (top < shown) scroller.moveTo(top - GAP / 2);
   else if (top + high > shown + room) scroller.moveTo(top + high - room);
   render();
   markActive();
+  if (document.body.classList.contains("folded") !== wasFolded) reveal(place, isCentred); // there is another room now
 }
 
 export function moveActive(key) {

@@ -17,7 +17,7 @@ const KEYS = [
     ["1 to 5", "rate; with Shift, go on to the next"],
     ["0", "take the stars and the rejection away"],
     ["X", "reject, or take that back; with Shift, go on"],
-    ["U  or  Ctrl Z", "undo the last rating"],
+    ["U, Ctrl Z, Cmd Z", "undo the last rating"],
   ]],
   ["Cut-off", [
     ["[  and  ]", "move by a hundredth; { and } by a tenth"],
@@ -40,16 +40,14 @@ export function startKeys() {
   document.addEventListener("keydown", press);
 }
 
-const isTyping = (target) => target.closest("input:not([type=radio]):not([type=checkbox]), textarea") !== null;
+const isTyping = (target) => target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea") !== null;
 
 const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown"];
 
 function press(event) {
-  if (event.defaultPrevented || event.altKey || event.metaKey) return;
-  if (isTyping(event.target)) return;
-  const isInSheet = document.querySelector("dialog.sheet[open]") !== null;
-  if (isInSheet) return;
-  if (event.ctrlKey) {
+  if (event.defaultPrevented || event.altKey || isTyping(event.target)) return;
+  if (document.querySelector("dialog.sheet[open]") !== null) return;
+  if (event.ctrlKey || event.metaKey) {
     if (event.key.toLowerCase() === "z") act(event, undo);
     return;
   }
@@ -75,7 +73,7 @@ function actions() {
   return {
     ...shared,
     "/": () => emit("filter-open"),
-    k: () => document.getElementById("cut").focus(),
+    k: () => focusCut(),
     c: () => goToCut(),
     o: () => setOrder(model.order === "best" ? "worst" : "best"),
     p: () => setShow("pictures"),
@@ -86,6 +84,11 @@ function actions() {
   };
 }
 
+function focusCut() {
+  document.body.classList.remove("folded");
+  document.getElementById("cut").focus();
+}
+
 const isOnControl = () => document.activeElement?.closest("button, a, select, summary");
 
 function act(event, action) {
@@ -94,7 +97,7 @@ function act(event, action) {
 }
 
 function move(event) {
-  if (event.target.closest("select, [role=slider], input")) return;
+  if (event.target.closest("select, input")) return;
   if (isOpen()) {
     const steps = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (steps) act(event, () => walk(steps));
@@ -125,11 +128,11 @@ async function mark(changes, goesOn) {
 }
 
 export function goToCut() {
-  const { kept } = model.cut;
+  const { place } = model.cut;
   const { images } = model.view;
   if (!images) return;
   setShow("pictures");
-  setActive(Math.min(Math.max(kept - (model.order === "best" ? 0 : 1), 0), images - 1));
+  setActive(Math.min(Math.max(place - (model.order === "best" ? 0 : 1), 0), images - 1));
   reveal(model.active, true);
   document.getElementById("grid").focus({ preventScroll: true });
 }

@@ -4,8 +4,8 @@ const WIDEST = 8; // a wider picture gets a box of this shape, and lies in it un
 const NARROWEST = 0.3;
 
 export const LABEL = 24; // px below each picture
-export const GAP = 20; // px below the label
-export const BESIDE = 8; // px between pictures
+export const GAP = 12; // px below the label
+export const BESIDE = 12; // px between pictures
 
 // Returns {starts, tops, heights, rows, height}: of each row the first position, its upper edge, and how high its pictures are.
 export function layOut(shapes, isReversed, width, target) {

@@ -1,19 +1,21 @@
 // What is shown: the view (filter, order), the cut-off, the active picture. Kept in the address, told to whoever listens.
 
-import { ask, askBytes } from "./api.js";
+import { ask } from "./api.js";
 import { digitsOf } from "./format.js";
 
 const listeners = new Map();
 
 export const model = {
   table: null, // what /api/table said
-  filter: { by: "", where: "", text: "", rated: "", group: "" },
+  filter: { by: "", where: "", text: "", rated: "", group: "", asked: "" },
   order: "best",
   show: "pictures",
   dimension: "",
-  view: { images: 0, first: 0, step: 0.01, kept: [], low: 0, high: 1, failed: 0, unscored: 0, by: "" },
+  view: { images: 0, rejected: [], first: 0, step: 0.01, reaching: [], low: 0, high: 1, failed: 0, unscored: 0, by: "" },
   shapes: new Uint16Array(0), // aspect ratios in thousandths, best first
-  cut: { score: 0, kept: 0, text: "" }, // text: the share or number that was asked for, else empty
+  // text: the share or number that was asked for, else empty; name: the cut-off with as many digits as it needs; place: how
+  // many of the view lie before it, rejected ones among them; kept: without those
+  cut: { score: 0, place: 0, kept: 0, name: "", text: "" },
   active: 0, // place of the active picture, best first
   picture: null, // row of the opened picture
 };
@@ -33,22 +35,31 @@ export const digits = () => digitsOf(model.view.step);
 export const placeOf = (position) => (model.order === "best" ? position : model.view.images - 1 - position);
 export const positionOf = placeOf;
 
-export function keptAt(score) {
-  const { first, step, kept, images } = model.view;
+// How many of the view reach a score, rejected ones among them.
+export function placeAt(score) {
+  const { first, step, reaching, images } = model.view;
   const number = Math.round(score / step) - first;
-  if (!kept.length || number >= kept.length) return 0;
-  return number <= 0 ? images : kept[number];
+  if (!reaching.length || number >= reaching.length) return 0;
+  return number <= 0 ? images : reaching[number];
 }
+
+// Pictures that count: what is rejected is shown, but neither kept nor dropped.
+export const counted = () => model.view.images - model.view.rejected.length;
+
+const keptBefore = (place) => place - model.view.rejected.filter((rejected) => rejected < place).length;
 
 export const snap = (score) => Number((Math.round(score / model.view.step) * model.view.step).toFixed(digits()));
 
 // Move the cut-off to a score that an arrow key can reach: its count is in the page.
 export function cutAt(score) {
-  const { first, step, kept } = model.view;
-  const low = first * step;
-  const high = (first + kept.length - 1) * step;
-  const snapped = snap(Math.min(Math.max(score, low), high));
-  setCut({ score: snapped, kept: keptAt(snapped), text: "" });
+  const { first, step, reaching } = model.view;
+  setAt(Math.min(Math.max(score, first * step), (first + reaching.length - 1) * step));
+}
+
+function setAt(score) {
+  const snapped = snap(score);
+  const place = placeAt(snapped);
+  setCut({ score: snapped, place, kept: keptBefore(place), name: snapped.toFixed(digits()), text: "" });
 }
 
 export function moveCut(steps) {
@@ -60,8 +71,23 @@ export function moveCut(steps) {
 
 // A share or a number, or a score between two steps: the server counts.
 export async function cutBy(parameters, text) {
-  const { score, kept } = await ask("/api/cutoff", { ...model.filter, ...parameters });
-  setCut({ score: score ?? 0, kept, text });
+  const { score, place, kept, name } = await ask("/api/cutoff", { ...model.filter, ...parameters });
+  setCut({ score: score ?? 0, place, kept, name, text });
+}
+
+// Count anew what the cut-off keeps: another view, or another picture is rejected.
+function recut() {
+  const { score, text } = model.cut;
+  if (text) return cutBy({ top: text }, text);
+  return isOnStep(score) ? setAt(score) : cutBy({ score }, "");
+}
+
+// A picture of the view is rejected, or is not any more.
+export async function setRejected(place, rejected) {
+  const others = model.view.rejected.filter((other) => other !== place);
+  if (place < 0 || others.length + Number(rejected) === model.view.rejected.length) return;
+  model.view.rejected = rejected ? [...others, place] : others;
+  await recut();
 }
 
 function setCut(cut) {
@@ -77,17 +103,13 @@ export async function loadView() {
   viewRequest?.abort();
   viewRequest = new AbortController();
   const { signal } = viewRequest;
-  const [view, shapes] = await Promise.all([
-    ask("/api/view", model.filter, signal),
-    askBytes("/api/shapes", model.filter, signal),
-  ]);
+  model.filter.asked = `${performance.timeOrigin + performance.now()}`;
+  const { shapes, ...view } = await ask("/api/view", model.filter, signal);
   model.view = view;
-  model.shapes = new Uint16Array(shapes);
+  model.shapes = new Uint16Array(Uint8Array.from(atob(shapes), (letter) => letter.charCodeAt(0)).buffer);
   model.active = Math.min(model.active, Math.max(0, view.images - 1));
   emit("view");
-  if (model.cut.text) await cutBy({ top: model.cut.text }, model.cut.text);
-  else if (isOnStep(model.cut.score)) setCut({ ...model.cut, kept: keptAt(model.cut.score) });
-  else await cutBy({ score: model.cut.score }, "");
+  await recut();
 }
 
 export const isOnStep = (score) => Math.abs(score / model.view.step - Math.round(score / model.view.step)) < 1e-6;
@@ -136,8 +158,8 @@ export function remember() {
 export function toHash() {
   const state = new URLSearchParams();
   const { cut, filter } = model;
-  state.set("cut", cut.text || String(Number(cut.score.toFixed(6))));
-  for (const [name, value] of Object.entries(filter)) if (value) state.set(name, value);
+  state.set("cut", cut.text || cut.name);
+  for (const [name, value] of Object.entries(filter)) if (value && name !== "asked") state.set(name, value);
   if (model.order !== "best") state.set("order", model.order);
   if (model.show !== "pictures") state.set("show", model.show);
   if (model.dimension) state.set("by-slice", model.dimension);
@@ -168,8 +190,8 @@ export function readCut(text) {
   const value = Number(match[1]);
   if (match[2] === "%") return value > 0 && value <= 100 ? { top: `${value}%` } : null;
   const number = match[2] === "k" ? value * 1e3 : match[2] === "m" ? value * 1e6 : value;
-  const { first, step, kept } = model.view;
-  const isScore = !match[2] && !/^top/.test(text.trim().toLowerCase()) && (value <= (first + kept.length) * step || match[1].includes("."));
+  const { first, step, reaching } = model.view;
+  const isScore = !match[2] && !/^top/.test(text.trim().toLowerCase()) && (value <= (first + reaching.length) * step || match[1].includes("."));
   if (isScore) return { score: value };
   return number >= 1 && Number.isInteger(Math.round(number)) ? { top: String(Math.round(number)) } : null;
 }
@@ -178,6 +200,6 @@ export async function cutByText(text) {
   const wanted = readCut(text);
   if (!wanted) throw new Error("type a score, a share (20%) or a number (100k)");
   if (wanted.top) await cutBy({ top: wanted.top }, wanted.top);
-  else if (isOnStep(wanted.score)) setCut({ score: snap(wanted.score), kept: keptAt(wanted.score), text: "" });
+  else if (isOnStep(wanted.score)) setAt(wanted.score);
   else await cutBy({ score: wanted.score }, "");
 }

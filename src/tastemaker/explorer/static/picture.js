@@ -1,11 +1,12 @@
 // A picture over the page: as large as fits, with all that is known of it, and the pictures that look like it.
 
-import { ask, thumbnail, view, whyNot } from "./api.js";
-import { altText } from "./cell.js";
+import { ask, pictureAt, whyNot } from "./api.js";
 import { fetchPlaces } from "./chunks.js";
-import { columnName, count, element, score, stars } from "./format.js";
+import { columnName, count, element, score } from "./format.js";
 import { focusGrid, reveal } from "./grid.js";
 import { digits, emit, model, on, placeOf, positionOf, setActive, toHash } from "./model.js";
+import { rate } from "./ratings.js";
+import { altText, makeThumb } from "./thumb.js";
 
 const NEIGHBOUR = 72; // px high
 const MEMBER = 56; // px high, of a picture's group
@@ -37,9 +38,10 @@ export function startPicture() {
   dialog.addEventListener("close", closed);
   on("open", openPlace);
   on("cut", showVerdict);
-  on("rating", ({ row, stars: number, rejected }) => {
+  on("rating", ({ row, place, ...rating }) => {
     if (shown?.row !== row) return;
-    Object.assign(shown, { stars: number, rejected });
+    Object.assign(shown, rating);
+    showVerdict();
     showRating();
   });
   window.addEventListener("popstate", () => {
@@ -101,22 +103,31 @@ async function show(picture, place) {
   await Promise.all([showFacts(picture, mine), showNeighbours(picture, mine)]);
 }
 
+const LARGEST = 1.5; // times as large as it is, a picture is shown at most
+
+const sizeOf = (picture) => [picture.width || 1, picture.height || 1];
+
+function scaleOf(picture) {
+  const [width, height] = sizeOf(picture);
+  return Math.min(stage.clientWidth / width, stage.clientHeight / height, LARGEST);
+}
+
+const largeAt = (picture) => pictureAt(picture.row, sizeOf(picture)[1] * Math.min(scaleOf(picture), 1));
+
 // The thumbnail at once, the large picture over it when it is here.
 function showStage(picture, mine) {
   const box = element("div", { className: "fit" });
-  const { width = 1, height = 1 } = { width: picture.width || 1, height: picture.height || 1 };
-  const fit = () => {
-    const scale = Math.min(stage.clientWidth / width, stage.clientHeight / height, 1.5);
+  const [width, height] = sizeOf(picture);
+  stage.fit = () => {
+    const scale = scaleOf(picture);
     box.style.width = `${Math.max(1, Math.floor(width * scale))}px`;
     box.style.height = `${Math.max(1, Math.floor(height * scale))}px`;
-    return Math.max(width, height) * scale;
   };
-  const small = element("img", { alt: "", className: "small", src: thumbnail(picture.row, 160), draggable: false });
+  const small = element("img", { alt: "", className: "small", src: pictureAt(picture.row, 160), draggable: false });
   const large = element("img", { alt: altText(picture), className: "large", draggable: false });
   box.append(small, large);
   stage.replaceChildren(box);
-  const size = fit();
-  stage.fit = fit;
+  stage.fit();
   large.addEventListener("load", () => {
     large.classList.add("here");
     small.remove(); // it may be of another shape, where EXIF turns the picture
@@ -124,9 +135,9 @@ function showStage(picture, mine) {
   });
   large.addEventListener("error", async () => {
     const reason = await whyNot(large.src);
-    if (mine === turn) stage.replaceChildren(element("p", { className: "no-picture", textContent: reason || "no picture" }));
+    if (mine === turn) stage.replaceChildren(element("p", { className: "no-picture", textContent: reason }));
   });
-  large.src = view(picture.row, Math.min(size, Math.max(width, height)));
+  large.src = largeAt(picture);
 }
 
 new ResizeObserver(() => stage.fit?.()).observe(stage);
@@ -137,38 +148,54 @@ async function preload() {
   for (const next of [position + 1, position - 1]) {
     if (next < 0 || next >= model.view.images) continue;
     const [picture] = await fetchPlaces(placeOf(next), placeOf(next) + 1);
-    const { width: w, height: h } = { width: picture.width || 1, height: picture.height || 1 };
-    const scale = Math.min(stage.clientWidth / w, stage.clientHeight / h, 1.5);
-    new Image().src = view(picture.row, Math.min(Math.max(w, h) * scale, Math.max(w, h)));
+    new Image().src = largeAt(picture);
   }
 }
 
 const head = element("div", { className: "facts-head" });
 const verdict = element("span", { className: "verdict" });
-const rating = element("span", { className: "rating" });
+const rating = element("div", { className: "rating", role: "group", "aria-label": "Rating" });
+const whose = element("span", { className: "quiet" });
 const rest = element("div", { className: "facts-rest" });
 
 function showHead() {
   const figure = element("strong", { className: "figure", textContent: score(shown.score, digits()) || "no score" });
   const name = element("p", { className: "name", dir: "auto", textContent: shown.name });
-  head.replaceChildren(element("div", { className: "line" }, figure, verdict, rating), name);
+  head.replaceChildren(element("div", { className: "line" }, figure, verdict), rating, name);
   if (head.parentNode !== facts) facts.append(head, rest);
+  if (!rating.firstChild) fillRating();
   showVerdict();
   showRating();
 }
 
 function showVerdict() {
   if (!shown) return;
-  const isKept = shown.place >= 0 ? shown.place < model.cut.kept : shown.score !== null && shown.score >= model.cut.score;
-  verdict.textContent = shown.score === null ? "" : isKept ? "kept" : "dropped";
+  const isBefore = shown.place >= 0 ? shown.place < model.cut.place : shown.score !== null && shown.score >= model.cut.score;
+  const isKept = isBefore && !shown.rejected;
+  verdict.textContent = shown.rejected ? "rejected" : shown.score === null ? "" : isKept ? "kept" : "dropped";
   verdict.classList.toggle("kept", isKept);
 }
 
+// Stars to press, and a second time to take them away.
+function fillRating() {
+  for (let number = 1; number <= 5; number++) {
+    const star = element("button", { type: "button", className: "star", textContent: "★", title: `${number} stars (${number})`, "aria-label": `${number} stars` });
+    star.addEventListener("click", () => rate(shown, { stars: shown.stars === number ? 0 : number }));
+    rating.append(star);
+  }
+  const reject = element("button", { type: "button", className: "reject", textContent: "Reject", title: "Reject (X)" });
+  reject.addEventListener("click", () => rate(shown, { rejected: !shown.rejected }));
+  rating.append(reject, whose);
+}
+
 function showRating() {
-  rating.textContent = shown.rejected ? "rejected" : stars(shown.stars);
-  rating.setAttribute("aria-label", shown.rejected ? "rejected" : `${shown.stars} stars`);
-  rating.setAttribute("role", "img");
-  rating.hidden = !shown.rejected && !shown.stars;
+  const buttons = [...rating.querySelectorAll("button")];
+  buttons.slice(0, 5).forEach((star, n) => {
+    star.classList.toggle("on", n < shown.stars);
+    star.setAttribute("aria-pressed", shown.stars === n + 1);
+  });
+  buttons[5].setAttribute("aria-pressed", shown.rejected);
+  whose.textContent = shown.said_by === "file" ? "in the file" : "";
 }
 
 async function showFacts(picture, mine) {
@@ -176,7 +203,7 @@ async function showFacts(picture, mine) {
     const facts = await ask(`/api/picture/${picture.row}`, model.filter);
     if (mine !== turn) return;
     const rank = facts.rank ? `${count(facts.rank)} of ${count(facts.of)}` : "";
-    const percentile = facts.percentile === null ? "" : `better than ${facts.percentile.toFixed(1)} %`;
+    const percentile = facts.percentile === null ? "" : `better than ${facts.percentile.toFixed(1)}%`;
     const parts = [element("p", { className: "rank quiet", textContent: [rank && `rank ${rank}`, percentile].filter(Boolean).join(" · ") })];
     if (facts.caption) parts.push(element("p", { className: "caption", dir: "auto", textContent: facts.caption }));
     if (facts.group && facts.group.images > 1) parts.push(members(facts.group));
@@ -201,7 +228,7 @@ function group(name, pairs) {
 }
 
 function members({ images, others }) {
-  const shown = element("div", { className: "members" }, ...others.map((picture) => makeNeighbour(picture, MEMBER)));
+  const shown = element("div", { className: "members" }, ...others.map((picture) => makeThumb(picture, MEMBER, () => openRow(picture.row))));
   const more = images - 1 - others.length;
   return element("section", {},
     element("h3", { textContent: `In a group of ${count(images)}` }), shown,
@@ -218,21 +245,8 @@ async function showNeighbours(picture, mine) {
   const { signal } = search;
   try {
     const found = await ask(`/api/neighbours/${picture.row}`, {}, signal);
-    if (mine === turn) row.replaceChildren(...found.map((picture) => makeNeighbour(picture, NEIGHBOUR)));
+    if (mine === turn) row.replaceChildren(...found.map((picture) => makeThumb(picture, NEIGHBOUR, () => openRow(picture.row))));
   } catch {
     // without neighbours the page is whole
   }
-}
-
-function makeNeighbour(picture, high) {
-  const image = element("img", { alt: altText(picture), src: thumbnail(picture.row, high), draggable: false });
-  const likeness = picture.similarity === undefined ? "" : `, similarity ${picture.similarity.toFixed(3)}`;
-  const words = `${picture.name}: ${score(picture.score, digits()) || "no score"}${likeness}`;
-  const button = element("button", { type: "button", title: words }, image);
-  const aspect = picture.width && picture.height ? picture.width / picture.height : 1;
-  image.addEventListener("load", () => button.classList.add("here"));
-  image.addEventListener("error", () => button.classList.add("gone"));
-  button.style.width = `${Math.round(high * Math.min(Math.max(aspect, 0.2), 4))}px`;
-  button.addEventListener("click", () => openRow(picture.row));
-  return button;
 }

@@ -2,41 +2,39 @@
 
 import { send } from "./api.js";
 import { stars } from "./format.js";
-import { emit, model } from "./model.js";
+import { emit, model, on, setRejected } from "./model.js";
 
 const saved = document.getElementById("saved");
 let fading = 0;
 
 let last = Promise.resolve(); // one is saved after the other, however fast the keys come
 
+export function startRatings() {
+  on("trouble", (error) => error.name !== "AbortError" && tell(error.message, true));
+  on("rating", ({ place, rejected }) => setRejected(place, rejected).catch((error) => emit("trouble", error)));
+}
+
+// Only what changes is sent: what another page says of the rest stays.
 export function rate(picture, changes) {
-  inTurn(() => {
-    const wanted = { stars: picture.stars, rejected: picture.rejected, ...changes };
-    return save("/api/ratings", { row: picture.row, ...wanted }, describe(wanted));
-  });
+  inTurn("/api/ratings", { row: picture.row, ...changes }, "saved");
 }
 
 export function undo() {
-  inTurn(() => save("/api/ratings/undo", {}, null));
+  inTurn("/api/ratings/undo", {}, "undone");
 }
 
-function inTurn(work) {
-  last = last.then(work);
+function inTurn(path, body, word) {
+  last = last.then(async () => {
+    try {
+      const result = await send(path, { ...body, filter: model.filter });
+      if (result.row === null) return tell("nothing to undo");
+      emit("rating", result);
+      tell(`${word}  ${result.rejected ? "rejected" : stars(result.stars) || "no rating"}`);
+    } catch (error) {
+      tell(`not saved: ${error.message}`, true);
+    }
+  });
 }
-
-async function save(path, body, words) {
-  try {
-    const result = await send(path, body);
-    if (result.row === null) return tell("nothing to undo");
-    Object.assign(model.table.ratings, result.ratings);
-    emit("rating", result);
-    tell(words ? `saved  ${words}` : `undone  ${describe(result)}`);
-  } catch (error) {
-    tell(error.message, true);
-  }
-}
-
-const describe = (rating) => (rating.rejected ? "rejected" : stars(rating.stars) || "no rating");
 
 export function tell(text, isWrong = false) {
   clearTimeout(fading);

@@ -10,43 +10,37 @@ theme.addEventListener("click", () => {
 
 const chart = document.querySelector(".chart");
 if (chart) {
-  const start = Number(chart.dataset.start);
-  const step = Number(chart.dataset.step);
-  const decimals = Number(chart.dataset.decimals);
-  const scored = Number(chart.dataset.scored);
+  const [low, high, first, step, decimals, scored, cutoff] = ["low", "high", "first", "step", "decimals", "scored", "cut"].map((name) => Number(chart.dataset[name]));
   const reaching = chart.dataset.reaching.split(" ").map(Number);
-  const last = reaching.length - 1;
   const live = [...document.querySelectorAll("[data-live]")];
   const before = live.map((element) => element.textContent);
   const cut = chart.style.getPropertyValue("--cut");
   const moved = document.querySelector(".moved");
 
   const handle = document.createElement("input");
-  handle.type = "range";
-  handle.className = "handle";
-  handle.max = last;
+  Object.assign(handle, { type: "range", className: "handle", min: Math.round(low / step), max: Math.round(high / step) });
   handle.setAttribute("aria-label", "cut-off");
   chart.querySelector(".plot").removeAttribute("aria-hidden");
-  chart.querySelector(".plot").append(handle);
+  chart.querySelector(".bars").after(handle);
 
   const show = () => {
     const number = Number(handle.value);
-    const kept = reaching[number];
+    const kept = number <= first ? scored : (reaching[number - first] ?? 0);
     const texts = {
-      score: (start + number * step).toFixed(decimals),
+      score: (number * step).toFixed(decimals),
       kept: kept.toLocaleString("en"),
       share: `${((100 * kept) / scored).toFixed(1)}%`,
       dropped: (scored - kept).toLocaleString("en"),
     };
     for (const element of live) element.textContent = texts[element.dataset.live];
-    chart.style.setProperty("--cut", `${(100 * number) / last}%`);
+    chart.style.setProperty("--cut", `${(100 * (number - handle.min)) / (handle.max - handle.min)}%`);
     handle.setAttribute("aria-valuetext", `${texts.score}, keeps ${texts.share}`);
     moved.hidden = false;
   };
   const reset = () => {
     live.forEach((element, number) => (element.textContent = before[number]));
     chart.style.setProperty("--cut", cut);
-    handle.value = Math.round((Number(chart.dataset.cut) - start) / step);
+    handle.value = Math.round(cutoff / step);
     handle.setAttribute("aria-valuetext", `${before[0]}, keeps ${before[3]}`);
     moved.hidden = true;
   };

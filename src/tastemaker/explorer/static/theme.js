@@ -2,28 +2,24 @@
 
 const button = document.getElementById("theme");
 const system = window.matchMedia("(prefers-color-scheme: dark)");
-
-export const isDark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
+const { dataset } = document.documentElement;
+const KEY = "tastemaker-theme";
 
 export function startTheme() {
-  const chosen = localStorage.getItem("tastemaker-theme");
-  if (chosen === "dark" || chosen === "light") document.documentElement.dataset.theme = chosen;
+  const chosen = localStorage.getItem(KEY);
+  if (chosen) dataset.theme = chosen;
   show();
   system.addEventListener("change", show);
   button.addEventListener("click", toggleTheme);
 }
 
 export function toggleTheme() {
-  const wanted = isDark() ? "light" : "dark";
-  if (wanted === (system.matches ? "dark" : "light")) {
-    delete document.documentElement.dataset.theme; // follows the system again
-    localStorage.removeItem("tastemaker-theme");
-  } else {
-    document.documentElement.dataset.theme = wanted;
-    localStorage.setItem("tastemaker-theme", wanted);
-  }
+  dataset.theme = isDark() ? "light" : "dark";
+  localStorage.setItem(KEY, dataset.theme);
   show();
 }
+
+const isDark = () => (dataset.theme ? dataset.theme === "dark" : system.matches);
 
 function show() {
   button.textContent = isDark() ? "Light" : "Dark";

@@ -1,0 +1,288 @@
+"""What a person says of pictures in the explorer: stars and rejections, in a small SQLite file beside the rows.
+
+`ratings_of` has the rule whose rating counts: what is said in the explorer beats what the picture's file says (the
+column ``rating``), and either beats the stars that the program makes of scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER
+from tastemaker.scores.schema import DELETED
+from tastemaker.scores.table import ScoreTable
+from tastemaker.storage import is_remote
+
+MARKS_FILE = f"{STATE_FOLDER}/ratings.sqlite"
+"""Below the directory of the results."""
+
+_NAMES = ("xxh3", "image_path", "offset", "image_id")
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS ratings (
+    xxh3 TEXT NOT NULL, image_path TEXT NOT NULL, position INTEGER NOT NULL, image_id TEXT NOT NULL,
+    stars INTEGER NOT NULL, rejected INTEGER NOT NULL, changed_at TEXT NOT NULL,
+    PRIMARY KEY (xxh3, image_path, position)
+);
+CREATE TABLE IF NOT EXISTS changes (
+    number INTEGER PRIMARY KEY, xxh3 TEXT NOT NULL, image_path TEXT NOT NULL, position INTEGER NOT NULL,
+    image_id TEXT NOT NULL, stars_before INTEGER NOT NULL, rejected_before INTEGER NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a person thinks of a picture.
+
+    Attributes:
+        stars: 0 to 5; 0 is none.
+        rejected: Not wanted. Nothing is deleted.
+    """
+
+    stars: int = 0
+    rejected: bool = False
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What names a picture across runs: its content, with its place as a hint.
+
+    Attributes:
+        xxh3: The hash of its bytes; empty where the rows have none.
+        image_path, position: Where it lies: its path, and its byte offset in the shard, -1 for a loose file.
+        image_id: Its key, for people who read the file.
+    """
+
+    xxh3: str
+    image_path: str
+    position: int
+    image_id: str = ""
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.image_path, self.position
+
+
+_SAME: tuple[Callable[[_Picture], tuple[Any, ...] | None], ...] = (
+    lambda p: (p.xxh3, *p.place),
+    lambda p: (p.xxh3, os.path.basename(p.image_path)) if p.xxh3 else None,
+    lambda p: (p.xxh3,) if p.xxh3 else None,
+    lambda p: p.place,
+)
+"""What makes a picture the one that was marked, the surest first."""
+
+
+Ratings = npt.NDArray[np.int8]
+"""int8 (n,): 1 to 5 stars, 0 for none, `REJECTED`."""
+
+REJECTED = -1
+
+
+class Marks:
+    """The marks of a table's pictures. Every change is on disk before `change` returns; others may change them, too.
+
+    Args:
+        table: The rows.
+        path: The SQLite file; None for the one beside the rows. It is made with the first mark.
+
+    Attributes:
+        path: Of the file.
+        version: Grows with every change that is seen here.
+
+    Raises:
+        ConfigurationError: The file is there and holds something else.
+    """
+
+    def __init__(self, table: ScoreTable, path: Path | None = None) -> None:
+        self.path = path or marks_path(table)
+        self.version = 0
+        self._table = table
+        self._lock = Lock()
+        self._by_row: dict[int, Mark] = {}
+        self._seen: int | None = None
+        self._connection: sqlite3.Connection | None = None
+        self.current()
+
+    def current(self) -> Mapping[int, Mark]:
+        """Return row -> mark of all that are marked, with what other programs have changed since."""
+        with self._lock:
+            if self.path.exists():
+                self._refresh()
+            return self._by_row
+
+    def change(self, row: int, stars: int | None = None, rejected: bool | None = None) -> Mark:
+        """Change the mark of a row in what is given, and return it. `undo` takes that back.
+
+        Raises:
+            ConfigurationError: There are more than five stars, or the file cannot be written.
+        """
+        if stars is not None and not 0 <= stars <= 5:
+            raise ConfigurationError(f"{stars} stars: there are 0 to 5")
+        picture = self._name(row)
+        with self._lock:
+            try:
+                with self._open() as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    self._refresh()
+                    before = self._by_row.get(row, Mark())
+                    mark = Mark(
+                        before.stars if stars is None else stars, before.rejected if rejected is None else rejected
+                    )
+                    connection.execute(
+                        "INSERT INTO changes (xxh3, image_path, position, image_id, stars_before, rejected_before) "
+                        "VALUES (?, ?, ?, ?, ?, ?)",
+                        (picture.xxh3, *picture.place, picture.image_id, before.stars, before.rejected),
+                    )
+                    _store(connection, picture, mark)
+            except sqlite3.Error as error:
+                raise ConfigurationError(f"the rating is not saved: {self.path}: {error}") from error
+            self._remember(row, mark)
+            return mark
+
+    def undo(self) -> tuple[int | None, Mark] | None:
+        """Take the last change back; return the row and its mark now, None where there is nothing to take back.
+
+        The row is None where the picture is no longer in the table.
+        """
+        with self._lock:
+            if not self.path.exists():
+                return None
+            with self._open() as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                change = connection.execute("SELECT * FROM changes ORDER BY number DESC LIMIT 1").fetchone()
+                if change is None:
+                    return None
+                number, *what, stars, rejected = change
+                picture, mark = _Picture(*what), Mark(stars, bool(rejected))
+                connection.execute("DELETE FROM changes WHERE number = ?", (number,))
+                _store(connection, picture, mark)
+            row = next(iter(_find_rows(self._table, {picture: mark})), None)
+            if row is not None:
+                self._remember(row, mark)
+            return row, mark
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _name(self, row: int) -> _Picture:
+        names = [name for name in _NAMES if name in self._table.columns]
+        found = dict.fromkeys(_NAMES) | self._table.take([row], names).to_pylist()[0]
+        position = -1 if found["offset"] is None else found["offset"]
+        return _Picture(found["xxh3"] or "", found["image_path"] or "", position, found["image_id"] or "")
+
+    def _remember(self, row: int, mark: Mark) -> None:
+        self.version += 1
+        others = {number: other for number, other in self._by_row.items() if number != row}
+        self._by_row = others if mark == Mark() else others | {row: mark}
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self.path, check_same_thread=False, timeout=10, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode = WAL")  # a disk that cannot do that keeps its own mode
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.executescript(_TABLES)
+        return self._connection
+
+    def _refresh(self) -> None:
+        """Read all marks where another program has changed them, or none were read yet."""
+        try:
+            seen = self._open().execute("PRAGMA data_version").fetchone()[0]
+            if seen == self._seen:
+                return
+            query = "SELECT xxh3, image_path, position, image_id, stars, rejected FROM ratings ORDER BY changed_at DESC"
+            stored = {_Picture(*what): Mark(s, bool(r)) for *what, s, r in self._open().execute(query)}
+        except sqlite3.Error as error:
+            raise ConfigurationError(f"{self.path} is no file of ratings: {error}; move it away") from error
+        self._by_row = {row: mark for row, mark in _find_rows(self._table, stored).items() if mark != Mark()}
+        self.version, self._seen = self.version + 1, seen
+
+
+def ratings_of(table: ScoreTable, marks: Mapping[int, Mark] | None = None) -> Ratings:
+    """Return what a person says of each row: the word that counts.
+
+    Args:
+        table: The rows.
+        marks: As `Marks.current` returns them; None to read them.
+
+    Raises:
+        ConfigurationError: The file of the marks holds something else.
+    """
+    if marks is None:
+        with closing(Marks(table)) as stored:
+            marks = stored.current()
+    ratings = np.zeros(len(table), np.int8)
+    if "rating" in table.columns:
+        ratings = np.nan_to_num(table.values("rating")).astype(np.int8)
+    for row, mark in marks.items():
+        ratings[row] = REJECTED if mark.rejected else mark.stars
+    return ratings
+
+
+def marks_path(table: ScoreTable) -> Path:
+    """Return where the marks of a table lie: beside its rows, or among the user's data where that cannot be written.
+
+    Args:
+        table: The rows; of several places the first one counts.
+    """
+    source = table.sources[0].path
+    if not is_remote(source):
+        folder = Path(source).absolute().parent
+        folder = folder.parent if folder.name == ROWS_FOLDER else folder
+        beside = folder / MARKS_FILE
+        if os.access(beside if beside.exists() else beside.parent if beside.parent.exists() else folder, os.W_OK):
+            return beside
+        source = str(folder)
+    name = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return Path(platformdirs.user_data_dir("tastemaker")) / "ratings" / f"{name}.sqlite"
+
+
+def _store(connection: sqlite3.Connection, picture: _Picture, mark: Mark) -> None:
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    connection.execute(
+        "INSERT OR REPLACE INTO ratings VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (picture.xxh3, *picture.place, picture.image_id, mark.stars, mark.rejected, now),
+    )
+
+
+def _find_rows(table: ScoreTable, stored: Mapping[_Picture, Mark]) -> dict[int, Mark]:
+    """Return the rows of pictures that were marked. Each row takes one mark, and each mark goes to one row."""
+    if not stored:
+        return {}
+    xxh3 = "coalesce(xxh3, '')" if "xxh3" in table.columns else "''"
+    rows = table.query(
+        f'SELECT row_id, {xxh3} AS xxh3, image_path, coalesce("offset", -1) AS position FROM rows '
+        f"WHERE status IS DISTINCT FROM '{DELETED}' AND (image_path IN (SELECT unnest($paths)) "
+        f"OR ({xxh3} <> '' AND {xxh3} IN (SELECT unnest($hashes))))",
+        {"paths": [picture.image_path for picture in stored], "hashes": [picture.xxh3 for picture in stored]},
+    ).to_pylist()
+    left = {row["row_id"]: _Picture(row["xxh3"], row["image_path"], row["position"]) for row in rows}
+    waiting, found = list(stored), {}
+    for same in _SAME:
+        known: dict[Any, int] = {same(picture): row for row, picture in sorted(left.items(), reverse=True)}
+        for picture in list(waiting):
+            row = known.pop(same(picture), None) if same(picture) is not None else None
+            if row is not None:
+                found[row] = stored[picture]
+                waiting.remove(picture)
+                del left[row]
+    return found
