@@ -22,6 +22,8 @@ WAYS = {
     "the second description": f'<rdf:Description rdf:about=""/><rdf:Description xmlns:xmp="{NS}" xmp:Rating="3"/>',
     "behind a value like a tag": f'<rdf:Description xmlns:xmp="{NS}" xmp:Label="a &gt; xmp:Rating=5" xmp:Rating="3"/>',
     "behind a bare >": f'<rdf:Description xmlns:xmp="{NS}" xmp:Label="> xmp:Rating=&#39;5&#39;" xmp:Rating="3"/>',
+    "with another attribute": f'<rdf:Description xmlns:x="{NS}"><x:Rating rdf:t="a/b">3</x:Rating></rdf:Description>',
+    "behind a comment like it": f'<!-- <xmp:Rating>3</xmp:Rating> --><rdf:Description xmlns:x="{NS}" x:Rating="3"/>',
     "a decimal number": f'<rdf:Description xmlns:xmp="{NS}" xmp:Rating="3.0"/>',
 }
 each_way = pytest.mark.parametrize("way", WAYS)

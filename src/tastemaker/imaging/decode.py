@@ -204,7 +204,7 @@ def _refuse(name: str, error: Exception) -> UnreadableImageError:
     cause = str(error)
     if not isinstance(error, OSError | SyntaxError | ValueError) or not cause:
         cause = f"{type(error).__name__} {cause}".rstrip()
-    if name == "TIFF" and isinstance(error.__cause__, KeyError):
+    if name == "TIFF" and cause.isdecimal():  # of a KeyError: what Pillow does not know
         cause = f"compression {cause} is not supported"
     if _UNSUPPORTED.search(cause):
         return UnreadableImageError(f"{name} of a kind that is not read: {cause}", ReasonKind.UNSUPPORTED)
@@ -288,7 +288,7 @@ def _make_room(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise UnreadableImageError(
             f"decompression bomb: {width}x{height} is {width * height / 1e6:,.0f} megapixels, "
-            f"the limit is {max_pixels / 1e6:,.0f}",
+            f"the limit is {max_pixels / 1e6:,.0f} (--max-megapixels, max_pixels)",
             ReasonKind.TOO_LARGE,
         )
     ROOM.take(width * height)

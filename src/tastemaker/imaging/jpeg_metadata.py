@@ -42,13 +42,11 @@ class Segment(NamedTuple):
 
 
 def jpeg_header(data: bytes) -> bytes:
-    """Return the part of a JPEG in front of its picture, where all metadata lie; the whole of a damaged one."""
-    at, end = 2, len(data)
-    while at + 4 <= end and data[at] == 0xFF:
-        if data[at + 1] == _SCAN:
-            return data[:at]
-        at += 1 if data[at + 1] == 0xFF else 2 + (data[at + 2] << 8 | data[at + 3])
-    return data
+    """Return the part of a JPEG in front of its picture, where all metadata lie, as far as it is sound."""
+    end = 2
+    for segment in read_segments(data):
+        end = segment.end
+    return data[:end]
 
 
 class Scans(NamedTuple):
