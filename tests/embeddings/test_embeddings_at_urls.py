@@ -89,8 +89,8 @@ def test_every_kind_of_file_in_a_store_has_the_rows_of_a_local_run(tmp_path, kin
     assert sum(row["status"] == "kept" for row in rows) == 2000
 
 
-@pytest.mark.parametrize(("server", "kind"), [*(("web", kind) for kind in KINDS), ("plain_web", "npy")])
-def test_web_servers_serve_every_kind_and_arrays_without_ranges_too(tmp_path, kind, server, score, request):
+@pytest.mark.parametrize(("server", "kind"), [*(("web", kind) for kind in KINDS), ("plain_web", "npz")])
+def test_web_servers_serve_every_kind_without_ranges_too(tmp_path, kind, server, score, request):
     site = request.getfixturevalue(server)
     path = write_kind(site.folder, kind, unit_vectors(2000))
     score([path], tmp_path / "here")
@@ -98,14 +98,6 @@ def test_web_servers_serve_every_kind_and_arrays_without_ranges_too(tmp_path, ki
     written = tmp_path / "there" / "rows" / "given.parquet"
     assert read(written) == read(tmp_path / "here" / "rows" / "given.parquet")
     assert b"secret" not in written.read_bytes()
-
-
-@pytest.mark.parametrize("kind", ["npz", "parquet"])
-def test_what_needs_ranges_is_a_failed_row_on_a_server_without(tmp_path, kind, plain_web, score):
-    write_kind(plain_web.folder, kind, unit_vectors(20))
-    score([f"{plain_web.url}/given.{kind}"], tmp_path / "out")
-    [row] = read(tmp_path / "out" / "rows" / "given.parquet")
-    assert "its server sends no parts of a file" in row["reason"]
 
 
 def test_metadata_beside_a_file_on_a_web_server_is_found(tmp_path, web, score):

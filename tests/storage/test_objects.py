@@ -138,22 +138,16 @@ def test_a_signature_is_in_no_error(web):
     assert "403" in str(caught.value)
 
 
-def test_without_ranges_a_file_is_read_forwards_in_one_request(plain_web, tmp_path):
+def test_from_a_server_without_ranges_a_file_is_fetched_once_and_read_by_position(plain_web, tmp_path):
     (tmp_path / "web" / "f.bin").write_bytes(DATA)
+    assert Place.at(f"{plain_web.url}/f.bin").stat().size == len(DATA)
+    plain_web.requests.clear()
+    plain_web.faults = [Fault(cut_after=1_500_000)]
     file = Place.at(f"{plain_web.url}/f.bin").open_ranges()
-    assert b"".join(file.read_at(start, 250_000) for start in range(0, len(DATA), 250_000)) == DATA
-    assert file.streams
-    assert len(plain_web.reads()) == 1
-    assert file.read_at(100, 10) == DATA[100:110]  # going back costs a pass
-    assert len(plain_web.reads()) == 2
-
-
-def test_without_ranges_a_cut_costs_a_pass_and_no_byte(plain_web, tmp_path):
-    (tmp_path / "web" / "f.bin").write_bytes(DATA)
-    plain_web.faults = [Fault(cut_after=1_500_000), Fault(cut_after=2_500_000)]
-    blocks = BlockReader(Place.at(f"{plain_web.url}/f.bin").open_ranges(), block_bytes=2**18)
-    assert b"".join(blocks.read_at(start, 100_000) for start in range(0, len(DATA), 100_000)) == DATA
-    assert len(plain_web.reads()) == 3
+    for start in (2_900_000, 0, 500_000):
+        assert file.read_at(start, 250_000) == DATA[start : start + 250_000]
+    assert len(plain_web.reads()) == 2  # cut once
+    file.close()
 
 
 def test_blocks_are_few_requests_and_a_bounded_memory(place):

@@ -112,28 +112,11 @@ def test_drafts_that_were_left_are_removed(folder):
     assert [entry.place.name for entry in folder.list()] == ["a.txt"]
 
 
-def test_of_several_that_create_a_file_one_does(folder):
-    file = folder / "once.txt"
-    made = {}
-    threads = [threading.Thread(target=lambda n=n: made.update({n: file.create(str(n).encode())})) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    [winner] = [number for number, was_made in made.items() if was_made]
-    assert file.read() == str(winner).encode()
-    file.delete()
-    assert file.create(b"anew")
-
-
-def test_a_store_without_conditions_is_written_to_by_one_at_a_time(bucket):
+def test_a_store_without_conditional_writes_is_refused_where_a_lock_is_needed(bucket):
     """Such stores answer 501 to a put with a condition."""
-    file = Place.of(f"{bucket.url}/once.txt", bucket.options)
-    bucket.server.faults = [Fault(status=501)]
-    assert file.create(b"one")
-    bucket.server.faults = [Fault(status=501)]
-    assert not file.create(b"two")
-    assert file.read() == b"one"
+    bucket.server.faults, bucket.server.faulty = [Fault(status=501)], {"PUT"}
+    with pytest.raises(ConfigurationError, match="no conditional writes"):
+        Place.of(f"{bucket.url}/a.lock", bucket.options).lock().acquire()
 
 
 def test_what_is_deleted_is_gone_and_what_is_not_there_is_deleted_in_peace(folder):
@@ -266,6 +249,6 @@ def test_options_are_those_of_the_scheme():
 @pytest.mark.parametrize("url", ["https://host/a", "hf://datasets/o/n/a"])
 def test_what_cannot_be_written_to_says_so(url):
     place = Place.of(url)
-    for write in (place.make_folder, place.draft, lambda: place.write(b""), lambda: place.create(b""), place.delete):
+    for write in (place.make_folder, place.draft, lambda: place.write(b""), place.delete):
         with pytest.raises(ConfigurationError, match=r"results (cannot be|are not) written to"):
             write()

@@ -51,7 +51,7 @@ class Table:
         rows: How many there are.
 
     Raises:
-        UnreadableImageError: It is no table, or damaged, or its server sends files only whole.
+        UnreadableImageError: It is no table, or damaged.
         OSError: It is not there, or cannot be read.
     """
 
@@ -160,8 +160,6 @@ class _ArrowParts:
 
 
 def _open_parts(place: Place, stack: contextlib.ExitStack) -> _ParquetParts | _ArrowParts:
-    if place.local_path is None:
-        refuse_without_ranges(place)
     file = stack.enter_context(place.open())
     if str(place).lower().endswith(".parquet"):
         return _ParquetParts(stack.enter_context(pq.ParquetFile(file, buffer_size=_BUFFER_BYTES)))
@@ -190,13 +188,6 @@ def readable(shown: str) -> Iterator[None]:
         lead = "damaged" if is_known else f"not a sound {shown[shown.rfind('.') :]} file"
         first_line = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise UnreadableImageError(f"{lead}: {first_line}") from error
-
-
-def refuse_without_ranges(place: Place) -> None:
-    """Raise `UnreadableImageError` for a file on a web server that sends files only whole."""
-    with contextlib.closing(place.open_ranges()) as ranges:
-        if ranges.streams:
-            raise UnreadableImageError("its server sends no parts of a file; copy it to this machine first")
 
 
 def carried_columns(schema: pa.Schema) -> pa.Schema:

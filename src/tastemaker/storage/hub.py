@@ -17,10 +17,10 @@ from huggingface_hub import constants, get_session, get_token
 from tastemaker.errors import ConfigurationError
 from tastemaker.storage import count_looks
 from tastemaker.storage.place import Entry
-from tastemaker.storage.ranges import BeyondEndError, ChangedError, Source
+from tastemaker.storage.ranges import BeyondEndError
 from tastemaker.storage.remote import ReadOnlyPlace, or_none
 from tastemaker.storage.retries import current_patience, persist
-from tastemaker.storage.web import AnswerError
+from tastemaker.storage.web import AnswerError, WebSource, send
 
 _PLACE = re.compile(
     r"(?P<root>(?:(?P<kind>models|datasets|spaces)/)?(?P<repo>(?!(?:models|datasets|spaces)/)[^/@]+/[^/@]+)"
@@ -209,19 +209,18 @@ class Hub:
         return answer
 
 
-class HubSource(Source):
+class HubSource(WebSource):
     """A file of the hub. Its commit is looked up once; large files are read where the hub sends the first request."""
 
     def __init__(self, hub: Hub, place: HubPath) -> None:
-        super().__init__()
+        super().__init__("")
         self._hub, self._place = hub, place
-        self._url = ""
         self._elsewhere = ""  # the signed address that the hub gave, good for an hour or so
-        self._lock = threading.Lock()
+        self._looking = threading.Lock()
 
     def look(self) -> None:
         """Find out commit, size and version."""
-        with self._lock:
+        with self._looking:
             if self.known:
                 return
             commit = self._hub.commit_of(self._place)
@@ -230,7 +229,7 @@ class HubSource(Source):
                 raise FileNotFoundError(self._place.path)
             if item["type"] == "directory":
                 raise IsADirectoryError(f"{self._place.path} is a folder")
-            self._url = self._hub.resolve_url(self._place, commit)
+            self.url = self._hub.resolve_url(self._place, commit)
             self.note(item["size"], item["version"])
 
     def read_into(self, data: bytearray, offset: int, size: int) -> None:
@@ -238,50 +237,43 @@ class HubSource(Source):
         size = min(size, (self.size or 0) - offset)
         if size <= 0:
             raise BeyondEndError
-        if not self._read_elsewhere(data, offset, size):
-            self._get(self._url, self._hub.headers(), data, offset, size)
+        super().read_into(data, offset, size)
 
-    def _read_elsewhere(self, data: bytearray, offset: int, size: int) -> bool:
-        """Return False where the hub has to be asked (again) where the bytes are."""
-        elsewhere, is_done = self._elsewhere, False
+    def ask(self, headers: dict[str, str]) -> Any:  # noqa: ANN401
+        if (answer := self._ask_elsewhere(headers)) is not None:
+            return answer
+        answer = send(self.url, self._hub.headers() | headers)
+        self._check(answer)
+        if answer.history and urlsplit(str(answer.url)).netloc != urlsplit(self._hub.endpoint).netloc:
+            self._elsewhere = str(answer.url)
+        return answer
+
+    def take_note(self, answer: Any, size: int | None) -> None:  # noqa: ANN401
+        self.note(size, self.version)  # that of an answer is none of the hub's
+
+    def _ask_elsewhere(self, headers: dict[str, str]) -> Any:  # noqa: ANN401
+        """Return an answer from where the bytes are; None where the hub has to be asked (again) for that address."""
+        elsewhere, is_good = self._elsewhere, False
+        if not elsewhere:
+            return None
         try:
-            is_done = bool(elsewhere) and self._get(elsewhere, {}, data, offset, size)
+            answer = send(elsewhere, headers)
+            if answer.status_code in _EXPIRED:
+                answer.close()
+                return None
+            self._check(answer)
+            is_good = True
+            return answer
         finally:
-            if not is_done and self._elsewhere == elsewhere:
+            if not is_good and self._elsewhere == elsewhere:
                 self._elsewhere = ""
-        return is_done
 
-    def _get(self, url: str, headers: dict[str, str], data: bytearray, offset: int, size: int) -> bool:
-        """Return False where the address has run out."""
-        self.requests += 1
-        wanted = {"Range": f"bytes={offset}-{offset + size - 1}", "Accept-Encoding": "identity"}
-        seconds = current_patience().timeout_s
-        with get_session().stream("GET", url, headers=headers | wanted, timeout=seconds) as answer:
-            if not headers and answer.status_code in _EXPIRED:
-                return False
+    def _check(self, answer: Any) -> None:  # noqa: ANN401
+        try:
             check_answer(answer, self._place)
-            if answer.history and urlsplit(str(answer.url)).netloc != urlsplit(self._hub.endpoint).netloc:
-                self._elsewhere = str(answer.url)
-            skipped = self._find_start(answer, offset)
-            end = len(data) + size
-            for piece in answer.iter_bytes():
-                data += piece[skipped : skipped + end - len(data)]
-                skipped = max(0, skipped - len(piece))
-                if len(data) >= end:
-                    break
-        return True
-
-    def _find_start(self, answer: Any, offset: int) -> int:  # noqa: ANN401
-        """Return how many bytes of an answer lie before ``offset``: all, where it ignores ranges.
-
-        Raises:
-            ChangedError: It is not of the file that was looked at.
-        """
-        part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
-        start, total = (int(part[1]), int(part[2])) if part else (0, answer.headers.get("Content-Length", self.size))
-        if int(total) != self.size or start > offset:
-            raise ChangedError
-        return offset - start
+        except BaseException:
+            answer.close()
+            raise
 
 
 def check_answer(answer: Any, place: HubPath) -> None:  # noqa: ANN401

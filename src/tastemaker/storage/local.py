@@ -156,31 +156,6 @@ class LocalPlace(Place):
                 error.filename = self.address  # a reader of the error knows no drafts
             raise
 
-    def create(self, data: bytes) -> bool:
-        draft = self.draft()
-        try:
-            draft.path.write_bytes(data)
-            make_durable(draft.path)
-            os.link(draft.path, self.address)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
-                raise
-            return self._create_without_links(data)
-        finally:
-            draft.discard()
-        return True
-
-    def _create_without_links(self, data: bytes) -> bool:
-        """Do the same on a disk that has no hard links (FAT); a process that is killed here leaves a part."""
-        try:
-            with open(self.address, "xb") as file:
-                file.write(data)
-        except FileExistsError:
-            return False
-        return True
-
     def append(self, data: bytes) -> None:
         self.local_path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.address, "ab") as file:

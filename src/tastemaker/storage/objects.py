@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,9 +15,6 @@ from tastemaker.storage.retries import persist, status_of
 from tastemaker.storage.stores import PART_BYTES, PARTS_AT_ONCE, open_store, split_url
 
 T = TypeVar("T")
-
-_NOT_IMPLEMENTED = 501
-_SETTLE_S = 1.0
 
 _METADATA_ADDRESS = "169.254.169.254"
 """Where a machine of a cloud asks for its credentials, when nothing else has any."""
@@ -56,15 +52,16 @@ class StorePlace(RemotePlace):
     def write(self, data: bytes) -> None:
         self._ask("written", lambda _: self._put(data))
 
-    def create(self, data: bytes) -> bool:
-        return self._put_if(data, "create")
-
     def append(self, data: bytes) -> None:
         try:
             before = self.read()
         except FileNotFoundError:
             before = b""
         self.write(before + data)
+
+    def create(self, data: bytes) -> bool:
+        """Write the object if there is none; return whether this call made it. Of several callers one does."""
+        return self._put_if(data, "create")
 
     def read_version(self) -> tuple[bytes, Any] | None:
         """Return a small object's bytes, with what `replace` takes for its version; None if there is none."""
@@ -131,20 +128,13 @@ class StorePlace(RemotePlace):
             is_gone = mode != "create" and isinstance(error.__cause__, FileNotFoundError)
             if is_gone or isinstance(error.__cause__, AlreadyExistsError | PreconditionError):
                 return False
-            if status_of(error.__cause__) == _NOT_IMPLEMENTED:
-                return self._put_and_look(data, None if mode == "create" else mode)
+            if status_of(error.__cause__) == 501:
+                raise ConfigurationError(
+                    f"{self}: this store has no conditional writes, by which two runs on one directory are kept apart; "
+                    "choose a folder or another store for the results"
+                ) from error
             raise
         return True
-
-    def _put_and_look(self, data: bytes, version: Any) -> bool:  # noqa: ANN401
-        """Do nearly the same in a store that knows no conditions: of two that write at a time, the later one has it."""
-        found = self.read_version()
-        if (found[1] if found else None) != version:
-            return False
-        self.write(data)
-        time.sleep(_SETTLE_S)
-        found = self.read_version()
-        return found is not None and found[0] == data
 
 
 def _with_credentials(work: Callable[[], T]) -> T:
@@ -173,7 +163,6 @@ class _ObjectSource(Source):
     def read_into(self, data: bytearray, offset: int, size: int) -> None:
         from obstore.exceptions import PreconditionError
 
-        self.requests += 1
         same = {"if_match": self._tag} if self._tag else {}
         try:
             answer = self._store.get(self._name, options={"range": (offset, offset + size), **same})

@@ -321,14 +321,6 @@ class Place(ABC):
         """
 
     @abstractmethod
-    def create(self, data: bytes) -> bool:
-        """Write the file whole if there is none; return whether this call made it. Of several callers one does.
-
-        Raises:
-            OSError: It cannot be written.
-        """
-
-    @abstractmethod
     def append(self, data: bytes) -> None:
         """Write bytes to the end of the file, which is made if need be. In a store all of it is written anew.
 

@@ -28,22 +28,15 @@ class Source(ABC):
     """What one kind of server needs for its files to be read by position. Nothing here tries again.
 
     Attributes:
-        streams: Whether the server has no ranges, so that the file is read forwards only.
         known: Whether an answer has told size and version.
         size: In bytes; None where the server does not say.
         version: Of the file that was seen first.
-        requests: Requests for bytes so far.
     """
 
-    may_stream = False
-    """Whether there are servers of this kind without ranges."""
-
     def __init__(self) -> None:
-        self.streams = False
         self.known = False
         self.size: int | None = None
         self.version = ""
-        self.requests = 0
 
     @abstractmethod
     def look(self) -> None:
@@ -80,25 +73,13 @@ class RemoteRanges:
         source: What reads it.
     """
 
-    compressed, damage = False, ""
+    compressed, streams, damage = False, False, ""
 
     def __init__(self, url: str, source: Source) -> None:
         self.url = url
         self._name = public_url(url)
         self._patience = current_patience()
         self._source = source
-
-    @property
-    def streams(self) -> bool:
-        """Whether the server has no ranges: going back costs a pass. A web server is asked if nothing was read yet."""
-        if self._source.may_stream:
-            self._know()
-        return self._source.streams
-
-    @property
-    def requests(self) -> int:
-        """Requests for bytes so far."""
-        return self._source.requests
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from ``offset``.

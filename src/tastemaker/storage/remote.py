@@ -143,9 +143,6 @@ class ReadOnlyPlace(RemotePlace):
     def write(self, data: bytes) -> None:
         raise self.refusal()
 
-    def create(self, data: bytes) -> bool:
-        raise self.refusal()
-
     def append(self, data: bytes) -> None:
         raise self.refusal()
 

@@ -1,19 +1,21 @@
-"""Places on web servers: files that are named one by one, read with ranges or, where a server has none, forwards."""
+"""Places on web servers: files that are named one by one."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import threading
-from collections.abc import Iterator
+import uuid
 from email.utils import parsedate_to_datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage import Options, public_url
+from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.place import Entry
 from tastemaker.storage.ranges import BeyondEndError, Source
 from tastemaker.storage.remote import ReadOnlyPlace
@@ -60,112 +62,102 @@ class WebPlace(ReadOnlyPlace):
         raise ConfigurationError(f"{self}: a web server has no list of its files; name each file")
 
     def source(self) -> WebSource:
-        return WebSource(self.address, self.options)
+        return WebSource(self.address, _headers_of(self.options))
 
     def refusal(self) -> ConfigurationError:
         return ConfigurationError(f"{self}: results cannot be written to a web server; use s3://, gs://, ...")
 
 
 class WebSource(Source):
-    """Reads a file in ranges, or in one answer that stays open."""
+    """Reads a file in ranges. Where a server has none, it is fetched whole, into a temporary file."""
 
-    may_stream = True
-
-    def __init__(self, url: str, options: Options) -> None:
+    def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
         super().__init__()
         self.modified = 0.0
-        self._url = url
-        self._headers = _headers_of(options)
-        self._stream: Any = None  # the answer that is being read, where there are no ranges
-        self._pieces: Iterator[bytes] = iter(())
-        self._rest = b""
-        self._position = 0
+        self.url = url
+        self._headers = headers or {}
+        self._whole: Path | None = None
         self._lock = threading.Lock()
 
     def look(self) -> None:
-        """Find out size and version from an answer to a request for one byte."""
-        with contextlib.suppress(BeyondEndError):  # it is empty
-            self.read_into(bytearray(), 0, 1)
+        """Find out size and version from the answer to a request for one byte, whose body is left alone."""
+        with contextlib.suppress(BeyondEndError), contextlib.closing(self._ask_range(0, 1)):
+            pass
 
     def read_into(self, data: bytearray, offset: int, size: int) -> None:
-        if self.known and not self.streams:
-            self._get(data, offset, size)
-            return
-        with self._lock:
-            self._get(data, offset, size)
+        if self._whole is None:
+            with contextlib.closing(self._ask_range(offset, size)) as answer:
+                if answer.status_code == 206:
+                    for piece in answer.iter_raw():
+                        data += piece
+                    return
+                self._fetch_whole(answer)
+        data += self._read_whole(offset, size)
 
     def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        if self._whole is not None:
+            self._whole.unlink(missing_ok=True)
 
-    def _get(self, data: bytearray, offset: int, size: int) -> None:
-        if self.streams:
-            self._read_on(data, offset, size)
-            return
-        answer = self._ask({"Range": f"bytes={offset}-{offset + size - 1}"})
-        try:
-            if answer.status_code == 416:
-                self.note(_total(answer), self.version if self.known else _version(answer))
-                raise BeyondEndError
-            if answer.status_code == 206:
-                self._note(answer, _total(answer))
-                for piece in answer.iter_raw():
-                    data += piece
-                return
-            self.streams = True
-            self._begin(answer)
-            answer = None  # it stays open
-        finally:
-            if answer is not None:
-                answer.close()
-        self._read_on(data, offset, size)
+    def ask(self, headers: dict[str, str]) -> Any:  # noqa: ANN401
+        """Return the answer to a request for the file, its body not read yet.
 
-    def _ask(self, headers: dict[str, str]) -> Any:  # noqa: ANN401
-        self.requests += 1
-        client, seconds = _client(), current_patience().timeout_s
-        headers = {**self._headers, "Accept-Encoding": "identity", **headers}
-        request = client.build_request("GET", self._url, headers=headers, timeout=seconds)
-        answer = client.send(request, stream=True)
+        Raises:
+            FileNotFoundError: There is no such file.
+            AnswerError: The server refuses.
+        """
+        answer = send(self.url, self._headers | headers)
         if answer.status_code >= 400 and answer.status_code != 416:
             answer.close()
             if answer.status_code in (404, 410):
-                raise FileNotFoundError(public_url(self._url))
+                raise FileNotFoundError(public_url(self.url))
             raise AnswerError(answer)
         return answer
 
-    def _note(self, answer: Any, size: int | None) -> None:  # noqa: ANN401
+    def take_note(self, answer: Any, size: int | None) -> None:  # noqa: ANN401
+        """Take down what an answer says of the file; see `note`."""
         self.note(size, _version(answer))
         with contextlib.suppress(KeyError, ValueError):
             self.modified = parsedate_to_datetime(answer.headers["Last-Modified"]).timestamp()
 
-    def _begin(self, answer: Any) -> None:  # noqa: ANN401
-        """Take an answer with the whole file as the one that is read."""
-        size = answer.headers.get("Content-Length")
-        self._note(answer, int(size) if size else None)
-        self._stream, self._position, self._rest = answer, 0, b""
-        self._pieces = answer.iter_raw()
-
-    def _read_on(self, data: bytearray, offset: int, size: int) -> None:
-        if self._stream is not None and offset < self._position:
-            self.close()
-        if self._stream is None:
-            self._begin(self._ask({}))
+    def _ask_range(self, offset: int, size: int) -> Any:  # noqa: ANN401
+        """Return an answer with a part of the file, or, from a server without ranges, with all of it."""
+        answer = self.ask({"Range": f"bytes={offset}-{offset + size - 1}"})
         try:
-            while self._position < offset + size:
-                piece = self._rest or next(self._pieces, b"")
-                if not piece:
-                    break
-                if self._position >= offset:
-                    part = piece[: offset + size - self._position]
-                    data += part
-                else:
-                    part = piece[: offset - self._position]
-                self._position += len(part)
-                self._rest = piece[len(part) :]
+            if answer.status_code == 416:
+                self.note(_total(answer), self.version if self.known else _version(answer))
+                raise BeyondEndError
+            length = answer.headers.get("Content-Length")
+            whole = int(length) if length else None
+            self.take_note(answer, _total(answer) if answer.status_code == 206 else whole)
         except BaseException:
-            self.close()
+            answer.close()
             raise
+        return answer
+
+    def _fetch_whole(self, answer: Any) -> None:  # noqa: ANN401
+        """Keep a body that is the whole file: the next reads are of this copy."""
+        path = draft_folder() / uuid.uuid4().hex
+        with path.open("wb") as file:
+            for piece in answer.iter_raw():
+                file.write(piece)
+        with self._lock:
+            self._whole, unused = path, self._whole  # other threads may have asked, too
+        if unused is not None:
+            unused.unlink()
+
+    def _read_whole(self, offset: int, size: int) -> bytes:
+        assert self._whole is not None
+        with self._whole.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+
+def send(url: str, headers: dict[str, str]) -> Any:  # noqa: ANN401
+    """Return the answer to a request, its body not read yet; it has no bytes for longer than the patience allows."""
+    request = _client().build_request(
+        "GET", url, headers={**headers, "Accept-Encoding": "identity"}, timeout=current_patience().timeout_s
+    )
+    return _client().send(request, stream=True)
 
 
 @cache
