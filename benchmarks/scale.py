@@ -11,13 +11,13 @@ import pickle
 import re
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tastemaker import FileGroupTask, FilePartitioningStage, ImageReaderStage, RayDataExecutor
 from tastemaker.executors.base import StageCount
-from tastemaker.executors.pool import ClusterRun
+from tastemaker.executors.pool import ActorPool
 from tastemaker.executors.timing import StageTiming
-from tastemaker.executors.worker import Done
 from tastemaker.machine import describe_machine
 
 STAGES = ("image_reader", "image_embedding", "image_aesthetic_filter", "image_writer")
@@ -31,24 +31,25 @@ def memory_mb():
 
 def make_result(task):
     """Return what the writer returns for a shard of 10,000 images of which half are kept."""
-    name, counts = task._metadata["partition"], {"kept": IMAGES_PER_SHARD // 2, "dropped": IMAGES_PER_SHARD // 2}
+    name, counts = task.partition.name, {"kept": IMAGES_PER_SHARD // 2, "dropped": IMAGES_PER_SHARD // 2}
     files = [f"/results/{name}-{number:06d}.tar" for number in range(5)] + [f"/results/{name}.parquet"]
     provenance = {"options": {}, "clip_sha256": "0" * 64, "predictor_sha256": "0" * 64, "versions": "x" * 300}
-    metadata = {**task._metadata, "provenance": provenance, "counts": counts, "batch_index": 312, "is_last_batch": True}
-    return [FileGroupTask(task.dataset_name, files, [], metadata, f"{task.task_id}_312")]
+    partition = replace(task.partition, provenance=provenance)
+    metadata = {**task._metadata, "counts": counts, "batch_index": 312}
+    return [FileGroupTask(task.dataset_name, files, [], metadata, f"{task.task_id}_312", partition=partition)]
 
 
 def play(tasks):
     """Hand out every task and take its results, as the driver of a run on Ray does. Return bytes and seconds."""
     executor = RayDataExecutor()
-    run = ClusterRun(executor, [{"NodeID": "here", "Resources": {"CPU": 1.0}}], [ImageReaderStage()], tasks)
+    pool = ActorPool(executor, [], [ImageReaderStage()])
     counts = [StageCount(stage, IMAGES_PER_SHARD, 10**9) for stage in STAGES]
     timings, crossed = [StageTiming(stage, busy_s=1.0) for stage in STAGES], 0
     started = time.perf_counter()
-    for number, task in run.missing().items():
+    for number, task in enumerate(tasks):
         payload = pickle.dumps(task)
-        done = pickle.dumps(Done(timings, pickle.dumps(make_result(pickle.loads(payload))), counts))
-        run.take(number, pickle.loads(done))
+        done = pickle.dumps((pickle.dumps(make_result(pickle.loads(payload))), counts, timings))
+        pool.take((number, pickle.loads(done)))
         crossed += len(payload) + len(done)
     return crossed, time.perf_counter() - started
 

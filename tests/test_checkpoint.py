@@ -155,7 +155,7 @@ def test_what_was_finished_before_an_error_is_not_done_again(tmp_path, shards, m
     pipeline = make_pipeline(shards, tmp_path / "out", model_dir)
     pipeline.stages.insert(2, FailsOnce())
     with pytest.raises(StageError, match="no luck"):
-        pipeline.run(LocalExecutor({"queue_size": 1}), **run)
+        pipeline.run(LocalExecutor(), **run)
     finished = count_finished(tmp_path / "checkpoint")
     FailsOnce.fails = False
     executor = CountingExecutor()

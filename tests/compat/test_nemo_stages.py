@@ -10,7 +10,7 @@ import pytest
 from conftest import encode, make_tar
 from PIL import Image
 
-from tastemaker.compat.nemo_curator.engines import Pipeline, RayClient, RayDataExecutor, XennaExecutor
+from tastemaker.compat.nemo_curator.engines import Pipeline, RayClient, RayDataExecutor, SlurmRayClient, XennaExecutor
 from tastemaker.compat.nemo_curator.functions import processing_stage
 from tastemaker.compat.nemo_curator.stages import (
     FilePartitioningStage,
@@ -20,7 +20,7 @@ from tastemaker.compat.nemo_curator.stages import (
     ImageWriterStage,
     ProcessingStage,
 )
-from tastemaker.errors import ConfigurationError, MissingExtraError
+from tastemaker.errors import ConfigurationError
 from tastemaker.executors import LocalExecutor
 from tastemaker.stages.base import NodeInfo, Resources, WorkerMetadata
 from tastemaker.tasks import EmptyTask, FileGroupTask, ImageBatch, ImageObject
@@ -366,50 +366,49 @@ class Given(ProcessingStage[EmptyTask, FileGroupTask]):
         return FileGroupTask(dataset_name="d", data=["a"], task_id=task.task_id)
 
 
-@pytest.mark.parametrize("executor", [None, XennaExecutor(), RayDataExecutor({"a": 1}), LocalExecutor()])
+@pytest.mark.parametrize(
+    "executor", [None, XennaExecutor(), RayDataExecutor({"max_workers_per_stage": 1}), LocalExecutor()]
+)
 def test_pipeline_runs_with_every_executor(executor):
     tasks = [EmptyTask(task_id="given"), EmptyTask]
     assert [task.task_id for task in Pipeline("x", stages=[Given()]).run(executor, tasks)] == ["given", ""]
     assert len(Pipeline("x", stages=[Given()]).run(executor)) == 1
 
 
-def test_executor_uses_the_engine_where_it_is_installed(monkeypatch):
-    from tastemaker import executors
-
-    class Engine(executors.BaseExecutor):
-        def __init__(self, config, ignore_head_node):
-            super().__init__(config)
-
-        def execute(self, stages, initial_tasks=None):
-            return [self.config]
-
-    monkeypatch.delenv("TASTEMAKER_EXECUTOR")
-    monkeypatch.setattr(executors, "XennaExecutor", Engine)
-    assert Pipeline("x", stages=[Given()]).run(XennaExecutor(config={"a": 1})) == [{"a": 1}]
+def test_an_executor_refuses_an_option_that_nemo_curator_does_not_have():
+    XennaExecutor({"logging_interval": 60, "ignore_failures": False, "execution_mode": "streaming"})
+    with pytest.raises(
+        ConfigurationError, match="XennaExecutor has no option 'workers'; NeMo Curator has autoscale_in"
+    ):
+        XennaExecutor({"workers": 3})
 
 
-@pytest.fixture
-def no_engine(monkeypatch):
-    """The machine of a user who has not installed the extra."""
-    monkeypatch.delenv("TASTEMAKER_EXECUTOR")
-    monkeypatch.setattr("tastemaker.executors.ray_data.find_spec", lambda name: None)
-
-
-def test_executor_says_once_that_it_is_local(no_engine, caplog):
+def test_executor_says_once_that_it_is_local_where_no_cluster_is_named(monkeypatch, caplog):
     from tastemaker.compat.nemo_curator import engines
 
+    for name in ("TASTEMAKER_EXECUTOR", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
     engines._say_local.cache_clear()
     for _ in range(2):
-        XennaExecutor()
+        Pipeline("x", stages=[Given()]).run(XennaExecutor())
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "tastemaker[ray]" in caplog.text
+    assert "no Ray cluster is named" in caplog.text
 
 
-def test_engines_of_our_own_still_say_that_they_are_missing(no_engine):
-    import tastemaker
+def test_a_cluster_that_is_named_is_used(monkeypatch):
+    monkeypatch.delenv("TASTEMAKER_EXECUTOR")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # nobody is there
+    with pytest.raises(ConfigurationError, match=r"no Ray cluster at 127\.0\.0\.1:1"):
+        Pipeline("x", stages=[Given(), Given()]).run(XennaExecutor(), [FileGroupTask(data=["a"])])
 
-    with pytest.raises(MissingExtraError, match="ray"):
-        tastemaker.XennaExecutor()
+
+def test_a_slurm_client_wants_a_cluster(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConfigurationError, match="RAY_ADDRESS"), SlurmRayClient(num_gpus=8):
+        pass
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    with SlurmRayClient() as client:
+        client.stop()
 
 
 def test_ray_client_takes_any_option_and_starts_nothing():

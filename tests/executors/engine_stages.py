@@ -18,12 +18,8 @@ from tastemaker import (
     ImageReaderStage,
     ImageWriterStage,
     ProcessingStage,
-    RayDataExecutor,
     Resources,
-    XennaExecutor,
 )
-
-ENGINES = {"xenna": XennaExecutor, "ray-data": RayDataExecutor}
 
 DEADLY_FILE = b"\x89PNG\r\n\x1a\n is deadly"
 
@@ -150,8 +146,8 @@ def peak_kb():
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
-def make_stages(source, model_dir, output, *own, batch_size=4, threshold=4.9):
-    """Return the usual stages, small enough that two workers fit on two cores, with others after the reader."""
+def make_stages(source, model_dir, output, *own, batch_size=4, threshold=9.0):
+    """Return the usual stages, with others after the reader. A worker of them all takes one core."""
     stages = [
         ImageReaderStage(batch_size=batch_size),
         *own,
@@ -159,7 +155,7 @@ def make_stages(source, model_dir, output, *own, batch_size=4, threshold=4.9):
         ImageAestheticFilterStage(model_dir=str(model_dir), score_threshold=threshold),
         ImageWriterStage(str(output), images_per_tar=5),
     ]
-    small = [stage.with_(resources=Resources(cpus=0.1)) for stage in stages]
+    small = [stage.with_(resources=Resources(cpus=1 / len(stages))) for stage in stages]
     return [FilePartitioningStage(str(source), files_per_partition=1), *small]
 
 

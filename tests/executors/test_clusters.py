@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import rows_by_file
-from engine_stages import ENGINES, Diary, make_stages, marked_processes, read_diary, wait_until, write_shards
+from engine_stages import Diary, make_stages, marked_processes, read_diary, wait_until, write_shards
 
 from tastemaker import LocalExecutor, Pipeline, RayDataExecutor, Resources
 from tastemaker.errors import ConfigurationError
@@ -40,7 +40,6 @@ def two_nodes(monkeypatch):
     """A cluster of two machines with a core each, and the second machine."""
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "1")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
@@ -53,8 +52,7 @@ def small_stages(source, model_dir, output, diary, pause_s=0.0):
     return [*stages[:1], *(stage.with_(resources=Resources(cpus=0.2)) for stage in stages[1:])]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_machine_that_is_lost_changes_nothing(engine, two_nodes, tmp_path, model_dir):
+def test_a_machine_that_is_lost_changes_nothing(two_nodes, tmp_path, model_dir):
     cluster, second = two_nodes
     shards, output, diary = write_shards(tmp_path / "shards", shards=8), tmp_path / "out", tmp_path / "diary"
     stages = small_stages(shards, model_dir, output, diary, pause_s=0.3)
@@ -65,7 +63,7 @@ def test_a_machine_that_is_lost_changes_nothing(engine, two_nodes, tmp_path, mod
 
     loser = threading.Thread(target=lose, daemon=True)
     loser.start()
-    results = Pipeline("p", stages=stages).run(ENGINES[engine]())
+    results = Pipeline("p", stages=stages).run(RayDataExecutor())
     loser.join(5)
 
     assert not loser.is_alive()
@@ -79,17 +77,15 @@ def test_a_machine_that_is_lost_changes_nothing(engine, two_nodes, tmp_path, mod
 def test_no_worker_runs_beside_ray_s_own_services_if_that_is_asked_for(two_nodes, tmp_path, model_dir):
     _, second = two_nodes
     shards = write_shards(tmp_path / "shards", shards=3, images=2)
-    for engine in ENGINES.values():
-        diary = tmp_path / engine.__name__
-        stages = small_stages(shards, model_dir, tmp_path / "out", diary)
-        Pipeline("p", stages=stages).run(engine(ignore_head_node=True))
-        assert read_diary(diary, "node") == [[second.node_id]]
-        assert len(read_diary(diary, "process")) == 3
+    stages = small_stages(shards, model_dir, tmp_path / "out", tmp_path / "diary")
+    Pipeline("p", stages=stages).run(RayDataExecutor(ignore_head_node=True))
+    assert read_diary(tmp_path / "diary", "node") == [[second.node_id]]
+    assert len(read_diary(tmp_path / "diary", "process")) == 3
 
 
 def test_up_to_four_workers_share_a_gpu_and_machines_without_one_get_none(two_nodes, tmp_path, model_dir):
     cluster, _ = two_nodes
-    with_gpu = cluster.add_node(num_cpus=4, num_gpus=1)  # Ray takes our word for it; Xenna would look for the device
+    with_gpu = cluster.add_node(num_cpus=4, num_gpus=1)  # Ray takes our word for it
     diary = tmp_path / "diary"
     shards = write_shards(tmp_path / "shards", shards=12, images=2)
     stages = small_stages(shards, model_dir, tmp_path / "out", diary, pause_s=0.5)
@@ -109,7 +105,7 @@ def answer():
 def test_clusters_with_and_without_a_token_and_one_of_its_own_can_follow_each_other(start_ray, home, monkeypatch):
     without, with_token = start_ray(), start_ray(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="a" * 64)
     for address in (without, None, without):
-        with ray_session(address, sets_gpus=True):
+        with ray_session(address):
             assert answer() == 5
             assert os.environ.get("RAY_AUTH_MODE") == ("token" if address is None else None)
         assert not {name for name in TOKEN_VARIABLES if name in os.environ}
@@ -117,7 +113,7 @@ def test_clusters_with_and_without_a_token_and_one_of_its_own_can_follow_each_ot
     code = f"""
         from tastemaker.executors.ray_session import ray_session
         import ray
-        with ray_session({with_token!r}, sets_gpus=True):
+        with ray_session({with_token!r}):
             print(ray.get(ray.remote(lambda: 5).remote()))
     """
     environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
@@ -132,7 +128,7 @@ def test_an_address_where_nobody_answers_is_an_error_at_once(home):
         started = time.monotonic()
         with (
             pytest.raises(ConfigurationError, match=rf"no Ray cluster at {address}: .*refused"),
-            ray_session(address, sets_gpus=True),
+            ray_session(address),
         ):
             pass
     assert time.monotonic() - started < 20
@@ -143,9 +139,9 @@ SCRIPT = """
     from dataclasses import dataclass
     import psutil
     from tastemaker import *
-    sys.path.insert(0, sys.argv[5])
-    from engine_stages import ENGINES, make_stages
-    source, models, output, engine = sys.argv[1:5]
+    sys.path.insert(0, sys.argv[4])
+    from engine_stages import make_stages
+    source, models, output = sys.argv[1:4]
 
     @dataclass
     class OfTheScript(ProcessingStage):
@@ -155,19 +151,18 @@ SCRIPT = """
             return task
 
     if __name__ == "__main__":
-        results = Pipeline("p", stages=make_stages(source, models, output, OfTheScript())).run(ENGINES[engine]())
+        results = Pipeline("p", stages=make_stages(source, models, output, OfTheScript())).run(XennaExecutor())
         import ray
         print(len(results), ray.is_initialized(), psutil.Process().children(recursive=True))
 """
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_ray_of_its_own_starts_and_ends_with_the_run_and_stdout_stays_clean(engine, tmp_path, model_dir):
+def test_a_ray_of_its_own_starts_and_ends_with_the_run_and_stdout_stays_clean(tmp_path, model_dir):
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
     shards, tests = write_shards(tmp_path / "shards"), Path(__file__).parent
     environment = {**os.environ, "TASTEMAKER_MARK": tmp_path.name}
     environment["PYTHONPATH"] = os.pathsep.join([str(tests.parent), environment.get("PYTHONPATH", "")])
-    command = [sys.executable, tmp_path / "script.py", shards, model_dir, tmp_path / "out", engine, tests]
+    command = [sys.executable, tmp_path / "script.py", shards, model_dir, tmp_path / "out", tests]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout == "4 False []\n", done.stderr
     assert done.stderr.count("of a worker") == 8

@@ -1,4 +1,4 @@
-"""Xenna and the pool on Ray: the same rows and files as on this machine, whatever dies, and nothing left behind."""
+"""The pool on Ray: the same rows and files as on this machine, whatever dies, and nothing left behind."""
 
 import os
 import traceback
@@ -11,7 +11,6 @@ import pytest
 from conftest import contents
 from engine_stages import (
     DEADLY_FILE,
-    ENGINES,
     DeadlyDecoder,
     Diary,
     DiesLoading,
@@ -30,7 +29,6 @@ from tastemaker.errors import ConfigurationError, MissingExtraError, ReasonKind,
 from tastemaker.executors.ray_session import ray_session
 
 pytest.importorskip("ray")
-both = pytest.mark.parametrize("engine", ENGINES)
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +58,12 @@ def workers():
     return {pid for pid, line in lines.items() if "ChainWorker" in line or "StageWorker" in line}
 
 
-@pytest.mark.parametrize("engine", ["ray-data", pytest.param("xenna", marks=pytest.mark.slow)])
 @pytest.mark.ray
-def test_rows_and_files_are_those_of_the_local_executor_on_nasty_data(
-    engine, cluster, tmp_path, photographs, model_dir
-):
+def test_rows_and_files_are_those_of_the_local_executor_on_nasty_data(cluster, tmp_path, photographs, model_dir):
     source, output = write_nasty_data(tmp_path / "data", photographs), tmp_path / "out"
     results, written = run(make_stages(source, model_dir, output), LocalExecutor(), output)
     counted = []
-    executor, before = ENGINES[engine]({"address": cluster}), workers()
+    executor, before = RayDataExecutor({"address": cluster}), workers()
     executor.on_progress = counted.append
 
     results_there, written_there = run(make_stages(source, model_dir, output), executor, output)
@@ -86,26 +81,24 @@ def test_rows_and_files_are_those_of_the_local_executor_on_nasty_data(
     assert wait_until(lambda: workers() <= before), workers()
 
 
-@both
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_worker_that_dies_changes_nothing(engine, cluster, shards, tmp_path, model_dir):
+def test_a_worker_that_dies_changes_nothing(cluster, shards, tmp_path, model_dir):
     output, diary = tmp_path / "out", tmp_path / "diary"
     stages = make_stages(shards, model_dir, output, DiesOnce(str(diary), "0004"))
-    _, written = run(stages, ENGINES[engine]({"address": cluster}), output)
+    _, written = run(stages, RayDataExecutor({"address": cluster}), output)
     assert len(read_diary(diary, "death")) == 1
     results, expected = run(stages, LocalExecutor(), output)  # the death is over
     assert len(results) == 4
     assert written == expected
 
 
-@both
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_file_that_kills_who_decodes_it_costs_its_own_row(engine, cluster, tmp_path, model_dir):
+def test_a_file_that_kills_who_decodes_it_costs_its_own_row(cluster, tmp_path, model_dir):
     source = write_shards(tmp_path / "shards", replaced={(1, 3): DEADLY_FILE})
     stages = make_stages(source, model_dir, tmp_path / "out", DeadlyDecoder(str(tmp_path)))
-    _, written = run(stages, ENGINES[engine]({"address": cluster}), tmp_path / "out")
+    _, written = run(stages, RayDataExecutor({"address": cluster}), tmp_path / "out")
     rows = rows_of(written, tmp_path)
     failed = [(row["file"], row["image_id"], row["reason_kind"]) for row in rows if row["status"] == "failed"]
     assert failed == [("001.parquet", "0003", ReasonKind.CRASHED)]
@@ -115,12 +108,11 @@ def test_a_file_that_kills_who_decodes_it_costs_its_own_row(engine, cluster, tmp
     assert not [name for name in written if "tmp" in name]
 
 
-@both
 @pytest.mark.ray
-def test_an_error_of_a_stage_comes_with_its_causes_and_its_place(engine, cluster, shards, model_dir, tmp_path):
+def test_an_error_of_a_stage_comes_with_its_causes_and_its_place(cluster, shards, model_dir, tmp_path):
     stages = make_stages(shards, model_dir, tmp_path / "out", Picky("0005"))
     with pytest.raises(StageError, match=r"stage 'picky' failed on shard .*\.tar, keys '0004' to '0005'") as caught:
-        Pipeline("p", stages=stages).run(ENGINES[engine]({"address": cluster}))
+        Pipeline("p", stages=stages).run(RayDataExecutor({"address": cluster}))
     assert isinstance(caught.value.__cause__, ValueError)
     assert isinstance(caught.value.__cause__.__cause__, OSError)
     shown = "".join(traceback.format_exception(caught.value))
@@ -176,11 +168,9 @@ def test_a_listener_that_raises_ends_the_run_with_its_error(cluster, shards, mod
     def refuse(count):
         raise KeyError("enough")
 
-    for engine in ENGINES.values():
-        executor = engine({"address": cluster})
-        executor.on_progress = refuse
-        with pytest.raises(KeyError, match="enough"):
-            Pipeline("p", stages=make_stages(shards, model_dir, tmp_path / "out")).run(executor)
+    executor = RayDataExecutor({"address": cluster}, on_progress=refuse)
+    with pytest.raises(KeyError, match="enough"):
+        Pipeline("p", stages=make_stages(shards, model_dir, tmp_path / "out")).run(executor)
 
 
 @pytest.mark.ray
@@ -196,7 +186,7 @@ def test_runs_of_the_command_line_s_kind_give_the_same_rows_of_images_and_of_emb
     (embeddings / "cut.npy").write_bytes((embeddings / "0.npy").read_bytes()[:40_000])
     for source, images in ((shards, 24), (embeddings, 150 + 13)):
         rows = {}
-        for engine in ("local", "xenna", "ray-data"):
+        for engine in ("local", "xenna"):
             output = tmp_path / f"{engine}-{source.name}"
             address = None if engine == "local" else cluster
             options = RunOptions(model_dir=str(model_dir), executor=engine, address=address)
@@ -204,13 +194,12 @@ def test_runs_of_the_command_line_s_kind_give_the_same_rows_of_images_and_of_emb
             assert (summary.images, summary.images_scored_now) == (images, images)
             assert summary.bottleneck
             rows[engine] = {path.name: pq.read_table(path).to_pylist() for path in output.rglob("*.parquet")}
-        assert rows["local"] == rows["xenna"] == rows["ray-data"]
+        assert rows["local"] == rows["xenna"]
 
 
 @pytest.mark.slow
 @pytest.mark.ray
-@both
-def test_memory_does_not_grow_with_the_input(engine, cluster, model_dir, tmp_path):
+def test_memory_does_not_grow_with_the_input(cluster, model_dir, tmp_path):
     source = write_shards(tmp_path / "one", shards=1, images=12)
     peaks = {}
     for number in (20, 100):  # by then all buffers are there
@@ -219,24 +208,26 @@ def test_memory_does_not_grow_with_the_input(engine, cluster, model_dir, tmp_pat
         for shard in range(number):
             os.link(source / "000.tar", folder / f"{shard:03d}.tar")
         stages = make_stages(folder, model_dir, tmp_path / f"out-{number}", Diary(str(diary)))
-        Pipeline("p", stages=stages).run(ENGINES[engine]({"address": cluster}))
+        Pipeline("p", stages=stages).run(RayDataExecutor({"address": cluster}))
         peaks[number] = max(int(peak) for _, peak in read_diary(diary, "process")) / 1024
-    print(f"{engine}: peak of a worker {peaks[20]:.0f} and {peaks[100]:.0f} MiB")
+    print(f"peak of a worker {peaks[20]:.0f} and {peaks[100]:.0f} MiB")
     assert peaks[100] <= 1.2 * peaks[20]
 
 
 def test_a_wrong_option_is_an_error_before_anything_starts():
     with pytest.raises(ConfigurationError, match="more than 0"):
         XennaExecutor({"max_workers_per_stage": 0})
-    with pytest.raises(ConfigurationError, match="ray job submit"), ray_session("ray://head:10001", sets_gpus=True):
+    with pytest.raises(ConfigurationError, match=r"RayDataExecutor has no option 'workers'; it has address, max_work"):
+        RayDataExecutor({"workers": 4})
+    with pytest.raises(ConfigurationError, match="LocalExecutor has no option 'address'; it has gpus"):
+        LocalExecutor({"address": "auto"})
+    with pytest.raises(ConfigurationError, match="ray job submit"), ray_session("ray://head:10001"):
         pass
 
 
 def test_an_engine_that_is_not_installed_names_the_extra(monkeypatch):
-    from tastemaker.executors import ray_data
-
-    monkeypatch.setattr(ray_data, "find_spec", lambda name: None if name == "cosmos_xenna" else object())
-    with pytest.raises(MissingExtraError, match=r'XennaExecutor needs cosmos_xenna: pip install "tastemaker\[ray\]"'):
+    monkeypatch.setattr("tastemaker.executors.ray_data.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r'XennaExecutor needs ray: pip install "tastemaker\[ray\]"'):
         XennaExecutor()
 
 

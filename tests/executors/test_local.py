@@ -61,7 +61,7 @@ def test_a_slow_stage_holds_back_the_stages_before_it():
             time.sleep(0.5)
             ahead.append(len(source.made))
 
-    LocalExecutor({"queue_size": 2}).execute([source, Work(wait)])
+    LocalExecutor().execute([source, Work(wait)])
     release.set()
     assert ahead[0] <= 5  # one in work, two in the queue, one being handed over, one being made
 

@@ -206,7 +206,9 @@ def run_options(
     executor: Annotated[
         Executor,
         typer.Option(
-            "--executor", help="This machine, or a Ray cluster by Xenna or Ray Data.", rich_help_panel=_CLUSTER
+            "--executor",
+            help="This machine, or a Ray cluster: xenna and ray-data are two names for the same.",
+            rich_help_panel=_CLUSTER,
         ),
     ] = Executor.LOCAL,
     address: Annotated[

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from typing import Any
 
 from tastemaker.checks import check_choice
 from tastemaker.executors.base import BaseExecutor, StageCount
 from tastemaker.executors.local import LocalExecutor
 from tastemaker.executors.ray_data import RayDataExecutor
+from tastemaker.executors.ray_session import has_cluster
 from tastemaker.executors.xenna import XennaExecutor
 
 __all__ = [
@@ -38,8 +38,8 @@ def make_executor(name: str, config: dict[str, Any] | None = None) -> BaseExecut
     """Return the executor of a name: ``local``, ``xenna`` or ``ray-data``.
 
     Raises:
-        MissingExtraError: Its engine is not installed.
-        ConfigurationError: There is no such executor.
+        MissingExtraError: Ray is not installed.
+        ConfigurationError: There is no such executor, or it has no such option.
     """
     check_choice("executor", name, EXECUTORS)
     return EXECUTORS[name](config)
@@ -48,10 +48,8 @@ def make_executor(name: str, config: dict[str, Any] | None = None) -> BaseExecut
 def default_executor() -> BaseExecutor:
     """Return what runs a pipeline that names no executor.
 
-    The one that ``TASTEMAKER_EXECUTOR`` names; else `XennaExecutor` where Xenna is installed, else `LocalExecutor`.
+    The one that ``TASTEMAKER_EXECUTOR`` names; else `XennaExecutor` where there is a cluster (``RAY_ADDRESS`` is set,
+    or the program has connected to Ray), else `LocalExecutor`: starting a Ray costs more than a small job.
     """
     named = os.environ.get(EXECUTOR_VARIABLE)
-    if named:
-        return make_executor(named)
-    has_xenna = all(find_spec(module) is not None for module in ("ray", "cosmos_xenna"))
-    return XennaExecutor() if has_xenna else LocalExecutor()
+    return make_executor(named or ("xenna" if has_cluster() else "local"))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 from tastemaker.executors.base import BaseExecutor, Stage
-from tastemaker.executors.chain import QUEUE_SIZE, Chain
+from tastemaker.executors.chain import Chain
 from tastemaker.tasks import EmptyTask, Task
 
 logger = logging.getLogger(__name__)
@@ -21,9 +21,11 @@ class LocalExecutor(BaseExecutor):
     on a pool of one process for each, if Ray is installed (``tastemaker[ray]``), and else on the first GPU.
 
     Args:
-        config: ``queue_size``: tasks that may wait before each stage (2). ``gpus``: GPUs to use; else all are.
+        config: ``gpus``: GPUs to use; else all are.
         on_progress: Called with what a stage has made, in that stage's thread.
     """
+
+    options: ClassVar[tuple[str, ...] | None] = ("gpus",)
 
     def execute(self, stages: list[Stage], initial_tasks: list[Task[Any]] | None = None) -> list[Task[Any]]:
         """Return what the last stage makes of the tasks, in order.
@@ -41,15 +43,14 @@ class LocalExecutor(BaseExecutor):
                 return self._run_on_gpus(gpus, stages, initial_tasks)
             logger.warning('%d GPUs, and one is used: to use all, pip install "tastemaker[ray]"', gpus)
         logger.info("the pipeline runs on %s", LocalExecutor.__name__)
-        chain = Chain(stages, self.config.get("queue_size", QUEUE_SIZE))
+        chain = Chain(stages)
         self.timings = chain.timings
         return chain.run_once(list(initial_tasks or [EmptyTask()]), self.on_progress)
 
     def _run_on_gpus(self, gpus: int, stages: list[Stage], tasks: list[Task[Any]] | None) -> list[Task[Any]]:
         from tastemaker.executors.ray_data import RayDataExecutor
 
-        config = {"queue_size": QUEUE_SIZE, **self.config, "address": "local", "max_workers_per_stage": gpus}
-        pool = RayDataExecutor(config, on_progress=self.on_progress)
+        pool = RayDataExecutor({"address": "local", "max_workers_per_stage": gpus}, on_progress=self.on_progress)
         self.timings = pool.timings
         return pool.execute([_with_a_gpu(stage) if stage.resources.requires_gpu else stage for stage in stages], tasks)
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from tastemaker.errors import ConfigurationError, MissingExtraError
+from tastemaker.errors import MissingExtraError
 from tastemaker.executors.base import BaseExecutor, Stage, StageCount
 from tastemaker.executors.chain import Chain
 from tastemaker.executors.ray_session import list_nodes, ray_session
 from tastemaker.tasks import EmptyTask, Task
-
-if TYPE_CHECKING:
-    from tastemaker.executors.pool import ClusterRun
 
 logger = logging.getLogger(__name__)
 
@@ -29,18 +26,17 @@ class RayDataExecutor(BaseExecutor):
     The name is NeMo Curator's. What runs is a pool of Ray's actors: Ray Data itself would only carry names of files.
 
     Args:
-        config: ``address`` of the cluster (else ``RAY_ADDRESS``, else a Ray is started here), ``logging_interval`` in
-            seconds, ``max_workers_per_stage``, ``queue_size``. Other options of NeMo Curator's have no effect.
+        config: ``address`` of the cluster (else ``RAY_ADDRESS``, else a Ray is started here) and
+            ``max_workers_per_stage``.
         ignore_head_node: Place no workers on the machine that runs Ray's own services, if there are others.
         on_progress: Called with what the stages have done, after each partition.
 
     Raises:
-        MissingExtraError: The engine is not installed.
-        ConfigurationError: An option is out of its range.
+        MissingExtraError: Ray is not installed.
+        ConfigurationError: There is no such option, or it is out of its range.
     """
 
-    _modules: ClassVar[tuple[str, ...]] = ("ray",)
-    _ray_shows_gpus: ClassVar[bool] = True
+    options: ClassVar[tuple[str, ...] | None] = ("address", "max_workers_per_stage")
 
     def __init__(
         self,
@@ -48,18 +44,13 @@ class RayDataExecutor(BaseExecutor):
         ignore_head_node: bool = False,
         on_progress: Callable[[StageCount], None] | None = None,
     ) -> None:
-        missing = [module for module in self._modules if find_spec(module) is None]
-        if missing:
+        if find_spec("ray") is None:
             raise MissingExtraError(
-                f'{type(self).__name__} needs {" and ".join(missing)}: pip install "tastemaker[ray]". '
+                f'{type(self).__name__} needs ray: pip install "tastemaker[ray]". '
                 "LocalExecutor runs the same stages on this machine"
             )
         super().__init__(config, on_progress)
         self.ignore_head_node = ignore_head_node
-        for name in ("logging_interval", "max_workers_per_stage"):
-            value = self.config.get(name)
-            if value is not None and not value > 0:
-                raise ConfigurationError(f"{name}={value!r} must be more than 0")
 
     def execute(self, stages: list[Stage], initial_tasks: list[Task[Any]] | None = None) -> list[Task[Any]]:
         """Return what the last stage makes of the tasks, in the order of the input.
@@ -71,7 +62,7 @@ class RayDataExecutor(BaseExecutor):
         """
         for stage in stages:
             stage.check()
-        logger.info("the pipeline runs on %s", type(self).__name__)
+        logger.info("the pipeline runs on a pool of Ray actors (%s)", type(self).__name__)
         tasks = list(initial_tasks or [EmptyTask()])
         self.timings.clear()
         makes_work = stages[0].num_workers() == 1 and all(isinstance(task, EmptyTask) for task in tasks)
@@ -82,16 +73,7 @@ class RayDataExecutor(BaseExecutor):
             tasks = first.run_once(tasks)
         if not chain or not tasks:
             return tasks
-        with ray_session(self.config.get("address"), sets_gpus=self._ray_shows_gpus):
-            from tastemaker.executors.pool import ClusterRun
+        with ray_session(self.config.get("address")):
+            from tastemaker.executors.pool import ActorPool
 
-            run = ClusterRun(self, list_nodes(ignore_head_node=self.ignore_head_node), chain, tasks)
-            run.prepare_nodes()
-            self.run_engine(run)
-        return [result for number in range(len(tasks)) for result in run.results[number]]
-
-    def run_engine(self, run: ClusterRun) -> None:
-        """Do all tasks of a run that have no result yet."""
-        from tastemaker.executors.pool import run_pool
-
-        run_pool(run)
+            return ActorPool(self, list_nodes(ignore_head_node=self.ignore_head_node), chain).run(tasks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tastemaker.errors import ConfigurationError
@@ -20,7 +19,7 @@ class Share:
     """What each worker gets.
 
     Attributes:
-        workers: Their number, at most. The engine starts those that it finds room for.
+        workers: Their number, at most. Ray starts those that it finds room for.
         cpus: Cores that each is accounted for.
         gpus: GPUs, or the share of one, that each gets.
     """
@@ -44,37 +43,33 @@ class Share:
         return max(1, int(node.get("CPU", 0.0) / max(1, min(self.count_on(node), self.workers))))
 
 
-def share_cluster(
-    stages: list[Stage],
-    nodes: list[Node],
-    tasks: int,
-    max_workers: int | None = None,
-    gpu_memory_gb: Callable[[], float] = float,
-) -> Share:
+def share_cluster(stages: list[Stage], nodes: list[Node], tasks: int, max_workers: int | None = None) -> Share:
     """Return how many workers run the chain of these stages, and what each gets.
 
     A worker asks for the cores of all its stages together, or for what the largest machine has; for the largest share
-    of a GPU that a stage asks for, or for none where no machine has a GPU. Where it takes a share of a GPU, cores do
-    not keep the others off it: they are divided among the workers that fit the GPUs.
+    of a GPU that a stage asks for, or for none where no machine has a GPU. A stage that states ``gpu_memory_gb`` gets a
+    whole GPU. Where a worker takes a share of a GPU, cores do not keep the others off it: they are divided among the
+    workers that fit the GPUs.
 
     Args:
         stages: Of the chain. One that states `num_workers` limits the workers of the chain.
         nodes: The machines that may be used.
         tasks: Initial tasks; there are never more workers.
         max_workers: Workers at most.
-        gpu_memory_gb: Returns the memory of a GPU of these machines; asked only where a stage states what it needs.
 
     Raises:
         ConfigurationError: No machine has what a worker needs.
     """
-    gpus = _gpu_share(stages, gpu_memory_gb) if any(node.get("GPU") for node in nodes) else 0.0
+    needed = [stage.resources for stage in stages]
+    gpus = max((1.0 if need.gpu_memory_gb else need.gpus for need in needed), default=0.0)
+    gpus = 0.0 if not any(node.get("GPU") for node in nodes) else math.ceil(gpus - _TINY) if gpus > 1 else gpus
     usable = [node for node in nodes if node.get("CPU") and node.get("GPU", 0.0) + _TINY >= gpus]
     if not usable:
         has = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
         raise ConfigurationError(
             f"a worker needs processor cores and {gpus:g} GPUs; no machine of the cluster has more than {has:g} GPUs"
         )
-    wanted = max(0.1, sum(stage.resources.cpus for stage in stages))
+    wanted = max(0.1, sum(need.cpus for need in needed))
     if gpus:
         cpus = min(wanted, *(node["CPU"] / _fit(node["GPU"], gpus) for node in usable))
     else:
@@ -83,18 +78,6 @@ def share_cluster(
     most = min([tasks, *stated, *([max_workers] if max_workers else [])])
     share = Share(most, round(cpus, 4), gpus)
     return replace(share, workers=max(1, min(most, sum(map(share.count_on, usable)))))
-
-
-def _gpu_share(stages: list[Stage], gpu_memory_gb: Callable[[], float]) -> float:
-    """Return the largest share of a GPU that a stage asks for."""
-    share = max((stage.resources.gpus for stage in stages), default=0.0)
-    needed = max((stage.resources.gpu_memory_gb for stage in stages), default=0.0)
-    if needed:
-        has = gpu_memory_gb()
-        if needed > has:
-            raise ConfigurationError(f"a stage asks for {needed:g} GB of a GPU's memory: a GPU has {has:g} GB")
-        share = max(share, needed / has)
-    return math.ceil(share - _TINY) if share > 1 else share
 
 
 def _fit(gpus: float, share: float) -> int:

@@ -15,7 +15,7 @@ _ADDING = threading.Lock()
 class StageTiming:
     """Where the time of one stage went, in seconds. Figures are measured where the work is done, and only ever grow.
 
-    A stage that works on several tasks at a time counts the mean of its threads.
+    A stage that works on several tasks at a time counts what the oldest of them takes.
 
     Attributes:
         name: Of the stage.
@@ -32,15 +32,15 @@ class StageTiming:
     waiting_for_output_s: float = 0.0
 
     @contextmanager
-    def count(self, what: str, threads: int = 1) -> Iterator[None]:
-        """Add the time that a block takes to one of the attributes, divided by the threads that share the stage."""
+    def count(self, what: str) -> Iterator[None]:
+        """Add the time that a block takes to one of the attributes."""
         started = time.monotonic()
         try:
             yield
         finally:
             elapsed = time.monotonic() - started
             with _ADDING:
-                setattr(self, what, getattr(self, what) + elapsed / threads)
+                setattr(self, what, getattr(self, what) + elapsed)
 
     @property
     def busy_share(self) -> float:

@@ -11,15 +11,17 @@ import sys
 import threading
 import traceback
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray import cloudpickle
 
 from tastemaker.errors import StageError
-from tastemaker.executors.base import Stage, StageCount
+from tastemaker.executors.base import StageCount
 from tastemaker.executors.chain import Chain
 from tastemaker.executors.resources import Share
 from tastemaker.executors.timing import StageTiming
@@ -29,92 +31,101 @@ from tastemaker.tasks import Task
 
 _EXIT_S = 10
 
+Done = tuple[bytes, list[StageCount], list[StageTiming]]
+"""What came of a task: the results of the last stage, pickled; what each stage did; where the time went."""
 
-@dataclass(frozen=True)
-class Job:
-    """What all workers of a run are told.
-
-    Attributes:
-        stages: The stages of the chain, pickled.
-        python_path: Where the driver finds modules; workers look there after their own places.
-        share: What each worker gets.
-        queue_size: Tasks that may wait before each stage.
-        log_level: Tastemaker's, in the driver.
-    """
-
-    stages: bytes
-    python_path: list[str]
-    share: Share
-    queue_size: int
-    log_level: int
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Done:
-    """What came of a task.
+class Raised:
+    """What a stage raised in a worker.
 
     Attributes:
-        timings: Where the time went.
-        results: The task's results, pickled.
-        counts: What each stage did.
-        error: What a stage raised instead, pickled.
+        pickled: The error and its causes, which pickle alone would leave behind. The traceback is a note of the error.
     """
 
-    timings: list[StageTiming]
-    results: bytes = b""
-    counts: list[StageCount] = field(default_factory=list)
-    error: bytes = b""
+    pickled: bytes
+
+    def unpickle(self) -> BaseException:
+        """Return the error, with its causes."""
+        errors: list[BaseException] = pickle.loads(self.pickled)
+        for error, cause in pairwise(errors):
+            error.__cause__ = cause
+        return errors[0]
+
+
+def _catch(work: Callable[[], T]) -> T | Raised:
+    """Return what a function returns, or what it raises."""
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001 - raised again in the driver
+        note = f"In a worker on {platform.node()}:\n{''.join(traceback.format_exception(error))}"
+        error.add_note(note)
+        errors: list[BaseException] = [error]
+        while (cause := errors[-1].__cause__) is not None:
+            errors.append(cause)
+        try:
+            pickled = cloudpickle.dumps(errors)
+            pickle.loads(pickled)
+        except Exception:  # noqa: BLE001 - whatever the class of one of them does
+            plain = StageError(f"{type(error).__name__}: {error}")
+            plain.add_note(note)
+            pickled = cloudpickle.dumps([plain])
+        return Raised(pickled)
 
 
 class ChainWorker:
     """A chain in a worker process. It loads with the first task.
 
     Args:
-        job: Of the run.
+        stages: The stages of the chain, pickled.
+        python_path: Where the driver finds modules; this process looks there after its own places.
+        share: What each worker gets.
+        log_level: Tastemaker's, in the driver.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        context = ray.get_runtime_context()
-        self._node, self._name = context.get_node_id(), context.get_actor_id()
-        with warnings.catch_warnings(action="ignore"):  # of Ray about itself
-            self._was_killed = bool(context.was_current_actor_reconstructed)
+    def __init__(self, stages: bytes, python_path: list[str], share: Share, log_level: int) -> None:
+        self._stages, self._share = stages, share
         self._chain: Chain | None = None
+        sys.path += [place for place in python_path if place not in sys.path]
+        with warnings.catch_warnings(action="ignore"):  # of Ray about itself
+            self._was_killed = bool(ray.get_runtime_context().was_current_actor_reconstructed)
+        os.dup2(2, 1)  # what stages print goes to the driver's stderr: its stdout is data
+        logging.basicConfig()
+        logging.getLogger("tastemaker").setLevel(log_level)
         threading.Thread(target=_end_for_certain, name="end", daemon=True).start()
 
-    def run(self, payload: bytes | None) -> Done | None:
-        """Return what the last stage makes of a task, pickled, or what a stage raised; without a task, just answer."""
-        if payload is None:
-            return None
+    def find_node(self) -> str:
+        """Return the machine that this runs on, by Ray's name."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def prepare_node(self) -> Raised | None:
+        """Prepare the machine that this runs on: fetch weights. Return what a stage raised, if one did."""
+        return _catch(lambda: Chain(pickle.loads(self._stages)).setup_on_node(NodeInfo(self.find_node())))
+
+    def run(self, payload: bytes) -> Done | Raised:
+        """Return what came of a task that is pickled."""
+        return _catch(partial(self._run, pickle.loads(payload)))
+
+    def _run(self, task: Task[Any]) -> Done:
+        if self._was_killed:  # by this task: Ray gives it to the process that takes the place of the dead one
+            self._was_killed, task.partition.attempt = False, CAREFUL_ATTEMPT
+        self._chain = self._chain or self._load()
         counts: list[StageCount] = []
-        try:
-            chain = self._chain = self._chain or self._load()
-            (results,) = chain.run([self._unpickle_task(payload)], counts.append)
-        except Exception as error:  # noqa: BLE001 - raised again in the driver
-            return self._done(error=pickle_error(error))
-        return self._done(results=cloudpickle.dumps(results), counts=counts)
+        results = list(self._chain.run([task], counts.append))
+        return cloudpickle.dumps(results), counts, self._chain.take_timings()
 
     def end(self) -> None:
         """Free what the stages loaded."""
         if self._chain is not None:
             self._chain.teardown()
 
-    def _done(self, **fields: Any) -> Done:  # noqa: ANN401
-        return Done(self._chain.take_timings() if self._chain else [], **fields)
-
-    def _unpickle_task(self, payload: bytes) -> Task[Any]:
-        task: Task[Any] = pickle.loads(payload)
-        if self._was_killed:  # by this task: Ray gives it to the process that takes the place of the dead one
-            self._was_killed, task.partition.attempt = False, CAREFUL_ATTEMPT
-        return task
-
     def _load(self) -> Chain:
-        logging.basicConfig()
-        logging.getLogger("tastemaker").setLevel(self._job.log_level)
-        here = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == self._node)
-        os.environ[CORES_VARIABLE] = str(self._job.share.cores_on(here))
-        chain = Chain(unpickle_stages(self._job), self._job.queue_size)
-        chain.setup(WorkerMetadata(self._name))
+        here = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == self.find_node())
+        os.environ[CORES_VARIABLE] = str(self._share.cores_on(here))
+        chain = Chain(pickle.loads(self._stages))
+        chain.setup(WorkerMetadata(ray.get_runtime_context().get_actor_id()))
         return chain
 
 
@@ -122,46 +133,3 @@ def _end_for_certain() -> None:
     """End this process some time after Ray let it go, even if its exit hangs: nobody looks after it any more."""
     threading.main_thread().join()
     signal.alarm(_EXIT_S)  # the kernel's, because Python may be gone by then
-
-
-def prepare_node(job: Job) -> bytes:
-    """Prepare the machine that this runs on: fetch weights. Return what a stage raised, pickled, or nothing."""
-    try:
-        Chain(unpickle_stages(job)).setup_on_node(NodeInfo(ray.get_runtime_context().get_node_id()))
-    except Exception as error:  # noqa: BLE001 - raised again in the driver
-        return pickle_error(error)
-    return b""
-
-
-def unpickle_stages(job: Job) -> list[Stage]:
-    """Return the stages, of modules that are here or where the driver finds them."""
-    sys.path += [place for place in job.python_path if place not in sys.path]
-    stages: list[Stage] = pickle.loads(job.stages)
-    return stages
-
-
-def pickle_error(error: BaseException) -> bytes:
-    """Return an error and its causes, with the traceback as a note: pickle alone would leave both behind."""
-    error.add_note(f"In a worker on {platform.node()}:\n{''.join(traceback.format_exception(error))}")
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        chain.append(cause if _can_travel(cause) else StageError(f"{type(cause).__name__}: {cause}"))
-        cause = cause.__cause__
-    return cloudpickle.dumps(chain)  # type: ignore[no-any-return]
-
-
-def unpickle_error(pickled: bytes) -> BaseException:
-    """Return what `pickle_error` was given, with its causes."""
-    errors: list[BaseException] = pickle.loads(pickled)
-    for error, cause in pairwise(errors):
-        error.__cause__ = cause
-    return errors[0]
-
-
-def _can_travel(error: BaseException) -> bool:
-    try:
-        pickle.loads(cloudpickle.dumps(error))
-    except Exception:  # noqa: BLE001 - whatever its class does
-        return False
-    return True

@@ -147,7 +147,7 @@ class _Run:
         self.fingerprint = fingerprint
         self.record = record
         self.index = RowsIndex(output_dir, f"index-{mode.part}" if mode.part else "index")
-        self.executor = make_executor(options.executor, {"address": options.address})
+        self.executor = make_executor(options.executor, {"address": options.address} if options.address else None)
         self.stages = stages
         self.counter = ProgressCounter(self.stages[-2].name, timings=lambda: self.executor.timings)
         self.counter.listeners.append(lambda _progress, images: record.count(images))

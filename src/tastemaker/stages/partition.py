@@ -57,8 +57,8 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     file_extensions: list[str] | None = None
     storage_options: dict[str, Any] | None = field(default=None, repr=False)
     limit: int | None = None
-    column: str | None = None
     name: str = "file_partitioning"
+    column: str | None = None
     _groups: list[FileGroupTask] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:

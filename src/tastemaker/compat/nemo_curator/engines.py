@@ -6,11 +6,12 @@ import functools
 import logging
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from tastemaker import executors, pipeline
-from tastemaker.errors import ConfigurationError, MissingExtraError
-from tastemaker.executors import BaseExecutor, LocalExecutor
+from tastemaker.errors import ConfigurationError
+from tastemaker.executors import BaseExecutor
+from tastemaker.executors.ray_session import has_cluster
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.tasks import Task
 
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class Pipeline(pipeline.Pipeline):
-    """`tastemaker.Pipeline`, which runs on Xenna where that is installed, as NeMo Curator's does."""
+    """`tastemaker.Pipeline`, which also takes tasks by their classes."""
 
     def build(self) -> None:
         """Raise `ConfigurationError` if there are no stages; there is nothing else to be done ahead."""
@@ -46,60 +47,65 @@ class Pipeline(pipeline.Pipeline):
         return super().run(executor or XennaExecutor(), _make_tasks(initial_tasks), checkpoint_path)
 
 
-class _EngineOrLocal(LocalExecutor):
-    """Runs on one of the engines in `tastemaker.executors`.
+_WITHOUT_EFFECT = frozenset(
+    {"logging_interval", "ignore_failures", "execution_mode", "cpu_allocation_percentage", "autoscale_interval_s"}
+    | {"runtime_env", "reserved_cpus", "reserved_gpus", "resource_wait_timeout_s", "resource_wait_interval_s"}
+)
+"""Options of NeMo Curator's executors that have no counterpart here."""
 
-    On this machine where that is not installed, or where ``TASTEMAKER_EXECUTOR`` is ``local``.
+
+class XennaExecutor(BaseExecutor):
+    """Runs a pipeline on a Ray cluster where there is one, and else in threads of this machine.
+
+    There is one where ``RAY_ADDRESS`` is set, or the program has connected to Ray. ``TASTEMAKER_EXECUTOR`` decides
+    otherwise. Threads give the same rows, and a job of a hundred images does not pay for starting Ray.
 
     Args:
-        config: Options of the engine.
-        ignore_head_node: Option of the engine.
-    """
+        config: NeMo Curator's options. Only ``max_workers_per_stage`` has an effect.
+        ignore_head_node: Place no workers on the machine that runs Ray's own services, if there are others.
 
-    _engine_name: ClassVar[str]
+    Raises:
+        ConfigurationError: NeMo Curator has no such option.
+    """
 
     def __init__(self, config: dict[str, Any] | None = None, ignore_head_node: bool = False) -> None:
         super().__init__(config)
         self.ignore_head_node = ignore_head_node
-        self._engine: BaseExecutor | None = None
-        if os.environ.get(executors.EXECUTOR_VARIABLE) == "local":
-            return
-        try:
-            self._engine = getattr(executors, self._engine_name)(self.config, ignore_head_node)
-        except MissingExtraError:
-            _say_local(self._engine_name)
+        unknown = sorted(self.config.keys() - _WITHOUT_EFFECT - {"max_workers_per_stage"})
+        if unknown:
+            known = ", ".join(sorted({"max_workers_per_stage", *_WITHOUT_EFFECT}))
+            raise ConfigurationError(f"{type(self).__name__} has no option {unknown[0]!r}; NeMo Curator has {known}")
 
     def execute(
         self, stages: list[ProcessingStage[Any, Any]], initial_tasks: list[Task[Any]] | None = None
     ) -> list[Task[Any]]:
         """Return what the last stage makes of the tasks, in the order of the input."""
-        tasks = _make_tasks(initial_tasks)
-        if self._engine is None:
-            return super().execute(stages, tasks)
-        self._engine.on_progress = self.on_progress
-        results = self._engine.execute(stages, tasks)
-        self.timings = self._engine.timings
-        return results
+        engine = self._choose()
+        engine.on_progress, engine.timings = self.on_progress, self.timings
+        try:
+            return engine.execute(stages, _make_tasks(initial_tasks))
+        finally:
+            self.timings = engine.timings
+
+    def _choose(self) -> BaseExecutor:
+        named = os.environ.get(executors.EXECUTOR_VARIABLE) or ("ray-data" if has_cluster() else "")
+        if named in ("", "local"):
+            _say_local(type(self).__name__)
+            return executors.LocalExecutor()
+        options = {"max_workers_per_stage": self.config.get("max_workers_per_stage")}
+        return executors.RayDataExecutor(options, self.ignore_head_node)
 
 
-class XennaExecutor(_EngineOrLocal):
-    """`tastemaker.XennaExecutor`, or `tastemaker.LocalExecutor` where Xenna is not installed."""
-
-    _engine_name = "XennaExecutor"
+class RayDataExecutor(XennaExecutor):
+    """`XennaExecutor` under another name."""
 
 
-class RayDataExecutor(_EngineOrLocal):
-    """`tastemaker.RayDataExecutor`, or `tastemaker.LocalExecutor` where Ray is not installed."""
-
-    _engine_name = "RayDataExecutor"
-
-
-class RayActorPoolExecutor(RayDataExecutor):
-    """`RayDataExecutor` under another name: there is one way to run on Ray's actors here.
+class RayActorPoolExecutor(XennaExecutor):
+    """`XennaExecutor` under another name.
 
     Args:
-        config: Options of the engine.
-        ignore_head_node: Option of the engine.
+        config: See `XennaExecutor`.
+        ignore_head_node: See `XennaExecutor`.
         show_progress: For compatibility.
         progress_interval: For compatibility.
     """
@@ -140,6 +146,22 @@ class RayClient:
         self.stop()
 
 
+class SlurmRayClient(RayClient):
+    """Stands for a Ray cluster over all machines of a Slurm job, which the job's script starts.
+
+    Args:
+        options: NeMo Curator's; kept as attributes, not used.
+    """
+
+    def start(self) -> None:
+        """Raise `ConfigurationError` if there is no cluster: on one machine only would be another job."""
+        if not has_cluster():
+            raise ConfigurationError(
+                "SlurmRayClient starts no cluster here: start Ray in the job's script and set RAY_ADDRESS, as "
+                "docs/deploy/slurm.sh of Tastemaker does, or use RayClient for one machine"
+            )
+
+
 def _make_tasks(tasks: list[Any] | None) -> list[Task[Any]] | None:
     """Return the tasks; one given as its class becomes an object (1.0's ``EmptyTask`` was one)."""
     return [task() if isinstance(task, type) else task for task in tasks] if tasks else None
@@ -148,8 +170,8 @@ def _make_tasks(tasks: list[Any] | None) -> list[Task[Any]] | None:
 @functools.cache
 def _say_local(executor: str) -> None:
     logger.warning(
-        "%s: the distributed engines (tastemaker[ray]) are not installed; the pipeline runs on this machine in "
-        "LocalExecutor, and the engine's options have no effect",
+        "%s: no Ray cluster is named (RAY_ADDRESS), so the pipeline runs on this machine in LocalExecutor, and the "
+        "engine's options have no effect",
         executor,
     )
 

@@ -32,7 +32,10 @@ NAMES: dict[str, dict[str, str]] = {
     "nemo_curator.backends.ray_actor_pool": {"RayActorPoolExecutor": f"{_HERE}.engines:RayActorPoolExecutor"},
     "nemo_curator.backends.ray_data": {"RayDataExecutor": f"{_HERE}.engines:RayDataExecutor"},
     "nemo_curator.backends.xenna": {"XennaExecutor": f"{_HERE}.engines:XennaExecutor"},
-    "nemo_curator.core.client": {"RayClient": f"{_HERE}.engines:RayClient"},
+    "nemo_curator.core.client": {
+        "RayClient": f"{_HERE}.engines:RayClient",
+        "SlurmRayClient": f"{_HERE}.engines:SlurmRayClient",
+    },
     "nemo_curator.models.aesthetics": {"AestheticScorer": f"{_HERE}.models:AestheticScorer"},
     "nemo_curator.models.clip": {
         "CLIPAestheticScorer": f"{_HERE}.models:CLIPAestheticScorer",
