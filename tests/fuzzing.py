@@ -33,7 +33,7 @@ import pillow_heif
 import pyarrow as pa
 import pyarrow.parquet as pq
 from camera_files import make_dng
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from tastemaker.embeddings.find import EmbeddingFile
 from tastemaker.errors import MetadataError, TastemakerError, UnreadableImageError
@@ -100,8 +100,17 @@ def xmp():
     return make_xmp(4)
 
 
+def profile():
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def profiles():
+    yield profile()
+    yield ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+
+
 def jpegs():
-    more = {"exif": exif(), "xmp": xmp()}
+    more = {"exif": exif(), "xmp": xmp(), "icc_profile": profile()}
     yield from (encoded("JPEG", mode, **more) for mode in ("RGB", "L", "CMYK"))
     yield from (encoded("JPEG", progressive=True, quality=q) for q in (40, 90))
     yield encoded("JPEG", restart_marker_blocks=2, subsampling=0)
@@ -110,7 +119,7 @@ def jpegs():
 
 def pngs():
     yield from (encoded("PNG", mode) for mode in ("RGB", "RGBA", "P", "L", "1", "I;16"))
-    yield encoded("PNG", exif=exif(), icc_profile=b"profile" * 20)
+    yield encoded("PNG", exif=exif(), icc_profile=profile())
     yield encoded("PNG", save_all=True, append_images=[picture("RGB").rotate(90)])
 
 
@@ -240,7 +249,7 @@ def read_picture(data, rng, _folder):
     assert rating is None or -1 <= rating <= 5
     limit = FULL_PIXELS if rng.random() < 0.02 else SMALL_PIXELS
     try:
-        image = decode_image(data, max_pixels=limit, apply_exif_rotation=True)
+        image = decode_image(data, max_pixels=limit, apply_exif_rotation=True, convert_profile=True)
     except UnreadableImageError as error:
         if not str(error) or "object at 0x" in str(error):
             raise ValueError(f"no sentence for a row: {error}") from error
@@ -291,6 +300,10 @@ def read_exif(data, rng, folder):
     jpeg, body = seeds("JPEG")[0], data[:65_000]
     segment = b"\xff\xe1" + (len(body) + 2).to_bytes(2) + body
     return read_jpeg(jpeg[:2] + segment + jpeg[2:], rng, folder)
+
+
+def read_profile(data, rng, folder):
+    return read_picture(encoded("JPEG", icc_profile=data), rng, folder)
 
 
 def read_xmp(data, _rng, _folder):
@@ -346,6 +359,7 @@ KINDS = {
     "HEIC": (heics, read_picture),
     "DNG": (dngs, read_picture),
     "EXIF": (exifs, read_exif),
+    "colour profile": (profiles, read_profile),
     "XMP": (xmps, read_xmp),
     "JSON and captions": (texts, read_text),
     "tar": (tars, read_shard(".tar")),

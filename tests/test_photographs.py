@@ -1,6 +1,7 @@
 """A photographer's folder, from scoring to kept copies: pairs, sidecars, ratings, files that need an extra."""
 
 import io
+import json
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from camera_files import make_dng
 from conftest import encode, make_tar
-from PIL import Image
+from PIL import Image, ImageCms
 from tiny import copies
 
 from tastemaker import ScoreTable, Selection, select_images
@@ -143,3 +144,19 @@ def test_without_the_extras_every_file_is_a_row_that_names_them_and_the_summary_
     }
     assert len(table) == 4
     assert run.stdout.count("pip install 'tastemaker[heif]' 'tastemaker[raw]'") == 1
+
+
+def test_profiles_are_converted_where_asked_for_and_the_rows_say_so(tmp_path, model_dir):
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[profile.index(b"rXYZ")], profile[profile.index(b"gXYZ")] = b"gr"  # red and green change places
+    (tmp_path / "a.png").write_bytes(encode(PIXELS * np.uint8([1, 0, 0]), "PNG", icc_profile=bytes(profile)))
+    scores = {}
+    for convert in (False, True):
+        output = tmp_path / str(convert)
+        run_scoring([str(tmp_path / "a.png")], output, RunOptions(model_dir=str(model_dir), convert_profiles=convert))
+        table = ScoreTable(output)
+        scores[convert] = table.values("aesthetic_score")[0]
+        (rows,) = (output / "rows").iterdir()
+        made_by = json.loads(pq.read_schema(rows).metadata[b"tastemaker"])
+        assert made_by["colour_profile"] == ("converted" if convert else "ignored")
+    assert scores[True] != scores[False]

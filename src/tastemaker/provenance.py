@@ -14,13 +14,16 @@ from tastemaker.storage import Options, expand_path, is_remote
 from tastemaker.tasks import Partition
 
 
-def reader_provenance(how: Preprocess, apply_exif_rotation: bool, resize: str) -> dict[str, str]:
+def reader_provenance(
+    how: Preprocess, resize: str, *, apply_exif_rotation: bool, convert_profile: bool
+) -> dict[str, str]:
     """Return how images became the model's input.
 
     Args:
         how: What the model wants its input to be.
-        apply_exif_rotation: Images were turned.
         resize: ``pillow`` or ``torch``.
+        apply_exif_rotation: Images were turned.
+        convert_profile: Images were converted to sRGB.
     """
     used = ("pillow", "simplejpeg", "numpy", *(["torch"] if resize == "torch" else []))
     return {
@@ -29,6 +32,7 @@ def reader_provenance(how: Preprocess, apply_exif_rotation: bool, resize: str) -
         "input_size": str(how.size),
         "resize": resize,
         "exif_rotation": "applied" if apply_exif_rotation else "ignored",
+        "colour_profile": "converted" if convert_profile else "ignored",
         **{package: package_version(package) or "unknown" for package in used},
         **{package: found for package in ("pillow-heif", "rawpy") if (found := package_version(package))},
     }

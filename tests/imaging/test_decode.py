@@ -18,7 +18,7 @@ import simplejpeg
 import skimage
 from conftest import encode
 from fuzzing import damage
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS, decode_image, sniff_format
@@ -514,6 +514,50 @@ def exif_of(orientation):
 def test_damaged_exif_costs_no_picture(file_format):
     data = encode(photograph(), file_format, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert np.array_equal(decode_image(data, apply_exif_rotation=True).pixels, pillows(data))
+
+
+# Colour profiles.
+
+
+def profile_of(swapped=False):
+    """sRGB's profile; or one that takes red for green, and green for red."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    if swapped:
+        count = int.from_bytes(profile[128:132])
+        tags = {bytes(profile[at : at + 4]): at for at in range(132, 132 + 12 * count, 12)}
+        red, green = tags[b"rXYZ"] + 4, tags[b"gXYZ"] + 4
+        profile[red : red + 4], profile[green : green + 4] = profile[green : green + 4], profile[red : red + 4]
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_a_colour_profile_is_applied_only_where_asked_for(file_format):
+    lossless = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 100}}
+    options = lossless.get(file_format, {})
+    data = encode(photograph(), file_format, icc_profile=profile_of(swapped=True), **options)
+    assert np.array_equal(decode_image(data).pixels, pillows(data))
+    converted = decode_image(data, convert_profile=True)
+    assert np.abs(converted.pixels[..., [1, 0, 2]].astype(int) - pillows(data)).max() <= 2
+    assert converted.note == ""
+    plain = encode(photograph(), file_format, icc_profile=profile_of(), **options)
+    assert np.abs(decode_image(plain, convert_profile=True).pixels.astype(int) - pillows(plain)).max() <= 2
+
+
+def test_a_profile_in_several_segments_of_a_jpeg_is_put_together():
+    data = encode(photograph(), "JPEG", icc_profile=profile_of(swapped=True) + bytes(70_000))
+    assert data.count(b"ICC_PROFILE") == 2
+    assert not np.array_equal(decode_image(data, convert_profile=True).pixels, pillows(data))
+
+
+def test_a_damaged_profile_is_a_note_and_one_of_another_colour_space_is_ignored():
+    damaged = decode_image(encode(photograph(), "JPEG", icc_profile=b"no profile"), convert_profile=True)
+    assert damaged.note == "its colour profile is damaged, and was ignored"
+    assert np.array_equal(damaged.pixels, pillows(encode(photograph(), "JPEG")))
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    assert np.array_equal(
+        decode_image(encode(photograph(), "PNG", icc_profile=lab), convert_profile=True).pixels,
+        np.asarray(photograph()),
+    )
 
 
 # Whatever comes.

@@ -160,6 +160,14 @@ def run_options(
             rich_help_panel=_IMAGES,
         ),
     ] = False,
+    convert_profiles: Annotated[
+        bool,
+        typer.Option(
+            "--convert-profiles",
+            help="Convert images with a colour profile to sRGB. The reference programs do not.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = False,
     max_megapixels: Annotated[
         float,
         typer.Option("--max-megapixels", min=0.001, help="Larger images become failed rows.", rich_help_panel=_IMAGES),
@@ -239,6 +247,7 @@ def run_options(
         threads=threads,
         preprocess=preprocess.value if preprocess else None,
         exif_rotate=exif_rotate,
+        convert_profiles=convert_profiles,
         max_pixels=round(max_megapixels * 1e6),
         signals=signals,
         min_technical_quality=min_technical_quality,

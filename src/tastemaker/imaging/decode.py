@@ -33,6 +33,7 @@ from tastemaker.imaging.heif import HEIF_EXTENSIONS, HEIF_FORMATS, open_heif, sn
 from tastemaker.imaging.jpeg_metadata import EXIF_MARK, jpeg_header
 from tastemaker.imaging.jpeg_pixels import decode_jpeg
 from tastemaker.imaging.png_chunks import strip_png
+from tastemaker.imaging.profiles import jpeg_profile, to_srgb
 from tastemaker.imaging.raws import RAW_EXTENSIONS, RAW_FORMATS, name_raw, read_raw, sniff_raw
 from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.tiff_pixels import check_tiff, choose_page, is_wide, reduce_to_8_bits
@@ -119,7 +120,13 @@ class DecodedImage:
 
 
 @ROOM.hold()
-def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_rotation: bool = False) -> DecodedImage:
+def decode_image(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+    apply_exif_rotation: bool = False,
+    convert_profile: bool = False,
+) -> DecodedImage:
     """Return the pixels of an encoded image.
 
     The format is told from the content. An alpha channel is dropped, a palette resolved, CMYK converted as Pillow
@@ -131,6 +138,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
         max_pixels: Larger images are refused before their pixels are decoded.
         apply_exif_rotation: Turn the image as its EXIF orientation says. Off by default, as in the references.
             A raw's preview is turned as the raw's orientation says. TIFF and HEIC are always turned.
+        convert_profile: Convert RGB with a colour profile to sRGB. Off by default, as in the references. The profile of
+            a raw's preview is ignored; one that is damaged is ignored with a note.
 
     A very large image waits for those of other threads (see `tastemaker.imaging.room`).
 
@@ -164,6 +173,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_IMAGE_PIXELS, apply_exif_
         raise
     except Exception as error:
         raise _refuse(name, error) from error
+    if convert_profile and name in PILLOW_READERS:
+        image = _convert(image, data)
     if not apply_exif_rotation:
         return image
     return replace(image, pixels=_turn(image.pixels, image.orientation), orientation=1)
@@ -270,6 +281,19 @@ def read_orientation(data: bytes, name: str) -> int:
     except Exception:  # noqa: BLE001 - the pixels are sound, whatever the EXIF is
         return 1
     return orientation if 1 <= orientation <= 8 else 1
+
+
+def _convert(image: DecodedImage, data: bytes) -> DecodedImage:
+    """Return the image in sRGB, where it has a profile."""
+    try:
+        if image.format == "JPEG":
+            profile: bytes | None = jpeg_profile(data)
+        else:
+            data = strip_png(data, kept=(b"iCCP",))[0] if image.format == "PNG" else data
+            profile = PILLOW_READERS[image.format](io.BytesIO(data)).info.get("icc_profile")
+        return replace(image, pixels=to_srgb(image.pixels, profile)) if profile else image
+    except Exception:  # noqa: BLE001 - the pixels are sound, whatever the profile is
+        return replace(image, note=image.note or "its colour profile is damaged, and was ignored")
 
 
 def _turn(pixels: Pixels, orientation: int) -> Pixels:

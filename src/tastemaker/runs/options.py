@@ -33,6 +33,7 @@ class RunOptions:
         threads: Processor threads; None for all cores.
         preprocess: ``openai`` or ``transformers``; None as the scorer's record has it.
         exif_rotate: Turn images as their EXIF orientation says.
+        convert_profiles: Convert images with a colour profile to sRGB.
         max_pixels: Larger images are recorded as decompression bombs.
         signals: Measure the technical signals too.
         min_technical_quality: Drop images below before they are embedded; implies ``signals``.
@@ -55,6 +56,7 @@ class RunOptions:
     threads: int | None = None
     preprocess: str | None = None
     exif_rotate: bool = False
+    convert_profiles: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
     signals: bool = False
     min_technical_quality: float | None = None

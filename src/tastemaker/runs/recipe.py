@@ -41,6 +41,7 @@ def make_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[
         batch_size=options.batch_size or (GPU_BATCH_SIZE if on_gpu else 32),
         preprocess=options.preprocess,
         apply_exif_rotation=options.exif_rotate,
+        convert_profile=options.convert_profiles,
         max_pixels=options.max_pixels,
         verbose=options.verbose,
         num_threads=threads,

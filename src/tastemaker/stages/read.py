@@ -58,6 +58,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         num_gpus_per_worker: NeMo Curator's name. Processors decode here, so no GPU is asked for.
         preprocess: How a crop is rounded, ``openai`` or ``transformers``; None as the scorer's record has it.
         apply_exif_rotation: Turn images as their EXIF orientation says.
+        convert_profile: Convert images with a colour profile to sRGB.
         max_pixels: Larger images are recorded as decompression bombs.
         resize: ``pillow``; ``torch``, faster and within 2 of 255 of it; or ``auto``: torch where the worker has a GPU
             that torch can use, else Pillow.
@@ -75,6 +76,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     name: str = "image_reader"
     preprocess: str | None = None
     apply_exif_rotation: bool = False
+    convert_profile: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
     resize: str = "auto"
     scorer: str | Scorer = DEFAULT_SCORER
@@ -104,6 +106,10 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     @property
     def _how(self) -> Preprocess:
         return find_scorer(self.scorer).backbone.preprocess.with_rounding(self.preprocess)
+
+    @property
+    def _decode_options(self) -> dict[str, bool]:
+        return {"apply_exif_rotation": self.apply_exif_rotation, "convert_profile": self.convert_profile}
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the options, with what the scorer wants its input to be and what resizes on this machine."""
@@ -160,7 +166,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         # Unless the group has a name, all its batches need the same one.
         name = task.partition.name or _name_partition(task.data)
         partition = replace(task.partition, name=name, is_last_batch=is_last)
-        add_provenance(partition, **reader_provenance(self._how, self.apply_exif_rotation, self._resize))
+        add_provenance(partition, **reader_provenance(self._how, self._resize, **self._decode_options))
         return ImageBatch(
             task.dataset_name,
             [image for image in images if not image.failed],
@@ -194,7 +200,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             },
             sidecar_members=sample.sidecars,
             index=index,
-            decode_options={"max_pixels": self.max_pixels, "apply_exif_rotation": self.apply_exif_rotation},
+            decode_options={"max_pixels": self.max_pixels, **self._decode_options},
         )
         for sentence in sample.notes:
             image.note(sentence)
