@@ -103,10 +103,11 @@ def test_a_server_that_says_nothing_more_is_asked_again_after_the_timeout(place)
     assert len(place.reads()) > 1
 
 
-def test_the_number_of_tries_is_bounded_and_the_error_says_what_failed(place):
+@pytest.mark.parametrize("fault", [Fault(status=503), Fault(cut_after=10)])  # ten bytes are no progress
+def test_the_number_of_tries_is_bounded_and_the_error_says_what_failed(place, fault):
     file = place.open()
     file.identify()
-    before, place.server.always = len(place.reads()), Fault(status=503)
+    before, place.server.always = len(place.reads()), fault
     with pytest.raises(RemoteError, match=r"f\.bin cannot be read at byte 7: .*\(given up after 3 tries\)"):
         file.read_at(7, 1000)
     assert len(place.reads()) - before == 3

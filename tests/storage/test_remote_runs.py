@@ -13,18 +13,21 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_tar
+from conftest import make_tar, write_predictor
 from remote_runs import keep, local_files, rows_of, run
-from remote_servers import _impatient, bucket, moto_port, plain_web, web  # noqa: F401 - fixtures
+from remote_servers import _impatient, bucket, dataset, hub, moto_port, web  # noqa: F401 - fixtures
 from web_server import Fault
 
 from tastemaker import FilePartitioningStage, ImageReaderStage
 from tastemaker.errors import ConfigurationError, RemoteError, StageError, WeightsNotFoundError
+from tastemaker.models.hub import ensure_head, ensure_weights, weights_path
+from tastemaker.models.published import find_scorer
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.select import select_images
 from tastemaker.selections.selection import Selection
+from tastemaker.storage import look_anew
 
 pytestmark = pytest.mark.network
 
@@ -193,19 +196,25 @@ def test_an_upload_that_fails_leaves_nothing_to_be_seen_and_no_draft(data, bucke
     assert set(bucket.files("out")) == {"rows/0.parquet", "_tastemaker/run.json", "_tastemaker/index.jsonl"}
 
 
-def test_weights_in_an_object_store_are_fetched_once(data, bucket, model_dir, tmp_path):
-    url = bucket.upload(data)
-    bucket.upload(model_dir, "models/")
-    predictor = f"{url}/models/ttj/sac-logos-ava1-l14-linearMSE/model.safetensors"
-    bucket.server.faults, bucket.server.only = [Fault(cut_after=5000)], "clip-vit-large-patch14/model.safetensors"
-    run([f"{url}/shards/0.tar"], f"{url}/out", f"{url}/models", bucket)
-    run([f"{url}/shards/2.tar"], f"{url}/out2", f"{url}/models", bucket, predictor=predictor)
-    run([str(data / "shards" / "0.tar")], tmp_path / "out", model_dir)
-    assert rows_of(bucket.files("out")) == rows_of(local_files(tmp_path / "out"))
-    assert len(bucket.server.reads("clip-vit-large-patch14/model.safetensors")) == 2  # cut once
-    assert len(bucket.server.reads("sac-logos-ava1-l14-linearMSE/model.safetensors")) == 1
+@pytest.mark.parametrize("kind", ["bucket", "dataset"])
+def test_weights_at_a_url_are_fetched_once_and_anew_when_they_change(tmp_path, model_dir, kind, request):
+    store = request.getfixturevalue(kind)
+    url = store.upload(model_dir, "models/")
+    clip, head = find_scorer().backbone, find_scorer().head
+    store.server.faults, store.server.only = [Fault(cut_after=5000)], f"{clip.id}/{clip.filename}"
+    paths = {ensure_weights(clip, url, store.options) for _ in range(2)}
+    [path] = paths
+    assert path.read_bytes() == weights_path(clip, model_dir).read_bytes()
+    assert len(store.server.reads(f"{clip.id}/{clip.filename}")) == 2  # cut once
+    own = f"{url}/{head.id}/{head.filename}"
+    first = ensure_head(head, own, None, store.options).read_bytes()
+    (tmp_path / "new" / head.id).mkdir(parents=True)
+    changed = write_predictor(model_dir, tmp_path / "new" / head.id / head.filename, 2)
+    store.upload(tmp_path / "new", "models/")
+    look_anew([url])
+    assert ensure_head(head, own, None, store.options).read_bytes() == changed.read_bytes() != first
     with pytest.raises(WeightsNotFoundError, match=r"nowhere/.* does not exist"):
-        run([f"{url}/shards/0.tar"], tmp_path / "x", f"{url}/nowhere", bucket)
+        ensure_weights(clip, f"{url}/nowhere", store.options)
 
 
 def test_no_secret_is_written(data, bucket, model_dir, web, tmp_path):
@@ -304,11 +313,11 @@ def test_many_loose_images_are_read_at_the_same_time(web, tmp_path, photographs)
         (tmp_path / "web" / f"{n}.jpg").write_bytes(photographs["rocket.jpg"])
         urls.append(f"{web.url}/{n}.jpg")
     [group] = FilePartitioningStage(urls).process()
-    web.latency_s = 0.25
+    web.latency_s = 0.1
     started = time.monotonic()
     batches = ImageReaderStage().process(group)
     assert sum(len(batch.data) for batch in batches) == 32
-    assert time.monotonic() - started < 32 * 0.25 / 2
+    assert time.monotonic() - started < 32 * 0.1
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.network
 @pytest.fixture
 def deaf(monkeypatch):
     """Storage options of a server that accepts connections and neither reads nor answers."""
-    monkeypatch.setenv("TASTEMAKER_REMOTE_TIMEOUT_S", "0.5")
+    monkeypatch.setenv("TASTEMAKER_REMOTE_TIMEOUT_S", "0.2")
     monkeypatch.setenv("TASTEMAKER_REMOTE_SLOWEST_BYTES_PER_S", str(2**26))
     with contextlib.closing(socket.create_server(("127.0.0.1", 0), backlog=100)) as listener:
         yield {"endpoint_url": f"http://127.0.0.1:{listener.getsockname()[1]}"}
