@@ -76,7 +76,7 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = folder
         scores = write_scores(Path(folder), arguments.rows, arguments.pictures)
         start = time.perf_counter()
-        command = [sys.executable, "-m", "tastemaker", "explore", str(scores), "--no-browser"]
+        command = [sys.executable, "-m", "tastemaker", "explore", str(scores), "--no-browser", "--originals", folder]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
             try:
                 address = server.stdout.readline().strip()

@@ -118,8 +118,9 @@ def photo_folder(tmp_path, photographs):
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    """Keep the user's cache directory out of the tests."""
+    """Keep the user's directories out of the tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "data"))
 
 
 def write_predictor(model_dir, path, steepness):

@@ -38,7 +38,7 @@ def browser():
 @contextlib.contextmanager
 def served(*sources):
     """Yield (process, address) of an explorer, as the command line starts it."""
-    command = [sys.executable, "-m", "tastemaker", "explore", *map(str, sources), "--no-browser"]
+    command = [sys.executable, "-m", "tastemaker", "explore", *map(str, sources), "--no-browser", "--originals", "/"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         address = process.stdout.readline().strip()

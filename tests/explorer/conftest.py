@@ -15,7 +15,7 @@ def scores(tmp_path):
 @pytest.fixture
 def explorer(scores, tmp_path):
     """The explorer of these rows."""
-    explorer = Explorer([str(scores)], cache=tmp_path / "cache")
+    explorer = Explorer([str(scores)], cache=tmp_path / "cache", originals=[str(tmp_path)])
     assert explorer.lookup.wait(10)
     yield explorer
     explorer.close()

@@ -36,7 +36,7 @@ def grouped(tmp_path):
     with_column(
         folder / "00000.parquet", "embedding", embeddings([0, 0, 0, 1, 1, 2, 3, 3, None, None, 4, 0, None, None])
     )
-    explorer = Explorer([str(folder)], cache=tmp_path / "cache")
+    explorer = Explorer([str(folder)], cache=tmp_path / "cache", originals=[str(tmp_path)])
     yield explorer
     explorer.close()
 

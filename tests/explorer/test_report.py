@@ -127,7 +127,7 @@ def scores(tmp_path):
 
 
 def make(scores, tmp_path, name="report.html", **options):
-    summary = write_report(scores, tmp_path / name, **options)
+    summary = write_report(scores, tmp_path / name, originals=tmp_path, **options)
     return summary, Page(tmp_path / name)
 
 

@@ -109,7 +109,7 @@ def test_another_picture_in_the_place_of_the_scored_one_is_never_shown(tmp_path,
 
 
 def test_the_cache_stays_within_its_bounds(explorer, tmp_path):
-    small = Thumbnails(tmp_path / "bounded", max_bytes=12_000)
+    small = Thumbnails(tmp_path / "bounded", max_bytes=12_000, named=explorer.table.originals)
     for number in range(12):
         small.make(explorer.original(number), 160)
     sizes = [path.stat().st_size for path in (tmp_path / "bounded").rglob("*") if path.is_file()]

@@ -148,13 +148,16 @@ def test_a_row_read_alone_is_the_row_of_the_table(explorer):
 
 
 def test_details_have_sidecars_as_text_and_say_what_cannot_be_read(explorer, tmp_path):
-    details = describe_picture(read_row(explorer.table, 4), {})
+    details = describe_picture(read_row(explorer.table, 4), explorer.table.originals)
     assert dict(details["sidecars"])["txt"] == "a picture 4"
     assert json.loads(dict(details["sidecars"])["json"])["number"] == 4
     assert dict(details["columns"])["width"] == "300"
     assert len(details["signals"]) == 7
     (tmp_path / "shards" / "00000.tar").unlink()
-    assert "cannot be read" in dict(describe_picture(read_row(explorer.table, 4), {})["sidecars"])["txt"]
+    assert (
+        "cannot be read"
+        in dict(describe_picture(read_row(explorer.table, 4), explorer.table.originals)["sidecars"])["txt"]
+    )
 
 
 def test_json_of_strangers_leaves_slices_and_details_whole(tmp_path):
@@ -174,7 +177,7 @@ def test_json_of_strangers_leaves_slices_and_details_whole(tmp_path):
         (tmp_path / f"{number}.json").write_text(text)
         image.sidecar_members = {"json": Member(str(tmp_path / f"{number}.json"), 0, len(text))}
     write_rows(tmp_path / "rows.parquet", images)
-    explorer = Explorer([str(tmp_path / "rows.parquet")], cache=tmp_path / "cache")
+    explorer = Explorer([str(tmp_path / "rows.parquet")], cache=tmp_path / "cache", originals=[str(tmp_path)])
     for name in ("json: place", "json: $.\"'[*]"):
         found, _ = slices_of(explorer, name)
         assert [counted for counted in found.values() if counted[0] == 3] == [(3, 3), (3, 3)]

@@ -310,7 +310,7 @@ def test_rows_that_pandas_wrote_again_select_the_same(tmp_path, scored):
     for number, source in enumerate(scored.sources):
         pq.read_table(source.path).to_pandas().to_parquet(tmp_path / "again" / f"{number}.parquet")
     select_images(scored, tmp_path / "one", ALL)
-    select_images(ScoreTable(tmp_path / "again"), tmp_path / "two", ALL)
+    select_images(ScoreTable(tmp_path / "again", originals=tmp_path), tmp_path / "two", ALL)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 

@@ -16,6 +16,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.imaging.ratings import file_rating
 from tastemaker.imaging.xmp import make_xmp, read_rating
+from tastemaker.scores.named import NamedPlaces
 from tastemaker.selections.stars import parse_star_bounds, stars_by_percentile, write_xmp_sidecars
 from tastemaker.storage.place import DRAFT_PREFIX
 
@@ -23,6 +24,7 @@ JPEG = encode(np.linspace(0, 255, 80 * 60 * 3).reshape(60, 80, 3).astype(np.uint
 DEVELOPED = make_xmp(2).replace(
     b"<rdf:Description", b"<rdf:Description\n   xmlns:d='urn:d' d:history='gz11 &lt;edits>'"
 )
+ANYWHERE = NamedPlaces(["/"])
 
 
 def rows(*paths, shard=None):
@@ -30,7 +32,7 @@ def rows(*paths, shard=None):
 
 
 def write(paths, ratings, **options):
-    return write_xmp_sidecars(rows(*paths), np.array(ratings, np.int8), **options)
+    return write_xmp_sidecars(rows(*paths), np.array(ratings, np.int8), ANYWHERE, **options)
 
 
 def snapshot(folder):
@@ -187,7 +189,7 @@ def test_a_picture_that_changed_since_it_was_scored_gets_no_stars(photos, has_ha
     hashes = [xxhash.xxh3_64_hexdigest(path.read_bytes()) if has_hash else None for path in paths]
     scored = scored.append_column("xxh3", [pa.array(hashes, pa.string())])
     paths[0].write_bytes(JPEG[:-2] + b"ab" if has_hash else JPEG + b"more")
-    report = write_xmp_sidecars(scored, np.array([5, 4], np.int8))
+    report = write_xmp_sidecars(scored, np.array([5, 4], np.int8), ANYWHERE)
     assert (report.starred, report.changed) == (1, 1)
     assert report.failed == {str(paths[0]): "it has changed since it was scored"}
     assert not (photos / "IMG_1.jpg.xmp").exists()
@@ -197,7 +199,7 @@ def test_a_picture_that_changed_since_it_was_scored_gets_no_stars(photos, has_ha
 def test_images_in_tars_are_refused_before_anything_is_written(photos):
     table = pa.concat_tables([rows(photos / "IMG_1.jpg"), rows("a.tar/b.jpg", shard="a.tar")])
     with pytest.raises(ConfigurationError, match="1 of the 2 images lie in tars"):
-        write_xmp_sidecars(table, np.array([5, 5], np.int8))
+        write_xmp_sidecars(table, np.array([5, 5], np.int8), ANYWHERE)
     assert not (photos / "IMG_1.jpg.xmp").exists()
 
 

@@ -300,7 +300,7 @@ def test_rows_in_a_bucket_and_on_a_web_server_are_selected_from(data, bucket, we
     (tmp_path / "web" / "2.parquet").write_bytes(bucket.files("out")["rows/2.parquet"])
     options = {"s3": bucket.options}
     for number, place in enumerate((f"{url}/out", f"{web.url}/2.parquet")):
-        table = ScoreTable(place, storage_options=options)
+        table = ScoreTable(place, storage_options=options, originals=f"{url}/shards")
         done = select_images(table, tmp_path / f"best{number}", Selection(top=Top(count=2)), kind="folder")
         assert (done.written, done.skipped) == (2, {})
         found = [p.read_bytes() for p in sorted((tmp_path / f"best{number}").rglob("*.jpg"))]

@@ -22,6 +22,7 @@ def explore(
         typer.Option("--port", min=1, max=65535, help="Port on this machine. Default: 8765, or a free one."),
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+    originals: o.OriginalsOption = None,
     storage_options: o.StorageOptionsOption = None,
 ) -> None:
     """Look at the pictures by score, and find where to cut, in a page on this machine."""
@@ -32,4 +33,4 @@ def explore(
         typer.echo("The address holds a token: only who has it can open the page. Ctrl-C ends the program.", err=True)
 
     with stoppable("ratings are saved"):
-        serve(scores, port, not no_browser, say, o.parse_storage_options(storage_options))
+        serve(scores, port, not no_browser, say, o.parse_storage_options(storage_options), originals or ())

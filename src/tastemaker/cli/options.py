@@ -74,6 +74,14 @@ StorageOptionsOption = Annotated[
         help='Options for URLs: {"endpoint_url": "..."}, or {"s3": {...}, "gs": {...}}.',
     ),
 ]
+OriginalsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--originals",
+        metavar="PLACE",
+        help="Where originals may be read: a folder, a file or a URL; repeatable. Inputs of your own runs are known.",
+    ),
+]
 ModelDirOption = Annotated[
     str | None,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tastemaker.cli.options import JsonOption, StorageOptionsOption, parse_storage_options
+from tastemaker.cli.options import JsonOption, OriginalsOption, StorageOptionsOption, parse_storage_options
 from tastemaker.cli.stopping import stoppable
 
 EXAMPLE = "Example: tastemaker report scores/ --top 20% --output report.html"
@@ -37,6 +37,7 @@ def report(
     title: Annotated[
         str | None, typer.Option("--title", help="Heading of the page. Default: the name of the source.")
     ] = None,
+    originals: OriginalsOption = None,
     storage_options: StorageOptionsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -53,6 +54,7 @@ def report(
             samples=samples,
             title=title,
             storage_options=parse_storage_options(storage_options),
+            originals=originals or (),
         )
     if as_json:
         typer.echo(json.dumps(asdict(summary), indent=2))

@@ -93,6 +93,7 @@ def select(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --as xmp: only print what would be written.")
     ] = False,
+    originals: o.OriginalsOption = None,
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
@@ -118,7 +119,7 @@ def select(
         with_rejected=with_rejected,
     )
     stars = StarOptions(parse_star_bounds(stars_bounds), overwrite_ratings) if is_xmp or embed else None
-    table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options))
+    table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options), originals=originals or ())
     if to is None:
         _write_stars(table, selection, stars, dry_run=dry_run, as_json=as_json)
         return

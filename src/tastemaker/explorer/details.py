@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.explorer.originals import read_sidecar
 from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.sources import OriginalsReader
 from tastemaker.scores.table import ScoreTable
 
@@ -22,12 +22,12 @@ def read_row(table: ScoreTable, number: int) -> dict[str, Any]:
     return row
 
 
-def describe_picture(row: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def describe_picture(row: dict[str, Any], named: NamedPlaces) -> dict[str, Any]:
     """Return a row as the page shows it: groups of names and values, all of them text.
 
     Args:
         row: As `read_row` returns it.
-        options: For sidecars in sources that are URLs; see docs/remote-data.md.
+        named: Where sidecars may be read.
     """
     return {
         "caption": row.get("caption") or "",
@@ -35,15 +35,15 @@ def describe_picture(row: dict[str, Any], options: Mapping[str, Any]) -> dict[st
             [name, _shown(value)] for name, value in row.items() if name not in _SHOWN_ELSEWHERE and value != []
         ],
         "signals": [[name, f"{row[name]:.3f}"] for name in SIGNAL_NAMES if row.get(name) is not None],
-        "sidecars": _read_sidecars(row, options),
+        "sidecars": _read_sidecars(row, named),
         "metadata": _pretty(row.get("metadata")),
     }
 
 
-def _read_sidecars(row: dict[str, Any], options: Mapping[str, Any]) -> list[list[str]]:
+def _read_sidecars(row: dict[str, Any], named: NamedPlaces) -> list[list[str]]:
     """Return extension and text of each sidecar."""
     extensions = [sidecar["extension"] for sidecar in row.get("sidecars") or ()]
-    with OriginalsReader(options) as reader:
+    with OriginalsReader(named) as reader:
         return [[extension, _sidecar_text(row, number, reader)] for number, extension in enumerate(extensions)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import webbrowser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from threading import Timer
 from typing import Any
@@ -28,6 +28,7 @@ def explore(
     open_browser: bool,
     say: Callable[[str], None],
     storage_options: Mapping[str, Any] | None = None,
+    originals: Sequence[str] = (),
 ) -> None:
     """Serve the page for a score table until the program is stopped.
 
@@ -37,11 +38,15 @@ def explore(
         open_browser: Show the page.
         say: Told the address once the page can be opened.
         storage_options: For rows and originals that are URLs; see docs/remote-data.md.
+        originals: Places that originals may be read from, beside the inputs of your own runs.
 
     Raises:
         ConfigurationError: There are no rows, or the port is taken.
     """
-    with closing(_listen(port)) as listening, closing(Explorer(sources, storage_options=storage_options)) as explorer:
+    with (
+        closing(_listen(port)) as listening,
+        closing(Explorer(sources, storage_options=storage_options, originals=originals)) as explorer,
+    ):
         chosen = listening.getsockname()[1]
         token = secrets.token_urlsafe(24)
         address = f"http://{HOST}:{chosen}/?token={token}"

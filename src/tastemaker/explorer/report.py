@@ -78,6 +78,7 @@ def write_report(
     title: str | None = None,
     made_on: date | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    originals: TableSource | Sequence[TableSource] = (),
 ) -> ReportSummary:
     """Write one HTML page about the scores of a table: what they are like, and what a cut keeps.
 
@@ -94,6 +95,7 @@ def write_report(
         title: Its heading; None for the name of the source.
         made_on: The date that it states; None for that of the latest run.
         storage_options: For URLs; see docs/remote-data.md; a table has its own.
+        originals: Places that originals may be read from, beside the inputs of your own runs; a table has its own.
 
     Raises:
         ConfigurationError: There are no rows, or an option is out of its range.
@@ -101,7 +103,11 @@ def write_report(
     if not 1 <= samples <= MAX_SAMPLES:
         raise ConfigurationError(f"samples={samples} is not between 1 and {MAX_SAMPLES}")
     places = [os.fspath(place) for place in _as_list(scores)]
-    table = scores if isinstance(scores, ScoreTable) else ScoreTable(places, storage_options=storage_options)
+    table = (
+        scores
+        if isinstance(scores, ScoreTable)
+        else ScoreTable(places, storage_options=storage_options, originals=originals)
+    )
     top = parse_top(top) if isinstance(top, str) else top
     place = Place.of(output, table.storage_options)
     place.check_writable()
@@ -109,8 +115,8 @@ def write_report(
         raise ConfigurationError(f"{place} is a folder; the report is a file")
     OwnFiles.of_one_file(place).refuse_foreign(place.name)
     data = gather(table, min_score=min_score, top=top, seed=seed, samples=samples)
-    with OriginalsReader(table.storage_options) as originals:
-        sources = _sources(data, originals)
+    with OriginalsReader(table.originals) as reader:
+        sources = _sources(data, reader)
         room = MAX_BYTES - _PAGE_BYTES - _FIGURE_BYTES * sum(source.uses for source in sources.values())
         thumbnails = dict(make_thumbnails(sources, room, usable_cores()))
     page = render_page(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Explorer:
         cache: Folder of the thumbnails; None for the user's cache directory.
         ratings: The file of what a person says of the pictures; None for the one beside the rows.
         storage_options: For rows and originals that are URLs; see docs/remote-data.md.
+        originals: Places that originals may be read from, beside the inputs of your own runs.
 
     Raises:
         ConfigurationError: There are no rows, or the ratings cannot be read.
@@ -60,13 +61,14 @@ class Explorer:
         cache: Path | None = None,
         ratings: Path | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        originals: Sequence[str] = (),
     ) -> None:
-        self.table = ScoreTable(sources, storage_options=storage_options)
+        self.table = ScoreTable(sources, storage_options=storage_options, originals=originals)
         self.name = ", ".join(source.rstrip("/").rpartition("/")[2] or source for source in sources)
         self.marks = Marks(self.table, ratings)
         self.index = ScoreIndex(self.table, self.marks)
         self.lookup = RowLookup(self.table)
-        self.thumbnails = Thumbnails(cache, storage_options=storage_options)
+        self.thumbnails = Thumbnails(cache, named=self.table.originals)
         self.exports = Exports()
         self.stamp = _stamp(self.table)
         self._unscored: dict[str, dict[str, int]] = {}
@@ -158,7 +160,7 @@ class Explorer:
             "of": len(whole.rows),
             "percentile": 100 * below / len(whole.rows) if rank else None,
             "group": self._group(row, by),
-            **describe_picture(read_row(self.table, row), self.table.storage_options),
+            **describe_picture(read_row(self.table, row), self.table.originals),
         }
 
     def neighbours(self, row: int) -> list[_Json]:

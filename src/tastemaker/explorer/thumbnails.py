@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,6 +14,7 @@ import platformdirs
 from tastemaker.errors import UnreadableImageError
 from tastemaker.explorer.originals import read_picture, recorded_size, stamp
 from tastemaker.explorer.reduced import encode_small
+from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.sources import OriginalsReader
 
 HEIGHTS = (160, 320, 640, 960, 1280, 1920, 2560)
@@ -43,16 +43,16 @@ class Thumbnails:
     Args:
         folder: Of the cache; None for the user's cache directory.
         max_bytes: Beyond this, those that were made first are deleted.
-        storage_options: For originals that are URLs; see docs/remote-data.md.
+        named: Where originals may be read; None for nowhere.
     """
 
     def __init__(
         self,
         folder: Path | None = None,
         max_bytes: int = MAX_CACHE_BYTES,
-        storage_options: Mapping[str, Any] | None = None,
+        named: NamedPlaces | None = None,
     ) -> None:
-        self._options = dict(storage_options or {})
+        self._named = named or NamedPlaces()
         self._folder = folder or Path(platformdirs.user_cache_dir("tastemaker")) / "thumbnails"
         self._max_bytes = max_bytes
         self._lock = Lock()
@@ -83,7 +83,7 @@ class Thumbnails:
     def _read(self, row: dict[str, Any]) -> bytes:
         if row["size"] is None and row["reason"]:
             raise UnreadableImageError(row["reason"])
-        with OriginalsReader(self._options) as reader:
+        with OriginalsReader(self._named) as reader:
             return read_picture(row, reader)
 
     def _reduce(self, data: bytes, recorded: tuple[int, int] | None, identity: str, height: int) -> bytes:

@@ -16,6 +16,7 @@ from tastemaker.runs.fingerprint import Fingerprint
 from tastemaker.runs.options import Slice
 from tastemaker.runs.summary import RunSummary
 from tastemaker.scores.layout import STATE_FOLDER
+from tastemaker.scores.named import note_inputs
 from tastemaker.storage.place import Place
 
 RUN_FILE = f"{STATE_FOLDER}/run.json"
@@ -60,6 +61,7 @@ class RunFile:
         self._minutes_per_entry = 1
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        before = _read(self.path)
         self._record: dict[str, Any] = {
             "state": "running",
             "started": self._started.isoformat(timespec="seconds"),
@@ -67,6 +69,7 @@ class RunFile:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "inputs": inputs,
+            "originals": note_inputs(inputs, before.get("originals")),
             "options": options,
             "slice": str(part) if part else None,
             "fingerprint": fingerprint,
@@ -75,7 +78,7 @@ class RunFile:
             "rates": {},
             "time_line": [],
             "summary": None,
-            "earlier_runs": _list_earlier(self.path),
+            "earlier_runs": _list_earlier(before),
         }
         self._thread = threading.Thread(target=self._save_regularly, name="run-file", daemon=True)
 
@@ -144,9 +147,8 @@ def run_file(output_dir: Place, part: Slice | None) -> Place:
     return output_dir / STATE_FOLDER / f"run-{part}.json" if part else output_dir / RUN_FILE
 
 
-def _list_earlier(path: Place) -> list[dict[str, Any]]:
+def _list_earlier(last: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the runs before this one, the last one first; one that still seems to run was killed."""
-    last = _read(path)
     if "started" not in last:
         return []
     summary = last.get("summary") or {}

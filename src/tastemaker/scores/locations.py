@@ -75,12 +75,17 @@ def find_rows(sources: Source | Sequence[Source], storage_options: Mapping[str, 
     Raises:
         ConfigurationError: A place does not exist, has no such files, or a file has no rows of Tastemaker in it.
     """
-    places = [expand_path(s) for s in ([sources] if isinstance(sources, str | os.PathLike) else sources)]
+    places = [expand_path(source) for source in as_list(sources)]
     paths = list(dict.fromkeys(path for place in places for path in _find(place, storage_options)))
     if not paths:
         raise ConfigurationError("no rows: name a directory that `tastemaker score` or `filter` wrote")
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
         return list(pool.map(partial(_read_footer, storage_options=storage_options), paths))
+
+
+def as_list(sources: Source | Sequence[Source]) -> list[Source]:
+    """Return one or several places as a list."""
+    return [sources] if isinstance(sources, str | os.PathLike) else list(sources)
 
 
 def list_provenances(sources: Sequence[RowsSource]) -> list[Provenance]:

@@ -24,12 +24,16 @@ from tastemaker.imaging.pictures import PictureTable
 from tastemaker.imaging.readers import Section, ShardReader, open_shard
 from tastemaker.imaging.tables import is_table
 from tastemaker.imaging.tars import is_header_of
+from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.schema import original_name
-from tastemaker.storage import is_remote
+from tastemaker.storage import is_remote, public_url
 from tastemaker.storage.place import Place
 
 NEEDED_COLUMNS = ("image_id", "image_path", "shard", "offset", "size", "sidecars", "reason", "xxh3")
 """What a row must have to be found again; ``reason`` and ``xxh3`` may be missing."""
+
+NOT_NAMED = "is in no place that you named; if you trust these rows, say --originals PLACE"
+"""Why an original is refused, without its name."""
 
 _HEADER = 512
 _BEFORE = 2048
@@ -89,14 +93,15 @@ class FoundOriginal:
     members: dict[str, bytes | Section]
 
 
-def original_of(row: Mapping[str, Any]) -> Original:
+def original_of(row: Mapping[str, Any], named: NamedPlaces) -> Original:
     """Return where the original of a row lies.
 
     Args:
         row: With `NEEDED_COLUMNS`, as far as the table has them.
+        named: Where originals may be read.
 
     Raises:
-        SkippedError: The row has none.
+        SkippedError: The row has none, or a file of it lies elsewhere.
     """
     if row.get("size") is None or row.get("offset") is None or not row["image_path"]:
         raise SkippedError(
@@ -109,6 +114,10 @@ def original_of(row: Mapping[str, Any]) -> Original:
     parts = [Part(p.removeprefix(root), shard or p, *_checked(p, *at), shard) for p, *at in places]
     if parts[0].size > MAX_IMAGE_BYTES:
         raise SkippedError("refused", repr(path), f"cannot have {parts[0].size:,} bytes: the row was changed")
+    unnamed = next((part.path for part in parts if part.path not in named), None)
+    if unnamed is not None:
+        is_elsewhere = not is_remote(unnamed) and not os.path.isabs(unnamed) and not os.path.exists(unnamed)
+        raise _from_elsewhere(unnamed) if is_elsewhere else SkippedError("refused", public_url(unnamed), NOT_NAMED)
     return Original(parts, row.get("xxh3") or "")
 
 
@@ -120,13 +129,13 @@ def _checked(name: str, offset: Any, size: Any) -> tuple[int, int]:  # noqa: ANN
     return int(offset), int(size)
 
 
-def copyable_original_of(row: Mapping[str, Any]) -> Original:
+def copyable_original_of(row: Mapping[str, Any], named: NamedPlaces) -> Original:
     """Return where the original of a row lies, if its files may be written under their names.
 
     Raises:
-        SkippedError: The row has none, or a name that leads out of the output folder.
+        SkippedError: As `original_of`; or a name leads out of the output folder.
     """
-    original = original_of(row)
+    original = original_of(row, named)
     unsafe = next((part.name for part in original.parts if is_unsafe_name(part.name)), None)
     if unsafe is not None:
         raise SkippedError("refused", f"unsafe name {unsafe!r}:", "it leads out of the output folder")
@@ -148,22 +157,19 @@ class OriginalsReader:
     XMP beside a loose image is read as it is now. One thread at a time may use it.
 
     Args:
-        storage_options: For originals that are URLs.
+        named: Where originals may be read, with the options of their stores.
         remote: Read several at once, as a network wants it.
-        urls: URL as rows have it -> URL with its signature.
         with_new_xmp: Read XMP sidecars that have come since the image was scored, too.
     """
 
     def __init__(
         self,
-        storage_options: Mapping[str, Any] | None = None,
+        named: NamedPlaces,
         *,
         remote: bool = False,
-        urls: Mapping[str, str] | None = None,
         with_new_xmp: bool = False,
     ) -> None:
-        self._options = dict(storage_options or {})
-        self._urls = urls or {}
+        self._named, self._options = named, named.options
         self._folders = FolderReader() if with_new_xmp else None
         self._workers = _REMOTE_READERS if remote else 1
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="originals")
@@ -187,7 +193,7 @@ class OriginalsReader:
         Raises:
             SkippedError: They are gone, or not what was scored.
         """
-        original = original_of(row)
+        original = original_of(row, self._named)
         return self._read_part(Original(original.parts[:1], original.xxh3))
 
     def read_sidecar(self, row: Mapping[str, Any], number: int) -> bytes:
@@ -200,7 +206,7 @@ class OriginalsReader:
         Raises:
             SkippedError: It is gone, or has another size.
         """
-        parts = [_as_it_is(part) for part in original_of(row).parts[number + 1 :][:1]]
+        parts = [_as_it_is(part) for part in original_of(row, self._named).parts[number + 1 :][:1]]
         return self._read_part(Original(parts, ""))
 
     def _read_part(self, original: Original) -> bytes:
@@ -217,7 +223,7 @@ class OriginalsReader:
         Args:
             rows: With `NEEDED_COLUMNS`.
         """
-        originals = [find_original(row, self._folders) for row in rows]
+        originals = [find_original(row, self._named, self._folders) for row in rows]
         samples = self._read([original for original in originals if isinstance(original, Original)])
         for original in originals:
             yield original if isinstance(original, SkippedError) else next(samples)
@@ -283,7 +289,7 @@ class OriginalsReader:
         return self._section(part) if sound else None
 
     def _section(self, part: Part) -> Section:
-        return Section(self._urls.get(part.path, part.path), part.offset, part.size, self._options)
+        return Section(part.path, part.offset, part.size, self._options)
 
     def _read_beside(self, part: Part) -> bytes | Section:
         """Return a loose sidecar; what is large, or cannot be read, is left to who copies it."""
@@ -297,25 +303,25 @@ class OriginalsReader:
         return self._section(part)
 
     def _read_table(self, shard: str, parts: list[Part]) -> dict[Part, bytes | Section | None]:
-        with PictureTable(Place.at(self._urls.get(shard, shard), self._options)) as table:
+        with PictureTable(Place.at(shard, self._options)) as table:
             rows = {row: data for row, _, data in table.read([part.offset for part in parts])}
         return {part: rows.get(part.offset, {}).get(part.name) for part in parts}
 
     def _open(self, shard: str) -> ShardReader:
         options: dict[str, Any] = {"options": self._options} if is_remote(shard) else {}
         if self._workers > 1:
-            return open_shard(self._urls.get(shard, shard), **options)
+            return open_shard(shard, **options)
         if shard != self._path or self._reader is None:
             if self._reader is not None:
                 self._reader.close()
             self._path, self._reader = "", None
-            self._reader = open_shard(self._urls.get(shard, shard), **options)
+            self._reader = open_shard(shard, **options)
             self._path = shard
         return self._reader
 
     def _read_loose(self, part: Part) -> bytes:
         if is_remote(part.path):
-            with closing(Place.at(self._urls.get(part.path, part.path), self._options).open_ranges()) as remote:
+            with closing(Place.at(part.path, self._options).open_ranges()) as remote:
                 return remote.read_at(0, part.size + 1)
         check_file(part)
         with open(part.path, "rb") as file:
@@ -329,7 +335,12 @@ def as_skipped(error: OSError, path: str) -> SkippedError:
     elif os.path.isabs(path) or is_remote(path):
         problem = "is gone"
     else:
-        problem = f"is not below {os.getcwd()}: it is gone, or the rows were made from another folder"
+        return _from_elsewhere(path)
+    return SkippedError("missing", path, problem)
+
+
+def _from_elsewhere(path: str) -> SkippedError:
+    problem = f"is not below {os.getcwd()}: it is gone, or the rows were made from another folder"
     return SkippedError("missing", path, problem)
 
 
@@ -340,15 +351,18 @@ def check_file(part: Part) -> None:
         raise SkippedError("changed", part.path, f"has changed since it was scored: it had {part.size:,} bytes")
 
 
-def find_original(row: Mapping[str, Any], folders: FolderReader | None = None) -> Original | SkippedError:
+def find_original(
+    row: Mapping[str, Any], named: NamedPlaces, folders: FolderReader | None = None
+) -> Original | SkippedError:
     """Return where the original of a row lies, to be copied, or why it cannot be.
 
     Args:
         row: As `original_of` takes it.
+        named: Where originals may be read.
         folders: Finds XMP beside a loose image that the row does not know; None to leave that where it is.
     """
     try:
-        original = copyable_original_of(row)
+        original = copyable_original_of(row, named)
         image = original.parts[0]
         return original if image.shard or is_remote(image.path) else _with_present_xmp(original, folders)
     except SkippedError as problem:

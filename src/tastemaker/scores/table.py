@@ -24,9 +24,10 @@ from tastemaker.scores.conditions import Condition, check_condition
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
 from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows, read_blocks
 from tastemaker.scores.limits import QueryLimit
-from tastemaker.scores.locations import Provenance, RowsSource, Source, find_rows, list_provenances
+from tastemaker.scores.locations import Provenance, RowsSource, Source, as_list, find_rows, list_provenances
+from tastemaker.scores.named import NamedPlaces, find_noted
 from tastemaker.scores.schema import DELETED
-from tastemaker.storage import is_remote
+from tastemaker.storage import expand_path, is_remote
 from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.system import PlaceSystem
 
@@ -50,6 +51,7 @@ class ScoreTable:
     Args:
         source: A directory that `tastemaker score` or `filter` wrote, a file, a URL, or several of them.
         storage_options: For URLs; see docs/remote-data.md.
+        originals: Places that originals may be read from, beside the inputs of runs of this user whose rows these are.
 
     Attributes:
         sources: The files, in the order of the rows.
@@ -65,8 +67,15 @@ class ScoreTable:
         table.query("SELECT image_path, aesthetic_score FROM rows ORDER BY 2 DESC LIMIT 10")
     """
 
-    def __init__(self, source: Source | Sequence[Source], *, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        source: Source | Sequence[Source],
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        originals: Source | Sequence[Source] = (),
+    ) -> None:
         self.storage_options = dict(storage_options or {})
+        self._originals = [expand_path(place) for place in as_list(originals)]
         self.sources: list[RowsSource] = find_rows(source, storage_options)
         try:
             merged = pa.unify_schemas([s.schema.remove_metadata() for s in self.sources], promote_options="permissive")
@@ -81,6 +90,12 @@ class ScoreTable:
 
     def __repr__(self) -> str:
         return f"ScoreTable({len(self):,} rows in {len(self.sources):,} files)"
+
+    @cached_property
+    def originals(self) -> NamedPlaces:
+        """The places that originals of these rows may be read from."""
+        noted = find_noted((source.path for source in self.sources), self.storage_options)
+        return NamedPlaces(self._originals, noted, self.storage_options)
 
     @cached_property
     def provenance(self) -> list[Provenance]:

@@ -20,6 +20,7 @@ from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.image_metadata import Record, write_records
 from tastemaker.imaging.shards import split_key
 from tastemaker.scores.copies import Copies, FileCopies, LinkCopies, Members, TarCopies, is_too_long
+from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.schema import COPY_FIELDS, original_name, printable
 from tastemaker.scores.sources import (
     NEEDED_COLUMNS,
@@ -84,7 +85,6 @@ class Export:
         form: One of `FORMS`.
         own: What was written to the folder before; `OwnFiles.list_there` has been called.
         images_per_tar: Samples in a tar at most.
-        storage_options: For originals that are URLs.
         embedder: Puts stars into the copies.
         on_progress: Called after each image.
     """
@@ -97,17 +97,16 @@ class Export:
         own: OwnFiles,
         *,
         images_per_tar: int,
-        storage_options: Mapping[str, Any],
         embedder: StarEmbedder | None,
         on_progress: Callable[[SelectProgress], None] | None,
     ) -> None:
         self._chosen, self._form, self._own = chosen, form, own
-        self._images_per_tar, self._options = images_per_tar, storage_options
+        self._images_per_tar, self._named = images_per_tar, table.originals
         self._embedder, self._on_progress = embedder, on_progress
         self._bytes_total = int(np.nan_to_num(table.values("size")[chosen.rows]).sum())
         first = table.take(chosen.rows[:1], ["image_path"])["image_path"].to_pylist()
         self._is_remote = Place.at((first or [""])[0] or "").local_path is None
-        self._folders = FolderReader(dict(storage_options))
+        self._folders = FolderReader(self._named.options)
         self._records: dict[str, list[Record]] = {}  # name of a metadata file in the output -> its records
         self.skipped: list[dict[str, Any]] = []
         self._done = self._bytes_done = 0
@@ -134,7 +133,7 @@ class Export:
                         f"{path} is one of the chosen originals and lies in the output; choose another"
                     )
                 if has_foreign and self._form != "webdataset":
-                    found = find_original(row)
+                    found = find_original(row, self._named)
                     if not isinstance(found, SkippedError):
                         record = self._record_of(found.parts[0])
                         for name in [*(member.name for member in found.parts), *([record.file] if record else ())]:
@@ -177,7 +176,7 @@ class Export:
         with (
             open(listing, "wb") as file,
             pq.ParquetWriter(file, schema, compression="zstd") as writer,
-            OriginalsReader(self._options, remote=self._is_remote, with_new_xmp=True) as reader,
+            OriginalsReader(self._named, remote=self._is_remote, with_new_xmp=True) as reader,
         ):
             for numbers, part in self._chosen.iterate():
                 writer.write_table(self._copy(numbers.tolist(), part, reader, copies).select(schema.names))
@@ -191,7 +190,7 @@ class Export:
         """Copy the originals of some rows; return the rows of those that were."""
         wanted = [name for name in (*NEEDED_COLUMNS, "rating") if name in part.column_names]
         rows = part.select(wanted).to_pylist()
-        found = _find_links(rows) if self._form == "links" else reader.read_rows(rows)
+        found = _find_links(rows, self._named) if self._form == "links" else reader.read_rows(rows)
         placed: list[tuple[str, str] | None] = []
         for row_id, row, original in zip(numbers, rows, found, strict=True):
             try:
@@ -260,7 +259,7 @@ def _with_record(members: Members, sources: dict[str, str], record: Record) -> t
     return {**members, **added}, {**sources, **{name: f"{sources[image]}:{name}" for name in added}}
 
 
-def _find_links(rows: Iterable[Mapping[str, Any]]) -> Iterator[FoundOriginal | SkippedError]:
+def _find_links(rows: Iterable[Mapping[str, Any]], named: NamedPlaces) -> Iterator[FoundOriginal | SkippedError]:
     """Yield what can be linked to for each row, name -> nothing, or why it cannot.
 
     Raises:
@@ -268,7 +267,7 @@ def _find_links(rows: Iterable[Mapping[str, Any]]) -> Iterator[FoundOriginal | S
     """
     folders = FolderReader()
     for row in rows:
-        original = find_original(row, folders)
+        original = find_original(row, named, folders)
         if isinstance(original, SkippedError):
             yield original
             continue

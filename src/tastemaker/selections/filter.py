@@ -73,7 +73,7 @@ def filter_images(
     summary = run_scoring(inputs, output_dir, options, mode, on_progress=on_scored)
     if not summary.rows_files:
         return FilterSummary(summary, None)
-    table = ScoreTable(summary.rows_files, storage_options=options.storage_options)
+    table = ScoreTable(summary.rows_files, storage_options=options.storage_options, originals=inputs)
     kind = _choose_kind(table) if kind == AUTO else kind
     to = output / (f"{KEPT_FOLDER}.parquet" if kind == "manifest" else KEPT_FOLDER)
     selected = select_images(

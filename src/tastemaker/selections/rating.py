@@ -57,7 +57,8 @@ def write_stars(
     stars, is_said = _choose_stars(table, selection.rank_by, options)
     known = [name for name in ("image_path", "shard", "size", "xxh3") if name in table.columns]
     images = table.take(rows, known)
-    return write_xmp_sidecars(images, stars[rows], overwrite=is_said[rows] | options.overwrite, dry_run=dry_run)
+    overwrite = is_said[rows] | options.overwrite
+    return write_xmp_sidecars(images, stars[rows], table.originals, overwrite=overwrite, dry_run=dry_run)
 
 
 def _choose_stars(

@@ -99,7 +99,7 @@ def select_images(
         images_per_tar: Samples in a tar at most.
         overwrite: Replace another selection.
         stars: Put star ratings into the JPEGs of ``webdataset`` and ``folder``; None to copy them as they are.
-        storage_options: For originals and outputs that are URLs; None for the table's.
+        storage_options: For an output that is a URL; None for the table's.
         on_progress: Called after each image. What it raises ends the work; of a new folder nothing is left behind.
 
     Raises:
@@ -107,8 +107,7 @@ def select_images(
             is writing to it.
         TastemakerError: The disk is full.
     """
-    options = dict(table.storage_options if storage_options is None else storage_options)
-    place = Place.of(output, options)
+    place = Place.of(output, table.storage_options if storage_options is None else storage_options)
     place.check_writable()
     _check_options(kind, place, images_per_tar, stars)
     chosen = choose_rows(table, selection)
@@ -127,7 +126,6 @@ def select_images(
             kind,
             own,
             images_per_tar=images_per_tar,
-            storage_options=options,
             embedder=StarEmbedder(table, selection.rank_by, stars) if stars else None,
             on_progress=on_progress,
         )

@@ -19,7 +19,9 @@ from tastemaker.errors import ConfigurationError, MetadataError
 from tastemaker.imaging.ratings import file_rating
 from tastemaker.imaging.raws import RAW_EXTENSIONS
 from tastemaker.imaging.xmp import belongs_to, make_xmp, set_rating
+from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.schema import original_name
+from tastemaker.scores.sources import NOT_NAMED
 from tastemaker.storage.drafts import make_durable
 from tastemaker.storage.place import DRAFT_PREFIX, Draft, Place
 
@@ -125,6 +127,7 @@ class StarsReport:
 def write_xmp_sidecars(
     rows: pa.Table,
     stars: npt.NDArray[np.int8],
+    named: NamedPlaces,
     *,
     overwrite: bool | npt.NDArray[np.bool_] = False,
     dry_run: bool = False,
@@ -139,6 +142,7 @@ def write_xmp_sidecars(
         rows: With the columns ``image_path`` and ``shard``. With ``size`` and ``xxh3``, an image that has changed since
             it was scored gets no stars, for they are those of another picture.
         stars: One for each row: -1 (rejected) or 1 to 5; 0 for none.
+        named: Where originals may be looked at, and sidecars written.
         overwrite: Replace ratings that are there; for all images, or for each one. Without, an image that has one
             anywhere (in a sidecar or in its own file) is left alone.
         dry_run: Write nothing.
@@ -157,12 +161,16 @@ def write_xmp_sidecars(
     report = StarsReport(dry_run=dry_run, images=len(rows))
     known = rows.select([name for name in ("image_path", "size", "xxh3") if name in rows.column_names]).to_pylist()
     if not dry_run:
-        _remove_leftovers({Path(original_name(row["image_path"])).parent for row in known})
+        paths = [original_name(row["image_path"]) for row in known]
+        _remove_leftovers({Path(path).parent for path in paths if path in named})
     overwrites = np.broadcast_to(overwrite, len(rows)).tolist()
     for row, rating, replaces in zip(known, stars.tolist(), overwrites, strict=True):
         name, path = row["image_path"], Path(original_name(row["image_path"]))
         if rating == 0:
             report.without_stars += 1
+            continue
+        if str(path) not in named:
+            report.failed[name] = f"it {NOT_NAMED}"
             continue
         try:
             if _has_changed(path, row.get("size"), row.get("xxh3")):

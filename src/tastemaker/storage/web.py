@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import re
+import socket
 import threading
 import uuid
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from tastemaker.storage.place import Entry
 from tastemaker.storage.ranges import BeyondEndError, Source
 from tastemaker.storage.remote import ReadOnlyPlace
 from tastemaker.storage.retries import current_patience, persist
+
+_MAX_REDIRECTS = 10
 
 
 class AnswerError(OSError):
@@ -153,19 +157,50 @@ class WebSource(Source):
 
 
 def send(url: str, headers: dict[str, str]) -> Any:  # noqa: ANN401
-    """Return the answer to a request, its body not read yet; it has no bytes for longer than the patience allows."""
-    request = _client().build_request(
-        "GET", url, headers={**headers, "Accept-Encoding": "identity"}, timeout=current_patience().timeout_s
-    )
-    return _client().send(request, stream=True)
+    """Return the answer to a request, its body not read yet; it has no bytes for longer than the patience allows.
+
+    Where the server says that the file lies elsewhere, the answer is that one's. It gets no header but the range.
+
+    Raises:
+        PermissionError: It would be an address of this machine or of a private network.
+    """
+    client, seconds, first = _client(), current_patience().timeout_s, httpx2.URL(url)
+    there = first
+    for _ in range(_MAX_REDIRECTS):
+        _refuse_private(there.host, first.host)
+        is_same = (there.scheme, there.host, there.port) == (first.scheme, first.host, first.port)
+        sent = {name: value for name, value in headers.items() if is_same or name == "Range"}
+        request = client.build_request("GET", there, headers={**sent, "Accept-Encoding": "identity"}, timeout=seconds)
+        answer = client.send(request, stream=True)
+        if not answer.has_redirect_location:
+            return answer
+        answer.close()
+        there = there.join(answer.headers["Location"])
+    raise PermissionError(f"its servers lead to each other, {_MAX_REDIRECTS} times")
+
+
+@lru_cache(1024)
+def _refuse_private(host: str, named: str) -> None:
+    """Raise `PermissionError` where a host is not public and the user did not name it.
+
+    A name that the user gave may be of a private network. What it stands for is not link-local, as the addresses are
+    where machines of a cloud are told their credentials: that has to be named by its number.
+    """
+    try:
+        found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
+    except OSError:
+        return  # the request says so, with the name
+    for address in map(ipaddress.ip_address, found):
+        real = getattr(address, "ipv4_mapped", None) or address
+        is_allowed = real.is_global or (host == named and (not real.is_link_local or host.strip("[]") in found))
+        if not is_allowed:
+            raise PermissionError(f"{host} is {real}, a private address that you did not name: give its own URL")
 
 
 @cache
 def _client() -> httpx2.Client:
     """Return the connections of this process to web servers."""
-    return httpx2.Client(
-        follow_redirects=True, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64)
-    )
+    return httpx2.Client(limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64))
 
 
 def _headers_of(options: Options) -> dict[str, str]:

@@ -1,0 +1,68 @@
+"""Web servers that lead elsewhere: not into private networks, and without what the user's headers hold."""
+
+import pytest
+from web_server import WebServer
+
+from tastemaker.errors import RemoteError
+from tastemaker.storage.place import Place
+
+pytestmark = pytest.mark.network
+
+HEADERS = {"headers": {"X-Token": "word", "Authorization": "Bearer word"}}
+
+
+class Leading(WebServer):
+    """Sends every request but that for its own file to another address, and remembers the headers that it got."""
+
+    def __init__(self, folder, to=None):
+        super().__init__(folder)
+        self.to, self.seen = to, []
+
+    def answer_itself(self, method, path, headers, body):
+        self.seen.append({name.lower() for name in headers})
+        leads = self.to and path != "/a.bin"
+        return (302, {"Location": self.to, "Content-Length": "0"}, b"") if leads else None
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"data")
+    return tmp_path
+
+
+def test_a_server_may_lead_to_another_which_gets_no_header_of_the_user(file):
+    with Leading(file) as other, Leading(file, f"{other.url}/a.bin") as first:
+        assert Place.of(f"{first.url}/x", HEADERS).read() == b"data"
+        assert {"x-token", "authorization"} <= first.seen[0]
+        assert not {"x-token", "authorization"} & other.seen[0]
+
+
+def test_the_same_server_gets_them_again(file):
+    with Leading(file) as server:
+        server.to = "/a.bin"
+        assert Place.of(f"{server.url}/x", HEADERS).read() == b"data"
+        assert all("x-token" in seen for seen in server.seen)
+
+
+@pytest.mark.parametrize("host", ["localhost", "169.254.169.254", "[::1]", "10.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]"])
+def test_a_server_does_not_lead_to_a_private_address(file, host):
+    with Leading(file) as secret, Leading(file, f"http://{host}:{secret.url.rpartition(':')[2]}/a.bin") as first:
+        with pytest.raises(RemoteError, match="a private address that you did not name"):
+            Place.of(f"{first.url}/x").read()
+        assert secret.requests == []
+
+
+def test_a_name_that_the_user_gave_does_not_stand_for_the_address_of_a_clouds_credentials(monkeypatch):
+    from tastemaker.storage import web
+
+    monkeypatch.setattr(web.socket, "getaddrinfo", lambda *_: [(0, 0, 0, "", ("169.254.169.254", 0))])
+    with pytest.raises(RemoteError, match=r"metadata\.evil is 169\.254\.169\.254, a private address"):
+        Place.of("http://metadata.evil/latest/meta-data/").read()
+
+
+def test_servers_that_lead_to_each_other_end_with_one_error(file):
+    with Leading(file) as server:
+        server.to = f"{server.url}/again"
+        with pytest.raises(RemoteError, match="lead to each other, 10 times"):
+            Place.of(f"{server.url}/x").read()
+        assert len(server.requests) == 10
