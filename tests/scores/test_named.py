@@ -67,7 +67,7 @@ def test_a_report_and_the_page_show_no_such_picture(stranger, tmp_path):
     assert write_report(stranger, tmp_path / "b.html", originals=[tmp_path / "private"]).missing == 0
     explorer = Explorer([str(stranger)], cache=tmp_path / "cache")
     with pytest.raises(Exception, match="is in no place that you named"):
-        explorer.thumbnails.thumbnail(explorer.original(0), 200)
+        explorer.thumbnails.make(explorer.original(0), 200)
     explorer.close()
 
 
