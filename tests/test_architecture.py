@@ -9,7 +9,19 @@ import tastemaker
 ROOT = Path(tastemaker.__file__).parent
 TOP = "tastemaker."
 FLOORS = (
-    *("errors", "machine", "checks", "storage", "imaging", "models", "testing", "tasks", "provenance", "scores"),
+    *(
+        "errors",
+        "machine",
+        "checks",
+        "storage",
+        "imaging",
+        "models",
+        "testing",
+        "tasks",
+        "provenance",
+        "taste",
+        "scores",
+    ),
     *("stages", "executors", "pipeline", "embeddings", "parity", "runs", "selections", "explorer", "demo"),
     *("compat", "cli", "__main__"),
 )

@@ -81,9 +81,11 @@ _HOMES = {
     "find_scorer": "models.published",
     "group_duplicates": "scores.groups",
     "group_table": "scores.groups",
+    "learn_taste": "selections.learn",
     "load_clip": "models.clip",
     "preprocess": "imaging.preprocess",
     "published_scorers": "models.published",
+    "rescore": "runs.rescore",
     "run_scoring": "runs.run",
     "sample_images": "parity",
     "select_images": "selections.select",
@@ -147,6 +149,7 @@ if TYPE_CHECKING:
     )
     from tastemaker.pipeline import Pipeline as Pipeline
     from tastemaker.runs.options import RunMode as RunMode, RunOptions as RunOptions, Slice as Slice
+    from tastemaker.runs.rescore import rescore as rescore
     from tastemaker.runs.run import run_scoring as run_scoring
     from tastemaker.runs.summary import RunSummary as RunSummary
     from tastemaker.scores.cutoff import Top as Top
@@ -159,6 +162,7 @@ if TYPE_CHECKING:
     from tastemaker.scores.neighbours import EmbeddingIndex as EmbeddingIndex
     from tastemaker.scores.search import TextSearch as TextSearch
     from tastemaker.scores.table import ScoreTable as ScoreTable
+    from tastemaker.selections.learn import learn_taste as learn_taste
     from tastemaker.selections.rating import StarOptions as StarOptions, write_stars as write_stars
     from tastemaker.selections.select import SelectSummary as SelectSummary, select_images as select_images
     from tastemaker.selections.selection import Selection as Selection

@@ -19,8 +19,10 @@ from tastemaker.cli import (
     demo,
     explore,
     filter,  # noqa: A004 - the command is called so
+    learn,
     models,
     report,
+    rescore,
     score,
     search,
     select,
@@ -42,6 +44,8 @@ app.command("filter", epilog=filter.EXAMPLE)(filter.filter_images)
 app.command("select", epilog=select.EXAMPLE)(select.select)
 app.command("cutoff", epilog=cutoff.EXAMPLE)(cutoff.cutoff)
 app.command("top", epilog=top.EXAMPLE)(top.top)
+app.command("rescore", epilog=rescore.EXAMPLE)(rescore.rescore)
+app.command("learn", epilog=learn.EXAMPLE)(learn.learn)
 app.command("search", epilog=search.EXAMPLE)(search.search)
 app.command("explore", epilog=explore.EXAMPLE)(explore.explore)
 app.command("report", epilog=report.EXAMPLE)(report.report)

@@ -92,7 +92,7 @@ def list_provenances(sources: Sequence[RowsSource]) -> list[Provenance]:
     """Return what made the scores: one entry for each run that differs, with the number of its rows."""
     found: dict[str, Provenance] = {}
     for source in sources:
-        entries = _provenance_of(source.schema)
+        entries = provenance_of(source.schema)
         of_the_run = {name: value for name, value in entries.items() if name not in _OF_ONE_PARTITION}
         key = json.dumps(of_the_run, sort_keys=True)
         before = found[key].rows if key in found else 0
@@ -101,7 +101,7 @@ def list_provenances(sources: Sequence[RowsSource]) -> list[Provenance]:
     return list(found.values())
 
 
-def _provenance_of(schema: pa.Schema) -> dict[str, Any]:
+def provenance_of(schema: pa.Schema) -> dict[str, Any]:
     """Return what made the scores; nothing where another program damaged it."""
     try:
         entries = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))

@@ -1,0 +1,237 @@
+"""Learn a taste of one's own from the ratings of a table's pictures, and keep it as a file that scores."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tastemaker import taste
+from tastemaker.errors import ConfigurationError
+from tastemaker.models.aesthetic import AestheticPredictor
+from tastemaker.models.hub import ensure_head
+from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.records import Scorer
+from tastemaker.scores.groups import group_duplicates
+from tastemaker.scores.table import EMBEDDING, ScoreTable
+from tastemaker.scores.vectors import vectors_of
+from tastemaker.selections.marks import REJECTED, ratings_of
+from tastemaker.storage import expand_path
+from tastemaker.storage.place import Place
+
+NOTES_KEY = "tastemaker_taste"
+"""The entry of the file's metadata that says, as JSON, what it was learned from and what it is worth."""
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LearnSummary:
+    """What was learned, and what it is worth; see `tastemaker.taste.Taste`.
+
+    Attributes:
+        output: The file.
+        source: Where the examples come from.
+        kind: ``ratings`` or ``pairs``.
+        examples: How many were used.
+        unmatched: Lines of the CSV that name no picture of the table, or one without an embedding.
+        measure: What the figures are.
+        own: Of what was learned, on pictures that it was not learned from.
+        reference: Of the scorer that it began with, on the same pictures.
+        difference: Own less reference.
+        verdict: One sentence about them.
+        scorer: The scorer that it began with.
+    """
+
+    output: str
+    source: str
+    kind: str
+    examples: int
+    unmatched: int
+    measure: str
+    own: taste.Estimate
+    reference: taste.Estimate
+    difference: taste.Estimate
+    verdict: str
+    scorer: str
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """Rows with their ratings, or winners with their losers."""
+
+    source: str
+    rows: Rows
+    ratings: npt.NDArray[np.float64] | None
+    losers: Rows
+    unmatched: int = 0
+
+
+def learn_taste(
+    table: ScoreTable,
+    output: str | os.PathLike[str],
+    examples: str | os.PathLike[str] | None = None,
+    *,
+    scorer: str | Scorer = DEFAULT_SCORER,
+    model_dir: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> LearnSummary:
+    """Learn a head from ratings or pairs, write it, and return what it is worth.
+
+    The file is a predictor like others: ``--predictor FILE`` and ``ImageAestheticFilterStage(predictor=FILE)`` take it.
+
+    Args:
+        table: Rows with embeddings.
+        output: The file, ``.safetensors``.
+        examples: A CSV with the columns ``image`` and ``rating``, or ``winner`` and ``loser``. Pictures are named by
+            ``image_path``, ``image_id`` or a file name that only one of them has. None for the ratings that people
+            gave: stars and rejections in the explorer first, then those in the pictures' files.
+        scorer: The one that made the rows; what is learned begins with its score.
+        model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
+        overwrite: Replace a file that was learned before. Other files are never replaced.
+        storage_options: Settings of the store of models at a URL.
+
+    Raises:
+        ConfigurationError: There are too few examples, the rows have no embeddings, or the file is there.
+        ModelError: The scorer's head is not linear.
+    """
+    place = Place.of(output, storage_options)
+    _check_output(place, overwrite=overwrite)
+    if EMBEDDING not in table.columns:
+        raise ConfigurationError("learning needs the embeddings, and these rows were made with --no-embeddings")
+    found = find_scorer(scorer)
+    base = found.head.load(ensure_head(found.head, None, model_dir, dict(storage_options or {})))
+    if not isinstance(base, AestheticPredictor):
+        raise ConfigurationError(f"the head of {found.name} is not linear: a taste cannot begin with it")
+    chosen = _read_csv(table, Path(expand_path(examples))) if examples is not None else _read_ratings(table)
+    rows, places = np.unique(np.concatenate([chosen.rows, chosen.losers]), return_inverse=True)
+    embeddings, is_there = _embeddings(table, rows, base.embedding_size)
+    groups = group_duplicates(embeddings)
+    first, second = places[: len(chosen.rows)], places[len(chosen.rows) :]
+    if chosen.ratings is not None:
+        used = is_there[first]
+        learned = taste.learn_from_ratings(embeddings[first[used]], chosen.ratings[used], groups[first[used]], base)
+    else:
+        used = is_there[first] & is_there[second]
+        learned = taste.learn_from_pairs(embeddings, first[used], second[used], groups, base)
+    figures = {name: getattr(learned, name) for name in ("kind", "examples", "measure", "own", "reference")}
+    summary = LearnSummary(
+        output=place.address,
+        source=chosen.source,
+        unmatched=chosen.unmatched + int((~used).sum()),
+        difference=learned.difference,
+        verdict=learned.verdict,
+        scorer=found.name,
+        **figures,
+    )
+    _write(place, learned, summary)
+    return summary
+
+
+def _check_output(place: Place, *, overwrite: bool) -> None:
+    if not place.address.endswith(".safetensors"):
+        raise ConfigurationError(f"{place} does not end in .safetensors")
+    if not place.exists():
+        return
+    if not _is_own(place):
+        raise ConfigurationError(f"{place} is there and was not learned by Tastemaker; choose another name")
+    if not overwrite:
+        raise ConfigurationError(f"{place} is there already; say --overwrite to replace it")
+
+
+def _is_own(place: Place) -> bool:
+    """Return whether a file is a taste that was learned: its header says so."""
+    with place.open() as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = file.read(min(size, 2**20))
+    try:
+        return NOTES_KEY in json.loads(header)["__metadata__"]
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _read_ratings(table: ScoreTable) -> _Examples:
+    ratings = ratings_of(table).astype(np.float64)
+    rows = np.flatnonzero(ratings)
+    if not len(rows):
+        raise ConfigurationError(
+            "none of these pictures has a rating: rate some in `tastemaker explore`, or name a CSV with --from"
+        )
+    stars = np.where(ratings[rows] == REJECTED, 0, ratings[rows])
+    return _Examples("stars and rejections", rows, stars, np.empty(0, np.int64))
+
+
+def _read_csv(table: ScoreTable, path: Path) -> _Examples:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigurationError(f"{path} cannot be read as a CSV: {error}") from error
+    columns = set(lines[0]) if lines else set()
+    names = ["image"] if {"image", "rating"} <= columns else ["winner", "loser"]
+    if not set(names) <= columns:
+        raise ConfigurationError(f"{path} has neither the columns image and rating, nor winner and loser")
+    known = _rows_by_name(table)
+    rows = np.array([[known.get(line[name] or "", -1) for name in names] for line in lines], np.int64)  # (n, 1 or 2)
+    is_known = (rows >= 0).all(axis=1)
+    if not is_known.any():
+        raise ConfigurationError(
+            f"no line of {path} names a picture of the table; the first names {lines[0][names[0]]!r}"
+        )
+    ratings = None if len(names) == 2 else np.array([_number(line["rating"], path) for line in lines])[is_known]
+    losers = rows[is_known, 1] if len(names) == 2 else np.empty(0, np.int64)
+    return _Examples(str(path), rows[is_known, 0], ratings, losers, int((~is_known).sum()))
+
+
+def _number(text: str | None, path: Path) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
+        raise ConfigurationError(f"{path}: {text!r} is no rating")
+    return value
+
+
+def _rows_by_name(table: ScoreTable) -> dict[str, int]:
+    """Return name -> row, for all names that only one picture has; the more exact kind of name goes first."""
+    named = table.to_arrow(["row_id", "image_path", "image_id"], "status <> 'deleted'").to_pydict()
+    found: dict[str, int] = {}
+    for names in (
+        named["image_path"],
+        named["image_id"],
+        [os.path.basename(path or "") for path in named["image_path"]],
+    ):
+        rows: dict[str, int] = {}
+        for name, row in zip(names, named["row_id"], strict=True):
+            rows[name] = -1 if name in rows else row
+        found = {**rows, **found}
+    return found
+
+
+def _embeddings(table: ScoreTable, rows: Rows, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Return unit embeddings, float32 (n, d), and which rows have one."""
+    column = table.take(rows, [EMBEDDING]).column(0).combine_chunks()
+    vectors = vectors_of(column, size)[0].astype(np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    is_there: npt.NDArray[np.bool_] = np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)
+    if not is_there.any():
+        raise ConfigurationError(f"none of the rated pictures has an embedding of {size} numbers; name their --scorer")
+    return (vectors / np.where(is_there[:, None], lengths, 1)).astype(np.float32), is_there
+
+
+def _write(place: Place, learned: taste.Taste, summary: LearnSummary) -> None:
+    from safetensors.numpy import save
+
+    notes = asdict(summary) | {"learned_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    tensors = {"weight": learned.weight[None].astype(np.float32), "bias": np.array([learned.bias], np.float32)}
+    place.write(save(tensors, {NOTES_KEY: json.dumps(notes)}))
