@@ -16,6 +16,7 @@ from tastemaker.imaging.preprocess import preprocess
 from tastemaker.models.clip import load_clip
 from tastemaker.models.clip_openvino import MICRO_BATCH, OpenVinoClip, choose_precision
 from tastemaker.models.hub import weights_path
+from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.records import VitConfig
 from tastemaker.models.vit import VitDimensions, check_pixels, read_dimensions
@@ -146,9 +147,9 @@ def test_an_embedding_is_the_same_bit_for_bit_with_any_number_of_threads(weights
 
 
 def test_torch_batches_of_any_size_agree(weights, pixels, torch_clip):
-    expected = torch_clip(weights, "cpu", batch_size=32).embed(pixels)
-    for size in (1, 7, 8, 100):
-        np.testing.assert_allclose(torch_clip(weights, "cpu", batch_size=size).embed(pixels), expected, atol=1e-6)
+    expected = torch_clip(weights, "cpu", batch_size=32).embed(pixels[:9])
+    for size in (1, 4, 8):
+        np.testing.assert_allclose(torch_clip(weights, "cpu", batch_size=size).embed(pixels[:9]), expected, atol=1e-6)
 
 
 def test_threads_share_a_tower(load, weights, pixels):
@@ -187,7 +188,7 @@ raise SystemExit(3)
 
 def test_a_process_may_end_while_a_thread_embeds(load, weights):
     command = [sys.executable, "-c", INTERRUPTED, weights, load(weights).describe()["backend"]]
-    for _ in range(3):
+    for _ in range(2):
         result = subprocess.run(command, capture_output=True, text=True)
         assert (result.returncode, result.stderr) == (3, "")
 
@@ -217,54 +218,43 @@ def test_a_list_is_not_an_array_of_pixels():
         check_pixels([np.zeros((224, 224, 3), np.uint8)], 224)
 
 
-def test_a_missing_tensor_is_named(load, changed):
-    path = changed({"vision_model.encoder.layers.1.mlp.fc2.bias": None})
-    with pytest.raises(ModelError, match=r"vision_model\.encoder\.layers\.1\.mlp\.fc2\.bias is missing"):
-        load(path)
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"vision_model.encoder.layers.1.mlp.fc2.bias": None},
+            "the tensor vision_model.encoder.layers.1.mlp.fc2.bias is missing",
+        ),
+        *(
+            (
+                {"visual_projection.weight": np.zeros(shape, np.float32)},
+                f"visual_projection.weight has the shape {shape}",
+            )
+            for shape in ((128,), (768, 128, 1), (768, 127), (512, 128))
+        ),
+        (
+            {"vision_model.embeddings.position_embedding.weight": np.zeros((16, 128), np.float32)},
+            "16 positions are not a class token and the patches of an input of 224",
+        ),
+        ({"vision_model.post_layernorm.bias": np.zeros(128, np.int32)}, "vision_model.post_layernorm.bias is I32"),
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_named(changed, changes, problem):
+    path = changed(changes)
+    with pytest.raises(ModelError, match=f"{re.escape(str(path))}.*{re.escape(problem)}"):
+        read_dimensions(path, CLIP_VIT_L14)
 
 
-def test_a_missing_layer_is_named(load, changed, weights):
+def test_a_missing_layer_is_named(changed, weights):
     with safe_open(weights, "np") as file:
         first = [name for name in file.keys() if "layers.0." in name]  # noqa: SIM118
     with pytest.raises(ModelError, match=r"layers\.0\.layer_norm1\.weight is missing"):
-        load(changed(dict.fromkeys(first)))
-
-
-@pytest.mark.parametrize("shape", [(128,), (768, 128, 1), (768, 127), (512, 128)])
-def test_a_tensor_of_another_shape_is_named(load, changed, shape):
-    with pytest.raises(ModelError, match=re.escape(f"visual_projection.weight has the shape {shape}")):
-        load(changed({"visual_projection.weight": np.zeros(shape, np.float32)}))
-
-
-def test_positions_of_another_size_are_refused(load, changed):
-    with pytest.raises(ModelError, match="16 positions are not a class token and the patches of an input of 224"):
-        load(changed({"vision_model.embeddings.position_embedding.weight": np.zeros((16, 128), np.float32)}))
-
-
-def test_whole_numbers_are_no_weights(load, changed):
-    with pytest.raises(ModelError, match="I32"):
-        load(changed({"vision_model.post_layernorm.bias": np.zeros(128, np.int32)}))
+        read_dimensions(changed(dict.fromkeys(first)), CLIP_VIT_L14)
 
 
 def test_a_predictor_is_no_tower(load, model_dir):
-    predictor = model_dir / "ttj" / "sac-logos-ava1-l14-linearMSE" / "model.safetensors"
-    with pytest.raises(
-        ModelError, match=r"no vision tower of openai/clip-vit-large-patch14: the tensor vision_model\."
-    ):
-        load(predictor)
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"garbage" + data, lambda _: b""])
-def test_a_damaged_file_is_refused_by_name(load, tmp_path, weights, damage):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(damage(weights.read_bytes()))
-    with pytest.raises(ModelError, match=re.escape(str(path))):
-        load(path)
-
-
-def test_a_file_that_is_not_there_is_named(load, tmp_path):
-    with pytest.raises(ModelError, match=r"nowhere\.safetensors"):
-        load(tmp_path / "nowhere.safetensors")
+    with pytest.raises(ModelError, match="no vision tower of openai/clip-vit-large-patch14: the tensor vision_model"):
+        load(weights_path(AESTHETIC_PREDICTOR, model_dir))
 
 
 # Dimensions
@@ -355,7 +345,7 @@ print(peak_mb() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_large_text_half_takes_no_memory(changed, weights):
-    path = changed({"text_model.embeddings.token_embedding.weight": np.ones((64, 2**20), np.float32)})  # 256 MB
+    path = changed({"text_model.embeddings.token_embedding.weight": np.ones((2**6, 2**20), np.float32)})  # 256 MB
     result = subprocess.run([sys.executable, "-c", RSS, weights, path], capture_output=True, text=True, check=True)
     assert float(result.stdout) < 100
 
@@ -380,7 +370,7 @@ def test_cuda_where_there_is_none_is_refused(weights):
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ConfigurationError, match=r"device='cuda': PyTorch finds no such device .* use device='cpu'"):
+    with pytest.raises(ConfigurationError, match=r"device='cuda': PyTorch cannot use it .* use device='cpu'"):
         load_clip(weights, device="cuda")
 
 
