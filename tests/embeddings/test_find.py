@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tastemaker import errors
+from tastemaker import FilePartitioningStage, errors
 from tastemaker.embeddings.find import find_embeddings, group_embeddings
 from tastemaker.embeddings.names import choose_name
 
@@ -113,10 +113,9 @@ def test_a_named_file_of_embeddings_that_are_not_read_is_an_error_and_no_image(t
     for extension in ("pt", "lance"):
         path = tmp_path / f"embeddings.{extension}"
         path.write_bytes(b"PK")
-        with pytest.raises(
-            errors.ConfigurationError, match=rf"not read from \.{extension} files; save them with numpy"
-        ):
-            find_embeddings([str(path)])
+        assert find_embeddings([str(path)]) == []
+        with pytest.raises(errors.ConfigurationError, match=rf"1 \.{extension} \(.*tars"):
+            FilePartitioningStage(str(path)).process()
 
 
 def test_a_folder_of_text_embeddings_only_is_an_error_and_a_named_file_is_not(tmp_path):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tastemaker.cli import options as o
+from tastemaker.cli.inputs import gather_inputs
 from tastemaker.cli.progress import show_one_after_the_other
 from tastemaker.cli.select import report_skipped
 from tastemaker.cli.stopping import stoppable
@@ -31,10 +32,12 @@ class KeptAs(StrEnum):
 
 @o.takes_run_options
 def filter_images(
-    inputs: o.InputsArgument,
     output: o.AnyOutputOption,
     options: Any,  # noqa: ANN401 - RunOptions, which is imported only when a command runs
     mode: Any,  # noqa: ANN401 - RunMode, the same
+    inputs: o.InputsArgument = None,
+    files_from: o.FilesFromOption = None,
+    null: o.NullOption = False,
     min_score: Annotated[
         float | None,
         typer.Option("--min-score", help=f"Keep images with this score or more ({_USUAL} are usual)."),
@@ -65,13 +68,14 @@ def filter_images(
     from tastemaker.selections import filter as library
     from tastemaker.selections.selection import Selection
 
+    named, options = gather_inputs(inputs, files_from, options, null=null)
     selection = Selection(min_score=min_score, top=parse_top(top) if top else None)
     with (
         stoppable("the same command goes on from here"),
         show_one_after_the_other("scoring", "copying") as (on_scored, on_selected),
     ):
         found = library.filter_images(
-            inputs,
+            named,
             output,
             selection,
             options,

@@ -60,9 +60,18 @@ _MODEL, _IMAGES, _EMBEDDINGS, _OUTPUT = "Model", "Images", "Embeddings as input"
 _CLUSTER = "Cluster"
 
 InputsArgument = Annotated[
-    list[str],
-    typer.Argument(metavar="INPUT", help="Folders, tar shards, images, globs, files of embeddings; also s3://, ..."),
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT", help="Folders, tars, Parquet and Arrow files, images, patterns, embeddings; also s3://, ..."
+    ),
 ]
+FilesFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--files-from", metavar="FILE", help="Read a path from each line of this file, - for the standard input."
+    ),
+]
+NullOption = Annotated[bool, typer.Option("--null", "-0", help="Paths in it end with a NUL, as of find -print0.")]
 AnyOutputOption = Annotated[
     str, typer.Option("--output", "-o", metavar="DIRECTORY", help="Directory of the results, local or s3://, ...")
 ]
@@ -215,6 +224,15 @@ def run_options(
             rich_help_panel=_IMAGES,
         ),
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="PATTERN",
+            help="Leave out files and folders that fit, such as '*.png', drafts or '2019/*'. Say it again for more.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None,
     copy_embeddings: Annotated[
         bool,
         typer.Option("--copy-embeddings", help="Copy the embeddings into the rows, too.", rich_help_panel=_EMBEDDINGS),
@@ -262,6 +280,7 @@ def run_options(
         rank_by=rank_by.value,
         embeddings=not no_embeddings,
         column=column,
+        exclude=tuple(exclude or ()),
         copy_embeddings=copy_embeddings,
         verbose=verbose,
         executor=executor.value,

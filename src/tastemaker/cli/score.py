@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tastemaker.cli import options as o
+from tastemaker.cli.inputs import gather_inputs
 from tastemaker.cli.progress import show_progress
 from tastemaker.cli.stopping import stoppable
 from tastemaker.cli.summary import check_failures, parse_max_failures, print_summary
@@ -14,19 +15,22 @@ EXAMPLE = "Example: tastemaker score shards/*.tar --output scores/"
 
 @o.takes_run_options
 def score(
-    inputs: o.InputsArgument,
     output: o.AnyOutputOption,
     options: Any,  # noqa: ANN401 - RunOptions, which is imported only when a command runs
     mode: Any,  # noqa: ANN401 - RunMode, the same
+    inputs: o.InputsArgument = None,
+    files_from: o.FilesFromOption = None,
+    null: o.NullOption = False,
     max_failures: o.MaxFailuresOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Score images: a Parquet row for each, one file for each shard."""
     if max_failures is not None:
         parse_max_failures(max_failures, 0)  # a wrong value is an error before the work, not after it
+    named, options = gather_inputs(inputs, files_from, options, null=null)
     with stoppable("the same command goes on from here"), show_progress("scoring") as update:
         from tastemaker.runs.run import run_scoring
 
-        summary = run_scoring(inputs, output, options, mode, on_progress=update)
+        summary = run_scoring(named, output, options, mode, on_progress=update)
     print_summary(summary, as_json=as_json, verbose=options.verbose)
     check_failures(summary, max_failures)

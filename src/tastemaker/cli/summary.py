@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.stages.choice import describe
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -119,6 +120,8 @@ def _remarks(summary: RunSummary) -> list[str]:
     remarks = []
     if extras := [f"'tastemaker[{name}]'" for name in ("heif", "raw") if f"needs_{name}" in summary.reasons]:
         remarks.append(f"To read more of them: pip install {' '.join(extras)}")
+    if passed_over := describe(summary.passed_over):
+        remarks.append(f"Passed over: {passed_over}")
     if summary.deleted:
         remarks.append(f"{summary.deleted:,} rows are of pictures that are gone. They are not among the images.")
     if summary.embeddings_normalised:

@@ -30,9 +30,6 @@ from tastemaker.tasks import FileGroupTask, Partition
 ARRAY_EXTENSIONS = (".npy", ".npz")
 EXTENSIONS_OF_EMBEDDINGS = (*ARRAY_EXTENSIONS, *TABLE_EXTENSIONS)
 
-_NOT_READ = (*(".pt", ".pth", ".h5", ".hdf5", ".pkl", ".pickle", ".safetensors", ".csv", ".tsv", ".mat", ".lance"),)
-"""Files that hold embeddings, perhaps, and no image. What a user names is looked at, but these only to be refused."""
-
 _IMAGE_EXTENSIONS = (*TAR_EXTENSIONS, *(f".{extension}" for extension in EXTENSIONS))
 
 _ASKED_AT_ONCE = 16
@@ -120,12 +117,7 @@ def find_embeddings(
     size = find_scorer(scorer).backbone.dimension
     for path in _expand(map(os.fspath, inputs), storage_options):
         file = EmbeddingFile(path, str(Place.at(path, storage_options).parent), None, column, storage_options, size)
-        is_known = file.extension in (*EXTENSIONS_OF_EMBEDDINGS, *_NOT_READ) and file.place.is_file()
-        if is_known and file.extension in _NOT_READ:
-            raise ConfigurationError(
-                f"{public_url(path)} is no image, and embeddings are not read from {file.extension} files; save them "
-                "with numpy.save as .npy, or as a column of a Parquet table"
-            )
+        is_known = file.extension in EXTENSIONS_OF_EMBEDDINGS and file.place.is_file()
         below = _files_below(file) if not is_known else [] if _has_pictures(file) else [file]
         found += below
         if not below:
@@ -213,7 +205,8 @@ def _list(root: str, options: Options | None) -> Iterator[str]:
     except RemoteError as error:
         raise ConfigurationError(str(error)) from error
     for entry in entries:
-        if not any(part.startswith("_") for part in entry.place.relative_to(top).split("/")):
+        is_private = any(part.startswith("_") for part in entry.place.relative_to(top).split("/"))
+        if not entry.passed_over and not is_private:
             yield entry.path
 
 

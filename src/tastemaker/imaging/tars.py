@@ -225,6 +225,11 @@ def _adler_of(checksum: bytes) -> int:
     return (stated - 8 * 32 + sum(checksum) + 1) % 65521 if stated > 0 else -1
 
 
+def starts_tar(head: bytes) -> bool:
+    """Return whether the first 512 bytes of a file are those of a tar that is not compressed."""
+    return _is_header(head[:_BLOCK])
+
+
 def is_header_of(before: bytes, size: int) -> bool:
     """Return whether bytes end with the header of a member with so many, as it or pax records before it say."""
     header, records = before[-_BLOCK:], before[:-_BLOCK]

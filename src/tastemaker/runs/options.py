@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -39,6 +39,8 @@ class RunOptions:
         min_technical_quality: Drop images below before they are embedded; implies ``signals``.
         embeddings: Store embeddings in the rows.
         column: Of tables and ``.npz``, the column or array with the pictures or embeddings; None to recognise it.
+        exclude: Patterns of files and folders that are left out: ``*.png``, ``drafts``, ``2019/*``.
+        root: Folder that the ids of files begin below that are named one by one; None for their own folders.
         copy_embeddings: Where the input is embeddings: store them in the rows, too.
         rank_by: ``aesthetic_score``; or ``technical_quality``, for which no model is loaded.
         verbose: Log each image that is dropped or cannot be read.
@@ -62,6 +64,8 @@ class RunOptions:
     min_technical_quality: float | None = None
     embeddings: bool = True
     column: str | None = None
+    exclude: Sequence[str] = ()
+    root: str | None = None
     copy_embeddings: bool = False
     rank_by: str = "aesthetic_score"
     verbose: bool = False

@@ -30,9 +30,11 @@ from tastemaker.runs.runfile import RunFile
 from tastemaker.runs.summary import RunSummary, describe_bottleneck, summarise
 from tastemaker.scores.merge import mark_deleted
 from tastemaker.stages.base import ProcessingStage
+from tastemaker.stages.choice import without_sidecars
 from tastemaker.stages.embed import ImageEmbeddingStage
 from tastemaker.stages.partition import FilePartitioningStage
-from tastemaker.storage import expand_path, look_anew, public_url
+from tastemaker.storage import look_anew, public_url
+from tastemaker.storage.inputs import name_inputs
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, Task
 
@@ -70,14 +72,14 @@ def run_scoring(
         StageError: A stage failed; the same.
     """
     started, options, mode = time.monotonic(), options or RunOptions(), mode or RunMode()
-    paths = [expand_path(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    paths = name_inputs(inputs)
     if not str(output_dir):
         raise ConfigurationError("the directory of results has an empty name; '.' is the one that you are in")
     place = Place.of(output_dir, options.storage_options)
     place.check_writable()
     if place.local_path is not None and place.is_file():
         raise ConfigurationError(f"{place} is a file, not a directory of results")
-    groups, is_of_embeddings = _find_groups(paths, options)
+    groups, is_of_embeddings, passed_over = _find_groups(paths, options)
     partitions = [Partition(group, describe_sources(group)) for group in groups]
     stages = (make_embedding_stages if is_of_embeddings else make_stages)(place, options)
     fingerprint = make_fingerprint(stages)
@@ -98,6 +100,7 @@ def run_scoring(
                 run.counter.listeners.append(lambda progress, _images: on_progress(progress))
             try:
                 summary = run.do(partitions)
+                summary.passed_over = passed_over
                 summary.seconds = round(time.monotonic() - started, 2)
                 record.finish(summary)
             except BaseException as error:
@@ -118,15 +121,22 @@ def _fetch_weights(stages: list[ProcessingStage[Any, Any]], new_folder: Place) -
         raise
 
 
-def _find_groups(paths: list[str], options: RunOptions) -> tuple[list[FileGroupTask], bool]:
-    """Return the input in groups, and whether it is embeddings. What is at URLs is looked at anew."""
+def _find_groups(paths: list[str], options: RunOptions) -> tuple[list[FileGroupTask], bool, dict[str, int]]:
+    """Return the input in groups, whether it is embeddings, and what was passed over. URLs are looked at anew."""
     look_anew([*paths, options.model_dir or "", options.predictor or ""], options.storage_options)
     embeddings = find_embeddings(paths, options.column, options.storage_options, options.scorer)
     if embeddings:
         check_embedding_options(options)
-        return group_embeddings(embeddings), True
-    finder = FilePartitioningStage(paths, storage_options=options.storage_options, column=options.column)
-    return finder.process(), False
+        return group_embeddings(embeddings), True, {}
+    finder = FilePartitioningStage(
+        paths,
+        storage_options=options.storage_options,
+        column=options.column,
+        exclude=list(options.exclude),
+        root=options.root,
+    )
+    groups = finder.process()
+    return groups, False, without_sidecars(finder.passed_over)
 
 
 class _Run:

@@ -46,6 +46,8 @@ class RunSummary:
         failed: Those that could not be read or scored.
         deleted: Rows of pictures that are gone; not among the images.
         reasons: `tastemaker.errors.ReasonKind` -> images, for the failed and the dropped; the most frequent first.
+        passed_over: Kind of file -> how many of the input folders were not read: ``.zip``, ``linked folder``,
+            ``in @eaDir``, ``excluded``. Sidecars of pictures are not among them.
         percentiles: Percentile -> score, over the scored images; empty if there are none.
         percentiles_of: Which partitions the percentiles are of, where they are not of all: a sample, evenly spread.
         seconds: How long the run took.
@@ -68,6 +70,7 @@ class RunSummary:
     failed: int = 0
     deleted: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
     percentiles: dict[int, float] = field(default_factory=dict)
     percentiles_of: str = ""
     seconds: float = 0.0

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, groupby
 from typing import Any
 
 from tastemaker.checks import check_numbers, check_positive
-from tastemaker.errors import ConfigurationError, UnreadableImageError
-from tastemaker.imaging.decode import EXTENSIONS, sniff_format
-from tastemaker.imaging.pictures import holds_pictures
-from tastemaker.imaging.shards import SHARD_EXTENSIONS, is_shard
-from tastemaker.imaging.tables import is_table
+from tastemaker.errors import ConfigurationError
+from tastemaker.imaging.shards import SHARD_EXTENSIONS
 from tastemaker.stages.base import ProcessingStage, Resources
-from tastemaker.storage import Options, base_name, expand_path, folder_of, look_anew, relative_to, without_repeats
-from tastemaker.storage.inputs import Input, find_inputs, map_places
+from tastemaker.stages.choice import Choice, describe
+from tastemaker.storage import Options, folder_of, look_anew, relative_to, without_repeats
+from tastemaker.storage.inputs import Input, find_inputs, map_places, name_inputs
 from tastemaker.storage.place import Place
 from tastemaker.tasks import EmptyTask, FileGroupTask, Partition
+
+_SHOWN_PLACES = 5
 
 LOOSE_FILES_PER_PARTITION = 500
 """Loose images in a group where nothing else is asked for. A shard is a group of its own."""
@@ -41,11 +41,13 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         file_paths: A file, folder (searched with all folders below it) or glob, local or a URL, or a list of them.
         files_per_partition: Files in a group. Default: 1 shard, or 500 loose images.
         blocksize: Bytes in a group instead, for example ``"512MB"``. Not together with ``files_per_partition``.
-        file_extensions: Extensions of the files that are wanted. Default: shards and every kind of image, and
-            files without an extension whose content is an image.
+        file_extensions: Extensions of the files that are wanted. Default: shards and every kind of image, known by
+            their content where the extension is none of a known kind.
         storage_options: Settings of the stores of URLs (see docs/remote-data.md). Never written.
         limit: Groups to make at most.
         column: Of tables, the column with the pictures; None to recognise it.
+        exclude: Patterns of files and folders that are left out, see `tastemaker.stages.choice.Choice`.
+        root: Folder that the keys of files begin below that are named one by one; None for their own folders.
 
     Raises:
         ConfigurationError: ``files_per_partition`` and ``blocksize`` together, or a size that is none.
@@ -59,6 +61,9 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     limit: int | None = None
     name: str = "file_partitioning"
     column: str | None = None
+    exclude: list[str] | None = None
+    root: str | None = None
+    passed_over: Counter[str] = field(default_factory=Counter, init=False, repr=False)
     _groups: list[FileGroupTask] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -91,73 +96,49 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         return 1
 
     def _make_groups(self) -> list[FileGroupTask]:
-        paths = [self.file_paths] if isinstance(self.file_paths, str | os.PathLike) else list(self.file_paths)
-        names = [expand_path(path) for path in paths]
+        names = name_inputs(self.file_paths)
         look_anew(names, self.storage_options)
         places = [Place.at(name, self.storage_options) for name in names]
-        found = without_repeats(file for files in map_places(self._find, places) for file in files)
+        choice = Choice(self.file_extensions, self.exclude, self.column, self.storage_options)
+        listed = (file for files in map_places(partial(self._find, choice), places) for file in files)
+        shards, loose = choice.choose(without_repeats(listed))
+        found, self.passed_over = [*shards, *loose], choice.passed_over
         if not found:
-            wanted = ", ".join(self.file_extensions or ["every image format", *SHARD_EXTENSIONS])
-            raise ConfigurationError(
-                f"no images in {', '.join(map(str, places)) or 'an empty list of paths'} ({wanted})"
-            )
+            raise ConfigurationError(self._explain_nothing(places))
         problems = [file.problem for file in found if file.problem]
         if len(problems) == len(found):
             raise ConfigurationError(problems[0])
         for problem in problems:
             logger.warning("%s; the run goes on, and asks again when it gets there", problem)
-        shards = [file for file in found if is_shard(file.path)]
-        loose = [file for file in found if not is_shard(file.path)]
         parts = list(self._split(shards, 1))
         for _, below_one_root in groupby(loose, key=lambda file: file.root):
             parts += self._split(list(below_one_root), LOOSE_FILES_PER_PARTITION)
-        groups = _name_groups(parts, self.storage_options)[: self.limit]
+        groups = _name_groups(parts, {file.path for file in shards}, self.storage_options)[: self.limit]
         logger.info("found %d files in %d groups", len(found), len(groups))
+        if self.passed_over:
+            logger.info("passed over: %s", describe(self.passed_over))
         return groups
 
-    def _find(self, place: Place) -> list[Input]:
-        """Return the files that a place stands for, without those that are not wanted."""
+    def _find(self, choice: Choice, place: Place) -> list[Input]:
+        """Return the files that a place stands for."""
         try:
             found = find_inputs(place)
         except OSError as error:
-            if not place.is_pattern and self._is_named_so(place.address):
+            if not place.is_pattern and choice.is_named_so(place.address):
                 return [Input(place.address, place.parent.address, problem=str(error))]
             raise ConfigurationError(str(error)) from error
         if not found and not place.is_folder():
-            raise ConfigurationError(f"{str(place) or repr('')} does not exist")
-        return list(self._choose(found))
+            hint = "; a list of files is read with --files-from" if place.address[:1] in ("-", "@") else ""
+            raise ConfigurationError(f"{str(place) or repr('')} does not exist{hint}")
+        return [file._replace(root=self.root) if file.is_named and self.root is not None else file for file in found]
 
-    def _choose(self, found: list[Input]) -> Iterator[Input]:
-        """Yield the files that are wanted by their names, or by their content where the name does not tell."""
-        named_so = [file.is_named or self._is_named_so(file.path) for file in found]
-        unknown = (file for file, is_wanted in zip(found, named_so, strict=True) if is_wanted is None)
-        looks = map_places(self._holds_images, (Place.at(file.path, self.storage_options) for file in unknown))
-        for file, is_wanted in zip(found, named_so, strict=True):
-            if next(looks) if is_wanted is None else is_wanted:
-                yield file
-
-    def _is_named_so(self, path: str) -> bool | None:
-        """Return whether a file's name says that it is wanted; None where only its content tells."""
-        name = base_name(path).lower()
-        if name.startswith("."):
-            return False
-        if self.file_extensions is not None:
-            return name.endswith(tuple("." + extension.lower().lstrip(".") for extension in self.file_extensions))
-        extension = os.path.splitext(name)[1]
-        if not extension or is_table(path):
-            return None
-        return is_shard(path) or extension[1:] in EXTENSIONS
-
-    def _holds_images(self, place: Place) -> bool:
-        try:
-            if is_table(place.name):
-                return holds_pictures(place, self.column)
-            with contextlib.closing(place.open_ranges()) as file:
-                return sniff_format(file.read_at(0, 32)) is not None
-        except UnreadableImageError:
-            return True  # its row says what is wrong with it
-        except OSError:
-            return False
+    def _explain_nothing(self, places: list[Place]) -> str:
+        shown = ", ".join(map(str, places[:_SHOWN_PLACES])) + (", ..." if len(places) > _SHOWN_PLACES else "")
+        wanted = f" ({', '.join(self.file_extensions)})" if self.file_extensions else ""
+        text = f"no images in {shown or 'an empty list of paths'}{wanted}"
+        if not self.passed_over:
+            return text
+        return f"{text}. Passed over: {describe(self.passed_over, with_sidecars=True)}"
 
     def _split(self, files: list[Input], default_count: int) -> Iterator[list[Input]]:
         if self.blocksize is not None:
@@ -196,18 +177,20 @@ def _split_by_size(files: list[Input], max_bytes: int) -> Iterator[list[Input]]:
         yield group
 
 
-def _name_groups(parts: list[list[Input]], options: Options | None) -> list[FileGroupTask]:
+def _name_groups(parts: list[list[Input]], paths_of_shards: set[str], options: Options | None) -> list[FileGroupTask]:
     """Return the groups, each with the name of its output (see docs/rows.md)."""
     owners: dict[str, str] = {}
     shards = {
-        first.path: _distinct(_shard_name(first), first.path, owners) for first, *_ in parts if is_shard(first.path)
+        first.path: _distinct(_shard_name(first), first.path, owners)
+        for first, *_ in parts
+        if first.path in paths_of_shards
     }
     taken = set(shards.values())
     numbered: dict[str, Iterator[int]] = {}
     groups = []
     for index, files in enumerate(parts):
         first = files[0]
-        if is_shard(first.path):
+        if first.path in shards:
             name = folder = shards[first.path]
         else:
             folder = _distinct(_folder_name(first.root) or "images", first.root, owners)
@@ -217,7 +200,7 @@ def _name_groups(parts: list[list[Input]], options: Options | None) -> list[File
             name,
             first.root,
             folder,
-            is_loose=not is_shard(first.path),
+            is_loose=first.path not in shards,
             source_bytes=sum(file.size for file in files),
             storage_options=options,
         )

@@ -179,7 +179,14 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def _read(self, task: FileGroupTask) -> Iterator[ImageObject]:
         partition = task.partition
         options = partition.storage_options
-        reader = GroupReader(options, partition.root if partition.name else None, partition.samples, self.column)
+        is_named = bool(partition.name)
+        reader = GroupReader(
+            options,
+            partition.root if is_named else None,
+            partition.samples,
+            self.column,
+            are_loose=partition.is_loose if is_named else None,
+        )
         for index, (path, sample, data) in enumerate(reader.read(task.data)):
             image = self._make_image(path, sample, data, index)
             image.storage_options = options

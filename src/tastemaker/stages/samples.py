@@ -22,21 +22,32 @@ class GroupReader:
         root: Folder that the keys of loose images begin below.
         wanted: Of the only shard, the samples to read, by where they lie; None for all.
         column: Of tables, the column with the pictures; None to recognise it.
+        are_loose: Whether the files are loose images; None where their names tell.
     """
 
     def __init__(
-        self, options: Options | None, root: str | None, wanted: list[Sample] | None, column: str | None = None
+        self,
+        options: Options | None,
+        root: str | None,
+        wanted: list[Sample] | None,
+        column: str | None = None,
+        *,
+        are_loose: bool | None = None,
     ) -> None:
         self._options, self._root, self._wanted, self._column = options, root, wanted, column
+        self._are_loose = are_loose
         self._folders = FolderReader(options)
 
     def read(self, paths: Iterable[str]) -> Iterator[_Read]:
         """Yield all samples, in order."""
-        for are_shards, group in groupby(paths, key=is_shard):
+        for are_shards, group in groupby(paths, key=self._is_shard):
             if are_shards:
                 yield from self._read_shards(group)
             else:
                 yield from self._folders.read_samples(group, self._root)
+
+    def _is_shard(self, path: str) -> bool:
+        return is_shard(path) if self._are_loose is None else not self._are_loose
 
     def _read_shards(self, paths: Iterable[str]) -> Iterator[_Read]:
         """Yield path and samples of each shard; one that the system cannot read yields a row that says so."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import NamedTuple, TypeVar
 
-from tastemaker.storage import SELECTION_FILE, STATE_FOLDER, canonical_url, is_remote
+from tastemaker.errors import ConfigurationError
+from tastemaker.storage import SELECTION_FILE, STATE_FOLDER, canonical_url, expand_path, is_remote
 from tastemaker.storage.place import Entry, Place
 
 T = TypeVar("T")
 
 _AT_ONCE = 16
+
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_MOST_EXPANDED = 1_000_000
 
 
 class Input(NamedTuple):
@@ -27,6 +32,7 @@ class Input(NamedTuple):
         version: Another one after each change; empty where that is not known.
         is_named: The user named this very file; or it is a folder that cannot be read. It is input in any case.
         problem: Why it could not be looked at; empty where it could.
+        passed_over: What it is, where nobody looks into it: a ``linked folder``, a ``hidden folder``.
     """
 
     path: str
@@ -35,6 +41,48 @@ class Input(NamedTuple):
     version: str = ""
     is_named: bool = False
     problem: str = ""
+    passed_over: str = ""
+
+
+def name_inputs(given: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> list[str]:
+    """Return the paths and URLs that a user named, with ``~``, variables and braces (``{00..99}``) expanded.
+
+    Raises:
+        ConfigurationError: Something else than paths was given.
+    """
+    if isinstance(given, str | os.PathLike):
+        given = [given]
+    if isinstance(given, bytes) or not isinstance(given, Iterable) or hasattr(given, "columns"):
+        hint = "; give its column with the paths" if hasattr(given, "columns") else ""
+        raise ConfigurationError(f"inputs are paths or URLs, or a list of them, not a {type(given).__name__}{hint}")
+    names = []
+    for name in given:
+        if not isinstance(name, str | os.PathLike):
+            kind = type(name).__name__
+            raise ConfigurationError(f"an input is a path or a URL, as text or Path, and not of the type {kind}")
+        names += _expand_braces(expand_path(name))
+    return names
+
+
+def _expand_braces(path: str) -> list[str]:
+    """Return the paths that one in the notation of WebDataset stands for; one that exists stands for itself.
+
+    Example:
+        >>> _expand_braces("{00..02}.tar"), _expand_braces("{a,b}.tar"), _expand_braces("x{1}.tar")
+        (['00.tar', '01.tar', '02.tar'], ['a.tar', 'b.tar'], ['x{1}.tar'])
+    """
+    found = _BRACES.search(path)
+    if found is None or (not is_remote(path) and os.path.lexists(path)):
+        return [path]
+    first, last, listed = found.groups()
+    if listed is None:
+        numbers = range(int(first), int(last) + 1)
+        if len(numbers) > _MOST_EXPANDED:
+            raise ConfigurationError(f"{path} stands for {len(numbers):,} paths; {_MOST_EXPANDED:,} are the most")
+        parts = [f"{number:0{len(first)}d}" for number in numbers]
+    else:
+        parts = listed.split(",")
+    return [name for part in parts for name in _expand_braces(path[: found.start()] + part + path[found.end() :])]
 
 
 def find_inputs(place: Place) -> list[Input]:
@@ -58,11 +106,11 @@ def find_inputs(place: Place) -> list[Input]:
 
 def _below(folder: Place) -> list[Input]:
     root = folder.address.rstrip("/") or folder.address
-    return [_input(entry, root, is_named=entry.is_folder) for entry in folder.list_inputs()]
+    return [_input(entry, root, is_named=entry.is_folder and not entry.passed_over) for entry in folder.list_inputs()]
 
 
 def _input(entry: Entry, root: str, *, is_named: bool = False) -> Input:
-    return Input(entry.place.address, root, entry.size, entry.version, is_named)
+    return Input(entry.place.address, root, entry.size, entry.version, is_named, passed_over=entry.passed_over)
 
 
 def map_places(work: Callable[[Place], T], places: Iterable[Place]) -> Iterator[T]:

@@ -82,7 +82,7 @@ class LocalPlace(Place):
         return LocalPlace(os.path.realpath(self.address))
 
     def glob(self) -> list[Entry]:
-        places = map(LocalPlace, sorted(glob.glob(self.address, recursive=True)))
+        places = map(LocalPlace, sorted(glob.glob(_escape_existing(self.address), recursive=True)))
         return [place.stat() or Entry(place, 0, is_folder=place.is_folder()) for place in places]
 
     def list_inputs(self) -> list[Entry]:
@@ -95,20 +95,25 @@ class LocalPlace(Place):
             folder = folders.pop()
             try:
                 with os.scandir(folder) as items:
-                    visible = [item for item in items if not item.name.startswith(".")]
+                    listed = list(items)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError:
                 yield Entry(LocalPlace(folder), 0, is_folder=True)
                 continue
-            for item in visible:
+            for item in listed:
+                is_hidden = item.name.startswith(".")
                 try:
-                    if item.is_dir(follow_symlinks=False):
+                    if item.is_dir(follow_symlinks=False) and not is_hidden:
                         folders.append(item.path)
-                    elif not item.is_dir():
+                    elif item.is_dir():
+                        what = "hidden folder" if is_hidden else "linked folder"
+                        yield Entry(LocalPlace(item.path), 0, is_folder=True, passed_over=what)
+                    elif not is_hidden:
                         yield LocalPlace(item.path)._entry(item.stat())
                 except OSError:  # a link that leads nowhere, or to itself
-                    yield Entry(LocalPlace(item.path), 0)
+                    if not is_hidden:
+                        yield Entry(LocalPlace(item.path), 0)
 
     def list(self, *, recursive: bool = True) -> list[Entry]:
         return sorted(self._walk(self.address or ".", recursive=recursive), key=lambda entry: entry.place.address)
@@ -180,6 +185,14 @@ class LocalPlace(Place):
 
     def lock(self) -> Lock:
         return _FileLock(self.local_path)
+
+
+def _escape_existing(pattern: str) -> str:
+    """Return a pattern in which folders that exist under just this name stand for themselves: ``photos [2020]/*``."""
+    at = len(pattern)
+    while at > 0 and not os.path.lexists(pattern[:at]):
+        at = pattern[:at].rfind(os.sep) if os.sep in pattern[:at] else 0
+    return glob.escape(pattern[:at]) + pattern[at:]
 
 
 def _check_regular(path: str) -> None:

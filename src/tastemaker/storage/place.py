@@ -28,6 +28,7 @@ class Entry(NamedTuple):
         modified: When it was written last, in seconds since 1970; 0 where nobody says.
         version: Another one after each change: an ETag, a generation or a checksum; empty where there is none.
         is_folder: It is a folder that fits a pattern.
+        passed_over: What it is, where it is no input: a ``linked folder`` or a ``hidden folder``.
     """
 
     place: Place
@@ -35,6 +36,7 @@ class Entry(NamedTuple):
     modified: float = 0.0
     version: str = ""
     is_folder: bool = False
+    passed_over: str = ""
 
     @property
     def path(self) -> str:
@@ -231,7 +233,8 @@ class Place(ABC):
         """Return the files in a folder and those below it that may be input, in the order of their addresses.
 
         Those that are hidden and those that Tastemaker wrote are left out. A folder that cannot be read, a link that
-        leads nowhere, and whatever else is no file is among them, with the size 0: it is not to be passed over.
+        leads nowhere, and whatever else is no file is among them, with the size 0: it is not to be passed over. Hidden
+        folders, and links to folders, are among them with `Entry.passed_over`: nobody looks into them.
 
         Raises:
             ConfigurationError: A web server has no listings.

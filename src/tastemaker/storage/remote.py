@@ -83,8 +83,13 @@ class RemotePlace(Place):
         return bool(self.list())
 
     def list_inputs(self) -> list[Entry]:
-        visible = [entry for entry in self.list() if not re.search(r"(^|/)\.", relative_to(entry.path, self.address))]
-        return without_results(visible, self.address)
+        hidden = re.compile(r"(^|/)\.").search
+        entries = without_results(self.list(), self.address)
+        names = [relative_to(entry.path, self.address) for entry in entries]
+        return [
+            entry._replace(passed_over="hidden file") if hidden(name) else entry
+            for entry, name in zip(entries, names, strict=True)
+        ]
 
     def glob(self) -> list[Entry]:
         from fsspec.utils import glob_translate
