@@ -19,8 +19,8 @@ def start(explorer, to, *, form="folder", score=None, top=None, **chosen):
 
 
 def export(explorer, to, **options):
-    number = start(explorer, to, **options)["number"]
-    while (state := explorer.exports.get(number))["state"] == "running":
+    start(explorer, to, **options)
+    while (state := explorer.exports.state())["state"] == "running":
         time.sleep(0.01)
     return state
 
@@ -105,15 +105,13 @@ def test_one_export_runs_at_a_time_and_can_be_stopped(tmp_path):
             on_progress(done)
             time.sleep(0.001)
 
-    number = exports.start(str(tmp_path / "out"), "folder", 100, work)["number"]
+    exports.start(str(tmp_path / "out"), 100, work)
     with pytest.raises(ConfigurationError, match="running"):
-        exports.start(str(tmp_path / "other"), "folder", 100, work)
-    exports.stop(number)
-    while exports.get(number)["state"] == "running":
+        exports.start(str(tmp_path / "other"), 100, work)
+    exports.stop()
+    while exports.state()["state"] == "running":
         time.sleep(0.01)
-    assert exports.get(number)["state"] == "stopped"
-    with pytest.raises(ConfigurationError, match="no export"):
-        exports.get(7)
+    assert exports.state()["state"] == "stopped"
 
 
 def test_an_export_ends_with_the_explorer_and_leaves_nothing(explorer, tmp_path, monkeypatch):
@@ -125,8 +123,8 @@ def test_an_export_ends_with_the_explorer_and_leaves_nothing(explorer, tmp_path,
         return "there", "name"
 
     monkeypatch.setattr("tastemaker.scores.copies.FileCopies.add", wait)
-    number = start(explorer, tmp_path / "new" / "out", score=0.0)["number"]
+    start(explorer, tmp_path / "new" / "out", score=0.0)
     assert begun.wait(10)
     explorer.close()
-    assert explorer.exports.get(number)["state"] == "stopped"
+    assert explorer.exports.state()["state"] == "stopped"
     assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == []

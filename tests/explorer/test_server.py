@@ -28,7 +28,7 @@ EVERY_ADDRESS = [
     "/api/slices?dimension=shape",
     "/api/failures",
     "/api/failures/rows?kind=x",
-    "/api/exports/0",
+    "/api/export",
 ]
 
 
@@ -83,7 +83,7 @@ def test_another_page_can_change_nothing(page, explorer):
     del page.headers["origin"]
     for origin in (None, "http://evil.example", "null", "http://127.0.0.1:9999", "https://127.0.0.1:8765"):
         headers = {} if origin is None else {"origin": origin}
-        for address in ("/api/ratings", "/api/ratings/undo", "/api/exports", "/api/exports/stop"):
+        for address in ("/api/ratings", "/api/ratings/undo", "/api/export", "/api/export/stop"):
             body = {"row": 0, "stars": 5, "rejected": False, "to": "/tmp/x", "as": "folder", "number": 0}
             assert page.post(address, json=body, headers=headers).status_code == 403, (origin, address)
     assert not explorer.marks.current()

@@ -33,7 +33,7 @@ ASPECT_UNIT = 1000
 """Aspect ratios travel as integers: width / height in thousandths."""
 
 QUERY_SECONDS = 60.0
-"""A condition that takes longer is stopped: some never end, and would keep a processor busy as long as the program."""
+"""A condition that takes longer is stopped."""
 
 _KEPT_VIEWS = 8
 
@@ -179,12 +179,8 @@ class ScoreIndex:
         self.columns = [name for name in STEPS if self._has_values(name)]
         self._aspects = self._read_aspects()
 
-    def view(self, chosen: Filter, limit: QueryLimit | None = None) -> View:
+    def view(self, chosen: Filter) -> View:
         """Return the pictures that pass a filter. The last few are remembered.
-
-        Args:
-            chosen: The filter.
-            limit: When to stop looking for them; None for after `QUERY_SECONDS`.
 
         Raises:
             ConfigurationError: The condition is none or takes too long, or the column is not one to rank by.
@@ -200,7 +196,7 @@ class ScoreIndex:
             if view is not None:
                 self._views.move_to_end(key)
         if view is None:
-            view = self._make_view(key, limit or QueryLimit(QUERY_SECONDS))
+            view = self._make_view(key)
             with self._lock:
                 self._views[key] = view
                 while len(self._views) > _KEPT_VIEWS:
@@ -239,12 +235,13 @@ class ScoreIndex:
     def _has_values(self, column: str) -> bool:
         return column in self.table.columns and bool(np.isfinite(self.table.values(column)).any())
 
-    def _make_view(self, chosen: Filter, limit: QueryLimit) -> View:
+    def _make_view(self, chosen: Filter) -> View:
         values = self.values(chosen.by)
         passes = ~np.isnan(values)
         condition = chosen.condition(self.table)
         if condition is not None:
             meets = np.zeros(len(values), np.bool_)
+            limit = QueryLimit(QUERY_SECONDS)
             meets[self.table.to_arrow(["row_id"], condition, limit=limit).column(0).to_numpy()] = True
             passes &= meets
         if chosen.rated:

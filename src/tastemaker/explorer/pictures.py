@@ -5,14 +5,20 @@ from __future__ import annotations
 import base64
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
 from tastemaker.errors import UnreadableImageError
+from tastemaker.explorer.originals import read_picture, recorded_size
 from tastemaker.explorer.reduced import encode_jpeg, reduce_image
+from tastemaker.explorer.upright import upright_size
+from tastemaker.scores.sources import OriginalsReader
+
+Row = Mapping[str, Any]
 
 HEIGHTS = (320, 256, 200, 160, 128, 96, 64)
 """Heights of a small picture, in pixels, largest first: twice what a page shows, for screens of high density."""
@@ -21,23 +27,6 @@ MAX_SLOT_ASPECT, MIN_SLOT_ASPECT = 4.5, 0.5
 """Width by height of the place that a picture gets. Wider and taller ones are shown whole within it."""
 
 _QUALITY = 80
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where the encoded bytes of a picture come from, and what is known of it.
-
-    Attributes:
-        read: Returns the bytes; raises `UnreadableImageError` or `OSError` where they cannot be had.
-        size: (width, height) in which it is seen: the shape of its place where there is none. None where not known.
-        recorded: As `reduce_image` takes it.
-        uses: How often the page shows it; each time it takes its room.
-    """
-
-    read: Callable[[], bytes]
-    size: tuple[int, int] | None = None
-    recorded: tuple[int, int] | None = None
-    uses: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +61,33 @@ class Thumbnail:
         return f"data:image/jpeg;base64,{base64.b64encode(self.data).decode()}"
 
 
-def make_thumbnails(sources: Mapping[int, Source], max_bytes: int, threads: int = 2) -> Iterator[tuple[int, Thumbnail]]:
-    """Yield a small picture for each source, in order; together they stay below ``max_bytes`` as data URIs.
+def make_thumbnails(
+    rows: Mapping[int, Row], uses: Mapping[int, int], max_bytes: int, reader: OriginalsReader, threads: int = 2
+) -> dict[int, Thumbnail]:
+    """Return a small picture for each row; together they stay below ``max_bytes`` as data URIs.
 
     What is left is shared out among those that are still to come, so a few pictures are large and many are small.
-    The same sources give the same bytes.
+    The same rows give the same bytes.
 
     Args:
-        sources: Number -> source. Reading goes in this order.
+        rows: Number -> row, with what names the original and its size. They are read in the order of their places.
+        uses: Number -> how often the page shows it; each time it takes its room.
         max_bytes: For all of them together, as base64.
+        reader: Reads the originals.
         threads: Pictures that are decoded at the same time.
     """
     left = max_bytes * 3 // 4  # base64 makes 4 characters of 3 bytes
-    waiting = sum(source.uses for source in sources.values())
-    for number, reduced in _reduce_all(sources, threads):
-        uses = sources[number].uses
+    waiting = sum(uses[number] for number in rows)
+    made = {}
+    for number, reduced in _reduce_all(rows, reader, threads):
         if isinstance(reduced, str):
-            thumbnail = _placeholder(sources[number], reduced)
+            thumbnail = _placeholder(rows[number], reduced)
         else:
             thumbnail = encode_thumbnail(reduced, left // waiting)
-        left, waiting = left - uses * (len(thumbnail.data) + 2), waiting - uses  # base64 fills up to threes
-        yield number, thumbnail
+        left -= uses[number] * (len(thumbnail.data) + 2)  # base64 fills up to threes
+        waiting -= uses[number]
+        made[number] = thumbnail
+    return made
 
 
 def encode_thumbnail(image: Image.Image, max_bytes: int) -> Thumbnail:
@@ -108,15 +103,18 @@ def encode_thumbnail(image: Image.Image, max_bytes: int) -> Thumbnail:
     return Thumbnail(b"", image.width, image.height, "left out: there are too many pictures for one page")
 
 
-def _reduce_all(sources: Mapping[int, Source], threads: int) -> Iterator[tuple[int, Image.Image | str]]:
+def _reduce_all(
+    rows: Mapping[int, Row], reader: OriginalsReader, threads: int
+) -> Iterator[tuple[int, Image.Image | str]]:
     """Yield each picture reduced to what a page can use, or why there is none; few are in memory at a time.
 
     They are read here, one after another, and decoded in threads.
     """
+    places = {n: (row["shard"] or row["image_path"], row["offset"] or 0) for n, row in rows.items()}
     waiting: deque[tuple[int, Future[Image.Image | str]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        for number, source in sources.items():
-            waiting.append((number, pool.submit(_reduce, _read(source), source.recorded)))
+        for number in sorted(rows, key=lambda n: places[n]):
+            waiting.append((number, pool.submit(_reduce, _read(rows[number], reader), recorded_size(rows[number]))))
             if len(waiting) > 2 * threads:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -124,10 +122,10 @@ def _reduce_all(sources: Mapping[int, Source], threads: int) -> Iterator[tuple[i
             yield number, future.result()
 
 
-def _read(source: Source) -> bytes | str:
+def _read(row: Row, reader: OriginalsReader) -> bytes | str:
     """Return the encoded bytes, or why there are none."""
     try:
-        return source.read()
+        return read_picture(row, reader)
     except UnreadableImageError as error:
         return str(error)
     except FileNotFoundError:
@@ -156,8 +154,6 @@ def _box(height: int) -> tuple[int, int]:
     return round(height * MAX_SLOT_ASPECT), height
 
 
-def _placeholder(source: Source, problem: str) -> Thumbnail:
-    width, height = source.size or (0, 0)
-    if width < 1 or height < 1:
-        width, height = 4, 3
-    return Thumbnail(b"", width, height, problem)
+def _placeholder(row: Row, problem: str) -> Thumbnail:
+    width, height = upright_size(row)
+    return Thumbnail(b"", *((width, height) if width and height else (4, 3)), problem)

@@ -13,11 +13,9 @@ from typing import Any
 
 from tastemaker import __version__
 from tastemaker.errors import ConfigurationError
-from tastemaker.explorer.originals import read_picture, recorded_size
 from tastemaker.explorer.page import Figure, format_share, render_page
-from tastemaker.explorer.pictures import Source, Thumbnail, make_thumbnails
+from tastemaker.explorer.pictures import Thumbnail, make_thumbnails
 from tastemaker.explorer.report_data import ReportData, gather
-from tastemaker.explorer.upright import upright_size
 from tastemaker.machine import usable_cores
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.locations import Source as TableSource
@@ -115,10 +113,10 @@ def write_report(
         raise ConfigurationError(f"{place} is a folder; the report is a file")
     OwnFiles.of_one_file(place).refuse_foreign(place.name)
     data = gather(table, min_score=min_score, top=top, seed=seed, samples=samples)
+    uses = Counter(row_id for ids in data.shown() for row_id in ids)
+    room = MAX_BYTES - _PAGE_BYTES - _FIGURE_BYTES * uses.total()
     with OriginalsReader(table.originals) as reader:
-        sources = _sources(data, reader)
-        room = MAX_BYTES - _PAGE_BYTES - _FIGURE_BYTES * sum(source.uses for source in sources.values())
-        thumbnails = dict(make_thumbnails(sources, room, usable_cores()))
+        thumbnails = make_thumbnails(data.pictures, uses, room, reader, usable_cores())
     page = render_page(
         **_content(data, thumbnails, samples),
         version=__version__,
@@ -218,23 +216,6 @@ def _fit_row(figures: list[Figure], samples: int) -> list[Figure]:
 
 def _shorten(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def _sources(data: ReportData, originals: OriginalsReader) -> dict[int, Source]:
-    """Return where each picture comes from, in the order in which they are best read."""
-    rows = sorted(
-        data.pictures.items(), key=lambda item: (item[1]["shard"] or item[1]["image_path"], item[1]["offset"] or 0)
-    )
-    uses = Counter(row_id for ids in data.shown() for row_id in ids)
-    return {
-        row_id: Source(partial(read_picture, row, originals), _seen_size(row), recorded_size(row), uses[row_id])
-        for row_id, row in rows
-    }
-
-
-def _seen_size(row: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = upright_size(row)
-    return (width, height) if width and height else None
 
 
 def _name_of(places: list[str]) -> str:

@@ -17,17 +17,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from tastemaker.errors import ConfigurationError, TastemakerError
-from tastemaker.explorer.index import QUERY_SECONDS, Filter
+from tastemaker.explorer.index import Filter
 from tastemaker.explorer.security import Guard
 from tastemaker.explorer.service import Explorer
 from tastemaker.machine import usable_cores
-from tastemaker.scores.limits import QueryLimit
 
 _FILTER = [field.name for field in fields(Filter)]
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _MAX_BODY_BYTES = 65_536
-_LOOK_EVERY_S = 0.25
-"""How often to look whether the page still waits for a view."""
 _FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 _NEVER = {"cache-control": "no-store"}
 
@@ -51,7 +48,7 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
         Route("/favicon.ico", _no_icon),
         Route("/picture/{row:int}/{height:int}", _pictures(explorer)),
         Route("/api/table", ask(lambda e, r: e.describe())),
-        Route("/api/view", partial(_view, explorer)),
+        Route("/api/view", ask(lambda e, r: e.view(_filter(r)))),
         Route("/api/rows", ask(lambda e, r: e.rows(_filter(r), _number(r, "start"), _number(r, "stop")))),
         Route("/api/cutoff", ask(lambda e, r: e.cut(_filter(r), _score(r), r.query_params.get("top")))),
         Route("/api/picture/{row:int}", ask(lambda e, r: e.picture(_filter(r), r.path_params["row"]))),
@@ -61,9 +58,9 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
         Route(
             "/api/failures/rows", ask(lambda e, r: e.failed_rows(_text(r, "by"), _text(r, "kind"), _number(r, "start")))
         ),
-        Route("/api/exports/{number:int}", ask(lambda e, r: e.exports.get(r.path_params["number"]))),
-        Route("/api/exports", take(_export), methods=["POST"]),
-        Route("/api/exports/stop", take(lambda e, b: e.exports.stop(int(b["number"]))), methods=["POST"]),
+        Route("/api/export", ask(lambda e, r: e.exports.state())),
+        Route("/api/export", take(_export), methods=["POST"]),
+        Route("/api/export/stop", take(lambda e, b: e.exports.stop()), methods=["POST"]),
         Route("/api/ratings", take(_rate), methods=["POST"]),
         Route("/api/ratings/undo", take(lambda e, b: e.undo_rating(_filter_in(b))), methods=["POST"]),
     ]
@@ -96,22 +93,6 @@ def _answer(explorer: Explorer, question: Callable[[Explorer, Request], Any]) ->
         return await _reply(partial(question, explorer, request))
 
     return endpoint
-
-
-async def _view(explorer: Explorer, request: Request) -> Response:
-    """Answer with a view; stop looking for it once the page does not wait any more, as after another filter."""
-    limit = QueryLimit(QUERY_SECONDS)
-
-    async def watch() -> None:
-        while not await request.is_disconnected():
-            await anyio.sleep(_LOOK_EVERY_S)
-        limit.stop()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch)
-        response = await _reply(lambda: explorer.view(_filter(request), limit))
-        group.cancel_scope.cancel()
-    return response
 
 
 def _one_by_one(endpoint: _Endpoint) -> _Endpoint:

@@ -24,7 +24,6 @@ from tastemaker.explorer.slices import slice_view
 from tastemaker.explorer.thumbnails import Thumbnails
 from tastemaker.explorer.upright import upright_size
 from tastemaker.scores.cutoff import parse_top
-from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.selections.marks import REJECTED, Marks
@@ -97,20 +96,16 @@ class Explorer:
             "ratings": str(self.marks.path),
         }
 
-    def view(self, chosen: Filter, limit: QueryLimit | None = None) -> _Json:
+    def view(self, chosen: Filter) -> _Json:
         """Return how many pictures pass a filter, their shapes and scores, and how many rows have no score.
 
         ``shapes`` are the aspect ratios in the order of the view: uint16, little endian, thousandths, in base64.
         ``rejected`` are the places of what a person rejected.
-
-        Args:
-            chosen: The filter.
-            limit: Can stop it.
         """
         by = self.index.ranked_by(chosen.by)
         if by not in self._unscored:
             self._unscored[by] = failures.count_without_score(self.table, by)
-        view = self.index.view(chosen, limit)
+        view = self.index.view(chosen)
         shapes = self.index.aspects(view.rows).astype("<u2").tobytes()
         return {
             "by": by,
@@ -238,7 +233,7 @@ class Explorer:
                 self.table, path, selection, kind=form, on_progress=lambda progress: on_progress(progress.images)
             )
 
-        return self.exports.start(to, form, cut.kept, work)
+        return self.exports.start(to, cut.kept, work)
 
     def original(self, row: int) -> _Json:
         """Return where a row's picture lies.

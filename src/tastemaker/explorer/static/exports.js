@@ -15,7 +15,7 @@ const FORMS = [
   ["uids", "Identifiers", "keys, one a line: .txt, or .npy"],
 ];
 
-let running = null;
+let isRunning = false;
 
 export function startExports() {
   document.getElementById("export-open").addEventListener("click", open);
@@ -50,7 +50,7 @@ function build() {
     event.preventDefault();
     start(to.value, form.elements.form.value);
   });
-  stop.addEventListener("click", () => running !== null && send("/api/exports/stop", { number: running }));
+  stop.addEventListener("click", () => isRunning && send("/api/export/stop"));
   dialog.append(element("div", { className: "sheet-head" }, title, close), said, form, running_, result);
 }
 
@@ -61,9 +61,9 @@ function open() {
   document.getElementById("export-title").textContent = `Export ${images(kept)}`;
   said.textContent = describe();
   document.getElementById("export-note").textContent = `A path on this machine; a relative one is below ${model.table.folder}`;
-  if (running === null) result.textContent = "";
+  if (!isRunning) result.textContent = "";
   dialog.showModal();
-  if (running === null) document.getElementById("export-to").focus();
+  if (!isRunning) document.getElementById("export-to").focus();
 }
 
 function describe() {
@@ -80,8 +80,8 @@ async function start(to, as) {
   result.classList.remove("wrong");
   result.textContent = "";
   try {
-    const started = await send("/api/exports", body);
-    running = started.number;
+    await send("/api/export", body);
+    isRunning = true;
     form.hidden = true;
     running_.hidden = false;
     stop.focus();
@@ -90,14 +90,14 @@ async function start(to, as) {
     result.classList.add("wrong");
     result.textContent = error.message;
   }
-  running = null;
+  isRunning = false;
   form.hidden = false;
   running_.hidden = true;
 }
 
 async function follow() {
   for (;;) {
-    const state = await ask(`/api/exports/${running}`);
+    const state = await ask("/api/export");
     progress.max = Math.max(1, state.images);
     progress.value = state.done;
     progressText.textContent = `${count(state.done)} of ${images(state.images)}`;

@@ -22,6 +22,7 @@ const back = element("button", { type: "button", textContent: "Previous", classN
 const onward = element("button", { type: "button", textContent: "Next", className: "step onward" });
 
 let shown = null; // the picture
+const unfolded = new Set(); // names of what is unfolded beside it
 let turn = 0;
 let search = null; // for neighbours: in a large table it takes seconds, and is given up when one walks on
 
@@ -224,7 +225,7 @@ function group(name, pairs) {
   if (!filled.length) return null;
   const list = element("dl", { className: "pairs" });
   for (const [key, value] of filled) list.append(element("dt", { textContent: columnName(key) }), element("dd", { textContent: value }));
-  return element("section", {}, element("h3", { textContent: name }), list);
+  return folded(name, list);
 }
 
 function members({ images, others }) {
@@ -235,7 +236,14 @@ function members({ images, others }) {
     ...(more > 0 ? [element("p", { className: "quiet", textContent: `and ${count(more)} more` })] : []));
 }
 
-const sidecar = (name, text) => element("section", {}, element("h3", { textContent: name }), element("pre", { dir: "auto", textContent: text }));
+const sidecar = (name, text) => folded(name, element("pre", { dir: "auto", textContent: text }));
+
+// What is technical unfolds, and stays so for the next picture.
+function folded(name, content) {
+  const box = element("details", { open: unfolded.has(name) }, element("summary", { textContent: name }), content);
+  box.addEventListener("toggle", () => (box.open ? unfolded.add(name) : unfolded.delete(name)));
+  return box;
+}
 
 async function showNeighbours(picture, mine) {
   row.replaceChildren();
