@@ -33,34 +33,29 @@ from tastemaker.tasks import ImageObject
 SIZES = ((6000, 4000), (1200, 900))
 ASKED = (
     "/api/view",
-    "/api/shapes",
     "/api/rows?start=400000&stop=400200",
-    "/api/cutoff?top=100000",
+    "/api/cutoff?cut=100k",
     "/api/picture/{row}",
     "/api/view?where=width+%3E+2000",
-    "/api/slices?dimension=size&number=800&kept=1000",
+    "/api/slices?dimension=size&place=1000",
     "/api/failures",
 )
 
 REPAINT = """async () => {
-  const host = document.getElementById("histogram"), box = host.getBoundingClientRect(), times = [];
-  const at = (x) => ({clientX: x, clientY: box.y + 40, pointerId: 1, bubbles: true});
-  const fire = (name, x) => host.dispatchEvent(new PointerEvent(name, at(x)));
+  const handle = document.getElementById("handle"), times = [];
   const painted = (done) => requestAnimationFrame(() => {
     const channel = new MessageChannel();
     channel.port1.onmessage = done;
     channel.port2.postMessage(0);
   });
-  host.setPointerCapture = () => {};
-  fire("pointerdown", box.x + 200);
   for (let n = 0; n < 200; n++) {
     await new Promise(requestAnimationFrame);
     const start = performance.now();
-    fire("pointermove", box.x + 200 + 3 * n);
+    handle.value = Number(handle.min) + ((n + 20) / 240) * (handle.max - handle.min);
+    handle.dispatchEvent(new Event("input"));
     await new Promise(painted);
     times.push(performance.now() - start);
   }
-  fire("pointerup", box.x + 800);
   times.sort((a, b) => a - b);
   return [times[100], times[190], times[199]];
 }"""
@@ -168,9 +163,9 @@ def measure_answers(address: str, pictures: int) -> None:
         print(f"{path}: first {times[0]:.0f} ms, then {statistics.median(times[1:]):.0f} ms")
     for kind, (width, height) in enumerate(SIZES):
         rows = range(kind, min(pictures, 40), len(SIZES))
-        fresh = statistics.median(ask(f"/thumbnail/{row}/320") for row in rows)
-        cached = statistics.median(ask(f"/thumbnail/{row}/320") for row in rows)
-        large = statistics.median(ask(f"/view/{row}/1600") for row in rows)
+        fresh = statistics.median(ask(f"/picture/{row}/320") for row in rows)
+        cached = statistics.median(ask(f"/picture/{row}/320") for row in rows)
+        large = statistics.median(ask(f"/picture/{row}/960") for row in rows)
         print(f"JPEG of {width}x{height}: thumbnail {fresh:.0f} ms, again {cached:.1f} ms; large view {large:.0f} ms")
 
 

@@ -292,11 +292,6 @@ def test_only_the_best_of_each_group_are_shown_and_counted(browser, tmp_path):
         assert counts(page) == before
 
 
-def test_a_table_without_groups_has_no_switch(browser, million):
-    with opened(browser, million.address) as page:
-        assert not page.locator("#group-label").is_visible()
-
-
 def test_hostile_captions_and_sidecars_are_text(browser, tmp_path):
     folder = write_table(
         tmp_path, caption="<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"

@@ -1,7 +1,6 @@
 """Exports: the same files as `select_images` writes, only where the user says, and to be stopped."""
 
 import time
-from threading import Event
 
 import pytest
 from tiny import copies
@@ -112,19 +111,3 @@ def test_one_export_runs_at_a_time_and_can_be_stopped(tmp_path):
     while exports.state()["state"] == "running":
         time.sleep(0.01)
     assert exports.state()["state"] == "stopped"
-
-
-def test_an_export_ends_with_the_explorer_and_leaves_nothing(explorer, tmp_path, monkeypatch):
-    begun = Event()
-
-    def wait(*_arguments):
-        begun.set()
-        time.sleep(0.01)
-        return "there", "name"
-
-    monkeypatch.setattr("tastemaker.scores.copies.FileCopies.add", wait)
-    start(explorer, tmp_path / "new" / "out", score=0.0)
-    assert begun.wait(10)
-    explorer.close()
-    assert explorer.exports.state()["state"] == "stopped"
-    assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == []

@@ -49,7 +49,7 @@ def test_the_best_of_each_group_are_those_that_select_chooses(grouped):
     assert sorted(view.rows.tolist()) == chosen == [0, 3, 5, 6, 8, 9, 10]
     assert view.scores.tolist() == sorted(view.scores.tolist(), reverse=True)
     assert grouped.view(BEST)["images"] == 7
-    assert grouped.cut(BEST, None, "3")["kept"] == 3
+    assert grouped.cut(BEST, "3 images")["kept"] == 3
 
 
 def test_the_next_best_of_a_group_stands_for_a_rejected_one(grouped, tmp_path):

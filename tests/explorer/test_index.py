@@ -62,11 +62,30 @@ def test_a_share_or_number_cuts_where_select_does(scores, index_of, top):
     assert (cut.score, cut.kept, cut.place) == (expected.score, expected.kept, expected.kept)
 
 
+@pytest.mark.parametrize(
+    ("typed", "score", "top"),
+    [
+        ("5.42", 5.42, None),
+        ("6", 6.0, None),
+        ("9", None, Top(9)),  # no score reaches it
+        ("6 images", None, Top(6)),
+        ("top 6", None, Top(6)),
+        ("1,000", None, Top(1000)),
+        ("1.5k", None, Top(1500)),
+        ("20 %", None, Top(share=0.2)),
+    ],
+)
+def test_one_text_is_a_score_a_share_or_a_number(scores, index_of, typed, score, top):
+    assert index_of(scores).view(Filter()).read_cut(typed) == (score, top)
+
+
 def test_what_is_no_cut_off_is_refused(scores, index_of):
     view = index_of(scores).view(Filter())
-    for score in (None, float("nan")):
+    for text in ("", "5,5", "nan", "0%", "101%", "0 images", "many", "-3"):
         with pytest.raises(ConfigurationError, match="share"):
-            view.cut(score, None)
+            view.read_cut(text)
+    with pytest.raises(ConfigurationError, match="share"):
+        view.cut(None, None)
 
 
 def test_filters_by_condition_text_and_rating_are_combined(explorer):

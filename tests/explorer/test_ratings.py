@@ -199,11 +199,13 @@ def test_counts_of_page_and_selection_leave_out_what_is_rejected(explorer, tmp_p
     view = explorer.view(ALL)
     order = sorted(range(12), key=lambda row: (-SCORES[row], row))
     assert [order[place] for place in view["rejected"]] == [5, 3, 2]
-    for given in ({"score": 5.42, "top": None}, {"score": None, "top": "25%"}, {"score": None, "top": "3"}):
-        kept = explorer.cut(ALL, **given)["kept"]
-        options = {"min_score": given["score"]} if given["top"] is None else {"top": Top(kept)}
-        out = tmp_path / str(given["top"])
-        assert select_images(explorer.table, out, Selection(**options), kind="folder").written == kept > 0
+    for typed, selection in (
+        ("5.42", Selection(min_score=5.42)),
+        ("25%", Selection(top=Top(share=0.25))),
+        ("top 3", Selection(top=Top(3))),
+    ):
+        kept = explorer.cut(ALL, typed)["kept"]
+        assert select_images(explorer.table, tmp_path / typed, selection, kind="folder").written == kept > 0
 
 
 def test_stars_of_the_explorer_go_into_sidecars_over_the_files_own(photos):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import tastemaker
-from conftest import encode, make_tar
+from conftest import encode
 from PIL import Image
 from rows import mark_as_gone, write_rows
 
@@ -26,7 +26,7 @@ from tastemaker.explorer.report import MAX_BYTES
 from tastemaker.explorer.report_data import gather
 from tastemaker.explorer.service import Explorer
 from tastemaker.imaging.decode import decode_image
-from tastemaker.imaging.shards import Member, read_samples
+from tastemaker.imaging.shards import Member
 from tastemaker.runs.options import RunOptions
 from tastemaker.scores.cutoff import Top
 from tastemaker.selections.filter import filter_images
@@ -211,14 +211,6 @@ def test_what_strangers_wrote_is_text(tmp_path):
     assert HOSTILE in page.text
 
 
-def test_the_alternative_text_is_the_caption_or_the_key_and_score(tmp_path):
-    rows = [photo(n, tmp_path / "p", 5.0 + n) for n in range(2)]
-    rows[0].sidecars = {"txt": b"a fox\nin the grass"}
-    write_rows(tmp_path / "a.parquet", rows)
-    _, page = make(tmp_path / "a.parquet", tmp_path)
-    assert {a["alt"] for a in page.pictures()} >= {"a fox in the grass", "001, score 6.00"}
-
-
 def test_a_page_of_many_large_pictures_stays_below_its_size(tmp_path):
     rng = np.random.default_rng(0)
     data = encode(rng.integers(0, 256, (400, 600, 3), np.uint8), "JPEG", quality=95)  # noise: hardly compressed
@@ -293,21 +285,6 @@ def test_sources_that_are_gone_changed_or_broken_keep_their_place(tmp_path):
     }
 
 
-def test_pictures_come_out_of_shards_by_their_place(tmp_path):
-    pictures = {f"{n}.jpg": photo(n, tmp_path / "p", 5.0) for n in range(3)}
-    data = {name: (tmp_path / "p" / f"00{name}").read_bytes() for name in pictures}
-    rows = []
-    for mode, name in (("w", "plain.tar"), ("w:gz", "packed.tar.gz")):
-        shard = str(make_tar(tmp_path / name, data.items(), mode=mode))
-        rows += [
-            image_row(s.key, f"{shard}/{s.image.name}", data[s.image.name], 5.0 + len(rows), shard, s.image.offset)
-            for s, _ in read_samples(shard)
-        ]
-    write_rows(tmp_path / "a.parquet", rows)
-    summary, _ = make(tmp_path / "a.parquet", tmp_path)
-    assert (summary.pictures, summary.missing) == (6, 0)
-
-
 def test_slices_tell_what_the_cut_keeps_of_them_the_farthest_first(tmp_path):
     rows = [photo(n, tmp_path / "wide", 4.0 + n / 100, (96, 32)) for n in range(50)]  # none passes
     rows += [photo(n, tmp_path / "square", 6.0 + n / 100, (48, 48)) for n in range(10)]  # all pass
@@ -323,14 +300,6 @@ def test_slices_tell_what_the_cut_keeps_of_them_the_farthest_first(tmp_path):
         ["wide", "50", "0.0%", "\u221230.0"],
         ["mixed", "40", "50.0%", "+20.0"],
     ]
-
-
-def test_differences_that_chance_makes_are_marked():
-    from tastemaker.explorer.dimensions import sure_distance
-
-    assert sure_distance(1, 2, 0.2) == 0.0
-    assert sure_distance(0, 1000, 0.2) > 0.15
-    assert sure_distance(500, 1000, 0.5) == 0.0
 
 
 def test_failures_are_counted_by_reason_with_examples(scores, tmp_path):
@@ -463,7 +432,7 @@ def test_rejected_pictures_are_told_and_are_in_no_number_and_no_row(tmp_path):
     marks.close()
     data = gather(table, top=Top(share=0.25))
     explorer = Explorer([str(folder)])
-    cut = explorer.cut(Filter(), None, "25%")
+    cut = explorer.cut(Filter(), "25%")
     explorer.close()
     assert (data.scored, data.rejected, data.cut.kept, data.cut.name) == (11, 1, cut["kept"], cut["name"])
     assert 5 not in {row for rows in data.shown() for row in rows}

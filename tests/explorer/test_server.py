@@ -22,7 +22,7 @@ EVERY_ADDRESS = [
     "/api/table",
     "/api/view",
     "/api/rows?start=0&stop=5",
-    "/api/cutoff?top=3",
+    "/api/cutoff?cut=3",
     "/api/picture/0",
     "/api/neighbours/0",
     "/api/slices?dimension=shape",
@@ -200,7 +200,7 @@ def test_a_wrong_filter_is_answered_with_a_sentence(page, query):
 @pytest.mark.parametrize(
     "address",
     [
-        "/api/cutoff?score=nan",
+        "/api/cutoff?cut=nan",
         "/api/slices?dimension=shape&place=none",
         f"/api/rows?start={'9' * 5000}",
     ],

@@ -21,7 +21,7 @@ from tastemaker.imaging.tars import Member
 
 
 def slices_of(explorer, name, score=5.0, chosen=Filter()):  # noqa: B008 - it is frozen
-    found = explorer.slices(chosen, name, explorer.cut(chosen, score, None)["place"])
+    found = explorer.slices(chosen, name, explorer.cut(chosen, f"{score:.2f}")["place"])
     return {part["name"]: (part["scored"], part["kept"]) for part in found["slices"]}, found
 
 
@@ -141,12 +141,6 @@ def test_unknown_slices_and_rows_are_refused(explorer):
             explorer.picture(Filter(), row)
 
 
-def test_a_row_read_alone_is_the_row_of_the_table(explorer):
-    rows = explorer.table.to_arrow().to_pylist()
-    for number in (0, 7, 13):
-        assert read_row(explorer.table, number) == rows[number]
-
-
 def test_details_have_sidecars_as_text_and_say_what_cannot_be_read(explorer, tmp_path):
     details = describe_picture(read_row(explorer.table, 4), explorer.table.originals)
     assert dict(details["sidecars"])["txt"] == "a picture 4"
@@ -210,13 +204,6 @@ def test_rows_are_found_before_the_lookup_is_ready(explorer, monkeypatch):
     ready = explorer.lookup.rows([13, 0, 7])
     monkeypatch.setattr(explorer.lookup, "_reader", None)
     assert explorer.lookup.rows([13, 0, 7]) == ready
-
-
-def test_the_lookup_leaves_no_file_behind_a_kill(explorer):
-    from pathlib import Path
-
-    assert explorer.lookup.rows([3])[0]["image_id"] == "p00003"
-    assert not Path(explorer.lookup._folder.name).exists()
 
 
 def test_pictures_that_are_gone_are_told_and_shown_nowhere(tmp_path):

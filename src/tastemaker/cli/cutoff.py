@@ -26,16 +26,25 @@ def cutoff(
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Print which score keeps how many images."""
-    from tastemaker.scores.cutoff import parse_top
+    """Print which score keeps how many images, of those that you did not reject."""
+    import numpy as np
+
+    from tastemaker.scores.cutoff import name_cutoff, parse_top
+    from tastemaker.scores.distribution import find_cutoff
     from tastemaker.scores.table import ScoreTable
+    from tastemaker.selections.selection import Selection, choose_rows
 
     tops = [parse_top(text) for text in top or DEFAULT]
     table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options))
-    cuts = [table.cutoff(top=t.share, keep=t.count, column=rank_by, where=where) for t in tops]
+    rows = choose_rows(table, Selection(where or "true")).rows  # without what is rejected
+    values = np.sort(table.values(rank_by)[rows])  # NaN last
+    cuts = [find_cutoff(values, top=t.share, keep=t.count) for t in tops]
     if as_json:
         typer.echo(json.dumps([asdict(cut) for cut in cuts], indent=2))
         return
     for wanted, cut in zip(tops, cuts, strict=True):
-        score = "none has a score" if cut.score is None else f"cut-off {cut.score:.4f}"
+        score = "none has a score"
+        if cut.score is not None:
+            lower = float(values[cut.scored - cut.kept - 1]) if cut.kept < cut.scored else None
+            score = f"cut-off {name_cutoff(cut.score, lower, 2, values.dtype.type)}"
         typer.echo(f"top {wanted!s:>6}  keep {cut.kept:>12,}  {score}")

@@ -46,12 +46,3 @@ def label_of(kind: str) -> str:
         'not an image'
     """
     return kind.replace("_", " ")
-
-
-def count_without_score(table: ScoreTable, by: str) -> dict[str, int]:
-    """Return how many rows have no value in a column: those that failed, and those that something else dropped."""
-    found = table.query(
-        f"SELECT status = 'failed' AS failed, count(*) AS number FROM rows WHERE {table.lacks_value(by)} GROUP BY 1"
-    )
-    counts = {bool(row["failed"]): row["number"] for row in found.to_pylist()}
-    return {"failed": counts.get(True, 0), "unscored": counts.get(False, 0)}

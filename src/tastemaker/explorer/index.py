@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from tastemaker.explorer.chart import Chart, decimals_of, make_chart
 from tastemaker.explorer.groups import Groups
 from tastemaker.explorer.upright import LYING
 from tastemaker.scores.conditions import Condition
-from tastemaker.scores.cutoff import Top, name_cutoff
+from tastemaker.scores.cutoff import Top, name_cutoff, parse_top
 from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.table import ScoreTable, sql_text
 from tastemaker.selections.marks import REJECTED, Marks, Ratings, ratings_of
@@ -156,6 +157,23 @@ class View:
         lower = float(self.scores[place]) if place < len(self.rows) else None
         tied = self._kept(self.count_from(lowest)) - kept
         return Cut(lowest, place, kept, name_cutoff(lowest, lower, decimals, self.scores.dtype.type), tied)
+
+    def read_cut(self, text: str) -> tuple[float | None, Top | None]:
+        """Return what a person typed as a cut-off: a score, or a share such as 20%, or a number such as 100k.
+
+        Raises:
+            ConfigurationError: It is neither.
+        """
+        plain = re.sub(r"[\s_]|,(?=\d{3}(?!\d))", "", text.lower())  # 5,5 is no 55: in many languages it is 5.5
+        match = re.fullmatch(r"(top)?(\d*\.?\d+|\d+\.)(%|k|m|images?|pictures?)?", plain)
+        if not match:
+            raise ConfigurationError("type a score, a share (20%) or a number (100k)")
+        word, number, unit = match.groups()
+        if unit == "%":
+            return None, parse_top(f"{number}%")
+        if not word and not unit and ("." in number or float(number) <= self.chart.end):
+            return float(number), None
+        return None, parse_top(f"{round(float(number) * {'k': 1e3, 'm': 1e6}.get(unit, 1))}")
 
     def _kept(self, place: int) -> int:
         return place - int(np.count_nonzero(self.is_rejected[:place]))

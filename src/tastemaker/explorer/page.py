@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -12,28 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from tastemaker.explorer.pictures import Thumbnail
-
 _HERE = files("tastemaker.explorer")
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One picture as the report shows it.
-
-    Attributes:
-        thumbnail: The small picture, or its place.
-        alt: Read out in its place: its caption, or its key and score.
-        name: Its key.
-        score: Shown under it.
-        is_kept: Whether it passes the cut.
-    """
-
-    thumbnail: Thumbnail
-    alt: str
-    name: str
-    score: str
-    is_kept: bool
 
 
 def render_page(**content: Any) -> bytes:  # noqa: ANN401

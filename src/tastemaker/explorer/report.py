@@ -13,7 +13,7 @@ from typing import Any
 
 from tastemaker import __version__
 from tastemaker.errors import ConfigurationError
-from tastemaker.explorer.page import Figure, format_share, render_page
+from tastemaker.explorer.page import format_share, render_page
 from tastemaker.explorer.pictures import Thumbnail, make_thumbnails
 from tastemaker.explorer.report_data import ReportData, gather
 from tastemaker.machine import usable_cores
@@ -188,30 +188,31 @@ def _finding(data: ReportData) -> str:
 
 def _figures(
     data: ReportData, thumbnails: dict[int, Thumbnail], row_ids: Iterable[int], decimals: int = 0
-) -> list[Figure]:
-    """Return pictures as the page shows them; ``decimals`` more than usual where the scores are close together."""
+) -> list[dict[str, Any]]:
+    """Return pictures as the template takes them; ``decimals`` more than usual where the scores are close together."""
     figures = []
     for row_id in row_ids:
         row = data.pictures[row_id]
         name = _shorten(row["image_id"] or row["image_path"] or "without a name", _LONGEST_NAME)
         score = f"{row['score']:.{data.view.chart.decimals + decimals}f}"
         caption = _shorten(" ".join((row["caption"] or "").split()), _LONGEST_CAPTION)
+        alt = caption or f"{name}, score {score}"
         figures.append(
-            Figure(thumbnails[row_id], caption or f"{name}, score {score}", name, score, bool(row["is_kept"]))
+            {"small": thumbnails[row_id], "alt": alt, "name": name, "score": score, "is_kept": row["is_kept"]}
         )
     return figures
 
 
-def _fit_row(figures: list[Figure], samples: int) -> list[Figure]:
-    """Return as many of the samples as fit into one row, and the first in any case, the best first."""
+def _fit_row(figures: list[dict[str, Any]], samples: int) -> list[dict[str, Any]]:
+    """Return as many of the samples as fit into one row, and the first in any case."""
     room = _WIDEST_ROW * samples
-    fitting: list[Figure] = []
+    fitting: list[dict[str, Any]] = []
     for figure in figures:
-        room -= figure.thumbnail.aspect
+        room -= figure["small"].aspect
         if fitting and room < 0:
             break
         fitting.append(figure)
-    return sorted(fitting, key=lambda figure: -float(figure.score))
+    return fitting
 
 
 def _shorten(text: str, longest: int) -> str:

@@ -50,7 +50,7 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
         Route("/api/table", ask(lambda e, r: e.describe())),
         Route("/api/view", ask(lambda e, r: e.view(_filter(r)))),
         Route("/api/rows", ask(lambda e, r: e.rows(_filter(r), _number(r, "start"), _number(r, "stop")))),
-        Route("/api/cutoff", ask(lambda e, r: e.cut(_filter(r), _score(r), r.query_params.get("top")))),
+        Route("/api/cutoff", ask(lambda e, r: e.cut(_filter(r), _text(r, "cut")))),
         Route("/api/picture/{row:int}", ask(lambda e, r: e.picture(_filter(r), r.path_params["row"]))),
         Route("/api/neighbours/{row:int}", _one_by_one(ask(lambda e, r: e.neighbours(r.path_params["row"])))),
         Route("/api/slices", ask(lambda e, r: e.slices(_filter(r), _text(r, "dimension"), _number(r, "place")))),
@@ -183,8 +183,3 @@ def _text(request: Request, name: str) -> str:
 
 def _number(request: Request, name: str) -> int:
     return int(request.query_params.get(name, "0"))
-
-
-def _score(request: Request) -> float | None:
-    given = request.query_params.get("score")
-    return None if given is None else float(given)

@@ -14,10 +14,10 @@ import numpy as np
 
 from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, ModelError
-from tastemaker.explorer import failures
 from tastemaker.explorer.details import describe_picture, read_row
 from tastemaker.explorer.dimensions import Dimension, list_dimensions, shape_conditions
 from tastemaker.explorer.exports import Exports
+from tastemaker.explorer.failures import group_failures, list_failures
 from tastemaker.explorer.index import Filter, ScoreIndex
 from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.slices import slice_view
@@ -70,7 +70,7 @@ class Explorer:
         self.thumbnails = Thumbnails(cache, named=self.table.originals)
         self.exports = Exports()
         self.stamp = _stamp(self.table)
-        self._unscored: dict[str, dict[str, int]] = {}
+        self._failures: dict[str, list[_Json]] = {}
         self._dimensions: dict[str, Dimension] | None = None
 
     def close(self) -> None:
@@ -103,8 +103,10 @@ class Explorer:
         ``rejected`` are the places of what a person rejected.
         """
         by = self.index.ranked_by(chosen.by)
-        if by not in self._unscored:
-            self._unscored[by] = failures.count_without_score(self.table, by)
+        groups = self.failures(by)
+        failed, unscored = (
+            sum(g["images"] for g in groups if (g["status"] == "failed") == is_so) for is_so in (True, False)
+        )
         view = self.index.view(chosen)
         shapes = self.index.aspects(view.rows).astype("<u2").tobytes()
         return {
@@ -115,7 +117,8 @@ class Explorer:
             "ticks": [[text, view.chart.percent(float(text))] for text in view.chart.ticks()],
             **{name: getattr(view.chart, name) for name in ("low", "high", "first", "step", "reaching")},
             "shapes": base64.b64encode(shapes).decode(),
-            **self._unscored[by],
+            "failed": failed,
+            "unscored": unscored,
         }
 
     def rows(self, chosen: Filter, start: int, stop: int) -> list[_Json]:
@@ -126,10 +129,13 @@ class Explorer:
         numbers = view.rows[start:stop].tolist()
         return self._short(numbers, view.scores[start:stop].tolist())
 
-    def cut(self, chosen: Filter, score: float | None, top: str | None) -> _Json:
-        """Return the cut-off for a score, a share or a number, as `View.cut` does."""
-        cut = self.index.view(chosen).cut(score, parse_top(top) if top else None)
-        return asdict(cut) | {"score": cut.score if cut.score is None or np.isfinite(cut.score) else None}
+    def cut(self, chosen: Filter, text: str) -> _Json:
+        """Return the cut-off for a score, a share or a number, as `View.cut` does; ``text`` is the share or number."""
+        view = self.index.view(chosen)
+        score, top = view.read_cut(text)
+        cut = view.cut(score, top)
+        score = cut.score if cut.score is None or np.isfinite(cut.score) else None
+        return asdict(cut) | {"score": score, "text": str(top or "")}
 
     def place(self, chosen: Filter, row: int) -> int:
         """Return where a row is in a view, -1 where it is not."""
@@ -190,11 +196,14 @@ class Explorer:
 
     def failures(self, by: str) -> list[_Json]:
         """Return the rows without a score, counted by reason."""
-        return failures.group_failures(self.table, self.index.ranked_by(by))
+        by = self.index.ranked_by(by)
+        if by not in self._failures:
+            self._failures[by] = group_failures(self.table, by)
+        return self._failures[by]
 
     def failed_rows(self, by: str, kind: str, start: int) -> list[_Json]:
         """Return some of the rows without a score that have one kind of reason."""
-        return failures.list_failures(self.table, self.index.ranked_by(by), kind, max(0, start))
+        return list_failures(self.table, self.index.ranked_by(by), kind, max(0, start))
 
     def rate(self, chosen: Filter, row: int, stars: int | None, rejected: bool | None) -> _Json:
         """Change the rating of a row in what is given, and return it, with the row's place in a view.

@@ -10,7 +10,7 @@ import { columnName, count, element, images } from "./format.js";
 import { gridState, reveal, startGrid } from "./grid.js";
 import { startHistogram } from "./histogram.js";
 import { startKeys } from "./keys.js";
-import { cutBy, cutByText, emit, fromHash, loadView, model, on, setOrder, setShow } from "./model.js";
+import { cutByText, emit, fromHash, loadView, model, on, setOrder, setShow } from "./model.js";
 import { openRow, startPicture } from "./picture.js";
 import { startRatings, tell } from "./ratings.js";
 import { startSlices } from "./slices.js";
@@ -59,7 +59,7 @@ async function chooseFirstCut(wanted) {
       // a mangled address: as if it had none
     }
   }
-  await cutBy({ top: FIRST_SHARE }, FIRST_SHARE); // as in the report
+  await cutByText(FIRST_SHARE); // as in the report
 }
 
 const isFiltered = () => ["where", "text", "rated", "group"].some((name) => model.filter[name]);

@@ -69,17 +69,17 @@ export function moveCut(steps) {
   cutAt((from + steps) * step);
 }
 
-// A share or a number, or a score between two steps: the server counts.
-export async function cutBy(parameters, text) {
-  const { score, place, kept, name } = await ask("/api/cutoff", { ...model.filter, ...parameters });
-  setCut({ score: score ?? 0, place, kept, name, text });
+// What somebody types: a score, a share (20%) or a number (100k). The server reads it and counts.
+export async function cutByText(text) {
+  const { score, ...cut } = await ask("/api/cutoff", { ...model.filter, cut: text });
+  setCut({ ...cut, score: score ?? 0 });
 }
 
 // Count anew what the cut-off keeps: another view, or another picture is rejected.
 function recut() {
-  const { score, text } = model.cut;
-  if (text) return cutBy({ top: text }, text);
-  return isOnStep(score) ? setAt(score) : cutBy({ score }, "");
+  const { score, text, name } = model.cut;
+  if (text) return cutByText(text);
+  return isOnStep(score) ? setAt(score) : cutByText(name);
 }
 
 // A picture of the view is rejected, or is not any more.
@@ -112,7 +112,7 @@ export async function loadView() {
   await recut();
 }
 
-export const isOnStep = (score) => Math.abs(score / model.view.step - Math.round(score / model.view.step)) < 1e-6;
+const isOnStep = (score) => Math.abs(score / model.view.step - Math.round(score / model.view.step)) < 1e-6;
 
 export async function changeFilter(changes) {
   const { filter: before, active } = model;
@@ -168,7 +168,7 @@ export function toHash() {
   return `#${state}`;
 }
 
-// Take the state from the address; returns the cut-off as it stands there, for `readCut`.
+// Take the state from the address; returns the cut-off as it stands there.
 export function fromHash() {
   const state = new URLSearchParams(location.hash.slice(1));
   for (const name of Object.keys(model.filter)) model.filter[name] = state.get(name) ?? "";
@@ -179,27 +179,4 @@ export function fromHash() {
   const picture = Number.parseInt(state.get("picture") ?? "", 10);
   model.picture = picture >= 0 ? picture : null;
   return state.get("cut");
-}
-
-// What the user typed as a cut-off: {score}, {top}, or null where it means nothing.
-export function readCut(text) {
-  if (/,(?!\d{3}(?!\d))/.test(text)) return null; // 5,5 is no 55: in many languages it is five and a half
-  const plain = text.trim().toLowerCase().replaceAll(/[,\s_]/g, "").replace(/^top/, "");
-  const match = /^(\d*\.?\d+|\d+\.)(%|k|m|images?|pictures?)?$/.exec(plain);
-  if (!match) return null;
-  const value = Number(match[1]);
-  if (match[2] === "%") return value > 0 && value <= 100 ? { top: `${value}%` } : null;
-  const number = match[2] === "k" ? value * 1e3 : match[2] === "m" ? value * 1e6 : value;
-  const { first, step, reaching } = model.view;
-  const isScore = !match[2] && !/^top/.test(text.trim().toLowerCase()) && (value <= (first + reaching.length) * step || match[1].includes("."));
-  if (isScore) return { score: value };
-  return number >= 1 && Number.isInteger(Math.round(number)) ? { top: String(Math.round(number)) } : null;
-}
-
-export async function cutByText(text) {
-  const wanted = readCut(text);
-  if (!wanted) throw new Error("type a score, a share (20%) or a number (100k)");
-  if (wanted.top) await cutBy({ top: wanted.top }, wanted.top);
-  else if (isOnStep(wanted.score)) setAt(wanted.score);
-  else await cutBy({ score: wanted.score }, "");
 }

@@ -50,26 +50,28 @@ function show({ dimensions, title, slices, others }) {
   });
   const more = others ? ` ${count(others)} more slices differ less.` : "";
   const note = `The cut keeps ${share(model.cut.kept, counted())} of all. Largest differences first; grey ones may be chance.${more}`;
-  const head = ["Slice", "Images", "Scores", "Kept", "Difference"].map((name) => element("th", { scope: "col", textContent: name }));
+  const head = [["slice"], ["images"], ["scores", "histogram"], ["keeps"], ["", "drawn"], ["difference"]];
+  const heads = head.map(([name, kind]) => element(name ? "th" : "td", { className: kind, textContent: name }));
+  const farthest = Math.max(0.05, ...slices.map((slice) => Math.abs(slice.difference)));
   host.style.setProperty("--cut", percentOf(model.cut.score));
   host.replaceChildren(
     element("div", { className: "page-head" }, element("label", { htmlFor: "dimension", textContent: "by" }),
       element("span", { className: "choose" }, choice), element("p", { className: "quiet", textContent: note })),
-    element("table", { className: "slices" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...slices.map(makeRow))),
+    element("table", { className: "slices" }, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...slices.map((slice) => makeRow(slice, farthest)))),
   );
   if (hadFocus) choice.focus();
 }
 
-function makeRow(slice) {
+function makeRow(slice, farthest) {
   const name = element("button", { type: "button", className: "plain", dir: "auto", textContent: slice.name || "(empty)", title: `Filter by ${slice.name}` });
   name.addEventListener("click", () => toggleCondition(slice.where));
-  const bar = element("i");
-  bar.style.left = `${50 + Math.min(0, 50 * slice.difference)}%`;
-  bar.style.width = `${50 * Math.abs(slice.difference)}%`;
-  const points = (100 * slice.difference).toFixed(1).replace("-0.0", "0.0").replace("-", "−");
-  const words = element("span", { className: "lean-words", textContent: slice.difference > 0 && points !== "0.0" ? `+${points}` : points });
+  const drawn = element("div");
+  const length = (50 * Math.abs(slice.difference)) / farthest;
+  drawn.style.setProperty("--left", `${slice.difference > 0 ? 50 : 50 - length}%`);
+  drawn.style.setProperty("--width", `${length}%`);
+  const points = `${slice.difference > 0 ? "+" : ""}${(100 * slice.difference).toFixed(1)}`.replace(/^[+-]0\.0$/, "0.0").replace("-", "−");
   return element("tr", { className: slice.is_chance ? "chance" : "" },
-    element("th", { scope: "row" }, name), element("td", { className: "number", textContent: count(slice.scored) }),
-    element("td", {}, makeBars(slice.bars)), element("td", { className: "number", textContent: share(slice.kept, slice.scored) }),
-    element("td", { className: "lean" }, words, element("span", { className: "lean-bar" }, bar)));
+    element("th", { scope: "row" }, name), element("td", { textContent: count(slice.scored) }),
+    element("td", { className: "histogram" }, makeBars(slice.bars)), element("td", { textContent: share(slice.kept, slice.scored) }),
+    element("td", { className: "drawn", "aria-hidden": "true" }, drawn), element("td", { className: "difference", textContent: points }));
 }
