@@ -48,7 +48,7 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
         Route("/favicon.ico", _no_icon),
         Route("/picture/{row:int}/{height:int}", _pictures(explorer)),
         Route("/api/table", ask(lambda e, r: e.describe())),
-        Route("/api/view", ask(lambda e, r: e.view(_filter(r)))),
+        Route("/api/view", ask(lambda e, r: e.view(_filter(r), _text(r, "cut")))),
         Route("/api/rows", ask(lambda e, r: e.rows(_filter(r), _number(r, "start"), _number(r, "stop")))),
         Route("/api/cutoff", ask(lambda e, r: e.cut(_filter(r), _text(r, "cut")))),
         Route("/api/picture/{row:int}", ask(lambda e, r: e.picture(_filter(r), r.path_params["row"]))),

@@ -20,6 +20,7 @@ from tastemaker.explorer.exports import Exports
 from tastemaker.explorer.failures import group_failures, list_failures
 from tastemaker.explorer.index import Filter, ScoreIndex
 from tastemaker.explorer.lookup import RowLookup
+from tastemaker.explorer.report_data import DEFAULT_TOP
 from tastemaker.explorer.slices import slice_view
 from tastemaker.explorer.thumbnails import Thumbnails
 from tastemaker.explorer.upright import upright_size
@@ -96,11 +97,15 @@ class Explorer:
             "ratings": str(self.marks.path),
         }
 
-    def view(self, chosen: Filter) -> _Json:
-        """Return how many pictures pass a filter, their shapes and scores, and how many rows have no score.
+    def view(self, chosen: Filter, cut: str = "") -> _Json:
+        """Return how many pictures pass a filter, their shapes and scores, the cut, and how many rows have no score.
 
         ``shapes`` are the aspect ratios in the order of the view: uint16, little endian, thousandths, in base64.
         ``rejected`` are the places of what a person rejected.
+
+        Args:
+            chosen: The filter.
+            cut: A cut-off as `cut` takes it; the report's where it is none.
         """
         by = self.index.ranked_by(chosen.by)
         groups = self.failures(by)
@@ -108,6 +113,10 @@ class Explorer:
             sum(g["images"] for g in groups if (g["status"] == "failed") == is_so) for is_so in (True, False)
         )
         view = self.index.view(chosen)
+        try:
+            found = self.cut(chosen, cut)
+        except ConfigurationError:  # a mangled address: as if it had none
+            found = self.cut(chosen, str(DEFAULT_TOP))
         shapes = self.index.aspects(view.rows).astype("<u2").tobytes()
         return {
             "by": by,
@@ -116,6 +125,7 @@ class Explorer:
             "bars": view.chart.draw(view.ascending),
             "ticks": [[text, view.chart.percent(float(text))] for text in view.chart.ticks()],
             **{name: getattr(view.chart, name) for name in ("low", "high", "first", "step", "reaching")},
+            "cut": found,
             "shapes": base64.b64encode(shapes).decode(),
             "failed": failed,
             "unscored": unscored,

@@ -10,7 +10,7 @@ import { columnName, count, element, images } from "./format.js";
 import { gridState, reveal, startGrid } from "./grid.js";
 import { startHistogram } from "./histogram.js";
 import { startKeys } from "./keys.js";
-import { cutByText, emit, fromHash, loadView, model, on, setOrder, setShow } from "./model.js";
+import { emit, fromHash, loadView, model, on, setOrder, setShow } from "./model.js";
 import { openRow, startPicture } from "./picture.js";
 import { startRatings, tell } from "./ratings.js";
 import { startSlices } from "./slices.js";
@@ -20,12 +20,11 @@ import { startTheme } from "./theme.js";
 const about = document.getElementById("about");
 const order = document.getElementById("order");
 const by = document.getElementById("by");
-const FIRST_SHARE = "20%";
 
 async function start() {
   history.replaceState(null, "", `/${location.hash}`); // the token is in a cookie now
   startRatings();
-  const cut = fromHash();
+  fromHash();
   model.table = await ask("/api/table");
   setStamp(model.table.stamp);
   document.title = `${model.table.name} - tastemaker`;
@@ -40,26 +39,12 @@ async function start() {
     Object.assign(model.filter, { by: "", where: "", text: "", rated: "", group: "" });
     await loadView();
   }
-  await chooseFirstCut(cut);
   const { images: all, failed, unscored } = model.view;
   if (!all && failed + unscored && !isFiltered()) model.show = "failures"; // there is nothing else to look at
   emit("show");
   if (model.active) reveal(model.active, true);
   if (picture !== null) await openRow(picture);
   document.body.classList.add("ready");
-}
-
-async function chooseFirstCut(wanted) {
-  if (!model.view.images) return;
-  if (wanted) {
-    try {
-      await cutByText(wanted);
-      return;
-    } catch {
-      // a mangled address: as if it had none
-    }
-  }
-  await cutByText(FIRST_SHARE); // as in the report
 }
 
 const isFiltered = () => ["where", "text", "rated", "group"].some((name) => model.filter[name]);
@@ -73,9 +58,9 @@ function startHeader() {
   const { ranked_by: columns } = model.table;
   document.getElementById("by-label").hidden = columns.length < 2;
   by.append(...columns.map((name) => element("option", { value: name, textContent: columnName(name).replace(/ score$/, "") })));
-  by.addEventListener("change", async () => {
-    await apply({ by: by.value });
-    await chooseFirstCut(null);
+  by.addEventListener("change", () => {
+    Object.assign(model.cut, { text: "", name: "" }); // of the other column
+    apply({ by: by.value });
   });
   for (const button of document.querySelectorAll("[data-show]")) {
     button.addEventListener("click", () => setShow(button.dataset.show));

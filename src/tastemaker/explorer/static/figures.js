@@ -33,10 +33,12 @@ export function startFigures() {
 }
 
 async function take() {
+  const typed = field.value;
   try {
-    if (field.value !== asText()) await cutByText(field.value);
+    if (typed !== asText()) await cutByText(typed);
     settle();
   } catch (error) {
+    if (field.value !== typed) return; // another text stands there now
     note.textContent = error.message;
     note.classList.add("wrong");
   }

@@ -71,11 +71,13 @@ export function moveCut(steps) {
 
 // What somebody types: a score, a share (20%) or a number (100k). The server reads it and counts.
 export async function cutByText(text) {
+  if (/^\d*\.\d+$/.test(text) && isOnStep(Number(text))) return setAt(Number(text)); // its count is in the page
+  const before = model.cut;
   const { score, ...cut } = await ask("/api/cutoff", { ...model.filter, cut: text });
-  setCut({ ...cut, score: score ?? 0 });
+  if (model.cut === before) setCut({ ...cut, score: score ?? 0 }); // not where it was moved meanwhile
 }
 
-// Count anew what the cut-off keeps: another view, or another picture is rejected.
+// Count anew what the cut-off keeps, as after another picture is rejected.
 function recut() {
   const { score, text, name } = model.cut;
   if (text) return cutByText(text);
@@ -104,12 +106,14 @@ export async function loadView() {
   viewRequest = new AbortController();
   const { signal } = viewRequest;
   model.filter.asked = `${performance.timeOrigin + performance.now()}`;
-  const { shapes, ...view } = await ask("/api/view", model.filter, signal);
+  const asked = { ...model.filter, cut: model.cut.text || model.cut.name };
+  const { shapes, cut, ...view } = await ask("/api/view", asked, signal);
   model.view = view;
   model.shapes = new Uint16Array(Uint8Array.from(atob(shapes), (letter) => letter.charCodeAt(0)).buffer);
   model.active = Math.min(model.active, Math.max(0, view.images - 1));
+  model.cut = { ...cut, score: cut.score ?? 0 };
   emit("view");
-  await recut();
+  setCut(model.cut);
 }
 
 const isOnStep = (score) => Math.abs(score / model.view.step - Math.round(score / model.view.step)) < 1e-6;
@@ -168,7 +172,7 @@ export function toHash() {
   return `#${state}`;
 }
 
-// Take the state from the address; returns the cut-off as it stands there.
+// Take the state from the address.
 export function fromHash() {
   const state = new URLSearchParams(location.hash.slice(1));
   for (const name of Object.keys(model.filter)) model.filter[name] = state.get(name) ?? "";
@@ -178,5 +182,5 @@ export function fromHash() {
   model.active = Number.parseInt(state.get("at") ?? "0", 10) || 0;
   const picture = Number.parseInt(state.get("picture") ?? "", 10);
   model.picture = picture >= 0 ? picture : null;
-  return state.get("cut");
+  model.cut.text = state.get("cut") ?? "";
 }
