@@ -1,6 +1,7 @@
 """Files of others are sacred: only what our own records list, and as they list it, is replaced or deleted."""
 
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +18,10 @@ from tastemaker import (
     Pipeline,
     ScoreTable,
     Selection,
+    StarOptions,
     select_images,
+    write_report,
+    write_stars,
 )
 from tastemaker.errors import StageError
 from tastemaker.runs.options import RunMode, RunOptions
@@ -162,23 +166,66 @@ def write_tars(inputs, output, _options, _table):
     write_pipeline(inputs, output)
 
 
-@pytest.mark.parametrize("command", [score, score_and_cut, select_all, write_tars])
-@pytest.mark.parametrize("position", [".", "below", "mine", "../photos", "../link"])
+def select_tars(_inputs, output, _options, table):
+    select_images(table, output, FIRST, kind="webdataset", overwrite=True)
+
+
+def select_links(_inputs, output, _options, table):
+    select_images(table, output, EVERYTHING, kind="links", overwrite=True)
+
+
+def select_list(_inputs, output, _options, table):
+    select_images(table, output / "a.csv" if output.is_dir() else output, FIRST, kind="manifest", overwrite=True)
+
+
+def write_page(_inputs, output, _options, table):
+    write_report(table, output / "a.txt" if output.is_dir() else output)
+
+
+def add_stars(_inputs, _output, _options, table):
+    write_stars(table, EVERYTHING, StarOptions(overwrite=True))
+
+
+COMMANDS = [score, score_and_cut, select_all, select_tars, select_links, select_list, write_page, add_stars, write_tars]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("position", [".", "below", "mine", "mine/a.jpg", "../photos", "../link"])
 def test_no_command_touches_a_file_of_the_user_whatever_the_output_is(
     tmp_path, photos, table, options, command, position
 ):
     make_pictures(photos / "mine", ["a.jpg", "kept.jpg", "kept/a.jpg", "rows/a.jpg"])
+    for name in ("a.txt", "a.csv"):
+        (photos / name).write_bytes(b"mine")
     (tmp_path / "link").symlink_to(photos)
     before, refusals = snapshot(photos), []
     for _ in range(2):
         try:
             command(photos, photos / position, options, table)
-        except (ConfigurationError, StageError) as error:
+        except (ConfigurationError, StageError, OSError) as error:
             refusals.append(str(error))
         after = snapshot(photos)
         assert {name: after.get(name) for name in before} == before
-    words = ("did not write it", "no selection wrote it", "lies in the output")
-    assert all(any(word in refusal for word in words) for refusal in refusals)
+    words = ("did not write it", "no selection wrote it", "lies in the output", "is a file", "Not a directory")
+    words += ("file ends with", "File exists")
+    assert all(any(word in refusal for word in words) for refusal in refusals), refusals
+
+
+@pytest.mark.parametrize("position", [".", "below"])
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_pipeline_does_not_read_the_tars_that_it_wrote_into_its_input(tmp_path, photos, position, shards):
+    inputs = make_tiny_shards(tmp_path / "in") if shards else photos
+    first = [sorted(task.data) for task in write_pipeline(inputs, inputs / position)]
+    before = snapshot(inputs)
+    assert [sorted(task.data) for task in write_pipeline(inputs, inputs / position)] == first
+    assert snapshot(inputs).keys() == before.keys()
+
+
+def test_tars_of_a_pipeline_are_input_where_they_are_named(tmp_path, photos):
+    write_pipeline(photos, tmp_path / "tars")
+    (tmp_path / "tars" / "README.txt").write_text("mine")
+    tasks = FilePartitioningStage(str(tmp_path / "tars")).process()
+    assert [Path(path).suffix for task in tasks for path in task.data] == [".tar"]
 
 
 def test_results_of_another_input_stay_where_they_are(tmp_path, photos, options):

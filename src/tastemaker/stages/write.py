@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import uuid
@@ -23,6 +22,7 @@ from tastemaker.scores.merge import merge_rows
 from tastemaker.scores.schema import make_table, rows_schema, status_of
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
 from tastemaker.storage import Options, expand_path, relative_to
+from tastemaker.storage.inputs import digest_of
 from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
@@ -149,7 +149,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         name = task.partition.name
         if not name:
             paths = sorted(image.image_path for image in [*task.data, *task.dropped])
-            name = f"images-{_short_digest('|'.join([*paths, task.task_id]))[:12]}"
+            name = f"images-{digest_of('|'.join([*paths, task.task_id]))[:12]}"
         return name
 
     def _start(self, name: str, task: ImageBatch) -> _Partition:
@@ -163,7 +163,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         check_own_rows(rows.path)
         own = tars = None
         if self.originals == "shards":
-            own = OwnFiles(output, f"written/{_short_digest(stem)}")
+            own = OwnFiles(output, f"written/{digest_of(stem)}")
             own.remove_drafts()
             tars = TarCopies(own, stem, self.images_per_tar)
         self._open[name] = partition = _Partition(rows, tars, own)
@@ -223,10 +223,6 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         return FileGroupTask(
             task.dataset_name, files, task._stage_perf, metadata, task.task_id, partition=task.partition
         )
-
-
-def _short_digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _members_of(image: ImageObject, root: str) -> dict[str, bytes | Section]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import mimetypes
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import NamedTuple, TypeVar
@@ -17,6 +19,7 @@ from tastemaker.storage.place import Entry, Place
 T = TypeVar("T")
 
 _AT_ONCE = 16
+_MAY_HOLD_IMAGES = re.compile(r"image/|application/x-tar")
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _MOST_EXPANDED = 1_000_000
@@ -137,24 +140,50 @@ def without_results(entries: Iterable[Entry], root: str) -> list[Entry]:
 
     Args:
         entries: The files.
-        root: The input folder. One that a selection wrote is input all the same: somebody named it.
+        root: The input folder. One that a selection wrote is input all the same: somebody named it. So is one in which
+            a pipeline wrote tars, where there is nothing else to read.
     """
     entries = list(entries)
     notes: dict[str, list[str]] = {}
-    for path in (entry.path for entry in entries if STATE_FOLDER in entry.path):
-        folder, found, note = path.replace(os.sep, "/").rpartition(f"/{STATE_FOLDER}/")
-        if found and "/" not in note:
+    for path in (_slashes(entry.path) for entry in entries if STATE_FOLDER in entry.path):
+        folder, separator, note = path.rpartition(f"/{STATE_FOLDER}/")
+        if separator:
             notes.setdefault(folder, []).append(note)
     if not notes:
         return entries
     top = _spelling(root)
     passed_over = [f"{f}/" for f, named in notes.items() if SELECTION_FILE in named and _spelling(f) != top]
     passed_over += [f"{folder}/{name}/" for folder, named in notes.items() for name in _folders_of_results(named)]
-    return [entry for entry in entries if not entry.path.replace(os.sep, "/").startswith(tuple(passed_over))]
+    found = [entry for entry in entries if not _slashes(entry.path).startswith(tuple(passed_over))]
+    records = {f: {note.split("/")[1] for note in named if note.startswith("written/")} for f, named in notes.items()}
+    ours = {entry.path for entry in found if _is_written(_slashes(entry.path), records)}
+    others = [entry for entry in found if entry.path not in ours]
+    is_input = any(_MAY_HOLD_IMAGES.match(mimetypes.guess_type(entry.path)[0] or "") for entry in others)
+    return others if is_input or not records.get(top) else found
+
+
+def _is_written(path: str, records: Mapping[str, Set[str]]) -> bool:
+    """Return whether a file has a record: its own one, or that of its partition's tars and rows."""
+    for folder, digests in records.items():
+        if digests and path.startswith(f"{folder}/"):
+            name = path[len(folder) + 1 :]
+            stem = re.sub(r"-\d{6}\.tar$|\.parquet$", "", name)
+            if not digests.isdisjoint({digest_of(name), digest_of(stem)}):
+                return True
+    return False
+
+
+def digest_of(name: str) -> str:
+    """Return how the record is called of a file that stands for itself, or of the files of a partition."""
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _slashes(path: str) -> str:
+    return path.replace(os.sep, "/")
 
 
 def _spelling(folder: str) -> str:
-    return canonical_url(folder).rstrip("/") if is_remote(folder) else folder.replace(os.sep, "/").rstrip("/")
+    return canonical_url(folder).rstrip("/") if is_remote(folder) else _slashes(folder).rstrip("/")
 
 
 def _folders_of_results(notes: Iterable[str]) -> tuple[str, ...]:

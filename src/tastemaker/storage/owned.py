@@ -8,7 +8,6 @@ listed and looks different now was changed by somebody, and is moved aside.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import unicodedata
@@ -21,6 +20,7 @@ import xxhash
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.storage import STATE_FOLDER
+from tastemaker.storage.inputs import digest_of
 from tastemaker.storage.place import Draft, Entry, Place
 
 ASIDE_FOLDER = f"{STATE_FOLDER}/aside"
@@ -73,9 +73,7 @@ class OwnFiles:
     @classmethod
     def of_one_file(cls, place: Place) -> OwnFiles:
         """Return what is known of a file that stands for itself, such as a report: its record lies beside it."""
-        return cls(
-            place.parent, f"written/{hashlib.sha256(place.name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
-        )
+        return cls(place.parent, f"written/{digest_of(place.name)}")
 
     @classmethod
     def write_one_file(cls, place: Place, data: bytes) -> None:
