@@ -1,10 +1,16 @@
 """Whatever bytes come, no file ends the process, keeps it busy, takes its memory, or raises what nobody expects."""
 
+import io
 import json
 import subprocess
 import sys
 
 import fuzzing
+from conftest import encode, make_tar, read_rows
+from PIL import Image
+
+from tastemaker.imaging.xmp import make_xmp
+from tastemaker.runs.run import RunOptions, run_scoring
 
 
 def test_ten_thousand_damaged_files_become_pictures_samples_rows_or_reasons():
@@ -13,3 +19,20 @@ def test_ten_thousand_damaged_files_become_pictures_samples_rows_or_reasons():
     assert {kind: report["problems"] for kind, report in reports.items() if report["problems"]} == {}
     assert sum(report["files"] for report in reports.values()) >= 10_000
     assert all(report["came_out"] for report in reports.values()), "or nothing but the first bytes was looked at"
+
+
+def test_metadata_that_cannot_be_read_fails_no_picture_and_ends_no_run(tmp_path, photographs, model_dir):
+    xmp = make_xmp(4).replace(b"UTF-8", b"klingon")
+    with_xmp = encode(Image.open(io.BytesIO(photographs["rocket.jpg"])), "JPEG", xmp=xmp)
+    members = [("a.jpg", photographs["rocket.jpg"]), ("a.xmp", xmp), ("b.jpg", with_xmp), ("c.jpg", with_xmp[:-2])]
+    (tmp_path / "photos").mkdir()
+    for name, data in members:
+        (tmp_path / "photos" / name).write_bytes(data)
+    make_tar(tmp_path / "photos.tar", members)
+    inputs = [str(tmp_path / "photos"), str(tmp_path / "photos.tar")]
+    run_scoring(inputs, tmp_path / "out", RunOptions(model_dir=str(model_dir)))
+    rows = read_rows(tmp_path / "out" / "rows")
+    assert [(row["image_id"], row["status"], row["rating"]) for row in rows] == [(k, "kept", None) for k in "abcabc"]
+    assert [row["metadata"] for row in rows if row["image_id"] == "c"] == [
+        '{"notes": ["the JPEG lacks its end mark, and nothing else"]}'
+    ] * 2
