@@ -38,6 +38,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from tastemaker.embeddings.find import EmbeddingFile
 from tastemaker.errors import MetadataError, TastemakerError, UnreadableImageError
 from tastemaker.imaging.decode import decode_image
+from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.shards import read_samples
@@ -185,6 +186,17 @@ def texts():
     yield '{"a": "猫"}'.encode("utf-16")
 
 
+def records():
+    yield b"".join(
+        json.dumps({"file_name": f"{name}.jpg", "text": text, "n": [1, None]}).encode() + b"\n"
+        for name, text in (("a", "K\u00e4fer \ud83d\ude00"), ("b", "a cat"))
+    )
+
+
+def record_tables():
+    yield 'file_name,text,n\na.jpg,"ein Käfer, zwei",1\nb.jpg,a cat,2\n'.encode()
+
+
 def tars():
     members = [("a.jpg", encoded("JPEG")), ("a.txt", b"a caption"), ("b/" + "long" * 40 + ".png", encoded("PNG"))]
     for options in ({"format": tarfile.GNU_FORMAT}, {"format": tarfile.PAX_FORMAT}, {"format": tarfile.USTAR_FORMAT}):
@@ -227,17 +239,29 @@ def npzs():
         yield file.getvalue()
 
 
-def parquets():
-
+def table():
     rows = {
         "embedding": pa.array(vectors().tolist(), pa.list_(pa.float32())),
         "image": pa.array([{"bytes": encoded("PNG"), "path": "a.png"}] * 3),
         "caption": ["a", None, "c"],
     }
+    return pa.table(rows)
+
+
+def parquets():
     for compression in ("snappy", "zstd", "none"):
         file = io.BytesIO()
-        pq.write_table(pa.table(rows), file, compression=compression)
+        pq.write_table(table(), file, compression=compression)
         yield file.getvalue()
+
+
+def arrows():
+    for new in (pa.ipc.new_file, pa.ipc.new_stream):
+        for compression in (None, "lz4", "zstd"):
+            file = io.BytesIO()
+            with new(file, table().schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+                writer.write_table(table())
+            yield file.getvalue()
 
 
 # How they are read.
@@ -322,6 +346,17 @@ def read_text(data, _rng, _folder):
     return row["caption"] is not None
 
 
+def read_described(name):
+    def read(data, _rng, folder):
+        (Path(folder) / name).write_bytes(data)
+        (Path(folder) / "a.jpg").write_bytes(b"")
+        sample, _ = FolderReader().read_sample(f"{folder}/a.jpg", folder)
+        image = ImageObject(image_id="a", image_path="a.jpg", sidecars=sample.described)
+        return make_table([image], with_embeddings=False, with_signals=False)["caption"][0].is_valid
+
+    return read
+
+
 def read_shard(extension):
     def read(data, _rng, folder):
 
@@ -362,11 +397,15 @@ KINDS = {
     "colour profile": (profiles, read_profile),
     "XMP": (xmps, read_xmp),
     "JSON and captions": (texts, read_text),
+    "metadata.jsonl": (records, read_described("metadata.jsonl")),
+    "metadata.csv": (record_tables, read_described("metadata.csv")),
     "tar": (tars, read_shard(".tar")),
     "packed tar": (packed_tars, read_shard(".tar.gz")),
     "npy": (npys, read_embeddings(".npy")),
     "npz": (npzs, read_embeddings(".npz")),
     "Parquet of embeddings": (parquets, read_embeddings(".parquet")),
+    "Arrow of embeddings": (arrows, read_embeddings(".arrow")),
+    "Arrow of pictures": (arrows, read_shard(".arrow")),
     "Parquet of pictures": (parquets, read_shard(".parquet")),
 }
 """Kind -> sound files, and the function that reads one and returns whether it came out."""
@@ -475,7 +514,7 @@ def _serve(kind, seed, numbers, folder, page, problems):
             came_out += bool(read(data, rng, folder))
         except BaseException as error:  # noqa: BLE001 - it is what is looked for
             last = traceback.extract_tb(error.__traceback__)[-1]
-            problem = f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}: {str(error)[:80]}"
+            problem = f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}"
         signal.alarm(0)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         page[8:] = struct.pack("<QQ", came_out, peak)

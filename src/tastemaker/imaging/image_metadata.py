@@ -43,10 +43,18 @@ class Record:
 
     def sidecars(self) -> dict[str, bytes]:
         """Return the record as the sidecars that say the same: extension -> content."""
-        found = {"json": self.text.encode("utf-8", "surrogateescape")}
+        found = {"json": _encode(self.text)}
         named = {name.lower(): value for name, value in self.values.items()}
         caption = next((named[name] for name in CAPTION_COLUMNS if isinstance(named.get(name), str)), None)
-        return found if caption is None else {**found, "txt": caption.encode("utf-8", "surrogateescape")}
+        return found if caption is None else {**found, "txt": _encode(caption)}
+
+
+def _encode(text: str) -> bytes:
+    """Return text as UTF-8. Half of a surrogate pair, which JSON can name and UTF-8 cannot, is written out."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")
 
 
 class ImageMetadata:

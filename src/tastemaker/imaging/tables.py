@@ -10,7 +10,7 @@ import mmap
 import zipfile
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 import pyarrow as pa
@@ -60,6 +60,7 @@ class Table:
         self._stack = contextlib.ExitStack()
         with readable(self.shown), contextlib.ExitStack() as stack:
             self._parts: _ParquetParts | _ArrowParts = _open_parts(place, stack)
+            _check_names(self._parts.schema)
             self._stack = stack.pop_all()
         self.schema = self._parts.schema
         self._ends = [0, *accumulate(self._parts.sizes)]
@@ -131,7 +132,9 @@ class Table:
 
     def _read_part(self, part: int, columns: Sequence[str], block_rows: int) -> Iterator[pa.RecordBatch]:
         with readable(self.shown):
-            yield from self._parts.read(part, list(columns), block_rows)
+            for batch in self._parts.read(part, list(columns), block_rows):
+                batch.validate(full=True)  # or positions of a damaged file would lead anywhere in memory
+                yield batch
 
 
 class _ParquetParts:
@@ -169,6 +172,16 @@ def _open_parts(place: Place, stack: contextlib.ExitStack) -> _ParquetParts | _A
     magic = source.read(6)
     source.seek(0)
     return _ArrowParts(pa.ipc.open_file(source) if magic == b"ARROW1" else pa.ipc.open_stream(source))
+
+
+def _check_names(columns: Iterable[pa.Field]) -> None:
+    """Raise `ValueError` where the name of a column is no text, or that of two, which pyarrow says only when asked."""
+    names: set[str] = set()
+    for column in columns:
+        if column.name in names:
+            raise ValueError(f"two columns are called {column.name!r}")
+        names.add(column.name)
+        _check_names(column.type.field(number) for number in range(column.type.num_fields))
 
 
 @contextlib.contextmanager
