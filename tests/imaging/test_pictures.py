@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import tarfile
 
 import pyarrow as pa
@@ -166,6 +167,17 @@ def test_a_damaged_table_is_a_row_that_says_so_and_the_others_go_on(tmp_path, sc
     rows = score(tmp_path / "in")
     assert [row["status"] for row in rows] == ["kept"] * 3 + ["failed"]
     assert rows[-1]["reason_kind"] == "damaged_shard"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_positions_in_an_arrow_file_that_lead_out_of_it_are_damage(tmp_path, score, stream):
+    path = write(tmp_path / "x.arrow", hugging_face(4), stream=stream)
+    whole, texts = path.read_bytes(), struct.pack("<3i", 0, 9, 18)
+    assert whole.count(texts) == 2  # of "picture 0" and following, two in a batch
+    at = whole.rindex(texts)
+    path.write_bytes(whole[: at + 4] + struct.pack("<i", 2**30) + whole[at + 8 :])
+    row = score(path)[-1]
+    assert (row["status"], row["reason_kind"]) == ("failed", "damaged_shard")
 
 
 def test_a_damaged_picture_is_its_own_row_and_is_tried_again(tmp_path, score):

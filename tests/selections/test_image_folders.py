@@ -55,7 +55,10 @@ def test_a_sidecar_of_the_picture_itself_comes_first(scored):
     assert json.loads(rows["c"]["json"])["text"] == "of the folder"
 
 
-@pytest.mark.parametrize("text", ["no json\n", "[1]\n{}\n", "{" * 100_000, "\0"])
+HALF = '{"file_name": "train/a.jpg", "text": "half of a pair: \\ud83d"}'
+
+
+@pytest.mark.parametrize("text", ["no json\n", "[1]\n{}\n", "{" * 100_000, "\0", HALF])
 def test_a_metadata_file_that_is_damaged_fails_no_picture(scored, text):
     rows = scored(metadata_jsonl=text + "\n" + lines({"file_name": "c.jpg", "text": "whole"}))
     assert {row["status"] for row in rows.values()} == {"kept"}
