@@ -1,0 +1,105 @@
+"""What stored embeddings are good for, at a million rows: new scores, a search by words, a taste from ratings.
+
+    python benchmarks/rescore.py [--rows 1000000] [--runs 3]
+
+Makes rows with random embeddings of 768 numbers in float16, 100,000 a file, and times each step in a process that has
+read nothing before, and again. The models have random weights of the real dimensions where they are used.
+"""
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from common import print_machine
+from safetensors.numpy import load_file, save_file
+
+from tastemaker import AestheticPredictor, ScoreTable, TextTower, rescore
+from tastemaker.models.hub import weights_path
+from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.scores.files import RowsFile
+from tastemaker.scores.neighbours import nearest_rows
+from tastemaker.scores.schema import rows_schema
+from tastemaker.taste import learn_from_ratings
+from tastemaker.testing import random_text_tower, write_random_models, write_tokenizer
+
+ROWS_PER_FILE = 100_000
+
+
+def make_rows(folder, count):
+    """Write rows with random unit embeddings, and return their directory."""
+    rng, schema = np.random.default_rng(0), rows_schema(with_embeddings=True, with_signals=False)
+    for start in range(0, count, ROWS_PER_FILE):
+        number = min(ROWS_PER_FILE, count - start)
+        vectors = rng.standard_normal((number, 768), np.float32)
+        vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+        names = [f"{row:08d}" for row in range(start, start + number)]
+        columns = {
+            "image_id": pa.array(names),
+            "image_path": pa.array([f"/photos/{name}.jpg" for name in names]),
+            "status": pa.array(["kept"] * number),
+            "aesthetic_score": pa.array(rng.normal(5, 0.8, number).astype(np.float32)),
+            "embedding": pa.ListArray.from_arrays(np.arange(0, number * 768 + 1, 768, np.int32), vectors.ravel()),
+        }
+        table = pa.table([columns.get(f.name, pa.nulls(number, f.type)) for f in schema], schema=schema)
+        rows = RowsFile(folder / "rows" / f"{start:09d}.parquet", schema.with_metadata({b"tastemaker": b"{}"}))
+        for first in range(0, number, 4096):
+            rows.add_rows(table.slice(first, 4096))
+        rows.commit()
+    (folder / "_tastemaker").mkdir()
+    return folder
+
+
+def measure(name, count, runs, work):
+    """Print the median time of a piece of work, and what that is a row."""
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    middle = statistics.median(times)
+    rate = f", {count / middle:,.0f} rows/s" if count else ""
+    print(f"{name}: median {middle:.2f} s of {runs} ({', '.join(f'{t:.2f}' for t in times)}){rate}", flush=True)
+
+
+def main():
+    """Print each step's time, and the memory at the end."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    print_machine()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, models = Path(temporary), write_random_models(Path(temporary) / "models")
+        weights = weights_path(CLIP_VIT_L14, models)
+        save_file(random_text_tower(np.random.default_rng(0), width=768, layers=12, mlp=3072, words=49408), weights)
+        write_tokenizer(weights.with_name("tokenizer.json"))
+        start = time.perf_counter()
+        scores = make_rows(folder / "scores", arguments.rows)
+        size = sum(file.stat().st_size for file in scores.rglob("*.parquet")) / 1e9
+        print(f"{arguments.rows:,} rows, {size:.2f} GB, made in {time.perf_counter() - start:.0f} s")
+        done = iter(range(arguments.runs))
+        again = lambda: rescore(scores, folder / f"new{next(done)}", model_dir=models)  # noqa: E731
+        measure("rescore", arguments.rows, arguments.runs, again)
+        measure("text tower, load", 0, arguments.runs, lambda: TextTower(weights, weights.with_name("tokenizer.json")))
+        tower = TextTower(weights, weights.with_name("tokenizer.json"))
+        measure("text tower, one text", 0, arguments.runs, lambda: tower.embed(["boats at sunset"]))
+        table, query = ScoreTable(scores), tower.embed(["boats at sunset"])[0]
+        measure("nearest rows", arguments.rows, arguments.runs, lambda: nearest_rows(table, query, 50))
+        head = load_file(next(models.glob("ttj/*/model.safetensors")))
+        base = AestheticPredictor([(head[f"layers.{n}.weight"], head[f"layers.{n}.bias"]) for n in (0, 2, 4, 6, 7)])
+        rng = np.random.default_rng(1)
+        vectors = rng.standard_normal((200, 768))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        ratings = rng.integers(1, 6, 200)
+        learn = lambda: learn_from_ratings(vectors, ratings, np.arange(200), base)  # noqa: E731
+        measure("learn from 200 ratings", 0, arguments.runs, learn)
+    print(f"largest memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
