@@ -19,7 +19,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks the real hub
 os.environ.setdefault("TASTEMAKER_EXECUTOR", "local")  # tests of the engines name them
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's name for: on the loopback address only
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # as a run sets it, which comes too late where a test imports ray
 
 import pyarrow.parquet as pq
 

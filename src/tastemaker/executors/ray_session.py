@@ -18,12 +18,6 @@ from typing import Any
 from tastemaker.errors import ConfigurationError
 from tastemaker.machine import usable_cores
 
-SETTINGS = {
-    "RAY_DEDUP_LOGS": "0",  # what workers print is shown as it is
-    "RAY_COLOR_PREFIX": "0",
-}
-"""Of Ray, for each run. Ray reads them when it is imported."""
-
 LOCAL_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's name for: listen on the loopback address only
@@ -65,14 +59,12 @@ def ray_session(address: str | None) -> Iterator[None]:
             f"address={address!r}: the driver must run on a machine of the cluster; use `ray job submit`, or there "
             "host:port or 'auto'"
         )
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
     import ray
 
     if ray.is_initialized():
         yield
         return
-    with _settings_of_its_own() if address == "local" else nullcontext():
+    with _print_to_stderr(), _settings_of_its_own() if address == "local" else nullcontext():
         try:
             with _own_sigterm():
                 _start() if address == "local" else _join(address)
@@ -169,3 +161,22 @@ def _own_sigterm() -> Iterator[None]:
     yield
     if callable(own) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, own)
+
+
+@contextmanager
+def _print_to_stderr() -> Iterator[None]:
+    """Have Ray print what workers print and log to stderr, since stdout is data; what it says itself is logged."""
+    from ray._private import worker
+
+    def show(data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401
+        for line in data["lines"]:
+            if data.get("pid") in ("raylet", "autoscaler"):
+                logger.debug("%s: %s", data["pid"], line)
+            else:
+                print(f"(worker {data.get('pid')}) {line}", file=sys.stderr)
+
+    original, worker.print_to_stdstream = worker.print_to_stdstream, show
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = original

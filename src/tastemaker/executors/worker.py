@@ -91,7 +91,6 @@ class ChainWorker:
         sys.path += [place for place in python_path if place not in sys.path]
         with warnings.catch_warnings(action="ignore"):  # of Ray about itself
             self._was_killed = bool(ray.get_runtime_context().was_current_actor_reconstructed)
-        os.dup2(2, 1)  # what stages print goes to the driver's stderr: its stdout is data
         logging.basicConfig()
         logging.getLogger("tastemaker").setLevel(log_level)
         threading.Thread(target=_end_for_certain, name="end", daemon=True).start()
