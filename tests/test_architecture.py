@@ -13,6 +13,7 @@ FLOORS = (
         "errors",
         "machine",
         "checks",
+        "progress",
         "storage",
         "imaging",
         "models",

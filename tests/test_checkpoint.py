@@ -24,7 +24,7 @@ from tastemaker import (
     ProcessingStage,
 )
 from tastemaker.errors import ConfigurationError, StageError
-from tastemaker.tasks import ImageBatch
+from tastemaker.tasks import FileGroupTask, ImageBatch
 
 
 class CountingExecutor(BaseExecutor):
@@ -215,3 +215,35 @@ def test_a_killed_pipeline_goes_on(tmp_path, model_dir):
     whole.run()
     assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
     assert read_tars(tmp_path / "out") == read_tars(tmp_path / "whole")
+
+
+def test_the_last_stage_may_be_one_s_own_and_what_it_has_done_is_not_done_again(tmp_path, shards, model_dir):
+    class Lines(ProcessingStage[ImageBatch, FileGroupTask]):
+        """Writes a file for each batch, or nothing at all."""
+
+        name = "lines"
+        folder = tmp_path / "lines"
+        returns_files = True
+
+        def fingerprint(self):
+            return {}
+
+        def process(self, task):
+            path = self.folder / f"{task.task_id}.txt"
+            path.write_text("\n".join(image.image_id for image in task.data))
+            return FileGroupTask(data=[str(path)]) if self.returns_files else None
+
+    Lines.folder.mkdir()
+    for returns_files in (True, False):
+        Lines.returns_files = returns_files
+        run = {"checkpoint_path": tmp_path / f"checkpoint-{returns_files}"}
+        given = []
+        for _ in range(2):
+            pipeline = make_pipeline(shards, tmp_path / "out", model_dir)
+            pipeline.stages[-1] = Lines()
+            executor = CountingExecutor()
+            results = pipeline.run(executor, **run)
+            given.append(len(executor.given))
+            if returns_files:
+                assert all(Path(task.data[0]).is_file() for task in results)
+        assert given == [4, 0]

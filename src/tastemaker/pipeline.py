@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.executors import BaseExecutor, default_executor
-from tastemaker.stages.base import ProcessingStage
+from tastemaker.executors import BaseExecutor, StageCount, default_executor
+from tastemaker.progress import show_progress
+from tastemaker.stages.base import ProcessingStage, StageSpec
 from tastemaker.tasks import Task
 
 
@@ -60,9 +65,7 @@ class Pipeline:
             gpus = f", {needs.gpus:g} GPUs" if needs.gpus else ""
             gpus = f", {needs.gpu_memory_gb:g} GB of GPU memory" if needs.gpu_memory_gb else gpus
             lines += ["", f"Stage {number}: {stage.name}", f"  Resources: {needs.cpus:g} CPUs{gpus}"]
-            for label, (attributes, columns) in (("Inputs", stage.inputs()), ("Outputs", stage.outputs())):
-                if attributes or columns:
-                    lines.append(f"  {label}: {', '.join([*attributes, *columns])}")
+            lines += [*_describe_spec("Inputs", stage.inputs()), *_describe_spec("Outputs", stage.outputs())]
         return "\n".join(lines)
 
     def run(
@@ -74,11 +77,15 @@ class Pipeline:
         """Run all stages, and return what the last one made, in the order of the input.
 
         Args:
-            executor: Where to run; None for `XennaExecutor` where Xenna is installed and `LocalExecutor` where not,
-                or for what ``TASTEMAKER_EXECUTOR`` names (``local``, ``xenna``, ``ray-data``).
+            executor: Where to run. None is `LocalExecutor`, or `XennaExecutor` where there is a cluster:
+                ``RAY_ADDRESS`` names one, or the program has connected to Ray. ``TASTEMAKER_EXECUTOR`` decides
+                otherwise (``local``, ``xenna``, ``ray-data``).
             initial_tasks: For the first stage; None for one empty task.
             checkpoint_path: Directory that remembers which initial tasks are finished, so that a later run leaves them
                 out and returns what they came to. The pipeline must end in a stage that writes. See docs/resume.md.
+
+        How many images are done is shown as a bar on a terminal and in a notebook, else as a line on stderr each half
+        minute, unless the executor has an ``on_progress`` of its own.
 
         Raises:
             ConfigurationError: No stages, or one cannot run as it is configured; a checkpoint of another pipeline.
@@ -89,12 +96,47 @@ class Pipeline:
             raise ConfigurationError(f"pipeline {self.name!r} has no stages")
         if executor is None:
             executor = default_executor()
-        if checkpoint_path is not None:
-            from tastemaker.runs.checkpoint import run_with_checkpoint
-            from tastemaker.storage import expand_path
+        with _shown(executor, f"pipeline {self.name!r}"):
+            if checkpoint_path is not None:
+                from tastemaker.runs.checkpoint import run_with_checkpoint
+                from tastemaker.storage import expand_path
 
-            return run_with_checkpoint(self.stages, executor, initial_tasks, Path(expand_path(checkpoint_path)))
-        return executor.execute(self.stages, initial_tasks)
+                return run_with_checkpoint(self.stages, executor, initial_tasks, Path(expand_path(checkpoint_path)))
+            return executor.execute(self.stages, initial_tasks)
 
     def __repr__(self) -> str:
         return f"Pipeline({self.name!r}, {self.stages!r})"
+
+
+@dataclass(frozen=True)
+class _Images:
+    images: int
+    images_total: int | None = None
+    bytes_done: int = 0
+    bytes_total: int = 0
+
+
+@contextmanager
+def _shown(executor: BaseExecutor, what: str) -> Iterator[None]:
+    """Show how far an executor is, unless somebody else listens to it."""
+    if executor.on_progress is not None:
+        yield
+        return
+    done: Counter[str] = Counter()  # of each stage; the first one is a few batches ahead
+    with show_progress(what, line_every_s=30.0, at_once=False) as update:
+
+        def count(made: StageCount) -> None:
+            done[made.stage] += made.images
+            update(_Images(max(done.values())))
+
+        executor.on_progress = count
+        try:
+            yield
+        finally:
+            executor.on_progress = None
+
+
+def _describe_spec(label: str, spec: StageSpec) -> list[str]:
+    """Return a line of what a stage reads or sets; of a dictionary, one for each kind of task."""
+    kinds = {f" ({kind.__name__})": of_kind for kind, of_kind in spec.items()} if isinstance(spec, dict) else {"": spec}
+    return [f"  {label}{kind}: {', '.join([*names[0], *names[1]])}" for kind, names in kinds.items() if any(names)]

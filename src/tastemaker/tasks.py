@@ -30,11 +30,13 @@ class StagePerfStats:
         stage_name: The stage's name.
         process_time: Seconds of work.
         num_items_processed: Images or files in the task. Of several results of one task, the first has them.
+        custom_metrics: Figures that the stage has noted, by name.
     """
 
     stage_name: str
     process_time: float = 0.0
     num_items_processed: int = 0
+    custom_metrics: dict[str, float] = field(default_factory=dict)
 
 
 def sum_perf(parts: Iterable[StagePerfStats]) -> list[StagePerfStats]:
@@ -44,6 +46,8 @@ def sum_perf(parts: Iterable[StagePerfStats]) -> list[StagePerfStats]:
         total = sums.setdefault(part.stage_name, StagePerfStats(part.stage_name))
         total.process_time += part.process_time
         total.num_items_processed += part.num_items_processed
+        for name, value in part.custom_metrics.items():
+            total.custom_metrics[name] = total.custom_metrics.get(name, 0.0) + value
     return list(sums.values())
 
 
@@ -154,7 +158,7 @@ class _LazyPixels:
     def __get__(self, image: ImageObject | None, owner: type) -> npt.NDArray[np.uint8] | None:
         if image is None:  # the class is asked: this is the default of the dataclass field
             return None
-        if image._pixels is None and image.encoded is not None:
+        if image._pixels is None and (image.encoded is not None or image._is_read_again):
             image._pixels = image.decode().pixels
         return image._pixels
 
@@ -202,6 +206,7 @@ class ImageObject:
     metadata: dict[str, Any] = field(default_factory=dict)
     image_data: _LazyPixels = _LazyPixels()
     _pixels: npt.NDArray[np.uint8] | None = field(default=None, init=False)
+    _is_read_again: bool = field(default=False, init=False)
     embedding: npt.NDArray[np.float32] | None = None
     aesthetic_score: float | None = None
     nsfw_score: float | None = None
@@ -286,10 +291,22 @@ class ImageObject:
 
     def remove_image_data(self) -> None:
         """Free pixels and encoded bytes; the bytes only where they can be read again by their position."""
-        self._pixels = None
-        self.model_input = None
-        if self.member is not None and not public_url(self.shard).lower().endswith(COMPRESSED_EXTENSIONS):
+        self._pixels = self.model_input = None
+        self._is_read_again = False
+        if self._is_at_its_source():
             self.encoded = None
+
+    def leave_source_behind(self) -> None:
+        """Free what another process can read or make again: source bytes and model input. Pixels in memory stay.
+
+        `image_data` is read from the source when it is first asked for.
+        """
+        self.model_input = None
+        if self.encoded is not None and self._is_at_its_source():
+            self.encoded, self._is_read_again = None, True
+
+    def _is_at_its_source(self) -> bool:
+        return self.member is not None and not public_url(self.shard).lower().endswith(COMPRESSED_EXTENSIONS)
 
     def fail(self, reason: str, kind: ReasonKind = ReasonKind.DAMAGED) -> None:
         """Mark the image as failed, and free what no later stage will ask for."""

@@ -51,7 +51,9 @@ def test_find_spec_works(names):
     assert importlib.util.find_spec("nemo_curator.stages.image.io.image_reader") is not None
 
 
-@pytest.mark.parametrize("module", ["nemo_curator.stages.text", "nemo_curator.models.base", "nemo_curator.foo.bar.baz"])
+@pytest.mark.parametrize(
+    "module", ["nemo_curator.stages.text", "nemo_curator.models.video", "nemo_curator.foo.bar.baz"]
+)
 def test_missing_module_is_named_with_what_there_is(names, module):
     with pytest.raises(ModuleNotFoundError, match="Tastemaker has no nemo_curator") as caught:
         importlib.import_module(module)
@@ -64,7 +66,7 @@ def test_missing_module_is_named_with_what_there_is(names, module):
         ("from nemo_curator.tasks import VideoTask", "nemo_curator.tasks.VideoTask"),
         ("from nemo_curator.tasks.image import VideoTask", "nemo_curator.tasks.image.VideoTask"),
         ("from nemo_curator.stages import text", "nemo_curator.stages.text"),
-        ("from nemo_curator.stages.base import CompositeStage", "nemo_curator.stages.base.CompositeStage"),
+        ("from nemo_curator.stages.base import get_stage_class", "nemo_curator.stages.base.get_stage_class"),
         ("import nemo_curator.stages.text.io", "nemo_curator.stages.text"),
     ],
 )

@@ -12,7 +12,10 @@ from PIL import Image
 
 from tastemaker.compat.nemo_curator.engines import Pipeline, RayClient, RayDataExecutor, SlurmRayClient, XennaExecutor
 from tastemaker.compat.nemo_curator.functions import processing_stage
+from tastemaker.compat.nemo_curator.perf import TaskPerfUtils
 from tastemaker.compat.nemo_curator.stages import (
+    BaseFilterStage,
+    CompositeStage,
     FilePartitioningStage,
     ImageAestheticFilterStage,
     ImageEmbeddingStage,
@@ -415,3 +418,63 @@ def test_ray_client_takes_any_option_and_starts_nothing():
     with RayClient(num_cpus=4, include_dashboard=False) as client:
         assert client.num_cpus == 4
     client.stop()
+
+
+def test_a_composite_stage_is_run_as_the_stages_that_it_is_made_of():
+    class Both(CompositeStage):
+        name = "both"
+
+        def decompose(self):
+            return [Given(), Logged(name="second", limit=3)]
+
+    pipeline = Pipeline("x", stages=[Both().with_({"second": {"name": "last"}})])
+    assert [stage.name for stage in pipeline.stages] == ["ProcessingStage", "last"]
+    with pytest.raises(ConfigurationError, match="'both' has no stage 'third'"):
+        Pipeline("x").add_stage(Both().with_({"third": {}}))
+
+
+def test_a_filter_of_ones_own_gets_images_in_batches():
+    class Square(BaseFilterStage):
+        def process(self, task):
+            parts = list(self.yield_next_batch(task))
+            return ImageBatch(data=[part[0] for part in parts])
+
+    square = Square(model_inference_batch_size=2, num_gpus_per_worker=0.5)
+    assert (square.name, square.resources.gpus, square.score_threshold) == ("image_filter", 0.5, 0.5)
+    kept = Pipeline("x", stages=[square]).run(LocalExecutor(), [ImageBatch(data=random_images(5, 8))])
+    assert [image.image_id for image in kept[0].data] == ["img_000", "img_002", "img_004"]
+
+
+def test_inputs_and_outputs_may_be_dictionaries():
+    class Either(Own):
+        def inputs(self):
+            return {ImageBatch: (["data"], ["captions"]), FileGroupTask: (["data"], [])}
+
+        def outputs(self):
+            return {ImageBatch: (["data"], [])}
+
+    assert Either().validate_input(FileGroupTask())
+    assert not Either().validate_input(ImageBatch())
+    assert not Either().validate_input(EmptyTask())
+    text = Pipeline("x", stages=[Either()]).describe()
+    assert "Inputs (ImageBatch): data, captions\n  Inputs (FileGroupTask): data\n  Outputs (ImageBatch): data" in text
+
+
+def test_what_stages_spent_and_noted_is_summed_by_stage():
+    class Noting(ProcessingStage[FileGroupTask, FileGroupTask]):
+        name = "noting"
+
+        def process(self, task):
+            self._log_metric("letters", len(task.data[0]))
+            with self._time_metric("seconds"):
+                return task
+
+    tasks = [FileGroupTask(data=["a"]), FileGroupTask(data=["abc"])]
+    done = Pipeline("x", stages=[Noting()]).run(LocalExecutor(), tasks)
+    figures = TaskPerfUtils.collect_stage_metrics(done)["noting"]
+    assert figures["letters"].tolist() == [1, 3]
+    assert set(figures) == {"process_time", "num_items_processed", "letters", "seconds"}
+    sums = TaskPerfUtils.aggregate_task_metrics({"first": done, "second": None}, prefix="run")
+    assert (sums["run_first_noting_letters_mean"], sums["run_first_noting_letters_std"]) == (2, 1)
+    assert TaskPerfUtils.get_aggregated_stage_stat(done, "not", "num_items_processed") == 2
+    assert TaskPerfUtils.get_aggregated_stage_stat(None, "not", "letters") == 0

@@ -126,8 +126,8 @@ def test_each_worker_loads_once_frees_what_it_loaded_and_what_it_prints_is_seen(
     cluster, shards, model_dir, tmp_path, capfd
 ):
     diary = tmp_path / "diary"
-    stages = make_stages(shards, model_dir, tmp_path / "out", Diary(str(diary), pause_s=0.2))
-    Pipeline("p", stages=stages).run(RayDataExecutor({"address": cluster, "max_workers_per_stage": 2}))
+    *stages, _ = make_stages(shards, model_dir, tmp_path / "out", Diary(str(diary), pause_s=0.2))
+    batches = Pipeline("p", stages=stages).run(RayDataExecutor({"address": cluster, "max_workers_per_stage": 2}))
     workers = {pid for pid, *_ in read_diary(diary, "process")}
     assert len(read_diary(diary, "node")) == 1
     assert len(workers) == 2
@@ -136,6 +136,9 @@ def test_each_worker_loads_once_frees_what_it_loaded_and_what_it_prints_is_seen(
     out, errors = capfd.readouterr()
     assert not out
     assert errors.count("printed") == 8
+    images = [image for batch in batches for image in [*batch.data, *batch.dropped]]
+    assert len(images) == 24
+    assert all(image.encoded is None and image.image_data.shape == (40, 60, 3) for image in images)
 
 
 @pytest.mark.slow

@@ -1,7 +1,11 @@
 """LocalExecutor: order, bounded memory, errors, Ctrl-C."""
 
+import contextlib
 import itertools
 import os
+import pickle
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -10,11 +14,22 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from conftest import make_tar
 
-from tastemaker import EmptyTask, FileGroupTask, LocalExecutor, ProcessingStage, StageError
+from tastemaker import (
+    EmptyTask,
+    FileGroupTask,
+    FilePartitioningStage,
+    ImageReaderStage,
+    LocalExecutor,
+    ProcessingStage,
+    StageError,
+)
 from tastemaker.executors.timing import find_bottleneck
+from tastemaker.progress import show_progress
+from tastemaker.runs.progress import Progress
 
 
 @dataclass
@@ -127,8 +142,6 @@ def test_checks_run_before_anything_is_set_up():
 
 
 def test_an_error_in_a_batch_names_the_shard_and_the_keys(tmp_path, photographs):
-    from tastemaker import FilePartitioningStage, ImageReaderStage
-
     class Broken(ProcessingStage):
         name = "broken"
 
@@ -273,3 +286,56 @@ def test_times_of_stages_only_grow():
     for before, after in itertools.pairwise(seen):
         assert all(a <= b for one, two in zip(before, after, strict=True) for a, b in zip(one, two, strict=True))
     assert all(time >= 0 for stage in seen[0] for time in stage)
+
+
+PIPELINE = """
+    import sys, time
+    from tastemaker import *
+    class Slow(ProcessingStage):
+        name = "slow"
+        def process(self, task):
+            time.sleep(0.5)
+            return task
+    executor = LocalExecutor(on_progress=(lambda count: None) if sys.argv[2] == "own" else None)
+    stages = [FilePartitioningStage(sys.argv[1]), ImageReaderStage(batch_size=2), Slow()]
+    print(sum(batch.num_items for batch in Pipeline("p", stages=stages).run(executor)))
+"""
+
+
+@pytest.mark.parametrize(("listener", "shown"), [("none", True), ("own", False)])
+def test_a_pipeline_shows_its_progress_on_a_terminal_unless_somebody_else_listens(
+    listener, shown, tmp_path, photographs
+):
+    shard = make_tar(tmp_path / "a.tar", list(photographs.items()))
+    terminal, end = pty.openpty()
+    command = [sys.executable, "-c", textwrap.dedent(PIPELINE), str(shard), listener]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=end, text=True, check=True, timeout=60)
+    os.close(end)
+    os.set_blocking(terminal, False)
+    seen = b""
+    with contextlib.suppress(OSError):  # nothing is there
+        seen = os.read(terminal, 100_000)
+    assert (b"pipeline 'p'" in seen) is shown
+    assert done.stdout == "6\n"
+
+
+def test_lines_of_progress_say_what_is_known(capsys):
+    with show_progress("work", line_every_s=0) as update:
+        update(Progress(images=3, bytes_done=0, bytes_total=0, images_total=None))
+        update(Progress(images=6, bytes_done=50, bytes_total=100, images_total=12))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "work: 3 images"
+    assert re.match(r"work: 6 of 12 images, 50%, [\d.]+ images/s, about 0 s left", second)
+
+
+def test_an_image_that_leaves_its_process_is_read_again_where_it_is_asked_for(tmp_path, photographs):
+    shard = make_tar(tmp_path / "a.tar", list(photographs.items()))
+    (batch,) = LocalExecutor().execute([FilePartitioningStage(str(shard)), ImageReaderStage()])
+    before = [(len(pickle.dumps(image)), image.decode().pixels) for image in batch.data]
+    for image, (size, pixels) in zip(batch.data, before, strict=True):
+        image.leave_source_behind()
+        sent = pickle.dumps(image)
+        assert len(sent) < 2000 < size
+        assert np.array_equal(pickle.loads(sent).image_data, pixels)
+        image.remove_image_data()
+        assert pickle.loads(pickle.dumps(image)).image_data is None

@@ -9,12 +9,12 @@ import typer
 
 from tastemaker.cli import options as o
 from tastemaker.cli.inputs import gather_inputs
-from tastemaker.cli.progress import show_one_after_the_other
 from tastemaker.cli.select import report_skipped
 from tastemaker.cli.stopping import stoppable
 from tastemaker.cli.summary import check_failures, parse_max_failures, print_summary
 from tastemaker.errors import ConfigurationError
 from tastemaker.models.published import find_scorer
+from tastemaker.progress import show_one_after_the_other
 
 _USUAL = ", ".join(f"{cutoff:g}" for cutoff in find_scorer().customary_cutoffs)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from tastemaker.cli import options as o
 from tastemaker.cli.inputs import gather_inputs
-from tastemaker.cli.progress import show_progress
 from tastemaker.cli.stopping import stoppable
 from tastemaker.cli.summary import check_failures, parse_max_failures, print_summary
+from tastemaker.progress import show_progress
 
 EXAMPLE = "Example: tastemaker score shards/*.tar --output scores/"
 

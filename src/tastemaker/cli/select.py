@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tastemaker.cli import options as o
-from tastemaker.cli.progress import show_progress
 from tastemaker.cli.stopping import stoppable
 from tastemaker.errors import ConfigurationError
+from tastemaker.progress import show_progress
 
 if TYPE_CHECKING:
     from tastemaker.scores.table import ScoreTable

@@ -27,7 +27,7 @@ from tastemaker.executors.resources import Share
 from tastemaker.executors.timing import StageTiming
 from tastemaker.machine import CORES_VARIABLE
 from tastemaker.stages.base import CAREFUL_ATTEMPT, NodeInfo, WorkerMetadata
-from tastemaker.tasks import Task
+from tastemaker.tasks import ImageBatch, Task
 
 _EXIT_S = 10
 
@@ -113,6 +113,9 @@ class ChainWorker:
         self._chain = self._chain or self._load()
         counts: list[StageCount] = []
         results = list(self._chain.run([task], counts.append))
+        for batch in (made for made in results if isinstance(made, ImageBatch)):
+            for image in [*batch.data, *batch.dropped]:
+                image.leave_source_behind()
         return cloudpickle.dumps(results), counts, self._chain.take_timings()
 
     def end(self) -> None:

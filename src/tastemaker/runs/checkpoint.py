@@ -36,7 +36,8 @@ def run_with_checkpoint(
     Without initial tasks the first stage makes them, here and now: it says which files there are.
 
     Args:
-        stages: Of the pipeline; the last one writes.
+        stages: Of the pipeline; the last one writes. Of what a stage of the user's returned, only a `FileGroupTask` is
+            given back by a later run.
         executor: Runs what is missing. It gets only the initial tasks that are not finished.
         initial_tasks: For the first stage; None for one empty task.
         folder: Of the checkpoint; made if need be.
@@ -45,7 +46,7 @@ def run_with_checkpoint(
         ConfigurationError: The last stage keeps its results in memory; a checkpoint of another pipeline, or in use.
         StageError: A stage raised. What is finished is remembered.
     """
-    if not stages[-1].is_sink_stage:
+    if stages[-1].is_sink_stage is False:
         raise ConfigurationError(
             f"checkpoint_path needs a pipeline that ends in a stage that writes, and {stages[-1].name!r} leaves its "
             "results in memory, where they do not outlive the process; add an ImageWriterStage"
@@ -87,13 +88,15 @@ class CheckpointStage(ProcessingStage[Task[Any], Task[Any]]):
     made_by: Fingerprint
     name: str = "checkpoint"
     is_sink_stage: bool = field(default=True, init=False, repr=False)
+    handles_empty: bool = field(default=True, init=False, repr=False)
     _results: dict[str, list[dict[str, Any]]] = field(default_factory=dict, init=False, repr=False)
 
     def process(self, task: Task[Any]) -> Task[Any]:
         """Return the task."""
         key = task.partition.checkpoint
-        if isinstance(task, FileGroupTask) and key:
-            self._results.setdefault(key, []).append(_describe_result(task))
+        if key:
+            results = self._results.setdefault(key, [])
+            results += [_describe_result(task)] if isinstance(task, FileGroupTask) else []
             if task.partition.is_last_batch:
                 sources, results = task.partition.provenance.get("sources"), self._results.pop(key)
                 content = {"fingerprint": self.made_by, "sources": sources, "results": results}

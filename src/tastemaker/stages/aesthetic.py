@@ -49,6 +49,7 @@ class ImageAestheticFilterStage(HeadStage[ImageBatch, ImageBatch]):
     score_threshold: float | None = 0.5
     verbose: bool = False
     name: str = "image_aesthetic_filter"
+    is_sink_stage = False
     predictor: str | None = None
     storage_options: Options | None = field(default=None, repr=False)
     scorer: str | Scorer = DEFAULT_SCORER

@@ -25,6 +25,9 @@ _NEUTRAL = frozenset(
 CAREFUL_ATTEMPT = 3
 """`Partition.attempt` of a task whose process died; 2 is one that was stopped, and left its drafts behind."""
 
+StageSpec = tuple[list[str], list[str]] | dict[type[Task[Any]], tuple[list[str], list[str]]]
+"""Attributes of a task, and of its data; in a dictionary, for each kind of task that the stage takes."""
+
 X = TypeVar("X", bound=Task[Any])
 Y = TypeVar("Y", bound=Task[Any])
 
@@ -78,7 +81,8 @@ class ProcessingStage(ABC, Generic[X, Y]):
         batch_size: Tasks handed to `process_batch` at a time by executors that batch.
         concurrent_tasks: Tasks that a worker may process at the same time, each in a thread of its own.
         handles_empty: Whether the stage wants to see batches that no image is left in.
-        is_sink_stage: Whether images end here: what it returns is no batch, and None is no loss.
+        is_sink_stage: Whether images end here: what it returns is no batch, and None is no loss. None, the default, is
+            yes for the last stage of a pipeline with a checkpoint, and else no.
     """
 
     name: str = "stage"
@@ -86,7 +90,7 @@ class ProcessingStage(ABC, Generic[X, Y]):
     batch_size: int = 1
     concurrent_tasks: int = 1
     handles_empty: bool = False
-    is_sink_stage: bool = False
+    is_sink_stage: bool | None = None
 
     def check(self) -> None:
         """Raise `ConfigurationError` for what can be seen to be wrong before any worker starts."""
@@ -128,13 +132,17 @@ class ProcessingStage(ABC, Generic[X, Y]):
     def teardown(self) -> None:
         """Free what `setup` made. Runs after a failure, too."""
 
-    def inputs(self) -> tuple[list[str], list[str]]:
+    def inputs(self) -> StageSpec:
         """Return the attributes of a task, and of its data, that the stage reads."""
         return [], []
 
-    def outputs(self) -> tuple[list[str], list[str]]:
+    def outputs(self) -> StageSpec:
         """Return the attributes of a task, and of its data, that the stage sets."""
         return [], []
+
+    def take_metrics(self) -> dict[str, float]:
+        """Return figures of its own that the stage has noted since it was last asked, by name."""
+        return {}
 
     def num_workers(self) -> int | None:
         """Return how many workers the stage wants; None leaves it to the executor."""
@@ -186,7 +194,8 @@ def _time_each(stage: ProcessingStage[Any, Any], task: Task[Any]) -> Iterator[Ta
                 raise TypeError(
                     f"process made a {type(result).__name__}; it must return a task, a list of them or None"
                 )
-            result._stage_perf = [*history, StagePerfStats(stage.name, time.perf_counter() - started, items)]
+            spent = time.perf_counter() - started
+            result._stage_perf = [*history, StagePerfStats(stage.name, spent, items, stage.take_metrics())]
             if not result.partition.name:  # the stage made it without looking at its partition
                 result.partition = replace(task.partition)
             is_returned, items = True, 0
@@ -198,7 +207,8 @@ def _time_each(stage: ProcessingStage[Any, Any], task: Task[Any]) -> Iterator[Ta
         what = str(error) or type(error).__name__  # as of a MemoryError
         raise StageError(f"stage {stage.name!r} failed on {describe_task(task)}: {what}") from error
     if not is_returned:
-        task._stage_perf = [*history, StagePerfStats(stage.name, time.perf_counter() - started, items)]
+        spent = time.perf_counter() - started
+        task._stage_perf = [*history, StagePerfStats(stage.name, spent, items, stage.take_metrics())]
 
 
 def _account_for(

@@ -55,6 +55,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
     verbose: bool = False
     remove_image_data: bool = False
     name: str = "image_embedding"
+    is_sink_stage = False
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None

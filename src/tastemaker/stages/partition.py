@@ -60,6 +60,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
     storage_options: dict[str, Any] | None = field(default=None, repr=False)
     limit: int | None = None
     name: str = "file_partitioning"
+    is_sink_stage = False
     column: str | None = None
     exclude: list[str] | None = None
     root: str | None = None

@@ -74,6 +74,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     num_threads: int = 8
     num_gpus_per_worker: float = 0.25
     name: str = "image_reader"
+    is_sink_stage = False
     preprocess: str | None = None
     apply_exif_rotation: bool = False
     convert_profile: bool = False

@@ -32,6 +32,7 @@ class ImageSignalsStage(ProcessingStage[ImageBatch, ImageBatch]):
     min_technical_quality: float | None = None
     num_threads: int = 8
     name: str = "image_signals"
+    is_sink_stage = False
     handles_empty: bool = field(default=True, init=False, repr=False)
     _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
 

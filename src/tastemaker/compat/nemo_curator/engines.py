@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker import executors, pipeline
+from tastemaker.compat.nemo_curator.stages import CompositeStage
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors import BaseExecutor
 from tastemaker.executors.ray_session import has_cluster
@@ -19,7 +20,17 @@ logger = logging.getLogger(__name__)
 
 
 class Pipeline(pipeline.Pipeline):
-    """`tastemaker.Pipeline`, which also takes tasks by their classes."""
+    """`tastemaker.Pipeline`, which also takes composite stages, and tasks by their classes."""
+
+    def add_stage(self, stage: ProcessingStage[Any, Any]) -> Pipeline:
+        """Append a stage, or the stages that a composite one is made of, and return the pipeline.
+
+        Raises:
+            TypeError: It is no stage.
+        """
+        for part in stage.decompose_and_apply_with() if isinstance(stage, CompositeStage) else [stage]:
+            super().add_stage(part)
+        return self
 
     def build(self) -> None:
         """Raise `ConfigurationError` if there are no stages; there is nothing else to be done ahead."""

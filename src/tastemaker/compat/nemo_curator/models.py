@@ -5,6 +5,7 @@ They return torch tensors where torch is installed, because scripts call ``.cpu(
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,20 @@ PRECISION = "f32"
 Pixels = npt.NDArray[np.uint8]
 
 
-class CLIPImageEmbeddings:
+class ModelInterface(ABC):
+    """What models of one's own derive from."""
+
+    @property
+    @abstractmethod
+    def model_id_names(self) -> list[str]:
+        """The model's names on the Hugging Face hub."""
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Load it."""
+
+
+class CLIPImageEmbeddings(ModelInterface):
     """Images to CLIP embeddings of unit length.
 
     Args:
@@ -79,7 +93,7 @@ class CLIPImageEmbeddings:
         return to_tensor(self._tower.embed(np.stack(inputs) if inputs else empty))
 
 
-class AestheticScorer:
+class AestheticScorer(ModelInterface):
     """Embeddings to aesthetic scores, by the LAION predictor.
 
     Args:
@@ -127,7 +141,7 @@ class AestheticScorer:
         return to_tensor(self._predictor.score(to_array(embeddings)))
 
 
-class CLIPAestheticScorer:
+class CLIPAestheticScorer(ModelInterface):
     """Images to aesthetic scores: the two models above, one after the other.
 
     Args:

@@ -37,13 +37,18 @@ NAMES: dict[str, dict[str, str]] = {
         "SlurmRayClient": f"{_HERE}.engines:SlurmRayClient",
     },
     "nemo_curator.models.aesthetics": {"AestheticScorer": f"{_HERE}.models:AestheticScorer"},
+    "nemo_curator.models.base": {"ModelInterface": f"{_HERE}.models:ModelInterface"},
     "nemo_curator.models.clip": {
         "CLIPAestheticScorer": f"{_HERE}.models:CLIPAestheticScorer",
         "CLIPImageEmbeddings": f"{_HERE}.models:CLIPImageEmbeddings",
     },
     "nemo_curator.models.nsfw": {"NSFWScorer": f"{_HERE}.nsfw:NSFWScorer"},
     "nemo_curator.pipeline": {"Pipeline": f"{_HERE}.engines:Pipeline"},
-    "nemo_curator.stages.base": {"ProcessingStage": f"{_HERE}.stages:ProcessingStage"},
+    "nemo_curator.stages.base": {
+        "CompositeStage": f"{_HERE}.stages:CompositeStage",
+        "ProcessingStage": f"{_HERE}.stages:ProcessingStage",
+        "Resources": f"{_BASE}:Resources",
+    },
     "nemo_curator.stages.file_partitioning": {"FilePartitioningStage": f"{_HERE}.stages:FilePartitioningStage"},
     "nemo_curator.stages.image.embedders": {"ImageEmbeddingStage": f"{_HERE}.stages:ImageEmbeddingStage"},
     "nemo_curator.stages.function_decorators": {"processing_stage": f"{_HERE}.functions:processing_stage"},
@@ -51,6 +56,7 @@ NAMES: dict[str, dict[str, str]] = {
         "ImageAestheticFilterStage": f"{_HERE}.stages:ImageAestheticFilterStage",
         "ImageNSFWFilterStage": f"{_HERE}.nsfw:ImageNSFWFilterStage",
     },
+    "nemo_curator.stages.image.filters.base": {"BaseFilterStage": f"{_HERE}.stages:BaseFilterStage"},
     "nemo_curator.stages.image.io": {"ImageReaderStage": f"{_HERE}.stages:ImageReaderStage"},
     "nemo_curator.stages.image.io.image_writer": {"ImageWriterStage": f"{_HERE}.stages:ImageWriterStage"},
     "nemo_curator.stages.resources": {"Resources": f"{_BASE}:Resources"},
@@ -70,6 +76,8 @@ NAMES: dict[str, dict[str, str]] = {
         "Task": f"{_TASKS}:Task",
         "_EmptyTask": f"{_TASKS}:EmptyTask",
     },
+    "nemo_curator.tasks.utils": {"TaskPerfUtils": f"{_HERE}.perf:TaskPerfUtils"},
+    "nemo_curator.utils.performance_utils": {"StagePerfStats": f"{_TASKS}:StagePerfStats"},
 }
 """Module of NeMo Curator -> name in it -> ``module:name`` of ours. The modules above these are packages."""
 

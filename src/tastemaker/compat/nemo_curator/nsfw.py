@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.checks import check_numbers
-from tastemaker.compat.nemo_curator.models import to_array, to_tensor
+from tastemaker.compat.nemo_curator.models import ModelInterface, to_array, to_tensor
 from tastemaker.compat.nemo_curator.stages import ProcessingStage
 from tastemaker.errors import ModelError, ReasonKind, WeightsNotFoundError
 from tastemaker.models.aesthetic import check_embeddings
@@ -48,7 +48,7 @@ Floats = npt.NDArray[np.float32]
 logger = logging.getLogger(__name__)
 
 
-class NSFWScorer:
+class NSFWScorer(ModelInterface):
     """Embeddings to the probability that an image is not safe for work.
 
     Args:
@@ -132,6 +132,7 @@ class ImageNSFWFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
     score_threshold: float = 0.5
     verbose: bool = False
     name: str = "image_nsfw_filter"
+    is_sink_stage = False
     weights_path: str | None = None
     handles_empty: bool = field(default=True, init=False, repr=False)
     _scorer: NSFWScorer | None = field(default=None, init=False, repr=False)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 
 from tastemaker.compat.nemo_curator.models import PRECISION
-from tastemaker.errors import UnreadableImageError
+from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.scores.copies import TarCopies
 from tastemaker.stages import aesthetic, base, embed, partition, read, write
 from tastemaker.stages.base import X, Y
 from tastemaker.tasks import EmptyTask, FileGroupTask, ImageBatch, ImageObject
-
-logger = logging.getLogger(__name__)
 
 _SIZES = ("num_workers", "num_workers_per_node")
 _SPECS = ("ray_stage_spec", "xenna_stage_spec")
@@ -86,8 +84,13 @@ class ProcessingStage(base.ProcessingStage[X, Y]):
 
     def validate_input(self, task: X) -> bool:
         """Return whether a task has what `inputs` says: attributes of its own, and of its data."""
-        attributes, columns = self.inputs()
-        return all(hasattr(task, name) for name in attributes) and all(hasattr(task.data, name) for name in columns)
+        spec = self.inputs()
+        if isinstance(spec, dict):
+            kind = next((kind for kind in type(task).__mro__ if kind in spec), None)
+            if kind is None:
+                return False
+            spec = spec[kind]
+        return all(hasattr(task, name) for name in spec[0]) and all(hasattr(task.data, name) for name in spec[1])
 
     def get_config(self) -> dict[str, Any]:
         """Return name, resources and batch size, and whether the stage has a `process_batch` of its own."""
@@ -136,8 +139,13 @@ class ProcessingStage(base.ProcessingStage[X, Y]):
             setattr(changed, option, partial(_return, {**getattr(changed, option)(), **changes[option]}))
         return changed
 
+    def take_metrics(self) -> dict[str, float]:
+        """Return what the stage has noted with `_log_metrics` since it was last asked."""
+        noted: dict[str, float] = vars(self).pop("_noted", {})
+        return noted
+
     def _log_metrics(self, metrics: dict[str, float]) -> None:
-        logger.debug("%s: %s", self.name, metrics)
+        vars(self).setdefault("_noted", {}).update(metrics)
 
     def _log_metric(self, name: str, value: float) -> None:
         self._log_metrics({name: value})
@@ -149,6 +157,37 @@ class ProcessingStage(base.ProcessingStage[X, Y]):
             yield
         finally:
             self._log_metric(name, time.perf_counter() - started)
+
+
+class CompositeStage(ProcessingStage[X, Y]):
+    """Several stages under one name. A pipeline runs those that `decompose` returns."""
+
+    @abstractmethod
+    def decompose(self) -> list[base.ProcessingStage[Any, Any]]:
+        """Return the stages."""
+
+    def with_(self, stage_with_dict: dict[str, Any]) -> CompositeStage[X, Y]:  # type: ignore[override]
+        """Note what `with_` of the stages is to be given, by their names; return this stage."""
+        vars(self).setdefault("_changes", []).append(stage_with_dict)
+        return self
+
+    def decompose_and_apply_with(self) -> list[base.ProcessingStage[Any, Any]]:
+        """Return the stages, changed as `with_` was told.
+
+        Raises:
+            ConfigurationError: There is no stage of that name.
+        """
+        stages = self.decompose()
+        for changes in vars(self).get("_changes", []):
+            unknown = sorted(changes.keys() - {stage.name for stage in stages})
+            if unknown:
+                raise ConfigurationError(f"{self.name!r} has no stage {unknown[0]!r}")
+            stages = [stage.with_(**changes[stage.name]) if stage.name in changes else stage for stage in stages]
+        return stages
+
+    def process(self, task: X) -> Y | list[Y] | None:
+        """Raise `NotImplementedError`: the stages of `decompose` do the work."""
+        raise NotImplementedError(f"{self.name!r} is run by a pipeline, as the stages that it is made of")
 
 
 @dataclass
@@ -189,6 +228,34 @@ class ImageEmbeddingStage(embed.ImageEmbeddingStage, ProcessingStage[ImageBatch,
 
     preprocess: str = "transformers"
     precision: str = PRECISION
+
+
+@dataclass
+class BaseFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
+    """What filters of one's own derive from: NeMo Curator's parameters, and images in batches for a model."""
+
+    model_dir: str | None = None
+    num_gpus_per_worker: float = 0.25
+    model_inference_batch_size: int = 32
+    score_threshold: float = 0.5
+    verbose: bool = False
+    name: str = "image_filter"
+
+    def __post_init__(self) -> None:
+        self.resources = base.Resources(gpus=self.num_gpus_per_worker)
+
+    def inputs(self) -> base.StageSpec:
+        """Return that it reads images."""
+        return ["data"], []
+
+    def outputs(self) -> base.StageSpec:
+        """Return that it leaves images out."""
+        return ["data"], []
+
+    def yield_next_batch(self, task: ImageBatch) -> Iterator[list[ImageObject]]:
+        """Yield the images of a batch, ``model_inference_batch_size`` at a time."""
+        for start in range(0, len(task.data), self.model_inference_batch_size):
+            yield task.data[start : start + self.model_inference_batch_size]
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, plain lines elsewhere. All on stderr."""
+"""How far a run is: a bar on a terminal and in a notebook, plain lines elsewhere. On a terminal, all on stderr."""
 
 from __future__ import annotations
 
@@ -6,25 +6,52 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from tastemaker.runs.progress import Progress as RunProgress
-    from tastemaker.selections.select import SelectProgress
 
-    Progress = RunProgress | SelectProgress
+class Progress(Protocol):
+    """How far some work is. Bytes are those of the files; 0 in all where nobody knows."""
 
-_LINE_EVERY_S = 10.0
+    @property
+    def images(self) -> int:
+        """Images done so far."""
+
+    @property
+    def images_total(self) -> int | None:
+        """All of them; None where nobody knows."""
+
+    @property
+    def bytes_done(self) -> int:
+        """Bytes done so far."""
+
+    @property
+    def bytes_total(self) -> int:
+        """All of them."""
 
 
 @contextmanager
-def show_progress(what: str) -> Iterator[Callable[[Progress], None]]:
-    """Yield a function that shows a run's progress until the block ends."""
-    if sys.stderr.isatty():
+def show_progress(
+    what: str, *, line_every_s: float = 10.0, at_once: bool = True
+) -> Iterator[Callable[[Progress], None]]:
+    """Yield a function that shows how far some work is, until the block ends.
+
+    Args:
+        what: Name of the work.
+        line_every_s: Seconds between two lines, where there is no bar.
+        at_once: Print the first line with the first call, and not some seconds later.
+    """
+    if sys.stderr.isatty() or _in_notebook():
         with _bar(what) as update:
             yield update
     else:
-        yield _Lines(what).update
+        yield _Lines(what, line_every_s, at_once).update
+
+
+def _in_notebook() -> bool:
+    """Return whether this runs in a notebook that can show a bar: rich needs ipywidgets for it."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel") and find_spec("ipywidgets") is not None
 
 
 @contextmanager
@@ -59,20 +86,20 @@ def _bar(what: str) -> Iterator[Callable[[Progress], None]]:
 
         def update(progress: Progress) -> None:
             done, total = progress.bytes_done, progress.bytes_total
-            bar.update(task, total=total, completed=done, state=meter.describe(progress))
+            bar.update(task, total=total or None, completed=done, state=meter.describe(progress))
 
         yield update
 
 
 class _Lines:
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, what: str, every_s: float, at_once: bool) -> None:
+        self._what, self._every_s = what, every_s
         self._meter = _Meter()
-        self._last_line: float | None = None
+        self._last_line = -every_s if at_once else time.monotonic()
 
     def update(self, progress: Progress) -> None:
         state, now = self._meter.describe(progress), time.monotonic()
-        if self._last_line is None or now - self._last_line >= _LINE_EVERY_S:
+        if now - self._last_line >= self._every_s:
             self._last_line = now
             print(f"{self._what}: {state}", file=sys.stderr, flush=True)
 
