@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.stages.choice import describe
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -117,6 +116,8 @@ def _scores(percentiles: dict[int, float]) -> str:
 
 
 def _remarks(summary: RunSummary) -> list[str]:
+    from tastemaker.stages.choice import describe  # which loads pyarrow
+
     remarks = []
     if extras := [f"'tastemaker[{name}]'" for name in ("heif", "raw") if f"needs_{name}" in summary.reasons]:
         remarks.append(f"To read more of them: pip install {' '.join(extras)}")
