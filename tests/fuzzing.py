@@ -477,9 +477,11 @@ def _zip_again(data):
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as given, zipfile.ZipFile(file, "w") as again:
             for member in given.infolist():
-                at = member.header_offset + 30 + len(member.filename)
-                again.writestr(member.filename, data[at : at + member.compress_size])
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError, struct.error):
+                at = member.header_offset + 30 + sum(struct.unpack_from("<HH", data, member.header_offset + 26))
+                content = data[at : at + member.compress_size]
+                is_packed = member.compress_type == zipfile.ZIP_DEFLATED
+                again.writestr(member.filename, zlib.decompress(content, -15) if is_packed else content)
+    except Exception:  # noqa: BLE001 - it is damaged, and stays as it is
         return data
     return file.getvalue()
 
@@ -535,6 +537,8 @@ def fuzz(kind, count, seed=0):
             lines, status = _fork(kind, seed, range(report.files, count), folder, page)
             report.files, came_out, peak = struct.unpack("<QQQ", page[:])
             report.came_out, report.peak_mb = report.came_out + came_out, max(report.peak_mb, peak)
+            if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+                raise RuntimeError(f"the files of kind {kind} behind {report.files} cannot be made")
             if os.WIFSIGNALED(status):
                 name = signal.Signals(os.WTERMSIG(status)).name
                 problem = f"more than {HANG_S} s" if name == "SIGALRM" else f"killed by {name}"
@@ -552,9 +556,12 @@ def _fork(kind, seed, numbers, folder, page):
     if child == 0:
         os.close(given)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what decoders print
-        with open(taken, "w") as problems:
-            _serve(kind, seed, numbers, folder, page, problems)
-        os._exit(0)
+        try:
+            with open(taken, "w") as problems:
+                _serve(kind, seed, numbers, folder, page, problems)
+            os._exit(0)
+        finally:  # no child becomes a second parent
+            os._exit(1)
     os.close(taken)
     with open(given) as problems:
         lines = problems.read().splitlines()
