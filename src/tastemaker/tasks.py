@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.decode import DecodedImage, decode_image
@@ -162,8 +163,8 @@ class _LazyPixels:
             image._pixels = image.decode().pixels
         return image._pixels
 
-    def __set__(self, image: ImageObject, pixels: npt.NDArray[np.uint8] | None) -> None:
-        image._pixels = pixels
+    def __set__(self, image: ImageObject, pixels: npt.NDArray[np.uint8] | Image.Image | None) -> None:
+        image._pixels = np.asarray(pixels.convert("RGB")) if isinstance(pixels, Image.Image) else pixels
 
 
 @dataclass(eq=False, repr=False)
@@ -174,7 +175,8 @@ class ImageObject:
         image_path: ``shard.tar/member.jpg``, or the file's own path.
         image_id: The WebDataset key; for a loose file its path below the input folder, without the extension.
         metadata: Whatever users want to travel along; it goes into the rows as JSON.
-        image_data: Pixels, uint8 (H, W, 3), RGB. Decoded from ``encoded`` when first asked for.
+        image_data: Pixels, uint8 (H, W, 3), RGB; may be set to an image of Pillow's, too. Decoded from ``encoded`` when
+            first asked for.
         embedding: float32 (d,), of unit length: what the backbone of the scorer gives.
         aesthetic_score: The scorer's score; LAION's lie roughly between 1 and 10.
         nsfw_score: For other programs; Tastemaker does not set it.

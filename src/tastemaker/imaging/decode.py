@@ -8,10 +8,12 @@ libheif, camera raws by LibRaw, where their extras are installed.
 from __future__ import annotations
 
 import io
+import os
 import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -121,7 +123,7 @@ class DecodedImage:
 
 @ROOM.hold()
 def decode_image(
-    data: bytes,
+    data: bytes | str | os.PathLike[str] | BinaryIO,
     *,
     max_pixels: int = MAX_IMAGE_PIXELS,
     apply_exif_rotation: bool = False,
@@ -134,7 +136,7 @@ def decode_image(
     the first frame is taken.
 
     Args:
-        data: The whole encoded file.
+        data: The whole encoded file: its bytes, its path, or a file that is open in binary mode.
         max_pixels: Larger images are refused before their pixels are decoded.
         apply_exif_rotation: Turn the image as its EXIF orientation says. Off by default, as in the references.
             A raw's preview is turned as the raw's orientation says. TIFF and HEIC are always turned.
@@ -156,6 +158,7 @@ def decode_image(
         >>> image.pixels.shape, image.format, int(image.pixels[0, 0, 0])
         ((2, 3, 3), 'PNG', 128)
     """
+    data = _read(data)
     if not data:
         raise UnreadableImageError("the file is empty", ReasonKind.NOT_AN_IMAGE)
     name = sniff_format(data[:32])
@@ -178,6 +181,18 @@ def decode_image(
     if not apply_exif_rotation:
         return image
     return replace(image, pixels=_turn(image.pixels, image.orientation), orientation=1)
+
+
+def _read(given: bytes | str | os.PathLike[str] | BinaryIO) -> bytes:
+    if isinstance(given, bytes | bytearray | memoryview):
+        return given
+    if isinstance(given, str | os.PathLike):
+        with open(given, "rb") as file:
+            return file.read()
+    data = given.read() if hasattr(given, "read") else None
+    if not isinstance(data, bytes):
+        raise TypeError(f"decode_image takes bytes, a path or a file open in binary mode, not {type(given).__name__}")
+    return data
 
 
 def _decode(data: bytes, name: str, make_room: Callable[[int, int], None]) -> DecodedImage:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from tastemaker.errors import ModelError
 from tastemaker.imaging.model_input import Preprocess, plan_resize
 
 RESIZES = ("auto", "pillow", "torch")
@@ -14,23 +15,44 @@ RESIZES = ("auto", "pillow", "torch")
 Pixels = npt.NDArray[np.uint8]
 
 
-def preprocess(pixels: Pixels, how: Preprocess) -> Pixels:
+def as_pixels(image: object) -> Pixels:
+    """Return an image as pixels, uint8 (H, W, 3), RGB; one of Pillow's is converted.
+
+    Raises:
+        ModelError: It is something else; the message says what is wanted.
+    """
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+            return image
+        given = f"{image.dtype} {image.shape}"
+    else:
+        given = type(image).__name__
+    raise ModelError(f"pixels must be uint8 (H, W, 3), RGB, as decode_image returns them, or a PIL image, not {given}")
+
+
+def preprocess(pixels: Pixels | Image.Image, how: Preprocess) -> Pixels:
     """Return the model's input for one image: resized with antialiasing, and cropped where the model wants that.
 
     Identical to Pillow's ``resize`` and ``crop`` (for sides in a ratio beyond 32, within 2 of 255).
 
     Args:
-        pixels: uint8 (H, W, 3), RGB, any size.
+        pixels: uint8 (H, W, 3), RGB, any size; or an image of Pillow's, which is converted to RGB.
         how: What the model wants, for example ``CLIP_VIT_L14.preprocess``.
 
     Returns:
         uint8 (size, size, 3), RGB.
+
+    Raises:
+        ModelError: These are no such pixels: another type, grey, with alpha, floats, channels first, or none.
 
     Example:
         >>> from tastemaker import CLIP_VIT_L14
         >>> preprocess(np.zeros((480, 640, 3), np.uint8), CLIP_VIT_L14.preprocess).shape
         (224, 224, 3)
     """
+    pixels = as_pixels(pixels)
     height, width = pixels.shape[:2]
     plan, size = plan_resize(height, width, how), how.size
     kernel = Image.Resampling[how.interpolation.upper()]

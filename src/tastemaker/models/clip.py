@@ -8,6 +8,7 @@ from pathlib import Path
 from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, MissingExtraError
 from tastemaker.models import device as devices
+from tastemaker.models.hub import ensure_weights
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.records import Backbone
 from tastemaker.models.vit import PRECISIONS, VisionTower
@@ -16,7 +17,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def load_clip(
-    weights: Path,
+    weights: Path | None = None,
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
@@ -26,7 +27,7 @@ def load_clip(
     """Return the vision tower on the best device of this machine.
 
     Args:
-        weights: The backbone's file (see `tastemaker.models.hub.ensure_weights`).
+        weights: The backbone's file; None for the one that `tastemaker.models.hub.ensure_weights` finds or fetches.
         device: ``auto`` (a GPU where torch can reach one, else the processor), ``cpu``, ``cuda`` (the first that this
             process sees), ``cuda:N`` or ``mps``.
         precision: ``auto`` is fp16 on a GPU, bf16 on processors that multiply it in hardware, else f32.
@@ -41,6 +42,7 @@ def load_clip(
     check_device(device)
     check_choice("precision", precision, PRECISIONS)
     chosen = devices.choose_device(device)
+    weights = ensure_weights(backbone) if weights is None else weights
     if chosen == "cpu":
         from tastemaker.models.clip_openvino import OpenVinoClip
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import ModelError, ReasonKind, UnreadableImageError
 from tastemaker.imaging.model_input import ROUNDINGS, Preprocess
-from tastemaker.imaging.preprocess import preprocess
+from tastemaker.imaging.preprocess import as_pixels, preprocess
 from tastemaker.models.clip import check_device, load_clip, resolve_precision
 from tastemaker.models.device import choose_device
 from tastemaker.models.hub import ensure_weights
@@ -163,13 +163,12 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         if _is_prepared(image):
             return image.model_input
         try:
-            pixels = image.pixels()
+            pixels = as_pixels(image.pixels())
         except UnreadableImageError as error:
             image.fail(f"unreadable: {error}", error.reason_kind)
             return None
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-            shape = f"{pixels.dtype} {pixels.shape}"
-            image.fail(f"unreadable: image_data must be uint8 (H, W, 3), not {shape}", ReasonKind.UNSUPPORTED)
+        except ModelError as error:
+            image.fail(f"unreadable: {error}", ReasonKind.UNSUPPORTED)
             return None
         return preprocess(pixels, made or self._how)
 
