@@ -1,6 +1,7 @@
 """Shards: every sample with every byte, whatever else is wrong with the file."""
 
 import gzip
+import io
 import os
 import random
 import subprocess
@@ -210,7 +211,8 @@ def test_the_picture_is_told_by_its_extension_then_by_its_content(tmp_path, exte
 
 def test_a_text_is_no_picture_whatever_it_says(tmp_path):
     path = make_tar(tmp_path / "a.tar", [("a.txt", picture(1)), ("b.json", b"{}"), ("c.bin", b"no picture")])
-    assert problems(path) == [(key, "no image among the members of this key") for key in "abc"]
+    said = "no image among the members of this key, which are: {}"
+    assert problems(path) == [(key, said.format(e)) for key, e in (("a", "txt"), ("b", "json"), ("c", "bin"))]
 
 
 def test_hidden_files_folders_and_webdatasets_own_names_are_left_out(tmp_path):
@@ -221,7 +223,19 @@ def test_hidden_files_folders_and_webdatasets_own_names_are_left_out(tmp_path):
 def test_a_key_that_comes_twice_is_a_problem_of_the_second_sample(tmp_path):
     path = save(tmp_path / "a.tar", GOOD + entry("b.jpg", JPEG) + GOOD + END)
     assert whole(path) == {"good": GOOD_DATA, "b": {"b.jpg": JPEG}}
-    assert problems(path) == [("good", "duplicate key: another sample of this shard is called 'good'")]
+    [(key, problem)] = problems(path)
+    assert key == "good"
+    assert problem.startswith("duplicate key: another sample of this shard is called 'good'; write the shard again")
+
+
+def test_every_picture_of_a_key_that_ends_at_a_dot_is_a_sample_with_its_own_sidecars(tmp_path):
+    names = ["22.05.png", "22.06.png", "22.05.txt", "22.06.txt", "22.json", "22.mask.jpg"]
+    found = samples_of(make_tar(tmp_path / "a.tar", [(name, picture(name)) for name in names]))
+    assert [(sample.key, list(data)) for sample, data in found] == [
+        ("22", ["22.05.png", "22.05.txt", "22.json", "22.mask.jpg"]),
+        ("22", ["22.06.png", "22.06.txt"]),
+    ]
+    assert all("2 pictures of this shard have the key '22'" in sample.notes[0] for sample, _ in found)
 
 
 def test_an_empty_member_is_whole_and_left_to_the_decoder(tmp_path):
@@ -261,7 +275,6 @@ def test_zeros_behind_the_last_member_are_no_damage(tmp_path, padding):
     "name",
     [
         "../x.jpg",
-        "/abs.jpg",
         "a/../../b.jpg",
         "C:\\x.jpg",
         "c:/x.jpg",
@@ -292,16 +305,54 @@ def test_a_sidecar_with_an_unsafe_name_makes_its_sample_a_problem(tmp_path):
 
 @pytest.mark.parametrize("kind", [b"1", b"2"])
 @pytest.mark.parametrize("size", [0, 5000])
-def test_links_are_a_problem_and_their_size_is_not_believed(tmp_path, kind, size):
+def test_links_that_lead_nowhere_are_a_problem_and_their_size_is_not_believed(tmp_path, kind, size):
     path = save(tmp_path / "a.tar", header("link.jpg", size, kind) + GOOD + END)
     assert whole(path) == {"good": GOOD_DATA}
-    assert problems(path) == [("link", "a link, not a file")]
+    assert problems(path) == [("link", "a link to '', which this shard does not hold before it")]
 
 
 def test_a_link_in_place_of_a_sidecar_does_not_vanish_silently(tmp_path):
     path = save(tmp_path / "a.tar", entry("a.jpg", JPEG) + header("a.txt", 0, b"2") + GOOD + END)
     assert whole(path) == {"a": {"a.jpg": JPEG}, "good": GOOD_DATA}
-    assert samples_of(path)[0][0].notes == ["'a.txt' is left out: a link, not a file"]
+    assert samples_of(path)[0][0].notes[0].startswith("'a.txt' is left out: a link to ''")
+
+
+def tar_with_links(path, members, links, **options):
+    with tarfile.open(path, "w", **options) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for name, target, kind in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+    return path
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_links_within_a_shard_are_read_as_tar_unpacks_them(tmp_path, form):
+    long = "d/" + "x" * (80 if form == "ustar" else 150) + ".jpg"
+    members = [("d/a.jpg", picture(1)), (long, picture(2)), ("d/c.txt", b"see"), ("./e.jpg", picture(3))]
+    links = [("d/b.jpg", "d/a.jpg", tarfile.LNKTYPE), ("d/c.jpg", "a.jpg", tarfile.SYMTYPE)]
+    links += [("x/f.jpg", "../d/a.jpg", tarfile.SYMTYPE), ("g.jpg", "./e.jpg", tarfile.LNKTYPE)]
+    links += [("h.jpg", long, tarfile.LNKTYPE)]
+    found = whole(tar_with_links(tmp_path / "a.tar", members, links, format=FORMATS[form]))
+    assert found["d/c"] == {"d/c.jpg": picture(1), "d/c.txt": b"see"}
+    expected = {"d/b": picture(1), "x/f": picture(1), "g": picture(3), "h": picture(2)}
+    assert {key: [*found[key].values()] for key in expected} == {key: [data] for key, data in expected.items()}
+
+
+def test_a_link_out_of_the_shard_reads_nothing(tmp_path):
+    (tmp_path / "secret.jpg").write_bytes(picture(1))
+    links = [("a.jpg", str(tmp_path / "secret.jpg"), kind) for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE)]
+    path = tar_with_links(tmp_path / "a.tar", [], [links[0], ("b.jpg", "../secret.jpg", tarfile.SYMTYPE)])
+    assert [key for key, _ in problems(path)] == ["a", "b"]
+
+
+def test_names_begin_behind_a_leading_slash_as_tar_unpacks_them(tmp_path):
+    path = save(tmp_path / "a.tar", entry("/x/abs.jpg", JPEG) + entry("//b.jpg", JPEG) + GOOD + END)
+    assert whole(path) == {"x/abs": {"x/abs.jpg": JPEG}, "b": {"b.jpg": JPEG}, "good": GOOD_DATA}
 
 
 @pytest.mark.parametrize("kind", [b"3", b"4", b"5", b"6", b"V", b"N"])

@@ -42,7 +42,8 @@ def test_a_member_behind_the_window_is_a_sample_that_says_so(tmp_path, kind, lat
     found = streamed(path, 10_000)
     assert [pair for pair in found if pair[0].key != "025"] == [pair for pair in whole if pair[0].key != "025"]
     first, second = (sample for sample, _ in found if sample.key == "025")
-    assert str(first.problem or "") == ("" if late == "025.txt" else "no image among the members of this key")
+    said = "no image among the members of this key, which are: txt"
+    assert str(first.problem or "") == ("" if late == "025.txt" else said)
     assert second.problem.text.startswith(f"late member: '{late}' lies too far behind the other members of '025'")
     assert second.problem.kind is ReasonKind.LATE_MEMBER
     assert streamed(path, sys.maxsize) == whole

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.decode import EXTENSIONS
-from tastemaker.imaging.tars import Member
+from tastemaker.imaging.tars import Member, follow_link
 
 CAPTION_EXTENSIONS = ("txt", "caption")
 JSON_EXTENSIONS = ("json",)
@@ -29,7 +29,6 @@ _UNSAFE_NAME = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.($|[/\\])|\0")
 
 
 _UNSAFE = Problem(ReasonKind.UNSAFE_NAME, "unsafe name: it leads out of the folder that the shard is unpacked to")
-_NO_IMAGE = Problem(ReasonKind.NOT_AN_IMAGE, "no image among the members of this key")
 
 
 @dataclass(slots=True)
@@ -121,13 +120,15 @@ def group_samples(members: list[Member]) -> list[Sample]:
     """Return the samples of a shard, in the order of their first members.
 
     Names without a key (hidden files) and WebDataset's own ``__meta__`` names are left out. A second member with
-    the same name begins a second sample, which carries a problem.
+    the same name begins a second sample, which carries a problem. Links are followed, and pictures that share a key
+    become samples of their own, see `finish_sample`.
     """
+    if any(member.link for member in members):
+        named = {member.name: member for member in members if not member.link}
+        members = [follow_link(member, named.get(member.link)) if member.link else member for member in members]
     grouping = Grouping()
     samples = [sample for member in members if (sample := grouping.add(member))]
-    for sample in samples:
-        finish_sample(sample)
-    return samples
+    return [finished for sample in samples for finished in finish_sample(sample)]
 
 
 class Grouping:
@@ -141,6 +142,10 @@ class Grouping:
 
     def add(self, member: Member) -> Sample | None:
         """Return the sample that a member begins, None where it belongs to one that is there, or to none at all."""
+        if member.link:
+            before = self._current.get(split_key(member.link)[0])
+            found = (other for other in before.members() if other.name == member.link) if before else iter(())
+            member = follow_link(member, next(found, None))
         key, extension = split_key(member.name)
         sample, problem = self._current.get(key), None
         if sample is None:
@@ -148,7 +153,9 @@ class Grouping:
                 return None
         elif extension in sample.sidecars or (sample.image and split_key(sample.image.name)[1] == extension):
             problem = Problem(
-                ReasonKind.DUPLICATE_KEY, f"duplicate key: another sample of this shard is called {key!r}"
+                ReasonKind.DUPLICATE_KEY,
+                f"duplicate key: another sample of this shard is called {key!r}; write the shard again with a name of "
+                "its own for each",
             )
         elif sample.is_finished:
             problem = Problem(
@@ -168,11 +175,41 @@ def _has_no_key(key: str) -> bool:
     return not base or (base.startswith("__") and base.endswith("__"))
 
 
-def finish_sample(sample: Sample) -> None:
-    """Take the picture out of the sidecars, and note what is wrong with the sample; it has all its members.
+def finish_sample(sample: Sample) -> list[Sample]:
+    """Return a sample that has all its members, its picture taken out of the sidecars, and what is wrong noted.
 
-    What is wrong with a sidecar is a note, and the picture is scored without it.
+    What is wrong with a sidecar is a note, and the picture is scored without it. Pictures that only differ behind the
+    first dot of their names (``22.05.png``, ``22.06.png``) are a sample each; of ``a.jpg`` and ``a.seg.png``, or
+    ``a.image.jpg`` and ``a.mask.png``, the first is the picture.
     """
+    parts = _split_pictures(sample)
+    for part in parts:
+        _finish(part)
+        if len(parts) > 1:
+            part.notes.append(
+                f"{len(parts)} pictures of this shard have the key {sample.key!r}, which ends at the first dot: "
+                "WebDataset's readers take them for one sample, so give them names that differ before it"
+            )
+    return parts
+
+
+def _split_pictures(sample: Sample) -> list[Sample]:
+    """Return the sample, and one for each further picture that its key is not meant to tell from others."""
+    chosen = image_extension(sample.sidecars)
+    stem, dot, last = (chosen or "").rpartition(".")
+    others = [e for e in sample.sidecars if e != chosen and e.endswith(f".{last}")] if dot else []
+    if not others:
+        return [sample]
+    stems = [stem, *(extension.rpartition(".")[0] for extension in others)]
+    split = [sample, *(Sample(sample.key, problem=sample.problem) for _ in others)]
+    for extension in [*sample.sidecars]:
+        owner = next((n for n, of in enumerate(stems) if n and extension.startswith(f"{of}.")), 0)
+        if owner:
+            split[owner].sidecars[extension] = sample.sidecars.pop(extension)
+    return split
+
+
+def _finish(sample: Sample) -> None:
     sample.is_finished = True
     chosen = image_extension(sample.sidecars)
     if chosen is not None:
@@ -181,7 +218,7 @@ def finish_sample(sample: Sample) -> None:
         sample.problem = _UNSAFE
     elif sample.image is None:
         problems = (member.problem for member in sample.sidecars.values() if member.problem)
-        sample.problem = sample.problem or next(problems, _NO_IMAGE)
+        sample.problem = sample.problem or next(problems, None) or _no_image(sample)
     elif not sample.problem:
         large = sample.image.size > MAX_IMAGE_BYTES
         sample.problem = too_large(sample.image.name, sample.image.size) if large else sample.image.problem
@@ -191,6 +228,11 @@ def finish_sample(sample: Sample) -> None:
             del sample.sidecars[extension]
         elif gives_a_column(extension) and not gives_a_column(extension, member.size):
             sample.notes.append(too_long(member.name, member.size))
+
+
+def _no_image(sample: Sample) -> Problem:
+    there = ", ".join(sample.sidecars)
+    return Problem(ReasonKind.NOT_AN_IMAGE, f"no image among the members of this key, which are: {there}")
 
 
 def image_extension(by_extension: dict[str, Member]) -> str | None:

@@ -172,15 +172,15 @@ def read_stream(reader: ShardReader, window_bytes: int) -> Iterator[tuple[Sample
                 waiting.append(begun)
                 found_any = True
             while waiting and member.offset - _end_of(waiting[0]) > window_bytes:
-                yield _give_out(reader, waiting.popleft())
+                yield from _give_out(reader, waiting.popleft())
     except OSError:
         if waiting:
             waiting[-1].problem = waiting[-1].problem or _CUT_OFF
         while waiting:
-            yield _give_out(reader, waiting.popleft())
+            yield from _give_out(reader, waiting.popleft())
         raise
     while waiting:
-        yield _give_out(reader, waiting.popleft())
+        yield from _give_out(reader, waiting.popleft())
     yield from report_damage(reader, walk.damage, found_any=found_any)
 
 
@@ -188,13 +188,13 @@ def _end_of(sample: Sample) -> int:
     return max(member.offset + member.size for member in sample.sidecars.values())
 
 
-def _give_out(reader: ShardReader, sample: Sample) -> tuple[Sample, dict[str, bytes]]:
-    finish_sample(sample)
-    try:
-        return sample, read_members(reader, sample)
-    except OSError as error:
-        sample.problem = Problem(ReasonKind.MISSING, f"the shard cannot be read: {error}")
-        return sample, {}
+def _give_out(reader: ShardReader, sample: Sample) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    for finished in finish_sample(sample):
+        try:
+            yield finished, read_members(reader, finished)
+        except OSError as error:
+            finished.problem = Problem(ReasonKind.MISSING, f"the shard cannot be read: {error}")
+            yield finished, {}
 
 
 def report_damage(reader: ShardReader, damage: str, *, found_any: bool) -> Iterator[tuple[Sample, dict[str, bytes]]]:

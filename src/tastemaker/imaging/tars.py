@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import struct
 from collections.abc import Iterator
@@ -20,11 +21,8 @@ _SEARCHED_BYTES = 2**16
 _MAX_EXTENSION_BYTES = 2**20
 """More of a long name or of pax records is not read."""
 _REGULAR, _EXTENSIONS, _WITHOUT_DATA = frozenset((b"0", b"\0", b"7")), b"LKx", b"123456"
-_NO_PLAIN_FILES = {
-    b"1": Problem(ReasonKind.UNSUPPORTED_MEMBER, "a link, not a file"),
-    b"2": Problem(ReasonKind.UNSUPPORTED_MEMBER, "a link, not a file"),
-    b"S": Problem(ReasonKind.UNSUPPORTED_MEMBER, "a sparse file, which is not supported"),
-}
+_LINKS = (b"1", b"2")
+_SPARSE = Problem(ReasonKind.UNSUPPORTED_MEMBER, "a sparse file, which is not supported")
 _OVERLAID = Problem(ReasonKind.DAMAGED_SHARD, "damaged shard: another member begins inside this one")
 _PLAIN_HEADER = struct.Struct("100s 24x 12s 12x 8s c 188x ? 166x")
 """Of a header: name, size, checksum and kind, and whether the name has a prefix."""
@@ -44,6 +42,7 @@ class Member(NamedTuple):
         size: Their number.
         problem: Why it cannot be read; None if it can.
         looks_like_image: Told from its first bytes, and only where its extension does not tell.
+        link: Name of the member whose bytes these are, where it is a link that has not been followed.
     """
 
     name: str
@@ -51,6 +50,7 @@ class Member(NamedTuple):
     size: int
     problem: Problem | None = None
     looks_like_image: bool = False
+    link: str = ""
 
 
 def walk_headers(reader: ShardReader) -> tuple[list[Member], str]:
@@ -125,7 +125,7 @@ class HeaderWalk:
                 if is_whole:
                     extra.update(_parse_extension(kind, window.read(data, min(size, _MAX_EXTENSION_BYTES))))
             else:
-                if kind in _REGULAR or kind in _NO_PLAIN_FILES:
+                if kind in _REGULAR or kind in _LINKS or kind == b"S":
                     latest = [_make_member(header, extra, data, size if is_whole else -1, window)]
                     yield latest
                 extra = {}
@@ -176,9 +176,9 @@ class Window:
                 break
             at += _BLOCK
             is_whole = size >= 0 and holds(start + at + size)
-            if not is_whole or name.rpartition(".")[2].lower() not in _TELLING:
+            if not is_whole or name[:1] == "/" or name.rpartition(".")[2].lower() not in _TELLING:
                 break
-            members.append(tuple.__new__(Member, (name, start + at, size, None, False)))  # in a quarter of the time
+            members.append(tuple.__new__(Member, (name, start + at, size, None, False, "")))  # in a quarter of the time
             at += -(-size // _BLOCK) * _BLOCK
         return members
 
@@ -249,15 +249,31 @@ def _judge_end(block: bytes, position: int) -> str:
 
 def _make_member(header: bytes, extra: dict[str, str], data: int, size: int, window: Window) -> Member:
     """Return the member of a header; ``size`` is -1 where its bytes are not all there."""
-    name = extra.get("GNU.sparse.name") or extra.get("path") or _name(header)
-    problem = _NO_PLAIN_FILES.get(header[156:157])
-    if extra and any(key.startswith("GNU.sparse") for key in extra):
-        problem = _NO_PLAIN_FILES[b"S"]
+    name = (extra.get("GNU.sparse.name") or extra.get("path") or _name(header)).lstrip("/")  # as tar unpacks it
+    kind, problem = header[156:157], None
+    if kind in _LINKS:
+        return _make_link(name, extra.get("linkpath") or _text(header[157:257].partition(b"\0")[0]), data, kind)
+    if kind == b"S" or any(key.startswith("GNU.sparse") for key in extra):
+        problem = _SPARSE
     elif size < 0:
         problem = Problem(ReasonKind.DAMAGED_SHARD, f"truncated: the shard ends inside {name!r}")
     if problem or name.rpartition(".")[2].lower() in _TELLING:
         return Member(name, data, max(size, 0), problem)
     return Member(name, data, size, looks_like_image=sniff_format(window.read(data, 32)) is not None)
+
+
+def _make_link(name: str, target: str, data: int, kind: bytes) -> Member:
+    """Return the member of a link: a hard one names a member, a symbolic one a path from its own folder."""
+    linked = target.lstrip("/") if kind == b"1" else posixpath.join(posixpath.dirname(name), target)
+    if "../" in linked or "/./" in linked:
+        linked = posixpath.normpath(linked)
+    problem = Problem(ReasonKind.UNSUPPORTED_MEMBER, f"a link to {target!r}, which this shard does not hold before it")
+    return Member(name, data, 0, problem, link=linked)
+
+
+def follow_link(link: Member, target: Member | None) -> Member:
+    """Return a link with the bytes of the member that it leads to; itself, with its problem, where there is none."""
+    return link if target is None else target._replace(name=link.name)
 
 
 def _size(header: bytes, extra: dict[str, str]) -> int:
@@ -288,10 +304,10 @@ def _name(header: bytes) -> str:
 
 
 def _parse_extension(kind: bytes, data: bytes) -> dict[str, str]:
-    """Return what a GNU long name (kind ``L``) or the records of a pax header (``x``) say of the next member."""
+    """Return what GNU's long names (``L``, of a link's target ``K``) or pax records (``x``) say of the next member."""
     if kind == b"x":
         return _parse_pax(data)
-    return {"path": _text(data.split(b"\0")[0])} if kind == b"L" else {}
+    return {"path" if kind == b"L" else "linkpath": _text(data.split(b"\0")[0])}
 
 
 def _parse_pax(data: bytes) -> dict[str, str]:
