@@ -22,16 +22,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from common import print_machine
 
+from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.runs.fingerprint import make_fingerprint
 from tastemaker.runs.index import RowsIndex
-from tastemaker.runs.input_files import Sources, describe_file, describe_sources
-from tastemaker.runs.loose import Partition, assign_loose
+from tastemaker.runs.matching import describe_sources, match_inputs
 from tastemaker.runs.options import RunMode, RunOptions
 from tastemaker.runs.recipe import make_stages
 from tastemaker.runs.resume import make_plan
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.schema import METADATA_KEY, SOURCES_KEY, rows_schema
 from tastemaker.stages.partition import FilePartitioningStage
+from tastemaker.storage.inputs import source_of
+from tastemaker.storage.place import Place
 from tastemaker.testing import write_random_models
 
 
@@ -81,18 +83,23 @@ def make(folder, shards):
     (folder / "shards").mkdir(parents=True, exist_ok=True)
     (folder / "out" / "rows").mkdir(parents=True, exist_ok=True)
     write_random_models(folder / "models")
-    fingerprint = make_fingerprint(make_stages(folder / "out", options(folder)))
+    fingerprint = make_fingerprint(make_stages(Place.of(folder / "out"), options(folder)))
     schema = rows_schema(with_embeddings=True, with_signals=False)
     empty = {field.name: None for field in schema} | {"status": "kept", "aesthetic_score": 5.0}
     table = pa.Table.from_pylist([empty | {"image_id": str(n)} for n in range(10)], schema)
     for number in range(shards):
-        shard, rows = folder / "shards" / f"{number:06d}.tar", folder / "out" / "rows" / f"{number:06d}.parquet"
+        shard, rows = (
+            folder.resolve() / "shards" / f"{number:06d}.tar",
+            folder / "out" / "rows" / f"{number:06d}.parquet",
+        )
         if rows.exists():
             continue
         shard.touch()
         metadata = {
             METADATA_KEY: json.dumps({"tastemaker": "0", "fingerprint": fingerprint}).encode(),
-            SOURCES_KEY: json.dumps(Sources((describe_file(str(shard)),)).as_json()).encode(),
+            SOURCES_KEY: json.dumps(
+                describe_sources(str(folder / "shards"), False, (source_of(Place.of(shard)),))
+            ).encode(),
         }
         file = RowsFile(rows, schema.with_metadata(metadata))
         file.add_rows(table)
@@ -139,15 +146,12 @@ def check(folder):
 
     groups = FilePartitioningStage(str(folder / "shards")).process()
     lap("find shards")
-    partitions = [Partition(group, describe_sources(group)) for group in groups]
-    lap("stat shards")
-    fingerprint = make_fingerprint(make_stages(folder / "out", options(folder)))
+    fingerprint = make_fingerprint(make_stages(Place.of(folder / "out"), options(folder)))
     lap("fingerprint")
-    index = RowsIndex(folder / "out")
+    index = RowsIndex(Place.of(folder / "out"))
     index.load()
     lap("list and notes")
-    partitions = assign_loose(partitions, index)
-    plan = make_plan(partitions, index, folder / "out", fingerprint, RunMode())
+    plan = make_plan(match_inputs(groups, index), index, fingerprint, RunMode(), MAX_IMAGE_PIXELS)
     lap("compare")
     index.save()
     lap("save notes")

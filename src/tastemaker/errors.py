@@ -103,11 +103,15 @@ class UnreadableImageError(TastemakerError):
 
     Attributes:
         reason_kind: The same as one of a closed set.
+        size: Width and height of an image that has too many pixels; None otherwise.
     """
 
-    def __init__(self, message: str, reason_kind: ReasonKind = ReasonKind.DAMAGED) -> None:
+    def __init__(
+        self, message: str, reason_kind: ReasonKind = ReasonKind.DAMAGED, size: tuple[int, int] | None = None
+    ) -> None:
         super().__init__(message)
         self.reason_kind = reason_kind
+        self.size = size
 
 
 class MetadataError(TastemakerError, ValueError):

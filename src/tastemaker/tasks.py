@@ -19,6 +19,7 @@ from tastemaker.imaging.readers import COMPRESSED_EXTENSIONS, Section
 from tastemaker.imaging.shards import read_member
 from tastemaker.imaging.tars import Member
 from tastemaker.storage import Options, public_url
+from tastemaker.storage.inputs import SourceFile
 
 T = TypeVar("T")
 
@@ -63,7 +64,8 @@ class Partition:
         root: The input folder that its files were found below.
         folder: ``name`` without its number, where the files are loose images; else the same as ``name``.
         is_loose: The files are loose images.
-        source_bytes: Size of the files, in bytes.
+        files: Path (of a URL what may be shown), size in bytes and version of each file; gone ones have the size -1.
+        source_bytes: Size of what is to be read of them, in bytes.
         storage_options: Settings of the files' store. They may hold a secret, and are never written.
         samples: The samples to read of its only shard; None for all.
         is_part: Only some of its images are read. Their rows take the places of the old ones.
@@ -77,6 +79,7 @@ class Partition:
     root: str = ""
     folder: str = ""
     is_loose: bool = False
+    files: tuple[SourceFile, ...] = field(default=(), repr=False)
     source_bytes: int = 0
     storage_options: Options | None = field(default=None, repr=False)
     samples: list[Sample] | None = None
@@ -252,7 +255,12 @@ class ImageObject:
         Raises:
             UnreadableImageError: There are no bytes, or they are no sound image.
         """
-        image = decode_image(self.read_encoded(), **self.decode_options)
+        try:
+            image = decode_image(self.read_encoded(), **self.decode_options)
+        except UnreadableImageError as error:
+            if error.size is not None:  # a later run with another limit knows by it whether the image fits
+                self.width, self.height = error.size
+            raise
         self.width, self.height, self.format = image.width, image.height, image.format
         self.orientation = image.orientation
         if image.source:

@@ -209,7 +209,9 @@ def test_the_command_line_scores_a_folder_and_filters_rows_only(tmp_path, clip_r
 def test_a_file_that_is_named_twice_is_scored_once(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", np.ones((3, 768), np.float16))
     monkeypatch.chdir(tmp_path)
-    assert [file.path for file in find_embeddings(["./a.npy", "a.npy", str(tmp_path / "a.npy")])] == ["./a.npy"]
+    assert [file.path for file in find_embeddings(["./a.npy", "a.npy", str(tmp_path / "a.npy")])] == [
+        str(tmp_path / "a.npy")
+    ]
 
 
 def test_a_missing_predictor_is_an_error_before_the_work(tmp_path, score):

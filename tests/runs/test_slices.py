@@ -38,7 +38,7 @@ def test_slices_have_no_overlap_and_no_gap(tmp_path, shards, model_dir):
 
 def test_slices_of_loose_files_are_the_partitions_of_a_whole_run_in_any_order(tmp_path, model_dir, monkeypatch):
     photos = make_pictures(tmp_path / "photos", [f"{seed}.jpg" for seed in range(7)])
-    for module in ("stages.partition", "runs.loose"):
+    for module in ("stages.partition", "runs.matching"):
         monkeypatch.setattr(f"tastemaker.{module}.LOOSE_FILES_PER_PARTITION", 2)
     options = RunOptions(model_dir=str(model_dir))
     run_scoring([str(photos)], tmp_path / "whole", options)

@@ -135,6 +135,11 @@ def _remarks(summary: RunSummary) -> list[str]:
             f"Rows of other inputs are in {summary.output_dir}, too (files: {summary.other_rows_files:,}): of "
             "another folder or shard, or of this one before it was moved or renamed. They stay in the table."
         )
+    if summary.redone:
+        why = ", ".join(f"{number:,} {reason}" for reason, number in summary.redone.items())
+        remarks.append(f"Rows made again: {why}.")
+    if summary.moved:
+        remarks.append(f"{summary.moved:,} files were found at a new place. Their rows were kept, and state it now.")
     if summary.not_retried:
         remarks.append(
             f"{summary.not_retried:,} failed images were not run again: the fault lies in how their shards are made."

@@ -24,6 +24,7 @@ from tastemaker.imaging.tables import TABLE_EXTENSIONS, Table, carried_columns, 
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
 from tastemaker.storage import Options, public_url, without_repeats
+from tastemaker.storage.inputs import source_of
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, Partition
 
@@ -116,7 +117,8 @@ def find_embeddings(
     images: list[str] = []
     size = find_scorer(scorer).backbone.dimension
     for path in _expand(map(os.fspath, inputs), storage_options):
-        file = EmbeddingFile(path, str(Place.at(path, storage_options).parent), None, column, storage_options, size)
+        place = Place.at(path, storage_options).resolve()
+        file = EmbeddingFile(place.address, place.parent.address, None, column, storage_options, size)
         is_known = file.extension in EXTENSIONS_OF_EMBEDDINGS and file.place.is_file()
         below = _files_below(file) if not is_known else [] if _has_pictures(file) else [file]
         found += below
@@ -142,8 +144,16 @@ def group_embeddings(files: list[EmbeddingFile]) -> list[FileGroupTask]:
         name = next(name for number in count(1) if (name := stem if number == 1 else f"{stem}-{number}") not in names)
         names.add(name)
         places = [file.place, *([file.metadata] if file.metadata else [])]
-        sizes = [entry.size for place in places if (entry := place.stat())]
-        partition = Partition(name, file.root, name, source_bytes=sum(sizes), storage_options=file.storage_options)
+        sources = tuple(map(source_of, places))
+        source_bytes = sum(max(size, 0) for _, size, _ in sources)
+        partition = Partition(
+            name,
+            file.root,
+            name,
+            files=sources,
+            source_bytes=source_bytes,
+            storage_options=file.storage_options,
+        )
         folder = file.place.parent
         dataset = (folder.name if folder.local_path is None else folder.local_path.resolve().name).lower() or "dataset"
         paths = [place.address for place in places]

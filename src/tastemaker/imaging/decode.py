@@ -329,5 +329,6 @@ def _make_room(width: int, height: int, max_pixels: int) -> None:
             f"decompression bomb: {width}x{height} is {width * height / 1e6:,.0f} megapixels, "
             f"the limit is {max_pixels / 1e6:,.0f} (--max-megapixels, max_pixels)",
             ReasonKind.TOO_LARGE,
+            (width, height),
         )
     ROOM.take(width * height)

@@ -68,7 +68,7 @@ class FolderReader:
             path: The image file.
             root: The input folder that it was found in.
         """
-        sample = Sample(_key_of(path, root))
+        sample = Sample(key_of(path, root))
         data: dict[str, bytes] = {}
         beside: Mapping[str, int] = {}
         try:
@@ -158,7 +158,8 @@ class FolderReader:
             return self._listings[folder]
 
 
-def _key_of(path: str, root: str) -> str:
+def key_of(path: str, root: str) -> str:
+    """Return the key of an image file, see `FolderReader.read_sample`."""
     stem, extension = os.path.splitext(public_url(path))
     is_paired = extension[1:].lower() in _PAIRED_EXTENSIONS
     return relative_to(public_url(path) if is_paired else stem, root)

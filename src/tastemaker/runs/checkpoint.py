@@ -12,11 +12,12 @@ from typing import Any
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors.base import BaseExecutor
 from tastemaker.runs.fingerprint import Fingerprint, canonical, list_differences, make_fingerprint
-from tastemaker.runs.input_files import Sources, describe_file, describe_sources
 from tastemaker.runs.lock import only_run_on
+from tastemaker.runs.matching import describe_sources
 from tastemaker.scores.files import remove_drafts_below
 from tastemaker.stages.base import ProcessingStage, run_stage
 from tastemaker.storage import is_remote
+from tastemaker.storage.inputs import source_of
 from tastemaker.storage.place import Place
 from tastemaker.tasks import EmptyTask, FileGroupTask, StagePerfStats, Task
 
@@ -120,11 +121,14 @@ def _make_initial_tasks(
         tasks, rest = list(initial_tasks), stages
     keyed: dict[str, Task[Any]] = {}
     for task in tasks:
-        sources = describe_sources(task) if isinstance(task, FileGroupTask) else Sources(())
-        named = [path for path, _, _ in sources.files] or [task.task_id, str(len(keyed))]
+        files = task.data if isinstance(task, FileGroupTask) else []
+        options = task.partition.storage_options
+        sources = tuple(source_of(Place.at(path, options)) for path in files)
+        named = [path for path, _, _ in sources] or [task.task_id, str(len(keyed))]
         named.append(str(getattr(stages[-1], "output_dir", "")))
         key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
-        provenance = {**task.partition.provenance, "sources": sources.as_json()}
+        described = describe_sources(task.partition.root, task.partition.is_loose, sources)
+        provenance = {**task.partition.provenance, "sources": described}
         task.partition = replace(task.partition, checkpoint=key, provenance=provenance)
         keyed[key] = task
     return keyed, rest
@@ -158,7 +162,7 @@ def _find_finished(note: dict[str, Any] | None, task: Task[Any]) -> list[Task[An
         return None
     results: list[Task[Any]] = [_restore_result(result) for result in note["results"]]
     options = task.partition.storage_options
-    is_there = all(describe_file(file, options)[1] >= 0 for result in results for file in result.data)
+    is_there = all(Place.at(file, options).is_file() for result in results for file in result.data)
     return results if is_there else None
 
 

@@ -11,7 +11,6 @@ import errno
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
@@ -21,10 +20,8 @@ from tastemaker.errors import RemoteError
 from tastemaker.runs.fingerprint import canonical
 from tastemaker.scores.layout import ROWS_FOLDER, ROWS_SUFFIX, STATE_FOLDER
 from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY, SOURCES_KEY
+from tastemaker.storage.inputs import map_places
 from tastemaker.storage.place import Place
-
-_REMOTE_THREADS = 32
-"""Rows files in an object store whose metadata is read at the same time."""
 
 _STALE_LINES = 2
 """Notes are written anew once there are so many times as many lines as rows files."""
@@ -53,6 +50,11 @@ class RowsNote:
         """Rows with the status ``failed``."""
         return self.counts.get("statuses", {}).get("failed", 0)
 
+    @property
+    def rows(self) -> int:
+        """All rows."""
+        return sum(self.counts.get("statuses", {}).values())
+
 
 @dataclass
 class RowsIndex:
@@ -65,17 +67,15 @@ class RowsIndex:
 
     output_dir: Place
     name: str = "index"
-    _folders: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     _listed: dict[str, tuple[int, str]] = field(default_factory=dict, init=False, repr=False)
     _notes: dict[str, RowsNote] = field(default_factory=dict, init=False, repr=False)
     _unsaved: set[str] = field(default_factory=set, init=False, repr=False)
     _fingerprints: set[str] = field(default_factory=set, init=False, repr=False)
     _lines: int = field(default=0, init=False, repr=False)
 
-    def load(self, folders: Iterable[str] = ("",)) -> None:
-        """List these folders of the directory, and read the notes that still hold."""
-        self._folders = frozenset(folders)
-        self._listed = list_rows(self.output_dir / ROWS_FOLDER, self._folders)
+    def load(self) -> None:
+        """List the rows files, and read the notes that still hold."""
+        self._listed = list_rows(self.output_dir / ROWS_FOLDER)
         self._notes.clear()
         for entry in (self.output_dir / STATE_FOLDER / "index*.jsonl").glob():
             for name, note in _read_notes(entry.place):
@@ -97,11 +97,7 @@ class RowsIndex:
         """
         wanted = [name for name in names if name in self._listed]
         unknown = [name for name in wanted if name not in self._notes]
-        if self.output_dir.local_path is not None:  # threads would only wait for each other: 0.7 times as fast
-            found = [self._read(name) for name in unknown]
-        else:
-            with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
-                found = list(pool.map(self._read, unknown))
+        found = map_places(self._read, (rows_path(self.output_dir, name) for name in unknown))
         for name, note in zip(unknown, found, strict=True):
             if note is not None:
                 self._notes[name] = note
@@ -110,7 +106,7 @@ class RowsIndex:
 
     def look_again(self) -> None:
         """List the directory again, and forget what changed."""
-        self._listed = list_rows(self.output_dir / ROWS_FOLDER, self._folders)
+        self._listed = list_rows(self.output_dir / ROWS_FOLDER)
         self._notes = {
             name: note for name, note in self._notes.items() if self._listed.get(name) == (note.size, note.version)
         }
@@ -158,10 +154,11 @@ class RowsIndex:
                 yield json.dumps([identity, note.fingerprint]) + "\n"
             yield json.dumps([name, note.size, note.version, identity, note.sources, note.counts]) + "\n"
 
-    def _read(self, name: str) -> RowsNote | None:
+    def _read(self, path: Place) -> RowsNote | None:
+        name = path.relative_to(self.output_dir / ROWS_FOLDER).removesuffix(ROWS_SUFFIX)
         size, version = self._listed[name]
         try:
-            metadata = read_metadata(rows_path(self.output_dir, name))
+            metadata = read_metadata(path)
         except (OSError, ArrowException) as error:
             if isinstance(error, RemoteError) or getattr(error, "errno", None) not in (None, errno.ENOENT):
                 raise  # the file may be whole: it was not read
@@ -188,21 +185,13 @@ def rows_path(output_dir: Place, name: str) -> Place:
     return output_dir / ROWS_FOLDER / f"{name}{ROWS_SUFFIX}"
 
 
-def list_rows(rows_dir: Place, folders: Iterable[str] = ("",)) -> dict[str, tuple[int, str]]:
-    """Return the name of every partition that has a rows file in these folders -> its size and version.
-
-    Args:
-        rows_dir: The folder of all rows.
-        folders: Below it, empty for itself. Folders in them are not looked into.
-    """
-    found: dict[str, tuple[int, str]] = {}
-    for folder in sorted(set(folders)):
-        prefix = f"{folder}/" if folder else ""
-        for entry in (rows_dir / folder if folder else rows_dir).list(recursive=False):
-            name = entry.place.name
-            if name.endswith(ROWS_SUFFIX) and not name.startswith("."):
-                found[prefix + name.removesuffix(ROWS_SUFFIX)] = (entry.size, entry.version)
-    return found
+def list_rows(rows_dir: Place) -> dict[str, tuple[int, str]]:
+    """Return the name of every partition that has a rows file -> its size and version."""
+    return {
+        entry.place.relative_to(rows_dir).removesuffix(ROWS_SUFFIX): (entry.size, entry.version)
+        for entry in rows_dir.list()
+        if entry.place.name.endswith(ROWS_SUFFIX) and not entry.place.name.startswith(".")
+    }
 
 
 def _read_notes(path: Place) -> Iterator[tuple[str, RowsNote]]:

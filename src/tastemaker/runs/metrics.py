@@ -76,7 +76,7 @@ class RunCollector:
             if started - self._looked_at < max(_LOOK_AGAIN_S, self._look_took / _SHARE_OF_TIME):
                 return
             if self._looked_at < 0:
-                self._index.load({name.rpartition("/")[0] for name in self._names})
+                self._index.load()
             else:
                 self._index.look_again()
             notes = self._index.notes(self._names)

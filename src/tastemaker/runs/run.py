@@ -18,9 +18,8 @@ from tastemaker.parity import ParityReport
 from tastemaker.pipeline import Pipeline
 from tastemaker.runs.fingerprint import Fingerprint, make_fingerprint
 from tastemaker.runs.index import RowsIndex, rows_path
-from tastemaker.runs.input_files import describe_sources
 from tastemaker.runs.lock import only_run_on
-from tastemaker.runs.loose import Partition, assign_loose
+from tastemaker.runs.matching import describe_sources, match_inputs
 from tastemaker.runs.metrics import RunCollector, serve_metrics
 from tastemaker.runs.options import RunMode, RunOptions
 from tastemaker.runs.progress import Progress, ProgressCounter
@@ -28,7 +27,7 @@ from tastemaker.runs.recipe import check_embedding_options, make_embedding_stage
 from tastemaker.runs.resume import Plan, make_plan
 from tastemaker.runs.runfile import RunFile
 from tastemaker.runs.summary import RunSummary, describe_bottleneck, summarise
-from tastemaker.scores.merge import mark_deleted
+from tastemaker.scores.merge import update_rows
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.choice import without_sidecars
 from tastemaker.stages.embed import ImageEmbeddingStage
@@ -80,7 +79,6 @@ def run_scoring(
     if place.local_path is not None and place.is_file():
         raise ConfigurationError(f"{place} is a file, not a directory of results")
     groups, is_of_embeddings, passed_over = _find_groups(paths, options)
-    partitions = [Partition(group, describe_sources(group)) for group in groups]
     stages = (make_embedding_stages if is_of_embeddings else make_stages)(place, options)
     fingerprint = make_fingerprint(stages)
     with _explain_full_disk(place):
@@ -99,7 +97,7 @@ def run_scoring(
             if on_progress is not None:
                 run.counter.listeners.append(lambda progress, _images: on_progress(progress))
             try:
-                summary = run.do(partitions)
+                summary = run.do(groups)
                 summary.passed_over = passed_over
                 summary.seconds = round(time.monotonic() - started, 2)
                 record.finish(summary)
@@ -162,16 +160,17 @@ class _Run:
         self.counter = ProgressCounter(self.stages[-2].name, timings=lambda: self.executor.timings)
         self.counter.listeners.append(lambda _progress, images: record.count(images))
 
-    def do(self, partitions: list[Partition]) -> RunSummary:
+    def do(self, groups: list[FileGroupTask]) -> RunSummary:
         """Do what is left, and sum up."""
-        plan = self._plan(partitions)
+        plan = self._plan(groups)
         self.record.start()
-        names = [partition.name for partition in plan.partitions]
+        names = [match.name for match in plan.matches]
         self.record.beside = self._note_rows(names)
         collector = RunCollector(self.counter, RowsIndex(self.output_dir), names)
         with serve_metrics(self.mode.metrics_port, collector):
+            self._update(plan)
             written = self._score(plan)
-            self._mark_deleted(plan)
+            self.index.refresh(task.partition.name for task in plan.tasks)
         return self._sum_up(plan, written)
 
     def _note_rows(self, names: list[str]) -> Callable[[], None]:
@@ -179,22 +178,22 @@ class _Run:
         index = RowsIndex(self.output_dir, self.index.name)
 
         def note() -> None:
-            index.load({name.rpartition("/")[0] for name in names})
+            index.load()
             index.notes(names)
             index.save()
 
         return note
 
-    def _plan(self, partitions: list[Partition]) -> Plan:
+    def _plan(self, groups: list[FileGroupTask]) -> Plan:
         """Compare the input with the rows that are there. No model has been loaded yet."""
-        self.index.load({"", *(partition.name.rpartition("/")[0] for partition in partitions)})
-        partitions = assign_loose(partitions, self.index)
+        self.index.load()
+        matches = match_inputs(groups, self.index)
         if self.mode.part is not None:
-            partitions = partitions[self.mode.part.index :: self.mode.part.total]
-        plan = make_plan(partitions, self.index, self.output_dir, self.fingerprint, self.mode)
+            matches = matches[self.mode.part.index :: self.mode.part.total]
+        plan = make_plan(matches, self.index, self.fingerprint, self.mode, self.options.max_pixels)
         self.index.save()
-        if plan.work < len(plan.partitions):
-            logger.info("%d of %d partitions are finished already", len(partitions) - plan.work, len(partitions))
+        if plan.work < len(plan.matches):
+            logger.info("%d of %d partitions are finished already", len(matches) - plan.work, len(matches))
         return plan
 
     def _score(self, plan: Plan) -> list[Task[Any]]:
@@ -208,16 +207,16 @@ class _Run:
         self.executor.on_progress = self.counter.count
         return Pipeline("score", stages=self.stages).run(self.executor, initial_tasks=list(plan.tasks))
 
-    def _mark_deleted(self, plan: Plan) -> None:
-        """Mark the rows of pictures that are gone, where nothing else of their partition changed."""
-        for partition in plan.updates:
-            path = rows_path(self.output_dir, partition.name)
-            mark_deleted(path, self.fingerprint, partition.sources.as_json())
-        names = [task.partition.name for task in plan.tasks]
-        self.index.refresh([*names, *(partition.name for partition in plan.updates)])
+    def _update(self, plan: Plan) -> None:
+        """Note files that moved, and mark the rows of those that are gone."""
+        for match, files in plan.updates:
+            partition = match.task.partition
+            sources = describe_sources(partition.root, partition.is_loose, files)
+            update_rows(rows_path(self.output_dir, match.name), self.fingerprint, sources, match.moved)
+        self.index.refresh(match.name for match, _ in plan.updates)
 
     def _sum_up(self, plan: Plan, written: list[Task[Any]]) -> RunSummary:
-        names = [partition.name for partition in plan.partitions]
+        names = [match.name for match in plan.matches]
         summary = summarise(names, self.output_dir, self.options.rank_by, self.index)
         self.index.save()
         summary.rows_files = [rows_path(self.output_dir, name).address for name in names]
@@ -226,6 +225,7 @@ class _Run:
         summary.parity = _find_parity(written)
         summary.bottleneck = describe_bottleneck(self.executor.timings)
         summary.is_mixed, summary.not_retried = plan.is_mixed, plan.not_retried
+        summary.redone, summary.moved = dict(+plan.redone), plan.moved
         if self.mode.part is None:
             summary.other_rows_files = len({*self.index.names()} - {*names})
         return summary

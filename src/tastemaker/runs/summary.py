@@ -58,6 +58,8 @@ class RunSummary:
         embeddings_normalised: Embeddings that were given without unit length, and divided by their length.
         is_mixed: Some rows were made with other models or options, and were left alone.
         other_rows_files: Rows files in the directory that are of no input of this run; not counted in a slice.
+        redone: Why rows were made again in this run -> how many.
+        moved: Files that were found at another place than their rows said; the rows know the new one now.
         not_retried: Failed images that were not run again, because what is wrong lies in how their shard is made.
         rows_files: The rows files of the input, in its order.
         parity: How scores differ from exact ones on this machine; None where it has no certificate.
@@ -81,6 +83,8 @@ class RunSummary:
     embeddings_normalised: int = 0
     is_mixed: bool = False
     other_rows_files: int = 0
+    redone: dict[str, int] = field(default_factory=dict)
+    moved: int = 0
     not_retried: int = 0
     parity: ParityReport | None = None
     rows_files: list[str] = field(default_factory=list, repr=False)
@@ -107,7 +111,7 @@ def summarise(
     """
     if index is None:
         index = RowsIndex(output_dir)
-        index.load({name.rpartition("/")[0] for name in names})
+        index.load()
     notes = index.notes(names)
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()

@@ -17,8 +17,10 @@ from tastemaker.scores.schema import (
     METADATA_KEY,
     SOURCES_KEY,
     original_name,
+    printable,
     rows_metadata,
 )
+from tastemaker.storage import base_name
 from tastemaker.storage.place import AnyPlace, Place
 
 _IDENTITY = ["image_path", "shard", "offset"]
@@ -35,7 +37,11 @@ def merge_rows(path: AnyPlace, redone: pa.Table) -> None:
         path: The rows file. One that is not there yet is made.
         redone: The new rows; none where no picture was read.
     """
-    table = _put_in_place(read_rows(path), redone) if Place.of(path).is_file() else redone
+    _write(path, read_rows(path) if Place.of(path).is_file() else None, redone)
+
+
+def _write(path: AnyPlace, old: pa.Table | None, redone: pa.Table) -> None:
+    table = redone if old is None else _put_in_place(old, redone)
     metadata = redone.schema.metadata or {}
     sources = json.loads(metadata.get(SOURCES_KEY, b'{"files": []}'))
     table = _mark_gone(table, {name for name, size, _ in sources["files"] if size < 0})
@@ -48,19 +54,25 @@ def merge_rows(path: AnyPlace, redone: pa.Table) -> None:
         raise
 
 
-def mark_deleted(path: AnyPlace, fingerprint: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
-    """Mark the rows of pictures that are gone, where no picture of a partition is read.
+def update_rows(
+    path: AnyPlace,
+    fingerprint: Mapping[str, Any],
+    sources: Mapping[str, Any],
+    moved: Mapping[str, tuple[str, str | None]],
+) -> None:
+    """Bring rows up to date where no picture is scored: note files that moved, and mark rows of those that are gone.
 
     Args:
         path: The rows file.
         fingerprint: Of the run. Rows that another one made lose what its models made: all their pictures are gone.
         sources: The files of the partition as they are now; those that are gone have the size -1.
+        moved: Path of an image or shard in the rows -> its path now, and the new key of an image.
     """
-    old = read_rows(path)
+    old = _follow(read_rows(path), moved)
     made_by = rows_metadata({"fingerprint": fingerprint, "sources": sources})
     if _fingerprint(old) == fingerprint:
         made_by = {**(old.schema.metadata or {}), SOURCES_KEY: made_by[SOURCES_KEY]}
-    merge_rows(path, old.schema.with_metadata(made_by).empty_table())
+    _write(path, old, old.schema.with_metadata(made_by).empty_table())
 
 
 def _put_in_place(old: pa.Table, redone: pa.Table) -> pa.Table:
@@ -76,6 +88,36 @@ def _put_in_place(old: pa.Table, redone: pa.Table) -> pa.Table:
     ]
     order += [len(old) + number for number in new_at.values()]
     return pa.concat_tables([kept, redone.replace_schema_metadata(None)]).take(pa.array(order, pa.int64()))
+
+
+def _follow(table: pa.Table, moved: Mapping[str, tuple[str, str | None]]) -> pa.Table:
+    """Return the rows with the paths and keys that their files have now."""
+    if not moved:
+        return table
+    names = ["image_id", "image_path", "shard", "sidecars"]
+    rows = table.select(names).to_pylist()
+    for row in rows:
+        old = original_name(row["shard"] or row["image_path"])
+        if old not in moved:
+            continue
+        path, key = moved[old]
+        row["image_path"] = printable(path + original_name(row["image_path"]).removeprefix(old))
+        if row["shard"]:
+            row["shard"] = printable(path)
+            continue
+        row["image_id"] = row["image_id"] if key is None else printable(key)
+        folder = old[: len(old) - len(base_name(old))]
+        for part in row["sidecars"] or ():
+            part["member"] = printable(_in_folder_of(path, original_name(part["member"]).removeprefix(folder)))
+    for name in names:
+        number = table.schema.get_field_index(name)
+        field = table.schema.field(number)
+        table = table.set_column(number, field, pa.array([row[name] for row in rows], field.type))
+    return table
+
+
+def _in_folder_of(path: str, name: str) -> str:
+    return path[: len(path) - len(base_name(path))] + name
 
 
 def _identity(row: dict[str, Any]) -> tuple[str, int | None]:

@@ -171,6 +171,11 @@ def original_name(text: str) -> str:
     )
 
 
+def caption_and_json(image: ImageObject) -> tuple[str | None, str | None]:
+    """Return the columns that are made of an image's sidecars."""
+    return _first_text(image, CAPTION_EXTENSIONS), _first_text(image, JSON_EXTENSIONS)
+
+
 def _first_text(image: ImageObject, extensions: tuple[str, ...]) -> str | None:
     """Return the text of the first sidecar with one of these last extensions, ``b.txt`` too; None of a huge one."""
     for wanted in extensions:

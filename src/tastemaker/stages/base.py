@@ -18,9 +18,12 @@ from tastemaker.tasks import ImageBatch, ImageObject, StagePerfStats, Task
 _NEUTRAL = frozenset(
     {"verbose", "num_threads", "threads", "num_gpus_per_worker", "model_inference_batch_size", "model_dir", "device"}
     | {"resources", "concurrent_tasks", "handles_empty", "is_sink_stage", "remove_image_data", "storage_options"}
-    | {"batch_size", "name", "scorer"}
+    | {"batch_size", "name", "scorer", "max_pixels"}
 )
-"""Fields of stages that say how the work is done, and nothing of what comes out; stages say what a scorer comes to."""
+"""Fields of stages that say how the work is done, and nothing of what comes out; stages say what a scorer comes to.
+
+A limit on pixels decides which images fail, and no score: a run with a higher one does those that failed again.
+"""
 
 CAREFUL_ATTEMPT = 3
 """`Partition.attempt` of a task whose process died; 2 is one that was stopped, and left its drafts behind."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 from collections import Counter
@@ -17,7 +16,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.shards import SHARD_EXTENSIONS
 from tastemaker.stages.base import ProcessingStage, Resources
 from tastemaker.stages.choice import Choice, describe
-from tastemaker.storage import Options, folder_of, look_anew, relative_to, without_repeats
+from tastemaker.storage import Options, base_name, folder_of, look_anew, relative_to, without_repeats
 from tastemaker.storage.inputs import Input, find_inputs, map_places, name_inputs
 from tastemaker.storage.place import Place
 from tastemaker.tasks import EmptyTask, FileGroupTask, Partition
@@ -131,7 +130,10 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         if not found and not place.is_folder():
             hint = "; a list of files is read with --files-from" if place.address[:1] in ("-", "@") else ""
             raise ConfigurationError(f"{str(place) or repr('')} does not exist{hint}")
-        return [file._replace(root=self.root) if file.is_named and self.root is not None else file for file in found]
+        if self.root is None:
+            return found
+        root = Place.at(self.root, self.storage_options).resolve().address
+        return [file._replace(root=root) if file.is_named else file for file in found]
 
     def _explain_nothing(self, places: list[Place]) -> str:
         shown = ", ".join(map(str, places[:_SHOWN_PLACES])) + (", ..." if len(places) > _SHOWN_PLACES else "")
@@ -194,7 +196,7 @@ def _name_groups(parts: list[list[Input]], paths_of_shards: set[str], options: O
         if first.path in shards:
             name = folder = shards[first.path]
         else:
-            folder = _distinct(_folder_name(first.root) or "images", first.root, owners)
+            folder = _distinct(base_name(first.root) or "images", first.root, owners)
             name = loose_name(folder, next(numbered.setdefault(folder, free_numbers(folder, taken))))
         paths = [file.path for file in files]
         partition = Partition(
@@ -202,6 +204,7 @@ def _name_groups(parts: list[list[Input]], paths_of_shards: set[str], options: O
             first.root,
             folder,
             is_loose=first.path not in shards,
+            files=tuple(file.source for file in files),
             source_bytes=sum(file.size for file in files),
             storage_options=options,
         )
@@ -212,7 +215,7 @@ def _name_groups(parts: list[list[Input]], paths_of_shards: set[str], options: O
             "source_files": paths,
             "storage_options": options,
         }
-        dataset = (_folder_name(folder_of(first.path)) or "dataset").lower()
+        dataset = (base_name(folder_of(first.path)) or "dataset").lower()
         groups.append(FileGroupTask(dataset, paths, _metadata=metadata, task_id=str(index), partition=partition))
     return groups
 
@@ -233,12 +236,6 @@ def _distinct(name: str, owner: str, owners: dict[str, str]) -> str:
     chosen = next(candidate for candidate in candidates if owners.get(candidate, owner) == owner)
     owners[chosen] = owner
     return chosen
-
-
-@functools.lru_cache(maxsize=1024)
-def _folder_name(folder: str) -> str:
-    """Return the name of a folder, links resolved. Remembered, since a folder may hold 100,000 shards."""
-    return Place.at(folder).resolve().name
 
 
 def _shard_name(file: Input) -> str:

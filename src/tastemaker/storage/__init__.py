@@ -5,7 +5,6 @@ No other package knows file systems and stores. The libraries of stores are impo
 
 from __future__ import annotations
 
-import functools
 import os
 import posixpath
 import re
@@ -111,18 +110,13 @@ _File = TypeVar("_File", bound=_WithPath)
 
 
 def without_repeats(files: Iterable[_File]) -> list[_File]:
-    """Return each file once, in the order of the first ones, however their folders are spelt or linked.
+    """Return each file once, in the order of the first ones. Their paths are real ones.
 
     Files of two Azure accounts are two, though their containers have the same name.
     """
     first: dict[str, _File] = {}
-    real_folder = functools.cache(os.path.realpath)
     for file in files:
-        if is_remote(file.path):
-            first.setdefault(_with_one_scheme(file.path), file)
-        else:
-            folder, name = os.path.split(file.path)
-            first.setdefault(f"{real_folder(folder)}{os.sep}{name}", file)
+        first.setdefault(_with_one_scheme(file.path) if is_remote(file.path) else file.path, file)
     return list(first.values())
 
 

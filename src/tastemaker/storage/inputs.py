@@ -12,11 +12,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import NamedTuple, TypeVar
 
-from tastemaker.errors import ConfigurationError
-from tastemaker.storage import SELECTION_FILE, STATE_FOLDER, canonical_url, expand_path, is_remote
+from tastemaker.errors import ConfigurationError, RemoteError
+from tastemaker.storage import SELECTION_FILE, STATE_FOLDER, canonical_url, expand_path, is_remote, public_url
 from tastemaker.storage.place import Entry, Place
 
 T = TypeVar("T")
+
+SourceFile = tuple[str, int, str]
+"""Path (of a URL what may be shown), size in bytes, and version: the time of change in nanoseconds, or an ETag."""
+
+UNKNOWN_VERSION = "unknown"
+"""Version of a file whose server did not answer."""
 
 _AT_ONCE = 16
 _MAY_HOLD_IMAGES = re.compile(r"image/|application/x-tar")
@@ -45,6 +51,11 @@ class Input(NamedTuple):
     is_named: bool = False
     problem: str = ""
     passed_over: str = ""
+
+    @property
+    def source(self) -> SourceFile:
+        """What tells later whether it changed."""
+        return public_url(self.path), self.size, UNKNOWN_VERSION if self.problem else self.version
 
 
 def name_inputs(given: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> list[str]:
@@ -88,10 +99,25 @@ def _expand_braces(path: str) -> list[str]:
     return [name for part in parts for name in _expand_braces(path[: found.start()] + part + path[found.end() :])]
 
 
+def source_of(place: Place) -> SourceFile:
+    """Return what tells later whether a file changed. One that is not there has the size -1.
+
+    One that is there and cannot be looked at, such as a link that leads nowhere, has the size 0.
+    """
+    try:
+        entry = place.stat()
+    except RemoteError:
+        return str(place), 0, UNKNOWN_VERSION
+    if entry is None:
+        return str(place), -1 if place.is_gone() else 0, ""
+    return str(place), entry.size, _version(entry)
+
+
 def find_inputs(place: Place) -> list[Input]:
     """Return the files that a place stands for: itself, those below a folder, or those that fit a pattern.
 
-    What is hidden or was written by Tastemaker is left out. There are none where the place does not exist.
+    What is hidden or was written by Tastemaker is left out. There are none where the place does not exist. Paths are
+    real ones, so that a file has one path however its folder is spelt or linked.
 
     Raises:
         ConfigurationError: A web server has no list of its files.
@@ -99,11 +125,11 @@ def find_inputs(place: Place) -> list[Input]:
     """
     if not place.is_pattern:
         if not place.address.endswith("/") and (entry := place.stat()):
-            return [_input(entry, place.parent.address, is_named=True)]
-        return _below(place)
+            return [_alone(entry, is_named=True)]
+        return _below(place.resolve())
     found = []
     for entry in place.glob():
-        found += _below(entry.place) if entry.is_folder else [_input(entry, entry.place.parent.address)]
+        found += _below(entry.place.resolve()) if entry.is_folder else [_alone(entry)]
     return found
 
 
@@ -113,7 +139,19 @@ def _below(folder: Place) -> list[Input]:
 
 
 def _input(entry: Entry, root: str, *, is_named: bool = False) -> Input:
-    return Input(entry.place.address, root, entry.size, entry.version, is_named, passed_over=entry.passed_over)
+    return Input(
+        entry.place.address, root, entry.size, _version(entry), is_named=is_named, passed_over=entry.passed_over
+    )
+
+
+def _alone(entry: Entry, *, is_named: bool = False) -> Input:
+    place = entry.place.resolve()
+    return _input(entry._replace(place=place), place.parent.address, is_named=is_named)
+
+
+def _version(entry: Entry) -> str:
+    """Return the time of change of a file in nanoseconds, which it keeps when it is moved, or its ETag."""
+    return entry.version if entry.place.local_path is None else entry.version.partition("-")[0]
 
 
 def map_places(work: Callable[[Place], T], places: Iterable[Place]) -> Iterator[T]:

@@ -71,6 +71,19 @@ class LocalPlace(Place):
         version = f"{status.st_mtime_ns}-{status.st_ino}"
         return Entry(self, status.st_size, status.st_mtime, version)
 
+    def is_gone(self) -> bool:
+        try:
+            os.lstat(self.address)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # it is in a folder that may not be searched now
+            return False
+        # A folder has a row while it cannot be read.
+        return os.path.isdir(self.address) and os.access(self.address, os.R_OK | os.X_OK)
+
+    def is_link(self) -> bool:
+        return os.path.islink(self.address)
+
     def is_folder(self) -> bool:
         return os.path.isdir(self.address)
 
@@ -79,7 +92,10 @@ class LocalPlace(Place):
         return glob.has_magic(self.address) and not os.path.lexists(self.address)
 
     def resolve(self) -> Place:
-        return LocalPlace(os.path.realpath(self.address))
+        if os.path.isdir(self.address):
+            return LocalPlace(os.path.realpath(self.address))
+        folder, name = os.path.split(self.address)
+        return LocalPlace(os.path.join(os.path.realpath(folder), name))
 
     def glob(self) -> list[Entry]:
         places = map(LocalPlace, sorted(glob.glob(_escape_existing(self.address), recursive=True)))

@@ -193,7 +193,7 @@ class Place(ABC):
 
     @abstractmethod
     def resolve(self) -> Place:
-        """Return the same place by the one address that it has however it is spelt or linked."""
+        """Return the same place by its real path: links to folders are resolved, and a file keeps its own name."""
 
     # What is there
 
@@ -208,6 +208,18 @@ class Place(ABC):
     def is_file(self) -> bool:
         """Return whether there is a file."""
         return self.stat() is not None
+
+    def is_gone(self) -> bool:
+        """Return whether a file that was there once is known not to be there any more.
+
+        Raises:
+            OSError: It cannot be asked for.
+        """
+        return self.stat() is None
+
+    def is_link(self) -> bool:
+        """Return whether it is a link to another file."""
+        return False
 
     @abstractmethod
     def is_folder(self) -> bool:

@@ -77,7 +77,7 @@ class RemotePlace(Place):
         return is_pattern(self.address)
 
     def resolve(self) -> Place:
-        return self.at_url(self._key())
+        return self
 
     def is_folder(self) -> bool:
         return bool(self.list())

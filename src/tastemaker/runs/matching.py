@@ -1,0 +1,342 @@
+"""Which rows belong to which input files: by path, then by size and time, then by hash.
+
+docs/decisions/0010-resume.md says why, and what else was thought of.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, NamedTuple
+
+import xxhash
+
+from tastemaker.imaging.folders import key_of
+from tastemaker.imaging.shards import Member, Sample, read_at_ranges
+from tastemaker.runs.index import RowsIndex, rows_path
+from tastemaker.scores.files import read_rows
+from tastemaker.scores.schema import caption_and_json, original_name
+from tastemaker.stages.partition import LOOSE_FILES_PER_PARTITION, free_numbers, loose_name
+from tastemaker.storage import base_name
+from tastemaker.storage.inputs import UNKNOWN_VERSION, SourceFile
+from tastemaker.storage.place import Place
+from tastemaker.tasks import FileGroupTask, ImageObject, Partition
+
+_NUMBER = re.compile(r"(.*)-(\d{5})")
+_CHUNK_BYTES = 2**24
+_COLUMNS = ["image_id", "image_path", "shard", "offset", "size", "sidecars", "xxh3", "caption", "json"]
+
+
+class Recorded(NamedTuple):
+    """What a rows file says of the files that it was made from.
+
+    Attributes:
+        root: The input folder that they were found below.
+        is_loose: They are loose images.
+        files: In the order of the rows; those that are gone have the size -1.
+    """
+
+    root: str
+    is_loose: bool
+    files: tuple[SourceFile, ...]
+
+
+class Moved(NamedTuple):
+    """Where a file of the input is now.
+
+    Attributes:
+        path: The new path.
+        key: The new key of a loose image; None for a shard, whose images keep theirs.
+    """
+
+    path: str
+    key: str | None
+
+
+@dataclass
+class Match:
+    """A partition of a run, and the rows that it has.
+
+    Attributes:
+        task: The files that are there now. ``task.partition.files`` has those that are gone, too, with the size -1, and
+            those that are no input of this run as they were recorded.
+        before: The files that its rows were made from, by the paths that they have now; None where there are no rows.
+        moved: Path in the rows -> where the file is now.
+    """
+
+    task: FileGroupTask
+    before: tuple[SourceFile, ...] | None = None
+    moved: dict[str, Moved] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of its rows file."""
+        return self.task.partition.name
+
+
+def describe_sources(root: str, is_loose: bool, files: tuple[SourceFile, ...]) -> dict[str, Any]:
+    """Return what the metadata of a rows file says of its input files."""
+    return {"root": root, "loose": is_loose, "files": [list(file) for file in files]}
+
+
+def read_sources(text: str) -> Recorded | None:
+    """Return what the metadata of a rows file says; None where it says nothing that can be used."""
+    try:
+        found = json.loads(text)
+        files = tuple((str(path), int(size), str(version)) for path, size, version in found["files"])
+        return Recorded(found["root"], found["loose"], files)
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def match_inputs(groups: list[FileGroupTask], index: RowsIndex) -> list[Match]:
+    """Return the partitions of a run: every file that has rows is in the partition that has them.
+
+    A file is the one that rows were made from if it has their path. Where that file is gone, another one of its name
+    and size takes its place, if it has the same time of change or the same content.
+
+    Loose files without rows come into new partitions, which take the lowest free numbers. With an empty directory, or
+    one where some partitions are finished and no file was added, that is the same as cutting the list every 500.
+
+    Args:
+        groups: As `tastemaker.stages.partition.FilePartitioningStage` made them.
+        index: The rows that are there.
+    """
+    found = _Matcher(groups, index).match()
+    for number, match in enumerate(found):
+        match.task.task_id = str(number)
+    return found
+
+
+def has_content(path: str, group: FileGroupTask, row: dict[str, Any]) -> bool:
+    """Return whether a loose image has the content that a row was made from."""
+    digest = xxhash.xxh3_64()
+    try:
+        with closing(Place.at(path, group.partition.storage_options).open_ranges()) as file:
+            position = 0
+            while data := file.read_at(position, _CHUNK_BYTES):
+                digest.update(data)
+                position += len(data)
+    except OSError:
+        return False
+    return bool(row["xxh3"] == digest.hexdigest())
+
+
+def rows_of_files(output_dir: Place, name: str) -> dict[str, list[dict[str, Any]]]:
+    """Return path of an input file -> its rows in a partition, without what models made."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in read_rows(rows_path(output_dir, name), _COLUMNS).to_pylist():
+        found[original_name(row["shard"] or row["image_path"])].append(row)
+    return found
+
+
+def sample_of(row: dict[str, Any]) -> Sample:
+    """Return where the parts of an image lie in its shard."""
+    name = original_name(row["image_path"]).removeprefix(f"{original_name(row['shard'])}/")
+    sidecars = {
+        original_name(part["extension"]): Member(original_name(part["member"]), part["offset"], part["size"])
+        for part in row["sidecars"]
+    }
+    return Sample(original_name(row["image_id"]), Member(name, row["offset"], row["size"]), sidecars)
+
+
+class _Now(NamedTuple):
+    """A file of the input: as it is, the path to read it from, and the group that it was found in."""
+
+    file: SourceFile
+    path: str
+    group: FileGroupTask
+
+
+class _Matcher:
+    def __init__(self, groups: list[FileGroupTask], index: RowsIndex) -> None:
+        self._groups, self._output_dir = groups, index.output_dir
+        notes = index.notes(index.names())
+        self._recorded = {name: found for name, note in notes.items() if (found := read_sources(note.sources))}
+        self._taken = {*self._recorded}
+        self._folders = {_folder_of(name) for name, recorded in self._recorded.items() if recorded.is_loose}
+        self._now = {
+            file[0]: _Now(file, path, group)
+            for group in groups
+            for file, path in zip(group.partition.files, group.data, strict=True)
+        }
+        self._owner: dict[str, str] = {}
+        for is_there in (False, True):  # a row of a file that is there counts for more than one of a file that is gone
+            for name, recorded in self._recorded.items():
+                self._owner |= {path: name for path, size, _ in recorded.files if (size >= 0) is is_there}
+        self._moved: dict[str, dict[str, str]] = defaultdict(dict)  # partition -> path in the rows -> path now
+        self._follow()
+
+    def match(self) -> list[Match]:
+        matches = [self._match_whole(group) for group in self._groups if not group.partition.is_loose]
+        return [*matches, *self._match_loose()]
+
+    def _follow(self) -> None:
+        """Find files whose path has no rows among the recorded ones that are gone."""
+        lost = {path: now for path, now in self._now.items() if path not in self._owner}
+        by_name: dict[tuple[str, int], list[str]] = defaultdict(list)
+        for path, now in lost.items():
+            by_name[base_name(path), now.file[1]].append(path)
+        for name, recorded in self._recorded.items() if lost else ():
+            rows: dict[str, list[dict[str, Any]]] | None = None
+            for old in recorded.files:
+                wanted = by_name.get((base_name(old[0]), old[1]), [])
+                if not wanted or old[0] in self._now or self._owner.get(old[0]) != name:
+                    continue
+                fits = [path for path in wanted if lost[path].group.partition.is_loose == recorded.is_loose]
+                if not fits or not self._is_gone(old[0], lost[fits[0]].group):
+                    continue
+                new = next((path for path in fits if _has_version(lost[path].file, old)), None)
+                if new is None:
+                    rows = rows_of_files(self._output_dir, name) if rows is None else rows
+                    new = next((path for path in fits if _is_same(lost[path], rows.get(old[0], []))), None)
+                if new is not None:
+                    self._moved[name][old[0]], self._owner[new] = new, name
+                    wanted.remove(new)
+
+    def _match_whole(self, group: FileGroupTask) -> Match:
+        """Return a shard, or a file of embeddings, as a partition."""
+        partition = group.partition
+        name = self._owner.get(partition.files[0][0])
+        if name is None or self._recorded[name].is_loose:
+            names = (partition.name if number == 1 else f"{partition.name}-{number}" for number in count(1))
+            free = next(other for other in names if other not in self._taken)
+            self._taken.add(free)
+            return Match(replace(group, partition=replace(partition, name=free, folder=free)))
+        moved = self._moved[name]
+        before = self._before(name)
+        files = tuple(_as_known(file, before) for file in partition.files)
+        task = replace(group, partition=replace(partition, name=name, folder=name, files=files))
+        return Match(task, before, {old: Moved(new, None) for old, new in moved.items()})
+
+    def _match_loose(self) -> list[Match]:
+        """Return the partitions of loose files: those that have rows as they are, and new ones."""
+        loose = [group for group in self._groups if group.partition.is_loose]
+        by_root: dict[str, list[_Now]] = {group.partition.root: [] for group in loose}
+        found: dict[str, Match] = {}
+        for group in loose:
+            for file in group.partition.files:
+                owner = self._owner.get(file[0])
+                if owner is None or not self._recorded[owner].is_loose:
+                    by_root[group.partition.root].append(self._now[file[0]])
+                elif owner not in found:
+                    found[owner] = self._match_recorded(owner, group)
+        matches = []
+        for root, added in by_root.items():
+            like = next(group for group in loose if group.partition.root == root)
+            for name, recorded in self._recorded.items():  # all of whose files are gone
+                if recorded.is_loose and recorded.root == root and name not in found:
+                    found[name] = self._match_recorded(name, like)
+            here = [name for name, match in found.items() if match.task.partition.root == root]
+            parts = [found.pop(name) for name in here] + self._make_new(like, here, added)
+            matches += sorted(parts, key=lambda match: match.name)  # in each of several slices the same
+        return [*(found[name] for name in sorted(found)), *matches]
+
+    def _match_recorded(self, name: str, like: FileGroupTask) -> Match:
+        """Return a partition that has rows, with its files as they are now."""
+        recorded, moved = self._recorded[name], self._moved[name]
+        before = self._before(name)
+        files = tuple(self._as_it_is(file, before, like) for file in before)
+        there = [self._now[path] for path, size, _ in files if size >= 0 and path in self._now]
+        root = recorded.root
+        if moved:
+            root = self._now[next(iter(moved.values()))].group.partition.root
+        partition = replace(like.partition, name=name, root=root, folder=_folder_of(name), files=files)
+        places = {old: Moved(new, key_of(new, root)) for old, new in moved.items()}
+        return Match(_task(like, partition, there), before, places)
+
+    def _before(self, name: str) -> tuple[SourceFile, ...]:
+        """Return the files that rows were made from; those that moved as they are now, for they have not changed."""
+        moved = self._moved[name]
+        return tuple(
+            self._now[moved[file[0]]].file if file[0] in moved else file for file in self._recorded[name].files
+        )
+
+    def _as_it_is(self, file: SourceFile, before: tuple[SourceFile, ...], like: FileGroupTask) -> SourceFile:
+        """Return a recorded file as this run has found it."""
+        path, _, version = file
+        if path not in self._now:
+            return (path, -1, "") if self._is_gone(path, like) else file
+        found = _as_known(self._now[path].file, before)
+        if version and not found[2]:  # it was read once: what its row says is worth more than that it cannot be now
+            place = Place.at(path, like.partition.storage_options)
+            return (path, -1, "") if place.is_link() else file
+        return found
+
+    def _make_new(self, like: FileGroupTask, here: list[str], added: list[_Now]) -> list[Match]:
+        """Return partitions for files of one input folder that have no rows."""
+        if not added:
+            return []
+        folder = _folder_of(min(here)) if here else self._free_folder(like.partition.folder)
+        numbers = free_numbers(folder, self._taken)
+        matches = []
+        for start in range(0, len(added), LOOSE_FILES_PER_PARTITION):
+            some = added[start : start + LOOSE_FILES_PER_PARTITION]
+            name = loose_name(folder, next(numbers))
+            files = tuple(now.file for now in some)
+            partition = replace(like.partition, name=name, folder=folder, files=files)
+            matches.append(Match(_task(like, partition, some)))
+            self._taken.add(name)
+        return matches
+
+    def _free_folder(self, wanted: str) -> str:
+        """Return a name that no other folder's partitions have: that which is wanted, or with ``-2`` behind it."""
+        names = (wanted if number == 1 else f"{wanted}-{number}" for number in count(1))
+        free = next(name for name in names if name not in self._folders)
+        self._folders.add(free)
+        return free
+
+    def _is_gone(self, path: str, like: FileGroupTask) -> bool:
+        return Place.at(path, like.partition.storage_options).is_gone()
+
+
+def _task(like: FileGroupTask, partition: Partition, files: list[_Now]) -> FileGroupTask:
+    partition = replace(partition, source_bytes=sum(now.file[1] for now in files))
+    return replace(like, data=[now.path for now in files], partition=partition)
+
+
+def _folder_of(name: str) -> str:
+    """Return the name of a partition of loose files without its number."""
+    match = _NUMBER.fullmatch(name)
+    return match[1] if match else name
+
+
+def _as_known(file: SourceFile, before: tuple[SourceFile, ...]) -> SourceFile:
+    """Return a file as it is; one whose server did not answer as it was recorded."""
+    if file[2] != UNKNOWN_VERSION:
+        return file
+    return next((known for known in before if known[0] == file[0]), file)
+
+
+def _has_version(file: SourceFile, old: SourceFile) -> bool:
+    return file[2] == old[2] not in ("", UNKNOWN_VERSION)
+
+
+def _is_same(now: _Now, rows: list[dict[str, Any]]) -> bool:
+    """Return whether a file has the content that some rows were made from."""
+    if now.group.partition.is_loose:
+        return len(rows) == 1 and has_content(now.path, now.group, rows[0])
+    return bool(rows) and _has_samples(now, rows)
+
+
+def _has_samples(now: _Now, rows: list[dict[str, Any]]) -> bool:
+    """Return whether a shard has the pictures, captions and JSON of some rows, all at their places."""
+    if any(row["xxh3"] is None or not row["size"] for row in rows):
+        return False
+    wanted = {(row["offset"], row["size"]): row for row in rows}
+    samples = [sample_of(row) for row in rows]
+    try:
+        for sample, data in read_at_ranges(now.path, samples, now.group.partition.storage_options):
+            assert sample.image is not None
+            row = wanted.pop((sample.image.offset, sample.image.size))
+            there = {e: data[member.name] for e, member in sample.sidecars.items() if member.name in data}
+            content = xxhash.xxh3_64_hexdigest(data.get(sample.image.name, b""))
+            if (content, *caption_and_json(ImageObject(sidecars=there))) != (row["xxh3"], row["caption"], row["json"]):
+                return False
+    except (OSError, KeyError):
+        return False
+    return not wanted
