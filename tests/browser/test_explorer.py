@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from explorer.table import SCORES, write_large_table, write_table
+from explorer.table import SCORES, encode_picture, write_large_table, write_table
 
 from browser.conftest import opened, served, text_of, wait_until
-from tastemaker import ScoreTable
+from tastemaker import RunOptions, ScoreTable, run_scoring
 
 CUT = "window.tastemaker.model.cut"
 
@@ -265,6 +265,35 @@ def test_a_picture_opens_by_key_walks_and_is_named_by_the_address(browser, small
         page.goto(link)
         page.wait_for_selector("#picture[open] .large.here")
         assert f"p{order[2]:05d}" in text_of(page, ".facts .name")
+
+
+def test_a_picture_is_shown_at_its_own_size_and_the_next_one_in_the_same_place(browser, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(encode_picture(number, 3000, 2000))
+    run_scoring([str(tmp_path / "photos")], tmp_path / "out", RunOptions(rank_by="technical_quality", signals=True))
+    with served(tmp_path / "out") as (_, address), opened(browser, address) as page:
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#picture .large.here")
+        box = page.locator(".fit").bounding_box()
+        page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"])
+        for key in (None, "ArrowRight", "ArrowRight"):
+            if key:
+                page.keyboard.press(key)
+            wait_until(page, "document.querySelector('#picture .large.here')?.naturalWidth === 3000")
+            shown, stage = page.locator(".fit").bounding_box(), page.locator(".stage").bounding_box()
+            assert (shown["width"], shown["height"]) == pytest.approx((3000, 2000), abs=1)
+            middle = [stage[a] + stage[b] / 2 - shown[a] for a, b in (("x", "width"), ("y", "height"))]
+            assert middle == pytest.approx([0.75 * 3000, 0.25 * 2000], abs=5)
+        page.mouse.move(500, 400)
+        page.mouse.down()
+        page.mouse.move(560, 420, steps=3)
+        page.mouse.up()
+        assert page.locator(".fit").bounding_box()["x"] == pytest.approx(shown["x"] + 60, abs=2)
+        page.keyboard.press("z")
+        wait_until(page, "document.querySelector('.fit').getBoundingClientRect().width < 1200")
+        page.keyboard.press("Escape")
+        assert not page.locator("#picture").is_visible()
 
 
 def test_only_the_best_of_each_group_are_shown_and_counted(browser, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from tastemaker.errors import UnreadableImageError
 from tastemaker.scores.schema import original_name
 from tastemaker.scores.sources import OriginalsReader, SkippedError
+from tastemaker.scores.table import ScoreTable
+from tastemaker.storage import is_remote
 
 MAX_SIDECAR_BYTES = 2**20
 """A longer sidecar is told by its size."""
@@ -71,3 +74,12 @@ def stamp(row: Mapping[str, Any]) -> str:
 def recorded_size(row: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the width and height that a picture has to have: of rows without a hash, by which it is known already."""
     return (row["width"], row["height"]) if row["width"] and row["height"] and not row["xxh3"] else None
+
+
+def table_stamp(table: ScoreTable) -> str:
+    """Return what changes when the table does, for addresses that browsers may remember."""
+    digest = hashlib.sha256()
+    for source in table.sources:
+        changed = 0 if is_remote(source.path) else os.stat(source.path).st_mtime_ns
+        digest.update(f"{source.path}\n{source.rows}\n{changed}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:12]

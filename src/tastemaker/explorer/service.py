@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from tastemaker.explorer.exports import Exports
 from tastemaker.explorer.failures import group_failures, list_failures
 from tastemaker.explorer.index import Filter, ScoreIndex
 from tastemaker.explorer.lookup import RowLookup
+from tastemaker.explorer.originals import table_stamp
 from tastemaker.explorer.report_data import DEFAULT_TOP
 from tastemaker.explorer.slices import slice_view
 from tastemaker.explorer.thumbnails import Thumbnails
@@ -30,7 +30,6 @@ from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.selections.marks import REJECTED, Marks
 from tastemaker.selections.select import SelectSummary, select_images
 from tastemaker.selections.selection import Selection
-from tastemaker.storage import is_remote
 
 MAX_ROWS_AT_ONCE = 1000
 NEIGHBOURS = 12
@@ -70,7 +69,7 @@ class Explorer:
         self.lookup = RowLookup(self.table)
         self.thumbnails = Thumbnails(cache, named=self.table.originals)
         self.exports = Exports()
-        self.stamp = _stamp(self.table)
+        self.stamp = table_stamp(self.table)
         self._failures: dict[str, list[_Json]] = {}
         self._dimensions: dict[str, Dimension] | None = None
 
@@ -94,7 +93,6 @@ class Explorer:
             "ranked_by": self.index.columns,
             "stamp": self.stamp,
             "folder": os.getcwd(),
-            "ratings": str(self.marks.path),
         }
 
     def view(self, chosen: Filter, cut: str = "") -> _Json:
@@ -304,12 +302,3 @@ class Explorer:
     def _check(self, row: int) -> None:
         if not 0 <= row < len(self.table):
             raise ConfigurationError(f"there is no row {row}")
-
-
-def _stamp(table: ScoreTable) -> str:
-    """Return what changes when the table does, for addresses that browsers may remember."""
-    digest = hashlib.sha256()
-    for source in table.sources:
-        changed = 0 if is_remote(source.path) else os.stat(source.path).st_mtime_ns
-        digest.update(f"{source.path}\n{source.rows}\n{changed}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:12]

@@ -6,6 +6,7 @@ import { moveActive, reveal } from "./grid.js";
 import { emit, model, moveCut, setActive, setOrder, setShow } from "./model.js";
 import { isOpen, openedPicture, walk } from "./picture.js";
 import { rate, undo } from "./ratings.js";
+import { zoom } from "./stage.js";
 import { toggleTheme } from "./theme.js";
 
 const help = document.getElementById("help");
@@ -14,6 +15,7 @@ const KEYS = [
   ["Pictures", [
     ["arrows", "move; Home, End, Page Up and Page Down as well"],
     ["Enter", "open the picture; Escape closes it"],
+    ["Z", "an opened picture at 100%; the next one shows the same part"],
     ["1 to 5", "rate; with Shift, go on to the next"],
     ["0", "take the stars and the rejection away"],
     ["X", "reject, or take that back; with Shift, go on"],
@@ -69,7 +71,7 @@ function actions() {
     t: () => toggleTheme(),
     "?": () => help.showModal(),
   };
-  if (isOpen()) return shared;
+  if (isOpen()) return { ...shared, z: () => zoom() };
   return {
     ...shared,
     "/": () => emit("filter-open"),

@@ -1,18 +1,18 @@
 // A picture over the page: as large as fits, with all that is known of it, and the pictures that look like it.
 
-import { ask, pictureAt, whyNot } from "./api.js";
+import { ask } from "./api.js";
 import { fetchPlaces } from "./chunks.js";
 import { columnName, count, element, score } from "./format.js";
 import { focusGrid, reveal } from "./grid.js";
 import { digits, emit, model, on, placeOf, positionOf, setActive, toHash } from "./model.js";
 import { rate } from "./ratings.js";
-import { altText, makeThumb } from "./thumb.js";
+import { showStage, sourceOf, stage, startStage, unzoom } from "./stage.js";
+import { makeThumb } from "./thumb.js";
 
 const NEIGHBOUR = 72; // px high
 const MEMBER = 56; // px high, of a picture's group
 
 const dialog = document.getElementById("picture");
-const stage = element("div", { className: "stage" });
 const facts = element("aside", { className: "facts", tabIndex: 0 });
 facts.setAttribute("aria-label", "About this picture");
 const row = element("div", { className: "neighbour-row", role: "group" });
@@ -35,7 +35,7 @@ export function startPicture() {
   close.addEventListener("click", () => dialog.close());
   back.addEventListener("click", () => walk(-1));
   onward.addEventListener("click", () => walk(1));
-  stage.addEventListener("click", () => dialog.close());
+  startStage(() => dialog.close());
   dialog.addEventListener("close", closed);
   on("open", openPlace);
   on("cut", showVerdict);
@@ -82,6 +82,7 @@ function closed() {
   model.picture = null;
   history.replaceState(null, "", `/${toHash()}`);
   stage.replaceChildren();
+  unzoom();
   reveal(model.active);
   focusGrid();
 }
@@ -99,49 +100,10 @@ async function show(picture, place) {
   dialog.setAttribute("aria-label", `${picture.name}, score ${score(picture.score, digits())}`);
   back.disabled = place < 0 || positionOf(place) === 0;
   onward.disabled = place < 0 || positionOf(place) === model.view.images - 1;
-  showStage(picture, mine);
+  showStage(picture, preload);
   showHead();
   await Promise.all([showFacts(picture, mine), showNeighbours(picture, mine)]);
 }
-
-const LARGEST = 1.5; // times as large as it is, a picture is shown at most
-
-const sizeOf = (picture) => [picture.width || 1, picture.height || 1];
-
-function scaleOf(picture) {
-  const [width, height] = sizeOf(picture);
-  return Math.min(stage.clientWidth / width, stage.clientHeight / height, LARGEST);
-}
-
-const largeAt = (picture) => pictureAt(picture.row, sizeOf(picture)[1] * Math.min(scaleOf(picture), 1));
-
-// The thumbnail at once, the large picture over it when it is here.
-function showStage(picture, mine) {
-  const box = element("div", { className: "fit" });
-  const [width, height] = sizeOf(picture);
-  stage.fit = () => {
-    const scale = scaleOf(picture);
-    box.style.width = `${Math.max(1, Math.floor(width * scale))}px`;
-    box.style.height = `${Math.max(1, Math.floor(height * scale))}px`;
-  };
-  const small = element("img", { alt: "", className: "small", src: pictureAt(picture.row, 160), draggable: false });
-  const large = element("img", { alt: altText(picture), className: "large", draggable: false });
-  box.append(small, large);
-  stage.replaceChildren(box);
-  stage.fit();
-  large.addEventListener("load", () => {
-    large.classList.add("here");
-    small.remove(); // it may be of another shape, where EXIF turns the picture
-    if (mine === turn) preload();
-  });
-  large.addEventListener("error", async () => {
-    const reason = await whyNot(large.src);
-    if (mine === turn) stage.replaceChildren(element("p", { className: "no-picture", textContent: reason }));
-  });
-  large.src = largeAt(picture);
-}
-
-new ResizeObserver(() => stage.fit?.()).observe(stage);
 
 async function preload() {
   const position = shown ? positionOf(shown.place) : -1;
@@ -149,7 +111,7 @@ async function preload() {
   for (const next of [position + 1, position - 1]) {
     if (next < 0 || next >= model.view.images) continue;
     const [picture] = await fetchPlaces(placeOf(next), placeOf(next) + 1);
-    new Image().src = largeAt(picture);
+    new Image().src = sourceOf(picture);
   }
 }
 
