@@ -1,6 +1,9 @@
 """Files of others are sacred: only what our own records list, and as they list it, is replaced or deleted."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,6 +30,7 @@ from tastemaker.errors import StageError
 from tastemaker.runs.options import RunMode, RunOptions
 from tastemaker.runs.run import run_scoring
 from tastemaker.selections.filter import filter_images
+from tastemaker.storage.place import DRAFT_PREFIX
 
 EVERYTHING, FIRST = Selection(where="status = 'kept'"), Selection(where="image_id = 'a'")
 FOREIGN = "Tastemaker did not write it|no selection wrote it"
@@ -356,3 +360,19 @@ def test_rows_and_copies_agree_where_a_key_is_there_twice(tmp_path, photos, opti
         assert count_samples(tmp_path / kind / "kept") == 5
     write_pipeline(photos, tmp_path / "tars")
     assert count_samples(tmp_path / "tars") == 5
+
+
+@pytest.mark.parametrize(
+    "command", [("report", "--output", "page.html"), ("select", "--where", "true", "--as", "manifest", "--to", "m.csv")]
+)
+def test_a_killed_command_leaves_no_draft_beside_its_file_and_none_once_it_is_given_again(tmp_path, table, command):
+    program = "import os, pathlib, sys; pathlib.Path.replace = lambda *_: os.kill(os.getpid(), 9); "
+    program += "from tastemaker.__main__ import main; main()"
+    (tmp_path / "out").mkdir()
+    given = [command[0], str(tmp_path / "scores"), *command[1:]]
+    ended = subprocess.run([sys.executable, "-c", program, *given], cwd=tmp_path / "out", check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["_tastemaker"]
+    assert tastemaker(*given, cwd=tmp_path / "out").returncode == 0
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(DRAFT_PREFIX)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(["_tastemaker", command[-1]])

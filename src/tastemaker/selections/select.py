@@ -257,19 +257,13 @@ def _lowest(table: ScoreTable, chosen: Chosen, selection: Selection) -> float | 
 
 def _write_list(table: ScoreTable, chosen: Chosen, place: Place, kind: str, *, overwrite: bool) -> OwnFiles:
     own = OwnFiles.of_one_file(place)
-    own.refuse_foreign(place.name)
-    draft = place.draft()
-    try:
+    with own.drafted(place.name) as draft:
         if kind == "manifest":
             write_manifest(draft.path, place.name, (part for _, part in chosen.iterate()), chosen.schema)
         else:
             write_uids(draft.path, place.name, table.iterate(chosen.rows, ["image_id", "image_path", "json"]))
         if not overwrite and own.differs(place.name, draft):
             raise ConfigurationError(f"{place} is there with other content; choose another, or say --overwrite")
-        own.commit(place.name, draft)
-    finally:
-        draft.discard()
-    own.finish()
     return own
 
 

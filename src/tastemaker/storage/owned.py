@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import unicodedata
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -82,9 +82,8 @@ class OwnFiles:
         Raises:
             ConfigurationError: A file of somebody else is there.
         """
-        own = cls.of_one_file(place)
-        own.write({place.name: data})
-        own.finish()
+        with cls.of_one_file(place).drafted(place.name) as draft:
+            draft.path.write_bytes(data)
 
     @property
     def is_known(self) -> bool:
@@ -163,6 +162,27 @@ class OwnFiles:
             draft.discard()
         else:
             draft.commit()
+
+    @contextlib.contextmanager
+    def drafted(self, name: str) -> Iterator[Draft]:
+        """Have the only file written as a draft, and put it in its place at the end of the block.
+
+        The draft lies beside the record. What a killed process left there is deleted.
+
+        Raises:
+            ConfigurationError: A file of somebody else is in the way.
+        """
+        self.refuse_foreign(name)
+        self.remove_drafts()
+        draft = (self.folder / name).draft(beside=self._record / name)
+        try:
+            yield draft
+            self.commit(name, draft)
+        except BaseException:
+            draft.discard()
+            self.discard()
+            raise
+        self.finish()
 
     def differs(self, name: str, draft: Draft) -> bool:
         """Return whether a file of that name is there, with other bytes than the draft has."""
