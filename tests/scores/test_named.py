@@ -63,7 +63,9 @@ def test_the_command_says_it_in_one_line_that_names_the_option(stranger, tmp_pat
 
 
 def test_a_report_and_the_page_show_no_such_picture(stranger, tmp_path):
-    assert write_report(stranger, tmp_path / "a.html").missing == 1
+    said = tastemaker("report", stranger, "--output", tmp_path / "a.html")
+    assert "not shown, of 1 pictures: 1, which are in no place that you named" in said.stderr
+    assert "say --originals PLACE" in said.stderr
     assert write_report(stranger, tmp_path / "b.html", originals=[tmp_path / "private"]).missing == 0
     explorer = Explorer([str(stranger)], cache=tmp_path / "cache")
     with pytest.raises(Exception, match="is in no place that you named"):

@@ -64,3 +64,6 @@ def report(
     pictures = f"{summary.pictures:,} picture{'' if summary.pictures == 1 else 's'}"
     missing = f", {summary.missing:,} of them placeholders" if summary.missing else ""
     typer.echo(f"{summary.path}  {size}, {pictures}{missing}")
+    if summary.refused:
+        where = "in no place that you named; if you trust these rows, say --originals PLACE"
+        typer.secho(f"tastemaker: not shown, of {summary.pictures:,} pictures: {summary.refused:,}, which are {where}", err=True)

@@ -19,7 +19,7 @@ from tastemaker.explorer.report_data import ReportData, gather
 from tastemaker.machine import usable_cores
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.locations import Source as TableSource
-from tastemaker.scores.sources import OriginalsReader
+from tastemaker.scores.sources import NOT_NAMED, OriginalsReader
 from tastemaker.scores.table import ScoreTable
 from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
@@ -52,6 +52,7 @@ class ReportSummary:
         scored: Images with a score.
         pictures: Pictures in it.
         missing: Pictures that could not be shown; each has a placeholder with the reason.
+        refused: Those of them that lie in no place that the user named.
     """
 
     path: str
@@ -63,6 +64,7 @@ class ReportSummary:
     scored: int
     pictures: int
     missing: int
+    refused: int = 0
 
 
 def write_report(
@@ -138,6 +140,7 @@ def write_report(
         scored=data.scored,
         pictures=len(thumbnails),
         missing=sum(not thumbnail.data for thumbnail in thumbnails.values()),
+        refused=sum(NOT_NAMED in thumbnail.problem for thumbnail in thumbnails.values()),
     )
 
 
