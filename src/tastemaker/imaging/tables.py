@@ -132,7 +132,10 @@ class Table:
 
     def _read_part(self, part: int, columns: Sequence[str], block_rows: int) -> Iterator[pa.RecordBatch]:
         with readable(self.shown):
+            whole = {name if name in self.schema.names else name.partition(".")[0] for name in columns}
             for batch in self._parts.read(part, list(columns), block_rows):
+                if {*batch.schema.names} != whole:
+                    raise ValueError(f"the columns {', '.join(sorted(whole))} are not all there")
                 batch.validate(full=True)  # or positions of a damaged file would lead anywhere in memory
                 yield batch
 
