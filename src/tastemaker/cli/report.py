@@ -66,4 +66,6 @@ def report(
     typer.echo(f"{summary.path}  {size}, {pictures}{missing}")
     if summary.refused:
         where = "in no place that you named; if you trust these rows, say --originals PLACE"
-        typer.secho(f"tastemaker: not shown, of {summary.pictures:,} pictures: {summary.refused:,}, which are {where}", err=True)
+        typer.secho(
+            f"tastemaker: not shown, of {summary.pictures:,} pictures: {summary.refused:,}, which are {where}", err=True
+        )
