@@ -6,11 +6,10 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import count
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -23,8 +22,8 @@ from tastemaker.imaging.shards import TAR_EXTENSIONS
 from tastemaker.imaging.tables import TABLE_EXTENSIONS, Table, carried_columns, is_table
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
-from tastemaker.storage import Options, public_url, without_repeats
-from tastemaker.storage.inputs import source_of
+from tastemaker.storage import Options, public_url, relative_to, without_repeats
+from tastemaker.storage.inputs import Input, find_inputs, source_of
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, Partition
 
@@ -116,11 +115,8 @@ def find_embeddings(
     found: list[EmbeddingFile] = []
     images: list[str] = []
     size = find_scorer(scorer).backbone.dimension
-    for path in _expand(map(os.fspath, inputs), storage_options):
-        place = Place.at(path, storage_options).resolve()
-        file = EmbeddingFile(place.address, place.parent.address, None, column, storage_options, size)
-        is_known = file.extension in EXTENSIONS_OF_EMBEDDINGS and file.place.is_file()
-        below = _files_below(file) if not is_known else [] if _has_pictures(file) else [file]
+    for path in map(os.fspath, inputs):
+        below = _files_in(EmbeddingFile(path, "", None, column, storage_options, size))
         found += below
         if not below:
             images.append(path)
@@ -161,22 +157,40 @@ def group_embeddings(files: list[EmbeddingFile]) -> list[FileGroupTask]:
     return groups
 
 
-def _expand(paths: Iterable[str], options: Options | None) -> Iterator[str]:
-    """Yield paths, with what a pattern fits in its place; a pattern that fits nothing stays.
+def _files_in(top: EmbeddingFile) -> list[EmbeddingFile]:
+    """Return the files of embeddings that an input stands for; none where it is, or holds, images.
 
     A pattern of URLs is looked up only where it may mean embeddings: a listing takes long.
     """
-    for path in paths:
-        place = Place.at(path, options)
-        may_fit = place.local_path is not None or path.endswith((*EXTENSIONS_OF_EMBEDDINGS, "*"))
-        yield from ([entry.path for entry in place.glob()] if may_fit and place.is_pattern else []) or [path]
+    place, is_web = top.place, top.path.startswith("http")
+    may_fit = place.local_path is not None or top.path.endswith((*EXTENSIONS_OF_EMBEDDINGS, "*"))
+    is_known = top.extension in EXTENSIONS_OF_EMBEDDINGS
+    if (
+        str(place).lower().endswith(_IMAGE_EXTENSIONS)
+        or (place.is_pattern and not may_fit)
+        or (is_web and not is_known)
+    ):
+        return []
+    try:
+        inputs = find_inputs(place)
+    except RemoteError as error:
+        if is_known:
+            raise
+        raise ConfigurationError(str(error)) from error
+    files = [replace(top, path=file.path, root=file.root) for file in inputs if file.is_named or not _is_private(file)]
+    if len(inputs) == 1 and inputs[0].is_named:
+        return [file for file in files if file.extension in EXTENSIONS_OF_EMBEDDINGS and not _has_pictures(file)]
+    return _choose(files, top)
 
 
-def _files_below(top: EmbeddingFile) -> list[EmbeddingFile]:
-    """Return the files of embeddings below a folder; none where it is no folder, or one of images."""
-    paths = list(_list(top.path, top.storage_options))
-    pictures = {os.path.splitext(path)[0] for path in paths if path.lower().endswith(_IMAGE_EXTENSIONS)}
-    files = [replace(top, path=path, root=top.path) for path in sorted(paths) if _extension(path) != ""]
+def _is_private(file: Input) -> bool:
+    names = relative_to(file.path, file.root).split("/")
+    return bool(file.passed_over) or any(name.startswith(("_", ".")) for name in names)
+
+
+def _choose(files: list[EmbeddingFile], top: EmbeddingFile) -> list[EmbeddingFile]:
+    """Return the files of embeddings among those of a folder; none where it is one of images."""
+    pictures = {os.path.splitext(file.path)[0] for file in files if file.path.lower().endswith(_IMAGE_EXTENSIONS)}
     arrays = [file for file in files if file.extension in ARRAY_EXTENSIONS]
     if pictures:
         others = [file.path for file in arrays if os.path.splitext(file.path)[0] not in pictures]
@@ -203,21 +217,6 @@ def _has_pictures(file: EmbeddingFile) -> bool:
         return is_table(file.path) and holds_pictures(file.place, file.column)
     except (UnreadableImageError, OSError):
         return False
-
-
-def _list(root: str, options: Options | None) -> Iterator[str]:
-    """Yield the files below a folder, without what is hidden, and without results."""
-    top = Place.at(root, options)
-    if top.is_pattern or root.lower().endswith(_IMAGE_EXTENSIONS) or root.startswith("http"):
-        return
-    try:
-        entries = top.list_inputs()
-    except RemoteError as error:
-        raise ConfigurationError(str(error)) from error
-    for entry in entries:
-        is_private = any(part.startswith("_") for part in entry.place.relative_to(top).split("/"))
-        if not entry.passed_over and not is_private:
-            yield entry.path
 
 
 def _with_metadata(file: EmbeddingFile) -> EmbeddingFile:
@@ -281,8 +280,8 @@ def _warn_of_missing_metadata(files: list[EmbeddingFile]) -> None:
 
 
 def _is_of_text(file: EmbeddingFile) -> bool:
-    below = file.place.relative_to(Place.at(file.root, file.storage_options))
-    return any(re.match(r"(text|txt|caption)s?[_-]", part.lower()) for part in Path(below).parts)
+    names = relative_to(file.path, file.root).lower().split("/")
+    return any(re.match(r"(text|txt|caption)s?[_-]", name) for name in names)
 
 
 def _extension(path: str) -> str:
