@@ -179,16 +179,20 @@ def command_line(shards, output, engine):
     return [sys.executable, "-m", "tastemaker", "score", str(shards), *where]
 
 
+@pytest.fixture(scope="module")
+def all_rows(many_shards, model_dir, tmp_path_factory):
+    """The rows of a run of these shards that nobody stopped."""
+    output = tmp_path_factory.mktemp("whole")
+    environment = {**os.environ, "TASTEMAKER_MODEL_DIR": str(model_dir)}
+    subprocess.run(command_line(many_shards, output, "local"), env=environment, check=True, capture_output=True)
+    return rows_by_file(output / "rows")
+
+
 @pytest.mark.parametrize(
-    ("engine", "number", "to_all"),
-    [
-        ("xenna", signal.SIGTERM, True),
-        ("ray-data", signal.SIGTERM, False),
-        ("ray-data", signal.SIGINT, True),
-    ],
+    ("engine", "number", "to_all"), [("xenna", signal.SIGTERM, True), ("ray-data", signal.SIGINT, False)]
 )
 def test_a_run_that_is_told_to_stop_says_so_and_leaves_nothing(
-    engine, number, to_all, many_shards, model_dir, tmp_path
+    engine, number, to_all, many_shards, all_rows, model_dir, tmp_path
 ):
     output, environment = tmp_path / "out", {**os.environ, "TASTEMAKER_MODEL_DIR": str(model_dir)}
     environment["TASTEMAKER_MARK"] = tmp_path.name
@@ -211,6 +215,4 @@ def test_a_run_that_is_told_to_stop_says_so_and_leaves_nothing(
     summary = json.loads(subprocess.run(again, env=environment, check=True, capture_output=True).stdout)
     assert (summary["images"], summary["images_scored_now"]) == (1200, 30 * (40 - done))
     assert not list(output.rglob(f"{DRAFT_PREFIX}*"))
-    whole = command_line(many_shards, tmp_path / "whole", "local")
-    subprocess.run(whole, env=environment, check=True, capture_output=True)
-    assert rows_by_file(output / "rows") == rows_by_file(tmp_path / "whole" / "rows")
+    assert rows_by_file(output / "rows") == all_rows

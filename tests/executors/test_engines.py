@@ -112,7 +112,7 @@ def test_a_file_that_kills_who_decodes_it_costs_its_own_row(cluster, tmp_path, m
 def test_an_error_of_a_stage_comes_with_its_causes_and_its_place(cluster, shards, model_dir, tmp_path):
     stages = make_stages(shards, model_dir, tmp_path / "out", Picky("0005"))
     with pytest.raises(StageError, match=r"stage 'picky' failed on shard .*\.tar, keys '0004' to '0005'") as caught:
-        Pipeline("p", stages=stages).run(RayDataExecutor({"address": cluster}))
+        Pipeline("p", stages=stages).run(RayDataExecutor({"address": cluster, "max_workers_per_stage": 1}))
     assert isinstance(caught.value.__cause__, ValueError)
     assert isinstance(caught.value.__cause__.__cause__, OSError)
     shown = "".join(traceback.format_exception(caught.value))
@@ -171,7 +171,7 @@ def test_a_listener_that_raises_ends_the_run_with_its_error(cluster, shards, mod
     def refuse(count):
         raise KeyError("enough")
 
-    executor = RayDataExecutor({"address": cluster}, on_progress=refuse)
+    executor = RayDataExecutor({"address": cluster, "max_workers_per_stage": 1}, on_progress=refuse)
     with pytest.raises(KeyError, match="enough"):
         Pipeline("p", stages=make_stages(shards, model_dir, tmp_path / "out")).run(executor)
 

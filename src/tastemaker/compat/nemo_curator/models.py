@@ -6,7 +6,9 @@ They return torch tensors where torch is installed, because scripts call ``.cpu(
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +21,8 @@ from tastemaker.models.device import choose_device
 from tastemaker.models.hub import ensure_weights, weights_path
 from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.records import Model
 from tastemaker.models.vit import VisionTower
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 PRECISION = "f32"
 """What NeMo Curator computes in, on processors and GPUs alike. Reduced precision moves a score by up to 0.05."""
@@ -43,31 +43,67 @@ class ModelInterface(ABC):
         """Load it."""
 
 
-class CLIPImageEmbeddings(ModelInterface):
-    """Images to CLIP embeddings of unit length.
+class PublishedModel(ModelInterface):
+    """A model whose weights lie below ``model_dir``. It loads when it is first called.
 
     Args:
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
     """
 
+    weights: ClassVar[Model]
+    device = "cpu"
+
     def __init__(self, model_dir: str | None = None) -> None:
         self.model_dir = model_dir
-        self.device = choose_device("auto")
-        self._tower: VisionTower | None = None
+        self._loaded: Any = None
 
     @property
     def model_id_names(self) -> list[str]:
         """The model's name on the Hugging Face hub."""
-        return [CLIP_VIT_L14.id]
+        return [self.weights.id]
+
+    @classmethod
+    def find_weights(cls, model_dir: str | None = None) -> Path:
+        """Return the file of the weights, which is downloaded first if it is not there.
+
+        Raises:
+            WeightsNotFoundError: It is not there, and cannot be downloaded.
+        """
+        return ensure_weights(cls.weights, model_dir)
 
     @classmethod
     def download_weights_on_node(cls, model_dir: str | None = None) -> None:
         """Download the weights, if they are not there."""
-        ensure_weights(CLIP_VIT_L14, model_dir)
+        cls.find_weights(model_dir)
 
     def setup(self) -> None:
-        """Load the vision tower, which downloads the weights first if they are not there."""
-        self._tower = load_clip(ensure_weights(CLIP_VIT_L14, self.model_dir), "auto", PRECISION)
+        """Load the model."""
+        self._loaded = self.load(self.find_weights(self.model_dir))
+
+    @abstractmethod
+    def load(self, path: Path) -> Any:  # noqa: ANN401 - each its own
+        """Return what is in a file of weights."""
+
+    @property
+    def loaded(self) -> Any:  # noqa: ANN401
+        """What `load` returned."""
+        if self._loaded is None:
+            self.setup()
+        return self._loaded
+
+
+class CLIPImageEmbeddings(PublishedModel):
+    """Images to CLIP embeddings of unit length. See `PublishedModel` for the argument."""
+
+    weights = CLIP_VIT_L14
+
+    def __init__(self, model_dir: str | None = None) -> None:
+        super().__init__(model_dir)
+        self.device = choose_device("auto")
+
+    def load(self, path: Path) -> VisionTower:
+        """Return the vision tower."""
+        return load_clip(path, "auto", PRECISION)
 
     def __call__(self, images: Any) -> Any:  # noqa: ANN401 - torch may not be there to name its type
         """Return the embedding of each image.
@@ -84,44 +120,24 @@ class CLIPImageEmbeddings(ModelInterface):
         Raises:
             ModelError: Something else.
         """
-        if self._tower is None:
-            self.setup()
-        assert self._tower is not None
         how = CLIP_VIT_L14.preprocess.with_rounding("openai" if isinstance(images, np.ndarray) else "transformers")
         inputs = [preprocess(_check_image(image, row), how) for row, image in enumerate(_split(images))]
         empty = np.empty((0, how.size, how.size, 3), np.uint8)
-        return to_tensor(self._tower.embed(np.stack(inputs) if inputs else empty))
+        return to_tensor(self.loaded.embed(np.stack(inputs) if inputs else empty))
 
 
-class AestheticScorer(ModelInterface):
-    """Embeddings to aesthetic scores, by the LAION predictor.
+class AestheticScorer(PublishedModel):
+    """Embeddings to aesthetic scores, by the LAION predictor. See `PublishedModel` for the argument."""
 
-    Args:
-        model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
-    """
-
-    def __init__(self, model_dir: str | None = None) -> None:
-        self.model_dir = model_dir
-        self.device = "cpu"
-        self._predictor: AestheticPredictor | None = None
-
-    @property
-    def model_id_names(self) -> list[str]:
-        """The model's name on the Hugging Face hub."""
-        return [AESTHETIC_PREDICTOR.id]
-
-    @classmethod
-    def download_weights_on_node(cls, model_dir: str | None = None) -> None:
-        """Download the weights, if they are not there."""
-        ensure_weights(AESTHETIC_PREDICTOR, model_dir)
+    weights = AESTHETIC_PREDICTOR
 
     def get_weights_path(self) -> str:
         """Return where the weights lie, whether they are there or not."""
         return str(weights_path(AESTHETIC_PREDICTOR, self.model_dir))
 
-    def setup(self) -> None:
-        """Load the predictor, which is downloaded first if it is not there."""
-        self._predictor = AestheticPredictor.from_file(ensure_weights(AESTHETIC_PREDICTOR, self.model_dir))
+    def load(self, path: Path) -> AestheticPredictor:
+        """Return the predictor."""
+        return AestheticPredictor.from_file(path)
 
     def __call__(self, embeddings: Any) -> Any:  # noqa: ANN401 - torch may not be there to name its type
         """Return the score of each embedding.
@@ -135,10 +151,7 @@ class AestheticScorer(ModelInterface):
         Raises:
             ModelError: Another dimension, a NaN, or a length far from 1.
         """
-        if self._predictor is None:
-            self.setup()
-        assert self._predictor is not None
-        return to_tensor(self._predictor.score(to_array(embeddings)))
+        return to_tensor(self.loaded.score(to_array(embeddings)))
 
 
 class CLIPAestheticScorer(ModelInterface):

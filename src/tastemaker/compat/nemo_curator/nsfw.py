@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.checks import check_numbers
-from tastemaker.compat.nemo_curator.models import ModelInterface, to_array, to_tensor
+from tastemaker.compat.nemo_curator.models import PublishedModel, to_array, to_tensor
 from tastemaker.compat.nemo_curator.stages import ProcessingStage
 from tastemaker.errors import ModelError, ReasonKind, WeightsNotFoundError
 from tastemaker.models.aesthetic import check_embeddings
@@ -48,17 +48,8 @@ Floats = npt.NDArray[np.float32]
 logger = logging.getLogger(__name__)
 
 
-class NSFWScorer(ModelInterface):
-    """Embeddings to the probability that an image is not safe for work.
-
-    Args:
-        model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
-    """
-
-    def __init__(self, model_dir: str | None = None) -> None:
-        self.model_dir = model_dir
-        self.device = "cpu"
-        self._tensors: dict[str, Floats] = {}
+class NSFWScorer(PublishedModel):
+    """Embeddings to the probability that an image is not safe for work. See `PublishedModel` for the argument."""
 
     @property
     def model_id_names(self) -> list[str]:
@@ -66,27 +57,25 @@ class NSFWScorer(ModelInterface):
         return [MODEL_ID]
 
     @classmethod
-    def download_weights_on_node(cls, model_dir: str | None = None) -> None:
-        """Look for the weights. They are no file of a hub, so they are not downloaded here.
+    def find_weights(cls, model_dir: str | None = None) -> Path:
+        """Return the file of the weights. It is no file of a hub, so it is not downloaded here.
 
         Raises:
-            WeightsNotFoundError: They are not there. Says where they are and where they belong.
+            WeightsNotFoundError: It is not there. Says where it is and where it belongs.
         """
-        find_weights(model_dir)
+        return find_weights(model_dir)
 
-    def setup(self) -> None:
-        """Load the weights.
+    def load(self, path: Path) -> dict[str, Floats]:
+        """Return the tensors.
 
         Raises:
-            WeightsNotFoundError: They are not there.
             ModelError: The file holds something else.
         """
-        path = find_weights(self.model_dir)
         tensors = read_pth(path)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         if shapes != _SHAPES:
             raise ModelError(f"{path} is not LAION's NSFW detector for ViT-L/14: it holds {shapes or 'nothing'}")
-        self._tensors = tensors
+        return tensors
 
     def __call__(self, embeddings: Any) -> Any:  # noqa: ANN401 - torch may not be there to name its type
         """Return the probability of each embedding, float32 (n,), from 0 (safe) to 1.
@@ -97,13 +86,11 @@ class NSFWScorer(ModelInterface):
         Raises:
             ModelError: Another dimension, a NaN, or a length far from 1.
         """
-        if not self._tensors:
-            self.setup()
         return to_tensor(self.score(check_embeddings(to_array(embeddings), _SIZE)))
 
     def score(self, embeddings: npt.NDArray[np.floating]) -> Floats:
         """Return the probability of each embedding, float32 (n,)."""
-        tensors = self._tensors
+        tensors = self.loaded
         scale = np.sqrt(tensors["norm.variance"])
         x: Floats = np.divide(embeddings - tensors["norm.mean"], scale, dtype=np.float32)  # (n, d)
         for layer in ("linear_1", "linear_2", "linear_3", "linear_4"):
