@@ -171,7 +171,7 @@ def test_a_ray_of_its_own_starts_and_ends_with_the_run_and_stdout_stays_clean(tm
 
 @pytest.fixture(scope="module")
 def many_shards(tmp_path_factory):
-    return write_shards(tmp_path_factory.mktemp("data") / "shards", shards=40, images=30)
+    return write_shards(tmp_path_factory.mktemp("data") / "shards", shards=24, images=20)
 
 
 def command_line(shards, output, engine):
@@ -213,6 +213,6 @@ def test_a_run_that_is_told_to_stop_says_so_and_leaves_nothing(
     done = len(list(output.rglob("*.parquet")))
     again = [*command_line(many_shards, output, "local"), "--json"]
     summary = json.loads(subprocess.run(again, env=environment, check=True, capture_output=True).stdout)
-    assert (summary["images"], summary["images_scored_now"]) == (1200, 30 * (40 - done))
+    assert (summary["images"], summary["images_scored_now"]) == (480, 20 * (24 - done))
     assert not list(output.rglob(f"{DRAFT_PREFIX}*"))
     assert rows_by_file(output / "rows") == all_rows
