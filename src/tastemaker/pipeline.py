@@ -12,7 +12,9 @@ from typing import Any
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors import BaseExecutor, StageCount, default_executor
 from tastemaker.progress import show_progress
+from tastemaker.runs.checkpoint import run_with_checkpoint
 from tastemaker.stages.base import ProcessingStage, StageSpec
+from tastemaker.storage import expand_path
 from tastemaker.tasks import Task
 
 
@@ -98,9 +100,6 @@ class Pipeline:
             executor = default_executor()
         with _shown(executor, f"pipeline {self.name!r}"):
             if checkpoint_path is not None:
-                from tastemaker.runs.checkpoint import run_with_checkpoint
-                from tastemaker.storage import expand_path
-
                 return run_with_checkpoint(self.stages, executor, initial_tasks, Path(expand_path(checkpoint_path)))
             return executor.execute(self.stages, initial_tasks)
 

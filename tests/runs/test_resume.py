@@ -237,17 +237,6 @@ def test_a_shard_and_loose_pictures_never_share_a_rows_file(photos, run, read):
     assert summary.images_scored_now == 0
 
 
-def test_a_folder_that_is_spelled_otherwise_has_its_rows_in_the_same_place(tmp_path, photos, run, read, monkeypatch):
-    run(f"{photos}{os.sep}")
-    before = read()
-    for spelling in (photos, f"{photos}{os.sep}"):
-        assert run(spelling).images_scored_now == 0
-    assert read() == before
-    monkeypatch.chdir(tmp_path)
-    run("photos")
-    assert [path.name for path in (tmp_path / "out" / "rows").iterdir()] == ["photos-00000.parquet"]
-
-
 # -- failed images again
 
 

@@ -16,7 +16,6 @@ from tastemaker.runs.lock import only_run_on
 from tastemaker.runs.matching import describe_sources
 from tastemaker.scores.files import remove_drafts_below
 from tastemaker.stages.base import ProcessingStage, run_stage
-from tastemaker.storage import is_remote
 from tastemaker.storage.inputs import source_of
 from tastemaker.storage.place import Place
 from tastemaker.tasks import EmptyTask, FileGroupTask, StagePerfStats, Task
@@ -72,8 +71,9 @@ def run_with_checkpoint(
 def _remove_drafts(writer: Stage, tasks: list[Task[Any]]) -> None:
     """Delete what a killed run left unfinished of these tasks."""
     output_dir = getattr(writer, "output_dir", None)
-    if isinstance(output_dir, str | Path) and not is_remote(output_dir):
-        remove_drafts_below(Path(output_dir), [task.partition.name for task in tasks])
+    folder = Place.of(output_dir).local_path if isinstance(output_dir, str | Path) else None
+    if folder is not None:
+        remove_drafts_below(folder, [task.partition.name for task in tasks])
 
 
 @dataclass

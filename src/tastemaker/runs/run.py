@@ -15,7 +15,6 @@ from tastemaker.embeddings.find import find_embeddings, group_embeddings
 from tastemaker.errors import ConfigurationError, DiskFullError
 from tastemaker.executors import make_executor
 from tastemaker.parity import ParityReport
-from tastemaker.pipeline import Pipeline
 from tastemaker.runs.fingerprint import Fingerprint, make_fingerprint
 from tastemaker.runs.index import RowsIndex, rows_path
 from tastemaker.runs.lock import only_run_on
@@ -205,7 +204,7 @@ class _Run:
         if is_here and any(isinstance(stage, ImageEmbeddingStage) for stage in self.stages):
             state_parity(plan.tasks, self.options)
         self.executor.on_progress = self.counter.count
-        return Pipeline("score", stages=self.stages).run(self.executor, initial_tasks=list(plan.tasks))
+        return self.executor.execute(self.stages, list(plan.tasks))
 
     def _update(self, plan: Plan) -> None:
         """Note files that moved, and mark the rows of those that are gone."""
