@@ -30,7 +30,7 @@ from tastemaker.scores.cutoff import Top
 from tastemaker.selections.filter import filter_images
 from tastemaker.storage.place import DRAFT_PREFIX
 
-SEEDS, QUICK = 56, 7
+SEEDS, QUICK = 56, 8
 BEST, EVERYTHING = Selection(top=Top(share=0.5)), Selection(where="status = 'kept'")
 
 
@@ -54,6 +54,10 @@ def changed_folder(inputs, options):
     filter_images(inputs / "changed" / "photos", "out", EVERYTHING, options)
 
 
+def moved_folder(inputs, options):
+    run_scoring(inputs / "changed" / "photos", "out", options)
+
+
 def select(_inputs, _options):
     select_images(ScoreTable("start/rows"), "out", EVERYTHING, images_per_tar=1, overwrite=True)
 
@@ -63,7 +67,7 @@ def pipeline(inputs, _options):
     Pipeline("killed", stages=stages).run(checkpoint_path="checkpoint")
 
 
-COMMANDS = [score, cut, cut_folder, cut_again, changed_folder, select, pipeline]
+COMMANDS = [score, cut, cut_folder, cut_again, changed_folder, moved_folder, select, pipeline]
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +109,10 @@ def prepare(tmp_path_factory, inputs, options):
                 swap(inputs / "changed" / "photos", photos)
                 filter_images(inputs / "changed" / "photos", "out", EVERYTHING, options)
                 swap(inputs / "changed" / "photos", photos)
+            elif command is moved_folder:  # to where some pictures have changed since
+                old = shutil.copytree(inputs / "photos", inputs / "old" / "photos")
+                run_scoring(old, "out", options)
+                shutil.rmtree(inputs / "old")
             elif command is select:
                 run_scoring(inputs / "photos", "start", options)
                 select_images(ScoreTable("start/rows"), "out", BEST, kind="folder")
