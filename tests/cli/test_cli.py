@@ -86,7 +86,7 @@ def test_max_failures_decides_the_exit_code(tmp_path, shard, model_dir, limit, c
     ("arguments", "part"),
     [
         (["score", "missing", "-o", "out"], "missing does not exist"),
-        (["filter", ".", "-o", "out"], "--min-score 5.5, or --top 20%"),
+        (["filter", ".", "-o", "out"], "nothing says which images to keep"),
         (["filter", ".", "-o", "out", "--top", "lots"], "'lots' is neither a share"),
         (["score", ".", "-o", "out"], "no images in ."),
         (["score", ".", "-o", ""], "what follows '-o' is empty; is a variable of the shell not set?"),

@@ -75,13 +75,13 @@ def test_select_embeds_stars_into_copies(tmp_path, scores):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--top", "3"], "say where to"),
+        (["--top", "3"], "nothing says where to write"),
         (["--to", "x"], "say what to select"),
         (["--to", "x", "--top", "3", "--min-score", "5"], "not both"),
         (["--to", "x", "--as", "xmp"], "leave --to out"),
         (["--as", "xmp", "--embed"], "puts stars into copies"),
         (["--as", "xmp", "--stars-bounds", "5"], "no list of shares"),
-        (["--to", "x", "--top", "3", "--dry-run"], "--dry-run is for --as xmp"),
+        (["--to", "x", "--top", "3", "--dry-run"], "--dry-run works with --as xmp only"),
         (["--to", "x", "--as", "manifest", "--top", "3"], "ends with .parquet"),
         (["--to", "x.csv", "--as", "manifest", "--top", "3", "--embed"], "makes none"),
         (["--to", "x", "--where", "width >"], "the condition"),

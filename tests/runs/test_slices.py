@@ -72,8 +72,8 @@ def test_slices_run_at_the_same_time(tmp_path, shards, model_dir):
 
 def test_half_of_the_slice_options_is_an_error(tmp_path):
     for *arguments, message in (
-        ("--shard-index", "0", "--shard-index and --num-shards go together"),
-        ("--num-shards", "2", "--shard-index and --num-shards go together"),
+        ("--shard-index", "0", "give --shard-index and --num-shards together"),
+        ("--num-shards", "2", "give --shard-index and --num-shards together"),
         ("--slurm-array", "this is no task of a Slurm array"),
     ):
         command = [sys.executable, "-m", "tastemaker", "score", str(tmp_path), "-o", str(tmp_path / "out"), *arguments]

@@ -39,19 +39,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command("score", epilog=score.EXAMPLE)(score.score)
-app.command("filter", epilog=filter.EXAMPLE)(filter.filter_images)
-app.command("select", epilog=select.EXAMPLE)(select.select)
-app.command("cutoff", epilog=cutoff.EXAMPLE)(cutoff.cutoff)
-app.command("top", epilog=top.EXAMPLE)(top.top)
-app.command("rescore", epilog=rescore.EXAMPLE)(rescore.rescore)
-app.command("learn", epilog=learn.EXAMPLE)(learn.learn)
-app.command("search", epilog=search.EXAMPLE)(search.search)
-app.command("explore", epilog=explore.EXAMPLE)(explore.explore)
-app.command("report", epilog=report.EXAMPLE)(report.report)
-app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
-app.add_typer(models.app, name="models")
-app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
+_SCORE, _CHOOSE, _LOOK, _SETUP = "Score", "Choose", "Look", "Models and scripts"
+
+app.command("score", epilog=score.EXAMPLE, rich_help_panel=_SCORE)(score.score)
+app.command("filter", epilog=filter.EXAMPLE, rich_help_panel=_SCORE)(filter.filter_images)
+app.command("select", epilog=select.EXAMPLE, rich_help_panel=_CHOOSE)(select.select)
+app.command("cutoff", epilog=cutoff.EXAMPLE, rich_help_panel=_CHOOSE)(cutoff.cutoff)
+app.command("top", epilog=top.EXAMPLE, rich_help_panel=_CHOOSE)(top.top)
+app.command("rescore", epilog=rescore.EXAMPLE, rich_help_panel=_SCORE)(rescore.rescore)
+app.command("learn", epilog=learn.EXAMPLE, rich_help_panel=_SCORE)(learn.learn)
+app.command("search", epilog=search.EXAMPLE, rich_help_panel=_CHOOSE)(search.search)
+app.command("explore", epilog=explore.EXAMPLE, rich_help_panel=_LOOK)(explore.explore)
+app.command("report", epilog=report.EXAMPLE, rich_help_panel=_LOOK)(report.report)
+app.command("verify", epilog=verify.EXAMPLE, rich_help_panel=_SETUP)(verify.verify)
+app.add_typer(models.app, name="models", rich_help_panel=_SETUP)
+app.command("demo", epilog=demo.EXAMPLE, rich_help_panel=_LOOK)(demo.demo)
 
 
 @app.callback(invoke_without_command=True)
@@ -62,12 +64,17 @@ def _common(version: bool = typer.Option(False, "--version", help="Print the ver
 
 
 @app.command(
+    rich_help_panel=_SETUP,
     epilog="Example: tastemaker run curate_images.py --input-dir shards/",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 def run(
-    script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="A Python script that imports nemo_curator.")],
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Its own arguments.")] = None,
+    script: Annotated[
+        Path, typer.Argument(metavar="SCRIPT", help="Run this Python script, which imports nemo_curator.")
+    ],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGUMENTS", help="Hand these arguments to the script.")
+    ] = None,
 ) -> None:
     """Run a script written for NeMo Curator, unchanged, on Tastemaker."""
     from tastemaker.cli.run import run_script

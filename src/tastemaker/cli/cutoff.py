@@ -19,14 +19,15 @@ DEFAULT = ("1%", "5%", "10%", "20%", "30%", "50%", "80%")
 def cutoff(
     scores: ScoresArgument,
     top: Annotated[
-        list[str] | None, typer.Option("--top", help="A share (20%) or a number (1000); repeatable.")
+        list[str] | None,
+        typer.Option("--top", help="Find the cut-off for this share (20%) or number (1000). Repeatable."),
     ] = None,
     rank_by: RankByOption = "aesthetic_score",
     where: WhereOption = None,
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Print which score keeps how many images, of those that you did not reject."""
+    """Print the cut-off score that keeps a share or number of images, of those that you did not reject."""
     import numpy as np
 
     from tastemaker.scores.cutoff import name_cutoff, parse_top

@@ -13,7 +13,9 @@ EXAMPLE = "Example: tastemaker demo --output demo-output"
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.")] = Path("demo-output"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write the results to this folder.")] = Path(
+        "demo-output"
+    ),
     model_dir: ModelDirOption = None,
 ) -> None:
     """Rank seven photographs and their damaged versions, and write a report about them."""

@@ -15,17 +15,17 @@ EXAMPLE = "Example: tastemaker explore scores/"
 def explore(
     scores: Annotated[
         list[str],
-        typer.Argument(metavar="SCORES", help="Directories of rows that score or filter wrote, or URLs of them."),
+        typer.Argument(metavar="SCORES", help="Show these rows: folders that score or filter wrote, or URLs of them."),
     ],
     port: Annotated[
         int | None,
-        typer.Option("--port", min=1, max=65535, help="Port on this machine. Default: 8765, or a free one."),
+        typer.Option("--port", min=1, max=65535, help="Serve the page at this port. Default: 8765, or a free one."),
     ] = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open no browser.")] = False,
     originals: o.OriginalsOption = None,
     storage_options: o.StorageOptionsOption = None,
 ) -> None:
-    """Look at the pictures by score, and find where to cut, in a page on this machine."""
+    """Open a page on this machine: look at pictures by score, and find a cut-off."""
     from tastemaker.explorer.launch import explore as serve
 
     def say(address: str) -> None:

@@ -40,19 +40,26 @@ def filter_images(
     null: o.NullOption = False,
     min_score: Annotated[
         float | None,
-        typer.Option("--min-score", help=f"Keep images with this score or more ({_USUAL} are usual)."),
+        typer.Option("--min-score", help=f"Keep images with this score or more. Usual are {_USUAL}."),
     ] = None,
-    top: Annotated[str | None, typer.Option("--top", help="Keep the best: a share (20%) or a number (1000).")] = None,
+    top: Annotated[
+        str | None, typer.Option("--top", help="Keep the best images: a share (20%) or a number (1000).")
+    ] = None,
     kept_as: Annotated[
-        KeptAs, typer.Option("--as", help="Form of the kept originals; auto: tars if any input is a tar, else files.")
+        KeptAs,
+        typer.Option(
+            "--as", help="Write the kept originals in this form. auto takes tars if an input is a tar, else files."
+        ),
     ] = KeptAs.AUTO,
-    images_per_tar: Annotated[int, typer.Option("--images-per-tar", min=1, help="Samples in a tar at most.")] = 1000,
+    images_per_tar: Annotated[
+        int, typer.Option("--images-per-tar", min=1, help="Put at most this many images into a tar.")
+    ] = 1000,
     max_failures: o.MaxFailuresOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Score images, and copy the originals of those that pass, byte for byte, to DIRECTORY/kept.
+    """Score images, and copy the originals of the best.
 
-    Embeddings have no originals: DIRECTORY/kept.parquet lists the rows that pass.
+    The copies are in DIRECTORY/kept, byte for byte. For embeddings, DIRECTORY/kept.parquet lists the rows.
     """
     if min_score is not None and top is not None:
         raise ConfigurationError(
@@ -61,7 +68,7 @@ def filter_images(
             f'--where "aesthetic_score >= {min_score:g}" --to FOLDER'
         )
     if min_score is None and top is None:
-        raise ConfigurationError("say what to keep: --min-score 5.5, or --top 20%, or --top 1000")
+        raise ConfigurationError("nothing says which images to keep. Add --top 20%, --top 1000 or --min-score 5.5")
     if max_failures is not None:
         parse_max_failures(max_failures, 0)  # a wrong value is an error before the work, not after it
     from tastemaker.scores.cutoff import parse_top

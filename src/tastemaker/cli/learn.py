@@ -18,13 +18,15 @@ EXAMPLE = "Example: tastemaker learn scores/ --output mine.safetensors"
 
 def learn(
     scores: ScoresArgument,
-    output: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The .safetensors file to write.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Write the head to this .safetensors file.")
+    ],
     examples: Annotated[
         Path | None,
         typer.Option(
             "--from",
             metavar="CSV",
-            help="A CSV with the columns image and rating, or winner and loser. "
+            help="Read ratings from a CSV with the columns image and rating, or winner and loser. "
             "Default: stars and rejections of the explorer, then those in the pictures' files.",
         ),
     ] = None,

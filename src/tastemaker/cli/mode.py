@@ -8,44 +8,49 @@ import typer
 
 from tastemaker.errors import ConfigurationError
 
-_AGAIN, _PARTS = "Going on", "Running in parts"
+_AGAIN, _PARTS = "Continue an earlier run", "Run in parts"
 
 
 def run_mode(
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Make rows again that were made with other models or options.", rich_help_panel=_AGAIN
+            "--overwrite",
+            help="Score images again whose rows were made with other models or options.",
+            rich_help_panel=_AGAIN,
         ),
     ] = False,
     new_fingerprint_only: Annotated[
         bool,
         typer.Option(
             "--new-fingerprint-only",
-            help="Leave rows alone that were made with other models or options; do only what has no rows yet.",
+            help="Keep rows that were made with other models or options. Score only images without rows.",
             rich_help_panel=_AGAIN,
         ),
     ] = False,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Run the images again that failed, and no others.", rich_help_panel=_AGAIN),
+        typer.Option("--retry-failed", help="Score the failed images again, and no others.", rich_help_panel=_AGAIN),
     ] = False,
     wait: Annotated[
         bool,
-        typer.Option("--wait", help="Wait for another run on the same directory.", rich_help_panel=_AGAIN),
+        typer.Option("--wait", help="Wait until another run on the same folder ends.", rich_help_panel=_AGAIN),
     ] = False,
     shard_index: Annotated[
         int | None,
         typer.Option(
-            "--shard-index", min=0, help="Do only this part of the shards, counted from 0.", rich_help_panel=_PARTS
+            "--shard-index", min=0, help="Score only this part of the input, counted from 0.", rich_help_panel=_PARTS
         ),
     ] = None,
     num_shards: Annotated[
-        int | None, typer.Option("--num-shards", min=1, help="Number of parts.", rich_help_panel=_PARTS)
+        int | None,
+        typer.Option("--num-shards", min=1, help="Split the input into this many parts.", rich_help_panel=_PARTS),
     ] = None,
     slurm_array: Annotated[
         bool,
-        typer.Option("--slurm-array", help="Take both from the Slurm job array of this task.", rich_help_panel=_PARTS),
+        typer.Option(
+            "--slurm-array", help="Take part and number of parts from the Slurm job array.", rich_help_panel=_PARTS
+        ),
     ] = False,
     metrics_port: Annotated[
         int | None,
@@ -66,11 +71,13 @@ def run_mode(
     from tastemaker.runs.options import RunMode, Slice, slice_of_slurm_array
 
     if overwrite and new_fingerprint_only:
-        raise ConfigurationError("--overwrite does rows again, --new-fingerprint-only leaves them; say one of the two")
+        raise ConfigurationError(
+            "--overwrite replaces old rows, and --new-fingerprint-only keeps them. Give one of the two"
+        )
     if (shard_index is None) != (num_shards is None):
-        raise ConfigurationError("--shard-index and --num-shards go together: --shard-index 0 --num-shards 8")
+        raise ConfigurationError("give --shard-index and --num-shards together, such as --shard-index 0 --num-shards 8")
     if slurm_array and shard_index is not None:
-        raise ConfigurationError("--slurm-array says which part this is; leave out --shard-index and --num-shards")
+        raise ConfigurationError("--slurm-array chooses the part. Leave out --shard-index and --num-shards")
     part = slice_of_slurm_array() if slurm_array else None
     if shard_index is not None and num_shards is not None:
         part = Slice(shard_index, num_shards)

@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Fetch, list and verify the models'
 
 ModelDir = Annotated[
     Path | None,
-    typer.Option(help="Directory of models. Default: $TASTEMAKER_MODEL_DIR, else the user's cache directory."),
+    typer.Option(help="Look in this folder. Default: $TASTEMAKER_MODEL_DIR, else your cache folder."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -36,13 +36,13 @@ def pull(model_dir: ModelDir = None, scorer: ScorerOption = DEFAULT_SCORER) -> N
 
 @app.command("list", epilog="Example: tastemaker models list --json")
 def list_command(model_dir: ModelDir = None, scorer: ScorerOption = DEFAULT_SCORER, as_json: Json = False) -> None:
-    """Show which weights are there, and where."""
+    """List the weights: which are there, and where."""
     _check_and_print(model_dir, scorer, as_json, with_sha256=False)
 
 
 @app.command(epilog="Example: tastemaker models verify --model-dir /data/models")
 def verify(model_dir: ModelDir = None, scorer: ScorerOption = DEFAULT_SCORER, as_json: Json = False) -> None:
-    """Check the tensors and the SHA-256 of the weights; exit with 1 if anything is wrong."""
+    """Check the tensors and the SHA-256 of the weights. The exit code is 1 if anything is wrong."""
     if _check_and_print(model_dir, scorer, as_json, with_sha256=True):
         raise typer.Exit(1)
 

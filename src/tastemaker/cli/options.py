@@ -62,7 +62,8 @@ _CLUSTER = "Cluster"
 InputsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="INPUT", help="Folders, tars, Parquet and Arrow files, images, patterns, embeddings; also s3://, ..."
+        metavar="INPUT",
+        help="Score these: folders, tars, Parquet and Arrow files, images, patterns, embeddings; also s3://...",
     ),
 ]
 FilesFromOption = Annotated[
@@ -71,16 +72,18 @@ FilesFromOption = Annotated[
         "--files-from", metavar="FILE", help="Read a path from each line of this file, - for the standard input."
     ),
 ]
-NullOption = Annotated[bool, typer.Option("--null", "-0", help="Paths in it end with a NUL, as of find -print0.")]
+NullOption = Annotated[
+    bool, typer.Option("--null", "-0", help="Take the paths in that file as ended by NUL, as find -print0 writes them.")
+]
 AnyOutputOption = Annotated[
-    str, typer.Option("--output", "-o", metavar="DIRECTORY", help="Directory of the results, local or s3://, ...")
+    str, typer.Option("--output", "-o", metavar="DIRECTORY", help="Write the results to this folder or URL (s3://...).")
 ]
 StorageOptionsOption = Annotated[
     str | None,
     typer.Option(
         "--storage-options",
         metavar="JSON",
-        help='Options for URLs: {"endpoint_url": "..."}, or {"s3": {...}, "gs": {...}}.',
+        help='Access URLs with these settings, such as {"anon": true}, or {"s3": {...}, "gs": {...}}.',
     ),
 ]
 OriginalsOption = Annotated[
@@ -88,14 +91,14 @@ OriginalsOption = Annotated[
     typer.Option(
         "--originals",
         metavar="PLACE",
-        help="Where originals may be read: a folder, a file or a URL; repeatable. Inputs of your own runs are known.",
+        help="Read originals in this folder, file or URL, too. Repeatable. Inputs of your own runs are known.",
     ),
 ]
 ModelDirOption = Annotated[
     str | None,
     typer.Option(
         "--model-dir",
-        help="Directory of models, local or a URL. Default: $TASTEMAKER_MODEL_DIR, else the user's cache directory.",
+        help="Take the weights from this folder or URL. Default: $TASTEMAKER_MODEL_DIR, else your cache folder.",
         rich_help_panel=_MODEL,
     ),
 ]
@@ -104,31 +107,40 @@ ScorerOption = Annotated[
     typer.Option(
         "--scorer",
         metavar="NAME",
-        help="What scores: laion-v2, laion-v1-l14, laion-v1-b16, laion-v1-b32, or your own as package.module:NAME.",
+        help="Score with this model: laion-v2, laion-v1-l14, laion-v1-b16, laion-v1-b32, or package.module:NAME.",
         rich_help_panel=_MODEL,
     ),
 ]
 PredictorOption = Annotated[
     str | None,
     typer.Option(
-        "--predictor", help="Other weights for the scorer's head, .safetensors or .pth.", rich_help_panel=_MODEL
+        "--predictor", help="Use these weights for the model's head (.safetensors or .pth).", rich_help_panel=_MODEL
     ),
 ]
 PrecisionOption = Annotated[
     Precision,
-    typer.Option("--precision", help="auto: fp16 on a GPU, bf16 where the processor has it.", rich_help_panel=_MODEL),
+    typer.Option(
+        "--precision",
+        help="Compute in this precision. auto takes fp16 on a GPU, and bf16 or f32 on a processor.",
+        rich_help_panel=_MODEL,
+    ),
 ]
 DeviceOption = Annotated[
-    Device, typer.Option("--device", help="auto: a GPU where there is one.", rich_help_panel=_MODEL)
+    Device,
+    typer.Option("--device", help="Compute on this device. auto takes a GPU if there is one.", rich_help_panel=_MODEL),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Processor threads. Default: all cores.", rich_help_panel=_MODEL)
+    int | None,
+    typer.Option(
+        "--threads", min=1, help="Use this many processor threads. Default: one for each core.", rich_help_panel=_MODEL
+    ),
 ]
 PreprocessOption = Annotated[
     Preprocess | None,
     typer.Option(
         "--preprocess",
-        help="openai: as the predictor's own scripts. transformers: as NeMo Curator. Default: as the scorer has it.",
+        help="Crop images as this program does: openai (LAION's own scripts) or transformers (NeMo Curator). "
+        "Default: what the model was made with.",
         rich_help_panel=_IMAGES,
     ),
 ]
@@ -136,7 +148,7 @@ MaxFailuresOption = Annotated[
     str | None,
     typer.Option(
         "--max-failures",
-        help="Exit with 1 if more images fail than this number, or this share (1%).",
+        help="Exit with code 1 if more images fail than this number (10) or share (1%).",
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -163,7 +175,7 @@ def run_options(
         typer.Option(
             "--batch-size",
             min=1,
-            help="Images in a batch. Default: 32; on a GPU the size that is quickest there.",
+            help="Compute this many images at a time. Default: 32, and 256 on a GPU.",
             rich_help_panel=_MODEL,
         ),
     ] = None,
@@ -173,7 +185,7 @@ def run_options(
         bool,
         typer.Option(
             "--exif-rotate",
-            help="Turn images as their EXIF says. The reference programs do not.",
+            help="Turn images upright, as their EXIF data says. The reference programs do not.",
             rich_help_panel=_IMAGES,
         ),
     ] = False,
@@ -187,12 +199,19 @@ def run_options(
     ] = False,
     max_megapixels: Annotated[
         float,
-        typer.Option("--max-megapixels", min=0.001, help="Larger images become failed rows.", rich_help_panel=_IMAGES),
+        typer.Option(
+            "--max-megapixels",
+            min=0.001,
+            help="Record larger images as failed, and do not read them.",
+            rich_help_panel=_IMAGES,
+        ),
     ] = 178.95697,
     signals: Annotated[
         bool,
         typer.Option(
-            "--signals", help="Measure sharpness, exposure, noise and more, into columns.", rich_help_panel=_IMAGES
+            "--signals",
+            help="Measure sharpness, exposure, noise and more, and add them to the rows.",
+            rich_help_panel=_IMAGES,
         ),
     ] = False,
     min_technical_quality: Annotated[
@@ -201,7 +220,7 @@ def run_options(
             "--min-technical",
             min=0,
             max=1,
-            help="Drop images of a lower technical quality before they are embedded; implies --signals.",
+            help="Drop images of a lower technical quality before the model sees them. Turns --signals on.",
             rich_help_panel=_IMAGES,
         ),
     ] = None,
@@ -209,18 +228,18 @@ def run_options(
         RankBy,
         typer.Option(
             "--rank-by",
-            help="technical_quality: rank by sharpness, exposure and noise. That needs no weights.",
+            help="Rank by this column. technical_quality (sharpness, exposure, noise) needs no weights.",
             rich_help_panel=_MODEL,
         ),
     ] = RankBy.AESTHETIC_SCORE,
     no_embeddings: Annotated[
-        bool, typer.Option("--no-embeddings", help="Leave embeddings out of the rows.", rich_help_panel=_OUTPUT)
+        bool, typer.Option("--no-embeddings", help="Do not store embeddings in the rows.", rich_help_panel=_OUTPUT)
     ] = False,
     column: Annotated[
         str | None,
         typer.Option(
             "--column",
-            help="Column of a table, or array of a .npz, with the pictures or embeddings. Default: recognised.",
+            help="Find the pictures or embeddings in this column of a table or array of a .npz. Default: recognised.",
             rich_help_panel=_IMAGES,
         ),
     ] = None,
@@ -235,13 +254,15 @@ def run_options(
     ] = None,
     copy_embeddings: Annotated[
         bool,
-        typer.Option("--copy-embeddings", help="Copy the embeddings into the rows, too.", rich_help_panel=_EMBEDDINGS),
+        typer.Option(
+            "--copy-embeddings", help="Store the given embeddings in the rows, too.", rich_help_panel=_EMBEDDINGS
+        ),
     ] = False,
     executor: Annotated[
         Executor,
         typer.Option(
             "--executor",
-            help="This machine, or a Ray cluster: xenna and ray-data are two names for the same.",
+            help="Run on this machine (local) or on a Ray cluster (xenna and ray-data, two names for the same).",
             rich_help_panel=_CLUSTER,
         ),
     ] = Executor.LOCAL,
@@ -249,7 +270,7 @@ def run_options(
         str | None,
         typer.Option(
             "--address",
-            help="Ray cluster, host:port or auto. Default: $RAY_ADDRESS, else a Ray on this machine for this run.",
+            help="Join this Ray cluster: host:port, or auto. Default: $RAY_ADDRESS, else a new one on this machine.",
             rich_help_panel=_CLUSTER,
         ),
     ] = None,

@@ -16,32 +16,34 @@ EXAMPLE = "Example: tastemaker report scores/ --top 20% --output report.html"
 
 def report(
     scores: Annotated[
-        list[str], typer.Argument(metavar="SCORES", help="Directories that score or filter wrote, or files of rows.")
+        list[str],
+        typer.Argument(metavar="SCORES", help="Read these rows: folders that score or filter wrote, files, or URLs."),
     ],
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="The page's file, local or s3://, ...")
+        str, typer.Option("--output", "-o", metavar="FILE", help="Write the page to this file or URL.")
     ] = "report.html",
     cut_off: Annotated[
         float | None,
         typer.Option(
-            "--cut-off", help="The lowest score that is kept. Default: the cut that filter made, else the best fifth."
+            "--cut-off",
+            help="Keep images with this score or more. Default: the cut that filter made, else the best fifth.",
         ),
     ] = None,
     top: Annotated[
-        str | None, typer.Option("--top", help="Or keep the best: a share (20%) or a number (1000).")
+        str | None, typer.Option("--top", help="Keep the best images instead: a share (20%) or a number (1000).")
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed of the samples: the same seed draws the same ones.")
+        int, typer.Option("--seed", min=0, help="Draw samples by this seed. The same seed draws the same ones.")
     ] = 0,
-    samples: Annotated[int, typer.Option("--samples", min=1, max=100, help="Pictures in a row of samples.")] = 8,
+    samples: Annotated[int, typer.Option("--samples", min=1, max=100, help="Show this many pictures in a row.")] = 8,
     title: Annotated[
-        str | None, typer.Option("--title", help="Heading of the page. Default: the name of the source.")
+        str | None, typer.Option("--title", help="Give the page this heading. Default: the name of the source.")
     ] = None,
     originals: OriginalsOption = None,
     storage_options: StorageOptionsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one HTML page about scores and a cut-off. It opens from disk, without a network."""
+    """Write one HTML page about scores and a cut-off, to send and to print."""
     from tastemaker.explorer.report import write_report
 
     with stoppable("nothing was written"):

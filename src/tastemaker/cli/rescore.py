@@ -17,9 +17,9 @@ EXAMPLE = "Example: tastemaker rescore scores/ --predictor mine.safetensors --ou
 
 def rescore(
     scores: Annotated[
-        str, typer.Argument(metavar="SCORES", help="A directory of results with embeddings, or its URL.")
+        str, typer.Argument(metavar="SCORES", help="Read this folder or URL of results, which has embeddings.")
     ],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="DIR", help="Another directory, for the new rows.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="DIR", help="Write the new rows to this folder.")],
     predictor: o.PredictorOption = None,
     scorer: o.ScorerOption = DEFAULT_SCORER,
     model_dir: o.ModelDirOption = None,

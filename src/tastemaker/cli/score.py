@@ -24,7 +24,7 @@ def score(
     max_failures: o.MaxFailuresOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Score images: a Parquet row for each, one file for each shard."""
+    """Score images, and write a row for each into Parquet files."""
     if max_failures is not None:
         parse_max_failures(max_failures, 0)  # a wrong value is an error before the work, not after it
     named, options = gather_inputs(inputs, files_from, options, null=null)

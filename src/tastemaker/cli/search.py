@@ -17,9 +17,9 @@ _SHOWN = ("image_id", "image_path", "shard", "aesthetic_score")
 
 
 def search(
-    scores: Annotated[str, typer.Argument(metavar="SCORES", help="A directory or file of rows, or the URL of one.")],
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What the pictures show, in English.")],
-    top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many pictures.")] = 10,
+    scores: Annotated[str, typer.Argument(metavar="SCORES", help="Search these rows: a folder, a file or a URL.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Describe the pictures, in English.")],
+    top: Annotated[int, typer.Option("--top", "-n", min=1, help="Print this many pictures.")] = 10,
     model_dir: o.ModelDirOption = None,
     scorer: o.ScorerOption = DEFAULT_SCORER,
     storage_options: o.StorageOptionsOption = None,

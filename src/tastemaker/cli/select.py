@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: tastemaker select scores/ --top 20% --to best/ --as folder"
 
 ScoresArgument = Annotated[
-    list[str], typer.Argument(metavar="SCORES", help="Directories or files of rows, or URLs of them.")
+    list[str],
+    typer.Argument(metavar="SCORES", help="Read these rows: folders that score or filter wrote, files, or URLs."),
 ]
-RankByOption = Annotated[str, typer.Option("--rank-by", metavar="COLUMN", help="The column to cut by.")]
+RankByOption = Annotated[str, typer.Option("--rank-by", metavar="COLUMN", help="Rank by this column.")]
 WhereOption = Annotated[
     str | None,
-    typer.Option("--where", help="Only rows that meet this condition in SQL: 'width >= 512 and aesthetic_score < 9'."),
+    typer.Option(
+        "--where", help="Take only rows that meet this SQL condition: 'width >= 512 and aesthetic_score < 9'."
+    ),
 ]
 
 
@@ -63,41 +66,52 @@ def select(
         typer.Option(
             "--to",
             metavar="PATH",
-            help="A folder, local or s3://, ...; for a manifest or uids a file, its kind by extension.",
+            help="Write to this folder or URL. For a manifest or uids, name a file; its extension tells the format.",
         ),
     ] = None,
     written_as: Annotated[
-        As, typer.Option("--as", help="What is written; xmp: stars, into sidecars beside the originals.")
+        As,
+        typer.Option(
+            "--as",
+            help="Write copies (webdataset, folder), links, a list (manifest, uids), or stars beside originals (xmp).",
+        ),
     ] = As.WEBDATASET,
-    min_score: Annotated[float | None, typer.Option("--min-score", help="Images with this score or more.")] = None,
-    top: Annotated[str | None, typer.Option("--top", help="The best: a share (20%) or a number (1000).")] = None,
+    min_score: Annotated[float | None, typer.Option("--min-score", help="Take images with this score or more.")] = None,
+    top: Annotated[
+        str | None, typer.Option("--top", help="Take the best images: a share (20%) or a number (1000).")
+    ] = None,
     where: WhereOption = None,
     best_of_group: Annotated[
-        bool, typer.Option("--best-of-group", help="Of images that look alike, keep only the best, before the cut.")
+        bool,
+        typer.Option("--best-of-group", help="Of images that look alike, take only the best. The cut comes after."),
     ] = False,
     min_similarity: Annotated[
         float,
-        typer.Option("--min-similarity", help="Images look alike if the cosine of their embeddings is this or more."),
+        typer.Option("--min-similarity", help="Call images alike if the cosine of their embeddings is this or more."),
     ] = 0.95,
     with_rejected: Annotated[bool, typer.Option("--with-rejected", help="Take images that you rejected, too.")] = False,
     rank_by: RankByOption = "aesthetic_score",
-    images_per_tar: Annotated[int, typer.Option("--images-per-tar", min=1, help="Samples in a tar at most.")] = 1000,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another selection.")] = False,
-    embed: Annotated[bool, typer.Option("--embed", help="Put stars into the JPEGs that are copied.")] = False,
+    images_per_tar: Annotated[
+        int, typer.Option("--images-per-tar", min=1, help="Put at most this many images into a tar.")
+    ] = 1000,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another selection in the same place.")
+    ] = False,
+    embed: Annotated[bool, typer.Option("--embed", help="Write stars into the copied JPEGs.")] = False,
     stars_bounds: Annotated[
-        str, typer.Option("--stars-bounds", help="The best shares of all scores that get 5, 4, 3, 2 and 1 stars.")
+        str, typer.Option("--stars-bounds", help="Give 5, 4, 3, 2 and 1 stars to these best shares of all images.")
     ] = "5%,20%,50%,80%,100%",
     overwrite_ratings: Annotated[
-        bool, typer.Option("--overwrite-ratings", help="Stars replace ratings that images have.")
+        bool, typer.Option("--overwrite-ratings", help="Replace ratings that images have already.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --as xmp: only print what would be written.")
+        bool, typer.Option("--dry-run", help="With --as xmp, print what would be written, and write nothing.")
     ] = False,
     originals: o.OriginalsOption = None,
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Write the originals of the best images, byte for byte, or a list of them. Nothing is scored again."""
+    """Copy the originals of the best images, or list them, from rows that are there."""
     from tastemaker.scores.cutoff import parse_top
     from tastemaker.scores.table import ScoreTable
     from tastemaker.selections.rating import StarOptions
@@ -143,9 +157,11 @@ def _check_options(to: str | None, *, is_xmp: bool, embed: bool, dry_run: bool) 
     if is_xmp and embed:
         raise ConfigurationError("--embed puts stars into copies; say --as folder or --as webdataset, or leave it out")
     if not is_xmp and to is None:
-        raise ConfigurationError("say where to: --to FOLDER, or a file for a manifest or uids")
+        raise ConfigurationError("nothing says where to write. Add --to FOLDER, or --to FILE for a manifest or uids")
     if not is_xmp and dry_run:
-        raise ConfigurationError("--dry-run is for --as xmp; `tastemaker cutoff` says how many images a cut keeps")
+        raise ConfigurationError(
+            "--dry-run works with --as xmp only. `tastemaker cutoff` tells how many images a cut keeps"
+        )
 
 
 def _write_stars(

@@ -21,7 +21,9 @@ _NEEDED = ("image_id", "image_path", "shard", "offset", "size", "xxh3", "reason"
 
 def top(
     scores: ScoresArgument,
-    number: Annotated[int, typer.Option("--number", "-n", min=1, help="How many of the best, and of the worst.")] = 10,
+    number: Annotated[
+        int, typer.Option("--number", "-n", min=1, help="Print this many of the best, and of the worst.")
+    ] = 10,
     rank_by: RankByOption = "aesthetic_score",
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,

@@ -23,9 +23,11 @@ EXAMPLE = "Example: tastemaker verify --images photos/ --precision int8"
 def verify(
     images: Annotated[
         list[str] | None,
-        typer.Option("--images", help="Your own: a folder, shard, file or glob. Default: built-in pictures."),
+        typer.Option(
+            "--images", help="Compare on these images: a folder, shard, file or glob. Default: built-in pictures."
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Images to compare, spread over all.")] = 32,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Compare this many images, spread over all.")] = 32,
     model_dir: o.ModelDirOption = None,
     scorer: o.ScorerOption = DEFAULT_SCORER,
     predictor: o.PredictorOption = None,
@@ -35,7 +37,10 @@ def verify(
     preprocess: o.PreprocessOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Compare the scores of a device and precision with the exact ones; exit with 1 beyond the tolerance."""
+    """Compare the scores of a device and precision with exact ones.
+
+    The exit code is 1 if they differ by more than the tolerance.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
