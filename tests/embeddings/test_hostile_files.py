@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from embedding_files import unit_vectors
 
 from tastemaker import errors
 from tastemaker.runs.run import RunOptions, run_scoring
@@ -21,11 +22,6 @@ class Trap:
 
     def __reduce__(self):
         return open, (str(self.path), "w")
-
-
-def vectors(count):
-    values = np.random.default_rng(0).standard_normal((count, 768), np.float32)
-    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
 
 
 @pytest.fixture
@@ -76,7 +72,7 @@ def test_pickled_objects_are_refused_and_never_loaded(tmp_path, kind, score):
 def test_a_header_that_is_no_python_is_a_row_and_the_other_files_go_on(tmp_path, model_dir, header):
     folder = tmp_path / "given"
     folder.mkdir()
-    np.save(folder / "a.npy", vectors(3))
+    np.save(folder / "a.npy", unit_vectors(3))
     length = (len(header) + 1).to_bytes(2, "little")
     (folder / "b.npy").write_bytes(b"\x93NUMPY\x01\x00" + length + header.encode() + b"\n")
     run_scoring([str(folder)], tmp_path / "out", RunOptions(model_dir=str(model_dir)))
@@ -87,7 +83,7 @@ def test_a_header_that_is_no_python_is_a_row_and_the_other_files_go_on(tmp_path,
 
 
 def test_a_truncated_file_gives_the_rows_that_are_there_and_says_what_is_missing(tmp_path, score):
-    data = npy(vectors(40_000))
+    data = npy(unit_vectors(40_000))
     (tmp_path / "given.npy").write_bytes(data[: -20_001 * 1536 + 700])
     rows = score(tmp_path / "given.npy")
     assert len(rows) == 20_000  # 19,999 and the one that tells
@@ -99,14 +95,14 @@ def test_a_truncated_file_gives_the_rows_that_are_there_and_says_what_is_missing
 
 
 def test_a_header_that_promises_too_much_takes_no_memory(tmp_path, score):
-    (tmp_path / "given.npy").write_bytes(npy(vectors(3), shape=(10**15, 768)))
+    (tmp_path / "given.npy").write_bytes(npy(unit_vectors(3), shape=(10**15, 768)))
     rows = score(tmp_path / "given.npy")
     assert [row["status"] for row in rows] == ["kept", "kept", "kept", "failed"]
     assert "only 3 of 1,000,000,000,000,000" in rows[-1]["reason"]
 
 
 def test_a_header_that_promises_too_little_is_told(tmp_path, score):
-    (tmp_path / "given.npy").write_bytes(npy(vectors(5), shape=(3, 768)))
+    (tmp_path / "given.npy").write_bytes(npy(unit_vectors(5), shape=(3, 768)))
     rows = score(tmp_path / "given.npy")
     assert [row["status"] for row in rows] == ["kept", "kept", "kept", "failed"]
     assert "more bytes follow the 3 embeddings" in rows[-1]["reason"]
@@ -148,7 +144,7 @@ def test_another_shape_or_type_is_an_error_that_names_the_file(tmp_path, array, 
 
 def test_a_damaged_archive_gives_the_rows_before_the_damage(tmp_path, score):
     path = tmp_path / "given.npz"
-    np.savez(path, l14_img=vectors(40_000))
+    np.savez(path, l14_img=unit_vectors(40_000))
     data = bytearray(path.read_bytes())
     data[-5_000_000] ^= 0xFF
     path.write_bytes(data)
@@ -171,7 +167,7 @@ def test_an_archive_that_unpacks_to_terabytes_is_read_as_far_as_its_rows_go(tmp_
     """A zip bomb behind a small header: only the rows that it promises are unpacked."""
     path = tmp_path / "given.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("embedding.npy", "w") as file:
-        file.write(npy(vectors(2)))
+        file.write(npy(unit_vectors(2)))
         for _ in range(50):
             file.write(bytes(1 << 20))
     rows = score(path)
@@ -179,7 +175,7 @@ def test_an_archive_that_unpacks_to_terabytes_is_read_as_far_as_its_rows_go(tmp_
 
 
 def test_damaged_tables_are_rows(tmp_path, score):
-    column = pa.FixedSizeListArray.from_arrays(vectors(30_000).ravel(), 768)
+    column = pa.FixedSizeListArray.from_arrays(unit_vectors(30_000).ravel(), 768)
     path = tmp_path / "given.parquet"
     pq.write_table(pa.table({"embedding": column}), path, row_group_size=5000, compression="snappy")
     data = bytearray(path.read_bytes())

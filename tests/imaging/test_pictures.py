@@ -14,6 +14,7 @@ from tastemaker import ScoreTable, Selection, errors, select_images
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.cutoff import parse_top
 from tastemaker.selections.filter import filter_images
+from tastemaker.storage.place import Place
 
 
 def encode(number, kind="JPEG"):
@@ -114,6 +115,19 @@ def test_what_a_filter_keeps_of_a_table_lies_in_tars_and_as_files_byte_for_byte(
         assert json.loads(members[f"{key}.json"])["label"] == 7
     select_images(ScoreTable(tmp_path / "best"), tmp_path / "files", Selection(top=parse_top("3")), kind="folder")
     assert len(list((tmp_path / "files").glob("*.jpg"))) == 3
+
+
+def test_tables_at_urls_are_read_and_copied_as_on_this_machine(tmp_path, score):
+    for name in ("a.parquet", "b.arrow"):
+        path = write(tmp_path / name, hugging_face())
+        (Place.of("memory://tables-with-pictures") / name).write(path.read_bytes())
+    rows = score("memory://tables-with-pictures")
+    assert [row["image_path"].rpartition("/")[2] for row in rows] == ["0.jpg", "1.jpg", "2.jpg"] * 2
+    report = select_images(
+        ScoreTable(tmp_path / "out"), tmp_path / "copies", Selection(top=parse_top("6")), kind="folder"
+    )
+    assert (report.written, report.skipped) == (6, {})
+    assert (tmp_path / "copies" / "2" / "1.jpg").read_bytes() == encode(1)
 
 
 def test_a_table_that_changed_is_not_copied(tmp_path, score, model_dir):
