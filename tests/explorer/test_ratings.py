@@ -71,7 +71,7 @@ def test_a_rating_survives_a_kill_and_is_found_by_the_picture_not_by_its_row(sco
     assert paths == {f"{tmp_path}/shards/00000.tar/p{number:05d}.jpg" for number in (3, 5)}
 
 
-def test_a_folder_that_was_renamed_and_one_that_was_edited_keep_their_ratings(photos):
+def test_a_folder_that_was_renamed_keeps_its_ratings(photos):
     marks = Marks(ScoreTable(photos / "out"))
     marks.change(1, stars=4)
     marks.change(2, rejected=True)
@@ -80,10 +80,15 @@ def test_a_folder_that_was_renamed_and_one_that_was_edited_keep_their_ratings(ph
     score(photos, "other")
     expected = {"0": 0, "first": 4, "2": -1, "3": 0}
     assert {key.rpartition("/")[2]: rating for key, rating in said(ScoreTable(photos / "out")).items()} == expected
-    with open(photos / "other" / "2.jpg", "ab") as file:
+
+
+def test_a_picture_that_was_edited_keeps_its_rating(photos):
+    marks = Marks(ScoreTable(photos / "out"))
+    marks.change(2, rejected=True)
+    with open(photos / "photos" / "2.jpg", "ab") as file:
         file.write(b"edited")
-    score(photos, "other")
-    assert {key.rpartition("/")[2]: rating for key, rating in said(ScoreTable(photos / "out")).items()} == expected
+    score(photos)
+    assert said(ScoreTable(photos / "out")) == {"0": 0, "1": 0, "2": -1, "3": 0}
 
 
 def test_of_two_copies_of_a_picture_only_the_one_that_was_rated_is(photos):
