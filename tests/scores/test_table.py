@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from rows import make_image, mark_as_gone, write_rows, write_scores
 
-from tastemaker import ConfigurationError, MissingExtraError, ScoreTable
+from tastemaker import ConfigurationError, ScoreTable
 from tastemaker.errors import ReasonKind
 from tastemaker.scores.cutoff import Top, mark_best
 from tastemaker.scores.distribution import Cutoff
@@ -125,19 +125,6 @@ def test_a_condition_chooses_rows(runs):
         table.to_arrow(["wdith"])
 
 
-def test_data_frames_hold_the_same_rows(runs):
-    table = ScoreTable(runs)
-    rows = table.to_arrow(["image_path", "aesthetic_score"])
-    assert table.to_pandas(["image_path", "aesthetic_score"]).image_path.tolist() == rows["image_path"].to_pylist()
-    assert table.to_polars(["aesthetic_score"])["aesthetic_score"].to_list() == rows["aesthetic_score"].to_pylist()
-
-
-def test_a_data_frame_without_its_library_is_a_clear_error(runs, monkeypatch):
-    monkeypatch.setitem(sys.modules, "polars", None)
-    with pytest.raises(MissingExtraError, match="pip install polars"):
-        ScoreTable(runs).to_polars()
-
-
 def random_scores(number, seed=0):
     """Scores with many ties, some NaN, some missing."""
     rng = np.random.default_rng(seed)
@@ -216,31 +203,6 @@ def test_a_summary_equals_numpy(tmp_path):
         assert value == pytest.approx(np.percentile(present.astype(np.float64), percentile), abs=1e-9)
 
 
-@pytest.mark.parametrize("width", [0.01, 0.02, 0.05, 0.1])
-def test_what_lies_above_an_edge_of_the_histogram_is_what_a_cut_there_keeps(tmp_path, width):
-    write_scores(tmp_path / "a.parquet", random_scores(1000))
-    table = ScoreTable(tmp_path)
-    histogram = table.summary(bin_width=width).histogram
-    assert histogram.width == width
-    assert sum(histogram.counts) == 800
-    for number, edge in enumerate(histogram.edges()):
-        assert sum(histogram.counts[number:]) == table.cutoff(min_score=edge).kept
-
-
-def test_a_histogram_of_large_numbers_has_few_bins(tmp_path):
-    images = [make_image(n, 5.0, width=100 + 97 * n) for n in range(100)]
-    write_rows(tmp_path / "a.parquet", images)
-    histogram = ScoreTable(tmp_path).summary("width").histogram
-    assert len(histogram.counts) <= 2001
-    assert sum(histogram.counts) == 100
-
-
-def test_infinite_values_do_not_stretch_the_histogram(tmp_path):
-    write_scores(tmp_path / "a.parquet", [float("inf"), float("-inf"), 5.0, 6.0])
-    summary = ScoreTable(tmp_path).summary()
-    assert (summary.histogram.counts[0], summary.histogram.counts[-1], summary.scored) == (2, 2, 4)
-
-
 def test_reasons_are_counted_by_their_kind(tmp_path):
     kinds = [ReasonKind.DAMAGED, ReasonKind.MISSING, ReasonKind.DAMAGED, ReasonKind.BELOW_CUTOFF, None]
     images = [
@@ -258,7 +220,7 @@ def test_a_table_of_failures_and_one_without_rows_have_no_cutoff(tmp_path):
     for name, scores in (("failed", [None, None]), ("empty", [])):
         write_scores(tmp_path / name / "a.parquet", scores)
         table = ScoreTable(tmp_path / name)
-        assert (len(table), table.summary().images, table.summary().histogram) == (len(scores), len(scores), None)
+        assert (len(table), table.summary().images) == (len(scores), len(scores))
         for cut in ({"top": 0.2}, {"keep": 5}, {"min_score": 1.0}):
             assert table.cutoff(**cut).score is None
             assert (table.cutoff(**cut).kept, table.cutoff(**cut).share) == (0, 0.0)
@@ -291,7 +253,7 @@ def test_rows_that_another_program_wrote_again_are_read(tmp_path, kind):
     table = pq.read_table(write_rows(tmp_path / "a.parquet", images, embeddings=True))
     texts = [field.name for field in table.schema if field.type == pa.string()]
     again = {
-        "pandas": lambda: pa.Table.from_pandas(table.to_pandas()),
+        "pandas": lambda: pa.Table.from_pandas(table.to_arrow().to_pandas()),
         "polars": lambda: retyped(table, **dict.fromkeys(texts, pa.large_string())),
         "categories": lambda: retyped(table, **dict.fromkeys(texts, pa.dictionary(pa.int32(), pa.string()))),
         "nulls": lambda: table.drop_columns(["caption", "rating"]).append_column("caption", pa.nulls(3)),
@@ -403,7 +365,6 @@ def test_pictures_that_are_gone_are_told_and_otherwise_left_out(tmp_path):
     summary = table.summary()
     assert (summary.images, summary.kept, summary.failed, summary.deleted) == (3, 3, 0, 2)
     assert (summary.scored, summary.maximum, summary.reasons) == (3, 6.0, {})
-    assert sum(summary.histogram.counts) == 3
     assert table.cutoff(keep=1) == Cutoff(6.0, 1, 1 / 3, 3)
     assert table.cutoff(min_score=0).kept == 3
     assert np.isnan(table.values()[[1, 2]]).all()

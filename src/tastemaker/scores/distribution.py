@@ -1,4 +1,4 @@
-"""What the scores of a table come to: counts, percentiles, a histogram, and where a cut lies."""
+"""What the scores of a table come to: counts, percentiles, and where a cut lies."""
 
 from __future__ import annotations
 
@@ -20,12 +20,6 @@ PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
 Values = npt.NDArray[np.floating[Any]]
 """A column of numbers: float32 or float64 (n,), NaN where there is none."""
 
-MAX_BINS = 2000
-"""Bins of a histogram at most, where its bin width is not given."""
-
-_CHUNK = 2**20
-"""Values that are put into bins at once."""
-
 
 @dataclass(frozen=True)
 class Cutoff:
@@ -46,27 +40,6 @@ class Cutoff:
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """How many values lie where. A value on an edge counts upwards, as a cut at that edge keeps it.
-
-    Attributes:
-        start: Lower edge of the first bin.
-        width: Of every bin.
-        counts: Values in each bin. Infinite values are in the first or last one.
-    """
-
-    start: float
-    width: float
-    counts: list[int]
-
-    def edges(self) -> list[float]:
-        """Return the edges of the bins, one more than there are bins."""
-        first = round(self.start / self.width)
-        digits = max(0, 2 - math.floor(math.log10(self.width)))
-        return [round((first + number) * self.width, digits) for number in range(len(self.counts) + 1)]
-
-
-@dataclass(frozen=True)
 class TableSummary:
     """What a table comes to.
 
@@ -79,7 +52,6 @@ class TableSummary:
         scored: Rows with a value in the column: neither null nor NaN.
         minimum, maximum, mean: Of those, the mean of the finite ones; None where there are none.
         percentiles: Percentile -> value, with linear interpolation; empty where there are none.
-        histogram: Of the column; None where there are no values.
     """
 
     column: str
@@ -94,7 +66,6 @@ class TableSummary:
     maximum: float | None = None
     mean: float | None = None
     percentiles: dict[int, float] = field(default_factory=dict)
-    histogram: Histogram | None = None
 
 
 def find_cutoff(
@@ -141,12 +112,11 @@ def make_top(top: float | None, keep: int | None) -> Top:
     return Top(keep, top)
 
 
-def describe_values(values: Values, bin_width: float | None = None) -> dict[str, object]:
+def describe_values(values: Values) -> dict[str, object]:
     """Return the fields of a `TableSummary` that tell of a column.
 
     Args:
         values: float (n,), NaN where there is none.
-        bin_width: Of the histogram; None for 0.01, or wider where that makes more than `MAX_BINS` bins.
     """
     present = values[~np.isnan(values)]
     if not len(present):
@@ -157,54 +127,7 @@ def describe_values(values: Values, bin_width: float | None = None) -> dict[str,
         "maximum": float(present.max()),
         "mean": float(present[np.isfinite(present)].mean(dtype=np.float64)) if np.isfinite(present).any() else None,
         "percentiles": _percentiles(present, PERCENTILES),
-        "histogram": make_histogram(present, bin_width),
     }
-
-
-def make_histogram(present: Values, bin_width: float | None = None) -> Histogram | None:
-    """Return how the values are spread; None where none is finite.
-
-    Args:
-        present: float (n,), without NaN.
-        bin_width: As in `describe_values`.
-
-    Raises:
-        ConfigurationError: A width that is not above 0, or so small that there would be millions of bins.
-    """
-    finite = present[np.isfinite(present)]
-    if not len(finite):
-        return None
-    low, high = float(finite.min()), float(finite.max())
-    width = _choose_width(high - low) if bin_width is None else bin_width
-    if not width > 0 or (high - low) / width > 1e6:
-        raise ConfigurationError(f"bin_width={width} does not suit values from {low:g} to {high:g}")
-    first, last = math.floor(low / width) - 1, math.floor(high / width) + 1
-    edges = np.array([round(number * width, 9) for number in range(first, last + 2)], present.dtype)
-    counts = np.zeros(len(edges) - 1, np.int64)
-    for start in range(0, len(present), _CHUNK):
-        counts += _count(np.clip(present[start : start + _CHUNK], low, high), edges, first, width)
-    used = np.flatnonzero(counts)
-    return Histogram((first + int(used[0])) * width, width, counts[used[0] : used[-1] + 1].tolist())
-
-
-def _count(values: Values, edges: Values, first: int, width: float) -> npt.NDArray[np.int64]:
-    """Return the number of values in each bin. The division may be off by a rounding; the edges decide."""
-    bins = np.floor(values.astype(np.float64) / width).astype(np.int64) - first
-    bins = np.clip(bins, 0, len(edges) - 2)
-    bins[values < edges[bins]] -= 1
-    bins[values >= edges[bins + 1]] += 1
-    return np.bincount(np.clip(bins, 0, len(edges) - 2), minlength=len(edges) - 1)
-
-
-def _choose_width(spread: float) -> float:
-    """Return the narrowest of 0.01, 0.02, 0.05, 0.1 and so on that makes no more bins than `MAX_BINS`."""
-    exponent = -2
-    while True:
-        for step in (1, 2, 5):
-            width = step * 10.0**exponent
-            if spread / width <= MAX_BINS:
-                return width
-        exponent += 1
 
 
 def _percentiles(present: Values, wanted: Sequence[int]) -> dict[int, float]:

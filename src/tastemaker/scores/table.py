@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tastemaker.errors import ConfigurationError, MissingExtraError
+from tastemaker.errors import ConfigurationError
 from tastemaker.machine import usable_cores
 from tastemaker.scores.conditions import Condition, check_condition
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
@@ -30,10 +30,6 @@ from tastemaker.scores.schema import DELETED
 from tastemaker.storage import expand_path, is_remote
 from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.system import PlaceSystem
-
-if TYPE_CHECKING:
-    import pandas
-    import polars
 
 EMBEDDING = "embedding"
 """The column that is read only where it is named: it is a hundred times as large as the others together."""
@@ -158,28 +154,6 @@ class ScoreTable:
         names = "* EXCLUDE (row_id)" if columns is None else ", ".join(sql_name(self._known(name)) for name in columns)
         return self.query(f"SELECT {names} FROM rows {self.where_clause(where)}", limit=limit)
 
-    def to_pandas(self, columns: Sequence[str] | None = None, where: str | None = None) -> pandas.DataFrame:
-        """Return rows as `to_arrow` does, as a pandas data frame.
-
-        Raises:
-            MissingExtraError: pandas is not installed.
-        """
-        _require("pandas")
-        return self.to_arrow(columns, where).to_pandas()
-
-    def to_polars(self, columns: Sequence[str] | None = None, where: str | None = None) -> polars.DataFrame:
-        """Return rows as `to_arrow` does, as a Polars data frame.
-
-        Raises:
-            MissingExtraError: Polars is not installed.
-        """
-        _require("polars")
-        import polars
-
-        frame = polars.from_arrow(self.to_arrow(columns, where))
-        assert isinstance(frame, polars.DataFrame)
-        return frame
-
     def take(self, row_ids: Sequence[int] | IntArray, columns: Sequence[str] | None = None) -> pa.Table:
         """Return single rows, in the order in which they are asked for, reading the row groups that hold them.
 
@@ -250,29 +224,22 @@ class ScoreTable:
         rows: IntArray = self.query(f"SELECT {ROW_ID} FROM rows {condition}").column(0).to_numpy()
         return rows
 
-    def has_value(self, column: str) -> str:
-        """Return SQL over ``rows``: whether a picture that is not gone has a number in a column, which NaN is not."""
-        return f"({_PRESENT} AND {sql_name(column)} IS NOT NULL AND NOT isnan({sql_name(column)}))"
-
     def lacks_value(self, column: str) -> str:
         """Return SQL over ``rows``: whether a picture that is not gone has no number in a column, or there is none."""
         if column not in self.columns:
             return _PRESENT
         return f"({_PRESENT} AND ({sql_name(column)} IS NULL OR isnan({sql_name(column)})))"
 
-    def summary(
-        self, column: str = "aesthetic_score", where: str | None = None, bin_width: float | None = None
-    ) -> TableSummary:
+    def summary(self, column: str = "aesthetic_score", where: str | None = None) -> TableSummary:
         """Return counts by status and reason, and how a column's values are spread.
 
         Args:
             column: Of numbers.
             where: Of these rows only.
-            bin_width: Of the histogram; None for 0.01, or wider where the values lie far apart.
         """
         clause = self.where_clause(where)
         counts, reasons = self._count(clause)
-        figures: dict[str, Any] = {**counts, **describe_values(self.values(column, where), bin_width)}
+        figures: dict[str, Any] = {**counts, **describe_values(self.values(column, where))}
         return TableSummary(column, reasons=reasons, **figures)
 
     def _count(self, clause: str) -> tuple[dict[str, int], dict[str, int]]:
@@ -394,10 +361,3 @@ def sql_name(name: str) -> str:
 def sql_text(value: str) -> str:
     """Return a text as SQL."""
     return "'" + value.replace("'", "''") + "'"
-
-
-def _require(package: str) -> None:
-    from importlib.util import find_spec
-
-    if find_spec(package) is None:
-        raise MissingExtraError(f"{package} is not installed: python -m pip install {package}")
