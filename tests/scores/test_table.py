@@ -253,7 +253,7 @@ def test_rows_that_another_program_wrote_again_are_read(tmp_path, kind):
     table = pq.read_table(write_rows(tmp_path / "a.parquet", images, embeddings=True))
     texts = [field.name for field in table.schema if field.type == pa.string()]
     again = {
-        "pandas": lambda: pa.Table.from_pandas(table.to_arrow().to_pandas()),
+        "pandas": lambda: pa.Table.from_pandas(table.to_pandas()),
         "polars": lambda: retyped(table, **dict.fromkeys(texts, pa.large_string())),
         "categories": lambda: retyped(table, **dict.fromkeys(texts, pa.dictionary(pa.int32(), pa.string()))),
         "nulls": lambda: table.drop_columns(["caption", "rating"]).append_column("caption", pa.nulls(3)),
