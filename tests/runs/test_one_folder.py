@@ -127,6 +127,20 @@ def test_shards_of_one_name_in_two_folders_keep_their_rows_apart(tmp_path, shard
     assert run(shards, other).images_scored_now == 0
 
 
+def test_another_file_of_the_same_name_size_and_time_is_not_taken_for_one_that_moved(tmp_path, run, rows):
+    for number, folder in enumerate(("old", "new")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jpg").write_bytes(picture(number).ljust(5000, b"\0"))
+        make_tar(tmp_path / folder / "0.tar", [("x.jpg", picture(number))])
+        for path in (tmp_path / folder).iterdir():
+            os.utime(path, (1, 1))  # as programs that make archives do
+    run(tmp_path / "old")
+    shutil.rmtree(tmp_path / "old")
+    summary = run(tmp_path / "new")
+    assert (summary.images_scored_now, summary.moved) == (2, 0)
+    assert len(rows()) == 4
+
+
 def test_files_that_were_only_touched_are_not_scored_again_and_changed_ones_are_counted(photos, run, rows):
     run(photos)
     before = rows()

@@ -178,7 +178,7 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
     def _start(self, name: str, task: EmbeddingBatch, plan: ColumnPlan) -> RowsFile:
         output = Place.of(self.output_dir, self.storage_options)
         if task.partition.attempt > 1:
-            remove_drafts(output / name)
+            remove_drafts(output, [name])
         of_images = rows_schema(with_embeddings=self.copy_embeddings, with_signals=False)
         metadata = rows_metadata(task.partition.provenance)
         return RowsFile(output / f"{name}.parquet", pa.schema([*of_images, *plan.fields], metadata))

@@ -14,7 +14,7 @@ from tastemaker.executors.base import BaseExecutor
 from tastemaker.runs.fingerprint import Fingerprint, canonical, list_differences, make_fingerprint
 from tastemaker.runs.lock import only_run_on
 from tastemaker.runs.matching import describe_sources
-from tastemaker.scores.files import remove_drafts_below
+from tastemaker.scores.files import remove_drafts
 from tastemaker.stages.base import ProcessingStage, run_stage
 from tastemaker.storage.inputs import source_of
 from tastemaker.storage.place import Place
@@ -71,9 +71,8 @@ def run_with_checkpoint(
 def _remove_drafts(writer: Stage, tasks: list[Task[Any]]) -> None:
     """Delete what a killed run left unfinished of these tasks."""
     output_dir = getattr(writer, "output_dir", None)
-    folder = Place.of(output_dir).local_path if isinstance(output_dir, str | Path) else None
-    if folder is not None:
-        remove_drafts_below(folder, [task.partition.name for task in tasks])
+    if isinstance(output_dir, str | Path):
+        remove_drafts(Place.of(output_dir), [task.partition.name for task in tasks])
 
 
 @dataclass

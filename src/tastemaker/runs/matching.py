@@ -313,7 +313,10 @@ def _as_known(file: SourceFile, before: tuple[SourceFile, ...]) -> SourceFile:
 
 
 def _has_version(file: SourceFile, old: SourceFile) -> bool:
-    return file[2] == old[2] not in ("", UNKNOWN_VERSION)
+    """Return whether two files have the same time or ETag. A whole second proves nothing: archives set such times."""
+    version = file[2]
+    is_round = version.isdigit() and int(version) % 10**9 == 0
+    return version == old[2] and version not in ("", UNKNOWN_VERSION) and not is_round
 
 
 def _is_same(now: _Now, rows: list[dict[str, Any]]) -> bool:

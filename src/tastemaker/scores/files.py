@@ -137,25 +137,14 @@ def check_own_rows(path: AnyPlace) -> None:
         )
 
 
-def remove_drafts(stem: Place) -> None:
-    """Delete the unfinished rows, tars and copies of one partition, whose writer died; those of a URL went with it."""
-    path = stem.local_path
-    if path is None:
-        return
-    for leftover in path.parent.glob(f"{DRAFT_PREFIX}*"):
-        if _draft_of(leftover) == path:
-            leftover.unlink(missing_ok=True)
-
-
-def remove_drafts_below(folder: Path, partitions: Iterable[str]) -> None:
-    """Delete the unfinished rows, tars and copies of some partitions of a killed run.
-
-    Looks through the local folder once.
-    """
-    stems = {folder / name for name in partitions}
-    for leftover in folder.rglob(f"{DRAFT_PREFIX}*"):
-        if _draft_of(leftover) in stems:
-            leftover.unlink(missing_ok=True)
+def remove_drafts(folder: Place, partitions: Iterable[str]) -> None:
+    """Delete the unfinished rows, tars and copies of partitions whose writer died; those of a URL went with it."""
+    path = folder.local_path
+    stems = set() if path is None else {path / name for name in partitions if name}
+    for parent in {stem.parent for stem in stems}:
+        for leftover in parent.glob(f"{DRAFT_PREFIX}*"):
+            if _draft_of(leftover) in stems:
+                leftover.unlink(missing_ok=True)
 
 
 def _draft_of(path: Path) -> Path | None:

@@ -158,7 +158,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         stem = stem if self.deterministic_name else f"images-{uuid.uuid4().hex[:16]}"
         output = self._output()
         if task.partition.attempt > 1:
-            remove_drafts(output / stem)
+            remove_drafts(output, [stem])
         rows = RowsFile(output / f"{stem}.parquet", self._schema(task))
         check_own_rows(rows.path)
         own = tars = None
