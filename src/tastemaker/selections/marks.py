@@ -270,9 +270,9 @@ def _find_rows(table: ScoreTable, stored: Mapping[_Picture, Mark]) -> dict[int, 
         return {}
     xxh3 = "coalesce(xxh3, '')" if "xxh3" in table.columns else "''"
     rows = table.query(
-        f'SELECT row_id, {xxh3} AS xxh3, image_path, coalesce("offset", -1) AS position FROM rows '
+        f'SELECT min(row_id) AS row_id, {xxh3} AS xxh3, image_path, coalesce("offset", -1) AS position FROM rows '
         f"WHERE status IS DISTINCT FROM '{DELETED}' AND (image_path IN (SELECT unnest($paths)) "
-        f"OR ({xxh3} <> '' AND {xxh3} IN (SELECT unnest($hashes))))",
+        f"OR ({xxh3} <> '' AND {xxh3} IN (SELECT unnest($hashes)))) GROUP BY ALL",
         {"paths": [picture.image_path for picture in stored], "hashes": [picture.xxh3 for picture in stored]},
     ).to_pylist()
     left = {row["row_id"]: _Picture(row["xxh3"], row["image_path"], row["position"]) for row in rows}
