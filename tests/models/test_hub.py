@@ -150,7 +150,8 @@ def test_a_killed_download_is_resumed_by_the_next_run(hub, path, tmp_path, large
     client.wait()
     assert not path.exists()
     assert ask() == path
-    assert hub.downloads()[-1].byte_range.startswith(f"bytes={CHUNK}-")
+    start = hub.downloads()[-1].byte_range.removeprefix("bytes=").partition("-")[0]
+    assert int(start) >= CHUNK
     assert path.read_bytes() == large_weights
 
 

@@ -96,9 +96,11 @@ def test_kept_follows_the_input(tmp_path, run):
 def test_an_original_that_changed_while_it_was_scored_is_skipped_and_listed(tmp_path, run):
     photos, out = make_pictures(tmp_path / "photos"), tmp_path / "out"
 
-    def spoil(_progress):
-        data = (photos / "a.jpg").read_bytes()
-        (photos / "a.jpg").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # of the same length
+    data = (photos / "a.jpg").read_bytes()
+
+    def spoil(progress):
+        if progress.images:  # not before the first was scored
+            (photos / "a.jpg").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # of the same length
 
     found = run(photos, out, EVERYTHING, on_scored=spoil)
     assert found.selection.skipped == {"changed": 1}

@@ -244,7 +244,7 @@ class HubSource(WebSource):
             return answer
         answer = send(self.url, self._hub.headers() | headers)
         self._check(answer)
-        if answer.history and urlsplit(str(answer.url)).netloc != urlsplit(self._hub.endpoint).netloc:
+        if urlsplit(str(answer.url)).netloc != urlsplit(self._hub.endpoint).netloc:
             self._elsewhere = str(answer.url)
         return answer
 
