@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command import tastemaker
@@ -10,6 +11,8 @@ from safetensors.numpy import save_file
 
 from tastemaker import ConfigurationError, RunOptions, ScoreTable, run_scoring
 from tastemaker.runs.rescore import rescore
+from tastemaker.scores.files import RowsFile
+from tastemaker.scores.schema import rows_schema
 from tastemaker.testing import random_predictor
 
 
@@ -102,3 +105,13 @@ def test_the_new_rows_are_plain_parquet(scores, head, model_dir, tmp_path):
     rescore(scores, tmp_path / "new", predictor=head, model_dir=model_dir)
     old = pq.read_table(scores / "rows").drop_columns(["aesthetic_score"])
     assert pq.read_table(tmp_path / "new" / "rows").drop_columns(["aesthetic_score"]).equals(old)
+
+
+def test_row_groups_stay_small_however_many_rows_come_at_once(tmp_path):
+    schema = rows_schema(with_embeddings=False, with_signals=False)
+    many = pa.table([pa.nulls(10_000, field.type) for field in schema], schema=schema)
+    rows = RowsFile(tmp_path / "many.parquet", schema)
+    rows.add_rows(many)
+    rows.commit()
+    footer = pq.read_metadata(tmp_path / "many.parquet")
+    assert [footer.row_group(n).num_rows for n in range(footer.num_row_groups)] == [4096, 4096, 1808]

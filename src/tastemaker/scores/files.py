@@ -83,7 +83,7 @@ class RowsFile:
     def _flush(self) -> None:
         if self._waiting:
             table = pa.concat_tables(self._waiting)
-            self._open_writer().write_table(table.replace_schema_metadata(self.schema.metadata))
+            self._open_writer().write_table(table.replace_schema_metadata(self.schema.metadata), ROW_GROUP_ROWS)
             self._waiting.clear()
 
     def _open_writer(self) -> pq.ParquetWriter:
