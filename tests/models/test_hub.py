@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hub_server import Fault, HubServer
 from safetensors.numpy import save, save_file
+from tiny import snapshot
 
 from tastemaker.errors import ModelError, WeightsNotFoundError
 from tastemaker.models.hub import check_weights, ensure_weights, file_sha256, resolve_model_dir, weights_path
@@ -177,9 +178,19 @@ def test_a_file_with_the_right_digest_and_the_wrong_tensors_is_refused(hub, path
     assert not path.exists()
 
 
-def test_a_truncated_file_that_is_there_is_replaced(hub, path, tmp_path, weights):
+@pytest.mark.parametrize("there", ["truncated", "mine", "a link"])
+def test_a_file_in_the_place_of_weights_that_cannot_be_used_is_named_and_stays(hub, path, weights, there):
     hub.add(CLIP, weights)
-    put(tiny_clip(), CLIP, tmp_path / "models").write_bytes(weights[:-100])
+    path.parent.mkdir(parents=True)
+    if there == "a link":
+        path.symlink_to("nowhere")
+    else:
+        path.write_bytes(b"mine" if there == "mine" else weights[:-100])
+    before = snapshot(path.parent)
+    with pytest.raises(ModelError, match=f"{path} cannot be used as the weights of .*Move it away"):
+        ask()
+    assert snapshot(path.parent) == before
+    path.unlink()
     assert ask() == path
     assert path.read_bytes() == weights
 

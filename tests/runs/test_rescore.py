@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from command import tastemaker
 from safetensors.numpy import save_file
+from tiny import snapshot
 
 from tastemaker import ConfigurationError, RunOptions, ScoreTable, run_scoring
 from tastemaker.runs.rescore import rescore
@@ -83,6 +84,18 @@ def test_own_rows_and_files_of_others_are_never_replaced(scores, head, model_dir
     with pytest.raises(ConfigurationError, match="Tastemaker did not write it"):
         rescore(scores, tmp_path / "new", predictor=head, model_dir=model_dir)
     assert foreign.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("output", ["scores", "link", "scores/rows", "scores/rows/below", "rows", "other"])
+def test_rows_that_a_run_made_are_never_replaced_by_new_scores(photo_folder, head, model_dir, tmp_path, output):
+    for name in ("scores", "other"):
+        run_scoring(photo_folder, tmp_path / name, RunOptions(model_dir=str(model_dir)))
+    (tmp_path / "link").symlink_to("scores")
+    source, target = ("scores/rows", "scores") if output == "rows" else ("scores", output)
+    before = snapshot(tmp_path)
+    with pytest.raises(ConfigurationError, match="choose another directory"):
+        rescore(tmp_path / source, tmp_path / target, predictor=head, model_dir=model_dir)
+    assert snapshot(tmp_path) == before
 
 
 def test_the_command_says_how_many_and_how_exact(scores, head, model_dir, tmp_path):

@@ -1,14 +1,19 @@
 """Files of others are sacred: only what our own records list, and as they list it, is replaced or deleted."""
 
+import contextlib
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xxhash
 from command import tastemaker
 from conftest import make_tar
 from tiny import copies, make_pictures, make_tiny_shards, picture, rows_of, snapshot
@@ -26,10 +31,16 @@ from tastemaker import (
     write_report,
     write_stars,
 )
+from tastemaker.cli.run import run_script
+from tastemaker.demo import run_demo
 from tastemaker.errors import StageError
+from tastemaker.explorer.index import Filter
+from tastemaker.explorer.service import Explorer
 from tastemaker.runs.options import RunMode, RunOptions
+from tastemaker.runs.rescore import rescore
 from tastemaker.runs.run import run_scoring
 from tastemaker.selections.filter import filter_images
+from tastemaker.selections.learn import learn_taste
 from tastemaker.storage.place import DRAFT_PREFIX
 
 EVERYTHING, FIRST = Selection(where="status = 'kept'"), Selection(where="image_id = 'a'")
@@ -190,7 +201,57 @@ def add_stars(_inputs, _output, _options, table):
     write_stars(table, EVERYTHING, StarOptions(overwrite=True))
 
 
+def score_again(_inputs, output, options, table):
+    rescore(Path(table.sources[0].path).parents[1], output, model_dir=options.model_dir)
+
+
+def learn(inputs, output, options, _table):
+    """Learn from ratings into a file that is there, or that is not, as the position says."""
+    if not (examples := inputs.parent / "ratings.csv").exists():
+        names = [f"{number}.jpg" for number in range(24)]
+        run_scoring(make_pictures(inputs.parent / "rated", names), inputs.parent / "learned", options)
+        examples.write_text("image,rating\n" + "".join(f"{name},{n % 5}\n" for n, name in enumerate(names)))
+    output = output / "a.safetensors" if output.is_dir() else output.with_suffix(".safetensors")
+    table = ScoreTable(inputs.parent / "learned")
+    learn_taste(table, output, examples, model_dir=options.model_dir, overwrite=True)
+
+
+def export_from_page(_inputs, output, _options, table):
+    folder = Path(table.sources[0].path).parents[1]
+    explorer = Explorer([str(folder)], cache=folder.parent / "cache")
+    explorer.export(Filter(), str(output), "folder", None, "100%")
+    while explorer.exports.state()["state"] == "running":
+        time.sleep(0.01)
+    explorer.close()
+    if explorer.exports.state()["state"] == "failed":
+        raise ConfigurationError(explorer.exports.state()["message"])
+
+
+def run_for_nemo(inputs, output, _options, _table):
+    """Run a script as ``tastemaker run`` does."""
+    script = inputs.parent / "script.py"
+    script.write_text(
+        "import sys\nfrom nemo_curator.pipeline import Pipeline\n"
+        "from nemo_curator.stages.file_partitioning import FilePartitioningStage\n"
+        "from nemo_curator.stages.image.io.image_reader import ImageReaderStage\n"
+        "from nemo_curator.stages.image.io.image_writer import ImageWriterStage\n"
+        "stages = [FilePartitioningStage(sys.argv[1]), ImageReaderStage(), ImageWriterStage(sys.argv[2])]\n"
+        "Pipeline(name='tars', stages=stages).run()\n"
+    )
+    error = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(error):
+            run_script(script, [str(inputs), str(output)])
+    except SystemExit:
+        raise StageError(error.getvalue()) from None
+
+
+def make_demo(_inputs, output, options, _table):
+    run_demo(output, options.model_dir)
+
+
 COMMANDS = [score, score_and_cut, select_all, select_tars, select_links, select_list, write_page, add_stars, write_tars]
+COMMANDS += [score_again, learn, export_from_page, run_for_nemo, make_demo]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -199,7 +260,8 @@ def test_no_command_touches_a_file_of_the_user_whatever_the_output_is(
     tmp_path, photos, table, options, command, position
 ):
     make_pictures(photos / "mine", ["a.jpg", "kept.jpg", "kept/a.jpg", "rows/a.jpg"])
-    for name in ("a.txt", "a.csv"):
+    for name in ("a.txt", "a.csv", "a.safetensors", "input/a.jpg", "mine/input/a.jpg", "below/input/a.jpg"):
+        (photos / name).parent.mkdir(exist_ok=True)
         (photos / name).write_bytes(b"mine")
     (tmp_path / "link").symlink_to(photos)
     before, refusals = snapshot(photos), []
@@ -211,7 +273,7 @@ def test_no_command_touches_a_file_of_the_user_whatever_the_output_is(
         after = snapshot(photos)
         assert {name: after.get(name) for name in before} == before
     words = ("did not write it", "no selection wrote it", "lies in the output", "is a file", "Not a directory")
-    words += ("file ends with", "File exists")
+    words += ("file ends with", "File exists", "was not learned by Tastemaker", "is there already", "files of others")
     assert all(any(word in refusal for word in words) for refusal in refusals), refusals
 
 
@@ -313,6 +375,22 @@ def test_links_are_ours_only_where_they_lead_where_we_made_them_lead(tmp_path, t
     assert (tmp_path / "links" / "a.jpg").readlink() == photos / "a.jpg"
     assert not link.is_symlink()
     assert copies(photos).keys() == {"a.jpg", "b.jpg", "b.txt", "below/c.jpg", "below/d.png"}
+
+
+@pytest.mark.parametrize("name", ["../mine.txt", "link/mine.txt", "{}/mine.txt", "a/../../mine.txt"])
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_record_from_somebody_else_makes_nothing_outside_its_folder_ours(tmp_path, table, name, is_known):
+    (tmp_path / "mine.txt").write_bytes(b"mine")
+    theirs = tmp_path / "theirs"
+    select_images(table, theirs, EVERYTHING, kind="folder")
+    (theirs / "link").symlink_to("..")
+    record = theirs / "_tastemaker" / "files" / "files.jsonl"
+    digest = xxhash.xxh3_64_hexdigest(b"mine" if is_known else b"other")
+    lines = [json.dumps([name.format(tmp_path), 4, digest, ""]), "no JSON", '["too", "short"]', "[" * 100_000]
+    record.write_text(record.read_text() + "\n".join([*lines, ""]))
+    select_images(table, theirs, FIRST, kind="folder", overwrite=True)
+    assert (tmp_path / "mine.txt").read_bytes() == b"mine"
+    assert set(copies(theirs)) == {"a.jpg"}
 
 
 # -- names that meet on the target

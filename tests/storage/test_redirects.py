@@ -44,7 +44,9 @@ def test_the_same_server_gets_them_again(file):
         assert all("x-token" in seen for seen in server.seen)
 
 
-@pytest.mark.parametrize("host", ["localhost", "169.254.169.254", "[::1]", "10.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "169.254.169.254", "[::1]", "10.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]", "[2002:7f00:1::]"]
+)
 def test_a_server_does_not_lead_to_a_private_address(file, host):
     with Leading(file) as secret, Leading(file, f"http://{host}:{secret.url.rpartition(':')[2]}/a.bin") as first:
         with pytest.raises(RemoteError, match="a private address that you did not name"):

@@ -83,6 +83,16 @@ _UNSUPPORTED = re.compile(
 )
 """What decoders say of whole files that they cannot read."""
 
+_STRANGERS = (
+    (
+        rb"version https://git-lfs\.github\.com/spec/",
+        "but a pointer of Git LFS: run `git lfs pull` to fetch the picture",
+    ),
+    (rb"\s*<(!doctype html|html)[\s>]", "but a web page: the picture was not at its address when it was downloaded"),
+    (rb"\s*(<\?xml[^>]*>\s*)?<Error>", "but the error message of a store: download the picture again"),
+)
+"""What lies in the place of pictures that were not fetched: how it begins, and what to say of it."""
+
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
 Pixels = npt.NDArray[np.uint8]
@@ -163,10 +173,7 @@ def decode_image(
         raise UnreadableImageError("the file is empty", ReasonKind.NOT_AN_IMAGE)
     name = sniff_format(data[:32])
     if name is None:
-        start = bytes(data[:8])
-        raise UnreadableImageError(
-            f"not an image in a known format (it starts with {start!r})", ReasonKind.NOT_AN_IMAGE
-        )
+        raise UnreadableImageError(f"not an image {_name_stranger(bytes(data[:512]))}", ReasonKind.NOT_AN_IMAGE)
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2  # WebP is refused above twice this, a limit of the process
     try:
@@ -181,6 +188,12 @@ def decode_image(
     if not apply_exif_rotation:
         return image
     return replace(image, pixels=_turn(image.pixels, image.orientation), orientation=1)
+
+
+def _name_stranger(head: bytes) -> str:
+    """Return what a file is that is called like a picture, by its first bytes, and what helps."""
+    begins = f"in a known format (it starts with {head[:8]!r})"
+    return next((what for pattern, what in _STRANGERS if re.match(pattern, head, re.IGNORECASE)), begins)
 
 
 def _read(given: bytes | str | os.PathLike[str] | BinaryIO) -> bytes:

@@ -96,7 +96,8 @@ def ensure_weights(
 
     Raises:
         WeightsNotFoundError: The file is not there and cannot be downloaded.
-        ModelError: What was downloaded is not the file. Nothing of it is kept.
+        ModelError: What was downloaded is not the file, and nothing of it is kept; or a file is in its place that
+            cannot be used, which stays.
     """
     if model_dir and is_remote(model_dir):
         return _copy(f"{str(model_dir).rstrip('/')}/{model.id}/{model.filename}", model, options)
@@ -104,6 +105,11 @@ def ensure_weights(
     if not check.problems:
         return check.path
     path = weights_path(model, model_dir)
+    if os.path.lexists(path):
+        raise ModelError(
+            f"{path} cannot be used as the weights of {model.id}: {_shorten(check.problems)}. Move it away, and the "
+            "published file is downloaded"
+        )
     try:
         _download(model, path)
     except Exception as error:  # each library of HTTP has its own

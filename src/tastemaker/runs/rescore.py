@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -87,14 +87,15 @@ def rescore(
     if EMBEDDING not in table.columns:
         raise ConfigurationError("scoring again needs the embeddings, and these rows were made with --no-embeddings")
     source, place = Place.of(scores, storage_options), Place.of(output_dir, storage_options)
-    if place == source:
+    inside = (source.resolve(), (source / ROWS_FOLDER).resolve())
+    if place.resolve() in inside or f"{place.resolve()}".startswith(f"{inside[1]}/"):
         raise ConfigurationError(f"{place} holds the rows that are to be scored: choose another directory")
     weights = ensure_head(found.head, predictor, model_dir, storage_options)
     head = found.head.load(weights)
     made_by = {"scorer": found.name, **weights_provenance("predictor", found.head, weights)}
     targets = {file: place / ROWS_FOLDER / _name_below(source, Place.at(file.path)) for file in table.sources}
     for target in targets.values():
-        check_own_rows(target)
+        _check_target(target)
     scored = finished = 0
     place.make_folder()
     with only_run_on(place):
@@ -112,6 +113,18 @@ def _name_below(source: Place, file: Place) -> str:
         return file.name
     name = file.relative_to(source)
     return name.removeprefix(f"{ROWS_FOLDER}/")
+
+
+def _check_target(target: Place) -> None:
+    """Raise `ConfigurationError` where there is a file that no call of `rescore` wrote."""
+    check_own_rows(target)
+    if target.is_file() and "rescored" not in _provenance_of(target).get("fingerprint", {}):
+        raise ConfigurationError(f"{target} has the rows of a run: choose another directory")
+
+
+def _provenance_of(path: Place) -> dict[str, Any]:
+    with path.open() as file:
+        return provenance_of(pq.read_schema(file))
 
 
 def _describe(file: RowsSource, made_by: dict[str, str], options: Options | None) -> dict[bytes, bytes]:

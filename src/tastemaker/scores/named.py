@@ -16,15 +16,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import platformdirs
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER
-from tastemaker.storage import canonical_url, is_remote, public_url
+from tastemaker.storage import is_remote, public_url, with_one_scheme
 from tastemaker.storage.place import Place
 
 _KEY_BYTES = 32
+_MAX_CHARACTERS = 10_000
+"""No file system or server takes a longer path, and to look at one takes time that grows with its square."""
 
 
 class NamedPlaces:
@@ -47,7 +50,9 @@ class NamedPlaces:
 
     def __contains__(self, path: object) -> bool:
         """Return whether a path or URL that a row names lies in one of the places."""
-        return isinstance(path, str) and not self._beginnings.isdisjoint(_candidates(path))
+        if not isinstance(path, str) or len(path) > _MAX_CHARACTERS:
+            return False
+        return not self._beginnings.isdisjoint(_candidates(path))
 
 
 def note_inputs(inputs: Iterable[str], earlier: object) -> dict[str, Any]:
@@ -132,7 +137,7 @@ def _beginnings_of(place: str) -> Iterator[str]:
     local = Place.of(place).local_path
     pattern = re.search(r"[*?\[{]", place if local is None else str(local))
     if local is None:
-        url = canonical_url(place if pattern and pattern[0] != "?" else public_url(place))
+        url = with_one_scheme(place if pattern and pattern[0] != "?" else public_url(place))
         if (pattern := re.search(r"[*\[{]", url)) is not None:
             yield url[: url.rindex("/", 0, pattern.start()) + 1]
             return
@@ -154,10 +159,10 @@ def _of_file(path: str) -> Iterator[str]:
 
 
 def _candidates(path: str) -> Iterator[str]:
-    """Yield with what a path might begin in `beginnings_of`; nothing of a URL that leads upwards."""
+    """Yield with what a path might begin in `beginnings_of`; nothing of a URL that may lead upwards."""
     if is_remote(path):
-        path = canonical_url(public_url(path))
-        if re.search(r"/(?:\.|%2e){1,2}(?:/|$)", path, re.IGNORECASE):
+        path = with_one_scheme(public_url(path))
+        if {".", ".."} & {*re.split(r"[/\\;]", unquote(unquote(path)))}:
             return
     else:
         path = os.path.realpath(path) if ".." in path.split("/") else os.path.abspath(path)

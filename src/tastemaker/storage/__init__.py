@@ -62,10 +62,11 @@ def canonical_url(url: str) -> str:
         >>> canonical_url("s3a://bucket/a.tar"), canonical_url("abfss://box@account.dfs.core.windows.net/a.tar")
         ('s3://bucket/a.tar', 'az://box/a.tar')
     """
-    return _AZURE_ACCOUNT.sub(r"\1", _with_one_scheme(url))
+    return _AZURE_ACCOUNT.sub(r"\1", with_one_scheme(url))
 
 
-def _with_one_scheme(url: str) -> str:
+def with_one_scheme(url: str) -> str:
+    """Return a URL with the usual spelling of its scheme. An Azure account stays: it says whose container it is."""
     scheme = scheme_of(url)
     return f"{STORE_SCHEMES.get(scheme, scheme)}://{url.partition('://')[2]}"
 
@@ -116,7 +117,7 @@ def without_repeats(files: Iterable[_File]) -> list[_File]:
     """
     first: dict[str, _File] = {}
     for file in files:
-        first.setdefault(_with_one_scheme(file.path) if is_remote(file.path) else file.path, file)
+        first.setdefault(with_one_scheme(file.path) if is_remote(file.path) else file.path, file)
     return list(first.values())
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import posixpath
 import unicodedata
 from collections.abc import Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -226,13 +228,25 @@ class OwnFiles:
                 folder.rmdir()
 
     def _read(self) -> None:
+        """Read the record. It came with the folder, perhaps from somebody else: what it names outside is not ours."""
+        is_inside = cache(self._is_inside)
         places = {entry.place.name: entry.place for entry in self._record.list(recursive=False)}
         claims = sorted(places.keys() - {_FILES})
         for name in [*(places.keys() & {_FILES}), *claims]:
             for line in places[name].read().splitlines():
-                path, *written = json.loads(line)
-                self._known.setdefault(path, []).append(Written(*written))
+                with contextlib.suppress(ValueError, TypeError, RecursionError):  # such a line says nothing
+                    path, size, xxh3, version = json.loads(line)
+                    if is_inside(posixpath.dirname(path)) and posixpath.basename(path) not in ("", ".", ".."):
+                        self._known.setdefault(path, []).append(Written(int(size), str(xxh3), str(version)))
         self._claims = len(claims)
+
+    def _is_inside(self, below: str) -> bool:
+        """Return whether a folder of a name is one below this folder, and no link out of it."""
+        root = self.folder.local_path
+        if root is None:
+            return not {".", ".."} & {*below.split("/")}
+        real = os.path.realpath(root)
+        return os.path.join(os.path.realpath(root / below), "").startswith(os.path.join(real, ""))
 
     def _claim(self, files: Mapping[str, Written]) -> None:
         """Write down what is about to be written."""

@@ -191,7 +191,7 @@ def _refuse_private(host: str, named: str) -> None:
     except OSError:
         return  # the request says so, with the name
     for address in map(ipaddress.ip_address, found):
-        real = getattr(address, "ipv4_mapped", None) or address
+        real = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
         is_allowed = real.is_global or (host == named and (not real.is_link_local or host.strip("[]") in found))
         if not is_allowed:
             raise PermissionError(f"{host} is {real}, a private address that you did not name: give its own URL")
