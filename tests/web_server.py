@@ -46,6 +46,7 @@ class WebServer:
         self.faults: list[Fault] = []  # one is used up by each request with a body
         self.always: Fault | None = None
         self.only = ""  # faults hit paths with this in them
+        self.broken_from: int | None = None  # bytes from this one on are never given
         self.faulty = {"GET", "PUT", "POST"}
         self.latency_s = 0.0
         self.released = threading.Event()  # ends the stalls
@@ -77,9 +78,12 @@ class WebServer:
     def answer_itself(self, method, path, headers, body):
         """Return status, headers and body of an answer that the server behind does not know to give."""
 
-    def next_fault(self, path):
+    def next_fault(self, path, byte_range):
         if self.only not in path:
             return Fault()
+        start = (byte_range or "").removeprefix("bytes=").partition("-")[0]
+        if self.broken_from is not None and int(start or 0) >= self.broken_from:
+            return Fault(status=503)
         if self.always:
             return self.always
         return self.faults.pop(0) if self.faults else Fault()
@@ -98,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, path, self.headers["Range"] or self.headers["x-ms-range"])
         owner.requests.append(request)
         time.sleep(owner.latency_s)
-        fault = owner.next_fault(path) if self.command in owner.faulty else Fault()
+        fault = owner.next_fault(path, request.byte_range) if self.command in owner.faulty else Fault()
         if fault.reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()

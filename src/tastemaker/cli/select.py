@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tastemaker.selections.rating import StarOptions
     from tastemaker.selections.select import SelectSummary
     from tastemaker.selections.selection import Selection
+    from tastemaker.selections.steps import FunnelStep
 
 EXAMPLE = "Example: tastemaker select scores/ --top 20% --to best/ --as folder"
 
@@ -80,7 +81,19 @@ def select(
     top: Annotated[
         str | None, typer.Option("--top", help="Take the best images: a share (20%) or a number (1000).")
     ] = None,
+    per: Annotated[
+        str | None,
+        typer.Option(
+            "--per",
+            metavar="COLUMN",
+            help="With --top, make the cut in each slice: images with the same value in this column or expression.",
+        ),
+    ] = None,
     where: WhereOption = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="FILE", help="Take the images that the steps in this YAML file leave."),
+    ] = None,
     best_of_group: Annotated[
         bool,
         typer.Option("--best-of-group", help="Of images that look alike, take only the best. The cut comes after."),
@@ -117,11 +130,12 @@ def select(
     from tastemaker.selections.rating import StarOptions
     from tastemaker.selections.selection import Selection
     from tastemaker.selections.stars import parse_star_bounds
+    from tastemaker.selections.steps import read_recipe
 
     is_xmp = written_as is As.XMP
     _check_options(to, is_xmp=is_xmp, embed=embed, dry_run=dry_run)
     best = parse_top(top) if top else None
-    if is_xmp and where is None and min_score is None and best is None and not best_of_group:
+    if is_xmp and where is None and min_score is None and best is None and recipe is None and not best_of_group:
         where = "true"  # stars are for all images
     selection = Selection(
         where,
@@ -131,6 +145,8 @@ def select(
         best_of_group=best_of_group,
         min_similarity=min_similarity,
         with_rejected=with_rejected,
+        per=per,
+        recipe=None if recipe is None else read_recipe(recipe),
     )
     stars = StarOptions(parse_star_bounds(stars_bounds), overwrite_ratings) if is_xmp or embed else None
     table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options), originals=originals or ())
@@ -193,12 +209,23 @@ def _write(table: ScoreTable, to: str, selection: Selection, *, as_json: bool, *
 
 def _print(summary: SelectSummary, rank_by: str) -> None:
     cut = "" if summary.lowest is None else f", {rank_by} {summary.lowest:.3f} and up"
+    _print_funnel(summary.funnel)
     typer.echo(f"{summary.written:,} of {summary.rows:,} images{cut}: {summary.output}")
     if summary.checked_by_size_only:
         typer.echo(f"{summary.checked_by_size_only:,} of them could be checked by their size only")
     if summary.ratings:
         for outcome, number in summary.ratings.items():
             typer.echo(f"{number:,} {_STARS[outcome][number != 1]}")
+
+
+def _print_funnel(funnel: list[FunnelStep]) -> None:
+    """Print a table of what each step did."""
+    if not funnel:
+        return
+    width = max(len(step.step) for step in funnel)
+    typer.echo(f"{'step':<{width}}  {'left':>13}  {'dropped':>13}  {'by it alone':>13}")
+    for step in funnel:
+        typer.echo(f"{step.step:<{width}}  {step.left:>13,}  {step.dropped:>13,}  {step.only:>13,}")
 
 
 def report_skipped(summary: SelectSummary) -> None:

@@ -46,6 +46,9 @@ FUNCTIONS = {*_REGEXPS, *_PATHS, *_OTHERS.split()}
 """What a condition may call. DuckDB's names of ``LIKE`` and ``ILIKE`` are ``~~`` and ``~~*``."""
 
 
+_OF_A_ROW = {"min": "least", "max": "greatest"}
+
+
 class Condition(str):
     """SQL over the columns of a row that was checked, or was made by the program itself."""
 
@@ -131,7 +134,7 @@ def _refuse(node: dict[str, Any]) -> str:
     if kind == "TYPE" and node["type_name"].upper() not in _TYPES:
         return f"the type {node['type_name']}"
     if name and name not in FUNCTIONS:
-        return f"{name}()"
+        return f"{name}()" + (f"; in a row it is {_OF_A_ROW[name]}()" if name in _OF_A_ROW else "")
     if name not in _REGEXPS | _PATHS:
         return ""
     pattern = _pattern_of(node)

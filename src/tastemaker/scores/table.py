@@ -214,6 +214,22 @@ class ScoreTable:
             self._values[column] = values
         return values
 
+    def slices(self, expression: str) -> IntArray:
+        """Return a number for each row: the same where a column or SQL expression has the same value: int64 (n,).
+
+        NULL counts as a value.
+
+        Raises:
+            ConfigurationError: It is none, or says more than a condition may say.
+        """
+        if expression in self.columns:
+            expression = sql_name(expression)
+        else:
+            check_condition(expression, self._database.cursor())
+        values = self.query(f"SELECT CAST((\n{expression}\n) AS VARCHAR) FROM rows").column(0).combine_chunks()
+        codes: IntArray = values.dictionary_encode(null_encoding="encode").indices.to_numpy().astype(np.int64)
+        return codes
+
     def present_rows(self, where: str | None = None) -> IntArray:
         """Return the numbers of the rows that meet a condition and whose pictures are not gone: int64 (n,), ascending.
 
@@ -323,6 +339,8 @@ def _open_database(table: ScoreTable) -> duckdb.DuckDBPyConnection:
     files = "[" + ", ".join(sql_text(path) for path in paths) + "]"
     starts = [0, *accumulate(source.rows for source in table.sources)][:-1]
     without = f"EXCLUDE ({EMBEDDING})" if EMBEDDING in table.columns else ""
+    texts = [name for name in ("json", "metadata") if pa.types.is_string(table.columns.get(name, pa.null()))]
+    valid = ", ".join(f"CASE WHEN json_valid({name}) THEN {name} END AS {name}" for name in texts)
     differ = any(not source.schema.equals(table.sources[0].schema) for source in table.sources)
     database.execute("SET parquet_metadata_cache = true")
     database.execute("CREATE SCHEMA whole")
@@ -330,7 +348,8 @@ def _open_database(table: ScoreTable) -> duckdb.DuckDBPyConnection:
         f"CREATE VIEW whole.rows AS SELECT {starts}[file_index::BIGINT + 1]::BIGINT + file_row_number AS {ROW_ID}, * "
         f"FROM read_parquet({files}, union_by_name = {differ}, hive_partitioning = false)"
     )
-    database.execute(f"CREATE VIEW rows AS SELECT * {without} FROM whole.rows")
+    # A sidecar that is no JSON would end every query that looks into the column.
+    database.execute(f"CREATE VIEW rows AS SELECT * {without} {f'REPLACE ({valid})' if valid else ''} FROM whole.rows")
     database.execute(f"SET allowed_paths = {files}")
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")

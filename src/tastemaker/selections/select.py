@@ -21,6 +21,7 @@ from tastemaker.selections.export import FORMS, SKIPPED, Export, SelectProgress 
 from tastemaker.selections.lists import MANIFESTS, UIDS, write_manifest, write_uids
 from tastemaker.selections.rating import StarEmbedder, StarOptions
 from tastemaker.selections.selection import Chosen, Selection, choose_rows
+from tastemaker.selections.steps import FunnelStep
 from tastemaker.storage import SELECTION_FILE, STATE_FOLDER
 from tastemaker.storage.owned import ASIDE_FOLDER, OwnFiles
 from tastemaker.storage.place import Place
@@ -48,7 +49,7 @@ class SelectSummary:
         skipped: ``changed``, ``missing`` or ``refused`` -> originals that were not copied; ``sidecar`` -> sidecars of
             copied ones that cannot be read. Both are listed in ``skipped_file``.
         checked_by_size_only: Written originals whose rows have no hash, or that were linked.
-        lowest: The lowest value of the ranking column among the chosen; None where there is none.
+        lowest: The lowest value of the ranking column among the chosen; None where there is none, or a recipe chose.
         bytes_written: Of originals and sidecars.
         skipped_file: Empty where nothing was skipped.
         ratings: ``embedded``, ``already_rated``, ``without_stars``, ``no_jpeg`` or ``failed`` -> copies, where stars
@@ -56,6 +57,7 @@ class SelectSummary:
         skipped_first: Why the first of the skipped was, with its name.
         moved_aside: Folder -> files of an earlier selection that were changed, or whose originals are gone, and lie
             there now.
+        funnel: What each step of a recipe did; empty where there is no recipe.
     """
 
     output: str
@@ -71,6 +73,7 @@ class SelectSummary:
     ratings: dict[str, int] = field(default_factory=dict)
     skipped_first: str = ""
     moved_aside: dict[str, int] = field(default_factory=dict)
+    funnel: list[FunnelStep] = field(default_factory=list)
 
 
 def select_images(
@@ -111,7 +114,8 @@ def select_images(
     place.check_writable()
     _check_options(kind, place, images_per_tar, stars)
     chosen = choose_rows(table, selection)
-    summary = SelectSummary(str(output), kind, len(table), len(chosen), lowest=_lowest(table, chosen, selection))
+    summary = SelectSummary(str(output), kind, len(table), len(chosen), funnel=chosen.funnel)
+    summary.lowest = None if selection.recipe is not None else _lowest(table, chosen, selection)
     if kind not in FORMS:
         with _explain_no_room(place):
             own = _write_list(table, chosen, place, kind, overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""Which rows are meant: a condition, then the best of each group, then a cut."""
+"""Which rows are meant: steps that leave ever fewer of them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tastemaker.checks import check_numbers
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.cutoff import Top, mark_best
+from tastemaker.scores.cutoff import Top
 from tastemaker.scores.fetch import ROW_ID, IntArray
-from tastemaker.scores.groups import MIN_SIMILARITY, group_table
+from tastemaker.scores.groups import MIN_SIMILARITY
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.selections.marks import REJECTED, ratings_of
-
-GROUP = "group"
-"""The column of what is selected that has the group of each row: the ``row_id`` of the group's first row."""
+from tastemaker.selections.steps import (
+    Best,
+    BestOfGroup,
+    FunnelStep,
+    Left,
+    Reach,
+    Step,
+    Where,
+    measure_funnel,
+    parse_step,
+    run_steps,
+)
 
 
 @dataclass(frozen=True)
 class Selection:
     """Which rows of a table are meant. First the condition, then the best of each group, then the cut among those.
 
-    What a person rejected, in the explorer or in the picture's file, is not meant.
+    Or the steps of a recipe, in their order. What a person rejected, in the explorer or in the picture's file, is not
+    meant.
 
     Attributes:
         where: A condition in SQL over the columns.
@@ -37,6 +46,8 @@ class Selection:
             in its group; one without a value is never the best.
         min_similarity: Cosine from which on pictures look alike, in (0, 1].
         with_rejected: Take what was rejected like the others.
+        per: With ``top``: the best of each slice, of rows that have the same value in this column or SQL expression.
+        recipe: Steps, as `parse_step` takes them, in place of ``where``, ``min_score``, ``top`` and ``best_of_group``.
     """
 
     where: str | None = None
@@ -47,6 +58,8 @@ class Selection:
     best_of_group: bool = False
     min_similarity: float = MIN_SIMILARITY
     with_rejected: bool = False
+    per: str | None = None
+    recipe: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -57,13 +70,32 @@ class Selection:
             )
         if self.min_score is not None and self.top is not None:
             raise ConfigurationError("give a minimum score or a top share, not both")
-        chosen = (self.where, self.min_score, self.top, self.row_ids, self.best_of_group or None)
-        if all(value is None for value in chosen):
+        if self.per is not None and self.top is None:
+            raise ConfigurationError("a cut per slice keeps a share or a number of each: add --top 20% or --top 1000")
+        chosen = (self.where, self.min_score, self.top, self.best_of_group or None)
+        if self.recipe is not None and any(value is not None for value in chosen):
+            raise ConfigurationError("a recipe says all: leave --where, --min-score, --top and --best-of-group out")
+        if all(value is None for value in (*chosen, self.row_ids, self.recipe)):
             raise ConfigurationError(
-                "say what to select: --min-score 5.5, --top 20%, --top 1000, --where CONDITION or --best-of-group"
+                "say what to select: --min-score 5.5, --top 20%, --top 1000, --where CONDITION, --best-of-group or "
+                "--recipe FILE"
             )
         if not 0 < self.min_similarity <= 1:
             raise ConfigurationError(f"a similarity of {self.min_similarity} is not in (0, 1]")
+
+    @property
+    def steps(self) -> list[Step]:
+        """What is done to the rows, in order."""
+        if self.recipe is not None:
+            return [parse_step(text, self.rank_by, self.min_similarity) for text in self.recipe]
+        steps: list[Step] = [] if self.where is None else [Where(self.where)]
+        if self.best_of_group:
+            steps.append(BestOfGroup(self.rank_by, self.min_similarity))
+        if self.top is not None:
+            steps.append(Best(self.rank_by, self.top, self.per))
+        if self.min_score is not None:
+            steps.append(Reach(self.rank_by, self.min_score))
+        return steps
 
 
 class Chosen:
@@ -71,17 +103,17 @@ class Chosen:
 
     Attributes:
         rows: Their numbers, int64 (n,), ascending.
-        schema: Their columns: all of the table but the embedding, and ``group`` where they were grouped. A column of
-            that name that the table has is then called ``given_group``, or where that is taken ``given_group_2`` and
-            so on.
+        schema: Their columns: all of the table but the embedding, and those that the steps added. A column of such a
+            name that the table has is then called ``given_group``, or where that is taken ``given_group_2`` and so on.
+        funnel: What each step of a recipe did; empty where there is no recipe.
     """
 
-    def __init__(self, table: ScoreTable, rows: IntArray, groups: IntArray | None = None) -> None:
-        self.rows = rows
-        self._table, self._groups = table, groups
+    def __init__(self, table: ScoreTable, left: Left, funnel: Sequence[FunnelStep] = ()) -> None:
+        self.rows, self.funnel = left.rows, list(funnel)
+        self._table, self._added = table, {name: pa.array(values) for name, values in left.columns.items()}
         self._names = [name for name in table.columns if name != EMBEDDING]
         fields = [(self._renamed(name), table.columns[name]) for name in self._names]
-        self.schema = pa.schema(fields if groups is None else [*fields, (GROUP, pa.int64())])
+        self.schema = pa.schema([*fields, *((name, values.type) for name, values in self._added.items())])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -90,15 +122,14 @@ class Chosen:
         """Yield numbers of rows, ascending, and the rows."""
         for part in self._table.iterate(self.rows, [ROW_ID, *self._names]):
             numbers = part[ROW_ID].to_numpy()
-            columns = part.select(self._names).columns
-            if self._groups is not None:
-                columns = [*columns, pa.chunked_array([self._groups[np.searchsorted(self.rows, numbers)]])]
-            yield numbers, pa.table(columns, schema=self.schema)
+            places = pa.array(np.searchsorted(self.rows, numbers))
+            added = [pa.chunked_array([values.take(places)]) for values in self._added.values()]
+            yield numbers, pa.table([*part.select(self._names).columns, *added], schema=self.schema)
 
     def _renamed(self, name: str) -> str:
-        if name != GROUP or self._groups is None:
+        if name not in self._added:
             return name
-        others = (f"given_{GROUP}", *(f"given_{GROUP}_{number}" for number in range(2, len(self._names) + 2)))
+        others = (f"given_{name}", *(f"given_{name}_{number}" for number in range(2, len(self._names) + 2)))
         return next(other for other in others if other not in self._names)
 
 
@@ -106,41 +137,17 @@ def choose_rows(table: ScoreTable, selection: Selection) -> Chosen:
     """Return the rows that are meant.
 
     Raises:
-        ConfigurationError: The condition is none, a column is not there, or there are no embeddings to group by.
+        ConfigurationError: A step is none, a column is not there, or there are no embeddings to group by.
         MissingExtraError: So many rows are to be grouped that it needs the extra ``groups``.
     """
-    rows = _candidates(table, selection)
-    if not selection.best_of_group:
-        return Chosen(table, _cut(table, rows, selection))
-    groups, is_best = _group(table, rows, selection)
-    best = _cut(table, rows[is_best], selection)
-    return Chosen(table, best, groups[np.searchsorted(rows, best)])
+    steps = selection.steps
+    stages = run_steps(table, _candidates(table, selection), steps)
+    funnel = () if selection.recipe is None else measure_funnel(table, steps, stages)
+    return Chosen(table, stages[-1], funnel)
 
 
 def _candidates(table: ScoreTable, selection: Selection) -> IntArray:
-    rows = table.present_rows(selection.where)
+    rows = table.present_rows()
     if selection.row_ids is not None:
         rows = np.intersect1d(rows, np.asarray(selection.row_ids, np.int64))
     return rows if selection.with_rejected else rows[ratings_of(table)[rows] != REJECTED]
-
-
-def _group(table: ScoreTable, rows: IntArray, selection: Selection) -> tuple[IntArray, npt.NDArray[np.bool_]]:
-    """Return the group of each row, by the number of its first row, and whether the row is the best of it."""
-    table.values(selection.rank_by)  # raises where there are no numbers to be the best by
-    names = [EMBEDDING, selection.rank_by] if EMBEDDING in table.columns else [selection.rank_by]
-    parts = list(table.iterate(rows, names))
-    if not parts:
-        return rows, np.zeros(0, np.bool_)
-    groups, is_best = group_table(
-        pa.concat_tables(parts), min_similarity=selection.min_similarity, rank_by=selection.rank_by
-    )
-    return rows[groups.to_numpy()], is_best.to_numpy(zero_copy_only=False)
-
-
-def _cut(table: ScoreTable, rows: IntArray, selection: Selection) -> IntArray:
-    if selection.min_score is None and selection.top is None:
-        return rows
-    values = table.values(selection.rank_by)[rows]
-    if selection.top is not None:
-        return rows[mark_best(values, selection.top)]
-    return rows[values >= values.dtype.type(selection.min_score)]

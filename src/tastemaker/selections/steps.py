@@ -1,0 +1,249 @@
+"""The steps of a selection: each takes rows and leaves some of them. A recipe is a list of steps in a file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.scores.cutoff import Top, mark_best, parse_top
+from tastemaker.scores.fetch import IntArray
+from tastemaker.scores.groups import MIN_SIMILARITY, group_table
+from tastemaker.scores.table import EMBEDDING, ScoreTable
+from tastemaker.storage.place import Place
+
+GROUP = "group"
+"""The column of what is selected that has the group of each row: the ``row_id`` of the group's first row."""
+
+PERCENTILE = "slice_percentile"
+"""The column of what is selected that says which percentage of its slice's values are not above the row's."""
+
+_MAX_BYTES = 1_000_000
+
+_CUT = re.compile(r"(?P<by>.+?)\s+top\s+(?P<top>[\d.,_]+\s*%?)(?:\s+per\s+(?P<per>.+))?", re.IGNORECASE | re.DOTALL)
+_BEST = re.compile(r"best\s+of\s+group(?:\s+by\s+(?P<by>.+))?", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Left:
+    """The rows that a step leaves.
+
+    Attributes:
+        rows: Their numbers, int64 (n,), ascending.
+        columns: Name -> values (n,) that the steps found out about them.
+    """
+
+    rows: IntArray
+    columns: dict[str, npt.NDArray[np.generic]]
+
+    def take(self, marks: npt.NDArray[np.bool_], **columns: npt.NDArray[np.generic]) -> Left:
+        """Return the marked rows, with further columns."""
+        return Left(self.rows[marks], {name: column[marks] for name, column in (self.columns | columns).items()})
+
+
+Step = Callable[[ScoreTable, Left], Left]
+"""Takes the rows that the steps before it left. `str` of it is what a recipe says."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Rows that meet a condition in SQL."""
+
+    condition: str
+
+    def __str__(self) -> str:
+        return self.condition
+
+    def __call__(self, table: ScoreTable, left: Left) -> Left:
+        """Return the rows that meet it."""
+        return left.take(np.isin(left.rows, table.present_rows(self.condition), assume_unique=True))
+
+
+@dataclass(frozen=True)
+class BestOfGroup:
+    """Of pictures that look alike, the best by a column. Adds the column ``group``.
+
+    A row without an embedding is alone in its group; one without a value is never the best.
+    """
+
+    by: str
+    min_similarity: float = MIN_SIMILARITY
+
+    def __str__(self) -> str:
+        return f"best of group by {self.by}"
+
+    def __call__(self, table: ScoreTable, left: Left) -> Left:
+        """Return the best of each group."""
+        table.values(self.by)  # raises where there are no numbers to be the best by
+        names = [EMBEDDING, self.by] if EMBEDDING in table.columns else [self.by]
+        parts = list(table.iterate(left.rows, names))
+        if not parts:
+            return Left(left.rows, left.columns | {GROUP: left.rows})
+        groups, is_best = group_table(pa.concat_tables(parts), min_similarity=self.min_similarity, rank_by=self.by)
+        return left.take(is_best.to_numpy(zero_copy_only=False), **{GROUP: left.rows[groups.to_numpy()]})
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Rows with a value or more, compared in the column's own precision."""
+
+    by: str
+    min_score: float
+
+    def __str__(self) -> str:
+        return f"{self.by} >= {self.min_score:g}"
+
+    def __call__(self, table: ScoreTable, left: Left) -> Left:
+        """Return the rows that reach it."""
+        values = table.values(self.by)[left.rows]
+        return left.take(values >= values.dtype.type(self.min_score))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best rows; of equal values the first in the table.
+
+    Attributes:
+        by: Column that they are ranked by.
+        top: How many, or which share of those that have a value.
+        per: Column or SQL expression: so many of each slice of the rows in which it has the same value. Rows for which
+            it is NULL are a slice, too. A slice gives at least one row. Adds the column ``slice_percentile``.
+    """
+
+    by: str
+    top: Top
+    per: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.by} top {self.top}" + (f" per {self.per}" if self.per else "")
+
+    def __call__(self, table: ScoreTable, left: Left) -> Left:
+        """Return the best rows, or the best of each slice."""
+        values = table.values(self.by)[left.rows]
+        if self.per is None:
+            return left.take(mark_best(values, self.top))
+        slices = table.slices(self.per)[left.rows]
+        order = np.lexsort((-values, slices))  # slice by slice, the best first, NaN last; stable
+        starts = np.flatnonzero(np.diff(slices[order], prepend=-1))
+        marks, percentiles = np.zeros(len(values), np.bool_), np.full(len(values), np.nan, np.float32)
+        for part in np.split(order, starts[1:]):
+            inside = values[part]
+            marks[part] = mark_best(inside, self.top)
+            percentiles[part] = _percentiles(inside)
+        return left.take(marks, **{PERCENTILE: percentiles})
+
+
+def _percentiles(descending: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Return for each value which percentage of the values is not above it; NaN for NaN, which come last."""
+    scored = int(np.count_nonzero(~np.isnan(descending)))
+    above = np.searchsorted(-descending[:scored], -descending[:scored], side="left")
+    shares = np.full(len(descending), np.nan, np.float32)
+    shares[:scored] = 100 * (1 - above / max(scored, 1))
+    return shares
+
+
+def parse_step(text: str, rank_by: str, min_similarity: float = MIN_SIMILARITY) -> Step:
+    """Return a step of a recipe: ``COLUMN top 20%``, ``best of group``, or else a condition in SQL.
+
+    Args:
+        text: ``COLUMN top N`` and ``COLUMN top N%`` may go on with ``per COLUMN``, ``best of group`` with ``by
+            COLUMN``.
+        rank_by: What ``best of group`` goes by, where it does not say.
+        min_similarity: Cosine from which on pictures look alike.
+
+    Raises:
+        ConfigurationError: The number after ``top`` is none.
+
+    Example:
+        >>> parse_step("clip_score top 30% per format", "aesthetic_score")
+        Best(by='clip_score', top=Top(count=None, share=0.3), per='format')
+        >>> parse_step("width >= 512", "aesthetic_score")
+        Where(condition='width >= 512')
+    """
+    text = text.strip()
+    if cut := _CUT.fullmatch(text):
+        return Best(cut["by"], parse_top(cut["top"]), cut["per"])
+    if best := _BEST.fullmatch(text):
+        return BestOfGroup(best["by"] or rank_by, min_similarity)
+    return Where(text)
+
+
+def read_recipe(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the steps in a recipe: a YAML file with a list under ``steps``, and a ``name`` and ``description`` if any.
+
+    Args:
+        path: Of the file, or a URL.
+
+    Raises:
+        ConfigurationError: There is no such file, or it is no recipe. The message says which line.
+    """
+    import yaml
+
+    place = Place.of(path)
+    entry = place.stat()
+    if entry is None or not place.is_file():
+        raise ConfigurationError(f"there is no recipe {place}")
+    if entry.size > _MAX_BYTES:
+        raise ConfigurationError(f"{place} is larger than {_MAX_BYTES:,} bytes, which no recipe is")
+    try:
+        recipe = yaml.safe_load(place.read())
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{place} is no YAML: {error}\nPut a step in quotes where YAML takes signs in it for its own"
+        ) from error
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("steps"), list):
+        raise ConfigurationError(f"{place} is no recipe: it needs a list of steps under `steps:`")
+    if not recipe.keys() <= {"name", "description", "steps"}:
+        raise ConfigurationError(f"{place}: a recipe has `name`, `description` and `steps`, and nothing else")
+    wrong = next((number for number, step in enumerate(recipe["steps"], 1) if not isinstance(step, str)), None)
+    if wrong is not None:
+        raise ConfigurationError(f"{place}: step {wrong} is no text; put it in quotes")
+    return tuple(recipe["steps"])
+
+
+@dataclass(frozen=True)
+class FunnelStep:
+    """What one step did to the rows that reached it.
+
+    Attributes:
+        step: As a recipe says it.
+        left: Rows after it.
+        dropped: Rows that it dropped.
+        only: Rows that all the steps without this one would keep, and all the steps together do not.
+    """
+
+    step: str
+    left: int
+    dropped: int
+    only: int
+
+
+def run_steps(table: ScoreTable, rows: IntArray, steps: Sequence[Step]) -> list[Left]:
+    """Return what is there before the first step and after each: one more than there are steps."""
+    stages = [Left(rows, {})]
+    for step in steps:
+        stages.append(step(table, stages[-1]))
+    return stages
+
+
+def measure_funnel(table: ScoreTable, steps: Sequence[Step], stages: Sequence[Left]) -> list[FunnelStep]:
+    """Return what each step did. All others are run once more for each, so it costs the square of their number.
+
+    Args:
+        table: The rows.
+        steps: As `run_steps` took them.
+        stages: As `run_steps` returned them.
+    """
+    funnel = []
+    for number, step in enumerate(steps):
+        before, after = len(stages[number].rows), len(stages[number + 1].rows)
+        others = run_steps(table, stages[number].rows, steps[number + 1 :])[-1].rows
+        only = np.setdiff1d(others, stages[-1].rows, assume_unique=True)
+        funnel.append(FunnelStep(str(step), after, before - after, len(only)))
+    return funnel
