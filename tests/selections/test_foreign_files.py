@@ -254,27 +254,35 @@ COMMANDS = [score, score_and_cut, select_all, select_tars, select_links, select_
 COMMANDS += [score_again, learn, export_from_page, run_for_nemo, make_demo]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("position", [".", "below", "mine", "mine/a.jpg", "../photos", "../link"])
-def test_no_command_touches_a_file_of_the_user_whatever_the_output_is(
-    tmp_path, photos, table, options, command, position
-):
+@pytest.fixture(scope="module", params=[".", "below", "mine", "mine/a.jpg", "../photos", "../link"])
+def scene(tmp_path_factory, model_dir, request):
+    """A folder of a user's files, an output in a dangerous position, options, and the rows of some of the pictures."""
+    folder, options = tmp_path_factory.mktemp("scene"), RunOptions(model_dir=str(model_dir))
+    photos = make_pictures(folder / "photos")
+    run_scoring(photos, folder / "scores", options)
     make_pictures(photos / "mine", ["a.jpg", "kept.jpg", "kept/a.jpg", "rows/a.jpg"])
     for name in ("a.txt", "a.csv", "a.safetensors", "input/a.jpg", "mine/input/a.jpg", "below/input/a.jpg"):
         (photos / name).parent.mkdir(exist_ok=True)
         (photos / name).write_bytes(b"mine")
-    (tmp_path / "link").symlink_to(photos)
-    before, refusals = snapshot(photos), []
+    (folder / "link").symlink_to(photos)
+    return photos, photos / request.param, options, ScoreTable(folder / "scores")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_touches_a_file_of_the_user_whatever_the_output_is(scene, command):
+    before, refusals = snapshot(scene[0]), []
     for _ in range(2):
         try:
-            command(photos, photos / position, options, table)
+            command(*scene)
         except (ConfigurationError, StageError, OSError) as error:
             refusals.append(str(error))
-        after = snapshot(photos)
+        after = snapshot(scene[0])
         assert {name: after.get(name) for name in before} == before
     words = ("did not write it", "no selection wrote it", "lies in the output", "is a file", "Not a directory")
     words += ("file ends with", "File exists", "was not learned by Tastemaker", "is there already", "files of others")
     assert all(any(word in refusal for word in words) for refusal in refusals), refusals
+    for name in after.keys() - before.keys():  # what it wrote is not in the way of the next command
+        (scene[0] / name).unlink()
 
 
 @pytest.mark.parametrize("position", [".", "below"])
