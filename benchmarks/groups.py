@@ -3,7 +3,7 @@
     python benchmarks/groups.py [--rows 100000] [--min-similarity 0.95] [--sample 2000]
 
 The embeddings are synthetic, shaped like CLIP's: a cone (mean cosine 0.5), topics in it, a falling spectrum, and 30% of
-the rows near-duplicates of another (cosine 0.95 to 0.99). It also times the exact nearest neighbours of one picture.
+the rows near-duplicates of another (cosine 0.95 to 0.99).
 """
 
 import argparse
@@ -14,7 +14,6 @@ import numpy as np
 from common import print_machine
 
 from tastemaker.scores import groups
-from tastemaker.scores.neighbours import EmbeddingIndex
 
 
 def main() -> None:
@@ -43,12 +42,6 @@ def main() -> None:
     if find_spec("usearch"):
         for threads in (1, 0):
             measure_usearch(embeddings, sample, exact, arguments.min_similarity, threads)
-    neighbours = EmbeddingIndex(embeddings)
-    neighbours.nearest(0)
-    started = time.perf_counter()
-    for row in sample[:10]:
-        neighbours.nearest(int(row))
-    print(f"\nEmbeddingIndex.nearest  {(time.perf_counter() - started) / 10 * 1000:.0f} ms, exact")
 
 
 def measure_usearch(embeddings, sample, exact, min_similarity, threads):

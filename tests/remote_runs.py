@@ -14,11 +14,20 @@ from tastemaker.selections.selection import Selection
 PATHS = {"image_path", "shard", "tar_file"}
 
 
-@pytest.fixture
-def shards(tmp_path, photographs):
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory, photographs):
     files = [(name, photographs[name]) for name in ("chelsea.png", "rocket.jpg")]
     files += [("chelsea.txt", b"caption"), ("rocket.txt", b"caption"), ("bad.jpg", b"no image")]
-    return make_shards(tmp_path / "shards", ([(f"{n}{name}", body) for name, body in files] for n in range(3)))
+    folder = tmp_path_factory.mktemp("remote") / "shards"
+    return make_shards(folder, ([(f"{n}{name}", body) for name, body in files] for n in range(3)))
+
+
+@pytest.fixture(scope="session")
+def kept_here(tmp_path_factory, shards, model_dir):
+    """The files of a local run over the shards, with the best four of their pictures."""
+    folder = tmp_path_factory.mktemp("local")
+    keep([str(shards)], folder / "out", model_dir, top=4)
+    return local_files(folder / "out")
 
 
 def run(inputs, output, model_dir, cloud=None, mode=None, **options):

@@ -22,7 +22,6 @@ _HOMES = {
     "CLIP_VIT_L14": "models.published.openai_clip",
     "ConfigurationError": "errors",
     "Cutoff": "scores.distribution",
-    "EmbeddingIndex": "scores.neighbours",
     "EmptyTask": "tasks",
     "FileGroupTask": "tasks",
     "FilePartitioningStage": "stages.partition",
@@ -84,6 +83,7 @@ _HOMES = {
     "learn_taste": "selections.learn",
     "load_clip": "models.clip",
     "preprocess": "imaging.preprocess",
+    "nearest_rows": "scores.neighbours",
     "published_scorers": "models.published",
     "rescore": "runs.rescore",
     "run_scoring": "runs.run",
@@ -159,7 +159,7 @@ if TYPE_CHECKING:
         group_duplicates as group_duplicates,
         group_table as group_table,
     )
-    from tastemaker.scores.neighbours import EmbeddingIndex as EmbeddingIndex
+    from tastemaker.scores.neighbours import nearest_rows as nearest_rows
     from tastemaker.scores.search import TextSearch as TextSearch
     from tastemaker.scores.table import ScoreTable as ScoreTable
     from tastemaker.selections.learn import learn_taste as learn_taste

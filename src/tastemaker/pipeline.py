@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors import BaseExecutor, StageCount, default_executor
-from tastemaker.progress import show_progress
+from tastemaker.progress import Progress, show_progress
 from tastemaker.runs.checkpoint import run_with_checkpoint
 from tastemaker.stages.base import ProcessingStage, StageSpec
 from tastemaker.storage import expand_path
@@ -107,14 +106,6 @@ class Pipeline:
         return f"Pipeline({self.name!r}, {self.stages!r})"
 
 
-@dataclass(frozen=True)
-class _Images:
-    images: int
-    images_total: int | None = None
-    bytes_done: int = 0
-    bytes_total: int = 0
-
-
 @contextmanager
 def _shown(executor: BaseExecutor, what: str) -> Iterator[None]:
     """Show how far an executor is, unless somebody else listens to it."""
@@ -126,7 +117,7 @@ def _shown(executor: BaseExecutor, what: str) -> Iterator[None]:
 
         def count(made: StageCount) -> None:
             done[made.stage] += made.images
-            update(_Images(max(done.values())))
+            update(Progress(max(done.values())))
 
         executor.on_progress = count
         try:

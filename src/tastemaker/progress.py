@@ -6,28 +6,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Protocol
 
 
-class Progress(Protocol):
-    """How far some work is. Bytes are those of the files; 0 in all where nobody knows."""
+@dataclass(frozen=True)
+class Progress:
+    """How far some work is.
 
-    @property
-    def images(self) -> int:
-        """Images done so far."""
+    Attributes:
+        images: Images done so far.
+        bytes_done: Bytes of their files done so far.
+        bytes_total: Bytes of all files; 0 where nobody knows.
+        images_total: All images; None where nobody knows, as of shards that are still to be read.
+    """
 
-    @property
-    def images_total(self) -> int | None:
-        """All of them; None where nobody knows."""
-
-    @property
-    def bytes_done(self) -> int:
-        """Bytes done so far."""
-
-    @property
-    def bytes_total(self) -> int:
-        """All of them."""
+    images: int
+    bytes_done: int = 0
+    bytes_total: int = 0
+    images_total: int | None = None
 
 
 @contextmanager

@@ -28,8 +28,7 @@ from tastemaker import (
     StageError,
 )
 from tastemaker.executors.timing import find_bottleneck
-from tastemaker.progress import show_progress
-from tastemaker.runs.progress import Progress
+from tastemaker.progress import Progress, show_progress
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """A full disk ends a command with one error, and the same command goes on once there is room."""
 
-import errno
 import os
 import resource
 import shutil
@@ -11,9 +10,7 @@ from command import start_tastemaker, tastemaker
 from tiny import copies, make_tiny_shards, rows_of, snapshot
 
 from tastemaker import ScoreTable, Selection, select_images
-from tastemaker.errors import DiskFullError
 from tastemaker.runs.run import RunOptions, run_scoring
-from tastemaker.scores.files import RowsFile
 from tastemaker.selections.filter import filter_images
 from tastemaker.storage.place import DRAFT_PREFIX
 
@@ -55,15 +52,6 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on_when_there_is_room(tmp_pat
     assert tastemaker(*command).returncode == 0
     run_scoring(shards, tmp_path / "whole", RunOptions(model_dir=str(model_dir), signals=True))
     assert rows_of(output) == rows_of(tmp_path / "whole")
-
-
-def test_the_error_is_found_behind_whatever_the_writer_raised(tmp_path, shards, model_dir, monkeypatch):
-    def fail(*_args):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(RowsFile, "add_rows", fail)
-    with pytest.raises(DiskFullError, match="No space left on device"):
-        run_scoring(shards, tmp_path / "out", RunOptions(model_dir=str(model_dir)))
 
 
 def test_a_full_temporary_folder_is_named_where_results_go_to_a_store(small_disk, shards, model_dir):

@@ -119,8 +119,8 @@ def test_rows_without_a_fingerprint_are_not_mixed_with(tmp_path, shards, run):
 
 def test_a_wrong_note_in_the_index_does_not_count(tmp_path, shards, run):
     run(shards)
-    index = tmp_path / "out" / "_tastemaker" / "index.jsonl"
-    for nonsense in ("", "[1, 2, 3]\n{}\nnull\n", index.read_text()[:-40]):
+    index = tmp_path / "out" / "_tastemaker" / "index.json"
+    for nonsense in ("", "[1, 2]", '{"fingerprints": [], "notes": [[1]]}', index.read_text()[:-40]):
         index.write_text(nonsense)
         summary = run(shards)
         assert (summary.images_scored_now, summary.images, summary.failed) == (0, 16, 4)

@@ -68,11 +68,11 @@ def test_it_tells_of_the_runs_before_and_how_they_ended(tmp_path, shard, model_d
     assert (record["state"], record["images_done"]) == ("finished", 0)
 
 
-def test_it_holds_the_fingerprint_the_rates_and_a_time_line(tmp_path, shard, model_dir):
+def test_it_holds_the_fingerprint_the_rates_and_the_images_per_minute(tmp_path, shard, model_dir):
     run_scoring([str(shard)], tmp_path / "out", RunOptions(model_dir=str(model_dir)))
     record = json.loads((tmp_path / "out" / RUN_FILE).read_text())
     assert len(record["fingerprint"]["image_embedding"]["clip_sha256"]) == 64
-    assert record["time_line"] == [{"minute": 0, "images": 6}]
+    assert record["images_per_minute"] == [6]
     assert record["rates"]["image_embedding"] > 0
     assert record["ended"] >= record["started"]
     assert record["pid"] > 0

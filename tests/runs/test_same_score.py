@@ -48,20 +48,14 @@ def largest_difference(first, second):
     return max(abs(first[name] - second[name]) for name in first)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 32])
-def test_batches_of_any_size_give_the_same_scores(tmp_path, images, expected, model_dir, batch_size):
-    assert largest_difference(score(tmp_path, list(images.items()), model_dir, batch_size=batch_size), expected) == 0
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_any_number_of_threads_gives_the_same_scores(tmp_path, images, expected, model_dir, threads):
-    assert largest_difference(score(tmp_path, list(images.items()), model_dir, threads=threads), expected) == 0
-
-
-def test_images_in_another_order_get_the_same_scores(tmp_path, images, expected, model_dir):
+@pytest.mark.parametrize(("batch_size", "threads"), [(1, 5), (7, 1)])
+def test_any_batch_order_and_number_of_threads_gives_the_same_scores(
+    tmp_path, images, expected, model_dir, batch_size, threads
+):
     members = list(images.items())
-    random.Random(1).shuffle(members)
-    assert largest_difference(score(tmp_path, members, model_dir), expected) == 0
+    random.Random(batch_size).shuffle(members)
+    scores = score(tmp_path, members, model_dir, batch_size=batch_size, threads=threads)
+    assert largest_difference(scores, expected) == 0
 
 
 @pytest.mark.parametrize("precision", ["int8", "auto"])

@@ -80,8 +80,7 @@ def test_what_could_stop_the_program_is_refused_in_one_line_and_not_run(table, c
     assert len(str(refused.value)) < 500
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_during_a_query_ends_the_command_without_a_traceback(tmp_path, number, code):
+def test_a_signal_during_a_query_ends_the_command_without_a_traceback(tmp_path):
     rows = pq.read_table(write_scores(tmp_path / "few.parquet", [5.0] * 100))
     rows = pa.concat_tables([rows] * 300)
     captions = pa.array([f"picture {number} of pictures " * 10 for number in range(len(rows))])
@@ -96,13 +95,12 @@ def test_a_signal_during_a_query_ends_the_command_without_a_traceback(tmp_path, 
         env={**os.environ, "TMPDIR": str(tmp_path / "drafts")},
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while process.poll() is None and not list((tmp_path / "drafts").glob("*/*")):  # the table is not open yet
         time.sleep(0.05)
     time.sleep(1)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == code, said
+    assert process.returncode == 143, said
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()

@@ -4,12 +4,14 @@ import sys
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from rows import write_scores
 
-from tastemaker import errors
+from tastemaker import ScoreTable, errors
 from tastemaker.scores import groups
 from tastemaker.scores.groups import best_of_group, group_duplicates, group_table
-from tastemaker.scores.neighbours import EmbeddingIndex
+from tastemaker.scores.neighbours import nearest_rows
 
 
 def with_copies(count, seed=0, cosine=0.97, size=64):
@@ -114,21 +116,23 @@ def test_a_score_table_is_grouped_by_its_embeddings():
         group_table(pa.table({"aesthetic_score": scores}))
 
 
-def test_nearest_neighbours_are_those_of_exact_search():
+def test_nearest_rows_are_those_of_exact_search(tmp_path):
     rng = np.random.default_rng(0)
-    vectors = (rng.standard_normal((5000, 96)) * rng.uniform(0.1, 9, (5000, 1))).astype(np.float16)
+    vectors = (rng.standard_normal((500, 96)) * rng.uniform(0.1, 9, (500, 1))).astype(np.float16)
     vectors[7], vectors[8, 3] = 0, np.nan
-    unit = vectors.astype(np.float64)
-    unit /= np.where(np.linalg.norm(unit, axis=1, keepdims=True) > 0, np.linalg.norm(unit, axis=1, keepdims=True), 1)
-    index = EmbeddingIndex(vectors)
-    rows, similarities = index.nearest(42, 5)
+    rows = pq.read_table(write_scores(tmp_path / "a.parquet", [5.0] * 500))
+    column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), 96)
+    pq.write_table(rows.append_column("embedding", column), tmp_path / "a.parquet")
+    table, unit = ScoreTable(tmp_path), vectors.astype(np.float64)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-9)
+    found, similarities = nearest_rows(table, 42, 5)
     expected = np.nan_to_num(unit @ unit[42], nan=-9)
     expected[42] = -9
-    assert rows.tolist() == np.argsort(-expected)[:5].tolist()
-    assert np.abs(similarities - expected[rows]).max() < 1e-5
-    by_vector, _ = index.nearest(vectors[42].astype(np.float32) * 3, 6)
-    assert by_vector.tolist() == [42, *rows.tolist()]
-    assert len(index.nearest(42, 10_000)[0]) == 4997
-    for query in (7, 8, np.ones(3)):
+    assert found.tolist() == np.argsort(-expected)[:5].tolist()
+    assert np.abs(similarities - expected[found]).max() < 1e-5
+    by_vector, _ = nearest_rows(table, vectors[42].astype(np.float32) * 3, 6)
+    assert by_vector.tolist() == [42, *found.tolist()]
+    assert len(nearest_rows(table, 42, 10_000)[0]) == 497
+    for query in (7, 8):
         with pytest.raises(errors.ModelError, match="96 numbers"):
-            index.nearest(query)
+            nearest_rows(table, query)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +16,6 @@ from tastemaker import ConfigurationError, ScoreTable
 from tastemaker.errors import ReasonKind
 from tastemaker.scores.cutoff import Top, mark_best
 from tastemaker.scores.distribution import Cutoff
-from tastemaker.scores.limits import QueryLimit
 from tastemaker.storage.place import Place
 
 MADE_BY = {"tastemaker": "0.1.0", "precision": "bf16", "options": {"signals": False}}
@@ -108,12 +106,6 @@ def test_values_go_into_a_query_as_parameters(runs):
     table = ScoreTable(runs)
     assert len(table.query("SELECT * FROM rows WHERE aesthetic_score > ?", [5.9])) == 2
     assert len(table.query("SELECT * FROM rows WHERE image_id = $key", {"key": "0'; DROP VIEW rows; --"})) == 0
-
-
-@pytest.mark.parametrize("where", ["1=1; drop table rows", "1=1) OR (1=1", "", "width >", "SELECT 1", "nothing > 3"])
-def test_a_condition_that_is_none_is_an_error(runs, where):
-    with pytest.raises(ConfigurationError, match=r"condition|nothing"):
-        ScoreTable(runs).to_arrow(["image_id"], where)
 
 
 def test_a_condition_chooses_rows(runs):
@@ -381,24 +373,5 @@ ENDLESS = "(SELECT count(*) FROM range(100000000000) t(i) WHERE i % 3 = 1) > 0"
 def test_a_query_without_end_is_stopped_and_the_next_is_answered(runs):
     table = ScoreTable(runs)
     with pytest.raises(ConfigurationError, match=r"longer than 0\.2 seconds and was stopped"):
-        table.query(f"SELECT row_id FROM rows WHERE {ENDLESS}", limit=QueryLimit(0.2))
-    assert len(table.to_arrow(["row_id"], limit=QueryLimit(60))) == 6
-
-
-def test_a_query_that_nobody_waits_for_is_stopped_whether_it_has_begun_or_not(runs):
-    table, limit = ScoreTable(runs), QueryLimit(3600)
-    giving_up = threading.Timer(0.2, limit.stop)
-    giving_up.start()
-    with pytest.raises(ConfigurationError, match="given up"):
-        table.query(f"SELECT row_id FROM rows WHERE {ENDLESS}", limit=limit)
-    giving_up.join()
-    with pytest.raises(ConfigurationError, match="given up"):
-        table.to_arrow(["row_id"], limit=limit)
-
-
-def test_a_query_is_stopped_also_where_that_was_said_just_before_it_began():
-    limit, connection = QueryLimit(60), duckdb.connect()
-    with limit.watch(connection):
-        limit.stop()
-        with pytest.raises(duckdb.InterruptException):
-            connection.execute(f"SELECT {ENDLESS}")
+        table.query(f"SELECT row_id FROM rows WHERE {ENDLESS}", limit_s=0.2)
+    assert len(table.to_arrow(["row_id"], limit_s=60)) == 6

@@ -1,12 +1,12 @@
-"""Runs with input and output in Google's and Azure's stores (emulators of them): the rows and files of a local run."""
+"""Runs with input and output in each kind of store (emulators of them): the rows and files of a local run."""
 
 # ruff: noqa: F811 - fixtures are arguments
 
 import re
 
 import pytest
-from remote_runs import keep, local_files, rows_of, run, shards, tars_of  # noqa: F401 - fixtures
-from remote_servers import _impatient, azure_port, cloud, google_port  # noqa: F401 - fixtures
+from remote_runs import keep, kept_here, rows_of, run, shards, tars_of  # noqa: F401 - fixtures
+from remote_servers import BUCKETS, _impatient, azure_port, cloud, google_port, moto_port, open_bucket  # noqa: F401
 from web_server import Fault
 
 from tastemaker.errors import ConfigurationError, RemoteError
@@ -15,16 +15,20 @@ from tastemaker.storage.place import Place
 pytestmark = pytest.mark.network
 
 
-def test_rows_and_tars_are_those_of_a_local_run_and_the_next_run_has_nothing_to_do(tmp_path, shards, cloud, model_dir):
-    url = cloud.upload(shards, "in/")
-    keep([str(shards)], tmp_path / "out", model_dir, top=4)
-    keep([url], f"{cloud.url}/out", model_dir, cloud, top=4)
-    here, there = local_files(tmp_path / "out"), cloud.files("out")
-    assert len(rows_of(there)) == 3
-    assert rows_of(there) == rows_of(here)
-    assert tars_of(there)
-    assert tars_of(there) == tars_of(here)
-    assert run([url], f"{cloud.url}/out", model_dir, cloud).images_scored_now == 0
+@pytest.mark.parametrize("scheme", BUCKETS)
+def test_rows_and_tars_are_those_of_a_local_run_and_only_what_changed_is_done_again(
+    request, scheme, shards, kept_here, model_dir
+):
+    with open_bucket(scheme, request) as store:
+        url = store.upload(shards, "in/")
+        keep([url], f"{store.url}/out", model_dir, store, top=4)
+        there = store.files("out")
+        assert len(rows_of(there)) == 3
+        assert rows_of(there) == rows_of(kept_here)
+        assert tars_of(there) == tars_of(kept_here) != {}
+        store.system.write("in/0.tar", (shards / "2.tar").read_bytes())
+        store.system.delete("out/rows/1.parquet")
+        assert run([url], f"{store.url}/out", model_dir, store).images_scored_now == 6
 
 
 @pytest.mark.parametrize("status", [401, 503])

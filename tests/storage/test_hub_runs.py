@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from remote_runs import keep, local_files, rows_of, run, shards, tars_of  # noqa: F401 - fixtures
+from remote_runs import keep, kept_here, local_files, rows_of, run, shards, tars_of  # noqa: F401 - fixtures
 from remote_servers import IMPATIENT, HubRepo, _impatient, dataset, hub  # noqa: F401 - fixtures
 from web_server import Fault
 
@@ -24,16 +24,14 @@ SECRET = "hf_SECRET"
 
 
 def test_rows_and_tars_are_those_of_a_local_run_and_only_what_changes_is_scored_again(
-    tmp_path, shards, dataset, model_dir
+    tmp_path, shards, kept_here, dataset, model_dir
 ):
     dataset.hub.page_size = 2
     url = dataset.upload(shards, "in/below/")
-    keep([str(shards)], tmp_path / "here", model_dir, top=4)
     keep([url], tmp_path / "there", model_dir, dataset, top=4)
-    here, there = local_files(tmp_path / "here"), local_files(tmp_path / "there")
-    assert len(rows_of(there)) == 3
-    assert rows_of(there) == rows_of(here)
-    assert tars_of(there) == tars_of(here) != {}
+    there = local_files(tmp_path / "there")
+    assert rows_of(there) == rows_of(kept_here)
+    assert tars_of(there) == tars_of(kept_here) != {}
     assert run([url], tmp_path / "there", model_dir, dataset).images_scored_now == 0
     dataset.repo.commit({"in/below/1.tar": (shards / "2.tar").read_bytes(), "README.md": b"new"})
     again = run([f"{url}/*.tar"], tmp_path / "there", model_dir, dataset)
@@ -82,9 +80,8 @@ def test_small_files_come_without_ranges_and_are_read_by_position(dataset):
     assert Place.at(f"{dataset.url}/empty.txt", dataset.options).open_ranges().read_at(0, 10) == b""
 
 
-def test_a_run_reads_one_commit_whatever_is_committed_meanwhile(tmp_path, shards, dataset, hub, model_dir):
+def test_a_run_reads_one_commit_whatever_is_committed_meanwhile(tmp_path, shards, kept_here, dataset, hub, model_dir):
     url = dataset.upload(shards)
-    keep([str(shards)], tmp_path / "here", model_dir, top=4)
     other = (shards / "0.tar").read_bytes()[::-1]
 
     def replace_all(request):
@@ -94,9 +91,9 @@ def test_a_run_reads_one_commit_whatever_is_committed_meanwhile(tmp_path, shards
     hub.on_request = replace_all
     keep([url], tmp_path / "there", model_dir, dataset, top=4)
     assert len(dataset.repo.commits) == 3
-    here, there = local_files(tmp_path / "here"), local_files(tmp_path / "there")
-    assert rows_of(there) == rows_of(here)
-    assert tars_of(there) == tars_of(here) != {}
+    there = local_files(tmp_path / "there")
+    assert rows_of(there) == rows_of(kept_here)
+    assert tars_of(there) == tars_of(kept_here)
 
 
 def test_a_revision_is_a_branch_a_tag_or_a_commit(dataset):
@@ -209,6 +206,4 @@ def test_rows_on_the_hub_are_a_table_and_their_originals_are_selected(tmp_path, 
     for name, rows in (("here", here), ("there", table)):
         done = select_images(rows, tmp_path / name, Selection(top=Top(count=3)), kind="folder")
         assert (done.written, done.skipped) == (3, {})
-        write_report(rows, tmp_path / f"{name}.html")
     assert local_files(tmp_path / "here").keys() == local_files(tmp_path / "there").keys()
-    assert (tmp_path / "there.html").stat().st_size > 10_000

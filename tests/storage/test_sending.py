@@ -4,7 +4,6 @@
 
 import contextlib
 import socket
-import time
 
 import pytest
 from remote_servers import (  # noqa: F401 - fixtures
@@ -33,16 +32,13 @@ def deaf(monkeypatch):
         yield {"endpoint_url": f"http://127.0.0.1:{listener.getsockname()[1]}"}
 
 
-@pytest.mark.parametrize("size", [10, 30_000_000])
-def test_a_server_that_takes_nothing_is_one_clear_error_after_three_tries(deaf, size):
+def test_a_server_that_takes_nothing_is_one_clear_error_after_three_tries(deaf):
     place = Place.of("s3://bucket/a.tar", {**deaf, "key": "a", "secret": "b"})
     draft = place.draft()
-    draft.path.write_bytes(bytes(size))
-    for upload in (draft.commit, lambda: place.write(bytes(size))):
-        started = time.monotonic()
+    draft.path.write_bytes(bytes(30_000_000))
+    for upload in (draft.commit, lambda: place.write(bytes(10))):
         with pytest.raises(RemoteError, match=r"s3://bucket/a\.tar cannot be written: .*\(given up after 3 tries\)"):
             upload()
-        assert time.monotonic() - started < 15
     assert draft.path.exists()
     draft.discard()
 

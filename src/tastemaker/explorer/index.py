@@ -20,7 +20,6 @@ from tastemaker.explorer.groups import Groups
 from tastemaker.explorer.upright import LYING
 from tastemaker.scores.conditions import Condition
 from tastemaker.scores.cutoff import Top, name_cutoff, parse_top
-from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.table import ScoreTable, sql_text
 from tastemaker.selections.marks import REJECTED, Marks, Ratings, ratings_of
 
@@ -259,8 +258,7 @@ class ScoreIndex:
         condition = chosen.condition(self.table)
         if condition is not None:
             meets = np.zeros(len(values), np.bool_)
-            limit = QueryLimit(QUERY_SECONDS)
-            meets[self.table.to_arrow(["row_id"], condition, limit=limit).column(0).to_numpy()] = True
+            meets[self.table.to_arrow(["row_id"], condition, limit_s=QUERY_SECONDS).column(0).to_numpy()] = True
             passes &= meets
         if chosen.rated:
             passes &= _has_rating(self.ratings(), chosen.rated)

@@ -38,7 +38,7 @@ class PackedReader:
         damage: What stopped the decompression early; empty if nothing did.
     """
 
-    compressed, streams = True, True
+    compressed = True
 
     def __init__(self, file: BinaryIO, compression: str) -> None:
         self._file, self._compression = file, compression
@@ -189,4 +189,4 @@ def _open(path: str, options: Options | None, *, ahead: bool) -> ShardReader:
         return file
     blocks = file if ahead else BlockReader(file, held=2)
     unpacked = PackedReader(cast("BinaryIO", RangesFile(blocks)), compression)
-    return BlockReader(unpacked, ahead=1) if ahead else unpacked
+    return BlockReader(unpacked) if ahead else unpacked

@@ -67,7 +67,7 @@ def read_at_ranges(
         return
     reader = open_shard(path, options)
     try:
-        yield from read_in_one_pass(reader, samples) if reader.streams else _read_each(reader, samples)
+        yield from read_in_one_pass(reader, samples) if reader.compressed else _read_each(reader, samples)
     finally:
         reader.close()
 
@@ -109,7 +109,7 @@ def read_samples(
         members, damage = walk_headers(reader)
         samples = group_samples(members)
         window = Window(reader, _READ_AHEAD)
-        yield from read_in_one_pass(reader, samples) if reader.streams else _read_each(reader, samples, window)
+        yield from read_in_one_pass(reader, samples) if reader.compressed else _read_each(reader, samples, window)
         yield from report_damage(reader, damage, found_any=bool(samples))
     finally:
         reader.close()

@@ -225,11 +225,11 @@ def _download(model: Model, path: Path) -> None:
     """Put the published file at ``path``. The server is asked once: a missing network shows at once."""
     place = Place.at(model.url or f"hf://{model.id}@{model.revision or 'main'}/{model.filename}")
     assert isinstance(place, RemotePlace)
-    with contextlib.closing(place.source()) as source:
-        source.look()
-    published = _SHA256.fullmatch(source.version) and not model.url  # of a large file, the hub tells the SHA-256
-    wanted = replace(model, sha256=model.sha256 or (source.version if published else None))
-    _fetch(place, path, wanted, source.size, source.version)
+    with contextlib.closing(place.open_ranges()) as file:
+        file.look()
+    published = _SHA256.fullmatch(file.version) and not model.url  # of a large file, the hub tells the SHA-256
+    wanted = replace(model, sha256=model.sha256 or (file.version if published else None))
+    _fetch(place, path, wanted, file.size, file.version)
 
 
 def _copy(url: str, model: Model, options: Options | None) -> Path:

@@ -52,9 +52,8 @@ def run_with_checkpoint(
             "results in memory, where they do not outlive the process; add an ImageWriterStage"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with only_run_on(Place.of(folder)) as hold:
+    with only_run_on(Place.of(folder)):
         Place.of(folder).remove_drafts()
-        hold.release_start()
         tasks, rest = _make_initial_tasks(stages, initial_tasks)
         fingerprint = make_fingerprint(rest)
         notes = {key: note for key in tasks if (note := _read_note(folder / f"{key}.json")) is not None}

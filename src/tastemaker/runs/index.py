@@ -1,6 +1,6 @@
 """What lies in an output directory: one listing, and for each rows file what its metadata says.
 
-The files are the truth. What was read from their metadata is noted in ``_tastemaker/index*.jsonl``, and a note counts
+The files are the truth. What was read from their metadata is noted in ``_tastemaker/index*.json``, and a note counts
 only where the listing shows the same size and time of the rows file: 100,000 of them are then checked in seconds.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
@@ -23,12 +23,8 @@ from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY, SOURCES_KEY
 from tastemaker.storage.inputs import map_places
 from tastemaker.storage.place import Place
 
-_STALE_LINES = 2
-"""Notes are written anew once there are so many times as many lines as rows files."""
 
-
-@dataclass(frozen=True, slots=True)
-class RowsNote:
+class RowsNote(NamedTuple):
     """What a rows file says of itself.
 
     Attributes:
@@ -62,26 +58,23 @@ class RowsIndex:
 
     Attributes:
         output_dir: The directory; the rows lie in its folder ``rows``.
-        name: Of the file of notes: runs beside each other write different ones, and read all.
+        name: Of the file of notes. Runs beside each other write different ones, and read all.
     """
 
     output_dir: Place
     name: str = "index"
     _listed: dict[str, tuple[int, str]] = field(default_factory=dict, init=False, repr=False)
     _notes: dict[str, RowsNote] = field(default_factory=dict, init=False, repr=False)
-    _unsaved: set[str] = field(default_factory=set, init=False, repr=False)
-    _fingerprints: set[str] = field(default_factory=set, init=False, repr=False)
-    _lines: int = field(default=0, init=False, repr=False)
+    _is_saved: bool = field(default=True, init=False, repr=False)
 
     def load(self) -> None:
-        """List the rows files, and read the notes that still hold."""
+        """List the rows files, read the notes of them, and forget those that do not hold any more."""
         self._listed = list_rows(self.output_dir / ROWS_FOLDER)
-        self._notes.clear()
-        for entry in (self.output_dir / STATE_FOLDER / "index*.jsonl").glob():
-            for name, note in _read_notes(entry.place):
-                self._lines += 1
-                if self._listed.get(name) == (note.size, note.version):
-                    self._notes[name] = note
+        found: dict[str, RowsNote] = {}
+        for entry in (self.output_dir / STATE_FOLDER / "index*.json").glob():
+            found |= _read_notes(entry.place)
+        found |= self._notes
+        self._notes = {n: note for n, note in found.items() if self._listed.get(n) == (note.size, note.version)}
 
     def __contains__(self, name: str) -> bool:
         return name in self._listed
@@ -101,15 +94,8 @@ class RowsIndex:
         for name, note in zip(unknown, found, strict=True):
             if note is not None:
                 self._notes[name] = note
-                self._unsaved.add(name)
+                self._is_saved = False
         return {name: self._notes[name] for name in wanted if name in self._notes}
-
-    def look_again(self) -> None:
-        """List the directory again, and forget what changed."""
-        self._listed = list_rows(self.output_dir / ROWS_FOLDER)
-        self._notes = {
-            name: note for name, note in self._notes.items() if self._listed.get(name) == (note.size, note.version)
-        }
 
     def refresh(self, names: Iterable[str]) -> None:
         """Look at the rows files of these partitions again: they were written since."""
@@ -121,38 +107,23 @@ class RowsIndex:
             else:
                 self._listed[name] = (entry.size, entry.version)
 
-    def save(self) -> None:
-        """Write what was read since. A failure is not told: the notes can be made again."""
+    def save(self, names: Iterable[str]) -> None:
+        """Write the notes of these partitions; those of a whole run take the place of its slices'.
+
+        A failure is not told: the notes can be made again.
+        """
+        if self._is_saved:
+            return
+        notes = {name: note for name in names if (note := self._notes.get(name))}
+        fingerprints = list(dict.fromkeys(note.fingerprint for note in notes.values()))
+        number = {fingerprint: at for at, fingerprint in enumerate(fingerprints)}
+        rows = [[n, size, version, number[by], *more] for n, (size, version, by, *more) in notes.items()]
+        path = self.output_dir / STATE_FOLDER / f"{self.name}.json"
         with contextlib.suppress(OSError):
-            if self._lines > _STALE_LINES * len(self._listed) + 1000 and self.name == "index":
-                self._write_anew()
-            elif self._unsaved:
-                self._append(sorted(self._unsaved))
-            self._unsaved.clear()
-
-    def _append(self, names: list[str]) -> None:
-        path = self.output_dir / STATE_FOLDER / f"{self.name}.jsonl"
-        path.append("".join(self._lines_of(names)).encode("ascii"))
-        self._lines += len(names)
-
-    def _write_anew(self) -> None:
-        self._fingerprints.clear()
-        path = self.output_dir / STATE_FOLDER / f"{self.name}.jsonl"
-        path.write("".join(self._lines_of(sorted(self._notes))).encode("ascii"))
-        for other in (path.parent / "index-*.jsonl").glob():
-            other.place.delete()
-        self._lines = len(self._notes)
-
-    def _lines_of(self, names: list[str]) -> Iterator[str]:
-        """Yield a line for each note, behind one for each fingerprint that no line before it has."""
-        yield "\n"  # ends a line that a kill cut short
-        for name in names:
-            note = self._notes[name]
-            identity = hashlib.sha256(note.fingerprint.encode()).hexdigest()[:16]
-            if identity not in self._fingerprints:
-                self._fingerprints.add(identity)
-                yield json.dumps([identity, note.fingerprint]) + "\n"
-            yield json.dumps([name, note.size, note.version, identity, note.sources, note.counts]) + "\n"
+            path.write(json.dumps({"fingerprints": fingerprints, "notes": rows}).encode("ascii"))
+            for other in (path.parent / "index-*.json").glob() if self.name == "index" else ():
+                other.place.delete()
+        self._is_saved = True
 
     def _read(self, path: Place) -> RowsNote | None:
         name = path.relative_to(self.output_dir / ROWS_FOLDER).removesuffix(ROWS_SUFFIX)
@@ -194,17 +165,14 @@ def list_rows(rows_dir: Place) -> dict[str, tuple[int, str]]:
     }
 
 
-def _read_notes(path: Place) -> Iterator[tuple[str, RowsNote]]:
-    """Yield the notes of a file; a line that a kill cut short, and all that is no note, is passed over."""
-    fingerprints: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in path.read().decode("ascii", "replace").splitlines():
-            try:
-                values = json.loads(line)
-                if len(values) == 2:
-                    fingerprints[values[0]] = values[1]
-                else:
-                    name, size, version, made_by, sources, counts = values
-                    yield name, RowsNote(size, version, fingerprints[made_by], sources, counts)
-            except (ValueError, TypeError, KeyError):
-                continue
+def _read_notes(path: Place) -> dict[str, RowsNote]:
+    """Return partition -> note of a file; nothing where it holds no notes."""
+    try:
+        found = json.loads(path.read())
+        made_by = found["fingerprints"]
+        return {
+            name: RowsNote(size, version, made_by[number], sources, counts)
+            for name, size, version, number, sources, counts in found["notes"]
+        }
+    except (OSError, ValueError, TypeError, LookupError):
+        return {}

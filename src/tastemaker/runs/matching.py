@@ -6,6 +6,7 @@ docs/decisions/0010-resume.md says why, and what else was thought of.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import defaultdict
 from contextlib import closing
@@ -263,8 +264,7 @@ class _Matcher:
             return (path, -1, "") if self._is_gone(path, like) else file
         found = _as_known(self._now[path].file, before)
         if version and not found[2]:  # it was read once: what its row says is worth more than that it cannot be now
-            place = Place.at(path, like.partition.storage_options)
-            return (path, -1, "") if place.is_link() else file
+            return (path, -1, "") if os.path.islink(path) else file
         return found
 
     def _make_new(self, like: FileGroupTask, here: list[str], added: list[_Now]) -> list[Match]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 
-_LOOK_AGAIN_S = 5.0
-_SHARE_OF_TIME = 0.02
-"""The directory is listed again only so often that it takes this share of the time."""
+_LOOK_AGAIN_S = 15.0
+"""The directory is listed no sooner than that after it was listed last."""
 
 
 class RunCollector:
@@ -37,8 +37,7 @@ class RunCollector:
         self._names = names
         self._lock = threading.Lock()
         self._looked_at = -float("inf")
-        self._look_took = 0.0
-        self._statuses: dict[str, int] = {}
+        self._statuses: Counter[str] = Counter()
         self._done = 0
 
     def collect(self) -> Iterator[Metric]:
@@ -64,7 +63,7 @@ class RunCollector:
         self._look()
         rows = GaugeMetricFamily("tastemaker_images", "Rows of finished partitions, by status", labels=["status"])
         for status in ("kept", "dropped", "failed"):
-            rows.add_metric([status], self._statuses.get(status, 0))
+            rows.add_metric([status], self._statuses[status])
         yield rows
         yield GaugeMetricFamily("tastemaker_partitions", "Partitions of the run", value=len(self._names))
         yield GaugeMetricFamily("tastemaker_partitions_done", "Partitions that have rows", value=self._done)
@@ -72,21 +71,14 @@ class RunCollector:
     def _look(self) -> None:
         """Look at the rows files, if the last time is long enough ago."""
         with self._lock:
-            started = time.monotonic()
-            if started - self._looked_at < max(_LOOK_AGAIN_S, self._look_took / _SHARE_OF_TIME):
+            if time.monotonic() - self._looked_at < _LOOK_AGAIN_S:
                 return
-            if self._looked_at < 0:
-                self._index.load()
-            else:
-                self._index.look_again()
+            self._index.load()
             notes = self._index.notes(self._names)
-            statuses: dict[str, int] = {}
+            self._statuses, self._done = Counter(), len(notes)
             for note in notes.values():
-                for status, number in note.counts.get("statuses", {}).items():
-                    statuses[status] = statuses.get(status, 0) + number
-            self._statuses, self._done = statuses, len(notes)
+                self._statuses.update(note.counts.get("statuses", {}))
             self._looked_at = time.monotonic()
-            self._look_took = self._looked_at - started
 
 
 @contextmanager

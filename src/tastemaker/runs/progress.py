@@ -8,24 +8,8 @@ from dataclasses import dataclass, field
 
 from tastemaker.executors.base import StageCount
 from tastemaker.executors.timing import StageTiming
+from tastemaker.progress import Progress
 from tastemaker.tasks import FileGroupTask
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is. Bytes are those of the input files.
-
-    Attributes:
-        images: Images with a row, so far in this run.
-        bytes_done: Bytes read.
-        bytes_total: Bytes of all input that this run reads.
-        images_total: Images that this run scores; None where only reading its shards would tell.
-    """
-
-    images: int
-    bytes_done: int
-    bytes_total: int
-    images_total: int | None
 
 
 @dataclass

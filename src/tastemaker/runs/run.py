@@ -15,17 +15,20 @@ from tastemaker.embeddings.find import find_embeddings, group_embeddings
 from tastemaker.errors import ConfigurationError, DiskFullError
 from tastemaker.executors import make_executor
 from tastemaker.parity import ParityReport
+from tastemaker.progress import Progress
 from tastemaker.runs.fingerprint import Fingerprint, make_fingerprint
 from tastemaker.runs.index import RowsIndex, rows_path
 from tastemaker.runs.lock import only_run_on
 from tastemaker.runs.matching import describe_sources, match_inputs
 from tastemaker.runs.metrics import RunCollector, serve_metrics
 from tastemaker.runs.options import RunMode, RunOptions
-from tastemaker.runs.progress import Progress, ProgressCounter
+from tastemaker.runs.progress import ProgressCounter
 from tastemaker.runs.recipe import check_embedding_options, make_embedding_stages, make_stages, state_parity
 from tastemaker.runs.resume import Plan, make_plan
 from tastemaker.runs.runfile import RunFile
 from tastemaker.runs.summary import RunSummary, describe_bottleneck, summarise
+from tastemaker.scores.files import remove_drafts
+from tastemaker.scores.layout import ROWS_FOLDER
 from tastemaker.scores.merge import update_rows
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.choice import without_sidecars
@@ -85,14 +88,13 @@ def run_scoring(
         place.make_folder()
         if is_new and options.executor == "local":
             _fetch_weights(stages, place)
-        with only_run_on(place, mode.part, wait=mode.wait) as hold:
-            if hold.is_alone:
+        with only_run_on(place, mode.part, wait=mode.wait) as check:
+            if mode.part is None:
                 place.remove_drafts()
-            hold.release_start()
             shown = [public_url(path) for path in paths]
             record = RunFile(place, mode.part, shown, options.as_json(), fingerprint)
             run = _Run(place, options, mode, fingerprint, record, stages)
-            run.counter.listeners.append(lambda _progress, _images: hold.check())
+            run.counter.listeners.append(lambda _progress, _images: check())
             if on_progress is not None:
                 run.counter.listeners.append(lambda progress, _images: on_progress(progress))
             try:
@@ -164,24 +166,14 @@ class _Run:
         plan = self._plan(groups)
         self.record.start()
         names = [match.name for match in plan.matches]
-        self.record.beside = self._note_rows(names)
+        if self.mode.part is not None:  # other slices may be writing
+            remove_drafts(self.output_dir / ROWS_FOLDER, names)
         collector = RunCollector(self.counter, RowsIndex(self.output_dir), names)
         with serve_metrics(self.mode.metrics_port, collector):
             self._update(plan)
             written = self._score(plan)
             self.index.refresh(task.partition.name for task in plan.tasks)
         return self._sum_up(plan, written)
-
-    def _note_rows(self, names: list[str]) -> Callable[[], None]:
-        """Return what notes the rows files that are finished since: a run that is killed needs them later."""
-        index = RowsIndex(self.output_dir, self.index.name)
-
-        def note() -> None:
-            index.load()
-            index.notes(names)
-            index.save()
-
-        return note
 
     def _plan(self, groups: list[FileGroupTask]) -> Plan:
         """Compare the input with the rows that are there. No model has been loaded yet."""
@@ -190,10 +182,13 @@ class _Run:
         if self.mode.part is not None:
             matches = matches[self.mode.part.index :: self.mode.part.total]
         plan = make_plan(matches, self.index, self.fingerprint, self.mode, self.options.max_pixels)
-        self.index.save()
+        self._save_index(plan)
         if plan.work < len(plan.matches):
             logger.info("%d of %d partitions are finished already", len(matches) - plan.work, len(matches))
         return plan
+
+    def _save_index(self, plan: Plan) -> None:
+        self.index.save(self.index.names() if self.mode.part is None else [match.name for match in plan.matches])
 
     def _score(self, plan: Plan) -> list[Task[Any]]:
         """Run the stages over what is to be done; return what the writer made."""
@@ -217,7 +212,7 @@ class _Run:
     def _sum_up(self, plan: Plan, written: list[Task[Any]]) -> RunSummary:
         names = [match.name for match in plan.matches]
         summary = summarise(names, self.output_dir, self.options.rank_by, self.index)
-        self.index.save()
+        self._save_index(plan)
         summary.rows_files = [rows_path(self.output_dir, name).address for name in names]
         summary.images_scored_now = self.counter.images
         summary.stages = self.executor.timings

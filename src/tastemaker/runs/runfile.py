@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -25,9 +25,6 @@ RUN_FILE = f"{STATE_FOLDER}/run.json"
 EARLIER_RUNS = 50
 """Earlier runs that are remembered; the oldest are forgotten."""
 
-MINUTES = 1440
-"""Entries of a time line. When there are more, two become one."""
-
 _SAVE_EVERY_S = 30.0
 
 
@@ -40,9 +37,6 @@ class RunFile:
         inputs: As they were given.
         options: The same.
         fingerprint: What its rows are made with.
-
-    Attributes:
-        beside: Called each time that the file is written while the run lasts, in a thread.
     """
 
     def __init__(
@@ -53,12 +47,10 @@ class RunFile:
         options: dict[str, Any],
         fingerprint: Fingerprint,
     ) -> None:
-        self.beside: Callable[[], None] = lambda: None
         self.path = run_file(output_dir, part)
         self._started = datetime.now(UTC)
         self._images = 0
-        self._line: list[list[int]] = []  # minute from the start, images that were done in it
-        self._minutes_per_entry = 1
+        self._per_minute: Counter[int] = Counter()  # minute from the start -> images
         self._lock = threading.Lock()
         self._ended = threading.Event()
         before = _read(self.path)
@@ -76,7 +68,7 @@ class RunFile:
             "machine": describe_machine(),
             "images_done": 0,
             "rates": {},
-            "time_line": [],
+            "images_per_minute": [],
             "summary": None,
             "earlier_runs": _list_earlier(before),
         }
@@ -92,13 +84,7 @@ class RunFile:
         minute = int((datetime.now(UTC) - self._started).total_seconds() // 60)
         with self._lock:
             self._images += images
-            minute -= minute % self._minutes_per_entry
-            if self._line and self._line[-1][0] == minute:
-                self._line[-1][1] += images
-            else:
-                self._line.append([minute, images])
-            if len(self._line) > MINUTES:
-                self._halve_line()
+            self._per_minute[minute] += images
 
     def finish(self, summary: RunSummary) -> None:
         """Write what the run came to."""
@@ -121,24 +107,15 @@ class RunFile:
         self._record |= {"state": state, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
         self._save()
 
-    def _halve_line(self) -> None:
-        self._minutes_per_entry *= 2
-        halved: dict[int, int] = {}
-        for minute, images in self._line:
-            start = minute - minute % self._minutes_per_entry
-            halved[start] = halved.get(start, 0) + images
-        self._line = [[minute, images] for minute, images in halved.items()]
-
     def _save_regularly(self) -> None:
         while not self._ended.wait(_SAVE_EVERY_S):
             with suppress(OSError):
                 self._save()
-                self.beside()
 
     def _save(self) -> None:
         with self._lock:
-            line = [{"minute": minute, "images": images} for minute, images in self._line]
-            record = self._record | {"images_done": self._images, "time_line": line}
+            minutes = [self._per_minute[minute] for minute in range(max(self._per_minute, default=-1) + 1)]
+            record = self._record | {"images_done": self._images, "images_per_minute": minutes}
         self.path.write((json.dumps(record, indent=2) + "\n").encode())
 
 

@@ -14,7 +14,7 @@ from tastemaker.errors import ReasonKind
 from tastemaker.executors.timing import StageTiming, find_bottleneck
 from tastemaker.parity import ParityReport
 from tastemaker.runs.index import RowsIndex, read_metadata, rows_path
-from tastemaker.scores.distribution import PERCENTILES
+from tastemaker.scores.distribution import find_percentiles
 from tastemaker.scores.files import read_rows
 from tastemaker.scores.schema import DELETED, METADATA_KEY
 from tastemaker.storage.place import Place
@@ -129,7 +129,7 @@ def summarise(
         failed=statuses["failed"],
         deleted=statuses["deleted"],
         reasons={kind: number for kind, number in reasons.most_common() if kind != ReasonKind.DELETED},
-        percentiles=_percentiles(np.concatenate(scores)) if scores else {},
+        percentiles=_percentiles(scores),
         embeddings_normalised=sum(note.counts.get("more", {}).get("normalised", 0) for note in notes.values()),
         percentiles_of=f"{len(sampled):,} of {len(names):,} partitions" if len(sampled) < len(names) else "",
         provenance=_read_provenance(rows_path(output_dir, last)) if last else {},
@@ -142,11 +142,9 @@ def _read_scores(path: Place, column: str) -> np.ndarray:
     return scores
 
 
-def _percentiles(scores: np.ndarray) -> dict[int, float]:
-    if not len(scores):
-        return {}
-    found = np.percentile(scores, PERCENTILES)  # all at once: each call sorts a copy
-    return {percentile: round(float(score), 4) for percentile, score in zip(PERCENTILES, found, strict=True)}
+def _percentiles(scores: list[np.ndarray]) -> dict[int, float]:
+    found = find_percentiles(np.concatenate(scores)) if scores else {}
+    return {percentile: round(score, 4) for percentile, score in found.items()}
 
 
 def _read_provenance(path: Place) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,17 +125,20 @@ def describe_values(values: Values) -> dict[str, object]:
         "minimum": float(present.min()),
         "maximum": float(present.max()),
         "mean": float(present[np.isfinite(present)].mean(dtype=np.float64)) if np.isfinite(present).any() else None,
-        "percentiles": _percentiles(present, PERCENTILES),
+        "percentiles": find_percentiles(present),
     }
 
 
-def _percentiles(present: Values, wanted: Sequence[int]) -> dict[int, float]:
-    """Return percentiles with linear interpolation, as numpy's, without sorting everything."""
-    ranks = [(len(present) - 1) * percentile / 100 for percentile in wanted]
-    needed = sorted({index for rank in ranks for index in (math.floor(rank), math.ceil(rank))})
-    ordered = np.partition(present, needed)
-    low = [float(ordered[math.floor(rank)]) for rank in ranks]
-    high = [float(ordered[math.ceil(rank)]) for rank in ranks]
-    return {
-        p: a + (b - a) * (rank % 1) if a != b else a for p, a, b, rank in zip(wanted, low, high, ranks, strict=True)
-    }
+def find_percentiles(values: Values) -> dict[int, float]:
+    """Return percentile -> value for each of `PERCENTILES`, with linear interpolation; empty where there are no values.
+
+    Args:
+        values: float (n,), without NaN. Infinities count as numbers that are too large.
+    """
+    if not len(values):
+        return {}
+    wide = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        found = np.percentile(wide, PERCENTILES)
+    found = np.where(np.isnan(found), np.percentile(wide, PERCENTILES, method="lower"), found)  # between infinities
+    return {percentile: float(value) for percentile, value in zip(PERCENTILES, found, strict=True)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER
 from tastemaker.scores.schema import METADATA_KEY, rows_schema
-from tastemaker.storage import expand_path, is_remote, look_anew, public_url, relative_to, scheme_of
+from tastemaker.storage import look_anew
 from tastemaker.storage.place import Place
 
 Source = str | os.PathLike[str]
@@ -75,8 +75,9 @@ def find_rows(sources: Source | Sequence[Source], storage_options: Mapping[str, 
     Raises:
         ConfigurationError: A place does not exist, has no such files, or a file has no rows of Tastemaker in it.
     """
-    places = [expand_path(source) for source in as_list(sources)]
-    paths = list(dict.fromkeys(path for place in places for path in _find(place, storage_options)))
+    places = [Place.of(source, storage_options) for source in as_list(sources)]
+    look_anew(place.address for place in places)
+    paths = list(dict.fromkeys(_full_address(file) for place in places for file in _find(place)))
     if not paths:
         raise ConfigurationError("no rows: name a directory that `tastemaker score` or `filter` wrote")
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
@@ -115,19 +116,18 @@ def open_rows(path: str, storage_options: Mapping[str, Any] | None) -> BinaryIO:
     return Place.at(path, storage_options).open()
 
 
-def _find(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
-    if is_remote(place):
-        found = _find_remote(place, storage_options)
-    elif os.path.isdir(place):
-        folder = os.path.abspath(place)
-        rows = os.path.join(folder, ROWS_FOLDER)
-        found = sorted(
-            _walk(rows if os.path.isdir(os.path.join(folder, STATE_FOLDER)) and os.path.isdir(rows) else folder)
-        )
-    elif os.path.exists(place):
-        found = [os.path.abspath(place)]
-    else:
-        raise ConfigurationError(f"{place or repr(place)} does not exist")
+def _find(place: Place) -> list[Place]:
+    """Return the files of rows in a place: the file that it is, or those in a folder of results or any other folder."""
+    try:
+        if not place.address.endswith("/") and place.is_file():
+            return [place]
+        if not place.is_folder():
+            raise ConfigurationError(f"{str(place) or repr('')} does not exist")
+        rows = place / ROWS_FOLDER
+        folder = rows if (place / STATE_FOLDER).is_folder() and rows.is_folder() else place
+        found = [entry.place for entry in folder.list() if _is_wanted(entry.place.relative_to(folder))]
+    except RemoteError as error:
+        raise ConfigurationError(str(error)) from error
     if not found:
         raise ConfigurationError(
             f"no rows in {place}: there is no *.parquet file in it; name a directory that `tastemaker score` or "
@@ -136,32 +136,12 @@ def _find(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
     return found
 
 
-def _find_remote(place: str, storage_options: Mapping[str, Any] | None) -> list[str]:
-    look_anew([place])
-    there = Place.at(place, storage_options)
-    try:
-        if not place.endswith("/") and there.is_file():
-            return [place]
-        found = [] if scheme_of(place).startswith("http") else [entry.place.address for entry in there.list()]
-    except RemoteError as error:
-        raise ConfigurationError(str(error)) from error
-    if not found:
-        raise ConfigurationError(f"{public_url(place)} does not exist")
-    names = {path: relative_to(path, place) for path in found}
-    if any(name.startswith(f"{STATE_FOLDER}/") for name in names.values()):
-        of_rows = {path: name for path, name in names.items() if name.startswith(f"{ROWS_FOLDER}/")}
-        names = of_rows or names
-    return [path for path, name in names.items() if _is_wanted(name.split("/"))]
+def _is_wanted(name: str) -> bool:
+    return name.endswith(".parquet") and not any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
-def _walk(root: str) -> Iterator[str]:
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(("_", "."))]
-        yield from (os.path.join(folder, name) for name in files if _is_wanted([name]))
-
-
-def _is_wanted(names: list[str]) -> bool:
-    return names[-1].endswith(".parquet") and not any(name.startswith(("_", ".")) for name in names)
+def _full_address(place: Place) -> str:
+    return place.address if place.local_path is None else os.path.abspath(place.address)
 
 
 def _read_footer(path: str, storage_options: Mapping[str, Any] | None) -> RowsSource:

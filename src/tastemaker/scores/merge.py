@@ -109,11 +109,7 @@ def _follow(table: pa.Table, moved: Mapping[str, tuple[str, str | None]]) -> pa.
         folder = old[: len(old) - len(base_name(old))]
         for part in row["sidecars"] or ():
             part["member"] = printable(_in_folder_of(path, original_name(part["member"]).removeprefix(folder)))
-    for name in names:
-        number = table.schema.get_field_index(name)
-        field = table.schema.field(number)
-        table = table.set_column(number, field, pa.array([row[name] for row in rows], field.type))
-    return table
+    return _with_columns(table, rows, names)
 
 
 def _in_folder_of(path: str, name: str) -> str:
@@ -147,7 +143,12 @@ def _mark_gone(table: pa.Table, gone: set[str]) -> pa.Table:
     for row in rows:
         if original_name(row["image_path"]) in gone:
             row |= {"status": DELETED, "reason_kind": ReasonKind.DELETED, "reason": DELETED_REASON}
-    for name in _VERDICT:
+    return _with_columns(table, rows, _VERDICT)
+
+
+def _with_columns(table: pa.Table, rows: list[dict[str, Any]], names: list[str]) -> pa.Table:
+    """Return a table with the values that ``rows`` have in some of its columns."""
+    for name in names:
         number = table.schema.get_field_index(name)
         field = table.schema.field(number)
         table = table.set_column(number, field, pa.array([row[name] for row in rows], field.type))

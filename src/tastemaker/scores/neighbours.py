@@ -1,4 +1,4 @@
-"""The nearest neighbours of a picture by its embedding, exactly: in an array, or in a score table where it lies."""
+"""The pictures of a score table that are nearest to one by their embeddings, in an exact search."""
 
 from __future__ import annotations
 
@@ -18,60 +18,20 @@ Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 _ONE_AT_A_TIME = Lock()  # a search takes all cores, and what it multiplies with serves one thread
 
 
-class EmbeddingIndex:
-    """Finds the rows whose embeddings are nearest to one.
-
-    Every row is compared, as fast as memory gives them: about half a second for a million on two cores. Nothing is
-    built beforehand, and nothing is copied.
-
-    Args:
-        embeddings: float16 or float32 (n, d), of any length. May be memory-mapped.
-
-    Raises:
-        ModelError: Another shape or type.
-
-    Example:
-        >>> index = EmbeddingIndex(np.array([[1, 0], [0, 1], [0.9, 0.1]], np.float32))
-        >>> rows, similarities = index.nearest(0, 1)
-        >>> rows.tolist(), round(float(similarities[0]), 3)
-        ([2], 0.994)
-    """
-
-    def __init__(self, embeddings: Floats) -> None:
-        if embeddings.ndim != 2 or embeddings.dtype not in (np.float16, np.float32):
-            raise ModelError(f"embeddings must be float16 or float32 (n, d), not {embeddings.dtype} {embeddings.shape}")
-        self.embeddings = embeddings
-
-    def nearest(self, query: int | npt.ArrayLike, k: int = 10) -> Found:
-        """Return the ``k`` nearest rows, the nearest first, and their cosines; of equal ones the first.
-
-        Args:
-            query: The number of a row, which is not among the results, or an embedding (d,).
-            k: How many at most. Rows without an embedding (zero, NaN) are never found.
-
-        Raises:
-            ModelError: The query is no embedding of that size, or has none.
-        """
-        row = int(query) if isinstance(query, int | np.integer) else None
-        unit = _unit(np.asarray(query if row is None else self.embeddings[row]), self.embeddings.shape[1])
-        with _ONE_AT_A_TIME:
-            cosines = _cosines(self.embeddings, unit)
-        if row is not None:
-            cosines[row] = -np.inf
-        found = _largest(cosines, k)
-        return found, cosines[found]
-
-
 def nearest_rows(table: ScoreTable, query: int | npt.NDArray[np.floating], k: int = 10) -> Found:
-    """Return the rows of a table whose embeddings are nearest to one, as `EmbeddingIndex.nearest` does.
+    """Return the rows of a table whose embeddings are nearest to one, and their cosines with it.
 
-    The embeddings are read from the rows files a block at a time: a search holds one block and four bytes a row.
+    Every row is compared. The embeddings are read from the rows files a block at a time, so a search holds one block
+    and four bytes for each row. Rows without an embedding (null, zero, NaN) are never found.
 
     Args:
         table: With the column ``embedding``.
         query: The number of a row, which is not among the results, or an embedding (d,). Rows of pictures that are
             gone are never found, nor rows with embeddings of another dimension.
         k: How many at most.
+
+    Returns:
+        Row numbers, int64 (k,), the nearest first, of equal ones the first in the table; and cosines, float32 (k,).
 
     Raises:
         ConfigurationError: The table has no embeddings.

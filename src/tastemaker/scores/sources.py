@@ -1,7 +1,4 @@
-"""The original bytes of rows: read by their recorded ranges, and checked against what was scored.
-
-Whoever reads originals of rows reads them here: selections, ``filter --top``, pages.
-"""
+"""The original bytes of rows: read by their recorded ranges, and checked against what was scored."""
 
 from __future__ import annotations
 
@@ -10,9 +7,9 @@ import stat
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import islice
 from typing import Any
 
 import xxhash
@@ -116,8 +113,7 @@ def original_of(row: Mapping[str, Any], named: NamedPlaces) -> Original:
         raise SkippedError("refused", repr(path), f"cannot have {parts[0].size:,} bytes: the row was changed")
     unnamed = next((part.path for part in parts if part.path not in named), None)
     if unnamed is not None:
-        is_elsewhere = not is_remote(unnamed) and not os.path.isabs(unnamed) and not os.path.exists(unnamed)
-        raise _from_elsewhere(unnamed) if is_elsewhere else SkippedError("refused", public_url(unnamed), NOT_NAMED)
+        raise SkippedError("refused", public_url(unnamed), NOT_NAMED)
     return Original(parts, row.get("xxh3") or "")
 
 
@@ -127,19 +123,6 @@ def _checked(name: str, offset: Any, size: Any) -> tuple[int, int]:  # noqa: ANN
     if "\0" in name or not is_place or not (0 <= offset < 2**62 and 0 <= size < 2**62):
         raise SkippedError("refused", repr(name), f"cannot have {size} bytes at {offset}: the row was changed")
     return int(offset), int(size)
-
-
-def copyable_original_of(row: Mapping[str, Any], named: NamedPlaces) -> Original:
-    """Return where the original of a row lies, if its files may be written under their names.
-
-    Raises:
-        SkippedError: As `original_of`; or a name leads out of the output folder.
-    """
-    original = original_of(row, named)
-    unsafe = next((part.name for part in original.parts if is_unsafe_name(part.name)), None)
-    if unsafe is not None:
-        raise SkippedError("refused", f"unsafe name {unsafe!r}:", "it leads out of the output folder")
-    return original
 
 
 def _root_of(path: str, key: str) -> str:
@@ -236,26 +219,17 @@ class OriginalsReader:
             pending.extend(self._pool.submit(self._read_chunk, chunk) for chunk in islice(chunks, 1))
 
     def _read_chunk(self, originals: list[Original]) -> list[FoundOriginal | SkippedError]:
-        shard = originals[0].parts[0].shard
+        """Read originals of one shard, or a loose one."""
+        first = originals[0].parts[0]
         try:
-            found = self._read_shard(shard, originals) if shard else None
+            found = self._read_shard(first.shard, originals) if first.shard else self._read_files(originals[0].parts)
+        except SkippedError as problem:
+            return [problem]
         except OSError as error:
-            return [as_skipped(error, shard)] * len(originals)
+            return [as_skipped(error, first.path)] * len(originals)
         except UnreadableImageError as error:
-            return [SkippedError("changed", shard, f"has changed since it was scored: {error}")] * len(originals)
-        results: list[FoundOriginal | SkippedError] = []
-        for original in originals:
-            try:
-                if found is not None:
-                    data = [found.get(part) for part in original.parts]
-                else:
-                    data = [self._read_loose(original.parts[0]), *map(self._read_beside, original.parts[1:])]
-                results.append(_check(original, data))
-            except SkippedError as problem:
-                results.append(problem)
-            except OSError as error:
-                results.append(as_skipped(error, original.parts[0].path))
-        return results
+            return [SkippedError("changed", first.path, f"has changed since it was scored: {error}")] * len(originals)
+        return [_check(original, found) for original in originals]
 
     def _read_shard(self, shard: str, originals: list[Original]) -> dict[Part, bytes | Section | None]:
         """Return the bytes of all members, None where there is no such member any more."""
@@ -269,7 +243,9 @@ class OriginalsReader:
             for span in _spans(parts):
                 start = max(0, span[0].offset - before)
                 if span[0].size > MAX_SIDECAR_BYTES and span[0].offset not in images:
-                    found[span[0]] = self._find_section(reader, start, span[0])
+                    header = reader.read_at(start, span[0].offset - start)
+                    if is_header_of(header, span[0].size) and reader.holds(span[0].offset + span[0].size):
+                        found[span[0]] = self._section(span[0])
                     continue
                 data = reader.read_at(start, max(p.offset + p.size for p in span) - start)
                 for part in span:
@@ -282,25 +258,24 @@ class OriginalsReader:
                 reader.close()
         return found
 
-    def _find_section(self, reader: ShardReader, start: int, part: Part) -> Section | None:
-        """Return a large sidecar of a shard, of which only the header is read; None where it is not there any more."""
-        header = reader.read_at(start, part.offset - start)
-        sound = is_header_of(header, part.size) and reader.holds(part.offset + part.size)
-        return self._section(part) if sound else None
-
     def _section(self, part: Part) -> Section:
         return Section(part.path, part.offset, part.size, self._options)
 
-    def _read_beside(self, part: Part) -> bytes | Section:
-        """Return a loose sidecar; what is large, or cannot be read, is left to who copies it."""
-        try:
-            if part.size <= MAX_SIDECAR_BYTES:
-                return self._read_loose(part)
-            if not is_remote(part.path):
-                check_file(part)
-        except OSError:
-            pass
-        return self._section(part)
+    def _read_files(self, parts: list[Part]) -> dict[Part, bytes | Section | None]:
+        """Return a loose image with its sidecars; a large or unreadable sidecar is left to who copies it."""
+        found: dict[Part, bytes | Section | None] = {parts[0]: self._read_file(parts[0])}
+        for part in parts[1:]:
+            found[part] = self._section(part)
+            with suppress(OSError):
+                if part.size <= MAX_SIDECAR_BYTES:
+                    found[part] = self._read_file(part)
+                elif not is_remote(part.path):
+                    check_file(part)
+        return found
+
+    def _read_file(self, part: Part) -> bytes:
+        with closing(Place.at(part.path, self._options).open_ranges()) as file:
+            return file.read_at(0, part.size + 1)
 
     def _read_table(self, shard: str, parts: list[Part]) -> dict[Part, bytes | Section | None]:
         with PictureTable(Place.at(shard, self._options)) as table:
@@ -308,40 +283,21 @@ class OriginalsReader:
         return {part: rows.get(part.offset, {}).get(part.name) for part in parts}
 
     def _open(self, shard: str) -> ShardReader:
-        options: dict[str, Any] = {"options": self._options} if is_remote(shard) else {}
         if self._workers > 1:
-            return open_shard(shard, **options)
+            return open_shard(shard, self._options)
         if shard != self._path or self._reader is None:
             if self._reader is not None:
                 self._reader.close()
             self._path, self._reader = "", None
-            self._reader = open_shard(shard, **options)
+            self._reader = open_shard(shard, self._options)
             self._path = shard
         return self._reader
-
-    def _read_loose(self, part: Part) -> bytes:
-        if is_remote(part.path):
-            with closing(Place.at(part.path, self._options).open_ranges()) as remote:
-                return remote.read_at(0, part.size + 1)
-        check_file(part)
-        with open(part.path, "rb") as file:
-            return file.read(part.size + 1)
 
 
 def as_skipped(error: OSError, path: str) -> SkippedError:
     """Return why a file that cannot be opened is skipped."""
-    if not isinstance(error, FileNotFoundError):
-        problem = f"cannot be read: {error.strerror or error}"
-    elif os.path.isabs(path) or is_remote(path):
-        problem = "is gone"
-    else:
-        return _from_elsewhere(path)
-    return SkippedError("missing", path, problem)
-
-
-def _from_elsewhere(path: str) -> SkippedError:
-    problem = f"is not below {os.getcwd()}: it is gone, or the rows were made from another folder"
-    return SkippedError("missing", path, problem)
+    is_gone = isinstance(error, FileNotFoundError)
+    return SkippedError("missing", path, "is gone" if is_gone else f"cannot be read: {error.strerror or error}")
 
 
 def check_file(part: Part) -> None:
@@ -362,7 +318,10 @@ def find_original(
         folders: Finds XMP beside a loose image that the row does not know; None to leave that where it is.
     """
     try:
-        original = copyable_original_of(row, named)
+        original = original_of(row, named)
+        unsafe = next((part.name for part in original.parts if is_unsafe_name(part.name)), None)
+        if unsafe is not None:
+            return SkippedError("refused", f"unsafe name {unsafe!r}:", "it leads out of the output folder")
         image = original.parts[0]
         return original if image.shard or is_remote(image.path) else _with_present_xmp(original, folders)
     except SkippedError as problem:
@@ -392,30 +351,36 @@ def _as_it_is(part: Part) -> Part:
     return replace(part, size=os.path.getsize(part.path))
 
 
-def _check(original: Original, data: Sequence[bytes | Section | None]) -> FoundOriginal:
-    for part, content in zip(original.parts, data, strict=True):
+def _check(original: Original, read: Mapping[Part, bytes | Section | None]) -> FoundOriginal | SkippedError:
+    """Return an original whose files are there with their sizes, and its image with its hash; else what is wrong."""
+    found: dict[str, bytes | Section] = {}
+    for part in original.parts:
+        content = read.get(part)
         if content is None or len(content) != part.size:
-            raise SkippedError("changed", part.path, f"has changed since it was scored: {part.name!r} is not there")
-    found = {part.name: content for part, content in zip(original.parts, data, strict=True) if content is not None}
+            what = "is not there" if part.shard else "has another size"
+            return SkippedError("changed", part.path, f"has changed since it was scored: {part.name!r} {what}")
+        found[part.name] = content
     image = original.parts[0]
     content = found[image.name]
     if original.xxh3 and isinstance(content, bytes) and xxhash.xxh3_64_hexdigest(content) != original.xxh3:
-        raise SkippedError("changed", image.path, f"has changed since it was scored: {image.name!r} has other bytes")
+        return SkippedError("changed", image.path, f"has changed since it was scored: {image.name!r} has other bytes")
     return FoundOriginal(original, found)
 
 
 def _chunks(originals: Sequence[Original]) -> Iterator[list[Original]]:
-    for _, group in groupby(originals, key=lambda original: original.parts[0].shard):
-        chunk: list[Original] = []
-        total = 0
-        for original in group:
-            chunk.append(original)
-            total += sum(part.size for part in original.parts)
-            if total >= _CHUNK_BYTES or len(chunk) == _MAX_CHUNK_SAMPLES:
-                yield chunk
-                chunk, total = [], 0
-        if chunk:
+    """Yield what is read at once: a loose original, or some that follow each other in one shard."""
+    chunk: list[Original] = []
+    total = 0
+    for original in originals:
+        shard = original.parts[0].shard
+        is_full = total >= _CHUNK_BYTES or len(chunk) == _MAX_CHUNK_SAMPLES
+        if chunk and (is_full or not shard or shard != chunk[0].parts[0].shard):
             yield chunk
+            chunk, total = [], 0
+        chunk.append(original)
+        total += sum(part.size for part in original.parts)
+    if chunk:
+        yield chunk
 
 
 def _spans(parts: list[Part]) -> Iterator[list[Part]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -23,7 +23,6 @@ from tastemaker.machine import usable_cores
 from tastemaker.scores.conditions import Condition, check_condition
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
 from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows, read_blocks
-from tastemaker.scores.limits import QueryLimit
 from tastemaker.scores.locations import Provenance, RowsSource, Source, as_list, find_rows, list_provenances
 from tastemaker.scores.named import NamedPlaces, find_noted
 from tastemaker.scores.schema import DELETED
@@ -103,7 +102,7 @@ class ScoreTable:
         sql: str,
         parameters: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
-        limit: QueryLimit | None = None,
+        limit_s: float | None = None,
     ) -> pa.Table:
         """Return the result of one SELECT over the relation ``rows``.
 
@@ -113,46 +112,51 @@ class ScoreTable:
         Args:
             sql: In DuckDB's dialect.
             parameters: Values for ``?`` or ``$name`` in it.
-            limit: When it is to be stopped; None for never.
+            limit_s: Seconds after which it is stopped; None for never.
 
         Raises:
             ConfigurationError: It is no single SELECT, DuckDB refuses it, or it was stopped. The message says why.
         """
         cursor = self._database.cursor()
+        timer = threading.Timer(limit_s or 0, cursor.interrupt)
+        timer.daemon = True
         try:
             statements = cursor.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise ConfigurationError(f"a query is one SELECT, not {sql!r}")
             if re.search(rf"\b{EMBEDDING}\b", sql, re.IGNORECASE):
                 cursor.execute("USE whole")
-            with limit.watch(cursor) if limit else contextlib.nullcontext():
-                return cursor.sql(sql, params=parameters).to_arrow_table()
+            if limit_s is not None:
+                timer.start()
+            return cursor.sql(sql, params=parameters).to_arrow_table()
         except RuntimeError as error:  # DuckDB puts its own in the place of what a signal raised
             raise KeyboardInterrupt from error
         except duckdb.InterruptException as error:
-            raise ConfigurationError(limit.reason if limit else "the query was interrupted") from error
+            why = "was interrupted" if limit_s is None else f"took longer than {limit_s:g} seconds and was stopped"
+            raise ConfigurationError(f"the query {why}; ask for less") from error
         except duckdb.Error as error:
             raise ConfigurationError(
                 f"the query cannot be answered: {error}\nIt was: {sql} (the table is called rows)"
             ) from error
         finally:
+            timer.cancel()
             cursor.close()
 
     def to_arrow(
-        self, columns: Sequence[str] | None = None, where: str | None = None, *, limit: QueryLimit | None = None
+        self, columns: Sequence[str] | None = None, where: str | None = None, *, limit_s: float | None = None
     ) -> pa.Table:
         """Return rows in the order of the table.
 
         Args:
             columns: Their names, also ``row_id``; None for all but the embedding.
             where: A condition in SQL, for example ``"width >= 512 and aesthetic_score < 9"``.
-            limit: As in `query`.
+            limit_s: As in `query`.
 
         Raises:
             ConfigurationError: A column is not there, the condition is none, or the query was stopped.
         """
         names = "* EXCLUDE (row_id)" if columns is None else ", ".join(sql_name(self._known(name)) for name in columns)
-        return self.query(f"SELECT {names} FROM rows {self.where_clause(where)}", limit=limit)
+        return self.query(f"SELECT {names} FROM rows {self.where_clause(where)}", limit_s=limit_s)
 
     def take(self, row_ids: Sequence[int] | IntArray, columns: Sequence[str] | None = None) -> pa.Table:
         """Return single rows, in the order in which they are asked for, reading the row groups that hold them.

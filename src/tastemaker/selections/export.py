@@ -19,6 +19,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.image_metadata import Record, write_records
 from tastemaker.imaging.shards import split_key
+from tastemaker.progress import Progress
 from tastemaker.scores.copies import Copies, FileCopies, LinkCopies, Members, TarCopies, is_too_long
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.schema import COPY_FIELDS, original_name, printable
@@ -45,16 +46,6 @@ SKIPPED = f"{STATE_FOLDER}/skipped.jsonl"
 UNRATED = f"{STATE_FOLDER}/unrated.jsonl"
 
 _STEM = "images"
-
-
-@dataclass(frozen=True)
-class SelectProgress:
-    """How far a selection is; bytes are those of the images, without sidecars."""
-
-    images: int
-    bytes_done: int
-    bytes_total: int
-    images_total: int
 
 
 @dataclass
@@ -86,7 +77,7 @@ class Export:
         own: What was written to the folder before; `OwnFiles.list_there` has been called.
         images_per_tar: Samples in a tar at most.
         embedder: Puts stars into the copies.
-        on_progress: Called after each image.
+        on_progress: Called after each image. Bytes are those of the images, without sidecars.
     """
 
     def __init__(
@@ -98,7 +89,7 @@ class Export:
         *,
         images_per_tar: int,
         embedder: StarEmbedder | None,
-        on_progress: Callable[[SelectProgress], None] | None,
+        on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self._chosen, self._form, self._own = chosen, form, own
         self._images_per_tar, self._named = images_per_tar, table.originals
@@ -247,7 +238,7 @@ class Export:
         self._done += 1
         self._bytes_done += size
         if self._on_progress is not None:
-            self._on_progress(SelectProgress(self._done, self._bytes_done, self._bytes_total, len(self._chosen.rows)))
+            self._on_progress(Progress(self._done, self._bytes_done, self._bytes_total, len(self._chosen.rows)))
 
 
 def _with_record(members: Members, sources: dict[str, str], record: Record) -> tuple[Members, dict[str, str]]:

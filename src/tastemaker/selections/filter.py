@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.progress import Progress
 from tastemaker.runs.options import RunMode, RunOptions
-from tastemaker.runs.progress import Progress
 from tastemaker.runs.run import run_scoring
 from tastemaker.runs.summary import RunSummary
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.layout import KEPT_FOLDER, ROWS_FOLDER
 from tastemaker.scores.table import ScoreTable
-from tastemaker.selections.select import RECORD, SelectProgress, SelectSummary, select_images
+from tastemaker.selections.select import RECORD, SelectSummary, select_images
 from tastemaker.selections.selection import Selection
 from tastemaker.storage.place import Place
 
@@ -41,7 +41,7 @@ def filter_images(
     kind: str = AUTO,
     images_per_tar: int = 1000,
     on_scored: Callable[[Progress], None] | None = None,
-    on_selected: Callable[[SelectProgress], None] | None = None,
+    on_selected: Callable[[Progress], None] | None = None,
 ) -> FilterSummary:
     """Score images, then copy the originals of those that pass to ``output_dir/kept``.
 

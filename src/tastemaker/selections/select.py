@@ -16,8 +16,9 @@ import numpy as np
 
 from tastemaker.checks import check_choice, check_positive
 from tastemaker.errors import ConfigurationError, TastemakerError
+from tastemaker.progress import Progress
 from tastemaker.scores.table import ScoreTable
-from tastemaker.selections.export import FORMS, SKIPPED, Export, SelectProgress as SelectProgress
+from tastemaker.selections.export import FORMS, SKIPPED, Export
 from tastemaker.selections.lists import MANIFESTS, UIDS, write_manifest, write_uids
 from tastemaker.selections.rating import StarEmbedder, StarOptions
 from tastemaker.selections.selection import Chosen, Selection, choose_rows
@@ -86,7 +87,7 @@ def select_images(
     overwrite: bool = False,
     stars: StarOptions | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    on_progress: Callable[[SelectProgress], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> SelectSummary:
     """Write what is selected. The same call gives the same bytes.
 

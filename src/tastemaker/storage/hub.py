@@ -20,7 +20,7 @@ from tastemaker.storage.place import Entry
 from tastemaker.storage.ranges import BeyondEndError
 from tastemaker.storage.remote import ReadOnlyPlace, or_none
 from tastemaker.storage.retries import current_patience, persist
-from tastemaker.storage.web import AnswerError, WebSource, send
+from tastemaker.storage.web import AnswerError, WebRanges, send
 
 _PLACE = re.compile(
     r"(?P<root>(?:(?P<kind>models|datasets|spaces)/)?(?P<repo>(?!(?:models|datasets|spaces)/)[^/@]+/[^/@]+)"
@@ -62,8 +62,8 @@ class HubPlace(ReadOnlyPlace):
         entries = [self._entry(path.root, item) for item in found or [] if item["type"] == "file"]
         return sorted(entries, key=lambda entry: entry.place.address)
 
-    def source(self) -> HubSource:
-        return HubSource(*self._open())
+    def open_ranges(self) -> HubRanges:
+        return HubRanges(self.address, *self._open())
 
     def refusal(self) -> ConfigurationError:
         return ConfigurationError(
@@ -209,11 +209,11 @@ class Hub:
         return answer
 
 
-class HubSource(WebSource):
+class HubRanges(WebRanges):
     """A file of the hub. Its commit is looked up once; large files are read where the hub sends the first request."""
 
-    def __init__(self, hub: Hub, place: HubPath) -> None:
-        super().__init__("")
+    def __init__(self, url: str, hub: Hub, place: HubPath) -> None:
+        super().__init__(url)
         self._hub, self._place = hub, place
         self._elsewhere = ""  # the signed address that the hub gave, good for an hour or so
         self._looking = threading.Lock()
@@ -229,7 +229,7 @@ class HubSource(WebSource):
                 raise FileNotFoundError(self._place.path)
             if item["type"] == "directory":
                 raise IsADirectoryError(f"{self._place.path} is a folder")
-            self.url = self._hub.resolve_url(self._place, commit)
+            self.address = self._hub.resolve_url(self._place, commit)
             self.note(item["size"], item["version"])
 
     def read_into(self, data: bytearray, offset: int, size: int) -> None:
@@ -242,7 +242,7 @@ class HubSource(WebSource):
     def ask(self, headers: dict[str, str]) -> Any:  # noqa: ANN401
         if (answer := self._ask_elsewhere(headers)) is not None:
             return answer
-        answer = send(self.url, self._hub.headers() | headers)
+        answer = send(self.address, self._hub.headers() | headers)
         self._check(answer)
         if urlsplit(str(answer.url)).netloc != urlsplit(self._hub.endpoint).netloc:
             self._elsewhere = str(answer.url)

@@ -24,24 +24,14 @@ _POLL_S = 0.5
 logger = logging.getLogger(__name__)
 
 
-class VersionedPlace(Protocol):
+class _Object(Protocol):
     """An object that is written only if it still is as it was read."""
 
-    def create(self, data: bytes) -> bool:
-        """Write the object if there is none; return whether this call made it."""
-        ...
+    def read_version(self) -> tuple[bytes, Any] | None: ...
 
-    def read_version(self) -> tuple[bytes, Any] | None:
-        """Return the bytes, with what `replace` takes for their version; None if there is no object."""
-        ...
+    def put_if(self, data: bytes, version: Any) -> bool: ...  # noqa: ANN401
 
-    def replace(self, data: bytes, version: Any) -> bool:  # noqa: ANN401
-        """Write the object if it is still of that version; return whether it was."""
-        ...
-
-    def delete(self) -> None:
-        """Delete the object."""
-        ...
+    def delete(self) -> None: ...
 
 
 class Lease(Lock):
@@ -52,7 +42,7 @@ class Lease(Lock):
         lease_s: Seconds that it holds without being renewed.
     """
 
-    def __init__(self, place: VersionedPlace, lease_s: float = LEASE_S) -> None:
+    def __init__(self, place: _Object, lease_s: float = LEASE_S) -> None:
         self.place = place
         self._lease_s = lease_s
         self._token = ""
@@ -113,7 +103,7 @@ class Lease(Lock):
             "expires": time.time() + self._lease_s,
         }
         data, begun = json.dumps(content).encode(), time.monotonic()
-        if self.place.create(data) if version is None else self.place.replace(data, version):
+        if self.place.put_if(data, version):
             self._renewed = begun
             return True
         return self._has()  # an earlier try may have written it, though its answer was lost

@@ -81,9 +81,6 @@ class LocalPlace(Place):
         # A folder has a row while it cannot be read.
         return os.path.isdir(self.address) and os.access(self.address, os.R_OK | os.X_OK)
 
-    def is_link(self) -> bool:
-        return os.path.islink(self.address)
-
     def is_folder(self) -> bool:
         return os.path.isdir(self.address)
 
@@ -166,7 +163,15 @@ class LocalPlace(Place):
         shutil.copyfile(self.address, target)
 
     def draft(self, beside: Place | None = None) -> Draft:
-        return _LocalDraft(self.local_path, self.local_path if beside is None else Path(beside.address))
+        beside_path = self.local_path if beside is None else Path(beside.address)
+        beside_path.parent.mkdir(parents=True, exist_ok=True)
+        name = os.fsdecode(os.fsencode(f"{DRAFT_PREFIX}{uuid.uuid4().hex[:12]}-{self.name}")[:250])
+        return Draft(beside_path.with_name(name), self._put)
+
+    def _put(self, draft: Path) -> None:
+        make_durable(draft)
+        self.local_path.parent.mkdir(parents=True, exist_ok=True)
+        draft.replace(self.address)
 
     def write(self, data: bytes) -> None:
         try:
@@ -176,11 +181,6 @@ class LocalPlace(Place):
             if error.filename is not None and DRAFT_PREFIX in str(error.filename):
                 error.filename = self.address  # a reader of the error knows no drafts
             raise
-
-    def append(self, data: bytes) -> None:
-        self.local_path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.address, "ab") as file:
-            file.write(data)
 
     def delete(self) -> None:
         self.local_path.unlink(missing_ok=True)
@@ -223,7 +223,7 @@ def _check_regular(path: str) -> None:
 class LocalRanges:
     """A file of this machine. Any position costs the same."""
 
-    compressed, streams, damage = False, False, ""
+    compressed, damage = False, ""
 
     def __init__(self, path: str) -> None:
         _check_regular(path)
@@ -252,19 +252,6 @@ class LocalRanges:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-class _LocalDraft(Draft):
-    def __init__(self, target: Path, beside: Path) -> None:
-        self._target = target
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        name = os.fsdecode(os.fsencode(f"{DRAFT_PREFIX}{uuid.uuid4().hex[:12]}-{target.name}")[:250])
-        self.path = beside.with_name(name)
-
-    def commit(self) -> None:
-        make_durable(self.path)
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        self.path.replace(self._target)
 
 
 class _FileLock(Lock):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage.leases import Lease
 from tastemaker.storage.place import Entry, Lock
-from tastemaker.storage.ranges import PIECE_BYTES, BeyondEndError, ChangedError, Source
+from tastemaker.storage.ranges import PIECE_BYTES, BeyondEndError, ChangedError, RemoteRanges
 from tastemaker.storage.remote import RemotePlace, or_none
 from tastemaker.storage.retries import persist, status_of
 from tastemaker.storage.stores import PART_BYTES, PARTS_AT_ONCE, open_store, split_url
@@ -52,19 +52,8 @@ class StorePlace(RemotePlace):
     def write(self, data: bytes) -> None:
         self._ask("written", lambda _: self._put(data))
 
-    def append(self, data: bytes) -> None:
-        try:
-            before = self.read()
-        except FileNotFoundError:
-            before = b""
-        self.write(before + data)
-
-    def create(self, data: bytes) -> bool:
-        """Write the object if there is none; return whether this call made it. Of several callers one does."""
-        return self._put_if(data, "create")
-
     def read_version(self) -> tuple[bytes, Any] | None:
-        """Return a small object's bytes, with what `replace` takes for its version; None if there is none."""
+        """Return a small object's bytes, with what `put_if` takes for its version; None if there is none."""
 
         def read(store: Any) -> tuple[bytes, Any]:  # noqa: ANN401
             answer = store.get(self._name_in_bucket)
@@ -72,9 +61,29 @@ class StorePlace(RemotePlace):
 
         return self._ask("read", lambda store: or_none(lambda: read(store)))
 
-    def replace(self, data: bytes, version: Any) -> bool:  # noqa: ANN401
-        """Write the object if it is still of that version; return whether it was."""
-        return self._put_if(data, version)
+    def put_if(self, data: bytes, version: Any) -> bool:  # noqa: ANN401
+        """Write the object if it is still of that version, with None if there is none; return whether it was written.
+
+        Of several callers one writes.
+
+        Raises:
+            ConfigurationError: The store has no conditional writes.
+        """
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        try:
+            self._ask("written", lambda _: self._put(data, version or "create"))
+        except RemoteError as error:
+            is_gone = version is not None and isinstance(error.__cause__, FileNotFoundError)
+            if is_gone or isinstance(error.__cause__, AlreadyExistsError | PreconditionError):
+                return False
+            if status_of(error.__cause__) == 501:
+                raise ConfigurationError(
+                    f"{self}: this store has no conditional writes, by which two runs on one directory are kept apart; "
+                    "choose a folder or another store for the results"
+                ) from error
+            raise
+        return True
 
     def delete(self) -> None:
         self._ask("deleted", lambda store: or_none(lambda: store.delete(self._name_in_bucket)))
@@ -91,8 +100,8 @@ class StorePlace(RemotePlace):
     def lock(self) -> Lock:
         return Lease(self)
 
-    def source(self) -> Source:
-        return _ObjectSource(self)
+    def open_ranges(self) -> RemoteRanges:
+        return _ObjectRanges(self)
 
     def send(self, draft: Path) -> None:
         self._ask("written", lambda _: self._put(draft))
@@ -119,23 +128,6 @@ class StorePlace(RemotePlace):
         store = self._store(to_write=True)
         store.put(self._name_in_bucket, data, mode=mode, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
 
-    def _put_if(self, data: bytes, mode: Any) -> bool:  # noqa: ANN401
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
-
-        try:
-            self._ask("written", lambda _: self._put(data, mode))
-        except RemoteError as error:
-            is_gone = mode != "create" and isinstance(error.__cause__, FileNotFoundError)
-            if is_gone or isinstance(error.__cause__, AlreadyExistsError | PreconditionError):
-                return False
-            if status_of(error.__cause__) == 501:
-                raise ConfigurationError(
-                    f"{self}: this store has no conditional writes, by which two runs on one directory are kept apart; "
-                    "choose a folder or another store for the results"
-                ) from error
-            raise
-        return True
-
 
 def _with_credentials(work: Callable[[], T]) -> T:
     try:
@@ -149,11 +141,11 @@ def _with_credentials(work: Callable[[], T]) -> T:
         raise
 
 
-class _ObjectSource(Source):
+class _ObjectRanges(RemoteRanges):
     """Reads of the version that the first answer named."""
 
     def __init__(self, place: StorePlace) -> None:
-        super().__init__()
+        super().__init__(place.address)
         self._store, self._name = place._store(), place._name_in_bucket
         self._tag: str | None = None
 

@@ -44,25 +44,30 @@ class Entry(NamedTuple):
         return self.place.address
 
 
-class Draft(ABC):
-    """A file in the making: a local file at `path`, to be written by any library, that nobody sees until `commit`.
+class Draft:
+    """A file in the making: a local file that any library may write, and that nobody sees until `commit`.
 
     As a context manager it commits at the end of the block, and discards where the block raises.
 
-    Attributes:
+    Args:
         path: The local file. It is not made yet.
+        put: Makes the bytes of a local file durable, and puts them in their place, whole, instead of what was there.
+
+    Attributes:
+        path: The same.
     """
 
-    path: Path
+    def __init__(self, path: Path, put: Callable[[Path], None]) -> None:
+        self.path, self._put = path, put
 
-    @abstractmethod
     def commit(self) -> None:
-        """Make the bytes durable, then put them in their place, whole, instead of what was there.
+        """Put the file in its place.
 
         Raises:
-            OSError: They cannot be written.
-            RemoteError: They cannot be uploaded, whatever was tried. The draft is still there.
+            OSError: It cannot be written.
+            RemoteError: It cannot be uploaded, whatever was tried. The draft is still there.
         """
+        self._put(self.path)
 
     def discard(self) -> None:
         """Delete what was written."""
@@ -217,10 +222,6 @@ class Place(ABC):
         """
         return self.stat() is None
 
-    def is_link(self) -> bool:
-        """Return whether it is a link to another file."""
-        return False
-
     @abstractmethod
     def is_folder(self) -> bool:
         """Return whether there is a folder. In a store that is what has files below it; a web server has none."""
@@ -330,14 +331,6 @@ class Place(ABC):
     @abstractmethod
     def write(self, data: bytes) -> None:
         """Write the file whole, instead of what is there: no reader ever sees a part of it.
-
-        Raises:
-            OSError: It cannot be written.
-        """
-
-    @abstractmethod
-    def append(self, data: bytes) -> None:
-        """Write bytes to the end of the file, which is made if need be. In a store all of it is written anew.
 
         Raises:
             OSError: It cannot be written.

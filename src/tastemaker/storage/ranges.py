@@ -24,27 +24,38 @@ class BeyondEndError(Exception):
     """There are no bytes at that position."""
 
 
-class Source(ABC):
-    """What one kind of server needs for its files to be read by position. Nothing here tries again.
+class RemoteRanges(ABC):
+    """A remote file, open by position: each `read_at` is a request for exactly these bytes, made again where it fails.
+
+    Each kind of server has a subclass, whose `look` and `read_into` try once.
+
+    Args:
+        url: The file.
 
     Attributes:
         known: Whether an answer has told size and version.
         size: In bytes; None where the server does not say.
-        version: Of the file that was seen first.
+        version: Of the file that was seen first; empty where the server does not say.
+        modified: When it was written last, in seconds since 1970; 0 where that is not known.
     """
 
-    def __init__(self) -> None:
+    compressed, damage = False, ""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._name = url, public_url(url)
+        self._patience = current_patience()
         self.known = False
         self.size: int | None = None
         self.version = ""
+        self.modified = 0.0
 
     @abstractmethod
     def look(self) -> None:
-        """Find out size and version."""
+        """Ask for size and version, once."""
 
     @abstractmethod
     def read_into(self, data: bytearray, offset: int, size: int) -> None:
-        """Append bytes from ``offset``; on an error those that had come are in ``data``.
+        """Append bytes from ``offset``, in one try. On an error, those that had come are in ``data``.
 
         Raises:
             BeyondEndError: There are none.
@@ -61,25 +72,14 @@ class Source(ABC):
             raise ChangedError
         self.size, self.version, self.known = size, version, True
 
-    def close(self) -> None:  # noqa: B027 - most have nothing open
-        """Close what is open."""
+    def identify(self) -> None:
+        """Ask for size and version if no answer has told them yet.
 
-
-class RemoteRanges:
-    """A remote file, open by position: each `read_at` is a request for exactly these bytes, made again where it fails.
-
-    Args:
-        url: The file.
-        source: What reads it.
-    """
-
-    compressed, streams, damage = False, False, ""
-
-    def __init__(self, url: str, source: Source) -> None:
-        self.url = url
-        self._name = public_url(url)
-        self._patience = current_patience()
-        self._source = source
+        Raises:
+            RemoteError: The server does not tell, whatever was tried.
+        """
+        if not self.known:
+            persist(f"{self._name} cannot be read", self.look, self._url)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes from ``offset``.
@@ -88,11 +88,11 @@ class RemoteRanges:
             RemoteError: They cannot be read, whatever was tried; or the file has changed since the first read.
         """
         data = bytearray()
-        attempts = Attempts(f"{self._name} cannot be read at byte {offset:,}", self._patience, self.url)
+        attempts = Attempts(f"{self._name} cannot be read at byte {offset:,}", self._patience, self._url)
         while (missing := self._clip(offset, size) - len(data)) > 0:
             before = len(data)
             try:
-                self._source.read_into(data, offset + before, missing)
+                self.read_into(data, offset + before, missing)
             except BeyondEndError:
                 break
             except ChangedError:
@@ -106,28 +106,16 @@ class RemoteRanges:
 
     def holds(self, size: int) -> bool:
         """Return whether the file has that many bytes."""
-        self._know()
-        known = self._source.size
-        return size <= known if known is not None else len(self.read_at(size - 1, 1)) == 1
+        self.identify()
+        return size <= self.size if self.size is not None else len(self.read_at(size - 1, 1)) == 1
 
     def size_bytes(self) -> int | None:
         """Return how many bytes the file has; None where the server does not say."""
-        return self.identify()[0]
+        self.identify()
+        return self.size
 
-    def identify(self) -> tuple[int | None, str]:
-        """Return size and version of the file, None and empty where the server does not say."""
-        self._know()
-        return self._source.size, self._source.version
-
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing open
         """Close what is open."""
-        self._source.close()
-
-    def _know(self) -> None:
-        """Ask for size and version if no answer has told them yet."""
-        if not self._source.known:
-            persist(f"{self._name} cannot be read", self._source.look, self.url)
 
     def _clip(self, offset: int, size: int) -> int:
-        known = self._source.size
-        return size if known is None else min(size, known - offset)
+        return size if self.size is None else min(size, self.size - offset)

@@ -15,12 +15,7 @@ class Ranges(Protocol):
 
     @property
     def compressed(self) -> bool:
-        """Whether they are unpacked, and not where the file has them."""
-        ...
-
-    @property
-    def streams(self) -> bool:
-        """Whether it is cheap to read forwards only: going back costs a pass over what lies before."""
+        """Whether they are unpacked while they are read: to go back costs a pass over what lies before."""
         ...
 
     @property

@@ -16,8 +16,8 @@ from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage import canonical_url, is_pattern, options_for, public_url, relative_to
 from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.inputs import without_results
-from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Lock, Place
-from tastemaker.storage.ranges import RemoteRanges, Source
+from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Place
+from tastemaker.storage.ranges import RemoteRanges
 from tastemaker.storage.reading import RangesFile
 
 T = TypeVar("T")
@@ -33,10 +33,6 @@ class RemotePlace(Place):
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.address = url
         self.options = options_for(url, options)
-
-    @abstractmethod
-    def source(self) -> Source:
-        """Return what reads the file; nothing is requested yet."""
 
     @abstractmethod
     def send(self, draft: Path) -> None:
@@ -104,8 +100,8 @@ class RemotePlace(Place):
         _or_not_found(file.identify)
         return cast("BinaryIO", io.BufferedReader(RangesFile(file), _BUFFER_BYTES))
 
-    def open_ranges(self) -> RemoteRanges:
-        return RemoteRanges(self.address, self.source())
+    @abstractmethod
+    def open_ranges(self) -> RemoteRanges: ...
 
     def read(self, max_bytes: int | None = None) -> bytes:
         with closing(self.open_ranges()) as file:
@@ -123,7 +119,11 @@ class RemotePlace(Place):
                 on_progress(position)
 
     def draft(self, beside: Place | None = None) -> Draft:
-        return _Upload(self)
+        return Draft(draft_folder() / f"{DRAFT_PREFIX}{uuid.uuid4().hex[:12]}", self._send_draft)
+
+    def _send_draft(self, draft: Path) -> None:
+        self.send(draft)
+        draft.unlink()
 
     def remove_drafts(self) -> None:
         """Do nothing: drafts of remote files lie on this machine, see `drafts.draft_folder`."""
@@ -136,39 +136,10 @@ class ReadOnlyPlace(RemotePlace):
     def refusal(self) -> ConfigurationError:
         """Return the error that says why."""
 
-    def check_writable(self) -> None:
+    def _refuse(self, *_args: object, **_options: object) -> Any:  # noqa: ANN401 - it never returns
         raise self.refusal()
 
-    def send(self, draft: Path) -> None:
-        raise self.refusal()
-
-    def draft(self, beside: Place | None = None) -> Draft:
-        raise self.refusal()
-
-    def write(self, data: bytes) -> None:
-        raise self.refusal()
-
-    def append(self, data: bytes) -> None:
-        raise self.refusal()
-
-    def delete(self) -> None:
-        raise self.refusal()
-
-    def make_folder(self) -> None:
-        raise self.refusal()
-
-    def lock(self) -> Lock:
-        raise self.refusal()
-
-
-class _Upload(Draft):
-    def __init__(self, target: RemotePlace) -> None:
-        self._target = target
-        self.path = draft_folder() / f"{DRAFT_PREFIX}{uuid.uuid4().hex[:12]}"
-
-    def commit(self) -> None:
-        self._target.send(self.path)
-        self.path.unlink()
+    check_writable = send = draft = write = delete = make_folder = lock = _refuse
 
 
 def or_none(work: Callable[[], T]) -> T | None:

@@ -1,4 +1,4 @@
-"""Places as an fsspec file system, for libraries that read through one: DuckDB."""
+"""Single files behind URLs as an fsspec file system, through which DuckDB reads them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tastemaker.storage.place import Entry, Place
 
 
 class PlaceSystem(AbstractFileSystem):  # type: ignore[misc]
-    """A file system of all URLs of a scheme.
+    """A file system of all URLs of a scheme, to read files that are named whole: it lists nothing.
 
     Args:
         scheme: Of the URLs.
@@ -35,35 +35,22 @@ class PlaceSystem(AbstractFileSystem):  # type: ignore[misc]
         """Return a path as a URL."""
         return f"{self.protocol}://{self._strip_protocol(name)}"
 
+    def glob(self, path: str, maxdepth: int | None = None, **_: Any) -> list[str]:  # noqa: ANN401
+        """Return the path itself: it is no pattern, whatever is in it."""
+        return [self._strip_protocol(path)]
+
     def info(self, path: str, **_: Any) -> dict[str, Any]:  # noqa: ANN401
         """Return name, size and type of a file.
 
         Raises:
             FileNotFoundError: There is none.
         """
-        entry = self._place(path).stat()
-        if entry is None:
-            raise FileNotFoundError(path)
-        return self._describe(entry)
-
-    def find(self, path: str, maxdepth: int | None = None, withdirs: bool = False, **options: Any) -> Any:  # noqa: ANN401
-        """Return all files below a folder, by name."""
-        place = self._place(path)
-        found = {}
-        for entry in place.list(recursive=maxdepth != 1):
-            if maxdepth is None or entry.place.relative_to(place).count("/") < maxdepth:
-                described = self._describe(entry)
-                found[described["name"]] = described
-        return found if options.get("detail") else sorted(found)
-
-    def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: ANN401
-        """Return the files in a folder itself."""
-        found = self.find(path, maxdepth=1, detail=True)
-        return list(found.values()) if detail else list(found)
+        entry = self._entry(path)
+        return {"name": self._strip_protocol(path), "size": entry.size, "type": "file"}
 
     def modified(self, path: str) -> datetime:
-        """Return when a file was written last; DuckDB asks."""
-        return datetime.fromtimestamp(self.info(path)["mtime"], UTC)
+        """Return when a file was written last. DuckDB asks for it."""
+        return datetime.fromtimestamp(self._entry(path).modified, UTC)
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:  # noqa: ANN401
         if mode != "rb":
@@ -73,6 +60,8 @@ class PlaceSystem(AbstractFileSystem):  # type: ignore[misc]
     def _place(self, path: str) -> Place:
         return Place.at(self.unstrip_protocol(path), self._options)
 
-    def _describe(self, entry: Entry) -> dict[str, Any]:
-        name = self._strip_protocol(entry.place.address)
-        return {"name": name, "size": entry.size, "type": "file", "mtime": entry.modified}
+    def _entry(self, path: str) -> Entry:
+        entry = self._place(path).stat()
+        if entry is None:
+            raise FileNotFoundError(path)
+        return entry

@@ -19,7 +19,7 @@ from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage import Options, public_url
 from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.place import Entry
-from tastemaker.storage.ranges import BeyondEndError, Source
+from tastemaker.storage.ranges import BeyondEndError, RemoteRanges
 from tastemaker.storage.remote import ReadOnlyPlace
 from tastemaker.storage.retries import current_patience, persist
 
@@ -45,16 +45,16 @@ class WebPlace(ReadOnlyPlace):
     """A file of a web server. There are no folders."""
 
     def stat(self) -> Entry | None:
-        source = self.source()
+        file = self.open_ranges()
         try:
-            persist(f"{self} cannot be looked at", source.look, self.address)
+            persist(f"{self} cannot be looked at", file.look, self.address)
         except RemoteError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return None
             raise
         finally:
-            source.close()
-        return Entry(self, source.size or 0, source.modified, source.version)
+            file.close()
+        return Entry(self, file.size or 0, file.modified, file.version)
 
     def is_folder(self) -> bool:
         return False
@@ -65,20 +65,23 @@ class WebPlace(ReadOnlyPlace):
     def list(self, *, recursive: bool = True) -> list[Entry]:
         raise ConfigurationError(f"{self}: a web server has no list of its files; name each file")
 
-    def source(self) -> WebSource:
-        return WebSource(self.address, _headers_of(self.options))
+    def open_ranges(self) -> WebRanges:
+        return WebRanges(self.address, _headers_of(self.options))
 
     def refusal(self) -> ConfigurationError:
         return ConfigurationError(f"{self}: results cannot be written to a web server; use s3://, gs://, ...")
 
 
-class WebSource(Source):
-    """Reads a file in ranges. Where a server has none, it is fetched whole, into a temporary file."""
+class WebRanges(RemoteRanges):
+    """Reads a file in ranges. Where a server has none, it is fetched whole, into a temporary file.
+
+    Attributes:
+        address: Where it is asked for.
+    """
 
     def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__()
-        self.modified = 0.0
-        self.url = url
+        super().__init__(url)
+        self.address = url
         self._headers = headers or {}
         self._whole: Path | None = None
         self._lock = threading.Lock()
@@ -109,11 +112,11 @@ class WebSource(Source):
             FileNotFoundError: There is no such file.
             AnswerError: The server refuses.
         """
-        answer = send(self.url, self._headers | headers)
+        answer = send(self.address, self._headers | headers)
         if answer.status_code >= 400 and answer.status_code != 416:
             answer.close()
             if answer.status_code in (404, 410):
-                raise FileNotFoundError(public_url(self.url))
+                raise FileNotFoundError(public_url(self.address))
             raise AnswerError(answer)
         return answer
 
