@@ -21,8 +21,8 @@ from rows import mark_as_gone, write_rows
 from explorer.table import write_table
 from tastemaker import ConfigurationError, ScoreTable, Selection, write_report
 from tastemaker.errors import ReasonKind
-from tastemaker.explorer.index import Filter
 from tastemaker.explorer import report
+from tastemaker.explorer.index import Filter
 from tastemaker.explorer.report_data import gather
 from tastemaker.explorer.service import Explorer
 from tastemaker.imaging.decode import decode_image

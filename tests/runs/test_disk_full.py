@@ -7,11 +7,10 @@ import subprocess
 
 import pytest
 from command import start_tastemaker, tastemaker
-from tiny import copies, make_tiny_shards, rows_of, snapshot
+from tiny import copies, make_tiny_shards, rows_of
 
 from tastemaker import ScoreTable, Selection, select_images
 from tastemaker.runs.run import RunOptions, run_scoring
-from tastemaker.selections.filter import filter_images
 from tastemaker.storage.place import DRAFT_PREFIX
 
 EVERYTHING = Selection(where="true")
@@ -79,19 +78,3 @@ def test_a_selection_without_room_is_one_error_and_loses_nothing(tmp_path, shard
     assert tastemaker(*everything).returncode == 0
     select_images(ScoreTable(tmp_path / "scores"), output.with_stem("fresh"), EVERYTHING, kind=kind)
     assert [*written(output).values()] == [*written(output.with_stem("fresh")).values()]
-
-
-def test_a_filter_without_room_for_its_copies_keeps_its_rows(tmp_path, small_disk, shards, model_dir):
-    output, options = small_disk / "out", RunOptions(model_dir=str(model_dir), embeddings=False)
-    run_scoring(shards, output, options)
-    rows = snapshot(output / "rows")
-    filler = small_disk / "filler"
-    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 30_000))
-    with pytest.raises(Exception, match="no room"):
-        filter_images(shards, output, EVERYTHING, options)
-    assert not list(output.rglob("*.tar"))
-    filler.unlink()
-    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    assert filter_images(shards, output, EVERYTHING, options).run.images_scored_now == 0
-    assert snapshot(output / "rows") == rows
-    assert copies(output / "kept") == copies(shards)

@@ -1,16 +1,12 @@
 """One run writes to a directory, or several to slices of it; a dead process holds nothing."""
 
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.runs.index import STATE_FOLDER
 from tastemaker.runs.lock import only_run_on
 from tastemaker.runs.options import Slice, slice_of_slurm_array
 from tastemaker.storage.place import Place
@@ -62,26 +58,6 @@ def test_slices_run_beside_each_other_and_a_whole_run_beside_none(output):
         pass
     with only_run_on(output, Slice(1, 2)):
         pass  # nobody holds anything any more
-
-
-def test_a_run_that_was_killed_holds_no_lock(tmp_path):
-    code = (
-        "import sys, time; from tastemaker.storage.place import Place; from tastemaker.runs.lock import only_run_on\n"
-    )
-    code += "with only_run_on(Place.of(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        with pytest.raises(ConfigurationError, match="another run"), only_run_on(Place.of(tmp_path)):
-            pass
-        process.send_signal(signal.SIGKILL)
-    with only_run_on(Place.of(tmp_path)):
-        pass
-
-
-def test_the_lock_leaves_only_what_readers_pass_over(tmp_path):
-    with only_run_on(Place.of(tmp_path), Slice(0, 2)):
-        pass
-    assert {path.name for path in tmp_path.iterdir()} <= {STATE_FOLDER}
 
 
 SLURM = {"ID": "3", "MIN": "0", "MAX": "7", "STEP": "1", "COUNT": "8"}

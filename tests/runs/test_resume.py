@@ -68,17 +68,6 @@ def test_other_weights_in_the_same_place_are_noticed_and_named(tmp_path, shards,
     assert run(shards, RunMode(overwrite=True), model_dir=str(models)).images_scored_now == 16
 
 
-def test_another_predictor_of_the_same_name_is_noticed(tmp_path, shards, run):
-    own = tmp_path / "own.safetensors"
-    sources = [write_random_models(tmp_path / f"models{seed}", seed=seed) for seed in (0, 1)]
-    weights = [next((source / "ttj").rglob("*.safetensors")) for source in sources]
-    shutil.copy(weights[0], own)
-    run(shards, predictor=str(own))
-    shutil.copy(weights[1], own)
-    with pytest.raises(ConfigurationError, match=r"predictor of \w+ was \w{12}\.\.\. and is \w{12}\.\.\.[^;]*\. Say"):
-        run(shards, predictor=str(own))
-
-
 def test_a_precision_that_was_chosen_by_itself_is_the_same_as_when_it_is_named(shards, run):
     from tastemaker.models.clip import resolve_precision
 

@@ -23,32 +23,24 @@ pytestmark = pytest.mark.network
 SECRET = "hf_SECRET"
 
 
-def test_rows_and_tars_are_those_of_a_local_run_and_only_what_changes_is_scored_again(
-    tmp_path, shards, kept_here, dataset, model_dir
+def test_a_run_reads_one_commit_with_the_rows_of_a_local_run_and_the_next_scores_what_changed(
+    tmp_path, shards, kept_here, dataset, hub, model_dir
 ):
-    dataset.hub.page_size = 2
-    url = dataset.upload(shards, "in/below/")
+    hub.page_size = 2
+    url, changed = dataset.upload(shards, "in/below/"), (shards / "2.tar").read_bytes()
+
+    def replace_meanwhile(request):
+        if request.server == "cdn" and len(dataset.repo.commits) == 2:
+            dataset.repo.commit({"in/below/0.tar": changed, "in/below/1.tar": changed, "README.md": b"new"})
+
+    hub.on_request = replace_meanwhile
     keep([url], tmp_path / "there", model_dir, dataset, top=4)
+    assert len(dataset.repo.commits) == 3
     there = local_files(tmp_path / "there")
     assert rows_of(there) == rows_of(kept_here)
     assert tars_of(there) == tars_of(kept_here) != {}
+    assert run([f"{url}/*.tar"], tmp_path / "there", model_dir, dataset).images_scored_now == 6
     assert run([url], tmp_path / "there", model_dir, dataset).images_scored_now == 0
-    dataset.repo.commit({"in/below/1.tar": (shards / "2.tar").read_bytes(), "README.md": b"new"})
-    again = run([f"{url}/*.tar"], tmp_path / "there", model_dir, dataset)
-    assert 0 < again.images_scored_now <= 3
-
-
-def test_each_run_and_each_table_of_a_process_sees_what_was_committed_before_it(tmp_path, shards, dataset, model_dir):
-    dataset.upload(shards)
-    arguments = ([f"{dataset.url}/0.tar"], tmp_path / "out", model_dir, dataset)
-    assert run(*arguments).images_scored_now == 3
-    dataset.repo.commit({"0.tar": (shards / "2.tar").read_bytes()})
-    assert run(*arguments).images_scored_now == 3
-    dataset.upload(tmp_path / "out")
-    assert len(ScoreTable(f"{dataset.url}/rows/0.parquet", storage_options=dataset.options)) == 3
-    dataset.repo.commit({"rows/0.parquet": (tmp_path / "out" / "rows" / "0.parquet").read_bytes() + b"no rows"})
-    with pytest.raises(ConfigurationError, match="is no rows file"):
-        ScoreTable(f"{dataset.url}/rows/0.parquet", storage_options=dataset.options)
 
 
 def test_a_shard_is_one_question_to_the_hub_and_its_blocks_come_from_elsewhere(shards, dataset, hub):
@@ -80,22 +72,6 @@ def test_small_files_come_without_ranges_and_are_read_by_position(dataset):
     assert Place.at(f"{dataset.url}/empty.txt", dataset.options).open_ranges().read_at(0, 10) == b""
 
 
-def test_a_run_reads_one_commit_whatever_is_committed_meanwhile(tmp_path, shards, kept_here, dataset, hub, model_dir):
-    url = dataset.upload(shards)
-    other = (shards / "0.tar").read_bytes()[::-1]
-
-    def replace_all(request):
-        if request.server == "cdn" and len(dataset.repo.commits) == 2:
-            dataset.repo.commit({f"{n}.tar": other for n in range(3)})
-
-    hub.on_request = replace_all
-    keep([url], tmp_path / "there", model_dir, dataset, top=4)
-    assert len(dataset.repo.commits) == 3
-    there = local_files(tmp_path / "there")
-    assert rows_of(there) == rows_of(kept_here)
-    assert tars_of(there) == tars_of(kept_here)
-
-
 def test_a_revision_is_a_branch_a_tag_or_a_commit(dataset):
     dataset.repo.commit({f"in/{n}.tar": b"tar" for n in range(3)})
     old = dataset.repo.refs["main"]
@@ -118,9 +94,9 @@ def test_the_hub_is_asked_again_when_it_says_so(dataset, hub):
     assert hub.refusals == []
 
 
-def test_a_listing_that_says_nothing_is_asked_for_again(tmp_path, shards, dataset, hub, model_dir):
-    url = dataset.upload(shards)
-    stalled = []
+def test_a_listing_that_says_nothing_is_asked_for_again(shards, dataset, hub, monkeypatch):
+    monkeypatch.setenv("TASTEMAKER_REMOTE_TIMEOUT_S", "0.7")
+    url, stalled = dataset.upload(shards), []
 
     def stall_once(request):
         if "/tree/" in request.path and not stalled:
@@ -128,7 +104,7 @@ def test_a_listing_that_says_nothing_is_asked_for_again(tmp_path, shards, datase
             hub.released.wait(60)
 
     hub.on_request = stall_once
-    assert run([url], tmp_path / "out", model_dir, dataset).images == 9
+    assert len(Place.of(url, dataset.options).list()) == 3
     assert stalled
 
 
@@ -207,3 +183,6 @@ def test_rows_on_the_hub_are_a_table_and_their_originals_are_selected(tmp_path, 
         done = select_images(rows, tmp_path / name, Selection(top=Top(count=3)), kind="folder")
         assert (done.written, done.skipped) == (3, {})
     assert local_files(tmp_path / "here").keys() == local_files(tmp_path / "there").keys()
+    dataset.repo.commit({"scores/rows/0.parquet": b"no rows"})
+    with pytest.raises(ConfigurationError, match="is no rows file"):
+        ScoreTable(scores, storage_options=dataset.options)  # each table asks what is there now

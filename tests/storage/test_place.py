@@ -168,23 +168,6 @@ def test_a_lock_has_one_holder_who_is_named(folder):
     other.release()
 
 
-def test_who_waits_for_a_lock_has_it_when_it_is_free(folder):
-    lock, other = (folder / "a.lock").lock(), (folder / "a.lock").lock()
-    order = []
-
-    def wait():
-        with other:
-            order.append("second")
-
-    with lock:
-        waiting = threading.Thread(target=wait)
-        waiting.start()
-        assert not (folder / "a.lock").lock().acquire(wait_s=0.7)
-        order.append("first")
-    waiting.join(30)
-    assert order == ["first", "second"]
-
-
 def test_of_many_that_want_a_lock_one_at_a_time_has_it(folder):
     inside, most = [], []
 

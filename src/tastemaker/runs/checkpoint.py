@@ -68,7 +68,7 @@ def run_with_checkpoint(
 
 
 def _remove_drafts(writer: Stage, tasks: list[Task[Any]]) -> None:
-    """Delete what a killed run left unfinished of these tasks."""
+    """Delete the unfinished files that a killed run left of these tasks."""
     output_dir = getattr(writer, "output_dir", None)
     if isinstance(output_dir, str | Path):
         remove_drafts(Place.of(output_dir), [task.partition.name for task in tasks])
@@ -76,7 +76,7 @@ def _remove_drafts(writer: Stage, tasks: list[Task[Any]]) -> None:
 
 @dataclass
 class CheckpointStage(ProcessingStage[Task[Any], Task[Any]]):
-    """Notes what comes out of a pipeline, and which initial task is finished with it. Passes it on as it is.
+    """Notes each result of a pipeline, and which initial task it finishes. The result is passed on unchanged.
 
     Args:
         folder: Of the checkpoint; on a cluster one that all machines see.
@@ -133,7 +133,7 @@ def _make_initial_tasks(
 
 
 def _read_note(path: Path) -> dict[str, Any] | None:
-    """Return what is known of an initial task; None for nothing."""
+    """Return the note of an initial task; None if there is none that can be read."""
     try:
         note = json.loads(path.read_text())
         return note if {"fingerprint", "sources", "results"} <= set(note) else None
@@ -155,7 +155,7 @@ def _refuse_others(notes: dict[str, dict[str, Any]], fingerprint: Fingerprint, f
 
 
 def _find_finished(note: dict[str, Any] | None, task: Task[Any]) -> list[Task[Any]] | None:
-    """Return what an initial task came to; None if it is not finished, its files changed, or its results are gone."""
+    """Return the results of a finished task; None if it is not finished, its files changed, or results are gone."""
     if note is None or note["sources"] != task.partition.provenance["sources"]:
         return None
     results: list[Task[Any]] = [_restore_result(result) for result in note["results"]]
@@ -180,7 +180,7 @@ def _restore_result(result: dict[str, Any]) -> FileGroupTask:
 
 
 def _in_order(finished: dict[str, list[Task[Any]] | None], made: list[Task[Any]]) -> list[Task[Any]]:
-    """Return all results in the order of the initial tasks; those that lost sight of theirs come last."""
+    """Return all results in the order of the initial tasks. Results of no known task come last."""
     by_key: dict[str, list[Task[Any]]] = {}
     for task in made:
         by_key.setdefault(task.partition.checkpoint, []).append(task)

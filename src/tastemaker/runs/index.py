@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
 from tastemaker.errors import RemoteError
 from tastemaker.runs.fingerprint import canonical
+from tastemaker.scores.files import read_metadata
 from tastemaker.scores.layout import ROWS_FOLDER, ROWS_SUFFIX, STATE_FOLDER
 from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY, SOURCES_KEY
 from tastemaker.storage.inputs import map_places
@@ -68,8 +68,13 @@ class RowsIndex:
     _is_saved: bool = field(default=True, init=False, repr=False)
 
     def load(self) -> None:
-        """List the rows files, read the notes of them, and forget those that do not hold any more."""
-        self._listed = list_rows(self.output_dir / ROWS_FOLDER)
+        """List the rows files, read the notes, and forget the notes of files that have changed."""
+        rows = self.output_dir / ROWS_FOLDER
+        self._listed = {
+            entry.place.relative_to(rows).removesuffix(ROWS_SUFFIX): (entry.size, entry.version)
+            for entry in rows.list()
+            if entry.place.name.endswith(ROWS_SUFFIX) and not entry.place.name.startswith(".")
+        }
         found: dict[str, RowsNote] = {}
         for entry in (self.output_dir / STATE_FOLDER / "index*.json").glob():
             found |= _read_notes(entry.place)
@@ -98,7 +103,7 @@ class RowsIndex:
         return {name: self._notes[name] for name in wanted if name in self._notes}
 
     def refresh(self, names: Iterable[str]) -> None:
-        """Look at the rows files of these partitions again: they were written since."""
+        """Look at the rows files of these partitions again, because they were written since."""
         for name in names:
             self._notes.pop(name, None)
             entry = rows_path(self.output_dir, name).stat()
@@ -108,9 +113,9 @@ class RowsIndex:
                 self._listed[name] = (entry.size, entry.version)
 
     def save(self, names: Iterable[str]) -> None:
-        """Write the notes of these partitions; those of a whole run take the place of its slices'.
+        """Write the notes of these partitions. The notes of a whole run replace those of its slices.
 
-        A failure is not told: the notes can be made again.
+        If they cannot be written, nothing is said: the next run can make them again.
         """
         if self._is_saved:
             return
@@ -144,29 +149,13 @@ class RowsIndex:
         )
 
 
-def read_metadata(path: Place) -> dict[bytes, bytes]:
-    """Return the metadata of a rows file without reading its rows."""
-    with path.open() as file:  # pyarrow itself takes no path that is no UTF-8
-        found = pq.read_metadata(file).metadata
-    return dict(found or {})
-
-
 def rows_path(output_dir: Place, name: str) -> Place:
     """Return where the rows of a partition lie."""
     return output_dir / ROWS_FOLDER / f"{name}{ROWS_SUFFIX}"
 
 
-def list_rows(rows_dir: Place) -> dict[str, tuple[int, str]]:
-    """Return the name of every partition that has a rows file -> its size and version."""
-    return {
-        entry.place.relative_to(rows_dir).removesuffix(ROWS_SUFFIX): (entry.size, entry.version)
-        for entry in rows_dir.list()
-        if entry.place.name.endswith(ROWS_SUFFIX) and not entry.place.name.startswith(".")
-    }
-
-
 def _read_notes(path: Place) -> dict[str, RowsNote]:
-    """Return partition -> note of a file; nothing where it holds no notes."""
+    """Return the notes in a file, by partition; none if the file is damaged."""
     try:
         found = json.loads(path.read())
         made_by = found["fingerprints"]

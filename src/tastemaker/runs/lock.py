@@ -14,7 +14,7 @@ from tastemaker.storage.place import Lock, Place
 _WHOLE = "run.lock"
 
 _GRACE_S = 2.0
-"""Who looks whether a lock is held, holds it for a moment. So a lock that is taken is tried for so long."""
+"""Looking at a lock takes it for a moment, so a run tries for so long before it believes that a lock is held."""
 
 _POLL_S = 0.5
 
@@ -52,7 +52,7 @@ def only_run_on(output_dir: Place, part: Slice | None = None, *, wait: bool = Fa
 
 
 class _TakenError(Exception):
-    """Another run holds the place. The message is what is known of it."""
+    """Another run holds the lock. The message says what is known of that run."""
 
     def __init__(self, name: str, lock: Lock) -> None:
         part = name.removeprefix("run").removesuffix(".lock").strip("-").replace("-", " ")
@@ -61,9 +61,10 @@ class _TakenError(Exception):
 
 
 def _take(folder: Place, part: Slice | None) -> Lock:
-    """Take the lock of the whole or of a slice, then look that nobody has one that excludes it.
+    """Take the lock of the whole directory or of a slice, then check that nobody holds one that excludes it.
 
-    Each side takes first and looks then, so of two that begin together at least one sees the other.
+    Every run takes its own lock first and looks at the others after that. So of two runs that begin together, at least
+    one sees the other.
     """
     own = _WHOLE if part is None else f"run-{part}.lock"
     lock = (folder / own).lock()

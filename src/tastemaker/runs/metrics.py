@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 
 _LOOK_AGAIN_S = 15.0
-"""The directory is listed no sooner than that after it was listed last."""
+"""Seconds between two listings of the directory, at least."""
 
 
 class RunCollector:
-    """Makes the metrics when they are asked for.
+    """Collects the metrics each time that Prometheus asks for them.
 
     Args:
         counter: What is done.
@@ -69,7 +69,7 @@ class RunCollector:
         yield GaugeMetricFamily("tastemaker_partitions_done", "Partitions that have rows", value=self._done)
 
     def _look(self) -> None:
-        """Look at the rows files, if the last time is long enough ago."""
+        """Count the rows that are there, unless they were counted a moment ago."""
         with self._lock:
             if time.monotonic() - self._looked_at < _LOOK_AGAIN_S:
                 return

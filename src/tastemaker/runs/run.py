@@ -1,4 +1,4 @@
-"""A whole run: score images, and write a row for each."""
+"""A whole run: it scores images, and writes a row for each."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run_scoring(
     *,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RunSummary:
-    """Return what a run came to that scores images, or embeddings that others computed.
+    """Score images, or embeddings that others computed, and return a summary.
 
     Each image has a row in ``output_dir/rows``. A run that was stopped goes on where it stopped: an input is finished
     once its rows exist, made in the same way from the same files. docs/resume.md describes it for users.
@@ -162,7 +162,7 @@ class _Run:
         self.counter.listeners.append(lambda _progress, images: record.count(images))
 
     def do(self, groups: list[FileGroupTask]) -> RunSummary:
-        """Do what is left, and sum up."""
+        """Do the work that is left, and return the summary."""
         plan = self._plan(groups)
         self.record.start()
         names = [match.name for match in plan.matches]
@@ -191,7 +191,7 @@ class _Run:
         self.index.save(self.index.names() if self.mode.part is None else [match.name for match in plan.matches])
 
     def _score(self, plan: Plan) -> list[Task[Any]]:
-        """Run the stages over what is to be done; return what the writer made."""
+        """Run the stages over the work that is left, and return the results of the writer."""
         self.counter.begin(plan.tasks)
         if not plan.tasks:
             return []
@@ -211,7 +211,7 @@ class _Run:
 
     def _sum_up(self, plan: Plan, written: list[Task[Any]]) -> RunSummary:
         names = [match.name for match in plan.matches]
-        summary = summarise(names, self.output_dir, self.options.rank_by, self.index)
+        summary = summarise(names, self.index, self.options.rank_by)
         self._save_index(plan)
         summary.rows_files = [rows_path(self.output_dir, name).address for name in names]
         summary.images_scored_now = self.counter.images

@@ -1,4 +1,4 @@
-"""``run.json``: what a run is doing, and what it came to; with a line for each run before it."""
+"""``run.json`` says what a run is doing, what came of it, and how the runs before it ended."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tastemaker.scores.named import note_inputs
 from tastemaker.storage.place import Place
 
 RUN_FILE = f"{STATE_FOLDER}/run.json"
-"""In the output directory. That of a slice is called ``run-0-of-8.json``."""
+"""Path below the output directory. The file of a slice is called ``run-0-of-8.json``."""
 
 EARLIER_RUNS = 50
-"""Earlier runs that are remembered; the oldest are forgotten."""
+"""So many earlier runs are listed; the oldest are dropped."""
 
 _SAVE_EVERY_S = 30.0
 
 
 class RunFile:
-    """The file of one run: written when it starts, twice a minute, and when it ends, whatever ends it.
+    """The file of one run. It is written when the run starts, twice a minute, and when the run ends for any reason.
 
     Args:
         output_dir: Directory of the results.
@@ -75,26 +75,26 @@ class RunFile:
         self._thread = threading.Thread(target=self._save_regularly, name="run-file", daemon=True)
 
     def start(self) -> None:
-        """Write it, and go on doing so."""
+        """Write the file now, and then twice a minute."""
         self._save()
         self._thread.start()
 
     def count(self, images: int) -> None:
-        """Note that so many more images are done."""
+        """Count images that were done just now."""
         minute = int((datetime.now(UTC) - self._started).total_seconds() // 60)
         with self._lock:
             self._images += images
             self._per_minute[minute] += images
 
     def finish(self, summary: RunSummary) -> None:
-        """Write what the run came to."""
+        """Write the summary of a run that has finished."""
         done = summary.images_scored_now
         rates = {stage.name: round(done / stage.busy_s, 2) for stage in summary.stages if done and stage.busy_s}
         self._record |= {"rates": rates, "summary": summary.as_json()}
         self._end("finished")
 
     def stop(self, error: BaseException) -> None:
-        """Write what stopped the run, unless it has ended. The disk may be full: then it cannot be told."""
+        """Write what stopped the run, unless it has ended already. On a full disk, nothing is written."""
         if not self._ended.is_set():
             self._record["error"] = f"{type(error).__name__}: {error}"
             with suppress(OSError):
@@ -125,7 +125,7 @@ def run_file(output_dir: Place, part: Slice | None) -> Place:
 
 
 def _list_earlier(last: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the runs before this one, the last one first; one that still seems to run was killed."""
+    """Return the runs before this one, the latest first. One that never said that it ended was killed."""
     if "started" not in last:
         return []
     summary = last.get("summary") or {}

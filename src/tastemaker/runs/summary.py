@@ -1,4 +1,4 @@
-"""What a run came to: counted in its rows, with where its time went."""
+"""The summary of a run: counts of its rows, and where its time went."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 from tastemaker.errors import ReasonKind
 from tastemaker.executors.timing import StageTiming, find_bottleneck
 from tastemaker.parity import ParityReport
-from tastemaker.runs.index import RowsIndex, read_metadata, rows_path
+from tastemaker.runs.index import RowsIndex, rows_path
 from tastemaker.scores.distribution import find_percentiles
-from tastemaker.scores.files import read_rows
+from tastemaker.scores.files import read_metadata, read_rows
 from tastemaker.scores.schema import DELETED, METADATA_KEY
 from tastemaker.storage.place import Place
 
 SAMPLED_PARTITIONS = 2000
-"""Partitions whose scores are read for the percentiles: two seconds' worth. The counts are of all."""
+"""At most so many partitions are read for the percentiles, which takes two seconds. The counts cover all."""
 
 REMEDIES = {
     "image_reader": "faster storage, or more and faster cores",
@@ -36,7 +36,7 @@ REMEDIES = {
 
 @dataclass
 class RunSummary:
-    """What a run came to, counted in the rows on disk.
+    """The result of a run, counted in the rows on disk.
 
     Attributes:
         output_dir: Where the results are.
@@ -90,29 +90,23 @@ class RunSummary:
     rows_files: list[str] = field(default_factory=list, repr=False)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the summary as JSON takes it, without the list of rows files: there may be a million."""
+        """Return the summary for JSON, without the list of rows files, which may have a million entries."""
         values = asdict(self)
         del values["rows_files"]
         return values
 
 
-def summarise(
-    names: list[str], output_dir: Place, rank_by: str = "aesthetic_score", index: RowsIndex | None = None
-) -> RunSummary:
+def summarise(names: list[str], index: RowsIndex, rank_by: str = "aesthetic_score") -> RunSummary:
     """Return the counts of the rows of these partitions, and the percentiles of a column.
 
     Counts stand in the metadata of each rows file. Scores are read, of at most `SAMPLED_PARTITIONS` partitions.
 
     Args:
         names: The partitions; all of them have rows.
-        output_dir: Directory of the results.
+        index: The rows files.
         rank_by: The column.
-        index: What is known of the rows files; None looks now.
     """
-    if index is None:
-        index = RowsIndex(output_dir)
-        index.load()
-    notes = index.notes(names)
+    output_dir, notes = index.output_dir, index.notes(names)
     statuses: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for note in notes.values():
@@ -132,7 +126,7 @@ def summarise(
         percentiles=_percentiles(scores),
         embeddings_normalised=sum(note.counts.get("more", {}).get("normalised", 0) for note in notes.values()),
         percentiles_of=f"{len(sampled):,} of {len(names):,} partitions" if len(sampled) < len(names) else "",
-        provenance=_read_provenance(rows_path(output_dir, last)) if last else {},
+        provenance=json.loads(read_metadata(rows_path(output_dir, last)).get(METADATA_KEY, b"{}")) if last else {},
     )
 
 
@@ -145,11 +139,6 @@ def _read_scores(path: Place, column: str) -> np.ndarray:
 def _percentiles(scores: list[np.ndarray]) -> dict[int, float]:
     found = find_percentiles(np.concatenate(scores)) if scores else {}
     return {percentile: round(score, 4) for percentile, score in found.items()}
-
-
-def _read_provenance(path: Place) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(read_metadata(path).get(METADATA_KEY, b"{}"))
-    return found
 
 
 def describe_bottleneck(timings: list[StageTiming]) -> str:

@@ -9,7 +9,7 @@ import shutil
 import tarfile
 from collections.abc import Mapping
 from itertools import chain, count
-from typing import IO, Protocol, cast
+from typing import IO, cast
 
 import xxhash
 
@@ -32,34 +32,6 @@ Members = Mapping[str, bytes | Section]
 """Name -> bytes of the files of a sample, the image first; a section is copied piece by piece."""
 
 
-class Copies(Protocol):
-    """Takes samples one after the other.
-
-    Attributes:
-        left_out: Of the last sample, the sections that could not be read, and why.
-    """
-
-    left_out: dict[str, str]
-
-    def add(self, members: Members, sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
-        """Write one sample; return the file that its image is in, below the folder, and its name there.
-
-        Args:
-            members: Name -> bytes, the image first.
-            sources: Name -> which file these bytes are. Names of different sources are kept apart.
-            shard: The shard that the sample is from; empty for loose files.
-        """
-        ...
-
-    def finish(self) -> None:
-        """Write what has not been written yet."""
-        ...
-
-    def discard(self) -> None:
-        """Give up what is not visible yet."""
-        ...
-
-
 class TarCopies:
     """WebDataset tars of so many samples: ``<stem>-000000.tar`` and following.
 
@@ -73,7 +45,7 @@ class TarCopies:
 
     Attributes:
         names: Of the tars, in their order.
-        left_out: As in `Copies`.
+        left_out: Of the last sample, the sections that could not be read, and why.
     """
 
     def __init__(self, own: OwnFiles, stem: str, images_per_tar: int) -> None:
@@ -87,7 +59,15 @@ class TarCopies:
         own.refuse_foreign(self._name(0))
 
     def add(self, members: Members, sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
-        """Append one sample. Member names and bytes go in as they are; times and owners are left out."""
+        """Append one sample; return the tar that it is in, below the folder, and the name of its image there.
+
+        Member names and bytes go in as they are; times and owners are left out.
+
+        Args:
+            members: Name -> bytes, the image first.
+            sources: Name -> which file these bytes are.
+            shard: The shard that the sample is from; empty for loose files.
+        """
         image = next(iter(members))
         key = split_key(image)[0]
         if self._tar is None or self._samples == self._images_per_tar or self._containers.get(key, shard) != shard:
@@ -156,6 +136,9 @@ class FileCopies:
 
     Args:
         own: Of the folder.
+
+    Attributes:
+        left_out: As in `TarCopies`.
     """
 
     def __init__(self, own: OwnFiles) -> None:
@@ -165,7 +148,15 @@ class FileCopies:
         self._bytes = 0
 
     def add(self, members: Members, sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
-        """Write one sample. A name that another file has goes below a numbered folder."""
+        """Write one sample; return the place of its image below the folder, twice.
+
+        A name that a file of another source has goes below a numbered folder.
+
+        Args:
+            members: Name -> bytes, the image first.
+            sources: Name -> which file these bytes are.
+            shard: As in `TarCopies`.
+        """
         prefix, self.left_out = self._names.prefix(sources), {}
         for name, data in members.items():
             try:
@@ -208,6 +199,10 @@ class LinkCopies(FileCopies):
 
     def _put(self, name: str, data: bytes | Section, source: str) -> None:
         self._own.link(name, source)
+
+
+Copies = TarCopies | FileCopies
+"""Takes samples one after the other; `finish` writes what waits, `discard` gives it up."""
 
 
 def is_too_long(name: str) -> bool:

@@ -7,7 +7,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -22,7 +21,7 @@ ROW_GROUP_ROWS = 4096
 
 
 class RowsFile:
-    """A Parquet file in the making, written in row groups so that it never lies in memory as a whole.
+    """A rows file that is being written. Row groups are written one by one, so memory never holds the whole file.
 
     The number of rows by status and by kind of reason goes into its metadata, so that a summary need not read the rows.
 
@@ -114,7 +113,7 @@ def _leaves(name: str, kind: pa.DataType) -> list[str]:
 
 
 def read_rows(path: AnyPlace, columns: list[str] | None = None) -> pa.Table:
-    """Return the rows of a file, local or remote, or some columns of them, of which alone a remote file is asked.
+    """Return the rows of a file, or some columns of them. Of a remote file, only those columns are requested.
 
     The file is opened here: pyarrow itself takes no path that is no UTF-8.
     """
@@ -122,11 +121,16 @@ def read_rows(path: AnyPlace, columns: list[str] | None = None) -> pa.Table:
         return pq.ParquetFile(file).read(columns=columns)
 
 
+def read_metadata(path: AnyPlace) -> dict[bytes, bytes]:
+    """Return the metadata of a Parquet file without reading its rows."""
+    with Place.of(path).open() as file:  # pyarrow itself takes no path that is no UTF-8
+        return dict(pq.read_metadata(file).metadata or {})
+
+
 def check_own_rows(path: AnyPlace) -> None:
-    """Raise `ConfigurationError` where a rows file would take the place of a file that is none of Tastemaker's."""
+    """Raise `ConfigurationError` if a file that Tastemaker did not write is where a rows file is to go."""
     try:
-        with Place.of(path).open() as file:  # pyarrow itself takes no path that is no UTF-8
-            metadata = pq.read_metadata(file).metadata or {}
+        metadata = read_metadata(path)
     except FileNotFoundError:
         return
     except pa.ArrowException:
@@ -138,17 +142,11 @@ def check_own_rows(path: AnyPlace) -> None:
 
 
 def remove_drafts(folder: Place, partitions: Iterable[str]) -> None:
-    """Delete the unfinished rows, tars and copies of partitions whose writer died; those of a URL went with it."""
+    """Delete the unfinished rows and tars of partitions whose writer died. At a URL there are none."""
     path = folder.local_path
     stems = set() if path is None else {path / name for name in partitions if name}
+    is_draft = re.compile(rf"{re.escape(DRAFT_PREFIX)}[0-9a-f]+-(.+?)(-\d{{6}}\.tar|\.parquet)", re.DOTALL).fullmatch
     for parent in {stem.parent for stem in stems}:
         for leftover in parent.glob(f"{DRAFT_PREFIX}*"):
-            if _draft_of(leftover) in stems:
+            if (found := is_draft(leftover.name)) and parent / found[1] in stems:
                 leftover.unlink(missing_ok=True)
-
-
-def _draft_of(path: Path) -> Path | None:
-    """Return what is unfinished in a draft, as a path without the endings of rows, tars and copies."""
-    pattern = rf"{re.escape(DRAFT_PREFIX)}[0-9a-f]+-(.+?)(-\d{{6}}\.(?:tar|copy)|\.parquet)"
-    match = re.fullmatch(pattern, path.name, re.DOTALL)
-    return path.with_name(match[1]) if match else None

@@ -1,4 +1,4 @@
-"""Where the rows of a score table lie: its files, found, checked and counted."""
+"""The files of a score table: found, checked and counted."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tastemaker.storage.place import Place
 Source = str | os.PathLike[str]
 
 _NEEDED = ("image_id", "image_path", "status", "reason_kind")
-"""Columns that tell rows from other Parquet files, and without which nothing can be said of them."""
+"""Columns that every rows file has; other Parquet files are told apart by them."""
 
 _OWN_TYPES = {f.name: f.type for f in rows_schema(with_embeddings=True, with_signals=True, with_copies=True)}
 
 _TAKEN = ("file_index", "file_row_number")
-"""Names that DuckDB numbers files and rows with: a column of that name would number them."""
+"""Names of DuckDB's own columns, by which rows are numbered; no column of a file may hide them."""
 
 _OF_ONE_PARTITION = ("sources", "parity")
 """Entries of the provenance that differ between the partitions of one run."""
@@ -117,7 +117,7 @@ def open_rows(path: str, storage_options: Mapping[str, Any] | None) -> BinaryIO:
 
 
 def _find(place: Place) -> list[Place]:
-    """Return the files of rows in a place: the file that it is, or those in a folder of results or any other folder."""
+    """Return the rows files at a place: the file itself, or those in a folder of results or in any other folder."""
     try:
         if not place.address.endswith("/") and place.is_file():
             return [place]
@@ -164,7 +164,7 @@ def _read_footer(path: str, storage_options: Mapping[str, Any] | None) -> RowsSo
 
 
 def _checked(field: pa.Field, path: str) -> pa.Field:
-    """Return a column as it is to be read: texts of ours as such, whatever other programs made of them."""
+    """Return a column with the type that it is read as. Other programs may have stored our texts as other types."""
     own = _OWN_TYPES.get(field.name, field.type)
     if field.type == own:
         return field

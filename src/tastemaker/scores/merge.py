@@ -1,4 +1,4 @@
-"""Rows of some images of a partition put into its rows file, and rows of pictures that are gone marked."""
+"""Changes to rows files: new rows for some images, new paths of files that moved, marks on pictures that are gone."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def update_rows(
 
 
 def _put_in_place(old: pa.Table, redone: pa.Table) -> pa.Table:
-    """Return the old rows with the new ones in the places of those of the same images; the others come last.
+    """Return the old rows, each replaced by the new row of the same image if there is one; other new rows come last.
 
     Old rows that stay though other models made them lose what these made: the file states one fingerprint.
     """
@@ -125,7 +125,7 @@ def _fingerprint(table: pa.Table) -> object:
 
 
 def _align(table: pa.Table, schema: pa.Schema, *, same_models: bool) -> pa.Table:
-    """Return a table with the columns of a schema, and no metadata; what it lacks is null."""
+    """Return a table with the columns of a schema and no metadata. Columns that it lacks are null."""
     columns = [
         table[field.name].cast(field.type)
         if field.name in table.column_names and (same_models or field.name not in MADE_BY_MODELS)
@@ -136,7 +136,7 @@ def _align(table: pa.Table, schema: pa.Schema, *, same_models: bool) -> pa.Table
 
 
 def _mark_gone(table: pa.Table, gone: set[str]) -> pa.Table:
-    """Return the rows with the verdict ``deleted`` on those whose files are gone."""
+    """Return the rows; those whose files are gone get the status ``deleted``."""
     if not gone:
         return table
     rows = table.select(["image_path", *_VERDICT]).to_pylist()

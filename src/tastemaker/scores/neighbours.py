@@ -79,7 +79,7 @@ def _cosines(embeddings: Floats, unit: npt.NDArray[np.float64]) -> npt.NDArray[n
 
 
 def _largest(values: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
-    """Return where the ``k`` largest values are, the largest first, of equal ones the first; infinities are none."""
+    """Return the positions of the ``k`` largest finite values, the largest first; equal values stay in order."""
     k = min(k, int(np.count_nonzero(np.isfinite(values))))
     if k < 1:
         return np.empty(0, np.int64)

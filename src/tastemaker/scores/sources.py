@@ -27,10 +27,10 @@ from tastemaker.storage import is_remote, public_url
 from tastemaker.storage.place import Place
 
 NEEDED_COLUMNS = ("image_id", "image_path", "shard", "offset", "size", "sidecars", "reason", "xxh3")
-"""What a row must have to be found again; ``reason`` and ``xxh3`` may be missing."""
+"""Columns that are needed to find an original again; ``reason`` and ``xxh3`` may be missing."""
 
 NOT_NAMED = "is in no place that you named; if you trust these rows, say --originals PLACE"
-"""Why an original is refused, without its name."""
+"""Why an original is refused; its name comes before this text."""
 
 _HEADER = 512
 _BEFORE = 2048
@@ -46,7 +46,7 @@ _REMOTE_READERS = 8
 
 
 class SkippedError(UnreadableImageError):
-    """An original that cannot be had as it was scored.
+    """An original that cannot be read as it was scored.
 
     Attributes:
         kind: ``missing``, ``changed`` or ``refused``.
@@ -70,7 +70,7 @@ class Part:
 
     @property
     def source(self) -> str:
-        """Which bytes these are."""
+        """What identifies the bytes."""
         return f"{self.path}:{self.offset}"
 
 
@@ -118,7 +118,7 @@ def original_of(row: Mapping[str, Any], named: NamedPlaces) -> Original:
 
 
 def _checked(name: str, offset: Any, size: Any) -> tuple[int, int]:  # noqa: ANN401 - another program may have written it
-    """Return a place as whole numbers: pandas makes a column with nulls one of floats."""
+    """Return offset and size as integers. Pandas turns a column of integers with nulls into floats."""
     is_place = all(isinstance(number, int | float) and number == number // 1 for number in (offset, size))
     if "\0" in name or not is_place or not (0 <= offset < 2**62 and 0 <= size < 2**62):
         raise SkippedError("refused", repr(name), f"cannot have {size} bytes at {offset}: the row was changed")
@@ -134,7 +134,7 @@ def _root_of(path: str, key: str) -> str:
 
 
 class OriginalsReader:
-    """Reads originals of rows; keeps the last shard open, so rows of one shard go together. Use it as a context.
+    """Reads originals of rows. Use it in a `with` block, and give it the rows of a shard together: it keeps that open.
 
     What is read is what was scored: size and hash are compared, and in a shard the header in front of the bytes. Only
     XMP beside a loose image is read as it is now. One thread at a time may use it.
@@ -232,7 +232,7 @@ class OriginalsReader:
         return [_check(original, found) for original in originals]
 
     def _read_shard(self, shard: str, originals: list[Original]) -> dict[Part, bytes | Section | None]:
-        """Return the bytes of all members, None where there is no such member any more."""
+        """Return the bytes of all members. A member that is not there any more is missing."""
         parts = sorted((p for original in originals for p in original.parts), key=lambda part: part.offset)
         if is_table(shard):
             return self._read_table(shard, parts)
@@ -301,7 +301,7 @@ def as_skipped(error: OSError, path: str) -> SkippedError:
 
 
 def check_file(part: Part) -> None:
-    """Raise `SkippedError` where a loose file is none any more, or has another size."""
+    """Raise `SkippedError` if a loose file is no regular file any more, or has another size."""
     status = os.stat(part.path)
     if not stat.S_ISREG(status.st_mode) or status.st_size != part.size:
         raise SkippedError("changed", part.path, f"has changed since it was scored: it had {part.size:,} bytes")
@@ -345,7 +345,7 @@ def _is_xmp(path: str) -> bool:
 
 
 def _as_it_is(part: Part) -> Part:
-    """Return XMP beside a loose image with the size that it has now; any other part as it was scored."""
+    """Return XMP beside a loose image with its present size, and any other part unchanged."""
     if part.shard or is_remote(part.path) or not _is_xmp(part.path):
         return part
     return replace(part, size=os.path.getsize(part.path))

@@ -31,7 +31,7 @@ from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.system import PlaceSystem
 
 EMBEDDING = "embedding"
-"""The column that is read only where it is named: it is a hundred times as large as the others together."""
+"""This column is read only if it is named: it is a hundred times as large as all others together."""
 
 _PRESENT = f"(status IS DISTINCT FROM '{DELETED}')"
 """SQL: whether the picture of a row is still there. What is gone is neither counted, cut nor selected."""
@@ -190,7 +190,7 @@ class ScoreTable:
         return fetch_rows(self.sources, row_ids, types, self.storage_options)
 
     def blocks(self, column: str) -> Iterator[pa.Array]:
-        """Yield a whole column in the order of the rows, a few thousand rows at a time: for one that fits no memory.
+        """Yield a whole column in the order of the rows, a few thousand at a time: it need not fit into memory.
 
         Raises:
             ConfigurationError: The column is not there.
@@ -368,7 +368,7 @@ def _filesystems(table: ScoreTable) -> list[Any]:
 
 
 def _readable_path(path: str, folder: Path, number: int) -> str:
-    """Return a path that DuckDB takes as it is: a link, where the name would be a pattern or is no UTF-8."""
+    """Return a path that DuckDB can open: a link to it, if the name looks like a pattern or is no UTF-8."""
     if is_remote(path) or (not re.search(r"[*?\[]", path) and path.isprintable()):
         return path
     link = folder / f"{number}.parquet"

@@ -1,4 +1,4 @@
-"""Bytes by position through a few large blocks, read ahead while the last is worked on."""
+"""Reads by position through a few large blocks, which are fetched ahead of their use."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class BlockReader:
 
     @property
     def compressed(self) -> bool:
-        """Whether the source is."""
+        """Whether the source is packed."""
         return self._source.compressed
 
     @property
     def damage(self) -> str:
-        """What stopped the source early; empty if nothing did."""
+        """What ended the reading of the source early; empty if nothing did."""
         return self._source.damage
 
     def read_at(self, offset: int, size: int) -> bytes:

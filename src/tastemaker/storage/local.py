@@ -99,11 +99,15 @@ class LocalPlace(Place):
         return [place.stat() or Entry(place, 0, is_folder=place.is_folder()) for place in places]
 
     def list_inputs(self) -> list[Entry]:
-        found = without_results(self._walk_inputs(), self.address)
-        return sorted(found, key=lambda entry: entry.place.address)
+        entries = without_results(self._walk(self.address, for_input=True), self.address)
+        return sorted(entries, key=lambda entry: entry.place.address)
 
-    def _walk_inputs(self) -> Iterator[Entry]:
-        folders = [self.address]
+    def list(self, *, recursive: bool = True) -> list[Entry]:
+        return sorted(self._walk(self.address or ".", recursive=recursive), key=lambda entry: entry.place.address)
+
+    def _walk(self, root: str, *, recursive: bool = True, for_input: bool = False) -> Iterator[Entry]:
+        """Yield the files in a folder; for input also what is passed over or cannot be read, and nothing hidden."""
+        folders = [root]
         while folders:
             folder = folders.pop()
             try:
@@ -112,41 +116,23 @@ class LocalPlace(Place):
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError:
+                if not for_input:
+                    raise
                 yield Entry(LocalPlace(folder), 0, is_folder=True)
                 continue
             for item in listed:
-                is_hidden = item.name.startswith(".")
+                is_hidden = for_input and item.name.startswith(".")
                 try:
                     if item.is_dir(follow_symlinks=False) and not is_hidden:
-                        folders.append(item.path)
-                    elif item.is_dir():
+                        folders += [item.path] if recursive else []
+                    elif for_input and item.is_dir():
                         what = "hidden folder" if is_hidden else "linked folder"
                         yield Entry(LocalPlace(item.path), 0, is_folder=True, passed_over=what)
-                    elif not is_hidden:
+                    elif not is_hidden and (for_input or (item.is_file() and not item.name.startswith(DRAFT_PREFIX))):
                         yield LocalPlace(item.path)._entry(item.stat())
-                except OSError:  # a link that leads nowhere, or to itself
+                except OSError:  # a link that leads nowhere, or to itself: to read it says so
                     if not is_hidden:
                         yield Entry(LocalPlace(item.path), 0)
-
-    def list(self, *, recursive: bool = True) -> list[Entry]:
-        return sorted(self._walk(self.address or ".", recursive=recursive), key=lambda entry: entry.place.address)
-
-    def _walk(self, folder: str, *, recursive: bool) -> Iterator[Entry]:
-        try:
-            found = os.scandir(folder)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        with found as items:
-            for item in items:
-                if item.is_dir(follow_symlinks=False):
-                    if recursive:
-                        yield from self._walk(item.path, recursive=True)
-                    continue
-                try:
-                    if item.is_file() and not item.name.startswith(DRAFT_PREFIX):
-                        yield LocalPlace(item.path)._entry(item.stat())
-                except OSError:  # such as a link that leads to itself: to read it says so
-                    yield Entry(LocalPlace(item.path), 0)
 
     def open(self) -> BinaryIO:
         _check_regular(self.address)

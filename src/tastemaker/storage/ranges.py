@@ -17,11 +17,11 @@ more would be asked for hours."""
 
 
 class ChangedError(RemoteError):
-    """The file is not the one any more that the reading began with."""
+    """The file was replaced while it was read."""
 
 
 class BeyondEndError(Exception):
-    """There are no bytes at that position."""
+    """The file ends before that position."""
 
 
 class RemoteRanges(ABC):

@@ -36,7 +36,7 @@ class PlaceSystem(AbstractFileSystem):  # type: ignore[misc]
         return f"{self.protocol}://{self._strip_protocol(name)}"
 
     def glob(self, path: str, maxdepth: int | None = None, **_: Any) -> list[str]:  # noqa: ANN401
-        """Return the path itself: it is no pattern, whatever is in it."""
+        """Return the path itself, which is never a pattern."""
         return [self._strip_protocol(path)]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:  # noqa: ANN401
