@@ -1,6 +1,7 @@
 """Rows as other programs find them, whatever a command wrote beside them; and what makes them other rows."""
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import duckdb
 import pandas as pd
@@ -27,7 +28,8 @@ def options(model_dir):
 
 
 def with_datasets(folder):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     return datasets.load_dataset(str(folder), split="train", cache_dir=str(folder.parent / "cache")).to_pandas()
 
 
@@ -36,7 +38,7 @@ READERS = {
     "polars": lambda folder: pl.read_parquet(folder).to_pandas(),
     "polars scan": lambda folder: pl.scan_parquet(folder).collect().to_pandas(),
     "duckdb": lambda folder: duckdb.sql(f"SELECT * FROM '{folder}/*.parquet'").df(),
-    "datasets": with_datasets,
+    **({"datasets": with_datasets} if find_spec("datasets") else {}),
 }
 
 

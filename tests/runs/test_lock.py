@@ -49,7 +49,8 @@ def test_a_second_run_waits_if_it_is_told_to(output):
     assert order == ["first", "second"]
 
 
-def test_slices_run_beside_each_other_and_a_whole_run_beside_none(output):
+def test_slices_run_beside_each_other_and_a_whole_run_beside_none(output, monkeypatch):
+    monkeypatch.setattr("tastemaker.runs.lock._GRACE_S", 0.3)
     with only_run_on(output, Slice(0, 3)), only_run_on(output, Slice(1, 3)):
         for part in (None, Slice(1, 3), Slice(1, 2)):
             with pytest.raises(ConfigurationError, match="another run"), only_run_on(output, part):

@@ -204,9 +204,7 @@ class _Matcher:
         partition = group.partition
         name = self._owner.get(partition.files[0][0])
         if name is None or self._recorded[name].is_loose:
-            names = (partition.name if number == 1 else f"{partition.name}-{number}" for number in count(1))
-            free = next(other for other in names if other not in self._taken)
-            self._taken.add(free)
+            free = _take_free_name(partition.name, self._taken)
             return Match(replace(group, partition=replace(partition, name=free, folder=free)))
         moved = self._moved[name]
         before = self._before(name)
@@ -271,7 +269,7 @@ class _Matcher:
         """Return partitions for files of one input folder that have no rows."""
         if not added:
             return []
-        folder = _folder_of(min(here)) if here else self._free_folder(like.partition.folder)
+        folder = _folder_of(min(here)) if here else _take_free_name(like.partition.folder, self._folders)
         numbers = free_numbers(folder, self._taken)
         matches = []
         for start in range(0, len(added), LOOSE_FILES_PER_PARTITION):
@@ -283,15 +281,16 @@ class _Matcher:
             self._taken.add(name)
         return matches
 
-    def _free_folder(self, wanted: str) -> str:
-        """Return a name that no other folder's partitions have: that which is wanted, or with ``-2`` behind it."""
-        names = (wanted if number == 1 else f"{wanted}-{number}" for number in count(1))
-        free = next(name for name in names if name not in self._folders)
-        self._folders.add(free)
-        return free
-
     def _is_gone(self, path: str, like: FileGroupTask) -> bool:
         return Place.at(path, like.partition.storage_options).is_gone()
+
+
+def _take_free_name(wanted: str, taken: set[str]) -> str:
+    """Return a name that is not taken, and take it: the one that is wanted, or that with ``-2`` and so on behind it."""
+    names = (wanted if number == 1 else f"{wanted}-{number}" for number in count(1))
+    free = next(name for name in names if name not in taken)
+    taken.add(free)
+    return free
 
 
 def _task(like: FileGroupTask, partition: Partition, files: list[_Now]) -> FileGroupTask:

@@ -49,7 +49,6 @@ class RunFile:
     ) -> None:
         self.path = run_file(output_dir, part)
         self._started = datetime.now(UTC)
-        self._images = 0
         self._per_minute: Counter[int] = Counter()  # minute from the start -> images
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -83,7 +82,6 @@ class RunFile:
         """Count images that were done just now."""
         minute = int((datetime.now(UTC) - self._started).total_seconds() // 60)
         with self._lock:
-            self._images += images
             self._per_minute[minute] += images
 
     def finish(self, summary: RunSummary) -> None:
@@ -115,7 +113,7 @@ class RunFile:
     def _save(self) -> None:
         with self._lock:
             minutes = [self._per_minute[minute] for minute in range(max(self._per_minute, default=-1) + 1)]
-            record = self._record | {"images_done": self._images, "images_per_minute": minutes}
+            record = self._record | {"images_done": self._per_minute.total(), "images_per_minute": minutes}
         self.path.write((json.dumps(record, indent=2) + "\n").encode())
 
 
