@@ -160,8 +160,8 @@ def _read_notes(path: Place) -> dict[str, RowsNote]:
         found = json.loads(path.read())
         made_by = found["fingerprints"]
         return {
-            name: RowsNote(size, version, made_by[number], sources, counts)
+            name: RowsNote(size, version, str(made_by[number]), str(sources), dict(counts))
             for name, size, version, number, sources, counts in found["notes"]
         }
-    except (OSError, ValueError, TypeError, LookupError):
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return {}
