@@ -287,12 +287,15 @@ def _is_note(name: str) -> bool:
 
 def _content(path: Path) -> object:
     """Return what a file says: of rows the rows and their metadata, of our records what they list."""
+    if path.name.startswith(DRAFT_PREFIX):
+        return "a draft"
     if path.is_symlink():
         return os.readlink(path)
     if path.suffix == ".parquet":
         table = pq.read_table(path)
         metadata = {k: json.loads(v) for k, v in (table.schema.metadata or {}).items() if k != b"ARROW:schema"}
-        metadata.get(b"tastemaker", {}).pop("parity", None)  # of a sample that depends on the time that there is
+        for name in ("parity", "rescored_from"):  # of a sample that depends on the time that there is; has an inode
+            metadata.get(b"tastemaker", {}).pop(name, None)
         return table.to_pylist(), metadata
     if path.name == "files.jsonl":  # names, sizes and hashes; versions differ
         return sorted(json.loads(line)[:3] for line in path.read_text().splitlines())

@@ -25,12 +25,13 @@ from tastemaker import (
     Selection,
     select_images,
 )
+from tastemaker.runs.rescore import rescore
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.selections.filter import filter_images
 from tastemaker.storage.place import DRAFT_PREFIX
 
-SEEDS, QUICK = 56, 8
+SEEDS, QUICK = 63, 9
 BEST, EVERYTHING = Selection(top=Top(share=0.5)), Selection(where="status = 'kept'")
 
 
@@ -62,12 +63,16 @@ def select(_inputs, _options):
     select_images(ScoreTable("start/rows"), "out", EVERYTHING, images_per_tar=1, overwrite=True)
 
 
+def score_again(_inputs, options):
+    rescore("start", "out", model_dir=options.model_dir)
+
+
 def pipeline(inputs, _options):
     stages = [FilePartitioningStage(str(inputs / "shards")), ImageReaderStage(), ImageWriterStage("out", 2)]
     Pipeline("killed", stages=stages).run(checkpoint_path="checkpoint")
 
 
-COMMANDS = [score, cut, cut_folder, cut_again, changed_folder, moved_folder, select, pipeline]
+COMMANDS = [score, cut, cut_folder, cut_again, changed_folder, moved_folder, select, score_again, pipeline]
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +121,8 @@ def prepare(tmp_path_factory, inputs, options):
             elif command is select:
                 run_scoring(inputs / "photos", "start", options)
                 select_images(ScoreTable("start/rows"), "out", BEST, kind="folder")
+            elif command is score_again:
+                run_scoring(inputs / "photos", "start", options)
         return folder
 
     def copy(command, target):
@@ -189,7 +196,8 @@ def read_results():
         if path.suffix == ".parquet":
             table = pq.read_table(path)
             metadata = {k: json.loads(v) for k, v in (table.schema.metadata or {}).items() if k != b"ARROW:schema"}
-            metadata.get(b"tastemaker", {}).pop("parity", None)  # of a sample that depends on the time that there is
+            for name in ("parity", "rescored_from"):  # of a sample that depends on the time that there is; has an inode
+                metadata.get(b"tastemaker", {}).pop(name, None)
             found[str(path)] = (table.to_pylist(), metadata)
         elif path.name == "files.jsonl":  # names, sizes and hashes; versions differ
             found[str(path)] = [json.loads(line)[:3] for line in path.read_text().splitlines()]

@@ -30,7 +30,6 @@ def learn(
             "Default: stars and rejections of the explorer, then those in the pictures' files.",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that was learned before.")] = False,
     scorer: o.ScorerOption = DEFAULT_SCORER,
     model_dir: o.ModelDirOption = None,
     storage_options: o.StorageOptionsOption = None,
@@ -48,7 +47,6 @@ def learn(
         examples,
         scorer=scorer,
         model_dir=model_dir,
-        overwrite=overwrite,
         storage_options=options,
     )
     if as_json:

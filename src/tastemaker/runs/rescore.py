@@ -99,6 +99,7 @@ def rescore(
     scored = finished = 0
     place.make_folder()
     with only_run_on(place):
+        (place / ROWS_FOLDER).remove_drafts()
         for file, target in targets.items():
             metadata = _describe(file, made_by, storage_options)
             counted = _count_finished(target, metadata)

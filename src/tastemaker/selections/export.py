@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.image_metadata import Record, write_records
+from tastemaker.imaging.keys import MAX_IMAGE_BYTES
 from tastemaker.imaging.shards import split_key
 from tastemaker.progress import Progress
 from tastemaker.scores.copies import Copies, FileCopies, LinkCopies, Members, TarCopies, is_too_long
@@ -94,7 +95,8 @@ class Export:
         self._chosen, self._form, self._own = chosen, form, own
         self._images_per_tar, self._named = images_per_tar, table.originals
         self._embedder, self._on_progress = embedder, on_progress
-        self._bytes_total = int(np.nan_to_num(table.values("size")[chosen.rows]).sum())
+        sizes = np.nan_to_num(table.values("size")[chosen.rows])
+        self._bytes_total = int(sizes[sizes <= MAX_IMAGE_BYTES].sum())  # larger ones are refused
         first = table.take(chosen.rows[:1], ["image_path"])["image_path"].to_pylist()
         self._is_remote = Place.at((first or [""])[0] or "").local_path is None
         self._folders = FolderReader(self._named.options)
@@ -119,7 +121,7 @@ class Export:
         for _, part in self._chosen.iterate():
             for row in part.select([n for n in NEEDED_COLUMNS if n in part.column_names]).to_pylist():
                 path = original_name(row.get("shard") or row["image_path"] or "")
-                if inside(path):
+                if path in self._named and inside(path):
                     raise ConfigurationError(
                         f"{path} is one of the chosen originals and lies in the output; choose another"
                     )

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.scores.vectors import vectors_of
 from tastemaker.selections.marks import REJECTED, ratings_of
 from tastemaker.storage import expand_path
+from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
 
 NOTES_KEY = "tastemaker_taste"
@@ -82,7 +82,6 @@ def learn_taste(
     *,
     scorer: str | Scorer = DEFAULT_SCORER,
     model_dir: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> LearnSummary:
     """Learn a head from ratings or pairs, write it, and return what it is worth.
@@ -97,15 +96,17 @@ def learn_taste(
             gave: stars and rejections in the explorer first, then those in the pictures' files.
         scorer: The one that made the rows; what is learned begins with its score.
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
-        overwrite: Replace a file that was learned before. Other files are never replaced.
         storage_options: Settings of the store of models at a URL.
 
     Raises:
-        ConfigurationError: There are too few examples, the rows have no embeddings, or the file is there.
+        ConfigurationError: There are too few examples, the rows have no embeddings, or a file is there that
+            Tastemaker did not write there.
         ModelError: The scorer's head is not linear.
     """
     place = Place.of(output, storage_options)
-    _check_output(place, overwrite=overwrite)
+    if not place.address.endswith(".safetensors"):
+        raise ConfigurationError(f"{place} does not end in .safetensors")
+    OwnFiles.of_one_file(place).refuse_foreign(place.name)
     if EMBEDDING not in table.columns:
         raise ConfigurationError("learning needs the embeddings, and these rows were made with --no-embeddings")
     found = find_scorer(scorer)
@@ -135,28 +136,6 @@ def learn_taste(
     )
     _write(place, learned, summary)
     return summary
-
-
-def _check_output(place: Place, *, overwrite: bool) -> None:
-    if not place.address.endswith(".safetensors"):
-        raise ConfigurationError(f"{place} does not end in .safetensors")
-    if not place.exists():
-        return
-    if not _is_own(place):
-        raise ConfigurationError(f"{place} is there and was not learned by Tastemaker; choose another name")
-    if not overwrite:
-        raise ConfigurationError(f"{place} is there already; say --overwrite to replace it")
-
-
-def _is_own(place: Place) -> bool:
-    """Return whether a file is a taste that was learned: its header says so."""
-    with place.open() as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = file.read(min(size, 2**20))
-    try:
-        return NOTES_KEY in json.loads(header)["__metadata__"]
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def _read_ratings(table: ScoreTable) -> _Examples:
@@ -232,6 +211,5 @@ def _embeddings(table: ScoreTable, rows: Rows, size: int) -> tuple[npt.NDArray[n
 def _write(place: Place, learned: taste.Taste, summary: LearnSummary) -> None:
     from safetensors.numpy import save
 
-    notes = asdict(summary) | {"learned_at": datetime.now(UTC).isoformat(timespec="seconds")}
     tensors = {"weight": learned.weight[None].astype(np.float32), "bias": np.array([learned.bias], np.float32)}
-    place.write(save(tensors, {NOTES_KEY: json.dumps(notes)}))
+    OwnFiles.write_one_file(place, save(tensors, {NOTES_KEY: json.dumps(asdict(summary))}))
