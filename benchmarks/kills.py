@@ -287,8 +287,8 @@ def _is_note(name: str) -> bool:
 
 def _content(path: Path) -> object:
     """Return what a file says: of rows the rows and their metadata, of our records what they list."""
-    if path.name.startswith(DRAFT_PREFIX):
-        return "a draft"
+    if path.name.startswith(DRAFT_PREFIX) or path.parent.name == "checkpoint":  # which has times of files
+        return "is there"
     if path.is_symlink():
         return os.readlink(path)
     if path.suffix == ".parquet":
