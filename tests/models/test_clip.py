@@ -10,16 +10,15 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from tastemaker.errors import ConfigurationError, MissingExtraError, ModelError
-from tastemaker.imaging.decode import decode_image
-from tastemaker.imaging.preprocess import preprocess
+from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.models.clip import load_clip
 from tastemaker.models.clip_openvino import MICRO_BATCH, OpenVinoClip, choose_precision
 from tastemaker.models.hub import weights_path
+from tastemaker.models.openvino_graph import quantize_rows
 from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.records import VitConfig
-from tastemaker.models.vit import VitDimensions, check_pixels, read_dimensions
+from tastemaker.models.vit import VitDimensions, read_dimensions
 from tastemaker.testing import TINY, random_tower
 
 OTHER_PROCESSOR = ["FP32", "INT8"]
@@ -87,15 +86,6 @@ def test_no_images_give_no_embeddings(load, weights, pixels):
     assert embeddings.dtype == np.float32
 
 
-def test_images_that_differ_get_embeddings_that_differ(tower, photographs):
-    inputs = np.stack([preprocess(decode_image(data).pixels, CLIP_VIT_L14.preprocess) for data in photographs.values()])
-    assert len(np.unique(tower.embed(inputs).round(3), axis=0)) == len(inputs)
-
-
-def test_the_backends_agree(weights, tower, pixels, torch_clip):
-    np.testing.assert_allclose(torch_clip(weights, "cpu").embed(pixels), tower.embed(pixels), atol=1e-6)
-
-
 def test_pixels_in_any_memory_layout_are_read(load, weights, pixels):
     clip, some = load(weights), pixels[:9]
     expected = clip.embed(some)
@@ -126,30 +116,19 @@ def test_embeddings_outlive_the_next_call(load, weights, pixels):
 # The images around an image do not matter
 
 
-@pytest.mark.parametrize("precision", ["f32", "auto"])
-def test_an_embedding_is_the_same_bit_for_bit_in_a_batch_of_any_size(weights, pixels, precision):
+@pytest.mark.parametrize("precision", ["f32", "auto", "int8"])
+def test_an_embedding_is_the_same_bit_for_bit_in_a_batch_of_any_size_and_order(weights, pixels, precision):
     tower = OpenVinoClip(weights, precision=precision)
     alone = np.concatenate([tower.embed(image[None]) for image in pixels])
-    for size in (2, 7, MICRO_BATCH, 9, 32, len(pixels)):
+    for size in (7, MICRO_BATCH, len(pixels)):
         together = np.concatenate([tower.embed(pixels[i : i + size]) for i in range(0, len(pixels), size)])
         assert np.array_equal(together, alone), size
-
-
-@pytest.mark.parametrize("precision", ["f32", "auto"])
-def test_an_embedding_is_the_same_bit_for_bit_in_any_order(weights, pixels, precision):
-    tower = OpenVinoClip(weights, precision=precision)
     order = np.random.default_rng(1).permutation(len(pixels))
-    assert np.array_equal(tower.embed(pixels[order]), tower.embed(pixels)[order])
+    assert np.array_equal(tower.embed(pixels[order]), alone[order])
 
 
 def test_an_embedding_is_the_same_bit_for_bit_with_any_number_of_threads(weights, tower, pixels):
     assert np.array_equal(OpenVinoClip(weights, precision="f32", threads=1).embed(pixels), tower.embed(pixels))
-
-
-def test_torch_batches_of_any_size_agree(weights, pixels, torch_clip):
-    expected = torch_clip(weights, "cpu", batch_size=32).embed(pixels[:9])
-    for size in (1, 4, 8):
-        np.testing.assert_allclose(torch_clip(weights, "cpu", batch_size=size).embed(pixels[:9]), expected, atol=1e-6)
 
 
 def test_threads_share_a_tower(load, weights, pixels):
@@ -188,9 +167,8 @@ raise SystemExit(3)
 
 def test_a_process_may_end_while_a_thread_embeds(load, weights):
     command = [sys.executable, "-c", INTERRUPTED, weights, load(weights).describe()["backend"]]
-    for _ in range(2):
-        result = subprocess.run(command, capture_output=True, text=True)
-        assert (result.returncode, result.stderr) == (3, "")
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (3, "")
 
 
 # What is refused
@@ -202,20 +180,12 @@ def test_a_process_may_end_while_a_thread_embeds(load, weights):
         np.zeros((1, 224, 224, 3), np.float32),
         np.zeros((224, 224, 3), np.uint8),
         np.zeros((1, 3, 224, 224), np.uint8),
-        np.zeros((1, 224, 225, 3), np.uint8),
-        np.zeros((1, 224, 224, 4), np.uint8),
-        np.zeros((0,), np.uint8),
     ],
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
 def test_other_pixels_are_refused_with_the_way_to_make_them(load, weights, wrong):
     with pytest.raises(ModelError, match=re.escape(f"{wrong.dtype} {wrong.shape}; tastemaker.preprocess")):
         load(weights).embed(wrong)
-
-
-def test_a_list_is_not_an_array_of_pixels():
-    with pytest.raises(ModelError, match="not list"):
-        check_pixels([np.zeros((224, 224, 3), np.uint8)], 224)
 
 
 @pytest.mark.parametrize(
@@ -225,12 +195,9 @@ def test_a_list_is_not_an_array_of_pixels():
             {"vision_model.encoder.layers.1.mlp.fc2.bias": None},
             "the tensor vision_model.encoder.layers.1.mlp.fc2.bias is missing",
         ),
-        *(
-            (
-                {"visual_projection.weight": np.zeros(shape, np.float32)},
-                f"visual_projection.weight has the shape {shape}",
-            )
-            for shape in ((128,), (768, 128, 1), (768, 127), (512, 128))
+        (
+            {"visual_projection.weight": np.zeros((512, 128), np.float32)},
+            "visual_projection.weight has the shape (512, 128)",
         ),
         (
             {"vision_model.embeddings.position_embedding.weight": np.zeros((16, 128), np.float32)},
@@ -265,10 +232,6 @@ def test_a_predictor_is_no_tower(load, model_dir):
     [
         (TINY, VitConfig()),
         (
-            VitDimensions(width=96, layers=1, heads=3, mlp=64, patch=32, image_size=96, dimension=20),
-            VitConfig(head_width=32),
-        ),
-        (
             VitDimensions(width=64, layers=3, heads=8, mlp=256, patch=14, image_size=75, dimension=9),
             VitConfig(head_width=8),
         ),
@@ -282,24 +245,9 @@ def test_dimensions_are_read_from_the_file(tmp_path, config, vit):
     assert read_dimensions(path, backbone) == config
 
 
-def test_the_width_of_a_head_is_the_records(load, weights, pixels):
-    wide, narrow = (load(weights, backbone=replace(CLIP_VIT_L14, vit=VitConfig(head_width=w))) for w in (64, 16))
-    assert narrow.dimensions == replace(TINY, heads=8)
-    assert np.abs(wide.embed(pixels[:1]) - narrow.embed(pixels[:1])).max() > 1e-4
-
-
 def test_heads_that_do_not_divide_the_width_are_refused(load, weights):
     with pytest.raises(ModelError, match="128 cannot be split into heads of 48"):
         load(weights, backbone=replace(CLIP_VIT_L14, vit=VitConfig(head_width=48)))
-
-
-@pytest.mark.parametrize("changes", [{"activation": "gelu"}, {"activation": "gelu_tanh"}, {"eps": 0.1}])
-def test_towers_agree_on_other_activations_and_epsilons(weights, tower, pixels, torch_clip, changes):
-    backbone = replace(CLIP_VIT_L14, vit=VitConfig(**changes))
-    first = OpenVinoClip(weights, "f32", backbone=backbone).embed(pixels[:4])
-    second = torch_clip(weights, "cpu", "f32", backbone=backbone).embed(pixels[:4])
-    np.testing.assert_allclose(first, second, atol=1e-6)
-    assert np.abs(first - tower.embed(pixels[:4])).max() > 1e-5
 
 
 # Types of weights
@@ -327,57 +275,20 @@ def test_text_tensors_of_any_kind_are_not_looked_at(load, changed, weights, pixe
     assert np.array_equal(load(path).embed(pixels[:2]), load(weights).embed(pixels[:2]))
 
 
-RSS = """
-import sys
-from pathlib import Path
-import numpy as np
-from tastemaker.models.clip_openvino import OpenVinoClip
-
-def peak_mb():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
-
-OpenVinoClip(Path(sys.argv[1]), "f32").embed(np.zeros((1, 224, 224, 3), np.uint8))
-before = peak_mb()
-OpenVinoClip(Path(sys.argv[2]), "f32").embed(np.zeros((1, 224, 224, 3), np.uint8))
-print(peak_mb() - before)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_large_text_half_takes_no_memory(changed, weights):
-    path = changed({"text_model.embeddings.token_embedding.weight": np.ones((2**6, 2**20), np.float32)})  # 256 MB
-    result = subprocess.run([sys.executable, "-c", RSS, weights, path], capture_output=True, text=True, check=True)
-    assert float(result.stdout) < 100
-
-
 # Devices and precisions
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        *({"device": device} for device in ("gpu", "", "cuda:", "cuda:x", "cuda:-1", "cpu:0")),
-        *({"precision": precision} for precision in ("fp32", "BF16")),
+        *({"device": device} for device in ("gpu", "cuda:", "cpu:0")),
+        {"precision": "BF16"},
     ],
 )
 def test_an_unknown_choice_is_refused_with_the_known_ones(weights, options):
     (name, value), *_ = options.items()
     with pytest.raises(ConfigurationError, match=f"{name}={value!r} is not one of auto, "):
         load_clip(weights, **options)
-
-
-def test_cuda_where_there_is_none_is_refused(weights):
-    torch = pytest.importorskip("torch")
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    with pytest.raises(ConfigurationError, match=r"device='cuda': PyTorch cannot use it .* use device='cpu'"):
-        load_clip(weights, device="cuda")
-
-
-def test_cuda_without_torch_names_the_extra(weights, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=r"tastemaker\[torch\]"):
-        load_clip(weights, device="cuda")
 
 
 def test_a_processor_needs_no_torch(weights, monkeypatch, pixels):
@@ -396,11 +307,6 @@ def test_a_precision_that_the_processor_lacks_is_refused(precision):
         choose_precision(precision, OTHER_PROCESSOR)
 
 
-def test_an_unknown_precision_of_a_processor_is_refused():
-    with pytest.raises(ConfigurationError, match="'f64' is not one of"):
-        choose_precision("f64", OTHER_PROCESSOR)
-
-
 def test_every_precision_of_this_processor_agrees_with_f32(weights, tower, pixels):
     import openvino as ov
 
@@ -410,6 +316,14 @@ def test_every_precision_of_this_processor_agrees_with_f32(weights, tower, pixel
             reduced = OpenVinoClip(weights, precision=precision)
             assert reduced.precision == precision
             assert 0 < np.abs(reduced.embed(pixels[:8]) - tower.embed(pixels[:8])).max() < 5e-3
+
+
+def test_each_row_in_8_bits_has_its_own_scale_and_is_off_by_half_of_it_at_most():
+    weight = np.random.default_rng(0).normal(size=(40, 300)) * np.logspace(-6, 6, 40)[:, None]
+    weight[7] = 0
+    quantized, scale = quantize_rows(weight.astype(np.float32))
+    assert sorted(set(np.abs(quantized).max(axis=1))) == [0, 127]
+    assert (np.abs(quantized * scale - weight) <= scale * 0.5001).all()
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -425,10 +339,9 @@ def test_torch_takes_f32_on_a_processor_and_refuses_int8(weights, torch_clip):
         torch_clip(weights, "cpu", "int8")
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_fewer_than_one_thread_is_refused(weights, threads):
-    with pytest.raises(ConfigurationError, match=f"threads={threads} is less than 1"):
-        load_clip(weights, device="cpu", threads=threads)
+def test_fewer_than_one_thread_is_refused(weights):
+    with pytest.raises(ConfigurationError, match="threads=0 is less than 1"):
+        load_clip(weights, device="cpu", threads=0)
 
 
 def test_torch_batches_of_less_than_one_image_are_refused(weights, torch_clip):

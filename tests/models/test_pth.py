@@ -11,13 +11,13 @@ from tastemaker.models.pth import read_pth
 torch = pytest.importorskip("torch")
 
 
-@pytest.fixture(params=[False, True], ids=["zip", "legacy"])
-def save(request, tmp_path):
-    """Return a function that saves an object in one of torch's two layouts, and returns the file."""
+@pytest.fixture
+def save(tmp_path):
+    """Return a function that saves an object as torch does, and returns the file."""
 
     def write(content):
         path = tmp_path / "weights.pth"
-        torch.save(content, path, _use_new_zipfile_serialization=not request.param)
+        torch.save(content, path)
         return path
 
     return write
@@ -40,7 +40,7 @@ def test_the_state_of_a_module_and_of_a_checkpoint(save):
     assert_read_as_torch_reads(save({"state_dict": module.state_dict(), "optimizer": {"step": torch.ones(3)}, **notes}))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int64", "int32", "uint8"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "uint8"])
 def test_numbers_of_other_types_become_float32(save, dtype):
     tensor = (torch.rand(3, 4, generator=torch.manual_seed(0)) * 100).to(getattr(torch, dtype))
     assert_read_as_torch_reads(save({"a": tensor, "b": tensor[0, 0]}))
@@ -50,6 +50,12 @@ def test_views_empty_tensors_parameters_and_tied_weights(save):
     whole = torch.arange(60, dtype=torch.float32).reshape(3, 4, 5)
     views = {"part": whole[1:, ::2, 3], "turned": whole.permute(2, 0, 1), "whole": whole, "again": whole}
     assert_read_as_torch_reads(save({**views, "none": torch.empty(0, 3), "of": torch.nn.Parameter(whole[0])}))
+
+
+def test_the_layout_of_torch_before_1_6_is_refused(tmp_path):
+    torch.save({"a": torch.ones(3)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(ModelError, match=r"old\.pth cannot be read as plain weights: File is not a zip file"):
+        read_pth(tmp_path / "old.pth")
 
 
 def test_tensors_that_would_take_far_more_memory_than_the_file_are_refused(save):
@@ -72,14 +78,14 @@ def test_a_damaged_file_is_refused_or_read_whatever_is_damaged(save):
     path = save({"weight": torch.arange(8, dtype=torch.float32), "state_dict": {"bias": torch.ones(2)}})
     original, rng = path.read_bytes(), random.Random(0)
     refusals = []
-    for _ in range(500):
+    for _ in range(300):
         content = bytearray(original)
         for _ in range(rng.choice([1, 1, 2, 8])):
             content[rng.randrange(len(content))] = rng.randrange(256)
         path.write_bytes(content[: rng.choice([len(content)] * 3 + [rng.randrange(len(content))])])
         refusals.append(refusal_of(path))
     assert not any("\n" in refusal for refusal in refusals)
-    assert 100 < sum(refusal != "" for refusal in refusals) < 500
+    assert 50 < sum(refusal != "" for refusal in refusals) < 300
 
 
 def refusal_of(path):

@@ -118,47 +118,44 @@ class AestheticPredictor:
         """
         array = _check_shape(embeddings, self.embedding_size)
         if len(array) >= BULK_ROWS and array.dtype in (np.float16, np.float32):
-            scores, lengths = score_many(array, self.weight, self.bias)
+            scores, lengths = score_many(array, self.weight)
             _check_lengths(lengths)
-            return scores
+            return scores + np.float32(self.bias)
         _check_lengths(_lengths(array))
         # Not a matrix product: BLAS may add up a row in another order when there are more rows.
         products = (array.astype(np.float64, order="C") * self.weight).sum(axis=1)
         exact: Floats = (products + self.bias).astype(np.float32)
         return exact
 
-    def score_of_any_length(self, embeddings: npt.ArrayLike) -> tuple[Floats, Floats]:
-        """Return the scores of embeddings that may be of any length, and their lengths.
-
-        A row that is off unit length by more than rounding to float16 explains (`MAX_UNIT_ERROR`) is divided by its
-        length. Each row is computed by itself, in float32, within 1e-5 of `score`.
-
-        Args:
-            embeddings: float16 or float32 (n, d). May be memory-mapped.
-
-        Returns:
-            Scores, float32 (n,), NaN where a row is zero or holds a NaN or an infinity; lengths, float32 (n,).
-
-        Raises:
-            ModelError: Another dimension or type.
-        """
-        array = _check_shape(embeddings, self.embedding_size)
-        products, lengths = score_many(array, self.weight, 0.0)
-        is_usable = np.isfinite(lengths) & (lengths > 0)
-        is_off = is_usable & (np.abs(lengths - 1) > MAX_UNIT_ERROR)
-        products[is_off] /= lengths[is_off]
-        scores: Floats = products + np.float32(self.bias)
-        scores[~is_usable] = np.nan
-        return scores, lengths
-
 
 def score_of_any_length(predict: Predictor, embeddings: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
-    """Return what `AestheticPredictor.score_of_any_length` does, by a head of any kind."""
+    """Return the scores of embeddings that may have any length, and their lengths.
+
+    A row whose length differs from 1 by more than rounding to float16 explains (`MAX_UNIT_ERROR`) is divided by its
+    length. Each row is computed by itself.
+
+    Args:
+        predict: The head, of any kind.
+        embeddings: float16 or float32 (n, d). May be memory-mapped.
+
+    Returns:
+        Scores, float32 (n,), NaN where a row is zero or holds a NaN or an infinity; lengths, float32 (n,).
+
+    Raises:
+        ModelError: The embeddings have another dimension or type.
+    """
     if isinstance(predict, AestheticPredictor):
-        return predict.score_of_any_length(embeddings)
-    lengths: Floats = _lengths(embeddings).astype(np.float32)
+        array = _check_shape(embeddings, predict.embedding_size)
+        scores, lengths = score_many(array, predict.weight)
+        is_usable = np.isfinite(lengths) & (lengths > 0)
+        is_off = is_usable & (np.abs(lengths - 1) > MAX_UNIT_ERROR)
+        scores[is_off] /= lengths[is_off]
+        scores += np.float32(predict.bias)
+        scores[~is_usable] = np.nan
+        return scores, lengths
+    lengths = _lengths(embeddings).astype(np.float32)
     is_usable = np.isfinite(lengths) & (lengths > 0)
-    scores: Floats = np.full(len(lengths), np.nan, np.float32)
+    scores = np.full(len(lengths), np.nan, np.float32)
     scores[is_usable] = predict(embeddings[is_usable].astype(np.float32) / lengths[is_usable, None])
     return scores, lengths
 

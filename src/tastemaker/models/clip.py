@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from tastemaker.checks import check_choice
-from tastemaker.errors import ConfigurationError, MissingExtraError
+from tastemaker.errors import ConfigurationError
 from tastemaker.models import device as devices
 from tastemaker.models.hub import ensure_weights
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
@@ -37,6 +37,7 @@ def load_clip(
 
     Raises:
         ConfigurationError: An unknown device or precision, or one that this machine does not have.
+        MissingExtraError: A GPU was asked for and torch is not installed.
         ModelError: The weights do not fit.
     """
     check_device(device)
@@ -47,10 +48,8 @@ def load_clip(
         from tastemaker.models.clip_openvino import OpenVinoClip
 
         return OpenVinoClip(weights, precision, threads, backbone=backbone)
-    try:
-        from tastemaker.models.clip_torch import TorchClip
-    except ImportError as error:
-        raise MissingExtraError(f'device={device!r} needs PyTorch: pip install "tastemaker[torch]"') from error
+    from tastemaker.models.clip_torch import TorchClip
+
     return TorchClip(weights, "cuda:0" if chosen == "cuda" else chosen, precision, batch_size, backbone=backbone)
 
 

@@ -10,10 +10,8 @@ import numpy as np
 
 from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, ModelError
-from tastemaker.models.openvino_graph import TransformerGraph, compile_graph
-from tastemaker.models.openvino_runtime import import_openvino
+from tastemaker.models.openvino_graph import TransformerGraph, compile_graph, import_openvino
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
-from tastemaker.models.quantized import open_quantized
 from tastemaker.models.records import Backbone
 from tastemaker.models.vit import (
     PRECISIONS,
@@ -40,7 +38,7 @@ class OpenVinoClip:
     Args:
         weights: The backbone's file; read through a memory map.
         precision: ``auto`` (bf16 where the processor multiplies it in hardware, else f32), ``f32``, ``bf16`` or
-            ``fp16`` (where the processor has it), or ``int8`` (see `tastemaker.models.quantized`).
+            ``fp16`` (where the processor has it), or ``int8`` (docs/decisions/0009-int8.md).
         threads: Threads for inference; None for all cores.
         backbone: What the file holds.
 
@@ -65,10 +63,9 @@ class OpenVinoClip:
         capabilities = processor_capabilities()
         self.precision = choose_precision(precision, capabilities)
         arithmetic = choose_precision("auto", capabilities) if self.precision == "int8" else self.precision
-        # The compiled model reads the mapped file, so it must stay open.
-        is_int8 = self.precision == "int8"
-        self._weights = open_quantized(weights, backbone.vit.names) if is_int8 else WeightsFile(weights)
-        self._compiled = compile_graph(build_graph(self._weights, backbone, self.dimensions), arithmetic, threads)
+        self._weights = WeightsFile(weights)  # the compiled model reads the mapped file, so it must stay open
+        graph = build_graph(self._weights, backbone, self.dimensions, is_int8=self.precision == "int8")
+        self._compiled = compile_graph(graph, arithmetic, threads)
         self._weights.release_memory()
         self._request = self._compiled.create_infer_request()
         self._is_cancelled = False
@@ -132,7 +129,7 @@ def choose_precision(wanted: str, capabilities: list[str]) -> str:
     return wanted
 
 
-def build_graph(weights: WeightsFile, backbone: Backbone, dimensions: VitDimensions) -> Any:  # noqa: ANN401 - openvino ships no types
+def build_graph(weights: WeightsFile, backbone: Backbone, dimensions: VitDimensions, *, is_int8: bool = False) -> Any:  # noqa: ANN401 - openvino ships no types
     """Return the whole tower as an OpenVINO model: uint8 (n, s, s, 3) in, float32 (n, p) unit vectors out.
 
     The normalisation of pixels, ``(x / 255 - mean) / std``, is folded into the patch embedding: then the input
@@ -142,7 +139,7 @@ def build_graph(weights: WeightsFile, backbone: Backbone, dimensions: VitDimensi
     ov = import_openvino()
 
     names = backbone.vit.names
-    graph = TransformerGraph(weights, backbone.vit, dimensions.width)
+    graph = TransformerGraph(weights, backbone.vit, dimensions.width, is_int8=is_int8)
     side = dimensions.image_size
     pixels = graph.op.parameter([-1, side, side, 3], ov.Type.u8, name="pixels")
     tokens = _embed_patches(graph, pixels, backbone, dimensions)

@@ -33,10 +33,9 @@ def choose_device(wanted: str = "auto") -> str:
         return find_gpu() or "cpu"
     if find_spec("torch") is None:
         raise MissingExtraError(f"device={wanted!r} needs PyTorch: {INSTALL_TORCH}")
-    kind, _, number = wanted.partition(":")
     # Not find_gpu: the system may show its GPU in a place that is not known here.
-    found, why_not = _ask_torch(wanted if number and wanted in cuda_devices() else kind)
-    if found != kind or (number and wanted not in cuda_devices()):
+    found, why_not = _ask_torch(wanted)
+    if found != wanted.partition(":")[0]:
         why = why_not or "it finds no such device"
         raise ConfigurationError(f"device={wanted!r}: PyTorch cannot use it ({why}); use device='cpu'")
     return wanted
@@ -84,10 +83,11 @@ def cuda_devices() -> list[str]:
 def _ask_torch(device: str = "cuda") -> tuple[str | None, str]:
     """Return the kind of GPU that torch can use; or None, and why it can use none.
 
-    A tiny kernel is run on an NVIDIA or AMD GPU: a build of torch may have none for the GPU's architecture.
+    A tiny kernel is run on an NVIDIA or AMD GPU: there may be no GPU of this number, or this build of torch may have no
+    kernels for its architecture.
 
     Args:
-        device: Where the kernel is run, if torch finds such a GPU.
+        device: Where the kernel is run: ``cuda`` or ``cuda:N``. Any other stands for ``cuda``.
     """
     import torch
 

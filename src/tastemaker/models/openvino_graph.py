@@ -1,21 +1,39 @@
-"""The parts of a transformer as OpenVINO's own operations, for vision and text alike."""
+"""OpenVINO, and the parts of a transformer as its own operations, for vision and text alike."""
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.machine import usable_cores
-from tastemaker.models.openvino_runtime import import_openvino
-from tastemaker.models.quantized import SCALE_SUFFIX
 from tastemaker.models.records import TransformerConfig
 from tastemaker.models.vit import QUICK_GELU_SLOPE
 from tastemaker.models.weights import WeightsFile
 
 QUANTIZATION_GROUP = 256
 """Numbers of one token that share a scale in int8: 128 is 5% slower, 512 as fast, the whole token slower."""
+
+_TELEMETRY = "openvino_telemetry"
+
+
+def import_openvino() -> Any:  # noqa: ANN401 - openvino ships no types
+    """Return the module ``openvino``, imported without its telemetry.
+
+    Its import would write an identifier of the user below ``~/intel`` and send an event to a server on the internet.
+    Where the package for that is missing, a stand-in does nothing. So the package is hidden for that moment.
+    """
+    if "openvino" in sys.modules or _TELEMETRY in sys.modules:
+        return importlib.import_module("openvino")
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's way to say that there is none
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        sys.modules.pop(_TELEMETRY, None)  # another thread may have done it
 
 
 def compile_graph(graph: Any, precision: str, threads: int | None) -> Any:  # noqa: ANN401 - openvino ships no types
@@ -50,14 +68,16 @@ class TransformerGraph:
         weights: Where its tensors are. The graph reads the mapped file, so it must stay open.
         config: How it computes.
         width: ``d``.
+        is_int8: Multiply by weights in 8 bits (see `quantize_rows`).
     """
 
-    def __init__(self, weights: WeightsFile, config: TransformerConfig, width: int) -> None:
+    def __init__(self, weights: WeightsFile, config: TransformerConfig, width: int, *, is_int8: bool = False) -> None:
         self.op: Any = import_openvino().opset13
         self.weights = weights
         self.config = config
         self.names = config.names
         self.width = width
+        self.is_int8 = is_int8
 
     def layer_norm(self, x: Any, name: str) -> Any:  # noqa: ANN401
         """Return the norm of each token."""
@@ -109,11 +129,10 @@ class TransformerGraph:
         return self.op.add(product, self.constant(f"{name}.bias"))
 
     def _weight(self, name: str) -> Any:  # noqa: ANN401
-        scale = name + SCALE_SUFFIX
-        if scale not in self.weights.shapes:
+        if not self.is_int8:
             return self.constant(name)
-        integers = self.op.constant(self.weights.integers(name), shared_memory=True)
-        return self.op.multiply(self.op.convert(integers, "f32"), self.constant(scale))
+        integers, scale = quantize_rows(self.weights.tensor(name))
+        return self.op.multiply(self.op.convert(self.op.constant(integers), "f32"), self.op.constant(scale))
 
     def _heads(self, x: Any) -> Any:  # noqa: ANN401
         split = self.op.reshape(x, [0, 0, -1, self.config.head_width], special_zero=True)
@@ -121,3 +140,23 @@ class TransformerGraph:
 
     def _first(self, x: Any) -> Any:  # noqa: ANN401
         return self.op.slice(x, [0], [1], [1], [1])  # (n, 1, d)
+
+
+def quantize_rows(weight: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Return a matrix in 8 bits, and the scale of each row: ``weight`` is about ``quantized * scale``.
+
+    Nothing is calibrated: activations are quantised while the model runs (docs/decisions/0009-int8.md).
+
+    Args:
+        weight: float32 (outputs, inputs).
+
+    Returns:
+        int8 (outputs, inputs), -127 to 127, and float32 (outputs, 1). Off by half a scale at most.
+
+    Example:
+        >>> quantize_rows(np.array([[1.0, -2.0], [0.0, 0.0]], np.float32))[0].tolist()
+        [[64, -127], [0, 0]]
+    """
+    largest = np.maximum(weight.max(axis=1, keepdims=True), -weight.min(axis=1, keepdims=True))
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return np.rint(weight / scale).astype(np.int8), scale

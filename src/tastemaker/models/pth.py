@@ -1,23 +1,21 @@
 """Tensors of a file that ``torch.save`` wrote, without torch and without running what is in the file.
 
-Such a file is a zip with a pickle (``data.pkl``) and the bytes of each storage (``data/KEY``). Before torch 1.6 it was
-five pickles in a row with the bytes behind them. A pickle is a program. This reader interprets the few instructions
-that plain state dicts are made of, and knows a closed list of names (`_NAMES`). It imports and calls nothing that a
-file names.
+Such a file is a zip with a pickle (``data.pkl``) and the bytes of each storage (``data/KEY``). A pickle is a program.
+This reader interprets the few instructions that plain state dicts are made of, and knows a closed list of names
+(`_NAMES`). It imports and calls nothing that a file names.
 
-Source of both layouts: ``torch/serialization.py`` of PyTorch.
+Source of the layout: ``torch/serialization.py`` of PyTorch, from 1.6 on.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import pickletools
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +36,6 @@ _DICT = "collections OrderedDict"
 _TENSOR = "torch._utils _rebuild_tensor_v2"
 _PARAMETER = "torch._utils _rebuild_parameter"
 _NAMES = {*_STORAGES, _DICT, _TENSOR, _PARAMETER}
-
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-"""What the first pickle of a file of before torch 1.6 holds."""
 
 _MAX_GROWTH = 16
 """How many times the size of the file its tensors may take as float32: bytes grow fourfold, and tied weights share."""
@@ -90,14 +85,18 @@ def read_pth(path: Path) -> dict[str, Floats]:
         ModelError: The file cannot be read, is damaged, or holds anything else than tensors, text and numbers.
     """
     try:
-        with path.open("rb") as file:
-            state, read_storage = _open_zip(file) if zipfile.is_zipfile(file) else _open_legacy(file)
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+            if "byteorder" in members and _read_member(archive, members, "byteorder") != b"little":
+                raise _NotPlainError("its numbers are big-endian")
+            state = _interpret(_read_member(archive, members, "data.pkl"))
             state = state.get("state_dict", state) if isinstance(state, dict) else state
             if not isinstance(state, dict) or not all(isinstance(value, _Tensor) for value in state.values()):
                 raise _NotPlainError("it holds no dictionary of tensors")
             _check_tensors(state.values(), path.stat().st_size)
-            contents = {storage: read_storage(storage) for storage in {tensor.storage for tensor in state.values()}}
-            return {str(name): _to_array(tensor, contents[tensor.storage]) for name, tensor in state.items()}
+            keys = {tensor.storage.key for tensor in state.values()}
+            contents = {key: _read_member(archive, members, f"data/{key}") for key in keys}
+            return {str(name): _to_array(tensor, contents[tensor.storage.key]) for name, tensor in state.items()}
     except _NotPlainError as error:
         raise ModelError(f"{path} cannot be read as plain weights: {error}; save a dictionary of tensors") from error
     except Exception as error:  # a damaged file makes zipfile and pickletools raise many kinds
@@ -105,57 +104,25 @@ def read_pth(path: Path) -> dict[str, Floats]:
         raise ModelError(f"{path} cannot be read as plain weights: {words}") from error
 
 
-ReadStorage = Callable[[_Storage], bytes]
+def _read_member(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], name: str) -> bytes:
+    info = members.get(name)
+    if info is None or info.compress_type != zipfile.ZIP_STORED:
+        raise _NotPlainError(f"{name} is missing in it, or compressed")
+    return archive.read(info)
 
 
-def _open_zip(file: BinaryIO) -> tuple[Any, ReadStorage]:
-    archive = zipfile.ZipFile(file)
-    members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-
-    def read_member(name: str) -> bytes:
-        info = members.get(name)
-        if info is None or info.compress_type != zipfile.ZIP_STORED:
-            raise _NotPlainError(f"{name} is missing in it, or compressed")
-        return archive.read(info)
-
-    if "byteorder" in members and read_member("byteorder") != b"little":
-        raise _NotPlainError("its numbers are big-endian")
-    state, _ = _interpret(io.BytesIO(read_member("data.pkl")))
-    return state, lambda storage: read_member(f"data/{storage.key}")
-
-
-def _open_legacy(file: BinaryIO) -> tuple[Any, ReadStorage]:
-    file.seek(0)
-    if _interpret(file)[0] != _LEGACY_MAGIC:
-        raise _NotPlainError("torch did not write it")
-    _version, (system, _), (state, storages), (keys, _) = (_interpret(file) for _ in range(4))
-    if not system["little_endian"]:
-        raise _NotPlainError("its numbers are big-endian")
-    start, positions = file.tell(), {}
-    for key in keys:  # each stands behind a count, int64
-        positions[key] = start + 8
-        start += 8 + storages[key].size * _STORAGES[storages[key].kind].itemsize
-
-    def read_storage(storage: _Storage) -> bytes:
-        file.seek(positions[storage.key])
-        return file.read(storage.size * _STORAGES[storage.kind].itemsize)
-
-    return state, read_storage
-
-
-def _interpret(file: BinaryIO) -> tuple[Any, dict[str, _Storage]]:
-    """Return what one pickle stands for, with `_Tensor` and `_Name` for what torch would build, and its storages."""
+def _interpret(program: bytes) -> Any:  # noqa: ANN401 - what a pickle holds
+    """Return what a pickle stands for, with `_Tensor` and `_Name` for what torch would build."""
     stack: list[Any] = []
     marks: list[int] = []  # heights of the stack
     memo: dict[int, Any] = {}
-    storages: dict[str, _Storage] = {}
     argument: Any
-    for opcode, argument, _ in pickletools.genops(file):
+    for opcode, argument, _ in pickletools.genops(program):
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass
             case "STOP":
-                return stack.pop(), storages
+                return stack.pop()
             case "MARK":
                 marks.append(len(stack))
             case "EMPTY_DICT":
@@ -192,8 +159,7 @@ def _interpret(file: BinaryIO) -> tuple[Any, dict[str, _Storage]]:
                     raise _NotPlainError(f"it holds a {'.'.join(argument.split())[:80]}, and objects are never loaded")
                 stack.append(_Name(argument))
             case "BINPERSID":
-                storage = _make_storage(stack.pop())
-                stack.append(storages.setdefault(storage.key, storage))
+                stack.append(_make_storage(stack.pop()))
             case "REDUCE":
                 name, arguments = _pop(stack, len(stack) - 2)
                 stack.append(_build(name, arguments))

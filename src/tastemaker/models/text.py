@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError, ModelError
-from tastemaker.models.openvino_graph import TransformerGraph, compile_graph
-from tastemaker.models.openvino_runtime import import_openvino
+from tastemaker.models.openvino_graph import TransformerGraph, compile_graph, import_openvino
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.records import Backbone, TextConfig
 from tastemaker.models.tokens import read_tokenizer

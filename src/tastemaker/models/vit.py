@@ -165,11 +165,10 @@ def fold_pixel_scale(
 
 def check_pixels(pixels: Pixels, side: int) -> None:
     """Raise `ModelError` unless ``pixels`` is an array uint8 (n, side, side, 3)."""
-    if not isinstance(pixels, np.ndarray):
-        raise ModelError(f"the model takes a NumPy array of pixels, not {type(pixels).__name__}")
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (side, side, 3):
+    dtype, shape = getattr(pixels, "dtype", type(pixels).__name__), getattr(pixels, "shape", ())
+    if dtype != np.uint8 or len(shape) != 4 or shape[1:] != (side, side, 3):
         raise ModelError(
-            f"the model takes uint8 pixels of shape (n, {side}, {side}, 3), not {pixels.dtype} {pixels.shape}; "
+            f"the model takes an array of uint8 pixels of shape (n, {side}, {side}, 3), not {dtype} {shape}; "
             "tastemaker.preprocess makes them from an image of any size"
         )
 

@@ -10,7 +10,6 @@ import json
 import mmap
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,6 @@ class WeightsFile:
 
     Args:
         path: The file. The safetensors library checks its header first, so that every view lies inside the file.
-        data: Its bytes, where it is on no disk.
 
     Attributes:
         shapes: Tensor name -> shape.
@@ -36,9 +34,9 @@ class WeightsFile:
         ModelError: The file is not there, or is not safetensors.
     """
 
-    def __init__(self, path: Path, data: bytearray | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._mapped = _map(path) if data is None else data
+        self._mapped = _map(path)
         header_size = int.from_bytes(self._mapped[:8], "little")
         header = json.loads(self._mapped[8 : 8 + header_size])
         self._data = np.frombuffer(self._mapped, np.uint8)[8 + header_size :]
@@ -70,7 +68,7 @@ class WeightsFile:
 
     def release_memory(self) -> None:
         """Give the memory of what was read back to the system; it is read again when it is needed."""
-        if isinstance(self._mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        if hasattr(mmap, "MADV_DONTNEED"):
             self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def tensor(self, name: str) -> npt.NDArray[np.float32]:
@@ -79,27 +77,16 @@ class WeightsFile:
         Raises:
             ModelError: There is no such tensor, or it holds no floating-point numbers.
         """
-        stored = self._stored(name, _DTYPES)
-        if stored.dtype == np.uint16:  # bf16 is the upper half of a float32
-            return (stored.astype(np.uint32) << 16).view(np.float32)
-        return stored.astype(np.float32, copy=False)
-
-    def integers(self, name: str) -> npt.NDArray[np.int8]:
-        """Return a tensor of 8-bit whole numbers: a view of the file.
-
-        Raises:
-            ModelError: There is no such tensor, or it holds something else.
-        """
-        return self._stored(name, {"I8": np.int8})
-
-    def _stored(self, name: str, dtypes: dict[str, type[np.generic]]) -> npt.NDArray[Any]:
         entry = self._entries.get(name)
         if entry is None:
             raise ModelError(f"{self.path}: the tensor {name!r} is not in it")
-        if entry["dtype"] not in dtypes:
-            raise ModelError(f"{self.path}: {name!r} is {entry['dtype']}; it must be {' or '.join(dtypes)}")
+        if entry["dtype"] not in _DTYPES:
+            raise ModelError(f"{self.path}: {name!r} is {entry['dtype']}; it must be {' or '.join(_DTYPES)}")
         start, end = entry["data_offsets"]
-        return np.frombuffer(self._data[start:end], dtypes[entry["dtype"]]).reshape(entry["shape"])
+        stored = np.frombuffer(self._data[start:end], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        if stored.dtype == np.uint16:  # bf16 is the upper half of a float32
+            return (stored.astype(np.uint32) << 16).view(np.float32)
+        return stored.astype(np.float32, copy=False)
 
 
 def _map(path: Path) -> mmap.mmap:

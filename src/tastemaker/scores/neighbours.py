@@ -71,7 +71,7 @@ def _unit(vector: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.float64
 
 def _cosines(embeddings: Floats, unit: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     """Return the cosine of each embedding with a vector of length 1: float32 (n,), -inf for those of no length."""
-    products, lengths = score_many(embeddings, unit, 0.0)
+    products, lengths = score_many(embeddings, unit)
     with np.errstate(divide="ignore", invalid="ignore"):
         cosines: npt.NDArray[np.float32] = products / lengths
     cosines[~np.isfinite(cosines)] = -np.inf
