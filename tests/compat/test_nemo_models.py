@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from conftest import encode, make_tar
 from PIL import Image
+from reference_clip import reference_tower
 from safetensors.numpy import load_file
 
 from tastemaker.compat.nemo_curator import models, stages
@@ -20,28 +21,9 @@ torch = pytest.importorskip("torch")
 @pytest.fixture(scope="module")
 def reference(model_dir):
     """Function from a list of images to embeddings: transformers, eager, float32."""
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    config = CLIPVisionConfig(
-        hidden_size=TINY.width,
-        intermediate_size=TINY.mlp,
-        num_hidden_layers=TINY.layers,
-        num_attention_heads=TINY.heads,
-        image_size=TINY.image_size,
-        patch_size=TINY.patch,
-        projection_dim=TINY.dimension,
-        attn_implementation="eager",
-    )
-    model = CLIPVisionModelWithProjection(config).eval()
-    tensors = {
-        name: torch.from_numpy(tensor)
-        for name, tensor in load_file(weights_path(CLIP_VIT_L14, model_dir)).items()
-        if not name.startswith("text_")
-    }
-    problems = model.load_state_dict(tensors, strict=False)
-    assert not problems.unexpected_keys
-    assert all("position_ids" in key for key in problems.missing_keys)
+    model = reference_tower(weights_path(CLIP_VIT_L14, model_dir), TINY)
     processor = CLIPImageProcessorPil()
 
     def embed(images):

@@ -46,20 +46,6 @@ def test_star_import_brings_the_public_names(names):
     assert {"EmptyTask", "FileGroupTask", "ImageBatch", "ImageObject", "Task"} == set(scope) - {"__builtins__"}
 
 
-def test_find_spec_works(names):
-    assert importlib.util.find_spec("nemo_curator").origin == "tastemaker.compat.nemo_curator.names"
-    assert importlib.util.find_spec("nemo_curator.stages.image.io.image_reader") is not None
-
-
-@pytest.mark.parametrize(
-    "module", ["nemo_curator.stages.text", "nemo_curator.models.video", "nemo_curator.foo.bar.baz"]
-)
-def test_missing_module_is_named_with_what_there_is(names, module):
-    with pytest.raises(ModuleNotFoundError, match="Tastemaker has no nemo_curator") as caught:
-        importlib.import_module(module)
-    assert "holds: " in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("statement", "missing"),
     [
@@ -67,7 +53,7 @@ def test_missing_module_is_named_with_what_there_is(names, module):
         ("from nemo_curator.tasks.image import VideoTask", "nemo_curator.tasks.image.VideoTask"),
         ("from nemo_curator.stages import text", "nemo_curator.stages.text"),
         ("from nemo_curator.stages.base import get_stage_class", "nemo_curator.stages.base.get_stage_class"),
-        ("import nemo_curator.stages.text.io", "nemo_curator.stages.text"),
+        ("import nemo_curator.stages.text.io", r"nemo_curator\.stages\.text\. .* holds: base, "),
     ],
 )
 def test_missing_name_is_an_import_error_that_says_so(names, statement, missing):
@@ -90,12 +76,6 @@ def test_classes_travel_between_processes(names):
     stage = pickle.loads(pickle.dumps(ImageReaderStage(7)))
     assert (type(stage), stage.batch_size) == (ImageReaderStage, 7)
     assert pickle.loads(pickle.dumps(ImageObject(image_id="a"))).image_id == "a"
-
-
-def test_install_twice_is_install_once(names):
-    before = list(sys.meta_path)
-    install()
-    assert sys.meta_path == before
 
 
 def test_install_after_the_real_one_is_an_error(monkeypatch):

@@ -68,11 +68,6 @@ def test_pixels_that_are_none_are_a_row(tmp_path, pixels):
     assert task._metadata["counts"] == {"failed": 1}
 
 
-def test_writer_takes_an_empty_batch(tmp_path):
-    task = ImageWriterStage(str(tmp_path)).process(ImageBatch(dataset_name="ds", data=[]))
-    assert task._metadata["num_images"] == 0
-
-
 @dataclass
 class OwnTask(Task[list[int]]):
     def __post_init__(self) -> None:

@@ -3,17 +3,16 @@
 # ruff: noqa: F811 - fixtures are arguments
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from embedding_files import clip_retrieval, unit_vectors  # noqa: F401 - one is a fixture
+from typer.testing import CliRunner
 
 from tastemaker import AestheticPredictor, errors
+from tastemaker.cli import app
 from tastemaker.embeddings.find import find_embeddings
 from tastemaker.models.hub import weights_path
 from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
@@ -79,7 +78,7 @@ def test_rows_say_where_the_embeddings_came_from_and_what_scored_them(tmp_path, 
     assert len(made_by["predictor_sha256"]) == 64
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4"])
+@pytest.mark.parametrize("dtype", [np.float16, ">f8"])
 @pytest.mark.parametrize("kind", ["npy", "npz", "fixed", "varying"])
 def test_every_kind_of_file_and_number_gives_the_predictors_scores(tmp_path, kind, dtype, score, predictor):
     vectors = unit_vectors(100, dtype=np.float64).astype(dtype)
@@ -155,13 +154,13 @@ def test_unusable_embeddings_fail_with_a_reason_and_the_others_go_on(tmp_path, s
 
 
 def test_blocks_do_not_change_rows(tmp_path, score, predictor):
-    """Fifty thousand embeddings are four blocks; scores, numbers and metadata stay with their rows."""
-    vectors = unit_vectors(50_000)
+    """Twenty thousand embeddings are two blocks; scores, numbers and metadata stay with their rows."""
+    vectors = unit_vectors(20_000)
     np.save(tmp_path / "given.npy", vectors)
-    pq.write_table(pa.table({"id": np.arange(50_000)}), tmp_path / "given.parquet", row_group_size=7001)
+    pq.write_table(pa.table({"id": np.arange(20_000)}), tmp_path / "given.parquet", row_group_size=7001)
     score(tmp_path / "given.npy")
     rows = pq.read_table(tmp_path / "out" / "rows" / "given.parquet")
-    assert rows["image_id"].to_pylist() == list(map(str, range(50_000)))
+    assert rows["image_id"].to_pylist() == list(map(str, range(20_000)))
     assert np.abs(rows["aesthetic_score"].to_numpy() - predictor.score(vectors)).max() < 1e-5
 
 
@@ -191,18 +190,19 @@ def test_rows_of_an_earlier_run_are_scored_again_and_keep_where_the_originals_li
     assert np.abs(new["aesthetic_score"].to_numpy() - old["aesthetic_score"].to_numpy()).max() < 0.02  # float16
 
 
-def test_the_command_line_scores_a_folder_and_filters_rows_only(tmp_path, clip_retrieval, model_dir):
-    def run(*command):
-        line = [sys.executable, "-m", "tastemaker", *command, "--model-dir", str(model_dir), "--json"]
-        return subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ)
+def test_the_command_line_filters_rows_only_and_refuses_what_needs_pictures(
+    tmp_path, clip_retrieval, model_dir, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
 
-    summary = json.loads(run("score", "laion", "--output", "a").stdout)
-    assert summary["images"] == 50
+    def run(*command):
+        return CliRunner().invoke(app, [*command, "--model-dir", str(model_dir), "--json"])
+
     summary = json.loads(run("filter", "laion", "--top", "10", "--output", "b").stdout)
     assert (summary["selection"]["kind"], summary["selection"]["chosen"]) == ("manifest", 10)
     assert len(pq.read_table(tmp_path / "b" / "kept.parquet")) == 10
     refused = run("score", "laion", "--output", "d", "--signals")
-    assert refused.returncode == 2
+    assert refused.exit_code == 2
     assert "technical quality is measured in pictures" in refused.stderr
 
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from reference_clip import reference_tower
+from safetensors.numpy import save_file
 
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.preprocess import preprocess
@@ -63,30 +64,6 @@ def reference_embeddings():
         return torch.nn.functional.normalize(embeddings, dim=-1).numpy()
 
     return embed
-
-
-def reference_tower(weights, config, activation, eps):
-    vision = transformers.CLIPVisionConfig(
-        hidden_size=config.width,
-        intermediate_size=config.mlp,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        image_size=config.image_size,
-        patch_size=config.patch,
-        projection_dim=config.dimension,
-        hidden_act=activation,
-        layer_norm_eps=eps,
-        attn_implementation="eager",
-    )
-    with torch.device("meta"):
-        tower = transformers.CLIPVisionModelWithProjection(vision)
-    tensors = {n: torch.from_numpy(t) for n, t in load_file(weights).items() if not n.startswith("text_")}
-    position_ids = torch.arange(config.tokens)[None]
-    missing, unexpected = tower.load_state_dict(tensors, assign=True, strict=False)
-    assert not unexpected
-    assert not [name for name in missing if not name.endswith("position_ids")]
-    tower.vision_model.embeddings.position_ids = position_ids
-    return tower.eval()
 
 
 def photograph_inputs(full_photographs, size=224):

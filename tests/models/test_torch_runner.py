@@ -56,8 +56,8 @@ class SmallMemory:
 # Batches
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 41])
-@pytest.mark.parametrize("batch_size", [1, 7, 8, 100])
+@pytest.mark.parametrize("count", [1, 8, 41])
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
 def test_images_come_back_in_order_whatever_the_batch(count, batch_size):
     images = make_images(count)
     assert np.array_equal(runner_of(Program(sums), batch_size).run(images), expected_sums(images))
@@ -99,17 +99,10 @@ def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(caplog):
     runner = runner_of(Program(forward), 32)
     assert np.array_equal(runner.run(images), expected_sums(images))
     assert runner.batch_size == 4
-    assert forward.sizes[:4] == [32, 16, 8, 4]
     assert [record.args for record in caplog.records] == [(16,), (8,), (4,)]
-
-
-def test_the_halved_size_stays():
-    forward = SmallMemory(limit=8)
-    runner = runner_of(Program(forward), 16)
-    runner.run(make_images(16))
     forward.sizes.clear()
-    runner.run(make_images(16))
-    assert forward.sizes == [8, 8]
+    runner.run(images[:8])
+    assert forward.sizes == [4, 4]  # the halved size stays
 
 
 def test_a_compiled_function_that_runs_out_of_memory_is_not_given_up():
@@ -139,16 +132,6 @@ def test_no_memory_for_one_image_is_an_error_with_a_way_on():
     for _ in range(2):
         with pytest.raises(ModelError, match="does not suffice for one image; free some, or use device='cpu'"):
             runner.run(make_images(3))
-
-
-def test_another_error_is_none_of_memory():
-    def broken(_batch):
-        raise RuntimeError("an illegal memory access was encountered")
-
-    runner = runner_of(Program(broken), 4)
-    with pytest.raises(RuntimeError, match="illegal memory access"):
-        runner.run(make_images(3))
-    assert runner.batch_size == 4
 
 
 def test_an_error_that_came_of_full_memory_is_known_as_one():

@@ -165,6 +165,6 @@ def _check(header: _Header, size: int, where: str) -> None:
             + ("; save bfloat16 as float32: nothing in the file tells what these bits are" if is_bfloat else "")
         )
     if len(header.shape) != 2 or header.shape[1] != size or header.shape[0] < 0:
-        raise ModelError(f"{where} has the shape {header.shape}, and CLIP ViT-L/14 embeddings have (n, {size})")
+        raise ModelError(f"{where} has the shape {header.shape}, and this scorer takes embeddings of shape (n, {size})")
     if header.is_fortran and header.shape[0] > 1:
         raise ModelError(f"{where} is stored column by column; save it again with numpy.ascontiguousarray")

@@ -19,18 +19,18 @@ _TEXT_MARKS = ("txt", "text", "caption")
 def choose_name(widths: Mapping[str, int | None], wanted: str | None, size: int, path: str) -> str:
     """Return which of several arrays or columns holds the embeddings of images.
 
-    The one that the user names. Else the only one of ``size`` numbers a row whose name does not speak of text; of
-    several the one whose name comes first in `EMBEDDING_NAMES`. Rows of no fixed length need such a name.
+    This is the one that the user names, or else the only one of ``size`` numbers a row whose name does not speak of
+    text. If several are left, the first name in `EMBEDDING_NAMES` decides. Rows without a fixed length need such a name.
 
     Args:
-        widths: Name -> numbers in a row of every array or column of floating-point numbers; None where they vary.
+        widths: Name of each array or column of floating-point numbers -> numbers in a row; None where they vary.
         wanted: The name that the user gave.
         size: Numbers in an embedding.
-        path: Of the file, for messages.
+        path: The file, for messages.
 
     Raises:
-        ModelError: None of them fits.
-        ConfigurationError: Several fit, or the one that the user named is not there.
+        ModelError: No array or column fits.
+        ConfigurationError: Several fit, or the one that the user named does not exist.
 
     Example:
         >>> choose_name({"b32_img": 512, "l14_img": 768, "l14_txt": 768}, None, 768, "0.npz")
@@ -42,15 +42,15 @@ def choose_name(widths: Mapping[str, int | None], wanted: str | None, size: int,
         if wanted not in widths:
             raise ConfigurationError(f"{path} has no embeddings called {wanted!r}; it has {there}")
         if widths[wanted] not in (size, None):
-            raise ModelError(f"{path}: {wanted} has {widths[wanted]} numbers a row, and CLIP ViT-L/14 has {size}")
+            raise ModelError(f"{path}: {wanted} has {widths[wanted]} numbers a row, and this scorer takes {size}")
         return wanted
     fitting = [name for name in widths if widths[name] == size and not any(m in name.lower() for m in _TEXT_MARKS)]
     if not fitting:
         fitting = [name for name in widths if widths[name] is None and name.lower() in EMBEDDING_NAMES]
     if not fitting:
         raise ModelError(
-            f"{path} holds no embeddings of CLIP ViT-L/14 ({size} numbers a row); it has {there}. "
-            "Other models' embeddings cannot be scored; --column names a column that was not recognised"
+            f"{path} holds no embeddings of {size} numbers a row, as this scorer takes; it has {there}. Choose the "
+            "--scorer of their model, or name a column that was not recognised by --column"
         )
     known = sorted((n for n in fitting if n.lower() in EMBEDDING_NAMES), key=lambda n: EMBEDDING_NAMES.index(n.lower()))
     if len(fitting) > 1 and not known:

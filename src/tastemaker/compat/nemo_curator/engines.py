@@ -74,12 +74,20 @@ class XennaExecutor(BaseExecutor):
     Args:
         config: NeMo Curator's options. Only ``max_workers_per_stage`` has an effect.
         ignore_head_node: Place no workers on the machine that runs Ray's own services, if there are others.
+        show_progress: NeMo Curator's RayActorPoolExecutor takes it. It has no effect.
+        progress_interval: See ``show_progress``.
 
     Raises:
         ConfigurationError: NeMo Curator has no such option.
     """
 
-    def __init__(self, config: dict[str, Any] | None = None, ignore_head_node: bool = False) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any] | None = None,
+        ignore_head_node: bool = False,
+        show_progress: bool = True,
+        progress_interval: float = 10.0,
+    ) -> None:
         super().__init__(config)
         self.ignore_head_node = ignore_head_node
         unknown = sorted(self.config.keys() - _WITHOUT_EFFECT - {"max_workers_per_stage"})
@@ -112,24 +120,7 @@ class RayDataExecutor(XennaExecutor):
 
 
 class RayActorPoolExecutor(XennaExecutor):
-    """`XennaExecutor` under another name.
-
-    Args:
-        config: See `XennaExecutor`.
-        ignore_head_node: See `XennaExecutor`.
-        show_progress: For compatibility.
-        progress_interval: For compatibility.
-    """
-
-    def __init__(
-        self,
-        config: dict[str, Any] | None = None,
-        ignore_head_node: bool = False,
-        show_progress: bool = True,
-        progress_interval: float = 10.0,
-    ) -> None:
-        super().__init__(config, ignore_head_node)
-        self.show_progress, self.progress_interval = show_progress, progress_interval
+    """`XennaExecutor` under another name."""
 
 
 class RayClient:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tastemaker.compat.nemo_curator.stages import ProcessingStage
@@ -12,24 +13,23 @@ from tastemaker.stages.base import Resources
 from tastemaker.tasks import Task
 
 Function = Callable[[Any], Any]
-"""Takes a task, and returns a task, a list of tasks or None."""
 
 
+@dataclass
 class FunctionStage(ProcessingStage[Task[Any], Task[Any]]):
     """A stage whose `process` is a function.
 
     Args:
-        function: See `Function`.
-        name: Of the stage.
+        function: Takes a task, and returns a task, a list of tasks or None.
+        name: What the stage is called.
         resources: What a worker needs.
         batch_size: For compatibility.
     """
 
-    def __init__(self, function: Function, name: str, resources: Resources, batch_size: int | None) -> None:
-        self.function = function
-        self.name = name
-        self.resources = resources
-        self.batch_size = batch_size or 1
+    function: Function
+    name: str
+    resources: Resources
+    batch_size: int = 1
 
     def process(self, task: Task[Any]) -> Any:  # noqa: ANN401
         """Return what the function makes of a task."""
@@ -46,12 +46,12 @@ def processing_stage(
     """Return a decorator that turns a function of one task into a stage.
 
     Args:
-        name: Of the stage.
+        name: What the stage is called.
         resources: What a worker needs; None for one core.
         batch_size: For compatibility.
 
     Raises:
-        ConfigurationError: The function takes other than one argument. Raised when it is decorated.
+        ConfigurationError: The function does not take exactly one argument. Raised when it is decorated.
 
     Example:
         >>> @processing_stage(name="first_ten")
@@ -67,6 +67,6 @@ def processing_stage(
         parameters = list(inspect.signature(function).parameters)
         if len(parameters) != 1:
             raise ConfigurationError(f"{function.__qualname__} must take one task, and takes {parameters or 'nothing'}")
-        return FunctionStage(function, name, needed, batch_size)
+        return FunctionStage(function, name, needed, batch_size or 1)
 
     return decorate

@@ -154,37 +154,27 @@ class AestheticScorer(PublishedModel):
         return to_tensor(self.loaded.score(to_array(embeddings)))
 
 
-class CLIPAestheticScorer(ModelInterface):
-    """Images to aesthetic scores: the two models above, one after the other.
-
-    Args:
-        model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
-    """
+class CLIPAestheticScorer(CLIPImageEmbeddings):
+    """Images to aesthetic scores: the two models above, one after the other. See `PublishedModel` for the argument."""
 
     def __init__(self, model_dir: str | None = None) -> None:
-        self.model_dir = model_dir
-        self._clip = CLIPImageEmbeddings(model_dir)
+        super().__init__(model_dir)
         self._scorer = AestheticScorer(model_dir)
-
-    @property
-    def model_id_names(self) -> list[str]:
-        """The name of the CLIP model on the Hugging Face hub."""
-        return self._clip.model_id_names
 
     @classmethod
     def download_weights_on_node(cls, model_dir: str | None = None) -> None:
         """Download the weights of both, if they are not there."""
-        CLIPImageEmbeddings.download_weights_on_node(model_dir)
+        super().download_weights_on_node(model_dir)
         AestheticScorer.download_weights_on_node(model_dir)
 
     def setup(self) -> None:
         """Load both models."""
-        self._clip.setup()
+        super().setup()
         self._scorer.setup()
 
     def __call__(self, images: Any) -> Any:  # noqa: ANN401 - torch may not be there to name its type
         """Return the score of each image, float32 (n,); takes what `CLIPImageEmbeddings` takes."""
-        return self._scorer(self._clip(images))
+        return self._scorer(super().__call__(images))
 
 
 def _split(images: Any) -> Iterable[Any]:  # noqa: ANN401

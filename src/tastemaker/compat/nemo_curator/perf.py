@@ -1,4 +1,4 @@
-"""Times and figures of stages, gathered from what a pipeline returned."""
+"""The times and figures of stages, summed up over the tasks that a pipeline returned."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,9 @@ _SIZES = ("num_workers", "num_workers_per_node")
 _SPECS = ("ray_stage_spec", "xenna_stage_spec")
 
 
-class _OldName:
-    """An attribute under the name that it had in NeMo Curator 1.0, ``_resources`` for ``resources``."""
-
-    def __init__(self, name: str) -> None:
-        self._new_name = name
-
-    def __get__(self, stage: base.ProcessingStage[Any, Any] | None, owner: type) -> Any:  # noqa: ANN401
-        return self if stage is None else getattr(stage, self._new_name)
-
-    def __set__(self, stage: base.ProcessingStage[Any, Any], value: Any) -> None:  # noqa: ANN401
-        setattr(stage, self._new_name, value)
+def _old_name_of(name: str) -> Any:  # noqa: ANN401 - a property, which mypy would want to know the type of
+    """Return an attribute for the name that another one had in NeMo Curator 1.0, ``_resources`` for ``resources``."""
+    return property(attrgetter(name), lambda stage, value: setattr(stage, name, value))
 
 
 class ProcessingStage(base.ProcessingStage[X, Y]):
@@ -46,9 +39,9 @@ class ProcessingStage(base.ProcessingStage[X, Y]):
     name: str = "ProcessingStage"
     runtime_env: dict[str, Any] | None = None
 
-    _name = _OldName("name")
-    _resources = _OldName("resources")
-    _batch_size = _OldName("batch_size")
+    _name = _old_name_of("name")
+    _resources = _old_name_of("resources")
+    _batch_size = _old_name_of("batch_size")
 
     def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401
         super().__init_subclass__(**options)
