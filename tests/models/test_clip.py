@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from tastemaker.errors import ConfigurationError, ModelError
@@ -73,17 +72,12 @@ def changed(tmp_path, weights):
 # What comes out
 
 
-def test_an_embedding_is_a_float32_unit_vector(load, weights, pixels):
-    embeddings = load(weights).embed(pixels[:3])
+@pytest.mark.parametrize("count", [0, 3])
+def test_an_embedding_is_a_float32_unit_vector(load, weights, pixels, count):
+    embeddings = load(weights).embed(pixels[:count])
     assert embeddings.dtype == np.float32
-    assert embeddings.shape == (3, 768)
+    assert embeddings.shape == (count, 768)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
-
-
-def test_no_images_give_no_embeddings(load, weights, pixels):
-    embeddings = load(weights).embed(pixels[:0])
-    assert embeddings.shape == (0, 768)
-    assert embeddings.dtype == np.float32
 
 
 def test_pixels_in_any_memory_layout_are_read(load, weights, pixels):
@@ -99,17 +93,12 @@ def test_pixels_in_any_memory_layout_are_read(load, weights, pixels):
         assert np.abs(clip.embed(some[::-1])[::-1] - expected).max() < 1e-6
 
 
-def test_pixels_are_left_as_they_were(load, weights, pixels):
-    some = pixels[:2].copy()
-    load(weights).embed(some)
-    assert np.array_equal(some, pixels[:2])
-
-
-def test_embeddings_outlive_the_next_call(load, weights, pixels):
-    clip = load(weights)
-    first = clip.embed(pixels[:1])
+def test_pixels_are_left_as_they_were_and_embeddings_outlive_the_next_call(load, weights, pixels):
+    clip, some = load(weights), pixels[:2].copy()
+    first = clip.embed(some)
     kept = first.copy()
-    clip.embed(pixels[1:2])
+    clip.embed(pixels[2:4])
+    assert np.array_equal(some, pixels[:2])
     assert np.array_equal(first, kept)
 
 
@@ -174,18 +163,13 @@ def test_a_process_may_end_while_a_thread_embeds(load, weights):
 # What is refused
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        np.zeros((1, 224, 224, 3), np.float32),
-        np.zeros((224, 224, 3), np.uint8),
-        np.zeros((1, 3, 224, 224), np.uint8),
-    ],
-    ids=lambda array: f"{array.dtype}{array.shape}",
-)
-def test_other_pixels_are_refused_with_the_way_to_make_them(load, weights, wrong):
-    with pytest.raises(ModelError, match=re.escape(f"{wrong.dtype} {wrong.shape}; tastemaker.preprocess")):
-        load(weights).embed(wrong)
+def test_other_pixels_are_refused_with_the_way_to_make_them(load, weights):
+    tower = load(weights)
+    for wrong in (np.zeros((1, 224, 224, 3), np.float32), np.zeros((1, 3, 224, 224), np.uint8)):
+        with pytest.raises(ModelError, match=re.escape(f"{wrong.dtype} {wrong.shape}; tastemaker.preprocess")):
+            tower.embed(wrong)
+    with pytest.raises(ModelError, match="not list"):
+        tower.embed([])
 
 
 @pytest.mark.parametrize(
@@ -210,13 +194,6 @@ def test_a_tensor_that_does_not_fit_is_named(changed, changes, problem):
     path = changed(changes)
     with pytest.raises(ModelError, match=f"{re.escape(str(path))}.*{re.escape(problem)}"):
         read_dimensions(path, CLIP_VIT_L14)
-
-
-def test_a_missing_layer_is_named(changed, weights):
-    with safe_open(weights, "np") as file:
-        first = [name for name in file.keys() if "layers.0." in name]  # noqa: SIM118
-    with pytest.raises(ModelError, match=r"layers\.0\.layer_norm1\.weight is missing"):
-        read_dimensions(changed(dict.fromkeys(first)), CLIP_VIT_L14)
 
 
 def test_a_predictor_is_no_tower(load, model_dir):
@@ -347,15 +324,6 @@ def test_fewer_than_one_thread_is_refused(weights):
 def test_torch_batches_of_less_than_one_image_are_refused(weights, torch_clip):
     with pytest.raises(ConfigurationError, match="batch_size=0 is less than 1"):
         torch_clip(weights, "cpu", batch_size=0)
-
-
-def test_a_tower_says_what_it_is(load, weights):
-    described = load(weights).describe()
-    assert described["device"] == "cpu"
-    assert described["precision"] == "f32"
-    assert described["backend"] in ("openvino", "torch")
-    assert re.match(r"\d+\.\d+", described["backend_version"])
-    assert all(isinstance(value, str) for value in described.values())
 
 
 def test_nothing_but_the_torch_backend_imports_torch(weights):

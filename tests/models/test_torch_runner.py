@@ -63,19 +63,12 @@ def test_images_come_back_in_order_whatever_the_batch(count, batch_size):
     assert np.array_equal(runner_of(Program(sums), batch_size).run(images), expected_sums(images))
 
 
-def test_a_partial_batch_is_filled_up_for_a_compiled_function_and_the_filling_is_left_out():
-    sizes = []
-    program = Program(plain=SmallMemory(0), fast=lambda batch: sizes.append(len(batch)) or sums(batch))
-    images = make_images(15)
-    assert np.array_equal(runner_of(program, 8).run(images), expected_sums(images))
-    assert sizes == [8, 8]
-
-
-def test_a_small_remainder_is_computed_as_it_is():
-    plain = SmallMemory(100)
-    images = make_images(11)
-    assert np.array_equal(runner_of(Program(plain, sums), 8).run(images), expected_sums(images))
-    assert plain.sizes == [3]
+@pytest.mark.parametrize(("count", "plain_sizes"), [(15, []), (11, [3])])
+def test_only_a_nearly_full_batch_is_filled_up_for_a_compiled_function(count, plain_sizes):
+    plain, fast, images = SmallMemory(100), SmallMemory(100), make_images(count)
+    assert np.array_equal(runner_of(Program(plain, fast), 8).run(images), expected_sums(images))
+    assert plain.sizes == plain_sizes
+    assert set(fast.sizes) == {8}
 
 
 def test_a_compiler_that_fails_is_told_once_and_done_without(caplog):
@@ -112,19 +105,6 @@ def test_a_compiled_function_that_runs_out_of_memory_is_not_given_up():
     assert np.array_equal(runner.run(images), expected_sums(images))
     assert runner.batch_size == 8
     assert program.fast is not None
-
-
-def test_a_lane_that_finds_no_memory_when_it_is_made_is_made_smaller():
-    made = []
-
-    def make_lane(size):
-        made.append(size)
-        if size > 8:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return DirectLane(Program(sums), CPU, size)
-
-    assert BatchRunner(make_lane, 32).batch_size == 8
-    assert made == [32, 16, 8]
 
 
 def test_no_memory_for_one_image_is_an_error_with_a_way_on():

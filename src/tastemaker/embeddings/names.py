@@ -20,7 +20,7 @@ def choose_name(widths: Mapping[str, int | None], wanted: str | None, size: int,
     """Return which of several arrays or columns holds the embeddings of images.
 
     This is the one that the user names, or else the only one of ``size`` numbers a row whose name does not speak of
-    text. If several are left, the first name in `EMBEDDING_NAMES` decides. Rows without a fixed length need such a name.
+    text. If several are left, the first name in `EMBEDDING_NAMES` decides. Rows of no fixed length need such a name.
 
     Args:
         widths: Name of each array or column of floating-point numbers -> numbers in a row; None where they vary.

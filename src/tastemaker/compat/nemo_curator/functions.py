@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tastemaker.compat.nemo_curator.stages import ProcessingStage
@@ -15,7 +15,7 @@ from tastemaker.tasks import Task
 Function = Callable[[Any], Any]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class FunctionStage(ProcessingStage[Task[Any], Task[Any]]):
     """A stage whose `process` is a function.
 
@@ -28,7 +28,7 @@ class FunctionStage(ProcessingStage[Task[Any], Task[Any]]):
 
     function: Function
     name: str
-    resources: Resources
+    resources: Resources = field()
     batch_size: int = 1
 
     def process(self, task: Task[Any]) -> Any:  # noqa: ANN401
@@ -67,6 +67,6 @@ def processing_stage(
         parameters = list(inspect.signature(function).parameters)
         if len(parameters) != 1:
             raise ConfigurationError(f"{function.__qualname__} must take one task, and takes {parameters or 'nothing'}")
-        return FunctionStage(function, name, needed, batch_size or 1)
+        return FunctionStage(function=function, name=name, resources=needed, batch_size=batch_size or 1)
 
     return decorate
