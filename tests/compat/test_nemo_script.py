@@ -200,17 +200,3 @@ def test_logging_of_the_script_is_its_own(write_script):
     assert done.stdout.splitlines()[0] == "INFO mine"
     assert "no cluster" in done.stdout
     assert done.stderr == ""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="fork")
-def test_script_may_fork_workers(write_script):
-    script = write_script(
-        "import multiprocessing\n"
-        "from nemo_curator.tasks import ImageObject\n"
-        "def name(number):\n"
-        "    return ImageObject(image_id=str(number))\n"
-        "if __name__ == '__main__':\n"
-        "    with multiprocessing.get_context('fork').Pool(2) as pool:\n"
-        "        print([image.image_id for image in pool.map(name, range(3))])\n"
-    )
-    assert run_as_user(script).stdout == "['0', '1', '2']\n"

@@ -165,7 +165,7 @@ def test_an_archive_that_unpacks_to_terabytes_is_read_as_far_as_its_rows_go(tmp_
 
 
 def test_damaged_tables_are_rows(tmp_path, score):
-    column = pa.FixedSizeListArray.from_arrays(unit_vectors(20_000).ravel(), 768)
+    column = pa.FixedSizeListArray.from_arrays(unit_vectors(30_000).ravel(), 768)
     path = tmp_path / "given.parquet"
     pq.write_table(pa.table({"embedding": column}), path, row_group_size=5000, compression="snappy")
     data = bytearray(path.read_bytes())

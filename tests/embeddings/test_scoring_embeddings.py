@@ -201,9 +201,9 @@ def test_the_command_line_filters_rows_only_and_refuses_what_needs_pictures(
     summary = json.loads(run("filter", "laion", "--top", "10", "--output", "b").stdout)
     assert (summary["selection"]["kind"], summary["selection"]["chosen"]) == ("manifest", 10)
     assert len(pq.read_table(tmp_path / "b" / "kept.parquet")) == 10
-    refused = run("score", "laion", "--output", "d", "--signals")
-    assert refused.exit_code == 2
-    assert "technical quality is measured in pictures" in refused.stderr
+    refused = run("score", "laion", "--output", "d", "--signals").exception
+    assert isinstance(refused, errors.ConfigurationError)
+    assert "technical quality is measured in pictures" in str(refused)
 
 
 def test_a_file_that_is_named_twice_is_scored_once(tmp_path, monkeypatch):
