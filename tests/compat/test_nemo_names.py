@@ -43,7 +43,9 @@ def test_all_forms_of_import_reach_the_same_module(names):
 def test_star_import_brings_the_public_names(names):
     scope = {}
     exec("from nemo_curator.tasks import *", scope)
-    assert {"EmptyTask", "FileGroupTask", "ImageBatch", "ImageObject", "Task"} == set(scope) - {"__builtins__"}
+    assert {"DocumentBatch", "EmptyTask", "FileGroupTask", "ImageBatch", "ImageObject", "Task"} == set(scope) - {
+        "__builtins__"
+    }
 
 
 @pytest.mark.parametrize(
@@ -51,9 +53,9 @@ def test_star_import_brings_the_public_names(names):
     [
         ("from nemo_curator.tasks import VideoTask", "nemo_curator.tasks.VideoTask"),
         ("from nemo_curator.tasks.image import VideoTask", "nemo_curator.tasks.image.VideoTask"),
-        ("from nemo_curator.stages import text", "nemo_curator.stages.text"),
+        ("from nemo_curator.stages import video", "nemo_curator.stages.video"),
         ("from nemo_curator.stages.base import get_stage_class", "nemo_curator.stages.base.get_stage_class"),
-        ("import nemo_curator.stages.text.io", r"nemo_curator\.stages\.text\. .* holds: base, "),
+        ("import nemo_curator.stages.video.io", r"nemo_curator\.stages\.video\. .* holds: base, "),
     ],
 )
 def test_missing_name_is_an_import_error_that_says_so(names, statement, missing):
@@ -65,7 +67,7 @@ def test_missing_attribute_is_an_attribute_error(names):
     import nemo_curator.tasks
 
     assert not hasattr(nemo_curator.tasks, "VideoTask")
-    with pytest.raises(AttributeError, match=r"nemo_curator\.tasks holds: EmptyTask"):
+    with pytest.raises(AttributeError, match=r"nemo_curator\.tasks holds: DocumentBatch, EmptyTask"):
         _ = nemo_curator.tasks.VideoTask
 
 

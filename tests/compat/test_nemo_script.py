@@ -168,13 +168,11 @@ def test_missing_script_is_one_sentence(tmp_path):
 
 
 def test_import_that_is_not_offered_says_what_is(write_script):
-    removal = "from nemo_curator.stages.image.deduplication.removal import ImageDuplicatesRemovalStage"
-    done = run_as_user(write_script(removal))
+    done = run_as_user(write_script("from nemo_curator.stages.image.captioners import CaptionStage"))
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert "has no nemo_curator.stages.image.deduplication" in last
-    assert "nemo_curator.stages.image holds: embedders, filters, io" in last
-    assert "select --best-of-group" in last
+    assert "has no nemo_curator.stages.image.captioners" in last
+    assert "nemo_curator.stages.image holds: deduplication, embedders, filters, io" in last
 
 
 def test_installed_nemo_curator_is_not_used(write_script, tmp_path):

@@ -19,6 +19,7 @@ VERSION = f"1.4.0+tastemaker.{__version__}"
 """``nemo_curator.__version__``: the version whose names these are, and who answers for them."""
 
 _HERE = "tastemaker.compat.nemo_curator"
+_DUPLICATES = f"{_HERE}.duplicates"
 _TASKS = "tastemaker.tasks"
 _BASE = "tastemaker.stages.base"
 
@@ -44,12 +45,22 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "nemo_curator.models.nsfw": {"NSFWScorer": f"{_HERE}.nsfw:NSFWScorer"},
     "nemo_curator.pipeline": {"Pipeline": f"{_HERE}.engines:Pipeline"},
+    "nemo_curator.pipeline.workflow": {
+        "WorkflowBase": f"{_DUPLICATES}:WorkflowBase",
+        "WorkflowRunResult": f"{_DUPLICATES}:WorkflowRunResult",
+    },
     "nemo_curator.stages.base": {
         "CompositeStage": f"{_HERE}.stages:CompositeStage",
         "ProcessingStage": f"{_HERE}.stages:ProcessingStage",
         "Resources": f"{_BASE}:Resources",
     },
+    "nemo_curator.stages.deduplication.semantic": {
+        "SemanticDeduplicationWorkflow": f"{_DUPLICATES}:SemanticDeduplicationWorkflow"
+    },
     "nemo_curator.stages.file_partitioning": {"FilePartitioningStage": f"{_HERE}.stages:FilePartitioningStage"},
+    "nemo_curator.stages.image.deduplication.removal": {
+        "ImageDuplicatesRemovalStage": f"{_DUPLICATES}:ImageDuplicatesRemovalStage"
+    },
     "nemo_curator.stages.image.embedders": {"ImageEmbeddingStage": f"{_HERE}.stages:ImageEmbeddingStage"},
     "nemo_curator.stages.function_decorators": {"processing_stage": f"{_HERE}.functions:processing_stage"},
     "nemo_curator.stages.image.filters": {
@@ -58,9 +69,14 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "nemo_curator.stages.image.filters.base": {"BaseFilterStage": f"{_HERE}.stages:BaseFilterStage"},
     "nemo_curator.stages.image.io": {"ImageReaderStage": f"{_HERE}.stages:ImageReaderStage"},
+    "nemo_curator.stages.image.io.convert": {
+        "ConvertImageBatchToDocumentBatchStage": f"{_DUPLICATES}:ConvertImageBatchToDocumentBatchStage"
+    },
     "nemo_curator.stages.image.io.image_writer": {"ImageWriterStage": f"{_HERE}.stages:ImageWriterStage"},
     "nemo_curator.stages.resources": {"Resources": f"{_BASE}:Resources"},
+    "nemo_curator.stages.text.io.writer": {"ParquetWriter": f"{_DUPLICATES}:ParquetWriter"},
     "nemo_curator.tasks": {
+        "DocumentBatch": f"{_DUPLICATES}:DocumentBatch",
         "EmptyTask": f"{_TASKS}:EmptyTask",
         "FileGroupTask": f"{_TASKS}:FileGroupTask",
         "ImageBatch": f"{_TASKS}:ImageBatch",
@@ -68,6 +84,7 @@ NAMES: dict[str, dict[str, str]] = {
         "Task": f"{_TASKS}:Task",
         "_EmptyTask": f"{_TASKS}:EmptyTask",
     },
+    "nemo_curator.tasks.document": {"DocumentBatch": f"{_DUPLICATES}:DocumentBatch"},
     "nemo_curator.tasks.file_group": {"FileGroupTask": f"{_TASKS}:FileGroupTask"},
     "nemo_curator.tasks.image": {"ImageBatch": f"{_TASKS}:ImageBatch", "ImageObject": f"{_TASKS}:ImageObject"},
     "nemo_curator.tasks.sentinels": {"EmptyTask": f"{_TASKS}:EmptyTask"},
@@ -88,19 +105,15 @@ _ALIASES = {
     "nemo_curator.backends.ray_data.executor": "nemo_curator.backends.ray_data",
     "nemo_curator.backends.xenna.executor": "nemo_curator.backends.xenna",
     "nemo_curator.pipeline.pipeline": "nemo_curator.pipeline",
+    "nemo_curator.stages.deduplication.semantic.workflow": "nemo_curator.stages.deduplication.semantic",
     "nemo_curator.stages.image.embedders.clip_embedder": "nemo_curator.stages.image.embedders",
     "nemo_curator.stages.image.filters.aesthetic_filter": "nemo_curator.stages.image.filters",
     "nemo_curator.stages.image.filters.nsfw_filter": "nemo_curator.stages.image.filters",
     "nemo_curator.stages.image.io.image_reader": "nemo_curator.stages.image.io",
+    "nemo_curator.stages.text.io.writer.parquet": "nemo_curator.stages.text.io.writer",
 }
 NAMES |= {alias: NAMES[module] for alias, module in _ALIASES.items()}
 
-_NO_DUPLICATES = "Duplicates are found in the rows afterwards: `tastemaker select --best-of-group`."
-_ADVICE = {
-    "deduplication": _NO_DUPLICATES,
-    "removal": _NO_DUPLICATES,
-    "ImageDuplicatesRemovalStage": _NO_DUPLICATES,
-}
 _KNOWN = {module.rsplit(".", up)[0] for module in NAMES for up in range(module.count(".") + 1)}
 
 
@@ -178,13 +191,12 @@ def _is_below(module: str) -> bool:
 
 
 def _describe_missing(fullname: str) -> str:
-    parent, _, name = fullname.rpartition(".")
+    parent = fullname.rpartition(".")[0]
     while parent not in _KNOWN:
         parent = parent.rpartition(".")[0]
     names = [name for name in NAMES.get(parent, {}) if not name.startswith("_")]
     modules = [module.rpartition(".")[2] for module in _KNOWN if module.rpartition(".")[0] == parent]
-    advice = _ADVICE.get(name, "Tastemaker stands in for NeMo Curator's image scoring alone.")
     return (
-        f"Tastemaker has no {fullname}. {parent} holds: {', '.join(sorted({*names, *modules}))}. {advice} "
-        "See docs/nemo-compatibility.md"
+        f"Tastemaker has no {fullname}. {parent} holds: {', '.join(sorted({*names, *modules}))}. Tastemaker stands in "
+        "for NeMo Curator's image modules alone. See docs/nemo-compatibility.md"
     )
