@@ -206,7 +206,7 @@ class WorkflowBase(ABC):
 
 
 class SemanticDeduplicationWorkflow(WorkflowBase):
-    """Finds images whose embeddings are nearly the same, and lists all but the first of each such group.
+    """Finds images whose embeddings are nearly the same, and lists all but the first of each such group, by name.
 
     Args:
         input_path: Directory of Parquet files with embeddings, or several.
@@ -268,7 +268,7 @@ class SemanticDeduplicationWorkflow(WorkflowBase):
             MissingExtraError: There are more than 30,000, and the extra ``groups`` is not installed.
         """
         started = time.perf_counter()
-        rows = pa.concat_tables(list(self._read()), promote_options="permissive")
+        rows = pa.concat_tables(list(self._read()), promote_options="permissive").sort_by(self.id_field)
         self._check_names(rows)
         groups = group_duplicates(embeddings_of(rows[self.embedding_field]), min_similarity=1 - self.eps)
         listed = rows.filter(pa.array(groups != np.arange(len(rows)))).select([self.id_field]).rename_columns(["id"])
