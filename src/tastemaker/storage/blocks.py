@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 
 from tastemaker.storage.reading import Ranges
 
@@ -21,10 +21,10 @@ class BlockReader:
     when its bytes are asked for: what comes back never depends on the sizes.
 
     Args:
-        source: What is read; one that is packed only forwards, a block at a time.
+        source: What is read. One that is packed has one position: it is read a block at a time.
         block_bytes: Size of a block.
         held: Blocks that stay in memory.
-        ahead: Blocks that are fetched in advance, each in a thread; none of a packed source, which has one position.
+        ahead: Blocks that are fetched in advance, each in a thread; one at most of a packed source.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class BlockReader:
     ) -> None:
         self._source = source
         self._block_bytes = block_bytes
-        self._ahead = 0 if source.compressed else ahead
+        self._ahead = min(ahead, 1) if source.compressed else ahead
         self._most = held + self._ahead
         self._blocks: dict[int, Future[bytes]] = {}  # those that were asked for first come first
         self._latest = -1
@@ -113,7 +113,7 @@ class BlockReader:
         """Start to fetch the next blocks: one was read behind the last."""
         for following in range(number + 1, number + 1 + self._ahead):
             if following not in self._blocks and not self._is_behind_end(following):
-                if not self._source.holds(following * self._block_bytes + 1):
+                if not self._source.compressed and not self._source.holds(following * self._block_bytes + 1):
                     return
                 self._start(following)
 
@@ -127,6 +127,8 @@ class BlockReader:
         where headers are read ahead of the samples.
         """
         coming: Future[bytes] = Future()
+        if self._source.compressed:
+            wait(self._blocks.values())
 
         def run() -> None:
             try:
