@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tastemaker.embeddings.find import find_embeddings, group_embeddings
-from tastemaker.errors import ConfigurationError, DiskFullError
+from tastemaker.errors import ConfigurationError
 from tastemaker.executors import make_executor
 from tastemaker.parity import ParityReport
 from tastemaker.progress import Progress
@@ -35,13 +33,12 @@ from tastemaker.stages.choice import without_sidecars
 from tastemaker.stages.embed import ImageEmbeddingStage
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.storage import look_anew, public_url
+from tastemaker.storage.drafts import explain_full_disk
 from tastemaker.storage.inputs import name_inputs
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, Task
 
 __all__ = ["Progress", "RunMode", "RunOptions", "run_scoring"]
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +80,7 @@ def run_scoring(
     groups, is_of_embeddings, passed_over = _find_groups(paths, options)
     stages = (make_embedding_stages if is_of_embeddings else make_stages)(place, options)
     fingerprint = make_fingerprint(stages)
-    with _explain_full_disk(place):
+    with explain_full_disk(place):
         is_new = place.local_path is not None and not place.is_folder()
         place.make_folder()
         if is_new and options.executor == "local":
@@ -229,23 +226,3 @@ def _find_parity(written: list[Task[Any]]) -> ParityReport | None:
     """Return the comparison with exact scores that this run's rows state."""
     stated = (task.partition.provenance.get("parity") for task in written)
     return next((ParityReport(**found) for found in stated if found), None)
-
-
-@contextmanager
-def _explain_full_disk(output_dir: Place) -> Iterator[None]:
-    """Turn whatever a full disk raised, wherever in a stage, into one error that says what to do."""
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, OSError) and cause.errno in _FULL:
-                place = str(output_dir)
-                if output_dir.local_path is None:
-                    place = f"{tempfile.gettempdir()}, where files for {place} are made"
-                raise DiskFullError(
-                    f"there is no room left for the results in {place} ({cause.strerror or cause}). What is "
-                    "finished stays; make room, and the same command goes on from here"
-                ) from error
-            cause = cause.__cause__ or cause.__context__
-        raise

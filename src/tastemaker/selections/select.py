@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,6 +23,7 @@ from tastemaker.selections.rating import StarEmbedder, StarOptions
 from tastemaker.selections.selection import Chosen, Selection, choose_rows
 from tastemaker.selections.steps import FunnelStep
 from tastemaker.storage import SELECTION_FILE, STATE_FOLDER
+from tastemaker.storage.drafts import explain_full_disk
 from tastemaker.storage.owned import ASIDE_FOLDER, OwnFiles
 from tastemaker.storage.place import Place
 
@@ -33,8 +33,6 @@ RECORD = f"{STATE_FOLDER}/{SELECTION_FILE}"
 """In a folder that a selection wrote: what was asked for, and whether all of it is there."""
 
 _LOCK = f"{STATE_FOLDER}/selection.lock"
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass
@@ -109,7 +107,7 @@ def select_images(
     Raises:
         ConfigurationError: Options make no sense, the output is there and is not to be replaced, or another process
             is writing to it.
-        TastemakerError: The disk is full.
+        DiskFullError: There is no room.
     """
     place = Place.of(output, table.storage_options if storage_options is None else storage_options)
     place.check_writable()
@@ -118,7 +116,7 @@ def select_images(
     summary = SelectSummary(str(output), kind, len(table), len(chosen), funnel=chosen.funnel)
     summary.lowest = None if selection.recipe is not None else _lowest(table, chosen, selection)
     if kind not in FORMS:
-        with _explain_no_room(place):
+        with explain_full_disk(place):
             own = _write_list(table, chosen, place, kind, overwrite=overwrite)
         summary.moved_aside = _count_moved(own)
         summary.written = len(chosen)
@@ -135,7 +133,7 @@ def select_images(
             on_progress=on_progress,
         )
 
-    with _explain_no_room(place):
+    with explain_full_disk(place):
         export, own = _write_originals(
             place, make_export, _request(table, selection, kind, images_per_tar, stars), overwrite
         )
@@ -213,18 +211,6 @@ def _check_room(place: Place, export: Export) -> None:
 
 def _write_record(place: Place, request: dict[str, Any], state: str) -> None:
     (place / RECORD).write((json.dumps({"state": state, "request": request}, indent=2) + "\n").encode())
-
-
-@contextmanager
-def _explain_no_room(place: Place) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise TastemakerError(
-            f"no room left for {place} ({error.strerror}); make room, and the same selection is completed"
-        ) from error
 
 
 def _check_options(kind: str, place: Place, images_per_tar: int, stars: StarOptions | None) -> None:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import filelock
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.storage.drafts import make_durable
+from tastemaker.storage.drafts import FULL, make_durable
 from tastemaker.storage.inputs import without_results
 from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Lock, Place
 
@@ -181,7 +181,7 @@ class LocalPlace(Place):
             with tempfile.TemporaryFile(dir=self.address):  # a folder may be there on a disk that is read only
                 pass
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in FULL:
                 raise
             raise ConfigurationError(f"{self} cannot be written to: {error.strerror}; choose another place") from error
 
