@@ -15,6 +15,7 @@ from tastemaker.runs.fingerprint import Fingerprint, canonical, list_differences
 from tastemaker.runs.lock import only_run_on
 from tastemaker.runs.matching import describe_sources
 from tastemaker.scores.files import remove_drafts
+from tastemaker.scores.layout import read_note
 from tastemaker.stages.base import ProcessingStage, run_stage
 from tastemaker.storage.inputs import source_of
 from tastemaker.storage.place import Place
@@ -56,7 +57,8 @@ def run_with_checkpoint(
         Place.of(folder).remove_drafts()
         tasks, rest = _make_initial_tasks(stages, initial_tasks)
         fingerprint = make_fingerprint(rest)
-        notes = {key: note for key in tasks if (note := _read_note(folder / f"{key}.json")) is not None}
+        read = {key: read_note(Place.of(folder / f"{key}.json")) for key in tasks}
+        notes = {key: note for key, note in read.items() if {"fingerprint", "sources", "results"} <= note.keys()}
         _refuse_others(notes, fingerprint, folder)
         finished = {key: _find_finished(notes.get(key), task) for key, task in tasks.items()}
         missing = [task for key, task in tasks.items() if finished[key] is None]
@@ -130,15 +132,6 @@ def _make_initial_tasks(
         task.partition = replace(task.partition, checkpoint=key, provenance=provenance)
         keyed[key] = task
     return keyed, rest
-
-
-def _read_note(path: Path) -> dict[str, Any] | None:
-    """Return the note of an initial task; None if there is none that can be read."""
-    try:
-        note = json.loads(path.read_text())
-        return note if {"fingerprint", "sources", "results"} <= set(note) else None
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
 
 
 def _refuse_others(notes: dict[str, dict[str, Any]], fingerprint: Fingerprint, folder: Path) -> None:

@@ -18,7 +18,7 @@ from pyarrow import ArrowException
 from tastemaker.errors import RemoteError
 from tastemaker.runs.fingerprint import canonical
 from tastemaker.scores.files import read_metadata
-from tastemaker.scores.layout import ROWS_FOLDER, ROWS_SUFFIX, STATE_FOLDER
+from tastemaker.scores.layout import ROWS_FOLDER, ROWS_SUFFIX, STATE_FOLDER, read_note
 from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY, SOURCES_KEY
 from tastemaker.storage.inputs import map_places
 from tastemaker.storage.place import Place
@@ -156,12 +156,12 @@ def rows_path(output_dir: Place, name: str) -> Place:
 
 def _read_notes(path: Place) -> dict[str, RowsNote]:
     """Return the notes in a file, by partition; none if the file is damaged."""
+    found = read_note(path)
     try:
-        found = json.loads(path.read())
         made_by = found["fingerprints"]
         return {
             name: RowsNote(size, version, str(made_by[number]), str(sources), dict(counts))
             for name, size, version, number, sources, counts in found["notes"]
         }
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, TypeError, LookupError):
         return {}

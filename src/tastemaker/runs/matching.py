@@ -9,7 +9,6 @@ import json
 import os
 import re
 from collections import defaultdict
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, NamedTuple
@@ -24,11 +23,11 @@ from tastemaker.scores.schema import caption_and_json, original_name
 from tastemaker.stages.partition import LOOSE_FILES_PER_PARTITION, free_numbers, loose_name
 from tastemaker.storage import base_name
 from tastemaker.storage.inputs import UNKNOWN_VERSION, SourceFile
+from tastemaker.storage.owned import describe
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, ImageObject, Partition
 
 _NUMBER = re.compile(r"(.*)-(\d{5})")
-_CHUNK_BYTES = 2**24
 _COLUMNS = ["image_id", "image_path", "shard", "offset", "size", "sidecars", "xxh3", "caption", "json"]
 
 
@@ -115,16 +114,10 @@ def match_inputs(groups: list[FileGroupTask], index: RowsIndex) -> list[Match]:
 
 def has_content(path: str, group: FileGroupTask, row: dict[str, Any]) -> bool:
     """Return whether a loose image has the content that a row was made from."""
-    digest = xxhash.xxh3_64()
     try:
-        with closing(Place.at(path, group.partition.storage_options).open_ranges()) as file:
-            position = 0
-            while data := file.read_at(position, _CHUNK_BYTES):
-                digest.update(data)
-                position += len(data)
+        return bool(row["xxh3"] == describe(Place.at(path, group.partition.storage_options)).xxh3)
     except OSError:
         return False
-    return bool(row["xxh3"] == digest.hexdigest())
 
 
 def rows_of_files(output_dir: Place, name: str) -> dict[str, list[dict[str, Any]]]:

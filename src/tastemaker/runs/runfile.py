@@ -15,7 +15,7 @@ from tastemaker.machine import describe_machine
 from tastemaker.runs.fingerprint import Fingerprint
 from tastemaker.runs.options import Slice
 from tastemaker.runs.summary import RunSummary
-from tastemaker.scores.layout import STATE_FOLDER
+from tastemaker.scores.layout import STATE_FOLDER, read_note
 from tastemaker.scores.named import note_inputs
 from tastemaker.storage.place import Place
 
@@ -52,7 +52,7 @@ class RunFile:
         self._per_minute: Counter[int] = Counter()  # minute from the start -> images
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        before = _read(self.path)
+        before = read_note(self.path)
         self._record: dict[str, Any] = {
             "state": "running",
             "started": self._started.isoformat(timespec="seconds"),
@@ -136,11 +136,3 @@ def _list_earlier(last: dict[str, Any]) -> list[dict[str, Any]]:
         "seconds": summary.get("seconds"),
     }
     return [entry, *last.get("earlier_runs", [])][:EARLIER_RUNS]
-
-
-def _read(path: Place) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 import platformdirs
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER
+from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER, read_note
 from tastemaker.storage import is_remote, public_url, with_one_scheme
 from tastemaker.storage.place import Place
 
@@ -62,7 +62,7 @@ def note_inputs(inputs: Iterable[str], earlier: object) -> dict[str, Any]:
         inputs: Of the run.
         earlier: What the file said before; what this user noted there stays.
     """
-    places = sorted(beginnings_of(inputs) | _read_note(earlier))
+    places = sorted(beginnings_of(inputs) | _read_places(earlier))
     return {"places": places, "mark": _mark(places, make_key=True)}
 
 
@@ -73,19 +73,11 @@ def find_noted(rows_files: Iterable[str], options: Mapping[str, Any] | None) -> 
         with suppress(OSError, ConfigurationError):  # a web server has no listing; a folder may be unreadable
             for entry in (folder / STATE_FOLDER).list(recursive=False):
                 if re.fullmatch(r"run.*\.json", entry.place.name):
-                    found |= _read_note(_read(entry.place).get("originals"))
+                    found |= _read_places(read_note(entry.place).get("originals"))
     return found
 
 
-def _read(place: Place) -> dict[str, Any]:
-    try:
-        found = json.loads(place.read())
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _read_note(note: object) -> set[str]:
+def _read_places(note: object) -> set[str]:
     """Return the places of a note; none where somebody else wrote it."""
     if not isinstance(note, dict) or not isinstance(note.get("mark"), str) or not isinstance(note.get("places"), list):
         return set()

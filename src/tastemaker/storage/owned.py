@@ -155,7 +155,7 @@ class OwnFiles:
             ConfigurationError: A file of somebody else is in the way.
             OSError: There is no room, or it cannot be uploaded.
         """
-        found = _describe(draft.path)
+        found = describe(Place.at(str(draft.path)))
         if self._now.get(name) == found:  # a sidecar that two pictures share was written with the first
             draft.discard()
             return
@@ -189,7 +189,7 @@ class OwnFiles:
     def differs(self, name: str, draft: Draft) -> bool:
         """Return whether a file of that name is there, with other bytes than the draft has."""
         there = self.folder / name
-        return there.is_file() and _digest(there) != _describe(draft.path).xxh3
+        return there.is_file() and describe(there).xxh3 != describe(Place.at(str(draft.path))).xxh3
 
     def finish(self) -> None:
         """Delete what was written earlier and not this time, and make the record say so."""
@@ -286,7 +286,7 @@ class OwnFiles:
         as_left = next((written for written in of_size if written.version and written.version == entry.version), None)
         if as_left is not None or not of_size:
             return as_left
-        digest = _digest(entry.place)
+        digest = describe(entry.place).xxh3
         return next((written for written in of_size if written.xxh3 == digest), None)
 
     def _entry(self, name: str) -> Entry | None:
@@ -332,18 +332,15 @@ def xxh3_of(data: bytes) -> str:
     return xxhash.xxh3_64_hexdigest(data)
 
 
-def _describe(path: Path) -> Written:
+def describe(place: Place) -> Written:
+    """Return size and hash of a file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     digest, size = xxhash.xxh3_64(), 0
-    with path.open("rb") as file:
+    with place.open() as file:
         while piece := file.read(_PIECE_BYTES):
             digest.update(piece)
             size += len(piece)
     return Written(size, digest.hexdigest())
-
-
-def _digest(place: Place) -> str:
-    digest = xxhash.xxh3_64()
-    with place.open() as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
