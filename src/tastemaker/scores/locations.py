@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tastemaker.errors import ConfigurationError, RemoteError
+from tastemaker.errors import ConfigurationError
 from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER
 from tastemaker.scores.schema import METADATA_KEY, rows_schema
 from tastemaker.storage import look_anew
@@ -126,7 +126,7 @@ def _find(place: Place) -> list[Place]:
         rows = place / ROWS_FOLDER
         folder = rows if (place / STATE_FOLDER).is_folder() and rows.is_folder() else place
         found = [entry.place for entry in folder.list() if _is_wanted(entry.place.relative_to(folder))]
-    except RemoteError as error:
+    except OSError as error:
         raise ConfigurationError(str(error)) from error
     if not found:
         raise ConfigurationError(
