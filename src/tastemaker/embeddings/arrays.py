@@ -1,4 +1,4 @@
-"""Embeddings in ``.npy`` and ``.npz`` files, read in blocks from the first byte to the last."""
+"""What a file of embeddings offers, and ``.npy`` and ``.npz`` files, read in blocks from the first byte to the last."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class EmbeddingBlock:
     """Some rows of a file.
 
     Attributes:
-        vectors: float16 or float32 (n, 768), as they are in the file; zeros where ``lengths`` is another.
-        lengths: int64 (n,), numbers in each row, -1 where there is none; None where all have 768.
+        vectors: float16 or float32 (n, d), as they are in the file; zeros in a row of another length.
+        lengths: int64 (n,), numbers in each row, -1 where there is none; None if all rows have d.
         columns: What else the file says of these rows.
     """
 
@@ -42,31 +42,25 @@ class EmbeddingBlock:
     columns: pa.Table | None = None
 
 
-class _Header(NamedTuple):
-    shape: tuple[int, ...]
-    is_fortran: bool
-    dtype: np.dtype[np.generic]
-
-
 @dataclass
-class ArraySource:
-    """The embeddings of a ``.npy`` file, or of one array in a ``.npz``.
+class Source:
+    """The embeddings in one array or column of a file, which is opened as far as it takes to know what is in it.
 
     Args:
         place: The file.
-        wanted: Name of the array, where the user gave one.
+        wanted: The name of the array or column, where the user gave one.
         size: Numbers in an embedding.
 
     Attributes:
-        name: The array's name in a ``.npz``; empty for a ``.npy``.
-        rows: How many its header promises.
-        dtype: As stored, for example ``float16``.
-        schema: There are no other columns.
+        name: The name of the column, or of the array in a ``.npz``; empty for a ``.npy``.
+        rows: How many embeddings the file promises.
+        dtype: The type as stored, for example ``float16``.
+        schema: The other columns of a table: all but embeddings and bytes.
 
     Raises:
-        UnreadableImageError: It is no such file.
-        ModelError: Another shape or type, or pickled objects, which are never loaded.
-        ConfigurationError: Several arrays could be meant.
+        UnreadableImageError: The file is damaged, or not of the kind that its name says.
+        ModelError: It holds other numbers or shapes, or pickled objects, which are never loaded.
+        ConfigurationError: Several arrays or columns could be meant.
     """
 
     place: Place
@@ -76,6 +70,25 @@ class ArraySource:
     rows: int = field(default=0, init=False)
     dtype: str = field(default="", init=False)
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]), init=False)
+
+    def blocks(self, block_rows: int = BLOCK_ROWS) -> Iterator[EmbeddingBlock]:
+        """Yield the embeddings in order, each block with its part of the other columns.
+
+        Raises:
+            UnreadableImageError: The file is damaged, or ends before or after the embeddings that it promises. What
+                could be read was yielded before.
+        """
+        raise NotImplementedError
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype[np.generic]
+
+
+class ArraySource(Source):
+    """The embeddings of a ``.npy`` file, or of one array in a ``.npz``."""
 
     def __post_init__(self) -> None:
         shown = str(self.place)
@@ -91,12 +104,7 @@ class ArraySource:
         self.rows, self.dtype = header.shape[0], header.dtype.name
 
     def blocks(self, block_rows: int = BLOCK_ROWS) -> Iterator[EmbeddingBlock]:
-        """Yield the embeddings in order.
-
-        Raises:
-            UnreadableImageError: The file ends before its header says so, goes on after, or is damaged. What could be
-                read was yielded before.
-        """
+        """See `Source.blocks`."""
         with readable(str(self.place)), self._open() as file:
             dtype = _read_header(file).dtype
             row_bytes = dtype.itemsize * self.size
@@ -145,7 +153,7 @@ def _read_headers(place: Place) -> dict[str, _Header]:
 
 
 def _widths_of(headers: dict[str, _Header], wanted: str | None) -> dict[str, int | None]:
-    """Return the numbers in a row of arrays that may hold embeddings; 0 where they are no list of rows."""
+    """Return the arrays that may hold embeddings, with their numbers in a row; 0 for an array that is no matrix."""
     return {
         name: header.shape[1] if len(header.shape) == 2 else 0
         for name, header in headers.items()
@@ -154,7 +162,7 @@ def _widths_of(headers: dict[str, _Header], wanted: str | None) -> dict[str, int
 
 
 def _check(header: _Header, size: int, where: str) -> None:
-    """Raise `ModelError` where an array holds something else than embeddings."""
+    """Raise `ModelError` if an array holds something else than embeddings."""
     dtype = header.dtype
     if dtype.hasobject:
         raise ModelError(f"{where} holds pickled objects, which are never loaded; save a plain array of floats")

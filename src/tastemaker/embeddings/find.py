@@ -13,9 +13,9 @@ from itertools import count
 
 import pyarrow as pa
 
-from tastemaker.embeddings.arrays import ArraySource
-from tastemaker.embeddings.tables import TableSource, has_embeddings
-from tastemaker.errors import ConfigurationError, RemoteError, UnreadableImageError
+from tastemaker.embeddings.arrays import ArraySource, Source
+from tastemaker.embeddings.tables import TableSource
+from tastemaker.errors import ConfigurationError, ModelError, RemoteError, UnreadableImageError
 from tastemaker.imaging.decode import EXTENSIONS
 from tastemaker.imaging.pictures import holds_pictures
 from tastemaker.imaging.shards import TAR_EXTENSIONS
@@ -33,9 +33,7 @@ EXTENSIONS_OF_EMBEDDINGS = (*ARRAY_EXTENSIONS, *TABLE_EXTENSIONS)
 _IMAGE_EXTENSIONS = (*TAR_EXTENSIONS, *(f".{extension}" for extension in EXTENSIONS))
 
 _ASKED_AT_ONCE = 16
-"""Files that are looked at at the same time: of a server each is a question or two."""
-
-Source = ArraySource | TableSource
+"""Files that are looked at at the same time: each costs a server a request or two."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +43,12 @@ class EmbeddingFile:
     """A file of embeddings.
 
     Attributes:
-        path: Of the file, or its URL.
-        root: The input folder that it was found below.
-        metadata: The Parquet file with a row for each embedding; None where there is none.
-        column: Name of the array or column, where the user gave one.
-        storage_options: Of URLs.
-        dimension: Numbers in an embedding that is looked for.
+        path: The path of the file, or its URL.
+        root: The input folder in which it was found.
+        metadata: The Parquet file with a row for each embedding; None if there is none.
+        column: The name of the array or column, if the user gave one.
+        storage_options: Settings of the store, for a URL.
+        dimension: Numbers in an embedding.
     """
 
     path: str
@@ -68,10 +66,10 @@ class EmbeddingFile:
     @property
     def extension(self) -> str:
         """Its extension, with the dot, in lower case."""
-        return _extension(self.path)
+        return os.path.splitext(public_url(self.path).rstrip("/"))[1].lower()
 
     def open(self) -> Source:
-        """Return the file, opened far enough to know what is in it. See `ArraySource` and `TableSource`."""
+        """Return the file, opened far enough to know what is in it; see `Source` for the errors."""
         kind = ArraySource if self.extension in ARRAY_EXTENSIONS else TableSource
         return kind(self.place, self.column, self.dimension)
 
@@ -201,8 +199,9 @@ def _choose(files: list[EmbeddingFile], top: EmbeddingFile) -> list[EmbeddingFil
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
         if any(pool.map(_has_pictures, tables)):
             return []
-        is_of_embeddings = pool.map(lambda file: has_embeddings(file.place, top.dimension, top.column), tables)
-        chosen = arrays + [file for file, is_one in zip(tables, is_of_embeddings, strict=True) if is_one]
+        chosen = arrays + [
+            file for file, is_one in zip(tables, pool.map(_has_embeddings, tables), strict=True) if is_one
+        ]
     of_images = [file for file in chosen if not _is_of_text(file)]
     if chosen and not of_images:
         raise ConfigurationError(
@@ -217,6 +216,17 @@ def _has_pictures(file: EmbeddingFile) -> bool:
         return is_table(file.path) and holds_pictures(file.place, file.column)
     except (UnreadableImageError, OSError):
         return False
+
+
+def _has_embeddings(file: EmbeddingFile) -> bool:
+    """Return whether a table has a column that would be taken for embeddings. An unreadable table has none."""
+    try:
+        file.open()
+    except ConfigurationError:
+        return file.column is None  # several could be meant: whoever reads it says so
+    except (ModelError, UnreadableImageError, OSError):
+        return False
+    return True
 
 
 def _with_metadata(file: EmbeddingFile) -> EmbeddingFile:
@@ -282,7 +292,3 @@ def _warn_of_missing_metadata(files: list[EmbeddingFile]) -> None:
 def _is_of_text(file: EmbeddingFile) -> bool:
     names = relative_to(file.path, file.root).lower().split("/")
     return any(re.match(r"(text|txt|caption)s?[_-]", name) for name in names)
-
-
-def _extension(path: str) -> str:
-    return os.path.splitext(public_url(path).rstrip("/"))[1].lower()
