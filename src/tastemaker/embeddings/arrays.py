@@ -87,6 +87,7 @@ class _Header(NamedTuple):
     dtype: np.dtype[np.generic]
 
 
+@dataclass
 class ArraySource(Source):
     """The embeddings of a ``.npy`` file, or of one array in a ``.npz``."""
 

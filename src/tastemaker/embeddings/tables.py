@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -13,6 +14,7 @@ from tastemaker.imaging.tables import Table, carried_columns
 from tastemaker.scores.vectors import is_float_list, vectors_of
 
 
+@dataclass
 class TableSource(Source):
     """The embeddings in one column of a Parquet or Arrow file, with its other columns."""
 
