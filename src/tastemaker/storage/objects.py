@@ -146,18 +146,18 @@ class _ObjectRanges(RemoteRanges):
 
     def __init__(self, place: StorePlace) -> None:
         super().__init__(place.address)
-        self._store, self._name = place._store(), place._name_in_bucket
+        self._store, self._key = place._store(), place._name_in_bucket
         self._tag: str | None = None
 
     def look(self) -> None:
-        self._note(self._store.head(self._name))
+        self._note(self._store.head(self._key))
 
     def read_into(self, data: bytearray, offset: int, size: int) -> None:
         from obstore.exceptions import PreconditionError
 
         same = {"if_match": self._tag} if self._tag else {}
         try:
-            answer = self._store.get(self._name, options={"range": (offset, offset + size), **same})
+            answer = self._store.get(self._key, options={"range": (offset, offset + size), **same})
             self._note(answer.meta)
             for piece in answer.stream(min_chunk_size=PIECE_BYTES):
                 data += piece
