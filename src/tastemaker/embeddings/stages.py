@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tastemaker.checks import check_numbers
-from tastemaker.embeddings.arrays import BLOCK_ROWS, EmbeddingBlock
+from tastemaker.embeddings.arrays import BLOCK_ROWS, EmbeddingBlock, Source
 from tastemaker.embeddings.columns import ColumnPlan
-from tastemaker.embeddings.find import EmbeddingFile, EmbeddingFileTask, Source
+from tastemaker.embeddings.find import EmbeddingFile, EmbeddingFileTask
 from tastemaker.embeddings.rows import EmbeddingBatch, make_rows
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.tables import Table
