@@ -105,7 +105,7 @@ def write_scores(folder: Path, rows: int, pictures: int) -> Path:
         image.sidecars = {"txt": b"a quiet morning over the valley, with first snow and two birds"}
         images.append(image)
     options = {"with_embeddings": False, "with_signals": False}
-    table = make_table(images, **options).take(pa.array(np.arange(rows) % pictures))
+    table = make_table(images, rows_schema(**options)).take(pa.array(np.arange(rows) % pictures))
     keys = pa.array(np.char.add("picture-", np.arange(rows).astype(str)))
     for name, column in (("aesthetic_score", rng.normal(5.2, 0.6, rows).astype(np.float32)), ("image_id", keys)):
         table = table.set_column(table.schema.get_field_index(name), name, pa.array(column))

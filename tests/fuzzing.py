@@ -43,7 +43,7 @@ from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.shards import read_samples
 from tastemaker.imaging.xmp import belongs_to, make_xmp, set_rating
-from tastemaker.scores.schema import make_table
+from tastemaker.scores.schema import make_table, rows_schema
 from tastemaker.tasks import ImageObject
 
 HANG_S, MEMORY_MB = 30, 2048
@@ -342,7 +342,7 @@ def read_xmp(data, _rng, _folder):
 def read_text(data, _rng, _folder):
 
     image = ImageObject(image_id="a", image_path="a.jpg", sidecars={"json": data, "txt": data})
-    row = make_table([image], with_embeddings=False, with_signals=False).to_pylist()[0]
+    row = make_table([image], rows_schema(with_embeddings=False, with_signals=False)).to_pylist()[0]
     return row["caption"] is not None
 
 
@@ -352,7 +352,7 @@ def read_described(name):
         (Path(folder) / "a.jpg").write_bytes(b"")
         sample, _ = FolderReader().read_sample(f"{folder}/a.jpg", folder)
         image = ImageObject(image_id="a", image_path="a.jpg", sidecars=sample.described)
-        return make_table([image], with_embeddings=False, with_signals=False)["caption"][0].is_valid
+        return make_table([image], rows_schema(with_embeddings=False, with_signals=False))["caption"][0].is_valid
 
     return read
 

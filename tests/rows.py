@@ -38,7 +38,7 @@ def write_rows(path, images, *, embeddings=False, signals=False, provenance=None
             image.signals = dict.fromkeys(SIGNAL_NAMES, number / 10)
     schema = rows_schema(with_embeddings=embeddings, with_signals=signals, provenance=provenance)
     rows = RowsFile(path, schema)
-    rows.add_rows(make_table(images, with_embeddings=embeddings, with_signals=signals))
+    rows.add_rows(make_table(images, schema))
     rows.commit()
     return path
 

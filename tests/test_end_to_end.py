@@ -94,7 +94,7 @@ def test_rows_hold_where_an_image_lies_and_what_made_its_score(tmp_path, photogr
     assert provenance["precision"] in ("f32", "bf16")
     assert len(provenance["clip_sha256"]) == 64
     assert provenance["clip_revision"] == "unknown"  # random weights are not the pinned ones
-    assert {"tastemaker", "pillow", "simplejpeg", "backend_version", "predictor_sha256"} <= set(provenance)
+    assert {"tastemaker", "pillow", "simplejpeg", "backend_version", "scores"} <= set(provenance)
 
 
 def nasty_members(photographs):

@@ -56,7 +56,7 @@ def test_a_pipeline_takes_them_in_each_of_its_paths(home):
 
 
 def test_runs_tables_selections_and_reports_take_them(home):
-    options = RunOptions(model_dir="~/models", predictor=HEAD)
+    options = RunOptions(model_dir="~/models", scorer=HEAD)
     run_scoring("~/a.tar", "~/scores", options)
     filter_images(["$HOME/a.tar"], "~/best", Selection(where="true"), options)
     table = ScoreTable("~/scores")

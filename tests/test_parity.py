@@ -104,12 +104,12 @@ def test_a_certificate_is_of_its_weights_and_precision_and_of_images_enough(mode
     assert find_certificate(**way) is None
     report = verify_parity(built_in_sample(16), **way)
     assert find_certificate(**way) == report
-    assert find_certificate(**way, predictor=str(steep)) is None
+    assert find_certificate(**way, scorer=str(steep)) is None
     assert find_certificate(**{**way, "precision": "int8"}) is None
 
 
 def test_a_comparison_beyond_the_tolerance_takes_the_certificate_away(model_dir, steep):
-    way = {"model_dir": str(model_dir), "precision": "f32", "predictor": str(steep)}
+    way = {"model_dir": str(model_dir), "precision": "f32", "scorer": str(steep)}
     sample = built_in_sample(16)
     verify_parity(sample, **way)
     assert find_certificate(**way) is not None
@@ -132,7 +132,7 @@ def test_verify_prints_the_figures_and_ends_with_the_verdict(model_dir, photo_fo
 
 
 def test_verify_ends_with_1_beyond_the_tolerance(model_dir, steep):
-    arguments = ["verify", "--limit", "4", "--model-dir", str(model_dir), "--predictor", str(steep)]
+    arguments = ["verify", "--limit", "4", "--model-dir", str(model_dir), "--scorer", str(steep)]
     result = CliRunner().invoke(app, [*arguments, "--precision", "int8"])
     assert result.exit_code == 1
     assert "beyond the tolerance" in result.stdout
@@ -157,10 +157,10 @@ def test_a_run_states_the_certificate_of_its_precision(model_dir, photo_folder, 
 
 def test_a_run_in_int8_states_its_parity_and_is_refused_beyond_the_tolerance(model_dir, photo_folder, tmp_path, steep):
     gentle = write_predictor(model_dir, tmp_path / "gentle.safetensors", 0.1)  # on every processor
-    options = RunOptions(model_dir=str(model_dir), precision="int8", predictor=str(gentle))
+    options = RunOptions(model_dir=str(model_dir), precision="int8", scorer=str(gentle))
     run_scoring([str(photo_folder)], tmp_path / "out", options)
     assert made_by(tmp_path / "out")["precision"] == "int8"
     assert made_by(tmp_path / "out")["parity"]["images"] == 7
     with pytest.raises(ConfigurationError, match="int8' moves the scores of 7 of these images by"):
-        run_scoring([str(photo_folder)], tmp_path / "refused", replace(options, predictor=str(steep)))
+        run_scoring([str(photo_folder)], tmp_path / "refused", replace(options, scorer=str(steep)))
     assert not list((tmp_path / "refused").rglob("*.parquet"))

@@ -15,7 +15,7 @@ from tastemaker.errors import ConfigurationError, MissingExtraError, WeightsNotF
 from tastemaker.explorer.report import write_report
 from tastemaker.models.hub import ensure_weights
 from tastemaker.models.published import find_scorer
-from tastemaker.runs.options import RunOptions
+from tastemaker.runs.options import WITHOUT_MODEL, RunOptions
 from tastemaker.runs.summary import RunSummary
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.table import ScoreTable
@@ -41,7 +41,7 @@ class DemoResult:
 
     Attributes:
         ranking: (name, score) of each picture, best first.
-        ranked_by: ``aesthetic_score`` or ``technical_quality``.
+        ranked_by: The column: that of the default scorer, or ``technical_quality``.
         why: Why it is not the aesthetic score; empty if it is.
         page: The report.
         summary: Of the run.
@@ -78,8 +78,8 @@ def run_demo(output_dir: Path, model_dir: str | None = None) -> DemoResult:
     own.finish()
 
     why = _why_no_models(model_dir)
-    ranked_by = "technical_quality" if why else "aesthetic_score"
-    options = RunOptions(model_dir=model_dir, signals=True, rank_by=ranked_by)
+    options = RunOptions(model_dir=model_dir, signals=True, rank_by=WITHOUT_MODEL if why else None)
+    ranked_by = options.ranking
     found = filter_images([str(pictures)], results, Selection(top=KEPT), options, kind="folder")
     kept = found.selection.chosen if found.selection else 0
     table = ScoreTable(found.run.rows_files)

@@ -26,7 +26,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.machine import describe_machine
 from tastemaker.models.clip import load_clip, resolve_precision
 from tastemaker.models.device import choose_device
-from tastemaker.models.hub import cache_dir, ensure_head, ensure_weights, file_sha256
+from tastemaker.models.hub import cache_dir, ensure_weights, file_sha256
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
 from tastemaker.models.vit import Pixels, VisionTower
@@ -129,7 +129,6 @@ def verify_parity(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
-    predictor: str | None = None,
     scorer: str | Scorer = DEFAULT_SCORER,
     storage_options: Options | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
@@ -145,8 +144,7 @@ def verify_parity(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
         threads: Processor threads; None for all cores.
-        predictor: Path of other weights for the scorer's head.
-        scorer: What scores; the sample is its input.
+        scorer: What scores, as `find_scorer` takes it; the sample is its input.
         storage_options: Settings of the store of models at a URL.
         on_progress: Called with the images done: each counts twice, once for each way.
 
@@ -154,9 +152,9 @@ def verify_parity(
         ConfigurationError: This machine does not have the device or the precision.
         WeightsNotFoundError: The models are not there and cannot be fetched.
     """
-    found = find_scorer(scorer)
+    found = find_scorer(scorer, storage_options)
     weights = ensure_weights(found.backbone, model_dir, storage_options)
-    predict = found.head.load(ensure_head(found.head, predictor, model_dir, storage_options))
+    predict = found.head.load(ensure_weights(found.head, model_dir, storage_options))
     # One tower after the other: two would need twice the memory.
     chosen_tower = load_clip(weights, device, precision, threads, backbone=found.backbone)
     chosen = _score(chosen_tower, predict, sample.chosen, on_progress)
@@ -168,7 +166,7 @@ def verify_parity(
         lambda done: on_progress(len(sample.chosen) + done),
     )
     report = compare_scores(exact, chosen, found.customary_cutoffs)
-    path = _certificate_path(found, model_dir, device, precision, predictor, storage_options)
+    path = _certificate_path(found, model_dir, device, precision, storage_options)
     if not report.is_within_tolerance:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
@@ -185,7 +183,6 @@ def find_certificate(
     model_dir: str | None = None,
     device: str = "auto",
     precision: str = "auto",
-    predictor: str | None = None,
     scorer: str | Scorer = DEFAULT_SCORER,
     storage_options: Options | None = None,
 ) -> ParityReport | None:
@@ -193,7 +190,7 @@ def find_certificate(
 
     The arguments are those of `verify_parity`, which makes it.
     """
-    path = _certificate_path(find_scorer(scorer), model_dir, device, precision, predictor, storage_options)
+    path = _certificate_path(find_scorer(scorer, storage_options), model_dir, device, precision, storage_options)
     with contextlib.suppress(OSError, ValueError, TypeError):
         return ParityReport(**json.loads(path.read_text("utf-8")))
     return None
@@ -204,13 +201,12 @@ def _certificate_path(
     model_dir: str | None,
     device: str,
     precision: str,
-    predictor: str | None,
     storage_options: Options | None,
 ) -> Path:
     machine, device = describe_machine(), choose_device(device)
     key = [
         file_sha256(ensure_weights(scorer.backbone, model_dir, storage_options)),
-        file_sha256(ensure_head(scorer.head, predictor, model_dir, storage_options)),
+        file_sha256(ensure_weights(scorer.head, model_dir, storage_options)),
         resolve_precision(device, precision),
         device if device == "cpu" else f"{device} of {platform.node()}",  # the processor does not tell the GPU
         *(machine[name] for name in ("processor", "instructions", "versions")),

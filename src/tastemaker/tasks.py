@@ -170,6 +170,24 @@ class _LazyPixels:
         image._pixels = np.asarray(pixels.convert("RGB")) if isinstance(pixels, Image.Image) else pixels
 
 
+class _NamedScore:
+    """A score under NeMo Curator's name for it: the entry of that name in `ImageObject.scores`, None without one."""
+
+    def __init__(self, column: str) -> None:
+        self._column = column
+
+    def __get__(self, image: ImageObject | None, owner: type) -> float | None:
+        if image is None:  # the class is asked: this is the default of the dataclass field
+            return self  # type: ignore[return-value]
+        return image.scores.get(self._column)
+
+    def __set__(self, image: ImageObject, score: float | None) -> None:
+        if score is None:
+            image.scores.pop(self._column, None)
+        elif not isinstance(score, _NamedScore):  # that is the default: nobody said anything
+            image.scores[self._column] = score
+
+
 @dataclass(eq=False, repr=False)
 class ImageObject:
     """One image, who it is, and what is known of it.
@@ -181,8 +199,9 @@ class ImageObject:
         image_data: Pixels, uint8 (H, W, 3), RGB; may be set to an image of Pillow's, too. Decoded from ``encoded`` when
             first asked for.
         embedding: float32 (d,), of unit length: what the backbone of the scorer gives.
-        aesthetic_score: The scorer's score; LAION's lie roughly between 1 and 10.
-        nsfw_score: For other programs; Tastemaker does not set it.
+        scores: Column -> score, of each scorer that has scored it.
+        aesthetic_score: The score of the default scorer, in ``scores``; LAION's lie roughly between 1 and 10.
+        nsfw_score: That of the scorer ``nsfw``, in ``scores``: the probability that it is not safe for work.
         encoded: The source bytes, exactly as they are in the file.
         xxh3: XXH3-64 of those bytes, as 16 hexadecimal digits; empty where nobody has computed it.
         shard: Path of the tar that holds it; empty for a loose file.
@@ -213,8 +232,9 @@ class ImageObject:
     _pixels: npt.NDArray[np.uint8] | None = field(default=None, init=False)
     _is_read_again: bool = field(default=False, init=False)
     embedding: npt.NDArray[np.float32] | None = None
-    aesthetic_score: float | None = None
-    nsfw_score: float | None = None
+    scores: dict[str, float] = field(default_factory=dict, kw_only=True)
+    aesthetic_score: _NamedScore = _NamedScore("aesthetic_score")
+    nsfw_score: _NamedScore = _NamedScore("nsfw_score")
     encoded: bytes | None = None
     xxh3: str = ""
     shard: str = ""
@@ -324,7 +344,7 @@ class ImageObject:
         self._pixels = self.model_input = self.encoded = None
 
     def __repr__(self) -> str:
-        return f"ImageObject(image_id={self.image_id!r}, image_path={self.image_path!r}, score={self.aesthetic_score})"
+        return f"ImageObject(image_id={self.image_id!r}, image_path={self.image_path!r}, scores={self.scores})"
 
 
 @dataclass

@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.models.aesthetic import LAYER_NUMBERS
+from tastemaker.models.heads import RELU_NUMBERS
 from tastemaker.models.hub import weights_path
-from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
+from tastemaker.models.published.layers import load_detector, load_relu
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
-from tastemaker.models.records import Backbone, LayerNames, Scorer
+from tastemaker.models.records import Backbone, Head, LayerNames
 from tastemaker.models.vit import VitDimensions
 
 VIT_L14 = VitDimensions(
@@ -44,37 +46,51 @@ def write_random_models(
     model_dir: Path,
     dimensions: VitDimensions | None = None,
     seed: int = 0,
-    scorer: str | Scorer = DEFAULT_SCORER,
+    scorer: Scorers = DEFAULT_SCORER,
 ) -> Path:
-    """Write random weights of both models of a scorer where the program looks for them, and return ``model_dir``.
+    """Write random weights of a scorer's models where the program looks for them, and return ``model_dir``.
 
-    A head that is published as a ``.pth`` is written so that `AestheticPredictor` reads it: with torch.
+    A head that is published as a ``.pth`` is written with torch.
 
     Args:
         model_dir: As the stages take it.
         dimensions: Of the vision tower; None for `tiny_dimensions`.
         seed: The same seed gives the same bytes.
-        scorer: Which models.
+        scorer: Whose models: one scorer, or several with one backbone.
     """
+    scorers, rng = find_scorers(scorer), np.random.default_rng(seed)
+    backbone = scorers[0].backbone
+    tensors = random_tower(dimensions or tiny_dimensions(backbone), rng, backbone)
+    if backbone.text is not None:
+        tensors |= random_text_tower(np.random.default_rng(seed), backbone)
+        write_tokenizer(weights_path(backbone.text.tokenizer, model_dir))
+    _write_tensors(tensors, weights_path(backbone, model_dir))
+    for each in scorers:
+        _write_tensors(_random_head(each.head, rng), weights_path(each.head, model_dir))
+    return Path(model_dir)
+
+
+def _write_tensors(tensors: dict[str, npt.NDArray[np.float32]], path: Path) -> None:
     from safetensors.numpy import save_file
 
-    found, rng = find_scorer(scorer), np.random.default_rng(seed)
-    tower, head = weights_path(found.backbone, model_dir), weights_path(found.head, model_dir)
-    for path in (tower, head):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = random_tower(dimensions or tiny_dimensions(found.backbone), rng, found.backbone)
-    if found.backbone.text is not None:
-        tensors |= random_text_tower(np.random.default_rng(seed), found.backbone)
-        write_tokenizer(weights_path(found.backbone.text.tokenizer, model_dir))
-    save_file(tensors, tower)
-    if head.suffix == ".safetensors":
-        save_file(random_predictor(found.head.dimension, rng), head)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".safetensors":
+        save_file(tensors, path)
     else:
         import torch
 
-        weight = torch.from_numpy(_normal(rng, 1, found.head.dimension, std=1.0))
-        torch.save({"weight": weight, "bias": torch.full((1,), 5.0)}, head)
-    return Path(model_dir)
+        torch.save({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, path)
+
+
+def _random_head(head: Head, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the tensors of a head whose layout its loader tells."""
+    if head.load is load_detector:
+        return random_detector(head.dimension, rng)
+    if head.load is load_relu:
+        return random_predictor(head.dimension, rng, RELU_NUMBERS)
+    if head.filename.endswith(".safetensors"):
+        return random_predictor(head.dimension, rng)
+    return {"weight": _normal(rng, 1, head.dimension, std=1.0), "bias": np.full(1, 5.0, np.float32)}
 
 
 def random_tower(
@@ -168,13 +184,26 @@ def write_tokenizer(path: Path, merges: Sequence[tuple[str, str]] = ()) -> None:
     tokenizer.save(str(path))
 
 
-def random_predictor(embedding_size: int, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the tensors of an aesthetic predictor whose scores spread around 5."""
+def random_predictor(
+    embedding_size: int, rng: np.random.Generator, numbers: Sequence[int] = LAYER_NUMBERS
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the tensors of an aesthetic predictor whose scores spread around 5, with these numbers of its layers."""
     sizes = [embedding_size, 1024, 128, 64, 16, 1]
     tensors: dict[str, npt.NDArray[np.float32]] = {}
-    for number, (inputs, outputs) in zip(LAYER_NUMBERS, pairwise(sizes), strict=True):
+    for number, (inputs, outputs) in zip(numbers, pairwise(sizes), strict=True):
         tensors[f"layers.{number}.weight"] = _normal(rng, outputs, inputs, std=2.2 * inputs**-0.5)
         tensors[f"layers.{number}.bias"] = np.full(outputs, 5.0 if outputs == 1 else 0.0, np.float32)
+    return tensors
+
+
+def random_detector(embedding_size: int, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the tensors of a detector like LAION's for what is not safe for work."""
+    tensors = {
+        "norm.mean": _normal(rng, embedding_size),
+        "norm.variance": (0.0005 + 0.002 * rng.random(embedding_size)).astype(np.float32),
+    }
+    for number, (inputs, outputs) in enumerate(pairwise((embedding_size, 64, 512, 256, 1)), 1):
+        tensors |= _linear(rng, f"linear_{number}", outputs, inputs)
     return tensors
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tastemaker.compat.nemo_curator.nsfw import ImageNSFWFilterStage, NSFWScorer
-from tastemaker.errors import ModelError, StageError, WeightsNotFoundError
+from tastemaker.errors import ModelError
 from tastemaker.executors import LocalExecutor
 from tastemaker.tasks import ImageBatch, ImageObject
 
@@ -67,8 +67,9 @@ def test_images_below_the_threshold_are_kept_and_the_others_have_a_reason(detect
     assert len(kept.dropped) == 25
     first = kept.dropped[0]
     assert first.reason == f"nsfw_score {first.nsfw_score:.3f} is not below {stage.score_threshold:g}"
-    assert kept.partition.provenance["nsfw_model"] == "laion/clip-autokeras-binary-nsfw"
-    assert stage.fingerprint()["nsfw_sha256"] == kept.partition.provenance["nsfw_sha256"]
+    made_by = kept.partition.provenance["scores"]["nsfw_score"]
+    assert made_by["scorer"] == "nsfw"
+    assert stage.fingerprint()["scores"] == {"nsfw_score": made_by["sha256"]}
 
 
 def test_a_score_equal_to_the_threshold_is_dropped_as_nemo_curator_drops_it(detector, embeddings):
@@ -79,14 +80,9 @@ def test_a_score_equal_to_the_threshold_is_dropped_as_nemo_curator_drops_it(dete
     )
 
 
-def test_missing_weights_are_named_with_their_address_before_any_work(tmp_path, embeddings):
-    with pytest.raises((WeightsNotFoundError, StageError), match=r"binary_nsfw\.zip and unpack it in"):
-        LocalExecutor().execute([ImageNSFWFilterStage(str(tmp_path))], [batch_of(embeddings)])
-
-
 def test_other_weights_are_refused(detector, tmp_path):
     model_dir, _ = detector
     path = tmp_path / "laion" / "clip-autokeras-binary-nsfw" / "clip_autokeras_binary_nsfw.pth"
     torch.save({"weight": torch.zeros(3)}, path)
-    with pytest.raises(ModelError, match="not LAION's NSFW detector"):
+    with pytest.raises(ModelError, match="not the head that was wanted"):
         NSFWScorer(model_dir).setup()

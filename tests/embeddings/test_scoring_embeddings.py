@@ -75,7 +75,7 @@ def test_rows_say_where_the_embeddings_came_from_and_what_scored_them(tmp_path, 
     assert made_by["clip_model"] == "unknown, as given"
     assert made_by["embeddings"]["file"].endswith("img_emb_0.npy")
     assert made_by["embeddings"]["dtype"] == "float16"
-    assert len(made_by["predictor_sha256"]) == 64
+    assert len(made_by["scores"]["aesthetic_score"]["sha256"]) == 64
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ">f8"])
@@ -216,8 +216,8 @@ def test_a_file_that_is_named_twice_is_scored_once(tmp_path, monkeypatch):
 
 def test_a_missing_predictor_is_an_error_before_the_work(tmp_path, score):
     np.save(tmp_path / "given.npy", unit_vectors(3))
-    with pytest.raises(errors.ConfigurationError, match="predictor"):
-        score(tmp_path / "given.npy", predictor="missing.safetensors")
+    with pytest.raises(errors.ConfigurationError, match=r"missing\.safetensors does not exist"):
+        score(tmp_path / "given.npy", scorer="missing.safetensors")
 
 
 def test_rows_are_written_below_a_folder_whose_name_is_no_utf8(tmp_path, score):

@@ -62,7 +62,11 @@ def test_other_weights_in_the_same_place_are_noticed_and_named(tmp_path, shards,
     write_random_models(models, seed=1)
     with pytest.raises(ConfigurationError) as error:
         run(shards, model_dir=str(models))
-    parts = ("clip_sha256 of image_embedding was", "predictor of image_aesthetic_filter was", "4 of 4 files")
+    parts = (
+        "clip_sha256 of image_embedding was",
+        "aesthetic_score of scores of image_aesthetic_filter was",
+        "4 of 4 files",
+    )
     for part in (*parts, "--overwrite", "--new-fingerprint-only"):
         assert part in str(error.value)
     assert run(shards, RunMode(overwrite=True), model_dir=str(models)).images_scored_now == 16

@@ -64,8 +64,8 @@ def test_a_reduced_precision_does_not_look_at_the_batch_either(tmp_path, images,
     gentle = write_predictor(model_dir, tmp_path / "gentle.safetensors", 0.1)  # int8 is within the tolerance of it
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    alone = score(tmp_path / "one", members, model_dir, precision=precision, predictor=str(gentle), batch_size=1)
-    together = score(tmp_path / "two", members[::-1], model_dir, precision=precision, predictor=str(gentle))
+    alone = score(tmp_path / "one", members, model_dir, precision=precision, scorer=str(gentle), batch_size=1)
+    together = score(tmp_path / "two", members[::-1], model_dir, precision=precision, scorer=str(gentle))
     assert largest_difference(alone, together) == 0
 
 

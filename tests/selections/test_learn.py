@@ -103,13 +103,10 @@ def test_the_command_prints_figures_a_verdict_and_what_to_do_next(world, model_d
     result = tastemaker(*command)
     assert result.returncode == 0, result.stderr
     assert "the rank correlation with 95% interval" in result.stdout
-    assert f"rescore {folder} --predictor {output}" in result.stdout
+    assert f"rescore {folder} --scorer {output}" in result.stdout
     assert tastemaker(*command).returncode == 0
-    assert (
-        tastemaker("rescore", folder, "--predictor", output, "-o", tmp_path / "n", "--model-dir", model_dir).returncode
-        == 0
-    )
-    assert np.corrcoef(ScoreTable(tmp_path / "n").values(), liking)[0, 1] > 0.8
+    assert tastemaker("rescore", folder, "--scorer", output, "--model-dir", model_dir).returncode == 0
+    assert np.corrcoef(ScoreTable(folder).values("mine"), liking)[0, 1] > 0.8
 
 
 def test_other_files_are_never_replaced(world, model_dir, tmp_path):

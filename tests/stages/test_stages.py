@@ -1,6 +1,7 @@
 """Single stages, called as a program would call them without a pipeline."""
 
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -131,11 +132,12 @@ def test_embeddings_that_cannot_be_scored_are_an_error_that_says_what_to_do(mode
 
 def test_another_predictor_is_taken_by_its_path(model_dir, tmp_path):
     path = weights_path(AESTHETIC_PREDICTOR, model_dir)
-    stage = ImageAestheticFilterStage(str(tmp_path / "nothing here"), predictor=str(path), score_threshold=None)
-    stage.check()
-    assert stage.process(batch_with_embeddings(2)).data[0].aesthetic_score is not None
+    own = shutil.copy(path, tmp_path / "My taste.safetensors")
+    stage = ImageAestheticFilterStage(str(model_dir), scorer=["laion-v2", str(own)], score_threshold=None)
+    [image, _] = stage.process(batch_with_embeddings(2)).data
+    assert image.scores == {"aesthetic_score": image.aesthetic_score, "my_taste": image.aesthetic_score}
     with pytest.raises(ConfigurationError, match=r"missing\.pth does not exist"):
-        ImageAestheticFilterStage(predictor="missing.pth").check()
+        ImageAestheticFilterStage(scorer="missing.pth")
 
 
 @pytest.mark.parametrize(

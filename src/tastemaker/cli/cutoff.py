@@ -22,7 +22,7 @@ def cutoff(
         list[str] | None,
         typer.Option("--top", help="Find the cut-off for this share (20%) or number (1000). Repeatable."),
     ] = None,
-    rank_by: RankByOption = "aesthetic_score",
+    rank_by: RankByOption = None,
     where: WhereOption = None,
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,

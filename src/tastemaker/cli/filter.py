@@ -65,7 +65,7 @@ def filter_images(
         raise ConfigurationError(
             f"--min-score {min_score:g} and --top {top} are two cuts, and filter makes one. For the best {top} of what "
             f"reaches {min_score:g}: tastemaker score, then tastemaker select SCORES --top {top} "
-            f'--where "aesthetic_score >= {min_score:g}" --to FOLDER'
+            f'--where "{options.ranking} >= {min_score:g}" --to FOLDER'
         )
     if min_score is None and top is None:
         raise ConfigurationError("nothing says which images to keep. Add --top 20%, --top 1000 or --min-score 5.5")

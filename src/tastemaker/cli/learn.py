@@ -58,4 +58,4 @@ def learn(
     typer.echo(f"  what was learned   {summary.own}\n  {summary.scorer:<17}  {summary.reference}")
     typer.echo(f"  difference         {summary.difference}")
     typer.echo(summary.verdict)
-    typer.echo(f"See its scores: tastemaker rescore {' '.join(scores)} --predictor {summary.output} --output DIR")
+    typer.echo(f"See its scores: tastemaker rescore {' '.join(scores)} --scorer {summary.output}")

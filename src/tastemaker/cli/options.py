@@ -34,13 +34,6 @@ class Device(StrEnum):
     MPS = "mps"
 
 
-class RankBy(StrEnum):
-    """The column that images are ranked by."""
-
-    AESTHETIC_SCORE = "aesthetic_score"
-    TECHNICAL_QUALITY = "technical_quality"
-
-
 class Executor(StrEnum):
     """What runs the stages."""
 
@@ -102,19 +95,18 @@ ModelDirOption = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
+_SCORERS = "NAME: `tastemaker scorers` lists them; FILE: what `tastemaker learn` wrote, or other layers."
 ScorerOption = Annotated[
     str,
+    typer.Option("--scorer", metavar="NAME|FILE", help=f"Take this scorer. {_SCORERS}", rich_help_panel=_MODEL),
+]
+ScorersOption = Annotated[
+    list[str] | None,
     typer.Option(
         "--scorer",
-        metavar="NAME",
-        help="Score with this model: laion-v2, laion-v1-l14, laion-v1-b16, laion-v1-b32, or package.module:NAME.",
+        metavar="NAME|FILE",
+        help=f"Fill the column of this scorer. Say it again for more. {_SCORERS} Default: {DEFAULT_SCORER}.",
         rich_help_panel=_MODEL,
-    ),
-]
-PredictorOption = Annotated[
-    str | None,
-    typer.Option(
-        "--predictor", help="Use these weights for the model's head (.safetensors or .pth).", rich_help_panel=_MODEL
     ),
 ]
 PrecisionOption = Annotated[
@@ -166,8 +158,7 @@ VerboseOption = Annotated[
 
 def run_options(
     model_dir: ModelDirOption = None,
-    scorer: ScorerOption = DEFAULT_SCORER,
-    predictor: PredictorOption = None,
+    scorer: ScorersOption = None,
     precision: PrecisionOption = Precision.AUTO,
     device: DeviceOption = Device.AUTO,
     batch_size: Annotated[
@@ -225,13 +216,15 @@ def run_options(
         ),
     ] = None,
     rank_by: Annotated[
-        RankBy,
+        str | None,
         typer.Option(
             "--rank-by",
-            help="Rank by this column. technical_quality (sharpness, exposure, noise) needs no weights.",
+            metavar="COLUMN",
+            help="Rank by the column of one of the scorers. Default: the first. technical_quality (sharpness, "
+            "exposure, noise) needs no weights.",
             rich_help_panel=_MODEL,
         ),
-    ] = RankBy.AESTHETIC_SCORE,
+    ] = None,
     no_embeddings: Annotated[
         bool, typer.Option("--no-embeddings", help="Do not store embeddings in the rows.", rich_help_panel=_OUTPUT)
     ] = False,
@@ -286,8 +279,7 @@ def run_options(
         logging.getLogger("tastemaker").setLevel(logging.INFO)
     return RunOptions(
         model_dir=model_dir,
-        scorer=scorer,
-        predictor=predictor,
+        scorer=tuple(scorer or (DEFAULT_SCORER,)),
         precision=precision.value,
         device=device.value,
         batch_size=batch_size,
@@ -298,7 +290,7 @@ def run_options(
         max_pixels=round(max_megapixels * 1e6),
         signals=signals,
         min_technical_quality=min_technical_quality,
-        rank_by=rank_by.value,
+        rank_by=rank_by,
         embeddings=not no_embeddings,
         column=column,
         exclude=tuple(exclude or ()),

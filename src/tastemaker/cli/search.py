@@ -13,7 +13,7 @@ from tastemaker.models.published import DEFAULT_SCORER
 
 EXAMPLE = 'Example: tastemaker search scores/ "boats at sunset" --top 20'
 
-_SHOWN = ("image_id", "image_path", "shard", "aesthetic_score")
+_SHOWN = ("image_id", "image_path", "shard")
 
 
 def search(
@@ -32,7 +32,7 @@ def search(
     options = o.parse_storage_options(storage_options)
     table = ScoreTable(scores, storage_options=options)
     found, cosines = TextSearch(table, model_dir, scorer, options).find(text, top)
-    columns = [name for name in _SHOWN if name in table.columns]
+    columns = [name for name in (*_SHOWN, table.ranking) if name in table.columns]
     rows = [
         {"rank": rank, "likeness": round(float(cosine), 4), **row}
         for rank, (cosine, row) in enumerate(zip(cosines, table.take(found, columns).to_pylist(), strict=True), 1)
@@ -41,8 +41,7 @@ def search(
         typer.echo(json.dumps(rows, indent=2))
         return
     lines = [
-        (f"{row['rank']:,}", f"{row['likeness']:.3f}", _score(row.get("aesthetic_score")), plain_name(row))
-        for row in rows
+        (f"{row['rank']:,}", f"{row['likeness']:.3f}", _score(row.get(table.ranking)), plain_name(row)) for row in rows
     ]
     print_columns(("rank", "likeness", "score", "image"), lines)
 

@@ -27,7 +27,10 @@ ScoresArgument = Annotated[
     list[str],
     typer.Argument(metavar="SCORES", help="Read these rows: folders that score or filter wrote, files, or URLs."),
 ]
-RankByOption = Annotated[str, typer.Option("--rank-by", metavar="COLUMN", help="Rank by this column.")]
+RankByOption = Annotated[
+    str | None,
+    typer.Option("--rank-by", metavar="COLUMN", help="Rank by this column. Default: that of the run's first scorer."),
+]
 WhereOption = Annotated[
     str | None,
     typer.Option(
@@ -103,7 +106,7 @@ def select(
         typer.Option("--min-similarity", help="Call images alike if the cosine of their embeddings is this or more."),
     ] = 0.95,
     with_rejected: Annotated[bool, typer.Option("--with-rejected", help="Take images that you rejected, too.")] = False,
-    rank_by: RankByOption = "aesthetic_score",
+    rank_by: RankByOption = None,
     images_per_tar: Annotated[
         int, typer.Option("--images-per-tar", min=1, help="Put at most this many images into a tar.")
     ] = 1000,
@@ -203,12 +206,12 @@ def _write(table: ScoreTable, to: str, selection: Selection, *, as_json: bool, *
     if as_json:
         typer.echo(json.dumps(asdict(summary), indent=2))
     else:
-        _print(summary, selection.rank_by)
+        _print(summary)
     report_skipped(summary)
 
 
-def _print(summary: SelectSummary, rank_by: str) -> None:
-    cut = "" if summary.lowest is None else f", {rank_by} {summary.lowest:.3f} and up"
+def _print(summary: SelectSummary) -> None:
+    cut = "" if summary.lowest is None else f", {summary.ranked_by} {summary.lowest:.3f} and up"
     _print_funnel(summary.funnel)
     typer.echo(f"{summary.written:,} of {summary.rows:,} images{cut}: {summary.output}")
     if summary.checked_by_size_only:

@@ -24,7 +24,7 @@ def top(
     number: Annotated[
         int, typer.Option("--number", "-n", min=1, help="Print this many of the best, and of the worst.")
     ] = 10,
-    rank_by: RankByOption = "aesthetic_score",
+    rank_by: RankByOption = None,
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
@@ -32,6 +32,7 @@ def top(
     from tastemaker.scores.table import ScoreTable
 
     table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options))
+    rank_by = rank_by or table.ranking
     ranked = _rank(table, number, rank_by)
     if as_json:
         typer.echo(json.dumps([{"rank": rank + 1, **row} for rank, row in ranked], indent=2))

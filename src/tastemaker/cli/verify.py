@@ -30,7 +30,6 @@ def verify(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Compare this many images, spread over all.")] = 32,
     model_dir: o.ModelDirOption = None,
     scorer: o.ScorerOption = DEFAULT_SCORER,
-    predictor: o.PredictorOption = None,
     precision: o.PrecisionOption = o.Precision.AUTO,
     device: o.DeviceOption = o.Device.AUTO,
     threads: o.ThreadsOption = None,
@@ -56,7 +55,6 @@ def verify(
             device=device.value,
             precision=precision.value,
             threads=threads,
-            predictor=predictor,
             scorer=scorer,
             on_progress=lambda done: progress.update(task, completed=done),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ class ColumnPlan:
 
     Args:
         given: The columns that come with the embeddings.
+        scores: The columns of scores that the rows will have.
 
     Attributes:
         sources: Column of the rows -> given column.
@@ -36,6 +37,7 @@ class ColumnPlan:
     """
 
     given: pa.Schema
+    scores: Sequence[str]
     sources: dict[str, str] = field(default_factory=dict, init=False)
     others: dict[str, str] = field(default_factory=dict, init=False)
     fields: list[pa.Field] = field(default_factory=list, init=False)
@@ -49,7 +51,7 @@ class ColumnPlan:
         for name in TAKEN_AS_THEY_ARE:
             if name in self.given.names and self.given.field(name).type.equals(rows.field(name).type):
                 self.sources[name] = name
-        taken = {name.lower() for name in (*rows.names, *_RESERVED)}
+        taken = {name.lower() for name in (*rows.names, *_RESERVED, *self.scores)}
         used = set(self.sources.values())
         for column in self.given:
             if column.name not in used and not column.name.startswith("__"):  # __index_level_0__ of pandas

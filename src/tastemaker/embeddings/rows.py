@@ -28,7 +28,7 @@ class EmbeddingBatch(Task[EmbeddingBlock | None]):
         first: Position of the first row in the file.
         source_bytes: Of the embeddings in memory, which is about what was read of the file.
         problem: What is wrong with the file behind these rows; it becomes a failed row of its own.
-        scores: float32 (n,), NaN where a row has none. Set by the stage that scores.
+        scores: Column -> float32 (n,), NaN where a row has none. Set by the stage that scores.
         failures: Strings (n,), null for a row that has a score. Set by it, too.
         file: Where they come from.
         given_schema: Of the columns that come with the embeddings of that file.
@@ -40,7 +40,7 @@ class EmbeddingBatch(Task[EmbeddingBlock | None]):
     first: int = field(default=0, kw_only=True)
     source_bytes: int = field(default=0, kw_only=True)
     problem: str = field(default="", kw_only=True)
-    scores: npt.NDArray[np.float32] | None = field(default=None, kw_only=True)
+    scores: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict, kw_only=True)
     failures: Any = field(default=None, kw_only=True)
     normalised: int = field(default=0, kw_only=True)
     file: EmbeddingFile = field(kw_only=True)
@@ -72,7 +72,7 @@ def _rows_of(batch: EmbeddingBatch, block: EmbeddingBlock, plan: ColumnPlan, sch
     has_score = batch.failures.is_null()
     columns: dict[str, Any] = plan.make(block.columns, batch.num_items, batch.first, printable(batch.partition.name))
     columns |= {
-        "aesthetic_score": pa.array(batch.scores, from_pandas=True),  # NaN becomes null
+        **{name: pa.array(scores, from_pandas=True) for name, scores in batch.scores.items()},  # NaN becomes null
         "status": pc.if_else(has_score, "kept", "failed"),
         "reason_kind": pc.if_else(has_score, None, ReasonKind.UNUSABLE_EMBEDDING),
         "reason": batch.failures,

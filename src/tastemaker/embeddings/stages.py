@@ -18,11 +18,10 @@ from tastemaker.embeddings.rows import EmbeddingBatch, make_rows
 from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.tables import Table
 from tastemaker.models.aesthetic import MAX_UNIT_ERROR, score_of_any_length
-from tastemaker.models.published import DEFAULT_SCORER
-from tastemaker.models.records import Scorer
-from tastemaker.provenance import add_provenance
+from tastemaker.models.published import DEFAULT_SCORER, Scorers
+from tastemaker.provenance import add_provenance, add_scores
 from tastemaker.scores.files import RowsFile, remove_drafts
-from tastemaker.scores.schema import rows_metadata, rows_schema
+from tastemaker.scores.schema import rows_schema, score_columns
 from tastemaker.stages.base import ProcessingStage, Resources
 from tastemaker.stages.head import HeadStage
 from tastemaker.storage import Options
@@ -30,7 +29,7 @@ from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
 
 if TYPE_CHECKING:
-    from tastemaker.models.records import Predictor
+    from tastemaker.models.records import Predictor, Scorer
 
 
 @dataclass
@@ -85,24 +84,23 @@ class EmbeddingReaderStage(ProcessingStage[EmbeddingFileTask, EmbeddingBatch]):
 
 @dataclass
 class EmbeddingScoreStage(HeadStage[EmbeddingBatch, EmbeddingBatch]):
-    """Scores embeddings with the head of a scorer, each divided by its length.
+    """Scores embeddings with the heads of scorers, each divided by its length.
 
     Args:
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
-        predictor: Path of other weights for the head.
         keep_embeddings: Leave the embeddings in the batch, for a writer that copies them. Else they leave memory here.
-        scorer: A name, or a `Scorer`.
+        scorer: What `find_scorers` takes: one scorer, or several with one backbone.
         storage_options: Settings of the store of models at a URL.
     """
 
     model_dir: str | None = None
-    predictor: str | None = None
     keep_embeddings: bool = False
-    scorer: str | Scorer = DEFAULT_SCORER
+    scorer: Scorers = DEFAULT_SCORER
     storage_options: Options | None = field(default=None, repr=False)
     name: str = "embedding_score"
-    _predictor: Predictor | None = field(default=None, init=False, repr=False)
-    _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    _scorers: tuple[Scorer, ...] = field(default=(), init=False, repr=False)
+    _heads: dict[str, Predictor] = field(default_factory=dict, init=False, repr=False)
+    _made_by: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -110,19 +108,20 @@ class EmbeddingScoreStage(HeadStage[EmbeddingBatch, EmbeddingBatch]):
 
     def process(self, task: EmbeddingBatch) -> EmbeddingBatch:
         """Return the batch with its scores, and why a row has none."""
-        if self._predictor is None:
+        if not self._heads:
             self.setup()
-        assert self._predictor is not None
-        add_provenance(task.partition, **self._provenance)
+        add_scores(task.partition, self._made_by)
         if task.data is None:
             return task
-        task.scores, norms = score_of_any_length(self._predictor, task.data.vectors)
+        for column, head in self._heads.items():
+            task.scores[column], norms = score_of_any_length(head, task.data.vectors)
         task.failures = _explain_failures(norms, task.data)
         is_failed = ~task.failures.is_null().to_numpy(zero_copy_only=False)
-        task.scores[is_failed] = np.nan
+        for scores in task.scores.values():
+            scores[is_failed] = np.nan
         task.normalised = int(np.count_nonzero((np.abs(norms - 1) > MAX_UNIT_ERROR) & ~is_failed))
         if not self.keep_embeddings:
-            task.data.vectors = np.empty((len(task.scores), 0), task.data.vectors.dtype)
+            task.data.vectors = np.empty((len(norms), 0), task.data.vectors.dtype)
         return task
 
 
@@ -155,7 +154,7 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
 
     def process(self, task: EmbeddingBatch) -> FileGroupTask | None:
         """Write one batch. Return the rows file of its partition with the last batch of it, None before."""
-        name, plan = task.partition.name, ColumnPlan(task.given_schema)
+        name, plan = task.partition.name, ColumnPlan(task.given_schema, score_columns(task.partition.provenance))
         if name not in self._open:
             self._open[name] = self._start(name, task, plan)
         rows = self._open[name]
@@ -179,9 +178,10 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
         output = Place.of(self.output_dir, self.storage_options)
         if task.partition.attempt > 1:
             remove_drafts(output, [name])
-        of_images = rows_schema(with_embeddings=self.copy_embeddings, with_signals=False)
-        metadata = rows_metadata(task.partition.provenance)
-        return RowsFile(output / f"{name}.parquet", pa.schema([*of_images, *plan.fields], metadata))
+        rows = rows_schema(
+            with_embeddings=self.copy_embeddings, with_signals=False, provenance=task.partition.provenance
+        )
+        return RowsFile(output / f"{name}.parquet", pa.schema([*rows, *plan.fields], rows.metadata))
 
 
 def _with_metadata(source: Source, file: EmbeddingFile, block_rows: int) -> Iterator[EmbeddingBlock]:

@@ -25,6 +25,9 @@ _MOST_BANDS = 14
 _BANDS_IN_RANGE = 18
 """A band is no narrower than this part of the range of a column: 0.5 for scores from 1 to 10."""
 
+_STEPS_IN_RANGE = 900
+"""So many steps of a cut-off, about, lie in the range of a column."""
+
 _NICE = (1, 2, 5)
 
 
@@ -122,9 +125,26 @@ def make_chart(scores: Values, smallest: float) -> Chart:
 
 def band_width(column: str, low: float, high: float) -> float:
     """Return the width of bands that samples are drawn from: 0.5 for aesthetic scores that do not lie far apart."""
+    return nice_step(0.001, max(_range_of(column) / _BANDS_IN_RANGE, (high - low) / _MOST_BANDS))
+
+
+def step_of(column: str, values: Values) -> float:
+    """Return by how much an arrow key moves a cut-off: a power of ten, 0.01 for scores from 1 to 10.
+
+    Args:
+        column: Whose record tells the range. Where there is no record, the values do, if they leave 0 to 1.
+        values: float (n,), NaN where there is none.
+    """
+    spread = _range_of(column)
+    finite = values[np.isfinite(values)]
+    if scorer_of_column(column) is None and len(finite) and not 0 <= finite.min() <= finite.max() <= 1:
+        spread = float(finite.max() - finite.min()) or spread
+    return float(10.0 ** math.floor(math.log10(spread / _STEPS_IN_RANGE) + 1e-9))
+
+
+def _range_of(column: str) -> float:
     scorer = scorer_of_column(column)
-    known = scorer.score_range if scorer else (0.0, 1.0)
-    return nice_step(0.001, max((known[1] - known[0]) / _BANDS_IN_RANGE, (high - low) / _MOST_BANDS))
+    return scorer.score_range[1] - scorer.score_range[0] if scorer else 1.0
 
 
 def nice_step(smallest: float, least: float) -> float:

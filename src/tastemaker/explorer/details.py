@@ -12,7 +12,7 @@ from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.sources import OriginalsReader
 from tastemaker.scores.table import ScoreTable
 
-_SHOWN_ELSEWHERE = {"caption", "json", "metadata", "sidecars", "aesthetic_score", "kept", *SIGNAL_NAMES}
+_SHOWN_ELSEWHERE = {"caption", "json", "metadata", "sidecars", "kept", *SIGNAL_NAMES}
 _MAX_TEXT = 20_000
 
 

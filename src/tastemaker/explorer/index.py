@@ -15,16 +15,13 @@ import numpy.typing as npt
 
 from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError
-from tastemaker.explorer.chart import Chart, decimals_of, make_chart
+from tastemaker.explorer.chart import Chart, decimals_of, make_chart, step_of
 from tastemaker.explorer.groups import Groups
 from tastemaker.explorer.upright import LYING
 from tastemaker.scores.conditions import Condition
 from tastemaker.scores.cutoff import Top, name_cutoff, parse_top
 from tastemaker.scores.table import ScoreTable, sql_text
 from tastemaker.selections.marks import REJECTED, Marks, Ratings, ratings_of
-
-STEPS = {"aesthetic_score": 0.01, "technical_quality": 0.001}
-"""Column that pictures can be ranked by -> by how much an arrow key moves the cut-off."""
 
 RATED = ("rated", "unrated", "rejected", "1", "2", "3", "4", "5")
 """What a filter on ratings may be."""
@@ -193,7 +190,7 @@ class ScoreIndex:
         self._ratings = (marks.version, ratings_of(table, marks.current()))
         self._views: OrderedDict[Filter, View] = OrderedDict()
         self._lock = Lock()
-        self.columns = [name for name in STEPS if self._has_values(name)]
+        self.columns = [name for name in table.rankings if self._has_values(name)]
         self._aspects = self._read_aspects()
 
     def view(self, chosen: Filter) -> View:
@@ -237,9 +234,9 @@ class ScoreIndex:
         Raises:
             ConfigurationError: Pictures are not ranked by that.
         """
-        if by and by not in STEPS:
-            raise ConfigurationError(f"pictures are ranked by {' or '.join(STEPS)}, not by {by!r}")
-        return by or (self.columns[0] if self.columns else next(iter(STEPS)))
+        if by and by not in self.table.rankings:
+            raise ConfigurationError(f"pictures are ranked by {' or '.join(self.table.rankings)}, not by {by!r}")
+        return by or self.table.ranking
 
     def values(self, by: str) -> npt.NDArray[Any]:
         """Return a column to rank by: float (n,), NaN in all rows of a table that does not have it."""
@@ -268,7 +265,8 @@ class ScoreIndex:
         rows = rows[np.argsort(-values[rows], kind="stable")]
         if chosen.group:
             rows = rows[self.groups.best(rows)]
-        return View(rows, values[rows], STEPS[chosen.by], self.ratings()[rows] == REJECTED, self._marks.version)
+        step = step_of(chosen.by, values)
+        return View(rows, values[rows], step, self.ratings()[rows] == REJECTED, self._marks.version)
 
     def _read_aspects(self) -> npt.NDArray[np.uint16]:
         names = [name for name in ("width", "height") if name in self.table.columns]

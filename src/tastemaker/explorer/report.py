@@ -145,8 +145,8 @@ def write_report(
 
 
 def _next_command(data: ReportData, places: list[str]) -> str:
-    """Return the command that takes what passes; empty where nothing does, or it is not the aesthetic score's cut."""
-    if not data.cut.kept or data.column != "aesthetic_score":
+    """Return the command that takes what passes; empty where nothing does."""
+    if not data.cut.kept:
         return ""
     return shlex.join(["tastemaker", "select", *places, *data.options, "--to", "kept"])
 

@@ -17,8 +17,7 @@ from tastemaker.explorer.dimensions import built_in_dimensions
 from tastemaker.explorer.failures import group_failures, list_failures
 from tastemaker.explorer.index import Cut, Filter, ScoreIndex, View
 from tastemaker.explorer.slices import Slices, slice_view
-from tastemaker.models.published import published_scorers, scorer_of_column
-from tastemaker.models.records import Scorer
+from tastemaker.models.published import scorer_of_column
 from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.distribution import PERCENTILES
@@ -173,9 +172,9 @@ def gather(
         failed=sum(reason["images"] for reason in reasons if reason["status"] == "failed"),
         cut=cut,
         origin=origin,
-        options=("--top", str(top)) if top else ("--min-score", cut.name),
+        options=_options(cut, top, "" if column == table.ranking else column),
         keep=_keep_rows(view),
-        customary=[_keep_row(view, f"{score:g}", score) for score in _customary(table, column)],
+        customary=[_keep_row(view, f"{score:g}", score) for score in _customary(column)],
         percentiles={p: float(np.percentile(finite, p)) for p in PERCENTILES if len(finite)},
         bands=_sample_bands(view, column, seed, samples),
         below=rows[place : place + samples][::-1],
@@ -201,6 +200,12 @@ def _choose_cut(table: ScoreTable, min_score: float | None, top: Top | None) -> 
     return None, DEFAULT_TOP, "the best fifth, as none was chosen"
 
 
+def _options(cut: Cut, top: Top | None, rank_by: str) -> tuple[str, ...]:
+    """Return the cut as options of `tastemaker select`."""
+    chosen = ("--top", str(top)) if top else ("--min-score", cut.name)
+    return (*chosen, "--rank-by", rank_by) if rank_by else chosen
+
+
 def _keep_rows(view: View) -> list[KeepRow]:
     """Return the cut-off for usual shares and round numbers, the strictest first."""
     scored = len(view.rows)
@@ -214,19 +219,9 @@ def _keep_row(view: View, label: str, where: float | Top) -> KeepRow:
     return KeepRow(label, cut.name, cut.kept, cut.kept / len(view.rows) if len(view.rows) else 0.0)
 
 
-def _customary(table: ScoreTable, column: str) -> Iterable[float]:
-    scorer = _scorer_of(table, column)
+def _customary(column: str) -> Iterable[float]:
+    scorer = scorer_of_column(column)
     return scorer.customary_cutoffs if scorer else ()
-
-
-def _scorer_of(table: ScoreTable, column: str) -> Scorer | None:
-    """Return the scorer that filled a column, as its rows say; the column's default one where they do not."""
-    names = {str(name) for entry in table.provenance if (name := entry.entries.get("scorer"))}
-    default = scorer_of_column(column)
-    if default is None or not names:
-        return default
-    known = [scorer for scorer in published_scorers().values() if scorer.name in names and scorer.column == column]
-    return known[0] if len(names) == 1 and known else None
 
 
 def _sample_bands(view: View, column: str, seed: int, samples: int) -> list[Band]:

@@ -62,7 +62,7 @@ class AestheticPredictor:
 
     def __init__(self, layers: list[tuple[npt.ArrayLike, npt.ArrayLike]]) -> None:
         self.layers: list[Layer] = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in layers]
-        _check_layers(self.layers)
+        check_layers(self.layers)
         weight, bias = self.layers[0]
         for layer_weight, layer_bias in self.layers[1:]:
             weight, bias = layer_weight @ weight, layer_weight @ bias + layer_bias
@@ -80,7 +80,7 @@ class AestheticPredictor:
         Raises:
             ModelError: The file cannot be read, or holds another kind of predictor.
         """
-        tensors = _read_tensors(path)
+        tensors = read_tensors(path)
         weights = sorted(name for name in tensors if name.endswith("weight"))
         expected = {f"layers.{number}.{kind}" for number in LAYER_NUMBERS for kind in ("weight", "bias")}
         if set(tensors) == expected:
@@ -200,7 +200,8 @@ def _check_lengths(lengths: npt.NDArray[np.floating]) -> None:
         )
 
 
-def _check_layers(layers: list[Layer]) -> None:
+def check_layers(layers: list[Layer]) -> None:
+    """Raise `ModelError` unless layers fit each other, end in one number, and hold no NaN."""
     inputs_of_next = [*(weight.shape[-1:] for weight, _ in layers[1:]), (1,)]
     for (weight, bias), outputs in zip(layers, inputs_of_next, strict=False):
         if weight.ndim != 2 or not bias.shape == weight.shape[:1] == outputs:
@@ -212,8 +213,12 @@ def _check_layers(layers: list[Layer]) -> None:
         raise ModelError("a predictor needs at least one layer")
 
 
-def _read_tensors(path: Path) -> dict[str, Floats]:
-    """Return the tensors in a file, without those of a vision tower."""
+def read_tensors(path: Path) -> dict[str, Floats]:
+    """Return the tensors of a head in a ``.safetensors`` or ``.pth`` file, without those of a vision tower.
+
+    Raises:
+        ModelError: The file cannot be read.
+    """
     if path.suffix.lower() in PICKLED_SUFFIXES:
         return {name: tensor for name, tensor in read_pth(path).items() if not VitNames().owns(name)}
     file = WeightsFile(path)

@@ -13,7 +13,10 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +25,7 @@ import filelock
 import platformdirs
 
 from tastemaker.errors import ConfigurationError, ModelError, RemoteError, WeightsNotFoundError
-from tastemaker.models.records import Backbone, Head, Model
+from tastemaker.models.records import Backbone, Model
 from tastemaker.models.weights import WeightsFile
 from tastemaker.storage import Options, expand_path, is_remote, public_url
 from tastemaker.storage.drafts import make_durable
@@ -73,10 +76,14 @@ def resolve_model_dir(model_dir: str | os.PathLike[str] | None = None) -> Path:
 def weights_path(model: Model, model_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return where a model's weights lie in a model directory, whether they are there or not.
 
+    A file of the user's own on this machine lies where its record says.
+
     >>> from tastemaker import CLIP_VIT_L14
     >>> weights_path(CLIP_VIT_L14, "/models").as_posix()
     '/models/openai/clip-vit-large-patch14/model.safetensors'
     """
+    if model.path is not None:
+        return Path(expand_path(model.path)).absolute()
     return resolve_model_dir(model_dir) / model.id / model.filename
 
 
@@ -99,6 +106,8 @@ def ensure_weights(
         ModelError: What was downloaded is not the file, and nothing of it is kept; or a file is in its place that
             cannot be used, which stays.
     """
+    if model.path is not None:
+        return _copy(model.path, model, options) if is_remote(model.path) else weights_path(model)
     if model_dir and is_remote(model_dir):
         return _copy(f"{str(model_dir).rstrip('/')}/{model.id}/{model.filename}", model, options)
     check = find_weights(model, model_dir)
@@ -123,15 +132,6 @@ def ensure_weights(
             "DIR here and add --model-dir DIR; or rank without weights now: --rank-by technical_quality"
         ) from None  # the HTTP library's own chain is a hundred lines; it is in the debug log
     return path
-
-
-def ensure_head(
-    head: Head, own: str | None, model_dir: str | os.PathLike[str] | None = None, options: Options | None = None
-) -> Path:
-    """Return the weights of a head: the user's own file, or the published one, which is fetched if it is not there."""
-    if own and is_remote(own):
-        return _copy(own, head, options)
-    return Path(expand_path(own)) if own else ensure_weights(head, model_dir, options)
 
 
 def find_weights(
@@ -260,6 +260,8 @@ def _fetch(place: Place, path: Path, model: Model, size: int | None, version: st
             part.unlink(missing_ok=True)  # nothing says that it is a part of this file
         logger.info("downloading %s to %s (%.1f MB)", place, path, (size or model.size_bytes or 0) / 1e6)
         place.fetch(part, _say_how_far(size or model.size_bytes))
+        if place.name.endswith(".zip"):
+            _unpack(part, path.name, place)
         problems = check_weights(model, part, with_sha256=True).problems
         if problems:
             part.unlink()
@@ -269,6 +271,21 @@ def _fetch(place: Place, path: Path, model: Model, size: int | None, version: st
             )
         make_durable(part)
         part.replace(path)
+
+
+def _unpack(part: Path, name: str, place: Place) -> None:
+    """Put the member of an archive that has this name in the archive's place."""
+    unpacked = part.with_name(f"unpacked.{part.name}")
+    try:
+        with zipfile.ZipFile(part) as archive:
+            member = next(found for found in archive.infolist() if Path(found.filename).name == name)
+            with archive.open(member) as source, unpacked.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        unpacked.replace(part)
+    except (zipfile.BadZipFile, StopIteration, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+        part.unlink()
+        unpacked.unlink(missing_ok=True)
+        raise ModelError(f"{place} is no archive with {name} in it: {error or 'it has other members'}") from None
 
 
 def _say_how_far(size: int | None) -> Callable[[int], None]:

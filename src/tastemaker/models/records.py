@@ -6,10 +6,11 @@ imports no array library, so that the command line may read records at no cost.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.model_input import Preprocess
@@ -39,7 +40,9 @@ class WeightsRecord:
         revision: Commit that is downloaded, whole or shortened; None for the newest.
         sha256: Digest of that file at that revision; None where the hub's own word has to do.
         size_bytes: Size of that file, about.
-        url: Where the file is, if it is not on the hub.
+        url: Where the file is, if it is not on the hub. A ``.zip`` has it among its members.
+        licence: Of the file, by its SPDX name; empty where it is not known.
+        path: Path or URL of the file, where it is one of the user's own. It is taken as it is, from there.
     """
 
     id: str
@@ -49,6 +52,8 @@ class WeightsRecord:
     sha256: str | None = None
     size_bytes: int | None = None
     url: str | None = None
+    licence: str = ""
+    path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -264,22 +269,22 @@ class Scorer:
 
     Attributes:
         name: What ``--scorer`` takes, and what the rows say.
+        column: Of the rows that it fills: small letters, digits and underscores. No other scorer has it.
         backbone: Pixels to embeddings.
         head: Embeddings to scores.
         score_range: Where scores lie, roughly.
         customary_cutoffs: Scores at which others have cut; pages mark them.
-        column: Of the rows. All scorers fill the same one, which has NeMo Curator's name.
 
     Raises:
-        ConfigurationError: The head takes other embeddings than the backbone gives.
+        ConfigurationError: The head takes other embeddings than the backbone gives, or the column is no such name.
     """
 
     name: str
+    column: str
     backbone: Backbone
     head: Head
     score_range: tuple[float, float]
     customary_cutoffs: tuple[float, ...] = ()
-    column: ClassVar[str] = "aesthetic_score"
 
     @property
     def files(self) -> tuple[Model, ...]:
@@ -288,6 +293,10 @@ class Scorer:
         return (self.backbone, *([text.tokenizer] if text else []), self.head)
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z_][a-z0-9_]*", self.column):
+            raise ConfigurationError(
+                f"scorer {self.name}: column={self.column!r} is no name of small letters, digits and underscores"
+            )
         if self.head.dimension != self.backbone.dimension:
             raise ConfigurationError(
                 f"scorer {self.name}: {self.backbone.id} gives {self.backbone.dimension} numbers, and {self.head.id} "

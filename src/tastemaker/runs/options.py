@@ -11,12 +11,13 @@ from typing import Any
 from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
-from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
 from tastemaker.models.records import Scorer
+from tastemaker.scores.schema import check_score_columns
 from tastemaker.storage import Options, public_url
 
-RANKINGS = ("aesthetic_score", "technical_quality")
-"""Columns that images can be ranked by."""
+WITHOUT_MODEL = "technical_quality"
+"""The column that a run without a model ranks by."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,7 @@ class RunOptions:
 
     Attributes:
         model_dir: Directory of models.
-        scorer: What scores: a name, ``package.module:NAME``, or a `Scorer`.
-        predictor: Path of other weights for the scorer's head.
+        scorer: What scores, as `find_scorers` takes it: one scorer, or several with one backbone. Each fills a column.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
         batch_size: Images in a batch, and in one inference on a GPU; None for 32, and 256 on a GPU.
@@ -42,7 +42,8 @@ class RunOptions:
         exclude: Patterns of files and folders that are left out: ``*.png``, ``drafts``, ``2019/*``.
         root: Folder that the ids of files begin below that are named one by one; None for their own folders.
         copy_embeddings: Where the input is embeddings: store them in the rows, too.
-        rank_by: ``aesthetic_score``; or ``technical_quality``, for which no model is loaded.
+        rank_by: The column of one of the scorers; None for that of the first; or ``technical_quality``, for which no
+            model is loaded.
         verbose: Log each image that is dropped or cannot be read.
         executor: Where to run: ``local``, ``xenna`` or ``ray-data``.
         address: Of a Ray cluster; None for ``RAY_ADDRESS``, or a Ray of this run's own.
@@ -50,8 +51,7 @@ class RunOptions:
     """
 
     model_dir: str | None = None
-    scorer: str | Scorer = DEFAULT_SCORER
-    predictor: str | None = None
+    scorer: Scorers = DEFAULT_SCORER
     device: str = "auto"
     precision: str = "auto"
     batch_size: int | None = None
@@ -67,7 +67,7 @@ class RunOptions:
     exclude: Sequence[str] = ()
     root: str | None = None
     copy_embeddings: bool = False
-    rank_by: str = "aesthetic_score"
+    rank_by: str | None = None
     verbose: bool = False
     executor: str = "local"
     address: str | None = None
@@ -75,19 +75,35 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        check_choice("rank_by", self.rank_by, RANKINGS)
-        find_scorer(self.scorer)
+        check_score_columns([scorer.column for scorer in self.scorers])
+        if self.rank_by is not None:
+            check_choice("rank_by", self.rank_by, (*(scorer.column for scorer in self.scorers), WITHOUT_MODEL))
         check_positive("threads", self.threads)
         if self.address is not None and self.executor == "local":
             raise ConfigurationError(
                 f"address={self.address!r} is of a cluster: add --executor xenna or ray-data, or leave it out"
             )
 
+    @property
+    def scorers(self) -> tuple[Scorer, ...]:
+        """The records of what scores."""
+        return find_scorers(self.scorer, self.storage_options)
+
+    @property
+    def ranking(self) -> str:
+        """The column that images are ranked by."""
+        return self.rank_by or self.scorers[0].column
+
+    @property
+    def is_by_model(self) -> bool:
+        """Whether images are scored by models."""
+        return self.rank_by != WITHOUT_MODEL
+
     def as_json(self) -> dict[str, Any]:
         """Return the options as JSON takes them, without secrets."""
-        places = {name: public_url(place) for name in ("model_dir", "predictor") if (place := getattr(self, name))}
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values |= {"scorer": find_scorer(self.scorer).name, **places}
+        values["model_dir"] = public_url(self.model_dir) if self.model_dir else None
+        values["scorer"] = [public_url(scorer.head.path or scorer.name) for scorer in self.scorers]
         del values["storage_options"]
         return values
 

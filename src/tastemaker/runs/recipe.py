@@ -46,10 +46,10 @@ def make_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[
         verbose=options.verbose,
         num_threads=threads,
         resize="auto" if on_gpu else "pillow",
-        scorer=options.scorer,
+        scorer=options.scorers,
         column=options.column,
     )
-    by_model = options.rank_by == "aesthetic_score"
+    by_model = options.is_by_model
     wants_signals = options.signals or options.min_technical_quality is not None or not by_model
     signals = [ImageSignalsStage(options.min_technical_quality, threads)] if wants_signals else []
     embedder = ImageEmbeddingStage(
@@ -60,15 +60,14 @@ def make_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[
         model_inference_batch_size=options.batch_size,
         preprocess=options.preprocess,
         storage_options=options.storage_options,
-        scorer=options.scorer,
+        scorer=options.scorers,
     )
     judge = ImageAestheticFilterStage(
         model_dir=options.model_dir,
         score_threshold=None,
-        predictor=options.predictor,
         verbose=options.verbose,
         storage_options=options.storage_options,
-        scorer=options.scorer,
+        scorer=options.scorers,
     )
     writer = ImageWriterStage(
         (output_dir / ROWS_FOLDER).address,
@@ -82,6 +81,8 @@ def make_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[
 def state_parity(groups: list[FileGroupTask], options: RunOptions) -> None:
     """Note this machine's parity certificate as provenance of what it will score; int8 does not run without one.
 
+    It is of the run's first scorer.
+
     Where there is none for int8, it is made of some of the run's own images. Their exact scores take a quarter of a
     minute.
 
@@ -92,13 +93,12 @@ def state_parity(groups: list[FileGroupTask], options: RunOptions) -> None:
         "model_dir": options.model_dir,
         "device": options.device,
         "precision": options.precision,
-        "predictor": options.predictor,
-        "scorer": options.scorer,
+        "scorer": options.scorers[0],
         "storage_options": options.storage_options,
     }
     report = find_certificate(**made_by)
     if report is None and options.precision == "int8":
-        sample = sample_groups(groups, CERTIFICATE_IMAGES, options.preprocess, options.device, options.scorer)
+        sample = sample_groups(groups, CERTIFICATE_IMAGES, options.preprocess, options.device, options.scorers[0])
         report = verify_parity(sample, threads=options.threads, **made_by)
         if not report.is_within_tolerance:
             difference = report.score_difference
@@ -114,7 +114,7 @@ def state_parity(groups: list[FileGroupTask], options: RunOptions) -> None:
 
 def check_embedding_options(options: RunOptions) -> None:
     """Raise `ConfigurationError` for options that need pictures, where the input is embeddings."""
-    if options.signals or options.min_technical_quality is not None or options.rank_by != "aesthetic_score":
+    if options.signals or options.min_technical_quality is not None or not options.is_by_model:
         raise ConfigurationError("the input is embeddings, and technical quality is measured in pictures")
 
 
@@ -125,9 +125,8 @@ def make_embedding_stages(output_dir: Place, options: RunOptions) -> list[Proces
         EmbeddingReaderStage(),
         EmbeddingScoreStage(
             options.model_dir,
-            options.predictor,
             options.copy_embeddings,
-            scorer=options.scorer,
+            scorer=options.scorers,
             storage_options=places,
         ),
         EmbeddingWriterStage((output_dir / ROWS_FOLDER).address, options.copy_embeddings, storage_options=places),

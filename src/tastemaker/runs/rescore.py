@@ -1,10 +1,13 @@
-"""New scores for rows that are there, from the embeddings that they hold. No picture is read."""
+"""Columns of scores for rows that are there, from the embeddings that they hold. No picture is read."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,27 +15,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.machine import usable_cores
 from tastemaker.models.aesthetic import AestheticPredictor, score_of_any_length
-from tastemaker.models.hub import ensure_head
-from tastemaker.models.published import DEFAULT_SCORER, find_scorer
-from tastemaker.models.records import Scorer
-from tastemaker.provenance import weights_provenance
+from tastemaker.models.hub import ensure_weights
+from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
+from tastemaker.provenance import check_backbone, score_provenance
 from tastemaker.runs.lock import only_run_on
 from tastemaker.scores.files import RowsFile, check_own_rows
 from tastemaker.scores.layout import ROWS_FOLDER
 from tastemaker.scores.locations import RowsSource, open_rows, provenance_of
-from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY
+from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY, check_score_columns, score_columns
 from tastemaker.scores.table import EMBEDDING, ScoreTable
-from tastemaker.scores.vectors import vectors_of
+from tastemaker.scores.vectors import Floats, vectors_of
 from tastemaker.storage import Options
 from tastemaker.storage.place import Place
 
 if TYPE_CHECKING:
     from tastemaker.models.records import Predictor
 
-_SCORE = Scorer.column
-_RESCORED_FROM = "rescored_from"
-_ROWS_AT_ONCE = 32_768
+_SAMPLED = 1000
+"""Embeddings by which it is measured how far rounding moves the score of a head that is not linear."""
 
 
 @dataclass(frozen=True)
@@ -40,155 +42,177 @@ class RescoreSummary:
     """What became of the rows of a table.
 
     Attributes:
-        output_dir: Where the new rows are.
         rows: All rows.
-        scored: Rows with a score, new or, where a file was finished already, from before.
+        scored: Column -> rows with a score in it.
         files: Rows files.
-        finished_before: Files of them that an earlier call had finished.
-        rounding: How far a score may be from that of the float32 embedding, because rows store float16; None where
-            the head is not linear.
+        finished_before: Files of them that had all the columns already.
+        rounding: Column -> how far a score may be from that of the float32 embedding, because rows store float16. For
+            a linear head no score is farther off; for others it is the most that 1,000 embeddings showed.
     """
 
-    output_dir: str
     rows: int
-    scored: int
+    scored: dict[str, int]
     files: int
     finished_before: int
-    rounding: float | None
+    rounding: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column that is to be filled: by which head, and what the provenance says of it."""
+
+    head: Predictor
+    dimension: int
+    made_by: dict[str, str]
 
 
 def rescore(
     scores: str | os.PathLike[str],
-    output_dir: str | os.PathLike[str],
+    scorer: Scorers = DEFAULT_SCORER,
     *,
-    predictor: str | None = None,
-    scorer: str | Scorer = DEFAULT_SCORER,
     model_dir: str | os.PathLike[str] | None = None,
     storage_options: Options | None = None,
 ) -> RescoreSummary:
-    """Write the rows of a run once more, with the scores of another head.
+    """Add the columns of scorers to the rows of a run, or renew them where other weights filled them.
 
-    All columns but ``aesthetic_score`` stay as they are, and so do the rows of pictures that failed. A call that was
-    stopped goes on where it stopped: rows files that are finished and whose source has not changed stay.
+    Everything else in the rows stays as it is. Each file is replaced whole. A call that was stopped goes on where it
+    stopped: files that have the columns stay. A column that the same weights have filled is never touched.
 
     Args:
         scores: Directory that `tastemaker score` or `filter` wrote, with embeddings, or a URL.
-        output_dir: Another directory for the new rows, or a URL.
-        predictor: Weights of the head, such as those that `learn_taste` wrote; None for those of the scorer.
-        scorer: The one whose backbone made the embeddings.
+        scorer: What `find_scorers` takes: one scorer, or several, on the backbone that made the embeddings.
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
         storage_options: For URLs; see docs/remote-data.md.
 
     Raises:
-        ConfigurationError: The rows have no embeddings, or files are in the way that Tastemaker did not write.
-        ModelError: The head takes other embeddings.
+        ConfigurationError: The rows have no embeddings, or those of another backbone; a column of that name holds
+            something else; a run is writing there; or a file was not written by Tastemaker.
+        ModelError: The embeddings have another number of dimensions.
     """
-    table, found = ScoreTable(scores, storage_options=storage_options), find_scorer(scorer)
+    table, found = ScoreTable(scores, storage_options=storage_options), find_scorers(scorer, storage_options)
     if EMBEDDING not in table.columns:
         raise ConfigurationError("scoring again needs the embeddings, and these rows were made with --no-embeddings")
-    source, place = Place.of(scores, storage_options), Place.of(output_dir, storage_options)
-    inside = (source.resolve(), (source / ROWS_FOLDER).resolve())
-    if place.resolve() in inside or f"{place.resolve()}".startswith(f"{inside[1]}/"):
-        raise ConfigurationError(f"{place} holds the rows that are to be scored: choose another directory")
-    weights = ensure_head(found.head, predictor, model_dir, storage_options)
-    head = found.head.load(weights)
-    made_by = {"scorer": found.name, **weights_provenance("predictor", found.head, weights)}
-    targets = {file: place / ROWS_FOLDER / _name_below(source, Place.at(file.path)) for file in table.sources}
-    for target in targets.values():
-        _check_target(target)
-    scored = finished = 0
-    place.make_folder()
-    with only_run_on(place):
-        (place / ROWS_FOLDER).remove_drafts()
-        for file, target in targets.items():
-            metadata = _describe(file, made_by, storage_options)
-            counted = _count_finished(target, metadata)
-            finished += counted is not None
-            scored += _write(file, target, metadata, head, found, storage_options) if counted is None else counted
-    return RescoreSummary(place.address, len(table), scored, len(targets), finished, _rounding(head))
+    for file in table.sources:
+        check_own_rows(Place.at(file.path, storage_options))
+        for each in found:
+            check_backbone(provenance_of(file.schema), each)
+            _check_free(file, each.column)
+    columns = {}
+    for each in found:
+        weights = ensure_weights(each.head, model_dir, storage_options)
+        made_by = {**score_provenance(each, weights), "embedding": "float16"}
+        columns[each.column] = _Column(each.head.load(weights), each.backbone.dimension, made_by)
+    results = _results_of(Place.of(scores, storage_options))
+    with only_run_on(results), ThreadPoolExecutor(usable_cores()) as pool:
+        (results / ROWS_FOLDER).remove_drafts()
+        try:
+            done = list(pool.map(partial(_rescore, columns=columns, options=storage_options), table.sources))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    after = ScoreTable(scores, storage_options=storage_options)
+    scored = {name: int(np.isfinite(after.values(name)).sum()) for name in columns}
+    sample = _sample(table.sources, found[0].backbone.dimension, storage_options)
+    rounding = {name: _rounding(column.head, sample) for name, column in columns.items()}
+    return RescoreSummary(len(table), scored, len(done), len(done) - sum(done), rounding)
 
 
-def _name_below(source: Place, file: Place) -> str:
-    """Return what a rows file is called below the folder of rows; the file's own name where ``source`` is the file."""
-    if source == file:
-        return file.name
-    name = file.relative_to(source)
-    return name.removeprefix(f"{ROWS_FOLDER}/")
+def _results_of(place: Place) -> Place:
+    """Return the directory of results that rows lie in, where runs lock each other out."""
+    folder = place
+    while folder.name not in (ROWS_FOLDER, ""):
+        folder = folder.parent
+    if folder.name == ROWS_FOLDER:
+        return folder.parent
+    return place.parent if place.is_file() else place
 
 
-def _check_target(target: Place) -> None:
-    """Raise `ConfigurationError` where there is a file that no call of `rescore` wrote."""
-    check_own_rows(target)
-    if target.is_file() and "rescored" not in _provenance_of(target).get("fingerprint", {}):
-        raise ConfigurationError(f"{target} has the rows of a run: choose another directory")
+def _check_free(file: RowsSource, column: str) -> None:
+    check_score_columns([column])
+    if column in file.schema.names and column not in score_columns(provenance_of(file.schema)):
+        raise ConfigurationError(f"{file.path} has a column {column} that no scorer filled: rename the scorer's file")
 
 
-def _provenance_of(path: Place) -> dict[str, Any]:
-    with path.open() as file:
-        return provenance_of(pq.read_schema(file))
-
-
-def _describe(file: RowsSource, made_by: dict[str, str], options: Options | None) -> dict[bytes, bytes]:
-    """Return the metadata of the new rows: that of the old ones, with what made the new scores."""
-    entry = Place.at(file.path, options).stat()
-    known = provenance_of(file.schema)
-    stages = dict(known.get("fingerprint", {}))
-    stages["rescored"] = {**made_by, "embedding": "float16"}  # a run never takes these rows for its own
-    state = [] if entry is None else [entry.size, entry.modified, entry.version]
-    entries = {**known, **made_by, "fingerprint": stages, _RESCORED_FROM: [Place.at(file.path).name, *state]}
-    kept = {key: value for key, value in (file.schema.metadata or {}).items() if key != COUNTS_KEY}
-    return {**kept, METADATA_KEY: json.dumps(entries).encode()}
-
-
-def _count_finished(target: Place, metadata: dict[bytes, bytes]) -> int | None:
-    """Return how many scores a finished file has; None where it is not there, or its source or head was another."""
-    if not target.is_file():
-        return None
-    with target.open() as opened:
-        footer = pq.ParquetFile(opened)
-        if (footer.metadata.metadata or {}).get(METADATA_KEY) != metadata[METADATA_KEY]:
-            return None
-        column = footer.read([_SCORE]).column(0)
-    return int(len(column) - column.null_count)
-
-
-def _write(
-    file: RowsSource,
-    target: Place,
-    metadata: dict[bytes, bytes],
-    head: Predictor,
-    scorer: Scorer,
-    options: Options | None,
-) -> int:
-    """Write the new rows of one file, and return how many have a score."""
-    rows, scored = RowsFile(target, file.schema.with_metadata(metadata)), 0
+def _rescore(file: RowsSource, columns: Mapping[str, _Column], options: Options | None) -> bool:
+    """Fill what a file lacks of some columns; return whether it lacked any."""
+    made_by = provenance_of(file.schema)
+    stated = made_by.get("scores", {})
+    wanted = {name: column for name, column in columns.items() if not _is_filled(stated.get(name, {}), column)}
+    if not wanted:
+        return False
+    place = Place.at(file.path, options)
+    schema = _new_schema(file.schema, made_by, wanted)
+    rows = RowsFile(place, schema)
     try:
         with open_rows(file.path, options) as opened:
-            for batch in pq.ParquetFile(opened).iter_batches(_ROWS_AT_ONCE):
-                table = pa.Table.from_batches([batch]).cast(file.schema.remove_metadata())
-                scores = _score(table, head, scorer)
-                scored += len(scores) - scores.null_count
-                number = table.schema.get_field_index(_SCORE)
-                rows.add_rows(table.set_column(number, table.schema.field(number), scores))
+            parquet = pq.ParquetFile(opened)
+            counts = json.loads((parquet.metadata.metadata or {}).get(COUNTS_KEY, b"{}"))
+            rows.more_counts.update(counts.get("more", {}))
+            for number in range(parquet.num_row_groups):
+                table = parquet.read_row_group(number).cast(file.schema.remove_metadata())
+                filled = _scores(table, wanted)
+                arrays = [filled.get(field.name) or table[field.name] for field in schema]
+                rows.add_rows(pa.table(arrays, schema=schema.remove_metadata()))
         rows.commit()
     except BaseException:
         rows.discard()
         raise
-    return scored
+    return True
 
 
-def _score(table: pa.Table, head: Predictor, scorer: Scorer) -> pa.Array:
+def _is_filled(stated: Mapping[str, Any], column: _Column) -> bool:
+    return stated.get("sha256") == column.made_by["sha256"] and not stated.get("is_partial")
+
+
+def _new_schema(schema: pa.Schema, made_by: Mapping[str, Any], wanted: Mapping[str, _Column]) -> pa.Schema:
+    """Return the columns with the new ones behind the scores that are there, and what made them in the metadata."""
+    fields = list(schema)
+    known = [number for number, field in enumerate(fields) if field.name in score_columns(made_by)]
+    new = [pa.field(name, pa.float32()) for name in wanted if name not in schema.names]
+    fields[max(known, default=-1) + 1 :] = [*new, *fields[max(known, default=-1) + 1 :]]
+    scores = {**made_by.get("scores", {}), **{name: column.made_by for name, column in wanted.items()}}
+    fingerprint = dict(made_by.get("fingerprint", {}))
+    stages = [stage for stage in fingerprint.values() if isinstance(stage, dict)]
+    own = {name: column.made_by for name, column in wanted.items() if any(name in s.get("scores", {}) for s in stages)}
+    if own:  # the run made this column with other weights: it never takes these rows for its own
+        fingerprint["rescored"] = {**fingerprint.get("rescored", {}), **own}
+    entries = {**made_by, "scores": scores, **({"fingerprint": fingerprint} if fingerprint else {})}
+    kept = {key: value for key, value in (schema.metadata or {}).items() if key != COUNTS_KEY}
+    return pa.schema(fields, {**kept, METADATA_KEY: json.dumps(entries).encode()})
+
+
+def _scores(table: pa.Table, columns: Mapping[str, _Column]) -> dict[str, pa.Array]:
     """Return the scores of rows, float32; null for those without an embedding of the backbone's size."""
-    vectors, _ = vectors_of(table[EMBEDDING].combine_chunks(), scorer.backbone.dimension)
-    scores, _ = score_of_any_length(head, vectors)
-    return pa.array(scores, pa.float32(), from_pandas=True)  # NaN is none
+    stored, found = table[EMBEDDING].combine_chunks(), {}
+    for name, column in columns.items():
+        vectors, _ = vectors_of(stored, column.dimension)
+        scores, _ = score_of_any_length(column.head, vectors)
+        found[name] = pa.array(scores, pa.float32(), from_pandas=True)  # NaN is none
+    return found
 
 
-def _rounding(head: Predictor) -> float | None:
-    """Return the most that rounding each number of a unit vector to float16 can move a linear score.
+def _sample(sources: list[RowsSource], dimension: int, options: Options | None) -> Floats:
+    """Return some unit embeddings of the first rows, float32 (n, d)."""
+    with open_rows(sources[0].path, options) as opened:
+        stored = next(pq.ParquetFile(opened).iter_batches(_SAMPLED, columns=[EMBEDDING]), None)
+    if stored is None:
+        return np.zeros((0, dimension), np.float32)
+    vectors = vectors_of(stored.column(0), dimension)[0].astype(np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    is_there = np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)
+    found: Floats = vectors[is_there] / lengths[is_there]
+    return found
 
-    Each number is off by 2^-11 of itself at most, so the score by the length of the weights times that.
+
+def _rounding(head: Predictor, sample: Floats) -> float:
+    """Return how far rounding each number of a unit vector to float16 moves a score.
+
+    Each number is off by 2^-11 of itself at most: a linear score by the length of the weights times that, at most. Of
+    other heads it is measured: the numbers of a sample are moved by as much, up or down by chance.
     """
-    if not isinstance(head, AestheticPredictor):
-        return None
-    return float(np.linalg.norm(head.weight) * 2**-11)
+    if isinstance(head, AestheticPredictor):
+        return float(np.linalg.norm(head.weight) * 2**-11)
+    if not len(sample):
+        return 0.0
+    moved = sample * (1 + 2**-11 * np.random.default_rng(0).choice([-1, 1], sample.shape))
+    return float(np.abs(head(moved.astype(np.float32)) - head(sample)).max())

@@ -119,8 +119,9 @@ def _fetch_weights(stages: list[ProcessingStage[Any, Any]], new_folder: Place) -
 
 def _find_groups(paths: list[str], options: RunOptions) -> tuple[list[FileGroupTask], bool, dict[str, int]]:
     """Return the input in groups, whether it is embeddings, and what was passed over. URLs are looked at anew."""
-    look_anew([*paths, options.model_dir or "", options.predictor or ""], options.storage_options)
-    embeddings = find_embeddings(paths, options.column, options.storage_options, options.scorer)
+    own = [scorer.head.path or "" for scorer in options.scorers]
+    look_anew([*paths, options.model_dir or "", *own], options.storage_options)
+    embeddings = find_embeddings(paths, options.column, options.storage_options, options.scorers[0])
     if embeddings:
         check_embedding_options(options)
         return group_embeddings(embeddings), True, {}
@@ -208,7 +209,7 @@ class _Run:
 
     def _sum_up(self, plan: Plan, written: list[Task[Any]]) -> RunSummary:
         names = [match.name for match in plan.matches]
-        summary = summarise(names, self.index, self.options.rank_by)
+        summary = summarise(names, self.index, self.options.ranking)
         self._save_index(plan)
         summary.rows_files = [rows_path(self.output_dir, name).address for name in names]
         summary.images_scored_now = self.counter.images

@@ -96,7 +96,7 @@ class RunSummary:
         return values
 
 
-def summarise(names: list[str], index: RowsIndex, rank_by: str = "aesthetic_score") -> RunSummary:
+def summarise(names: list[str], index: RowsIndex, rank_by: str) -> RunSummary:
     """Return the counts of the rows of these partitions, and the percentiles of a column.
 
     Counts stand in the metadata of each rows file. Scores are read, of at most `SAMPLED_PARTITIONS` partitions.

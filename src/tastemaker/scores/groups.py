@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tastemaker.errors import ConfigurationError, MissingExtraError, ModelError
 from tastemaker.machine import usable_cores
+from tastemaker.models.published import find_scorer
 from tastemaker.scores.vectors import vectors_of
 
 MIN_SIMILARITY = 0.95
@@ -91,14 +92,14 @@ def best_of_group(groups: npt.ArrayLike, scores: npt.ArrayLike) -> npt.NDArray[n
 
 
 def group_table(
-    rows: pa.Table, *, min_similarity: float = MIN_SIMILARITY, rank_by: str = "aesthetic_score"
+    rows: pa.Table, *, min_similarity: float = MIN_SIMILARITY, rank_by: str | None = None
 ) -> tuple[pa.Array, pa.Array]:
     """Return the group of each row of a score table (int64), and whether the row is the best of it (bool).
 
     Args:
         rows: With the columns ``embedding`` and ``rank_by``.
         min_similarity: See `group_duplicates`.
-        rank_by: Column of the scores.
+        rank_by: Column of the scores; None for that of the default scorer.
 
     Raises:
         ConfigurationError: The rows have no embeddings: not one of them has.
@@ -109,7 +110,7 @@ def group_table(
             "--copy-embeddings"
         )
     groups = group_duplicates(embeddings_of(rows["embedding"]), min_similarity=min_similarity)
-    scores = rows[rank_by].to_numpy().astype(np.float64)  # null becomes NaN
+    scores = rows[rank_by or find_scorer().column].to_numpy().astype(np.float64)  # null becomes NaN
     return pa.array(groups), pa.array(best_of_group(groups, scores))
 
 

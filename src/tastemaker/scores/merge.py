@@ -13,12 +13,12 @@ from tastemaker.scores.files import RowsFile, read_rows
 from tastemaker.scores.schema import (
     DELETED,
     DELETED_REASON,
-    MADE_BY_MODELS,
     METADATA_KEY,
     SOURCES_KEY,
     original_name,
     printable,
     rows_metadata,
+    score_columns,
 )
 from tastemaker.storage import base_name
 from tastemaker.storage.place import AnyPlace, Place
@@ -37,7 +37,8 @@ def merge_rows(path: AnyPlace, redone: pa.Table) -> None:
         path: The rows file. One that is not there yet is made.
         redone: The new rows; none where no picture was read.
     """
-    _write(path, read_rows(path) if Place.of(path).is_file() else None, redone)
+    old = read_rows(path) if Place.of(path).is_file() else None
+    _write(path, old, redone if old is None else _with_added_scores(old, redone))
 
 
 def _write(path: AnyPlace, old: pa.Table | None, redone: pa.Table) -> None:
@@ -73,6 +74,22 @@ def update_rows(
     if _fingerprint(old) == fingerprint:
         made_by = {**(old.schema.metadata or {}), SOURCES_KEY: made_by[SOURCES_KEY]}
     _write(path, old, old.schema.with_metadata(made_by).empty_table())
+
+
+def _with_added_scores(old: pa.Table, redone: pa.Table) -> pa.Table:
+    """Return the new rows with the columns of scores that were added to the old rows later, empty.
+
+    Their entries in the provenance say that they are not in all rows, so that `tastemaker.runs.rescore` fills them.
+    """
+    before, now = _provenance(old), _provenance(redone)
+    if before.get("fingerprint") != now.get("fingerprint"):
+        return redone
+    added = {name: made for name, made in before.get("scores", {}).items() if name not in score_columns(now)}
+    for name in added:
+        redone = redone.append_column(old.schema.field(name), pa.nulls(len(redone), pa.float32()))
+    scores = {**now.get("scores", {}), **{name: {**made, "is_partial": True} for name, made in added.items()}}
+    entry = {METADATA_KEY: json.dumps({**now, "scores": scores}).encode()} if added else {}
+    return redone.replace_schema_metadata({**(redone.schema.metadata or {}), **entry})
 
 
 def _put_in_place(old: pa.Table, redone: pa.Table) -> pa.Table:
@@ -120,15 +137,21 @@ def _identity(row: dict[str, Any]) -> tuple[str, int | None]:
     return row["image_path"], row["offset"] if row["shard"] else None
 
 
+def _provenance(table: pa.Table) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    return found
+
+
 def _fingerprint(table: pa.Table) -> object:
-    return json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}")).get("fingerprint")
+    return _provenance(table).get("fingerprint")
 
 
 def _align(table: pa.Table, schema: pa.Schema, *, same_models: bool) -> pa.Table:
     """Return a table with the columns of a schema and no metadata. Columns that it lacks are null."""
+    by_models = () if same_models else (*score_columns(_provenance(table)), "embedding")
     columns = [
         table[field.name].cast(field.type)
-        if field.name in table.column_names and (same_models or field.name not in MADE_BY_MODELS)
+        if field.name in table.column_names and field.name not in by_models
         else pa.nulls(len(table), field.type)
         for field in schema
     ]

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tastemaker.errors import ReasonKind
+from tastemaker.errors import ConfigurationError, ReasonKind
 from tastemaker.imaging.keys import CAPTION_EXTENSIONS, JSON_EXTENSIONS, gives_a_column
 from tastemaker.imaging.shards import Member
 from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.models.published import find_scorer
 from tastemaker.storage import public_url
 from tastemaker.tasks import ImageObject
 
@@ -34,12 +35,28 @@ DELETED_REASON = "the file is gone since it was scored"
 COPY_FIELDS = [("tar_file", pa.string()), ("member_name", pa.string())]
 """Columns of rows whose originals were copied: the file that the copy is in, and the name of the image there."""
 
-MADE_BY_MODELS = ("aesthetic_score", "embedding")
-"""Columns that models make."""
-
 _SIDECAR = pa.struct(
     [("extension", pa.string()), ("member", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]
 )
+
+
+def score_columns(made_by: Mapping[str, Any]) -> list[str]:
+    """Return the columns of scores of rows by their provenance, the run's first scorer first.
+
+    Rows that no model has scored have the column of the default scorer, without a value in it.
+    """
+    return list(made_by.get("scores") or [find_scorer().column])
+
+
+def check_score_columns(columns: Sequence[str]) -> None:
+    """Raise `ConfigurationError` for a column of scores that has the name of another column of rows."""
+    rows = rows_schema(with_embeddings=True, with_signals=True, with_copies=True, provenance={"scores": {"": {}}})
+    taken = next((name for name in columns if name in (*rows.names, "row_id", "group")), None)
+    if taken:
+        raise ConfigurationError(
+            f"a scorer would fill the column {taken}, which rows have for something else: give it, or its file, "
+            "another name"
+        )
 
 
 def rows_schema(
@@ -52,7 +69,8 @@ def rows_schema(
     """Return the columns of a rows file, and what made its scores as the schema's metadata.
 
     ``with_copies`` adds where the copies of kept originals lie: the tar or file, and the name of the image in it.
-    The ``sources`` of the provenance go under a key of their own: for 500 loose files they are long.
+    The columns of scores are those that the provenance names (`score_columns`). Its ``sources`` go under a key of their
+    own: for 500 loose files they are long.
     """
     fields = [
         ("image_id", pa.string()),
@@ -66,7 +84,7 @@ def rows_schema(
         ("orientation", pa.int8()),
         ("format", pa.string()),
         ("rating", pa.int8()),
-        ("aesthetic_score", pa.float32()),
+        *((name, pa.float32()) for name in score_columns(provenance or {})),
         ("status", pa.string()),
         ("reason_kind", pa.string()),
         ("reason", pa.string()),
@@ -95,19 +113,14 @@ def rows_metadata(provenance: Mapping[str, Any]) -> dict[bytes, bytes]:
 
 
 def make_table(
-    images: Sequence[ImageObject],
-    placed: Mapping[int, tuple[str, str]] | None = None,
-    *,
-    with_embeddings: bool,
-    with_signals: bool,
+    images: Sequence[ImageObject], schema: pa.Schema, placed: Mapping[int, tuple[str, str]] | None = None
 ) -> pa.Table:
     """Return one row for each image.
 
     Args:
         images: In the order of the rows. One is kept if it has no ``reason``.
+        schema: Of the rows, as `rows_schema` returns it. Its metadata is left out.
         placed: id of an image object -> file and member name of its copy; None where no originals are written.
-        with_embeddings: Store embeddings as float16.
-        with_signals: Store the technical signals.
     """
     columns: dict[str, Any] = {
         "image_id": [printable(image.image_id) for image in images],
@@ -121,7 +134,6 @@ def make_table(
         "orientation": [image.orientation for image in images],
         "format": [image.format for image in images],
         "rating": [image.rating for image in images],
-        "aesthetic_score": [image.aesthetic_score for image in images],
         "status": [status_of(image) for image in images],
         "reason_kind": [reason_kind_of(image) for image in images],
         "reason": [printable(image.reason) or None for image in images],
@@ -133,12 +145,13 @@ def make_table(
     if placed is not None:
         for number, (name, _) in enumerate(COPY_FIELDS):
             columns[name] = [printable(placed.get(id(image), ("", ""))[number]) or None for image in images]
-    if with_signals:
+    if SIGNAL_NAMES[0] in schema.names:
         columns |= {name: [image.signals.get(name) for image in images] for name in SIGNAL_NAMES}
-    if with_embeddings:
+    if "embedding" in schema.names:
         columns["embedding"] = _embedding_column(images)
-    with_copies = placed is not None
-    schema = rows_schema(with_embeddings=with_embeddings, with_signals=with_signals, with_copies=with_copies)
+    for name in set(schema.names) - columns.keys():
+        columns[name] = [image.scores.get(name) for image in images]
+    schema = schema.remove_metadata()
     return pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
 
 

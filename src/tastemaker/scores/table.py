@@ -25,7 +25,7 @@ from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describ
 from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows, read_blocks
 from tastemaker.scores.locations import Provenance, RowsSource, Source, as_list, find_rows, list_provenances
 from tastemaker.scores.named import NamedPlaces, find_noted
-from tastemaker.scores.schema import DELETED
+from tastemaker.scores.schema import DELETED, score_columns
 from tastemaker.storage import expand_path, is_remote
 from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.system import PlaceSystem
@@ -96,6 +96,18 @@ class ScoreTable:
     def provenance(self) -> list[Provenance]:
         """What made the scores: one entry for each run that differs."""
         return list_provenances(self.sources)
+
+    @cached_property
+    def rankings(self) -> list[str]:
+        """The columns that images can be ranked by: of the scorers in the order of the runs, then technical quality."""
+        scores = dict.fromkeys(name for entry in self.provenance for name in score_columns(entry.entries))
+        return [name for name in (*scores, "technical_quality") if name in self.columns] or list(scores)
+
+    @cached_property
+    def ranking(self) -> str:
+        """The column that images are ranked by unless another is named: the first of `rankings` that has a value."""
+        with_values = (name for name in self.rankings if name in self.columns and np.isfinite(self.values(name)).any())
+        return next(with_values, self.rankings[0])
 
     def query(
         self,
@@ -197,12 +209,17 @@ class ScoreTable:
         """
         return read_blocks(self.sources, column, self.columns[self._known(column)], self.storage_options)
 
-    def values(self, column: str = "aesthetic_score", where: str | None = None) -> Values:
+    def values(self, column: str | None = None, where: str | None = None) -> Values:
         """Return a column of numbers, in the order of the table: float (n,), NaN for nulls and pictures that are gone.
+
+        Args:
+            column: Its name; None for `ranking`.
+            where: Of the rows that meet this condition only.
 
         Raises:
             ConfigurationError: The column is not there, or has no numbers.
         """
+        column = self.ranking if column is None else column
         if where is None and column in self._values:
             return self._values[column]
         kind = self.columns.get(self._known(column), pa.int64())
@@ -250,14 +267,14 @@ class ScoreTable:
             return _PRESENT
         return f"({_PRESENT} AND ({sql_name(column)} IS NULL OR isnan({sql_name(column)})))"
 
-    def summary(self, column: str = "aesthetic_score", where: str | None = None) -> TableSummary:
+    def summary(self, column: str | None = None, where: str | None = None) -> TableSummary:
         """Return counts by status and reason, and how a column's values are spread.
 
         Args:
-            column: Of numbers.
+            column: Of numbers; None for `ranking`.
             where: Of these rows only.
         """
-        clause = self.where_clause(where)
+        clause, column = self.where_clause(where), self.ranking if column is None else column
         counts, reasons = self._count(clause)
         figures: dict[str, Any] = {**counts, **describe_values(self.values(column, where))}
         return TableSummary(column, reasons=reasons, **figures)
@@ -280,7 +297,7 @@ class ScoreTable:
         top: float | None = None,
         keep: int | None = None,
         min_score: float | None = None,
-        column: str = "aesthetic_score",
+        column: str | None = None,
         where: str | None = None,
     ) -> Cutoff:
         """Return where a cut lies, and how many images pass it.
@@ -293,7 +310,7 @@ class ScoreTable:
             top: Keep this share of the scored images, in (0, 1].
             keep: Or this many.
             min_score: Or all with this score or more, compared as float32, as scores are stored.
-            column: Cut by this column of numbers.
+            column: Cut by this column of numbers; None for `ranking`.
             where: Of these rows only.
 
         Raises:

@@ -68,7 +68,7 @@ def filter_images(
             f"this run does slice {mode.part}, and only all slices together can be filtered. Score the slices first, "
             "then filter without slices: nothing is scored twice"
         )
-    selection = replace(selection, rank_by=options.rank_by)
+    selection = replace(selection, rank_by=options.ranking)
     output = Place.of(output_dir, options.storage_options)
     summary = run_scoring(inputs, output_dir, options, mode, on_progress=on_scored)
     if not summary.rows_files:

@@ -16,9 +16,11 @@ import numpy.typing as npt
 from tastemaker import taste
 from tastemaker.errors import ConfigurationError
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.hub import ensure_head
+from tastemaker.models.hub import ensure_weights
+from tastemaker.models.own import NOTES_KEY
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
+from tastemaker.provenance import check_backbone
 from tastemaker.scores.groups import group_duplicates
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.scores.vectors import vectors_of
@@ -26,9 +28,6 @@ from tastemaker.selections.marks import REJECTED, ratings_of
 from tastemaker.storage import expand_path
 from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
-
-NOTES_KEY = "tastemaker_taste"
-"""The entry of the file's metadata that says, as JSON, what it was learned from and what it is worth."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -86,7 +85,8 @@ def learn_taste(
 ) -> LearnSummary:
     """Learn a head from ratings or pairs, write it, and return what it is worth.
 
-    The file is a predictor like others: ``--predictor FILE`` and ``ImageAestheticFilterStage(predictor=FILE)`` take it.
+    The file is a scorer like others: ``--scorer FILE`` and ``RunOptions(scorer=FILE)`` take it. Its column is called as
+    the file is.
 
     Args:
         table: Rows with embeddings.
@@ -94,13 +94,13 @@ def learn_taste(
         examples: A CSV with the columns ``image`` and ``rating``, or ``winner`` and ``loser``. Pictures are named by
             ``image_path``, ``image_id`` or a file name that only one of them has. None for the ratings that people
             gave: stars and rejections in the explorer first, then those in the pictures' files.
-        scorer: The one that made the rows; what is learned begins with its score.
+        scorer: One on the backbone of the rows; what is learned begins with its score.
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
         storage_options: Settings of the store of models at a URL.
 
     Raises:
-        ConfigurationError: There are too few examples, the rows have no embeddings, or a file is there that
-            Tastemaker did not write there.
+        ConfigurationError: There are too few examples, the rows have no embeddings, or those of another backbone, or a
+            file is there that Tastemaker did not write there.
         ModelError: The scorer's head is not linear.
     """
     place = Place.of(output, storage_options)
@@ -109,8 +109,11 @@ def learn_taste(
     OwnFiles.of_one_file(place).refuse_foreign(place.name)
     if EMBEDDING not in table.columns:
         raise ConfigurationError("learning needs the embeddings, and these rows were made with --no-embeddings")
-    found = find_scorer(scorer)
-    base = found.head.load(ensure_head(found.head, None, model_dir, dict(storage_options or {})))
+    options = dict(storage_options or {})
+    found = find_scorer(scorer, options)
+    for entry in table.provenance:
+        check_backbone(entry.entries, found)
+    base = found.head.load(ensure_weights(found.head, model_dir, options))
     if not isinstance(base, AestheticPredictor):
         raise ConfigurationError(f"the head of {found.name} is not linear: a taste cannot begin with it")
     chosen = _read_csv(table, Path(expand_path(examples))) if examples is not None else _read_ratings(table)
@@ -134,7 +137,7 @@ def learn_taste(
         scorer=found.name,
         **figures,
     )
-    _write(place, learned, summary)
+    _write(place, learned, summary, found.backbone.id)
     return summary
 
 
@@ -208,8 +211,9 @@ def _embeddings(table: ScoreTable, rows: Rows, size: int) -> tuple[npt.NDArray[n
     return (vectors / np.where(is_there[:, None], lengths, 1)).astype(np.float32), is_there
 
 
-def _write(place: Place, learned: taste.Taste, summary: LearnSummary) -> None:
+def _write(place: Place, learned: taste.Taste, summary: LearnSummary, backbone: str) -> None:
     from safetensors.numpy import save
 
+    notes = asdict(summary) | {"backbone": backbone}
     tensors = {"weight": learned.weight[None].astype(np.float32), "bias": np.array([learned.bias], np.float32)}
-    OwnFiles.write_one_file(place, save(tensors, {NOTES_KEY: json.dumps(asdict(summary))}))
+    OwnFiles.write_one_file(place, save(tensors, {NOTES_KEY: json.dumps(notes)}))

@@ -62,7 +62,7 @@ def write_stars(
 
 
 def _choose_stars(
-    table: ScoreTable, rank_by: str, options: StarOptions
+    table: ScoreTable, rank_by: str | None, options: StarOptions
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
     """Return the stars of each row, -1 for rejected; and whether a person gave them in the explorer."""
     with closing(Marks(table)) as stored:
@@ -81,7 +81,7 @@ class StarEmbedder:
         problems: Path of an image -> why it could not be rated. Its copy is the original's bytes.
     """
 
-    def __init__(self, table: ScoreTable, rank_by: str, options: StarOptions) -> None:
+    def __init__(self, table: ScoreTable, rank_by: str | None, options: StarOptions) -> None:
         self._stars, is_said = _choose_stars(table, rank_by, options)
         self._overwrites = is_said | options.overwrite
         self.counts: Counter[str] = Counter()

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,8 @@ class SelectSummary:
         skipped: ``changed``, ``missing`` or ``refused`` -> originals that were not copied; ``sidecar`` -> sidecars of
             copied ones that cannot be read. Both are listed in ``skipped_file``.
         checked_by_size_only: Written originals whose rows have no hash, or that were linked.
-        lowest: The lowest value of the ranking column among the chosen; None where there is none, or a recipe chose.
+        ranked_by: What the images are ranked by.
+        lowest: Its lowest value among the chosen; None where there is none, or a recipe chose.
         bytes_written: Of originals and sidecars.
         skipped_file: Empty where nothing was skipped.
         ratings: ``embedded``, ``already_rated``, ``without_stars``, ``no_jpeg`` or ``failed`` -> copies, where stars
@@ -63,6 +64,7 @@ class SelectSummary:
     kind: str
     rows: int
     chosen: int
+    ranked_by: str = ""
     written: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     checked_by_size_only: int = 0
@@ -112,8 +114,11 @@ def select_images(
     place = Place.of(output, table.storage_options if storage_options is None else storage_options)
     place.check_writable()
     _check_options(kind, place, images_per_tar, stars)
+    selection = replace(selection, rank_by=selection.rank_by or table.ranking)
     chosen = choose_rows(table, selection)
-    summary = SelectSummary(str(output), kind, len(table), len(chosen), funnel=chosen.funnel)
+    summary = SelectSummary(
+        str(output), kind, len(table), len(chosen), selection.rank_by or "", funnel=chosen.funnel
+    )
     summary.lowest = None if selection.recipe is not None else _lowest(table, chosen, selection)
     if kind not in FORMS:
         with explain_full_disk(place):

@@ -40,7 +40,7 @@ class Selection:
         where: A condition in SQL over the columns.
         min_score: Rows with this value or more, compared as float32.
         top: Or the best of them; of equal values the first in the table.
-        rank_by: The column that the cut is by.
+        rank_by: The column that the cut is by; None for `ScoreTable.ranking`.
         row_ids: Only these rows, by number.
         best_of_group: Of pictures that look alike, only the best by ``rank_by``. A row without an embedding is alone
             in its group; one without a value is never the best.
@@ -53,7 +53,7 @@ class Selection:
     where: str | None = None
     min_score: float | None = None
     top: Top | None = None
-    rank_by: str = "aesthetic_score"
+    rank_by: str | None = None
     row_ids: Sequence[int] | None = None
     best_of_group: bool = False
     min_similarity: float = MIN_SIMILARITY
@@ -83,18 +83,18 @@ class Selection:
         if not 0 < self.min_similarity <= 1:
             raise ConfigurationError(f"a similarity of {self.min_similarity} is not in (0, 1]")
 
-    @property
-    def steps(self) -> list[Step]:
-        """What is done to the rows, in order."""
+    def steps(self, ranking: str) -> list[Step]:
+        """Return what is done to the rows, in order; ``ranking`` is what they are ranked by unless it is said."""
+        by = self.rank_by or ranking
         if self.recipe is not None:
-            return [parse_step(text, self.rank_by, self.min_similarity) for text in self.recipe]
+            return [parse_step(text, by, self.min_similarity) for text in self.recipe]
         steps: list[Step] = [] if self.where is None else [Where(self.where)]
         if self.best_of_group:
-            steps.append(BestOfGroup(self.rank_by, self.min_similarity))
+            steps.append(BestOfGroup(by, self.min_similarity))
         if self.top is not None:
-            steps.append(Best(self.rank_by, self.top, self.per))
+            steps.append(Best(by, self.top, self.per))
         if self.min_score is not None:
-            steps.append(Reach(self.rank_by, self.min_score))
+            steps.append(Reach(by, self.min_score))
         return steps
 
 
@@ -140,7 +140,7 @@ def choose_rows(table: ScoreTable, selection: Selection) -> Chosen:
         ConfigurationError: A step is none, a column is not there, or there are no embeddings to group by.
         MissingExtraError: So many rows are to be grouped that it needs the extra ``groups``.
     """
-    steps = selection.steps
+    steps = selection.steps(table.ranking)
     stages = run_steps(table, _candidates(table, selection), steps)
     funnel = () if selection.recipe is None else measure_funnel(table, steps, stages)
     return Chosen(table, stages[-1], funnel)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.cutoff import Top, mark_best, parse_top
-from tastemaker.scores.fetch import IntArray
+from tastemaker.scores.fetch import ROW_ID, IntArray
 from tastemaker.scores.groups import MIN_SIMILARITY, group_table
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.storage.place import Place
@@ -80,12 +80,12 @@ class BestOfGroup:
 
     def __call__(self, table: ScoreTable, left: Left) -> Left:
         """Return the best of each group."""
-        table.values(self.by)  # raises where there are no numbers to be the best by
-        names = [EMBEDDING, self.by] if EMBEDDING in table.columns else [self.by]
-        parts = list(table.iterate(left.rows, names))
+        values = table.values(self.by)[left.rows]
+        parts = list(table.iterate(left.rows, [EMBEDDING] if EMBEDDING in table.columns else [ROW_ID]))
         if not parts:
             return Left(left.rows, left.columns | {GROUP: left.rows})
-        groups, is_best = group_table(pa.concat_tables(parts), min_similarity=self.min_similarity, rank_by=self.by)
+        ranked = pa.concat_tables(parts).append_column("rank", pa.array(values))
+        groups, is_best = group_table(ranked, min_similarity=self.min_similarity, rank_by="rank")
         return left.take(is_best.to_numpy(zero_copy_only=False), **{GROUP: left.rows[groups.to_numpy()]})
 
 

@@ -1,46 +1,45 @@
-"""The aesthetic score of every image in a batch, and the cut."""
+"""The scores of every image in a batch, and the cut."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tastemaker.checks import check_numbers
 from tastemaker.errors import ModelError, ReasonKind
-from tastemaker.models.published import DEFAULT_SCORER
-from tastemaker.models.records import Scorer
-from tastemaker.provenance import add_provenance
+from tastemaker.models.published import DEFAULT_SCORER, Scorers
+from tastemaker.provenance import add_scores
 from tastemaker.stages.head import HeadStage
 from tastemaker.storage import Options, public_url
 from tastemaker.tasks import ImageBatch
 
 if TYPE_CHECKING:
-    from tastemaker.models.records import Predictor
+    from tastemaker.models.records import Predictor, Scorer
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class ImageAestheticFilterStage(HeadStage[ImageBatch, ImageBatch]):
-    """Scores every image with the head of a scorer and keeps those that reach the cut-off.
+    """Scores every image with the heads of scorers, and keeps those whose first score reaches the cut-off.
 
-    The others go into ``ImageBatch.dropped`` with score and reason. Needs embeddings (`ImageEmbeddingStage`).
+    The scores are in `ImageObject.scores`, by column. The other images go into ``ImageBatch.dropped`` with scores and
+    reason. Needs embeddings (`ImageEmbeddingStage`).
 
     Args:
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
-        num_gpus_per_worker: For compatibility: the predictor is one dot product, and runs on the processor.
+        num_gpus_per_worker: For compatibility: heads are small, and run on the processor.
         model_inference_batch_size: For compatibility: a batch is scored at once.
         score_threshold: Images with this score or more are kept; None keeps all. LAION's scores lie roughly between 1
             and 10, so NeMo Curator's default of 0.5 keeps nearly everything.
         verbose: Log each dropped image with its score, and a count for each batch.
-        predictor: Path of other weights for the head, for example ``.safetensors`` or ``.pth`` (see
-            `AestheticPredictor.from_file`).
         storage_options: Settings of the store of models at a URL.
-        scorer: A name, or a `Scorer`; the default is LAION's aesthetic predictor v2.
+        scorer: What `find_scorers` takes: one scorer, or several with one backbone, of which the first decides. The
+            default is LAION's aesthetic predictor v2, which fills ``aesthetic_score``.
     """
 
     model_dir: str | None = None
@@ -50,12 +49,12 @@ class ImageAestheticFilterStage(HeadStage[ImageBatch, ImageBatch]):
     verbose: bool = False
     name: str = "image_aesthetic_filter"
     is_sink_stage = False
-    predictor: str | None = None
     storage_options: Options | None = field(default=None, repr=False)
-    scorer: str | Scorer = DEFAULT_SCORER
+    scorer: Scorers = DEFAULT_SCORER
     handles_empty: bool = field(default=True, init=False, repr=False)
-    _predictor: Predictor | None = field(default=None, init=False, repr=False)
-    _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    _scorers: tuple[Scorer, ...] = field(default=(), init=False, repr=False)
+    _heads: dict[str, Predictor] = field(default_factory=dict, init=False, repr=False)
+    _made_by: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -70,11 +69,11 @@ class ImageAestheticFilterStage(HeadStage[ImageBatch, ImageBatch]):
         return ["data"], []
 
     def check(self) -> None:
-        """Raise `ConfigurationError` if the predictor's file is not there; say so if the cut-off keeps everything."""
+        """Say so if the cut-off keeps everything."""
         super().check()
-        lowest, highest = self._scorer.score_range
+        lowest, highest = self._scorers[0].score_range
         if self.score_threshold is not None and self.score_threshold < lowest:
-            customary = ", ".join(f"{cutoff:g}" for cutoff in self._scorer.customary_cutoffs)
+            customary = ", ".join(f"{cutoff:g}" for cutoff in self._scorers[0].customary_cutoffs)
             logger.warning(
                 "score_threshold=%g keeps nearly every image: scores lie roughly between %g and %g; customary cut-offs "
                 "are %s",
@@ -83,29 +82,33 @@ class ImageAestheticFilterStage(HeadStage[ImageBatch, ImageBatch]):
 
     def process(self, task: ImageBatch) -> ImageBatch:
         """Return a batch of the images that reach the cut-off, with the others in ``dropped``."""
-        if self._predictor is None:
+        if not self._heads:
             self.setup()
-        assert self._predictor is not None
-        cutoff = "none" if self.score_threshold is None else f"{self.score_threshold:g}"
-        add_provenance(task.partition, **self._provenance, score_threshold=cutoff)
+        column = self._scorers[0].column
+        stated = {} if self.score_threshold is None else {"cutoff": f"{self.score_threshold:g}"}
+        add_scores(task.partition, {**self._made_by, column: {**self._made_by[column], **stated}})
         if task.data:
-            scores = self._predictor(stack_embeddings(task))  # (n,)
-            for image, score in zip(task.data, scores, strict=True):
-                image.aesthetic_score = float(score)
-        passes = [self._passes(image.aesthetic_score) for image in task.data]
-        kept = [image for image, passed in zip(task.data, passes, strict=True) if passed]
-        below = [image for image, passed in zip(task.data, passes, strict=True) if not passed]
+            embeddings = stack_embeddings(task)  # (n, d)
+            for name, head in self._heads.items():
+                for image, score in zip(task.data, head(embeddings), strict=True):
+                    image.scores[name] = float(score)
+        kept = [image for image in task.data if self._passes(image.scores[column])]
+        below = [image for image in task.data if not self._passes(image.scores[column])]
         for image in below:
-            image.reason = f"{self._scorer.column} {image.aesthetic_score:.3f} is below {cutoff}"
+            image.reason = f"{column} {image.scores[column]:.3f} is {self._refused} {self.score_threshold:g}"
             image.reason_kind = ReasonKind.BELOW_CUTOFF
             if self.verbose:
                 path = public_url(image.image_path)
                 logger.info("Image %s (path: %s) filtered out: %s", image.image_id, path, image.reason)
         if self.verbose:
-            logger.info("Aesthetic filtering: %d/%d images passed, %d filtered out", len(kept), len(passes), len(below))
+            counts = (self._what, len(kept), len(task.data), len(below))
+            logger.info("%s filtering: %d/%d images passed, %d filtered out", *counts)
         return replace(task, data=kept, dropped=[*task.dropped, *below])
 
-    def _passes(self, score: float | None) -> bool:
+    _what: ClassVar[str] = "Aesthetic"
+    _refused: ClassVar[str] = "below"
+
+    def _passes(self, score: float) -> bool:
         # float32, as scores are stored: a row that shows the cut-off itself is kept.
         return self.score_threshold is None or bool(np.float32(score) >= np.float32(self.score_threshold))
 

@@ -16,8 +16,8 @@ from tastemaker.imaging.preprocess import as_pixels, preprocess
 from tastemaker.models.clip import check_device, load_clip, resolve_precision
 from tastemaker.models.device import choose_device
 from tastemaker.models.hub import ensure_weights
-from tastemaker.models.published import DEFAULT_SCORER, find_scorer
-from tastemaker.models.records import Backbone, Scorer
+from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
+from tastemaker.models.records import Backbone
 from tastemaker.models.vit import PRECISIONS, VisionTower
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
@@ -46,7 +46,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         preprocess: For images that no reader prepared, how a crop is rounded: ``openai`` or ``transformers``; None as
             the scorer's record has it.
         storage_options: Settings of the store of models at a URL.
-        scorer: A name, or a `Scorer`; the default embeds with CLIP ViT-L/14.
+        scorer: A name or a `Scorer`, or several with one backbone; the default embeds with CLIP ViT-L/14.
     """
 
     model_dir: str | None = None
@@ -61,7 +61,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
     threads: int | None = None
     preprocess: str | None = None
     storage_options: Options | None = field(default=None, repr=False)
-    scorer: str | Scorer = DEFAULT_SCORER
+    scorer: Scorers = DEFAULT_SCORER
     handles_empty: bool = field(default=True, init=False, repr=False)
     _tower: VisionTower | None = field(default=None, init=False, repr=False)
     _provenance: dict[str, str] = field(default_factory=dict, init=False, repr=False)
@@ -72,14 +72,14 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         check_choice("precision", self.precision, PRECISIONS)
         if self.preprocess is not None:
             check_choice("preprocess", self.preprocess, ROUNDINGS)
-        find_scorer(self.scorer)
+        find_scorers(self.scorer)
         check_positive("model_inference_batch_size", self.model_inference_batch_size)
         # Executors give a GPU only where there is one: the workers' machines may have some, and this one none.
         self.resources = Resources() if self.device == "cpu" else Resources(gpus=self.num_gpus_per_worker)
 
     @property
     def _backbone(self) -> Backbone:
-        return find_scorer(self.scorer).backbone
+        return find_scorers(self.scorer)[0].backbone
 
     @property
     def _how(self) -> Preprocess:
@@ -108,7 +108,8 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         self._tower = load_clip(weights, self.device, self.precision, self.threads, batch_size, self._backbone)
         self.concurrent_tasks = self._tower.concurrency
         tower = self._tower.describe()
-        self._provenance = {**weights_provenance("clip", self._backbone, weights), **tower}
+        made_by = weights_provenance(self._backbone, weights)
+        self._provenance = {**{f"clip_{name}": value for name, value in made_by.items()}, **tower}
         logger.info("%s runs on %s (%s, %s)", self._backbone.id, tower["device"], tower["backend"], tower["precision"])
 
     def fingerprint(self) -> dict[str, Any]:
@@ -118,7 +119,7 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
             **super().fingerprint(),
             **self._how.fingerprint(),
             "precision": precision,
-            "clip_sha256": weights_digest(self._backbone, self.model_dir, None, self.storage_options),
+            "clip_sha256": weights_digest(self._backbone, self.model_dir, self.storage_options),
         }
 
     def interrupt(self) -> None:

@@ -1,69 +1,58 @@
-"""What stages have in common that score embeddings with the head of a scorer."""
+"""What stages have in common that score embeddings with the heads of scorers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tastemaker.errors import ConfigurationError
-from tastemaker.models.hub import ensure_head
-from tastemaker.models.published import find_scorer
-from tastemaker.models.records import Scorer
-from tastemaker.provenance import weights_digest, weights_provenance
+from tastemaker.models.hub import ensure_weights
+from tastemaker.models.published import Scorers, find_scorers
+from tastemaker.provenance import score_provenance, weights_digest
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata, X, Y
 from tastemaker.storage import Options
-from tastemaker.storage.place import Place
 
 if TYPE_CHECKING:
-    from tastemaker.models.records import Predictor
+    from tastemaker.models.records import Predictor, Scorer
 
 
 class HeadStage(ProcessingStage[X, Y]):
-    """A stage with the head of a scorer. Subclasses are dataclasses with these fields.
+    """A stage with the heads of scorers. Subclasses are dataclasses with these fields.
 
     Attributes:
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
-        predictor: Path of other weights for the head; None for the scorer's own.
-        scorer: A name, or a `Scorer`.
+        scorer: What `find_scorers` takes: one scorer, or several with one backbone.
         storage_options: Settings of the store of models at a URL.
     """
 
     model_dir: str | None
-    predictor: str | None
-    scorer: str | Scorer
+    scorer: Scorers
     storage_options: Options | None
-    _predictor: Predictor | None
-    _provenance: dict[str, str]
+    _scorers: tuple[Scorer, ...]
+    _heads: dict[str, Predictor]
+    _made_by: dict[str, dict[str, str]]
 
     def __post_init__(self) -> None:
-        find_scorer(self.scorer)
+        self._scorers = find_scorers(self.scorer, self.storage_options)
         self.resources = Resources()
 
-    @property
-    def _scorer(self) -> Scorer:
-        return find_scorer(self.scorer)
-
-    def check(self) -> None:
-        """Raise `ConfigurationError` if the predictor's file is not there."""
-        own = None if self.predictor is None else Place.of(self.predictor).local_path
-        if own is not None and not own.is_file():
-            raise ConfigurationError(f"predictor: {self.predictor} does not exist")
-
     def fingerprint(self) -> dict[str, Any]:
-        """Return the options and the weights."""
-        digest = weights_digest(self._scorer.head, self.model_dir, self.predictor, self.storage_options)
-        return {**super().fingerprint(), "predictor": digest, "scorer": self._scorer.name}
+        """Return the options, and the weights by column."""
+        digests = {
+            scorer.column: weights_digest(scorer.head, self.model_dir, self.storage_options) for scorer in self._scorers
+        }
+        return {**super().fingerprint(), "scores": digests}
 
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""
-        ensure_head(self._scorer.head, self.predictor, self.model_dir, self.storage_options)
+        for scorer in self._scorers:
+            ensure_weights(scorer.head, self.model_dir, self.storage_options)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
-        """Load the predictor."""
-        weights = ensure_head(self._scorer.head, self.predictor, self.model_dir, self.storage_options)
-        self._predictor = self._scorer.head.load(weights)
-        made_by = weights_provenance("predictor", self._scorer.head, weights)
-        self._provenance = {"scorer": self._scorer.name, **made_by}
+        """Load the heads."""
+        for scorer in self._scorers:
+            weights = ensure_weights(scorer.head, self.model_dir, self.storage_options)
+            self._heads[scorer.column] = scorer.head.load(weights)
+            self._made_by[scorer.column] = score_provenance(scorer, weights)
 
     def teardown(self) -> None:
-        """Free the predictor."""
-        self._predictor = None
+        """Free the heads."""
+        self._heads.clear()

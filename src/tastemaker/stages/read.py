@@ -25,8 +25,7 @@ from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.room import ROOM
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
-from tastemaker.models.published import DEFAULT_SCORER, find_scorer
-from tastemaker.models.records import Scorer
+from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
 from tastemaker.provenance import add_provenance, reader_provenance
 from tastemaker.stages.base import ProcessingStage, WorkerMetadata, is_careful
 from tastemaker.stages.child import ChildDecoder
@@ -80,7 +79,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     convert_profile: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
     resize: str = "auto"
-    scorer: str | Scorer = DEFAULT_SCORER
+    scorer: Scorers = DEFAULT_SCORER
     column: str | None = None
     dali_batch_size: InitVar[int | None] = None
     task_batch_size: InitVar[int | None] = None
@@ -96,7 +95,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             check_positive(option, getattr(self, option))
         if self.preprocess is not None:
             check_choice("preprocess", self.preprocess, ROUNDINGS)
-        find_scorer(self.scorer)
+        find_scorers(self.scorer)
         check_choice("resize", self.resize, RESIZES)
 
     def check(self) -> None:
@@ -106,7 +105,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
 
     @property
     def _how(self) -> Preprocess:
-        return find_scorer(self.scorer).backbone.preprocess.with_rounding(self.preprocess)
+        return find_scorers(self.scorer)[0].backbone.preprocess.with_rounding(self.preprocess)
 
     @property
     def _decode_options(self) -> dict[str, bool]:

@@ -16,6 +16,7 @@ from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.keys import is_unsafe_name
 from tastemaker.imaging.readers import Section
+from tastemaker.provenance import add_scores
 from tastemaker.scores.copies import TarCopies
 from tastemaker.scores.files import RowsFile, check_own_rows, remove_drafts
 from tastemaker.scores.merge import merge_rows
@@ -120,6 +121,7 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
     def process(self, task: ImageBatch) -> FileGroupTask | None:
         """Write one batch. Return the files of its partition with the last batch of it, None before."""
         name = self._partition_name(task)
+        _state_scores(task)
         partition = self._open.get(name) or self._start(name, task)
         for number, image in enumerate(task.data):
             image.index = number if image.index < 0 else image.index  # made by a program: numbered for its name
@@ -128,9 +130,8 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
             root = task.partition.root
             placed = {id(image): at for image in task.data if (at := self._place(image, partition.tars, root))}
         images = sorted([*task.data, *task.dropped], key=lambda image: image.index)
-        signals = "signals" in task.partition.provenance
         partition.rows.schema = self._schema(task)  # with the latest provenance: figures in it grow with the run
-        table = make_table(images, placed, with_embeddings=self.write_embeddings, with_signals=signals)
+        table = make_table(images, partition.rows.schema, placed)
         if task.partition.is_part:
             partition.part.append(table)
         else:
@@ -223,6 +224,16 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         return FileGroupTask(
             task.dataset_name, files, task._stage_perf, metadata, task.task_id, partition=task.partition
         )
+
+
+def _state_scores(task: ImageBatch) -> None:
+    """Add scores to the provenance that a program's own stage gave its images without saying what made them."""
+    stated = task.partition.provenance.get("scores", {})
+    given: dict[str, dict[str, str]] = {
+        name: {} for image in (*task.data, *task.dropped) for name in image.scores if name not in stated
+    }
+    if given:
+        add_scores(task.partition, given)
 
 
 def _members_of(image: ImageObject, root: str) -> dict[str, bytes | Section]:

@@ -1,19 +1,28 @@
 """The scorers that Tastemaker knows: each `Scorer` of a module of this folder, by its name.
 
 A record in a new module here is found without an edit elsewhere. One of a user's own is named ``package.module:NAME``,
-or handed over as it is.
+or handed over as it is, or is a file.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import pkgutil
+from collections.abc import Sequence
 from importlib import import_module
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.models.records import Scorer
+from tastemaker.models.own import SUFFIXES, scorer_in_file
+from tastemaker.models.records import Backbone, Scorer
+from tastemaker.storage import Options
 
 DEFAULT_SCORER = "laion-v2"
+
+OneScorer = str | os.PathLike[str] | Scorer
+
+Scorers = OneScorer | Sequence[OneScorer]
+"""One scorer or several, each a `Scorer` or what `find_scorer` takes."""
 
 
 @functools.cache
@@ -24,8 +33,15 @@ def published_scorers() -> dict[str, Scorer]:
     return {DEFAULT_SCORER: found[DEFAULT_SCORER], **found}
 
 
-def find_scorer(scorer: str | Scorer = DEFAULT_SCORER) -> Scorer:
-    """Return a scorer by name, by ``package.module:NAME``, or as it is.
+def find_scorer(
+    scorer: OneScorer = DEFAULT_SCORER, options: Options | None = None, *, beside: Backbone | None = None
+) -> Scorer:
+    """Return a scorer by name, by ``package.module:NAME``, by its file, or as it is.
+
+    Args:
+        scorer: A name with one of the endings of `tastemaker.models.own.SUFFIXES` is a path or URL of a file.
+        options: Settings of a URL's store.
+        beside: Which embeddings a file takes that does not say it; None for those of the default scorer.
 
     Raises:
         ConfigurationError: There is none.
@@ -36,13 +52,17 @@ def find_scorer(scorer: str | Scorer = DEFAULT_SCORER) -> Scorer:
     """
     if isinstance(scorer, Scorer):
         return scorer
+    scorer = os.fspath(scorer)
     known = published_scorers()
     if scorer in known:
         return known[scorer]
+    if scorer.lower().endswith(SUFFIXES):
+        return scorer_in_file(scorer, [other.backbone for other in known.values()], beside, options)
     module, _, name = scorer.partition(":")
     if not (module and name):
         raise ConfigurationError(
-            f"scorer={scorer!r} is not one of {', '.join(known)}; your own is named as package.module:NAME"
+            f"scorer={scorer!r} is not one of {', '.join(known)}; your own is a file ({', '.join(SUFFIXES)}), or "
+            "package.module:NAME"
         )
     try:
         found = getattr(import_module(module), name)
@@ -53,6 +73,38 @@ def find_scorer(scorer: str | Scorer = DEFAULT_SCORER) -> Scorer:
     return found
 
 
+def find_scorers(scorers: Scorers = DEFAULT_SCORER, options: Options | None = None) -> tuple[Scorer, ...]:
+    """Return the scorers of a run, in the order in which they are named. They share one backbone.
+
+    Args:
+        scorers: Each as `find_scorer` takes it.
+        options: Settings of the stores of files at URLs.
+
+    Raises:
+        ConfigurationError: There is none of a name, two fill the same column, or they have different backbones.
+
+    Example:
+        >>> [scorer.column for scorer in find_scorers(["laion-v2", "laion-v1-l14"])]
+        ['aesthetic_score', 'laion_v1_l14']
+    """
+    named = [scorers] if isinstance(scorers, str | os.PathLike | Scorer) else scorers
+    found: list[Scorer] = []
+    for scorer in named:
+        found.append(find_scorer(scorer, options, beside=found[0].backbone if found else None))
+    if not found:
+        raise ConfigurationError("name a scorer, or leave the option out for the default")
+    first, columns = found[0], [scorer.column for scorer in found]
+    for number, scorer in enumerate(found):
+        if scorer.column in columns[:number]:
+            raise ConfigurationError(f"two scorers fill the column {scorer.column}: name each only once")
+        if scorer.backbone != first.backbone:
+            raise ConfigurationError(
+                f"{first.name} embeds with {first.backbone.id} and {scorer.name} with {scorer.backbone.id}, and a run "
+                "has one backbone: score with each in a run of its own, into a directory of its own"
+            )
+    return tuple(found)
+
+
 def scorer_of_column(column: str) -> Scorer | None:
-    """Return the default scorer of a column of the rows; None where no model fills it."""
+    """Return the published scorer that fills a column of the rows; None where none does."""
     return next((scorer for scorer in published_scorers().values() if scorer.column == column), None)

@@ -5,7 +5,7 @@ Source: LAION-AI/aesthetic-predictor on GitHub. The files are small ``.pth``.
 
 from __future__ import annotations
 
-from tastemaker.models.published.linear import load_linear
+from tastemaker.models.published.layers import load_linear
 from tastemaker.models.published.openai_clip import CLIP_VIT_B16, CLIP_VIT_B32, CLIP_VIT_L14
 from tastemaker.models.records import Backbone, Head, Scorer
 
@@ -18,12 +18,21 @@ def _scorer(vit: str, backbone: Backbone, sha256: str | None) -> Scorer:
         filename=filename,
         url=f"https://raw.githubusercontent.com/LAION-AI/aesthetic-predictor/main/{filename}",
         sha256=sha256,
+        licence="MIT",
         dimension=backbone.dimension,
         load=load_linear,
     )
     name = f"laion-v1-{vit.replace('_', '')}"
+    column = name.replace("-", "_")
     cutoffs = (7.0, 8.0)  # of LAION-Aesthetics V1
-    return Scorer(name=name, backbone=backbone, head=head, score_range=(1.0, 10.0), customary_cutoffs=cutoffs)
+    return Scorer(
+        name=name,
+        column=column,
+        backbone=backbone,
+        head=head,
+        score_range=(1.0, 10.0),
+        customary_cutoffs=cutoffs,
+    )
 
 
 LAION_V1_L14 = _scorer("l_14", CLIP_VIT_L14, "2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba")

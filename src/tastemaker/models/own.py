@@ -1,0 +1,93 @@
+"""Scorers in files of a user's own: what `tastemaker learn` wrote, or other layers over embeddings."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tastemaker.errors import ConfigurationError, ModelError
+from tastemaker.models.records import Backbone, Head, Scorer
+from tastemaker.storage import Options
+from tastemaker.storage.place import Place
+
+if TYPE_CHECKING:
+    from tastemaker.models.records import Predictor
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+"""By these endings a name is that of a file, and not of a scorer."""
+
+NOTES_KEY = "tastemaker_taste"
+"""The entry of a file's metadata that says, as JSON, what it was learned from and what it is worth."""
+
+_MAX_HEADER_BYTES = 2**20
+
+
+def read_notes(place: Place) -> dict[str, Any]:
+    """Return what a file says of its learning; empty where Tastemaker did not learn it."""
+    with place.open() as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = file.read(min(size, _MAX_HEADER_BYTES))
+    try:
+        notes = json.loads(json.loads(header)["__metadata__"][NOTES_KEY])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return notes if isinstance(notes, dict) else {}
+
+
+def scorer_in_file(
+    path: str, backbones: Iterable[Backbone], beside: Backbone | None, options: Options | None = None
+) -> Scorer:
+    """Return the scorer in a file. Its name is that of the file, and so is its column: ``my-taste.pth``, ``my_taste``.
+
+    Its backbone is the one that the file says it was learned on, else that of the scorers named beside it, else the
+    first of ``backbones``.
+
+    Args:
+        path: Of the file, or a URL.
+        backbones: Those that are known, the default first.
+        beside: That of the scorers that were named with it; None where there are none.
+        options: Settings of the URL's store.
+
+    Raises:
+        ConfigurationError: There is no such file, or it was learned on a backbone that is not known.
+    """
+    place = Place.of(path, options)
+    if not place.is_file():
+        raise ConfigurationError(f"scorer: {place} does not exist")
+    known = {backbone.id: backbone for backbone in (*([beside] if beside else ()), *backbones)}
+    stated = read_notes(place).get("backbone", next(iter(known)))
+    if stated not in known:
+        raise ConfigurationError(f"{place} was learned on embeddings of {stated}: name a scorer of it before this file")
+    backbone, name = known[stated], Path(place.name).stem
+    column = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    head = Head(
+        id=place.name,
+        description=f"a scorer in a file, on {backbone.id}",
+        filename=place.name,
+        path=path,
+        dimension=backbone.dimension,
+        load=functools.partial(_load, backbone=backbone.id, dimension=backbone.dimension),
+    )
+    return Scorer(
+        name=name,
+        column=column if column[:1].isalpha() else f"score_{column}",
+        backbone=backbone,
+        head=head,
+        score_range=(1.0, 10.0),
+    )
+
+
+def _load(path: Path, backbone: str, dimension: int) -> Predictor:
+    from tastemaker.models.heads import read_head
+
+    head = read_head(path)
+    if head.embedding_size != dimension:
+        raise ModelError(
+            f"{path} takes embeddings of {head.embedding_size} numbers, and {backbone} gives {dimension}; name a "
+            "scorer of the right backbone before this file"
+        )
+    return head
