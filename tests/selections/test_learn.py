@@ -10,9 +10,10 @@ from command import tastemaker
 from safetensors import safe_open
 
 from tastemaker import AestheticPredictor, ConfigurationError, ScoreTable
+from tastemaker.models.own import NOTES_KEY
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.schema import rows_schema
-from tastemaker.selections.learn import NOTES_KEY, learn_taste
+from tastemaker.selections.learn import learn_taste
 from tastemaker.selections.marks import Marks
 
 COUNT = 120

@@ -116,9 +116,7 @@ def select_images(
     _check_options(kind, place, images_per_tar, stars)
     selection = replace(selection, rank_by=selection.rank_by or table.ranking)
     chosen = choose_rows(table, selection)
-    summary = SelectSummary(
-        str(output), kind, len(table), len(chosen), selection.rank_by or "", funnel=chosen.funnel
-    )
+    summary = SelectSummary(str(output), kind, len(table), len(chosen), selection.rank_by or "", funnel=chosen.funnel)
     summary.lowest = None if selection.recipe is not None else _lowest(table, chosen, selection)
     if kind not in FORMS:
         with explain_full_disk(place):
