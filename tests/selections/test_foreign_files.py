@@ -401,6 +401,33 @@ def test_a_record_from_somebody_else_makes_nothing_outside_its_folder_ours(tmp_p
     assert set(copies(theirs)) == {"a.jpg"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "[]", "null", "no JSON", '{"state": "finished", "request": [], "started": 1, "summary": []}'],
+)
+def test_notes_that_somebody_else_wrote_end_no_command(tmp_path, photos, options, text):
+    out = tmp_path / "out"
+    filter_images(photos, out, EVERYTHING, options)
+    for note in (out / "_tastemaker" / "run.json", out / "kept" / "_tastemaker" / "selection.json"):
+        note.write_text(text)
+    write_report(out, tmp_path / "page.html")
+    assert filter_images(photos, out, FIRST, options).run.images_scored_now == 0
+    assert set(copies(out / "kept")) == {"a.jpg"}
+
+
+@pytest.mark.parametrize("content", ["damaged", "foreign"])
+def test_a_list_of_copies_that_is_none_is_named_and_no_copy_is_deleted(tmp_path, photos, options, content):
+    out = tmp_path / "out"
+    filter_images(photos, out, EVERYTHING, options)
+    listing = out / "kept" / "_tastemaker" / "selected.parquet"
+    listing.write_bytes(b"damaged")
+    if content == "foreign":
+        pq.write_table(pa.table({"x": [1]}), listing)
+    with pytest.raises(ConfigurationError, match=r"selected\.parquet is no list of copies; move it away"):
+        filter_images(photos, out, FIRST, options)
+    assert copies(out / "kept") == copies(photos)
+
+
 # -- names that meet on the target
 
 

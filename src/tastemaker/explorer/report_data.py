@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -21,10 +20,12 @@ from tastemaker.models.published import scorer_of_column
 from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.distribution import PERCENTILES
+from tastemaker.scores.layout import read_note
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.filter import find_kept_cut
 from tastemaker.selections.marks import Marks
 from tastemaker.storage import is_remote
+from tastemaker.storage.place import Place
 
 DEFAULT_TOP = Top(share=0.2)
 """The cut of a report where neither the caller nor the run chose one."""
@@ -274,6 +275,6 @@ def _day_of_the_run(folder: Path) -> date | None:
     """Return the day that the run file of this folder, or of the nearest one above it, has."""
     path = next((f / RUN_FILE for f in (folder, *folder.parents) if (f / RUN_FILE).is_file()), None)
     try:
-        return None if path is None else datetime.fromisoformat(json.loads(path.read_bytes())["started"]).date()
+        return None if path is None else datetime.fromisoformat(read_note(Place.at(str(path)))["started"]).date()
     except (OSError, ValueError, KeyError, TypeError):
         return None

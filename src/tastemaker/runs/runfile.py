@@ -126,7 +126,8 @@ def _list_earlier(last: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the runs before this one, the latest first. One that never said that it ended was killed."""
     if "started" not in last:
         return []
-    summary = last.get("summary") or {}
+    summary, earlier = last.get("summary"), last.get("earlier_runs")
+    summary = summary if isinstance(summary, dict) else {}
     entry = {
         "started": last["started"],
         "ended": last.get("ended"),
@@ -135,4 +136,4 @@ def _list_earlier(last: dict[str, Any]) -> list[dict[str, Any]]:
         "images_done": last.get("images_done", summary.get("images_scored_now")),
         "seconds": summary.get("seconds"),
     }
-    return [entry, *last.get("earlier_runs", [])][:EARLIER_RUNS]
+    return [entry, *(earlier if isinstance(earlier, list) else [])][:EARLIER_RUNS]

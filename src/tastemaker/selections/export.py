@@ -312,13 +312,16 @@ class _Orphans:
         if not self._listing.exists():
             return set()
         is_there = cache(lambda path: Place.at(path).local_path is None or os.path.exists(path))
-        with self._listing.open() as file:
-            rows = pq.ParquetFile(file).read(columns=["image_path", "shard", "tar_file"]).to_pylist()
-        return {
-            _key(original_name(row["tar_file"]))
-            for row in rows
-            if not is_there(original_name(row["shard"] or row["image_path"]))
-        }
+        try:
+            with self._listing.open() as file:
+                rows = pq.ParquetFile(file).read(columns=["image_path", "shard", "tar_file"]).to_pylist()
+            return {
+                _key(original_name(row["tar_file"]))
+                for row in rows
+                if not is_there(original_name(row["shard"] or row["image_path"]))
+            }
+        except (pa.ArrowException, KeyError, TypeError, AttributeError) as error:
+            raise ConfigurationError(f"{self._listing} is no list of copies; move it away") from error
 
 
 def _key(name: str) -> str:

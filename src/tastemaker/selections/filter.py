@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from tastemaker.runs.options import RunMode, RunOptions
 from tastemaker.runs.run import run_scoring
 from tastemaker.runs.summary import RunSummary
 from tastemaker.scores.cutoff import Top, parse_top
-from tastemaker.scores.layout import KEPT_FOLDER, ROWS_FOLDER
+from tastemaker.scores.layout import KEPT_FOLDER, ROWS_FOLDER, read_note
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.select import RECORD, SelectSummary, select_images
 from tastemaker.selections.selection import Selection
@@ -105,5 +104,9 @@ def _read_cut(rows: Place) -> tuple[float | None, str | None] | None:
     record = rows.parent / KEPT_FOLDER / RECORD
     if not rows.name or not record.is_file():
         return None
-    asked = json.loads(record.read())["request"]["selection"]
-    return asked["min_score"], asked["top"]
+    try:
+        asked = read_note(record)["request"]["selection"]
+        score, top = asked["min_score"], asked["top"]
+        return None if score is None else float(score), None if top is None else str(top)
+    except (KeyError, TypeError, ValueError):  # somebody else wrote it
+        return None

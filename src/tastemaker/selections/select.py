@@ -16,6 +16,7 @@ import numpy as np
 from tastemaker.checks import check_choice, check_positive
 from tastemaker.errors import ConfigurationError, TastemakerError
 from tastemaker.progress import Progress
+from tastemaker.scores.layout import read_note
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.export import FORMS, SKIPPED, Export
 from tastemaker.selections.lists import MANIFESTS, UIDS, write_manifest, write_uids
@@ -193,13 +194,13 @@ def _look_at(place: Place) -> OwnFiles:
 def _check_folder(own: OwnFiles, request: dict[str, Any], *, overwrite: bool) -> None:
     """Raise `ConfigurationError` unless a folder may be written: it is empty, or a selection wrote it and may again."""
     place = own.folder
-    before = json.loads((place / RECORD).read()) if (place / RECORD).is_file() else None
+    before = read_note(place / RECORD) if (place / RECORD).is_file() else None
     if before is None and own.foreign():
         raise ConfigurationError(
             f"{place} is not empty, and no selection wrote it ({own.foreign()[0]} is there, for example): choose "
             "another folder, or empty it yourself"
         )
-    if before is not None and before["state"] == "finished" and before["request"] != request and not overwrite:
+    if before and before.get("state") == "finished" and before.get("request") != request and not overwrite:
         raise ConfigurationError(f"{place} holds another selection; choose another folder, or say --overwrite")
 
 

@@ -126,7 +126,8 @@ class RemotePlace(Place):
         draft.unlink()
 
     def remove_drafts(self) -> None:
-        """Do nothing: drafts of remote files lie on this machine, see `drafts.draft_folder`."""
+        """Delete those on this machine, where drafts of remote files lie."""
+        draft_folder()
 
 
 class ReadOnlyPlace(RemotePlace):
