@@ -11,18 +11,8 @@ from typer.testing import CliRunner
 
 from tastemaker.cli import app
 from tastemaker.errors import ConfigurationError
-from tastemaker.imaging.decode import decode_image
-from tastemaker.imaging.preprocess import preprocess
 from tastemaker.models.published import find_scorer
-from tastemaker.parity import (
-    Sample,
-    Scored,
-    built_in_sample,
-    compare_scores,
-    find_certificate,
-    sample_images,
-    verify_parity,
-)
+from tastemaker.parity import Scored, compare_scores, find_certificate, verify_parity
 from tastemaker.runs.run import RunOptions, run_scoring
 
 CUTOFFS = find_scorer().customary_cutoffs
@@ -60,60 +50,49 @@ def test_images_that_change_side_are_counted_at_each_cut():
     assert report.side_changes == {"4.5": 2, "5.0": 1, "6.0": 0, "6.5": 0}
 
 
-def test_built_in_pictures_are_the_same_every_time_and_of_many_kinds():
-    pixels = built_in_sample(8).exact
-    assert np.array_equal(pixels, built_in_sample(8).exact)
-    assert np.ptp(pixels.mean(axis=(1, 2, 3))) > 40
-    assert pixels.std(axis=(1, 2)).min() > 5
-
-
-def test_a_sample_is_spread_over_shards_and_leaves_out_what_cannot_be_read(tmp_path, photographs):
+def test_images_are_spread_over_shards_and_what_cannot_be_read_is_left_out(tmp_path, photographs, model_dir):
     jpegs = [data for name, data in photographs.items() if name.endswith("png")]
     for number in range(4):
         members = [(f"{n}.png", jpegs[number % len(jpegs)]) for n in range(3)]
         make_tar(tmp_path / f"{number}.tar", [("a.jpg", b"no image"), *members])
-    sample = sample_images([str(tmp_path)], 4)
-    expected = [
-        preprocess(decode_image(jpegs[number % len(jpegs)]).pixels, find_scorer().backbone.preprocess)
-        for number in range(4)
-    ]
-    assert np.array_equal(sample.exact, np.stack(expected))
-    assert len(sample_images([str(tmp_path)], 100).exact) == 12
+    way = {"model_dir": str(model_dir), "precision": "f32"}
+    assert verify_parity([str(tmp_path)], 4, **way).images == 4
+    assert verify_parity([str(tmp_path)], 100, **way).images == 12
 
 
-def test_a_sample_without_images_is_an_error(tmp_path):
+def test_a_comparison_without_images_is_an_error(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"nothing")
     with pytest.raises(ConfigurationError, match="no image of"):
-        sample_images([str(tmp_path)], 4)
-    with pytest.raises(ConfigurationError, match="0 images"):
-        sample_images([str(tmp_path)], 0)
+        verify_parity([str(tmp_path)], 4)
+    with pytest.raises(ConfigurationError, match="limit=0 is less than 1"):
+        verify_parity([str(tmp_path)], 0)
 
 
 def test_the_exact_precision_does_not_differ_from_itself(model_dir):
     done = []
-    report = verify_parity(built_in_sample(9), model_dir=str(model_dir), precision="f32", on_progress=done.append)
+    report = verify_parity((), 9, model_dir=str(model_dir), precision="f32", on_progress=lambda *n: done.append(n))
     assert report.images == 9
     assert report.score_difference["maximum"] == 0
     assert min(report.exact_images_per_s, report.chosen_images_per_s) > 0
-    assert done == [8, 9, 17, 18]
+    assert done == [(8, 18), (9, 18), (17, 18), (18, 18)]
 
 
 def test_a_certificate_is_of_its_weights_and_precision_and_of_images_enough(model_dir, steep):
     way = {"model_dir": str(model_dir), "precision": "f32"}
-    verify_parity(built_in_sample(15), **way)
+    verify_parity((), 15, **way)
     assert find_certificate(**way) is None
-    report = verify_parity(built_in_sample(16), **way)
+    report = verify_parity((), 16, **way)
     assert find_certificate(**way) == report
     assert find_certificate(**way, scorer=str(steep)) is None
     assert find_certificate(**{**way, "precision": "int8"}) is None
 
 
-def test_a_comparison_beyond_the_tolerance_takes_the_certificate_away(model_dir, steep):
-    way = {"model_dir": str(model_dir), "precision": "f32", "scorer": str(steep)}
-    sample = built_in_sample(16)
-    verify_parity(sample, **way)
+def test_a_comparison_beyond_the_tolerance_takes_the_certificate_away(model_dir, monkeypatch):
+    way = {"model_dir": str(model_dir), "precision": "f32"}
+    verify_parity((), 16, **way)
     assert find_certificate(**way) is not None
-    assert not verify_parity(Sample(sample.exact, sample.chosen[::-1]), **way).is_within_tolerance
+    monkeypatch.setattr("tastemaker.parity.MAX_DIFFERENCE", -1)
+    assert not verify_parity((), 16, **way).is_within_tolerance
     assert find_certificate(**way) is None
 
 
@@ -150,7 +129,7 @@ def test_a_run_states_the_certificate_of_its_precision(model_dir, photo_folder, 
     options = RunOptions(model_dir=str(model_dir), precision="f32")
     run_scoring([str(photo_folder)], tmp_path / "before", options)
     assert "parity" not in made_by(tmp_path / "before")
-    verify_parity(built_in_sample(16), model_dir=str(model_dir), precision="f32")
+    verify_parity((), 16, model_dir=str(model_dir), precision="f32")
     summary = run_scoring([str(photo_folder)], tmp_path / "after", options)
     assert made_by(tmp_path / "after")["parity"]["images"] == summary.parity.images == 16
 

@@ -72,7 +72,6 @@ _HOMES = {
     "WeightsNotFoundError": "errors",
     "XennaExecutor": "executors",
     "best_of_group": "scores.groups",
-    "built_in_sample": "parity",
     "compute_signals": "imaging.signals",
     "decode_image": "imaging.decode",
     "embed_rating": "imaging.jpeg_metadata",
@@ -87,7 +86,6 @@ _HOMES = {
     "published_scorers": "models.published",
     "rescore": "runs.rescore",
     "run_scoring": "runs.run",
-    "sample_images": "parity",
     "select_images": "selections.select",
     "verify_parity": "parity",
     "write_report": "explorer.report",
@@ -143,8 +141,6 @@ if TYPE_CHECKING:
     from tastemaker.models.vit import VisionTower as VisionTower
     from tastemaker.parity import (
         ParityReport as ParityReport,
-        built_in_sample as built_in_sample,
-        sample_images as sample_images,
         verify_parity as verify_parity,
     )
     from tastemaker.pipeline import Pipeline as Pipeline

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tastemaker.checks import check_positive
 from tastemaker.errors import ConfigurationError
 from tastemaker.machine import describe_machine
 from tastemaker.models.clip import load_clip, resolve_precision
@@ -114,57 +115,59 @@ def compare_scores(exact: Scored, chosen: Scored, cutoffs: Sequence[float]) -> P
     )
 
 
-@dataclass(frozen=True)
-class Sample:
-    """The same images as the model's input for both ways, uint8 (n, s, s, 3)."""
-
-    exact: Pixels
-    chosen: Pixels
-
-
 def verify_parity(
-    sample: Sample,
+    inputs: Sequence[str] | Sequence[FileGroupTask] = (),
+    limit: int = 32,
     *,
     model_dir: str | None = None,
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    preprocess: str | None = None,
     scorer: str | Scorer = DEFAULT_SCORER,
     storage_options: Options | None = None,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ParityReport:
-    """Return how the chosen device and precision differ from the exact way, on a sample of images.
+    """Return how the chosen device and precision differ from the exact way, on some images.
 
-    A result within the tolerance becomes this machine's certificate where the sample has 16 images or more. A result
-    beyond it deletes the certificate.
+    A result within the tolerance becomes this machine's certificate if there are 16 images or more. A result beyond it
+    deletes the certificate.
 
     Args:
-        sample: See `sample_images` and `built_in_sample`.
+        inputs: Files, folders and globs, or groups of files. The images are spread over them; those that cannot be read
+            are left out. Without inputs, pictures made by arithmetic are compared. They exercise the model and are no
+            photographs.
+        limit: Images at most.
         model_dir: Directory of models.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
         threads: Processor threads; None for all cores.
-        scorer: What scores, as `find_scorer` takes it; the sample is its input.
+        preprocess: ``openai`` or ``transformers``; None for that of the scorer's record.
+        scorer: What scores, as `find_scorer` takes it.
         storage_options: Settings of the store of models at a URL.
-        on_progress: Called with the images done: each counts twice, once for each way.
+        on_progress: Called with the images done and their number: each counts twice, once for each way.
 
     Raises:
-        ConfigurationError: This machine does not have the device or the precision.
+        ConfigurationError: No image can be read, ``limit`` is less than 1, or this machine does not have the device or
+            the precision.
         WeightsNotFoundError: The models are not there and cannot be fetched.
     """
+    check_positive("limit", limit)
     found = find_scorer(scorer, storage_options)
+    resize = "pillow" if choose_device(device) == "cpu" else choose_resize("auto")
+    for_exact = for_chosen = _read(inputs, limit, preprocess, "pillow", found) if inputs else _draw(limit, found)
+    if inputs and resize != "pillow":
+        for_chosen = _read(inputs, limit, preprocess, resize, found)
     weights = ensure_weights(found.backbone, model_dir, storage_options)
     predict = found.head.load(ensure_weights(found.head, model_dir, storage_options))
+
+    def score(pixels: Pixels, where: str, how: str, before: int) -> Scored:
+        tower = load_clip(weights, where, how, threads, backbone=found.backbone)
+        return _score(tower, predict, pixels, lambda done: on_progress(before + done, 2 * len(pixels)))
+
     # One tower after the other: two would need twice the memory.
-    chosen_tower = load_clip(weights, device, precision, threads, backbone=found.backbone)
-    chosen = _score(chosen_tower, predict, sample.chosen, on_progress)
-    del chosen_tower
-    exact = _score(
-        load_clip(weights, "cpu", "f32", threads, backbone=found.backbone),
-        predict,
-        sample.exact,
-        lambda done: on_progress(len(sample.chosen) + done),
-    )
+    chosen = score(for_chosen, device, precision, 0)
+    exact = score(for_exact, "cpu", "f32", len(for_chosen))
     report = compare_scores(exact, chosen, found.customary_cutoffs)
     path = _certificate_path(found, model_dir, device, precision, storage_options)
     if not report.is_within_tolerance:
@@ -224,42 +227,14 @@ def _score(tower: VisionTower, predict: Predictor, pixels: Pixels, on_progress: 
     return Scored(np.concatenate(parts), tower.describe(), len(pixels) / (time.perf_counter() - started))
 
 
-def sample_images(
-    inputs: list[str],
-    limit: int,
-    preprocess: str | None = None,
-    device: str = "auto",
-    scorer: str | Scorer = DEFAULT_SCORER,
-) -> Sample:
-    """Return up to ``limit`` readable images spread over files, folders and shards.
-
-    Args:
-        inputs: Files, folders and globs.
-        limit: Images at most.
-        preprocess: ``openai`` or ``transformers``; None as the scorer's record has it.
-        device: Of the chosen way, which decides how it resizes.
-        scorer: Whose input is made.
-
-    Raises:
-        ConfigurationError: None can be read, or ``limit`` is less than 1.
-    """
-    groups = FilePartitioningStage(file_paths=inputs, files_per_partition=1).process()
-    return sample_groups(groups, limit, preprocess, device, scorer)
-
-
-def sample_groups(
-    groups: list[FileGroupTask], limit: int, preprocess: str | None, device: str, scorer: str | Scorer
-) -> Sample:
-    """Return up to ``limit`` readable images of groups of files, as many of each; see `sample_images`."""
-    if limit < 1:
-        raise ConfigurationError(f"a sample of {limit} images is too small")
-    spread = [groups[number * len(groups) // min(limit, len(groups))] for number in range(min(limit, len(groups)))]
-    exact = _read(spread, limit, preprocess, "pillow", scorer)
-    resize = "pillow" if choose_device(device) == "cpu" else choose_resize("auto")
-    return Sample(exact, exact if resize == "pillow" else _read(spread, limit, preprocess, resize, scorer))
-
-
-def _read(groups: list[FileGroupTask], limit: int, preprocess: str | None, resize: str, scorer: str | Scorer) -> Pixels:
+def _read(
+    inputs: Sequence[str] | Sequence[FileGroupTask], limit: int, preprocess: str | None, resize: str, scorer: Scorer
+) -> Pixels:
+    """Return the model input of images spread over files, uint8 (n, s, s, 3)."""
+    groups = [group for group in inputs if isinstance(group, FileGroupTask)]
+    groups = groups or FilePartitioningStage(file_paths=list(map(str, inputs)), files_per_partition=1).process()
+    count = min(limit, len(groups))
+    groups = [groups[number * len(groups) // count] for number in range(count)]
     reader = ImageReaderStage(batch_size=1, preprocess=preprocess, resize=resize, scorer=scorer)
     found: list[Pixels] = []
     try:
@@ -274,15 +249,12 @@ def _read(groups: list[FileGroupTask], limit: int, preprocess: str | None, resiz
     return np.stack(found)
 
 
-def built_in_sample(count: int = 32, scorer: str | Scorer = DEFAULT_SCORER) -> Sample:
-    """Return pictures made by arithmetic: soft and rough textures, edges and gradients, from dark to bright.
-
-    They exercise the model and are no photographs; a statement on photographs needs some (``--images``).
-    """
+def _draw(count: int, scorer: Scorer) -> Pixels:
+    """Return pictures: soft and rough textures, edges and gradients, from dark to bright; uint8 (n, s, s, 3)."""
     rng = np.random.default_rng(0)
-    size = find_scorer(scorer).backbone.preprocess.size
+    size = scorer.backbone.preprocess.size
     rows, columns = np.mgrid[0:size, 0:size] / size
-    pictures = []
+    pictures = np.empty((count, size, size, 3), np.uint8)
     for number in range(count):
         picture = np.full((size, size, 3), 40 + 170 * rng.random())
         for cells in (2, 4, 7, 14, 28, 56, 112, size):
@@ -292,6 +264,5 @@ def built_in_sample(count: int = 32, scorer: str | Scorer = DEFAULT_SCORER) -> S
         angle = 2 * np.pi * rng.random()
         side = np.cos(angle) * (rows - 0.5) + np.sin(angle) * (columns - 0.5) > 0.3 * (rng.random() - 0.5)
         picture += (side if number % 2 else rows + columns - 1)[..., None] * rng.uniform(-120, 120, 3)
-        pictures.append(picture.clip(0, 255).astype(np.uint8))
-    pixels = np.stack(pictures)
-    return Sample(pixels, pixels)
+        pictures[number] = picture.clip(0, 255)
+    return pictures

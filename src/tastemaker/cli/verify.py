@@ -43,20 +43,20 @@ def verify(
     from rich.console import Console
     from rich.progress import Progress
 
-    from tastemaker.parity import built_in_sample, sample_images, verify_parity
+    from tastemaker.parity import verify_parity
 
-    rounding = preprocess.value if preprocess else None
-    sample = sample_images(images, limit, rounding, device.value, scorer) if images else built_in_sample(limit, scorer)
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("comparing", total=2 * len(sample.exact))
+        task = progress.add_task("comparing", total=2 * limit)
         report = verify_parity(
-            sample,
+            images or (),
+            limit,
             model_dir=model_dir,
             device=device.value,
             precision=precision.value,
             threads=threads,
             scorer=scorer,
-            on_progress=lambda done: progress.update(task, completed=done),
+            preprocess=preprocess.value if preprocess else None,
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if as_json:
         typer.echo(json.dumps({**asdict(report), "is_within_tolerance": report.is_within_tolerance}, indent=2))

@@ -88,13 +88,11 @@ class EmbeddingScoreStage(HeadStage[EmbeddingBatch, EmbeddingBatch]):
 
     Args:
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
-        keep_embeddings: Leave the embeddings in the batch, for a writer that copies them. Else they leave memory here.
         scorer: What `find_scorers` takes: one scorer, or several with one backbone.
         storage_options: Settings of the store of models at a URL.
     """
 
     model_dir: str | None = None
-    keep_embeddings: bool = False
     scorer: Scorers = DEFAULT_SCORER
     storage_options: Options | None = field(default=None, repr=False)
     name: str = "embedding_score"
@@ -120,8 +118,6 @@ class EmbeddingScoreStage(HeadStage[EmbeddingBatch, EmbeddingBatch]):
         for scores in task.scores.values():
             scores[is_failed] = np.nan
         task.normalised = int(np.count_nonzero((np.abs(norms - 1) > MAX_UNIT_ERROR) & ~is_failed))
-        if not self.keep_embeddings:
-            task.data.vectors = np.empty((len(norms), 0), task.data.vectors.dtype)
         return task
 
 
@@ -205,20 +201,15 @@ def _describe(file: EmbeddingFile, source: Source) -> dict[str, Any]:
     return {"file": str(file.place), "name": source.name, "dtype": source.dtype, "metadata": metadata}
 
 
-def _explain_failures(norms: npt.NDArray[np.float32], block: EmbeddingBlock) -> Any:  # noqa: ANN401
+def _explain_failures(norms: npt.NDArray[np.float32], block: EmbeddingBlock) -> pa.Array:
     """Return why rows cannot be scored, as strings (n,), null for those that can."""
     size = block.vectors.shape[1]
-    reasons = np.zeros(len(norms), np.int8)
-    reasons[~np.isfinite(norms)] = 1
-    reasons[norms == 0] = 2
-    texts: list[str | None] = [
-        None,
-        "unusable: the embedding holds a NaN or an infinity",
-        "unusable: the embedding is zero",
-    ]
-    if block.lengths is not None:
-        for wrong in np.unique(block.lengths[block.lengths != size])[:100]:
-            reasons[block.lengths == wrong] = len(texts)
-            has = "no embedding" if wrong < 0 else f"the embedding has {wrong} numbers, not {size}"
-            texts.append(f"unusable: {has}")
-    return pa.DictionaryArray.from_arrays(pa.array(reasons), pa.array(texts, pa.string())).dictionary_decode()
+    lengths = np.full(len(norms), size) if block.lengths is None else block.lengths
+    reasons: list[str | None] = [None] * len(norms)
+    for row in np.flatnonzero(~np.isfinite(norms) | (norms == 0) | (lengths != size)):
+        if lengths[row] != size:
+            has = f"the embedding has {lengths[row]} numbers, not {size}" if lengths[row] >= 0 else "no embedding"
+        else:
+            has = "the embedding is zero" if norms[row] == 0 else "the embedding holds a NaN or an infinity"
+        reasons[row] = f"unusable: {has}"
+    return pa.array(reasons, pa.string())

@@ -14,7 +14,6 @@ from tastemaker.parity import (
     MAX_DIFFERENCE,
     MAX_MEDIAN_DIFFERENCE,
     find_certificate,
-    sample_groups,
     verify_parity,
 )
 from tastemaker.provenance import add_provenance
@@ -98,8 +97,9 @@ def state_parity(groups: list[FileGroupTask], options: RunOptions) -> None:
     }
     report = find_certificate(**made_by)
     if report is None and options.precision == "int8":
-        sample = sample_groups(groups, CERTIFICATE_IMAGES, options.preprocess, options.device, options.scorers[0])
-        report = verify_parity(sample, threads=options.threads, **made_by)
+        report = verify_parity(
+            groups, CERTIFICATE_IMAGES, threads=options.threads, preprocess=options.preprocess, **made_by
+        )
         if not report.is_within_tolerance:
             difference = report.score_difference
             raise ConfigurationError(
@@ -123,11 +123,6 @@ def make_embedding_stages(output_dir: Place, options: RunOptions) -> list[Proces
     places = options.storage_options
     return [
         EmbeddingReaderStage(),
-        EmbeddingScoreStage(
-            options.model_dir,
-            options.copy_embeddings,
-            scorer=options.scorers,
-            storage_options=places,
-        ),
+        EmbeddingScoreStage(options.model_dir, options.scorers, places),
         EmbeddingWriterStage((output_dir / ROWS_FOLDER).address, options.copy_embeddings, storage_options=places),
     ]
