@@ -105,6 +105,8 @@ def test_metadata_beside_a_file_on_a_web_server_is_found(tmp_path, web, score):
     pq.write_table(pa.table({"uid": ["x", "y", "z"], "text": ["a", "b", "c"]}), web.folder / "00ab.parquet")
     score([f"{web.url}/00ab.npz"], tmp_path / "out")
     assert [row["image_id"] for row in read(tmp_path / "out" / "rows" / "00ab.parquet")] == ["x", "y", "z"]
+    web.only, web.always = ".parquet", Fault(status=403)  # as stores say of what is not there
+    assert [file.metadata for file in find_embeddings([f"{web.url}/00ab.npz"])] == [None]
 
 
 def test_a_run_is_resumed_and_a_replaced_file_is_scored_anew(clip_retrieval, bucket, score):

@@ -273,15 +273,11 @@ def test_a_processor_needs_no_torch(weights, monkeypatch, pixels):
     assert load_clip(weights, device="cpu").embed(pixels[:1]).shape == (1, 768)
 
 
-def test_auto_is_bf16_where_the_processor_multiplies_it():
+def test_auto_is_bf16_where_the_processor_multiplies_it_and_what_it_lacks_is_refused():
     assert choose_precision("auto", ["FP32", "BF16", "INT8"]) == "bf16"
     assert choose_precision("auto", OTHER_PROCESSOR) == "f32"
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_precision_that_the_processor_lacks_is_refused(precision):
-    with pytest.raises(ConfigurationError, match=f"no {precision} arithmetic; use precision='f32'"):
-        choose_precision(precision, OTHER_PROCESSOR)
+    with pytest.raises(ConfigurationError, match="no bf16 arithmetic; use precision='f32'"):
+        choose_precision("bf16", OTHER_PROCESSOR)
 
 
 def test_every_precision_of_this_processor_agrees_with_f32(weights, tower, pixels):
@@ -310,20 +306,17 @@ def test_torch_computes_in_the_precision_asked_for(weights, tower, pixels, preci
     assert 0 < np.abs(reduced.embed(pixels[:8]) - tower.embed(pixels[:8])).max() < 5e-3
 
 
-def test_torch_takes_f32_on_a_processor_and_refuses_int8(weights, torch_clip):
+def test_torch_takes_f32_on_a_processor_and_refuses_int8_and_batches_of_nothing(weights, torch_clip):
     assert torch_clip(weights, "cpu").precision == "f32"
     with pytest.raises(ConfigurationError, match="'int8' is not offered on cpu"):
         torch_clip(weights, "cpu", "int8")
+    with pytest.raises(ConfigurationError, match="batch_size=0 is less than 1"):
+        torch_clip(weights, "cpu", batch_size=0)
 
 
 def test_fewer_than_one_thread_is_refused(weights):
     with pytest.raises(ConfigurationError, match="threads=0 is less than 1"):
         load_clip(weights, device="cpu", threads=0)
-
-
-def test_torch_batches_of_less_than_one_image_are_refused(weights, torch_clip):
-    with pytest.raises(ConfigurationError, match="batch_size=0 is less than 1"):
-        torch_clip(weights, "cpu", batch_size=0)
 
 
 def test_nothing_but_the_torch_backend_imports_torch(weights):

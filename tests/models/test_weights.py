@@ -90,25 +90,16 @@ def test_a_hostile_header_is_refused(path, header):
         WeightsFile(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com"])
-def test_a_file_of_another_kind_is_refused(path, content):
-    path.write_bytes(content)
-    with pytest.raises(ModelError, match="cannot be read as safetensors"):
-        WeightsFile(path)
-
-
-@pytest.mark.parametrize("kept", [40, -1])
-def test_a_truncated_file_is_refused(path, kept):
+def test_a_truncated_or_missing_file_and_one_of_another_kind_are_refused(path):
     save_file({"a": np.ones(100, np.float32)}, path)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ModelError, match="cannot be read as safetensors"):
-        WeightsFile(path)
-
-
-def test_a_folder_and_a_missing_file_are_refused(tmp_path):
-    for path in (tmp_path, tmp_path / "nowhere.safetensors"):
-        with pytest.raises(ModelError, match=re.escape(str(path))):
+    whole = path.read_bytes()
+    for content in (b"", b"version https://git-lfs.github.com", whole[:40], whole[:-1]):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match="cannot be read as safetensors"):
             WeightsFile(path)
+    for other in (path.parent, path.with_name("nowhere.safetensors")):
+        with pytest.raises(ModelError, match=re.escape(str(other))):
+            WeightsFile(other)
 
 
 def test_memory_given_back_is_read_again(path):
