@@ -164,9 +164,8 @@ def measure_answers(address: str, pictures: int) -> None:
     for kind, (width, height) in enumerate(SIZES):
         rows = range(kind, min(pictures, 40), len(SIZES))
         fresh = statistics.median(ask(f"/picture/{row}/320") for row in rows)
-        cached = statistics.median(ask(f"/picture/{row}/320") for row in rows)
         large = statistics.median(ask(f"/picture/{row}/960") for row in rows)
-        print(f"JPEG of {width}x{height}: thumbnail {fresh:.0f} ms, again {cached:.1f} ms; large view {large:.0f} ms")
+        print(f"JPEG of {width}x{height}: thumbnail {fresh:.0f} ms; large view {large:.0f} ms")
 
 
 def heap(session: object) -> str:

@@ -100,7 +100,7 @@ def pipeline() -> None:
 
 
 def export() -> None:
-    explorer = Explorer(["scores"], cache=Path("cache"))
+    explorer = Explorer(["scores"])
     explorer.export(Filter(), "out", "folder", None, "50%")
     while explorer.exports.state()["state"] == "running":
         time.sleep(0.005)

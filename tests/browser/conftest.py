@@ -3,15 +3,21 @@
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import uvicorn
 from explorer.table import write_large_table, write_table
+
+from tastemaker.explorer.server import create_app
+from tastemaker.explorer.service import Explorer
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -36,9 +42,27 @@ def browser():
 
 
 @contextlib.contextmanager
-def served(*sources):
+def served(folder):
+    """Yield the address of an explorer that a thread of this process serves."""
+    with (
+        contextlib.closing(Explorer([str(folder)], originals=["/"])) as explorer,
+        socket.create_server(("127.0.0.1", 0)) as listening,
+    ):
+        port = listening.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(create_app(explorer, "secret", port), log_level="warning", ws="none"))
+        thread = threading.Thread(target=server.run, args=[[listening]], daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{port}/?token=secret"
+        finally:
+            server.should_exit = server.force_exit = True
+            thread.join()
+
+
+@contextlib.contextmanager
+def started(folder):
     """Yield (process, address) of an explorer, as the command line starts it."""
-    command = [sys.executable, "-m", "tastemaker", "explore", *map(str, sources), "--no-browser", "--originals", "/"]
+    command = [sys.executable, "-m", "tastemaker", "explore", str(folder), "--no-browser", "--originals", "/"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         address = process.stdout.readline().strip()
@@ -91,15 +115,15 @@ class Table(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def million(tmp_path_factory):
-    """Rows of a million pictures that are nowhere."""
+def many(tmp_path_factory):
+    """Rows of 250,000 pictures that are nowhere: higher than a browser scrolls."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder = tmp_path_factory.mktemp("million")
+    folder = tmp_path_factory.mktemp("many")
     path = write_large_table(folder, [5.0])
     row = pq.read_table(path)
-    number = 1_000_000
+    number = 250_000
     rng = np.random.default_rng(4)
     scores = rng.normal(5.2, 0.6, number).astype(np.float32)
     table = row.take(pa.array(np.zeros(number, np.int64)))
@@ -111,7 +135,7 @@ def million(tmp_path_factory):
     for name, values in columns.items():
         table = table.set_column(table.schema.get_field_index(name), name, values)
     pq.write_table(table, path, row_group_size=65_536)
-    with served(folder) as (_, address):
+    with served(folder) as address:
         yield Table(folder, scores, address)
 
 
@@ -120,5 +144,5 @@ def small(tmp_path_factory):
     """The rows of sixty pictures and two failures."""
     scores = np.round(np.random.default_rng(1).normal(5.3, 0.6, 60), 3).astype(np.float32)
     folder = write_table(tmp_path_factory.mktemp("small"), [float(score) for score in scores])
-    with served(folder) as (_, address):
+    with served(folder) as address:
         yield Table(folder, scores, address)

@@ -73,13 +73,11 @@ def test_the_kind_of_output_follows_the_kind_of_input(tmp_path, shard, photo_fol
     assert (tmp_path / "files" / "kept" / "coffee.txt").read_text() == "a cup of coffee"
 
 
-@pytest.mark.parametrize(
-    ("limit", "code"), [("1", 0), ("0", 1), ("50%", 0), ("1%", 1), ("0.5", 0), ("some", 2), (None, 0)]
-)
-def test_max_failures_decides_the_exit_code(tmp_path, shard, model_dir, limit, code):
-    more = () if limit is None else ("--max-failures", limit)
-    result = tastemaker("score", shard, "-o", tmp_path / "out", "--model-dir", model_dir, *more)
-    assert result.returncode == code, result.stderr
+def test_max_failures_decides_the_exit_code(tmp_path, shard, model_dir):
+    for limit, code in (("1", 0), ("0", 1), ("50%", 0), ("1%", 1), ("0.5", 0), ("some", 2), (None, 0)):
+        more = () if limit is None else ("--max-failures", limit)
+        result = tastemaker("score", shard, "-o", tmp_path / "out", "--model-dir", model_dir, *more)
+        assert result.returncode == code, (limit, result.stderr)
 
 
 @pytest.mark.parametrize(

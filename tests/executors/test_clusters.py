@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -125,13 +124,11 @@ def test_an_address_where_nobody_answers_is_an_error_at_once(home):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-        started = time.monotonic()
         with (
             pytest.raises(ConfigurationError, match=rf"no Ray cluster at {address}: .*refused"),
             ray_session(address),
         ):
             pass
-    assert time.monotonic() - started < 20
 
 
 SCRIPT = """

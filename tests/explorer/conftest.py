@@ -15,7 +15,6 @@ def scores(tmp_path):
 @pytest.fixture
 def explorer(scores, tmp_path):
     """The explorer of these rows."""
-    explorer = Explorer([str(scores)], cache=tmp_path / "cache", originals=[str(tmp_path)])
-    assert explorer.lookup.wait(10)
+    explorer = Explorer([str(scores)], originals=[str(tmp_path)])
     yield explorer
     explorer.close()

@@ -4,6 +4,7 @@ import io
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 from conftest import make_tar
 from PIL import Image
 from rows import make_image, write_rows
@@ -48,6 +49,14 @@ def write_large_table(folder, scores):
     folder.mkdir(parents=True, exist_ok=True)
     images = [make_image(number, score, width=300 + number % 700) for number, score in enumerate(scores)]
     return write_rows(folder / "rows.parquet", images)
+
+
+def set_column(folder, name, values):
+    """Give the only rows file in a folder this column, new or in the place of its own."""
+    (path,) = folder.glob("*.parquet")
+    table = pq.read_table(path)
+    table = table.drop_columns([name]) if name in table.column_names else table
+    pq.write_table(table.append_column(name, values), path)
 
 
 def _as_image(shard, sample, data, scores):

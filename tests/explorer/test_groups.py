@@ -2,10 +2,9 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from explorer.table import SCORES, write_large_table, write_table
+from explorer.table import SCORES, set_column, write_large_table, write_table
 from explorer.test_exports import export
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.index import Filter
@@ -13,12 +12,6 @@ from tastemaker.explorer.service import Explorer
 from tastemaker.selections.selection import Selection, choose_rows
 
 BEST = Filter(group="best")
-
-
-def with_column(path, name, values):
-    table = pq.read_table(path)
-    table = table.drop_columns([name]) if name in table.column_names else table
-    pq.write_table(table.append_column(name, values), path)
 
 
 def embeddings(groups):
@@ -33,10 +26,8 @@ def embeddings(groups):
 def grouped(tmp_path):
     """Twelve pictures in groups of their embeddings, and two failures without."""
     folder = write_table(tmp_path)
-    with_column(
-        folder / "00000.parquet", "embedding", embeddings([0, 0, 0, 1, 1, 2, 3, 3, None, None, 4, 0, None, None])
-    )
-    explorer = Explorer([str(folder)], cache=tmp_path / "cache", originals=[str(tmp_path)])
+    set_column(folder, "embedding", embeddings([0, 0, 0, 1, 1, 2, 3, 3, None, None, 4, 0, None, None]))
+    explorer = Explorer([str(folder)], originals=[str(tmp_path)])
     yield explorer
     explorer.close()
 
@@ -84,7 +75,7 @@ def test_an_export_has_the_best_of_each_group_as_the_page_shows_them(grouped, tm
 
 def test_groups_that_the_table_has_are_taken_as_they_are(tmp_path):
     path = write_large_table(tmp_path / "g", [5.0, 6.0, 4.0, 7.0, 3.0])
-    with_column(path, "group", [["x", "x", None, "y", None]])
+    set_column(path.parent, "group", [["x", "x", None, "y", None]])
     explorer = Explorer([str(path)], ratings=tmp_path / "r.sqlite")
     assert explorer.describe()["groups"]
     assert explorer.index.view(BEST).rows.tolist() == [3, 1, 2, 4]

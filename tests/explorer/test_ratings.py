@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from explorer.table import SCORES, write_table
+from explorer.table import SCORES, encode_picture, set_column, write_table
 from tastemaker import ScoreTable, Selection, StarOptions, select_images, write_stars
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.index import Filter
@@ -30,17 +29,9 @@ def rate(explorer, row, stars=None, rejected=None):
     return explorer.rate(ALL, row, stars, rejected)
 
 
-def replace_column(folder, name, values):
-    (path,) = folder.glob("*.parquet")
-    table = pq.read_table(path)
-    pq.write_table(table.set_column(table.schema.get_field_index(name), name, values), path)
-
-
 @pytest.fixture
 def photos(tmp_path):
     """The results of a run over four loose pictures."""
-    from explorer.table import encode_picture
-
     (tmp_path / "photos").mkdir()
     for number in range(4):
         (tmp_path / "photos" / f"{number}.jpg").write_bytes(encode_picture(number, 64 + number, 48))
@@ -115,20 +106,6 @@ def test_two_programs_on_one_table_lose_no_rating(scores):
         explorer.close()
 
 
-def test_undo_takes_back_one_change_after_another_also_in_the_next_session(scores):
-    first = Explorer([str(scores)])
-    rate(first, 1, stars=3)
-    rate(first, 1, stars=5)
-    rate(first, 2, rejected=True)
-    first.close()
-    again = Explorer([str(scores)])
-    assert again.undo_rating(ALL)["row"] == 2
-    assert (again.undo_rating(ALL)["stars"], again.undo_rating(ALL)["stars"]) == (3, 0)
-    assert again.undo_rating(ALL)["row"] is None
-    assert not again.marks.current()
-    again.close()
-
-
 def test_the_file_is_durable_and_readable_by_people(explorer, scores):
     rate(explorer, 0, 2, True)
     with sqlite3.connect(scores / MARKS_FILE) as connection:
@@ -162,7 +139,7 @@ def test_a_file_that_is_no_ratings_is_said_to_be_in_the_way(scores):
 
 
 def test_the_explorers_word_beats_the_files_and_the_files_counts_where_there_is_none(scores):
-    replace_column(scores, "rating", pa.array([5, -1, 3, -1, *[None] * 10], pa.int8()))
+    set_column(scores, "rating", pa.array([5, -1, 3, -1, *[None] * 10], pa.int8()))
     explorer = Explorer([str(scores)])
     rate(explorer, 2, stars=1)
     rate(explorer, 3, stars=4)

@@ -172,19 +172,6 @@ def test_its_numbers_are_those_of_the_table(scores, tmp_path):
         assert float(value) == pytest.approx(exact.as_py(), abs=0.0051)
 
 
-def test_a_cut_that_is_moved_counts_as_the_table_does(scores, tmp_path):
-    _, page = make(scores, tmp_path)
-    (chart,) = page.all("div", **{"class": "chart"})
-    reaching = [int(count) for count in chart["data-reaching"].split()]
-    first, step = int(chart["data-first"]), float(chart["data-step"])
-    values = ScoreTable(scores).values()
-    for number in range(0, len(reaching), 7):
-        least = np.float32(round((first + number) * step, 2))
-        assert reaching[number] == np.count_nonzero(values >= least)
-    assert reaching[0] == 60
-    assert reaching[-1] == 0
-
-
 def test_equal_scores_at_the_cut_are_told_and_the_first_are_kept(tmp_path):
     write_rows(tmp_path / "a.parquet", [photo(n, tmp_path / "p", 5.0) for n in range(30)])
     summary, page = make(tmp_path / "a.parquet", tmp_path, top="20%")

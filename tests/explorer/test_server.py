@@ -83,7 +83,7 @@ def test_another_page_can_change_nothing(page, explorer):
     del page.headers["origin"]
     for origin in (None, "http://evil.example", "null", "http://127.0.0.1:9999", "https://127.0.0.1:8765"):
         headers = {} if origin is None else {"origin": origin}
-        for address in ("/api/ratings", "/api/ratings/undo", "/api/export", "/api/export/stop"):
+        for address in ("/api/ratings", "/api/export", "/api/export/stop"):
             body = {"row": 0, "stars": 5, "rejected": False, "to": "/tmp/x", "as": "folder", "number": 0}
             assert page.post(address, json=body, headers=headers).status_code == 403, (origin, address)
     assert not explorer.marks.current()
@@ -169,50 +169,41 @@ def test_the_page_gets_rows_details_slices_and_failures(page):
     assert "json: licence" in page.get("/api/slices").json()["dimensions"]
 
 
-def test_ratings_are_saved_and_undone_from_the_page(page, explorer):
+def test_ratings_are_saved_from_the_page(page, explorer):
     saved = page.post("/api/ratings", json={"row": 3, "stars": 4}).json()
     place = sorted(range(len(SCORES)), key=lambda row: (-SCORES[row], row)).index(3)
     assert saved == {"row": 3, "stars": 4, "rejected": False, "said_by": "page", "place": place}
     assert page.post("/api/ratings", json={"row": 3, "rejected": True}).json()["stars"] == 4
     shown = {row["row"]: (row["stars"], row["rejected"]) for row in page.get("/api/rows?start=0&stop=12").json()}
     assert shown[3] == (4, True)
-    assert page.post("/api/ratings/undo").json()["rejected"] is False
-    assert page.post("/api/ratings/undo").json()["stars"] == 0
+    assert page.post("/api/ratings", json={"row": 3, "stars": 0, "rejected": False}).json()["said_by"] == ""
     assert not explorer.marks.current()
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{", b'{"row": "x", "stars": 1}', b'{"row": 99, "stars": 1, "rejected": false}', b"x" * 70_000],
+    [b"", b"[]", b"{", b'{"row": "x", "stars": 1}', b'{"row": 99, "stars": 1, "rejected": false}', b"[" * 60_000],
 )
 def test_what_is_no_rating_is_refused(page, explorer, body):
-    assert page.post("/api/ratings", content=body).status_code in (400, 413)
+    assert page.post("/api/ratings", content=body).status_code == 400
     assert not explorer.marks.current()
-
-
-@pytest.mark.parametrize("query", ["where=width+%3E", "by=caption", "rated=7"])
-def test_a_wrong_filter_is_answered_with_a_sentence(page, query):
-    answer = page.get(f"/api/view?{query}")
-    assert answer.status_code == 400
-    assert len(answer.json()["error"]) > 10
 
 
 @pytest.mark.parametrize(
     "address",
     [
+        "/api/view?where=width+%3E",
+        "/api/view?by=caption",
+        "/api/view?rated=7",
         "/api/cutoff?cut=nan",
         "/api/slices?dimension=shape&place=none",
         f"/api/rows?start={'9' * 5000}",
     ],
 )
-def test_numbers_that_are_none_are_answered_with_a_sentence(page, address):
+def test_wrong_filters_and_numbers_are_answered_with_a_sentence(page, address):
     answer = page.get(address)
     assert answer.status_code == 400
-    assert answer.json()["error"]
-
-
-def test_brackets_without_end_are_refused(page):
-    assert page.post("/api/ratings", content=b"[" * 60_000).status_code == 400
+    assert len(answer.json()["error"]) > 10
 
 
 @pytest.mark.parametrize(
@@ -225,21 +216,13 @@ def test_brackets_without_end_are_refused(page):
         "EXISTS (SELECT * FROM sniff_csv('/etc/passwd'))",
         "(SELECT getenv('HOME')) IS NOT NULL",
         "true) UNION SELECT (1",
+        "(SELECT count(*) FROM range(100000000000) t(i) WHERE i % 3 = 1) > 0",
     ],
 )
 def test_a_filter_writes_nothing_and_reads_no_file(page, tmp_path, where):
     out = tmp_path / "out.csv"
     assert page.get("/api/view", params={"where": where.format(out=out)}).status_code == 400
     assert not out.exists()
-
-
-def test_a_condition_without_end_is_refused_and_the_page_is_told(page):
-    endless = "(SELECT count(*) FROM range(100000000000) t(i) WHERE i % 3 = 1) > 0"
-    for address in ("/api/view", "/api/rows"):
-        answer = page.get(address, params={"where": endless})
-        assert answer.status_code == 400
-        assert "may not use another query" in answer.json()["error"]
-    assert page.get("/api/view").status_code == 200
 
 
 def test_rows_that_are_gone_are_told_and_are_no_error_of_the_server(page, scores):

@@ -12,10 +12,8 @@ from rows import make_image, mark_as_gone, write_rows
 from explorer.table import SCORES, write_table
 from tastemaker import ScoreTable
 from tastemaker.errors import ConfigurationError
-from tastemaker.explorer.details import describe_picture, read_row
 from tastemaker.explorer.dimensions import SOURCE, list_dimensions
 from tastemaker.explorer.index import Filter
-from tastemaker.explorer.report_data import gather
 from tastemaker.explorer.service import Explorer
 from tastemaker.imaging.tars import Member
 
@@ -83,29 +81,6 @@ def test_slices_far_from_the_whole_come_first_and_small_ones_last(tmp_path, expl
     assert found["rare"][0] < 30
 
 
-def test_the_report_and_the_page_have_the_same_slices(tmp_path):
-    rng = np.random.default_rng(3)
-    images = []
-    for number in range(400):
-        width, height, orientation = (
-            int(rng.choice(values)) for values in ((100, 500, 1200), (110, 300, 2500), (1, 6))
-        )
-        image = make_image(number, float(rng.normal(5, 0.6)), width=width if number % 7 else None)
-        image.height, image.orientation = height if number % 7 else None, orientation
-        image.format = str(rng.choice(["JPEG", "PNG"]))
-        image.shard = f"data/{rng.choice(['a/0.tar', 'b/0.tar', 'b/1.tar'])}"
-        images.append(image)
-    write_rows(tmp_path / "rows.parquet", images)
-    report = gather(ScoreTable(tmp_path / "rows.parquet"), min_score=5.2)
-    explorer = Explorer([str(tmp_path / "rows.parquet")], ratings=tmp_path / "r.sqlite")
-    names = explorer.slices(Filter(), "", 0)["dimensions"]
-    assert names == [kind.title for kind in report.slices] == ["size", "shape", "format", "source"]
-    for kind in report.slices:
-        found, _ = slices_of(explorer, kind.title, score=5.2)
-        assert list(found.items()) == [(part.name, (part.scored, part.kept)) for part in kind.slices]
-    explorer.close()
-
-
 def test_slices_leave_out_what_is_rejected(explorer):
     explorer.rate(Filter(), 5, None, True)  # the best one
     by_licence, _ = slices_of(explorer, "json: licence")
@@ -142,16 +117,13 @@ def test_unknown_slices_and_rows_are_refused(explorer):
 
 
 def test_details_have_sidecars_as_text_and_say_what_cannot_be_read(explorer, tmp_path):
-    details = describe_picture(read_row(explorer.table, 4), explorer.table.originals)
+    details = explorer.picture(Filter(), 4)
     assert dict(details["sidecars"])["txt"] == "a picture 4"
     assert json.loads(dict(details["sidecars"])["json"])["number"] == 4
     assert dict(details["columns"])["width"] == "300"
     assert len(details["signals"]) == 7
     (tmp_path / "shards" / "00000.tar").unlink()
-    assert (
-        "cannot be read"
-        in dict(describe_picture(read_row(explorer.table, 4), explorer.table.originals)["sidecars"])["txt"]
-    )
+    assert "cannot be read" in dict(explorer.picture(Filter(), 4)["sidecars"])["txt"]
 
 
 def test_json_of_strangers_leaves_slices_and_details_whole(tmp_path):
@@ -171,7 +143,7 @@ def test_json_of_strangers_leaves_slices_and_details_whole(tmp_path):
         (tmp_path / f"{number}.json").write_text(text)
         image.sidecar_members = {"json": Member(str(tmp_path / f"{number}.json"), 0, len(text))}
     write_rows(tmp_path / "rows.parquet", images)
-    explorer = Explorer([str(tmp_path / "rows.parquet")], cache=tmp_path / "cache", originals=[str(tmp_path)])
+    explorer = Explorer([str(tmp_path / "rows.parquet")], originals=[str(tmp_path)])
     for name in ("json: place", "json: $.\"'[*]"):
         found, _ = slices_of(explorer, name)
         assert [counted for counted in found.values() if counted[0] == 3] == [(3, 3), (3, 3)]
@@ -198,12 +170,6 @@ def test_neighbours_are_the_nearest_by_angle(tmp_path, explorer):
     products = vectors.astype(np.float32) @ vectors[5].astype(np.float32)
     expected = [row for row in np.argsort(-products).tolist() if row not in (3, 5)]
     assert [row for row, _ in found] == expected[:12]
-
-
-def test_rows_are_found_before_the_lookup_is_ready(explorer, monkeypatch):
-    ready = explorer.lookup.rows([13, 0, 7])
-    monkeypatch.setattr(explorer.lookup, "_reader", None)
-    assert explorer.lookup.rows([13, 0, 7]) == ready
 
 
 def test_pictures_that_are_gone_are_told_and_shown_nowhere(tmp_path):

@@ -67,9 +67,9 @@ def test_a_report_and_the_page_show_no_such_picture(stranger, tmp_path):
     assert "not shown, of 1 pictures: 1, which are in no place that you named" in said.stderr
     assert "say --originals PLACE" in said.stderr
     assert write_report(stranger, tmp_path / "b.html", originals=[tmp_path / "private"]).missing == 0
-    explorer = Explorer([str(stranger)], cache=tmp_path / "cache")
+    explorer = Explorer([str(stranger)])
     with pytest.raises(Exception, match="is in no place that you named"):
-        explorer.thumbnails.make(explorer.original(0), 200)
+        explorer.small_picture(0, 200)
     explorer.close()
 
 

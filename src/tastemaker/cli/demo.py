@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tastemaker.cli.columns import print_columns
 from tastemaker.cli.options import ModelDirOption
 
 EXAMPLE = "Example: tastemaker demo --output demo-output"
@@ -19,25 +20,14 @@ def demo(
     model_dir: ModelDirOption = None,
 ) -> None:
     """Rank seven photographs and their damaged versions, and write a report about them."""
-    from rich.console import Console
-    from rich.table import Table
-
     from tastemaker.demo import run_demo
 
     result = run_demo(output, model_dir)
-    console = Console(highlight=False)
     if result.why:
-        console.print(result.why, style="yellow", markup=False, soft_wrap=True)
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("rank", justify="right")
-    table.add_column(result.ranked_by, justify="right")
-    table.add_column("picture")
-    table.add_column("")
-    for rank, (name, score) in enumerate(result.ranking, 1):
-        is_kept = rank <= result.kept
-        table.add_row(str(rank), f"{score:.3f}", name, "kept" if is_kept else "", style="bold" if is_kept else "")
-    console.print(table)
-    console.print(
-        f"\nPage     {result.page}\nResults  {result.summary.output_dir} (rows of all, originals of the kept)",
-        soft_wrap=True,
-    )
+        typer.echo(result.why)
+    lines = [
+        (f"{rank}", f"{score:.3f}", name, "kept" if rank <= result.kept else "")
+        for rank, (name, score) in enumerate(result.ranking, 1)
+    ]
+    print_columns(("rank", result.ranked_by, "picture", ""), lines)
+    typer.echo(f"\nPage     {result.page}\nResults  {result.summary.output_dir} (rows of all, originals of the kept)")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tastemaker.cli import options as o
-from tastemaker.cli.top import plain_name, print_columns
+from tastemaker.cli.columns import plain_name, print_columns
 from tastemaker.models.published import DEFAULT_SCORER
 
 EXAMPLE = 'Example: tastemaker search scores/ "boats at sunset" --top 20'

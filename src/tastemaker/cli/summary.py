@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import TYPE_CHECKING
 
 import typer
 
+from tastemaker.cli.columns import print_columns
 from tastemaker.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from tastemaker.parity import ParityReport
     from tastemaker.runs.summary import RunSummary
     from tastemaker.selections.select import SelectSummary
-
-
-_LEAST_WIDTH = 72
-"""Characters that the tables need. A narrower terminal breaks the lines; rich would cut off the numbers."""
 
 
 def print_summary(
@@ -159,36 +154,11 @@ def _parity_line(report: ParityReport) -> str:
 
 
 def _print_tables(summary: RunSummary) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.width = max(console.width, _LEAST_WIDTH)
     if summary.percentiles:
-        of = f" [dim]of the scores in {summary.percentiles_of}[/]" if summary.percentiles_of else ""
-        console.print("", _percentiles_table(summary.percentiles), of)
+        typer.echo(f"\nPercentiles of the scores{f' in {of}' if (of := summary.percentiles_of) else ''}")
+        print_columns(("percentile", "score"), [(f"{p}", f"{score:.2f}") for p, score in summary.percentiles.items()])
     if summary.stages:
-        console.print(_stages_table(summary), f"{summary.bottleneck}\n", sep="\n", soft_wrap=True, markup=False)
-
-
-def _percentiles_table(percentiles: dict[int, float]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("percentile")
-    for percentile in percentiles:
-        table.add_column(str(percentile), justify="right")
-    table.add_row("score", *(f"{score:.2f}" for score in percentiles.values()))
-    return table
-
-
-def _stages_table(summary: RunSummary) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("seconds")
-    for column in ("set-up", "busy", "waiting for input", "waiting for room"):
-        table.add_column(column, justify="right")
-    for stage in summary.stages:
-        times = (stage.setup_s, stage.busy_s, stage.waiting_for_input_s, stage.waiting_for_output_s)
-        table.add_row(stage.name, *(f"{seconds:,.1f}" for seconds in times))
-    return table
+        typer.echo("\nSeconds of the stages")
+        lines = [(stage.name, *(f"{s:,.1f}" for s in astuple(stage)[1:])) for stage in summary.stages]
+        print_columns(("stage", "set-up", "busy", "waiting for input", "waiting for room"), lines)
+        typer.echo(f"{summary.bottleneck}\n")

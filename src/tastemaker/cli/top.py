@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tastemaker.cli import options as o
+from tastemaker.cli.columns import plain_name, print_columns
 from tastemaker.cli.select import RankByOption, ScoresArgument
 
 if TYPE_CHECKING:
@@ -54,21 +54,3 @@ def _print_table(ranked: list[tuple[int, dict[str, Any]]], rank_by: str) -> None
     lines = [(f"{rank + 1:,}", f"{row[rank_by]:.3f}", plain_name(row)) for rank, row in ranked]
     gap = next((n for n in range(1, len(ranked)) if ranked[n][0] > ranked[n - 1][0] + 1), None)
     print_columns(("rank", rank_by, "image"), lines if gap is None else [*lines[:gap], ("...", "", ""), *lines[gap:]])
-
-
-def print_columns(heads: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> None:
-    """Print a table with a line of heads. All columns but the last are numbers, and stand at the right."""
-    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)][:-1]
-    for line in (heads, *lines):
-        cells = [f"{cell:>{width}}" for cell, width in zip(line, widths, strict=False)]
-        typer.echo("  ".join([*cells, line[-1]]).rstrip())
-
-
-def plain_name(row: dict[str, Any]) -> str:
-    """Return what a row is called: of embeddings, only the identifier may be known."""
-    return _plain(row["image_path"] or row["image_id"])
-
-
-def _plain(text: str | None) -> str:
-    """Return a name without what would steer the terminal: names come from strangers."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text or "")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tastemaker.cli import options as o
+from tastemaker.cli.columns import print_columns
 from tastemaker.models.published import DEFAULT_SCORER
 
 if TYPE_CHECKING:
@@ -68,37 +69,26 @@ def verify(
 
 def print_report(report: ParityReport, source: str) -> None:
     """Print a report, on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
     from tastemaker.parity import MAX_DIFFERENCE, MAX_MEDIAN_DIFFERENCE
 
-    console = Console(highlight=False)
-    console.print(f"\n{report.images:,} images ({source})\n")
-    ways = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("", "precision", "device", "backend", "images/s"):
-        ways.add_column(column, justify="right" if column == "images/s" else "left")
-    for name, way, rate in (
+    typer.echo(f"\n{report.images:,} images ({source})\n")
+    ways = (
         ("exact", report.exact, report.exact_images_per_s),
         ("chosen", report.chosen, report.chosen_images_per_s),
-    ):
-        ways.add_row(name, way["precision"], way["device"], way["backend"], f"{rate:,.2f}")
-    console.print(ways)
+    )
+    columns = ("precision", "device", "backend")
+    print_columns(("", *columns, "images/s"), [(n, *(way[c] for c in columns), f"{r:,.2f}") for n, way, r in ways])
     difference = report.score_difference
-    console.print(
+    typer.echo(
         f"\nscore difference  {difference['median']:.4f} in the median, {difference['p99']:.4f} at 99%, "
-        f"{difference['maximum']:.4f} at most",
-        soft_wrap=True,
+        f"{difference['maximum']:.4f} at most"
     )
     sides = ", ".join(f"{number} at {cut}" for cut, number in report.side_changes.items())
-    console.print(f"images that change side  {sides}", soft_wrap=True)
+    typer.echo(f"images that change side  {sides}")
     if report.images < _FEW:
-        console.print(
-            f"{report.images:,} images say little of others: compare {_FEW} or more with --limit and --images"
-        )
-    verdict = "[green]within[/]" if report.is_within_tolerance else "[red]beyond[/]"
-    console.print(
+        typer.echo(f"{report.images:,} images say little of others: compare {_FEW} or more with --limit and --images")
+    verdict = "within" if report.is_within_tolerance else "beyond"
+    typer.echo(
         f"\n{verdict} the tolerance: a score difference of {MAX_MEDIAN_DIFFERENCE} in the median, "
-        f"{MAX_DIFFERENCE} at most",
-        soft_wrap=True,
+        f"{MAX_DIFFERENCE} at most"
     )

@@ -6,27 +6,23 @@ import json
 from typing import Any
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.explorer.originals import read_sidecar
 from tastemaker.imaging.signals import SIGNAL_NAMES
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.sources import OriginalsReader
-from tastemaker.scores.table import ScoreTable
 
 _SHOWN_ELSEWHERE = {"caption", "json", "metadata", "sidecars", "kept", *SIGNAL_NAMES}
 _MAX_TEXT = 20_000
+"""Characters of a text that are shown."""
 
-
-def read_row(table: ScoreTable, number: int) -> dict[str, Any]:
-    """Return all columns of one row but its embedding."""
-    row: dict[str, Any] = table.take([number]).to_pylist()[0]
-    return row
+MAX_SIDECAR_BYTES = 2**20
+"""A longer sidecar is told by its size."""
 
 
 def describe_picture(row: dict[str, Any], named: NamedPlaces) -> dict[str, Any]:
     """Return a row as the page shows it: groups of names and values, all of them text.
 
     Args:
-        row: As `read_row` returns it.
+        row: With all its columns.
         named: Where sidecars may be read.
     """
     return {
@@ -48,11 +44,20 @@ def _read_sidecars(row: dict[str, Any], named: NamedPlaces) -> list[list[str]]:
 
 
 def _sidecar_text(row: dict[str, Any], number: int, reader: OriginalsReader) -> str:
+    """Return the text of a sidecar; what is no text, too long or gone is told in a few words."""
+    sidecar = row["sidecars"][number]
+    if sidecar["size"] > MAX_SIDECAR_BYTES:
+        return f"{sidecar['size']:,} bytes, too long to show"
     try:
-        text = read_sidecar(row, number, reader)
+        data = reader.read_sidecar(row, number)
     except (UnreadableImageError, OSError) as error:
         return f"cannot be read: {error}"
-    return _pretty(text) if row["sidecars"][number]["extension"].rpartition(".")[2].lower() == "json" else text
+    if b"\0" in data:
+        return f"{sidecar['size']:,} bytes, no text"
+    text = data.decode("utf-8", "replace")
+    if sidecar["extension"].rpartition(".")[2].lower() == "json":
+        return _pretty(text)
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}\n... ({sidecar['size']:,} bytes in all)"
 
 
 def _pretty(text: str | None) -> str:

@@ -1,159 +1,119 @@
-"""Small pictures inside a page: read from the originals, reduced, and made to fit the room that there is."""
+"""Small pictures of originals, for the page and the report: whole, upright, decoded with no more pixels than needed."""
 
 from __future__ import annotations
 
-import base64
-import os
-from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import simplejpeg
 from PIL import Image
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.explorer.originals import read_picture, recorded_size
-from tastemaker.explorer.reduced import encode_jpeg, reduce_image
-from tastemaker.explorer.upright import upright_size
-from tastemaker.scores.sources import OriginalsReader
+from tastemaker.imaging.decode import (
+    MAX_IMAGE_PIXELS,
+    PILLOW_READERS,
+    decode_image,
+    name_format,
+    read_orientation,
+)
+from tastemaker.imaging.room import ROOM
+from tastemaker.scores.sources import OriginalsReader, SkippedError
 
-Row = Mapping[str, Any]
+CHANGED = "the file has changed since it was scored"
 
-HEIGHTS = (320, 256, 200, 160, 128, 96, 64)
-"""Heights of a small picture, in pixels, largest first: twice what a page shows, for screens of high density."""
+_MARGIN = 1.5
+"""A JPEG is decoded at least this many times as wide and high as wanted: the better filter needs the rest."""
 
-MAX_SLOT_ASPECT, MIN_SLOT_ASPECT = 4.5, 0.5
-"""Width by height of the place that a picture gets. Wider and taller ones are shown whole within it."""
-
-_QUALITY = 80
-
-
-@dataclass(frozen=True, slots=True)
-class Thumbnail:
-    """A small picture, or why there is none.
-
-    Attributes:
-        data: JPEG bytes; empty where there is none.
-        width: Of the small picture, in pixels; of its place where there is none.
-        height: As ``width``.
-        problem: Why there is none; empty if there is one.
-    """
-
-    data: bytes
-    width: int
-    height: int
-    problem: str = ""
-
-    @property
-    def aspect(self) -> float:
-        """Width by height of the place that it gets."""
-        return min(max(self.width / self.height, MIN_SLOT_ASPECT), MAX_SLOT_ASPECT)
-
-    @property
-    def is_extreme(self) -> bool:
-        """Whether the picture is wider or taller than its place, and does not fill it."""
-        return not MIN_SLOT_ASPECT <= self.width / self.height <= MAX_SLOT_ASPECT
-
-    @property
-    def uri(self) -> str:
-        """The picture as a data URI."""
-        return f"data:image/jpeg;base64,{base64.b64encode(self.data).decode()}"
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def make_thumbnails(
-    rows: Mapping[int, Row], uses: Mapping[int, int], max_bytes: int, reader: OriginalsReader, threads: int = 2
-) -> dict[int, Thumbnail]:
-    """Return a small picture for each row; together they stay below ``max_bytes`` as data URIs.
-
-    What is left is shared out among those that are still to come, so a few pictures are large and many are small.
-    The same rows give the same bytes.
+def read_picture(row: Mapping[str, Any], reader: OriginalsReader) -> bytes:
+    """Return the encoded bytes of the picture in a row, as they were scored.
 
     Args:
-        rows: Number -> row, with what names the original and its size. They are read in the order of their places.
-        uses: Number -> how often the page shows it; each time it takes its room.
-        max_bytes: For all of them together, as base64.
-        reader: Reads the originals.
-        threads: Pictures that are decoded at the same time.
+        row: As `OriginalsReader.read_image` takes it.
+        reader: Reads them.
+
+    Raises:
+        UnreadableImageError: The source is gone, or has changed since it was scored. The message does not repeat its
+            name, which stands beside the picture.
     """
-    left = max_bytes * 3 // 4  # base64 makes 4 characters of 3 bytes
-    waiting = sum(uses[number] for number in rows)
-    made = {}
-    for number, reduced in _reduce_all(rows, reader, threads):
-        if isinstance(reduced, str):
-            thumbnail = _placeholder(rows[number], reduced)
-        else:
-            thumbnail = encode_thumbnail(reduced, left // waiting)
-        left -= uses[number] * (len(thumbnail.data) + 2)  # base64 fills up to threes
-        waiting -= uses[number]
-        made[number] = thumbnail
-    return made
-
-
-def encode_thumbnail(image: Image.Image, max_bytes: int) -> Thumbnail:
-    """Return the largest JPEG of an image that fits into so many bytes.
-
-    Where even the smallest does not, it is the place of the picture, with the reason.
-    """
-    for height in HEIGHTS:
-        small = _fit(image, height)
-        data = encode_jpeg(small, _QUALITY)
-        if len(data) <= max_bytes:
-            return Thumbnail(data, small.width, small.height)
-    return Thumbnail(b"", image.width, image.height, "left out: there are too many pictures for one page")
-
-
-def _reduce_all(
-    rows: Mapping[int, Row], reader: OriginalsReader, threads: int
-) -> Iterator[tuple[int, Image.Image | str]]:
-    """Yield each picture reduced to what a page can use, or why there is none; few are in memory at a time.
-
-    They are read here, one after another, and decoded in threads.
-    """
-    places = {n: (row["shard"] or row["image_path"], row["offset"] or 0) for n, row in rows.items()}
-    waiting: deque[tuple[int, Future[Image.Image | str]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for number in sorted(rows, key=lambda n: places[n]):
-            waiting.append((number, pool.submit(_reduce, _read(rows[number], reader), recorded_size(rows[number]))))
-            if len(waiting) > 2 * threads:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for number, future in waiting:
-            yield number, future.result()
-
-
-def _read(row: Row, reader: OriginalsReader) -> bytes | str:
-    """Return the encoded bytes, or why there are none."""
     try:
-        return read_picture(row, reader)
-    except UnreadableImageError as error:
-        return str(error)
-    except FileNotFoundError:
-        return "the file is gone"
-    except OSError as error:
-        return os.strerror(error.errno) if error.errno else f"it cannot be read: {error}"
+        return reader.read_image(row)
+    except SkippedError as error:
+        raise UnreadableImageError(CHANGED if error.kind == "changed" else f"the file {error.problem}") from error
 
 
-def _reduce(data: bytes | str, recorded: tuple[int, int] | None) -> Image.Image | str:
-    if isinstance(data, str):
-        return data
-    try:
-        return reduce_image(data, *_box(HEIGHTS[0]), recorded=recorded)
-    except UnreadableImageError as error:
-        return str(error)
+def recorded_size(row: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the width and height that a row's picture must have; None where its hash tells whether it is the same."""
+    return (row["width"], row["height"]) if row["width"] and row["height"] and not row["xxh3"] else None
 
 
-def _fit(image: Image.Image, height: int) -> Image.Image:
-    """Return a copy that fits into the place of this height; a smaller one stays as large as it is."""
-    small = image.copy()
-    small.thumbnail(_box(height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return small
+@ROOM.hold()
+def reduce_image(data: bytes, width: int, height: int, *, recorded: tuple[int, int] | None = None) -> Image.Image:
+    """Return a picture that fits into a box, upright as its EXIF says, and never enlarged.
+
+    Args:
+        data: The encoded original.
+        width: Of the box, in pixels.
+        height: Of the box, in pixels.
+        recorded: Width and height that it had when it was scored, in either order; None where they are not compared.
+
+    Raises:
+        UnreadableImageError: It cannot be decoded, or has another size than it had.
+    """
+    name = name_format(data)
+    orientation = read_orientation(data, name) if name in PILLOW_READERS else 1
+    box = (height, width) if orientation >= 5 else (width, height)
+    image, size = _load(data, name, box)
+    if recorded is not None and sorted(size) != sorted(recorded):
+        raise UnreadableImageError(CHANGED)
+    image = resize_image(image, fit_into(size, box))
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
-def _box(height: int) -> tuple[int, int]:
-    return round(height * MAX_SLOT_ASPECT), height
+def fit_into(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
+    """Return the size, (width, height) in pixels, of a picture of another size in a box; it is never enlarged."""
+    scale = min(1.0, box[0] / size[0], box[1] / size[1])
+    return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
 
 
-def _placeholder(row: Row, problem: str) -> Thumbnail:
-    width, height = upright_size(row)
-    return Thumbnail(b"", *((width, height) if width and height else (4, 3)), problem)
+def resize_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return a picture with this width and height in pixels."""
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def encode_jpeg(image: Image.Image, quality: int) -> bytes:
+    """Return a picture as a JPEG of a quality from 1 to 100."""
+    pixels = np.ascontiguousarray(image)
+    encoded: bytes = simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling="420", fastdct=False)
+    return encoded
+
+
+def _load(data: bytes, name: str | None, box: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
+    """Return the picture as stored (a raw upright), perhaps with fewer pixels; and the size that it has with all."""
+    if name == "JPEG" and (reduced := _load_jpeg(data, box)) is not None:
+        return reduced
+    image = Image.fromarray(decode_image(data, apply_exif_rotation=name not in PILLOW_READERS).pixels)
+    return image, image.size
+
+
+def _load_jpeg(data: bytes, box: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]] | None:
+    """Return a JPEG decoded at a fraction of its size, as far as the box allows; None for what cannot be decoded so."""
+    with contextlib.suppress(ValueError, KeyError, MemoryError):
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        if width * height <= MAX_IMAGE_PIXELS and colorspace not in ("CMYK", "YCCK"):
+            scale = min(1.0, _MARGIN * min(box[0] / width, box[1] / height))
+            wanted = {"min_width": int(scale * width), "min_height": int(scale * height)}
+            return Image.fromarray(simplejpeg.decode_jpeg(data, strict=False, **wanted)), (width, height)
+    return None

@@ -14,8 +14,8 @@ from typing import Any
 from tastemaker import __version__
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.page import format_share, render_page
-from tastemaker.explorer.pictures import Thumbnail, make_thumbnails
 from tastemaker.explorer.report_data import ReportData, gather
+from tastemaker.explorer.report_pictures import Thumbnail, make_thumbnails
 from tastemaker.machine import usable_cores
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.locations import Source as TableSource

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from functools import partial
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import anyio
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from tastemaker.errors import ConfigurationError, TastemakerError
 from tastemaker.explorer.index import Filter
@@ -23,8 +23,7 @@ from tastemaker.explorer.service import Explorer
 from tastemaker.machine import usable_cores
 
 _FILTER = [field.name for field in fields(Filter)]
-_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-_MAX_BODY_BYTES = 65_536
+_STATIC = Path(__file__).parent / "static"
 _FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 _NEVER = {"cache-control": "no-store"}
 
@@ -40,11 +39,10 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
         token: That every request needs.
         port: Named in the cookie.
     """
-    static = _read_static()
     ask, take = partial(_answer, explorer), partial(_take, explorer)
     routes = [
-        Route("/", partial(_static, static, "index.html")),
-        *(Route(f"/static/{name}", partial(_static, static, name)) for name in static),
+        Route("/", _index),
+        Mount("/static", StaticFiles(directory=_STATIC)),
         Route("/favicon.ico", _no_icon),
         Route("/picture/{row:int}/{height:int}", _pictures(explorer)),
         Route("/api/table", ask(lambda e, r: e.describe())),
@@ -62,7 +60,6 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
         Route("/api/export", take(_export), methods=["POST"]),
         Route("/api/export/stop", take(lambda e, b: e.exports.stop()), methods=["POST"]),
         Route("/api/ratings", take(_rate), methods=["POST"]),
-        Route("/api/ratings/undo", take(lambda e, b: e.undo_rating(_filter_in(b))), methods=["POST"]),
     ]
     return Guard(Starlette(routes=routes), token, f"tastemaker_{port}")
 
@@ -77,7 +74,7 @@ def _pictures(explorer: Explorer) -> _Endpoint:
             if await request.is_disconnected():
                 return Response(status_code=499)
             try:
-                data = await run_in_threadpool(lambda: explorer.thumbnails.make(explorer.original(row), height))
+                data = await run_in_threadpool(partial(explorer.small_picture, row, height))
             except (TastemakerError, OSError) as error:
                 reason = str(error).splitlines()[0][:300] or type(error).__name__
                 return PlainTextResponse(reason, status_code=404, headers=_NEVER)
@@ -112,13 +109,8 @@ def _take(explorer: Explorer, order: Callable[[Explorer, _Body], Any]) -> _Endpo
     """Return an endpoint that does what the JSON in its body says."""
 
     async def endpoint(request: Request) -> Response:
-        data = b""
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > _MAX_BODY_BYTES:
-                return JSONResponse({"error": "the request is too long"}, status_code=413)
         try:
-            body = json.loads(data or b"{}")
+            body = await request.json()
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
@@ -139,15 +131,8 @@ async def _reply(work: Callable[[], Any]) -> Response:
         return JSONResponse({"error": f"the rows cannot be read: {error}"}, status_code=500, headers=_NEVER)
 
 
-def _read_static() -> dict[str, bytes]:
-    """Return the files of the page by name: the only ones that are ever served."""
-    folder = files("tastemaker.explorer") / "static"
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name[file.name.rfind(".") :] in _KINDS}
-
-
-async def _static(static: dict[str, bytes], name: str, request: Request) -> Response:
-    kind = _KINDS[name[name.rfind(".") :]]
-    return Response(static[name], media_type=kind, headers={"cache-control": "no-cache"})
+async def _index(request: Request) -> Response:
+    return FileResponse(_STATIC / "index.html")
 
 
 async def _no_icon(request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,30 +13,40 @@ from typing import Any
 import numpy as np
 
 from tastemaker.checks import check_choice
-from tastemaker.errors import ConfigurationError, ModelError
-from tastemaker.explorer.details import describe_picture, read_row
+from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
+from tastemaker.explorer.details import describe_picture
 from tastemaker.explorer.dimensions import Dimension, list_dimensions, shape_conditions
 from tastemaker.explorer.exports import Exports
 from tastemaker.explorer.failures import group_failures, list_failures
 from tastemaker.explorer.index import Filter, ScoreIndex
 from tastemaker.explorer.lookup import RowLookup
-from tastemaker.explorer.originals import table_stamp
+from tastemaker.explorer.pictures import encode_jpeg, read_picture, recorded_size, reduce_image
 from tastemaker.explorer.report_data import DEFAULT_TOP
 from tastemaker.explorer.slices import slice_view
-from tastemaker.explorer.thumbnails import Thumbnails
 from tastemaker.explorer.upright import upright_size
 from tastemaker.scores.cutoff import parse_top
 from tastemaker.scores.neighbours import nearest_rows
+from tastemaker.scores.sources import OriginalsReader
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.selections.marks import REJECTED, Marks
 from tastemaker.selections.select import SelectSummary, select_images
 from tastemaker.selections.selection import Selection
+from tastemaker.storage import is_remote
 
 MAX_ROWS_AT_ONCE = 1000
 NEIGHBOURS = 12
 MAX_SLICES = 60
 MAX_MEMBERS = 24
 """Pictures of a group that are shown beside one of them."""
+
+WIDEST = 8
+"""A small picture is at most this many times as wide as high."""
+
+_LARGEST = 65_500
+"""The width and height of a JPEG at most, in pixels."""
+
+_SMALL = 640
+"""Pictures up to this height are compressed more."""
 
 _Json = dict[str, Any]
 
@@ -45,7 +56,6 @@ class Explorer:
 
     Args:
         sources: Directories, files or URLs of rows, as `ScoreTable` takes them.
-        cache: Folder of the thumbnails; None for the user's cache directory.
         ratings: The file of what a person says of the pictures; None for the one beside the rows.
         storage_options: For rows and originals that are URLs; see docs/remote-data.md.
         originals: Places that originals may be read from, beside the inputs of your own runs.
@@ -57,7 +67,6 @@ class Explorer:
     def __init__(
         self,
         sources: list[str],
-        cache: Path | None = None,
         ratings: Path | None = None,
         storage_options: Mapping[str, Any] | None = None,
         originals: Sequence[str] = (),
@@ -67,16 +76,14 @@ class Explorer:
         self.marks = Marks(self.table, ratings)
         self.index = ScoreIndex(self.table, self.marks)
         self.lookup = RowLookup(self.table)
-        self.thumbnails = Thumbnails(cache, named=self.table.originals)
         self.exports = Exports()
-        self.stamp = table_stamp(self.table)
+        self.stamp = _stamp(self.table)
         self._failures: dict[str, list[_Json]] = {}
         self._dimensions: dict[str, Dimension] | None = None
 
     def close(self) -> None:
         """Close what is open."""
         self.exports.close()
-        self.lookup.close()
         self.marks.close()
 
     def describe(self) -> _Json:
@@ -169,7 +176,7 @@ class Explorer:
             "of": len(whole.rows),
             "percentile": 100 * below / len(whole.rows) if rank else None,
             "group": self._group(row, by),
-            **describe_picture(read_row(self.table, row), self.table.originals),
+            **describe_picture(self.table.take([row]).to_pylist()[0], self.table.originals),
         }
 
     def neighbours(self, row: int) -> list[_Json]:
@@ -223,11 +230,6 @@ class Explorer:
         self.marks.change(row, stars, rejected)
         return self._rating(row) | {"place": self.place(chosen, row)}
 
-    def undo_rating(self, chosen: Filter) -> _Json:
-        """Take the last rating back; return what it is now, with ``row`` None where there was nothing to take back."""
-        row, _ = self.marks.undo() or (None, None)
-        return {"row": None} if row is None else self._rating(row) | {"place": self.place(chosen, row)}
-
     def export(self, chosen: Filter, to: str, form: str, score: float | None, top: str | None) -> _Json:
         """Start to write what is kept of a view, and return the export.
 
@@ -252,14 +254,22 @@ class Explorer:
 
         return self.exports.start(to, cut.kept, work)
 
-    def original(self, row: int) -> _Json:
-        """Return where a row's picture lies.
+    def small_picture(self, row: int, height: int) -> bytes:
+        """Return a row's picture as a JPEG that is at most this many pixels high, and `WIDEST` times as wide.
 
         Raises:
             ConfigurationError: There is no such row.
+            UnreadableImageError: The original is gone, has changed since it was scored, or cannot be decoded.
         """
         self._check(row)
-        return self.lookup.rows([row])[0]
+        (found,) = self.lookup.rows([row])
+        if found["size"] is None and found["reason"]:
+            raise UnreadableImageError(found["reason"])
+        width, height = (min(pixels, _LARGEST) for pixels in (WIDEST * height, height))
+        with OriginalsReader(self.table.originals) as reader:
+            data = read_picture(found, reader)
+        image = reduce_image(data, width, height, recorded=recorded_size(found))
+        return encode_jpeg(image, 82 if height <= _SMALL else 90)
 
     def _group(self, row: int, by: str) -> _Json | None:
         """Return the other pictures of a row's group, the best first; None where groups have not been looked for."""
@@ -302,3 +312,12 @@ class Explorer:
     def _check(self, row: int) -> None:
         if not 0 <= row < len(self.table):
             raise ConfigurationError(f"there is no row {row}")
+
+
+def _stamp(table: ScoreTable) -> str:
+    """Return a text that changes when the table does, for addresses of pictures that browsers may remember."""
+    digest = hashlib.sha256()
+    for source in table.sources:
+        changed = 0 if is_remote(source.path) else os.stat(source.path).st_mtime_ns
+        digest.update(f"{source.path}\n{source.rows}\n{changed}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:12]

@@ -37,6 +37,7 @@ from tastemaker.scores.sources import (
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.rating import StarEmbedder
 from tastemaker.selections.selection import Chosen
+from tastemaker.selections.steps import FunnelStep
 from tastemaker.storage import STATE_FOLDER
 from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
@@ -50,22 +51,45 @@ _STEM = "images"
 
 
 @dataclass
-class ExportCounts:
-    """What became of the chosen images.
+class SelectSummary:
+    """What a selection came to.
 
     Attributes:
-        written: Images that are in the folder now.
-        bytes_written: Of them and their sidecars.
-        checked_by_size_only: Written images whose rows have no hash, or that were linked.
-        skipped: ``changed``, ``missing`` or ``refused`` -> images; ``sidecar`` -> sidecars of images that were written.
-        ratings: ``embedded``, ``already_rated``, ... -> images, where stars were asked for.
+        output: Where it lies.
+        kind: ``webdataset``, ``folder``, ``links``, ``manifest`` or ``uids``.
+        rows: Rows of the table.
+        chosen: Rows that were meant.
+        written: Those of them that were written.
+        skipped: ``changed``, ``missing`` or ``refused`` -> originals that were not copied; ``sidecar`` -> sidecars of
+            copied ones that cannot be read. Both are listed in ``skipped_file``.
+        checked_by_size_only: Written originals whose rows have no hash, or that were linked.
+        ranked_by: What the images are ranked by.
+        lowest: Its lowest value among the chosen; None where there is none, or a recipe chose.
+        bytes_written: Of originals and sidecars.
+        skipped_file: Empty where nothing was skipped.
+        ratings: ``embedded``, ``already_rated``, ``without_stars``, ``no_jpeg`` or ``failed`` -> copies, where stars
+            were to be embedded.
+        skipped_first: Why the first of the skipped was, with its name.
+        moved_aside: Folder -> files of an earlier selection that were changed, or whose originals are gone, and lie
+            there now.
+        funnel: What each step of a recipe did; empty where there is no recipe.
     """
 
+    output: str
+    kind: str
+    rows: int
+    chosen: int
+    ranked_by: str = ""
     written: int = 0
-    bytes_written: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
     checked_by_size_only: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    ratings: Counter[str] = field(default_factory=Counter)
+    lowest: float | None = None
+    bytes_written: int = 0
+    skipped_file: str = ""
+    ratings: dict[str, int] = field(default_factory=dict)
+    skipped_first: str = ""
+    moved_aside: dict[str, int] = field(default_factory=dict)
+    funnel: list[FunnelStep] = field(default_factory=list)
 
 
 class Export:
@@ -74,8 +98,7 @@ class Export:
     Args:
         table: The rows.
         chosen: Those whose originals are meant.
-        form: One of `FORMS`.
-        own: What was written to the folder before; `OwnFiles.list_there` has been called.
+        summary: Of the selection, whose kind is one of `FORMS`. What becomes of the originals is noted in it.
         images_per_tar: Samples in a tar at most.
         embedder: Puts stars into the copies.
         on_progress: Called after each image. Bytes are those of the images, without sidecars.
@@ -85,14 +108,13 @@ class Export:
         self,
         table: ScoreTable,
         chosen: Chosen,
-        form: str,
-        own: OwnFiles,
+        summary: SelectSummary,
         *,
         images_per_tar: int,
         embedder: StarEmbedder | None,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self._chosen, self._form, self._own = chosen, form, own
+        self._chosen, self._form, self._summary = chosen, summary.kind, summary
         self._images_per_tar, self._named = images_per_tar, table.originals
         self._embedder, self._on_progress = embedder, on_progress
         sizes = np.nan_to_num(table.values("size")[chosen.rows])
@@ -101,23 +123,25 @@ class Export:
         self._is_remote = Place.at((first or [""])[0] or "").local_path is None
         self._folders = FolderReader(self._named.options)
         self._records: dict[str, list[Record]] = {}  # name of a metadata file in the output -> its records
-        self.skipped: list[dict[str, Any]] = []
+        self._skipped: list[dict[str, Any]] = []
         self._done = self._bytes_done = 0
-        self.counts = ExportCounts()
 
     @property
     def bytes_to_write(self) -> int:
         """Bytes of the images, without sidecars; 0 of links."""
         return 0 if self._form == "links" else self._bytes_total
 
-    def check(self) -> None:
+    def check(self, own: OwnFiles) -> None:
         """Look at where the originals lie, and at the names that the copies will have, before anything is written.
+
+        Args:
+            own: What was written to the folder before; `OwnFiles.list_there` has been called.
 
         Raises:
             ConfigurationError: An original lies in the folder, or a file of somebody else is in the way.
         """
-        inside = _Inside(self._own.folder)
-        has_foreign = bool(self._own.foreign())
+        inside = _Inside(own.folder)
+        has_foreign = bool(own.foreign())
         for _, part in self._chosen.iterate():
             for row in part.select([n for n in NEEDED_COLUMNS if n in part.column_names]).to_pylist():
                 path = original_name(row.get("shard") or row["image_path"] or "")
@@ -130,34 +154,41 @@ class Export:
                     if not isinstance(found, SkippedError):
                         record = self._record_of(found.parts[0])
                         for name in [*(member.name for member in found.parts), *([record.file] if record else ())]:
-                            self._own.refuse_foreign(name)
+                            own.refuse_foreign(name)
         if self._form == "webdataset":
-            for name in filter(re.compile(rf"{_STEM}-\d+\.tar").fullmatch, self._own.foreign()):
-                self._own.refuse_foreign(name)
+            for name in filter(re.compile(rf"{_STEM}-\d+\.tar").fullmatch, own.foreign()):
+                own.refuse_foreign(name)
 
-    def write(self) -> None:
+    def write(self, own: OwnFiles) -> None:
         """Write all samples below the folder, a row for each with where it is, and what was skipped.
 
         Copies of an earlier selection that are none of this one go.
+
+        Args:
+            own: As in `check`.
 
         Raises:
             ConfigurationError: An original has no file to link to; a file of somebody else is in the way.
             OSError: The disk is full.
         """
-        folder, copies = self._own.folder, self._make_copies()
-        self._own.keep = _Orphans(folder / LISTING)
+        folder, copies = own.folder, self._make_copies(own)
+        own.keep = _Orphans(folder / LISTING)
         try:
             with (folder / LISTING).draft() as draft:
                 self._write_all(copies, draft.path)
                 copies.finish()
-                self._own.write({name: write_records(name, records) for name, records in self._records.items()})
-                self._own.finish()
+                own.write({name: write_records(name, records) for name, records in self._records.items()})
+                own.finish()
         except BaseException:
             copies.discard()
             raise
-        _write_lines(folder / SKIPPED, self.skipped)
+        _write_lines(folder / SKIPPED, self._skipped)
+        if self._skipped:
+            self._summary.skipped_first = self._skipped[0]["detail"]
+            self._summary.skipped_file = f"{self._summary.output.rstrip('/')}/{SKIPPED}"
+            self._summary.skipped = dict(sorted(Counter(line["problem"] for line in self._skipped).items()))
         if self._embedder is not None:
-            self.counts.ratings = self._embedder.counts
+            self._summary.ratings = dict(sorted(self._embedder.counts.items()))
             problems = self._embedder.problems.items()
             _write_lines(folder / UNRATED, [{"image_path": path, "problem": problem} for path, problem in problems])
 
@@ -174,10 +205,10 @@ class Export:
             for numbers, part in self._chosen.iterate():
                 writer.write_table(self._copy(numbers.tolist(), part, reader, copies).select(schema.names))
 
-    def _make_copies(self) -> Copies:
+    def _make_copies(self, own: OwnFiles) -> Copies:
         if self._form == "webdataset":
-            return TarCopies(self._own, _STEM, self._images_per_tar)
-        return FileCopies(self._own) if self._form == "folder" else LinkCopies(self._own)
+            return TarCopies(own, _STEM, self._images_per_tar)
+        return FileCopies(own) if self._form == "folder" else LinkCopies(own)
 
     def _copy(self, numbers: list[int], part: pa.Table, reader: OriginalsReader, copies: Copies) -> pa.Table:
         """Copy the originals of some rows; return the rows of those that were."""
@@ -217,9 +248,9 @@ class Export:
             )
         for problem in copies.left_out.values():
             self._skip(row_id, row, "sidecar", problem)
-        self.counts.written += 1
-        self.counts.bytes_written += sum(len(data) for name, data in members.items() if name not in copies.left_out)
-        self.counts.checked_by_size_only += not found.original.xxh3 or self._form == "links"
+        self._summary.written += 1
+        self._summary.bytes_written += sum(len(data) for name, data in members.items() if name not in copies.left_out)
+        self._summary.checked_by_size_only += not found.original.xxh3 or self._form == "links"
         return place
 
     def _record_of(self, image: Part) -> Record | None:
@@ -232,9 +263,8 @@ class Export:
             return None
 
     def _skip(self, row_id: int, row: dict[str, Any], kind: str, detail: str) -> None:
-        self.counts.skipped[kind] += 1
         where = {"row_id": row_id, "image_id": row["image_id"], "image_path": row["image_path"]}
-        self.skipped.append({**where, "problem": kind, "detail": detail})
+        self._skipped.append({**where, "problem": kind, "detail": detail})
 
     def _report(self, size: int) -> None:
         self._done += 1

@@ -32,15 +32,11 @@ MARKS_FILE = f"{STATE_FOLDER}/ratings.sqlite"
 
 _NAMES = ("xxh3", "image_path", "offset", "image_id")
 
-_TABLES = """
+_TABLE = """
 CREATE TABLE IF NOT EXISTS ratings (
     xxh3 TEXT NOT NULL, image_path TEXT NOT NULL, position INTEGER NOT NULL, image_id TEXT NOT NULL,
     stars INTEGER NOT NULL, rejected INTEGER NOT NULL, changed_at TEXT NOT NULL,
     PRIMARY KEY (xxh3, image_path, position)
-);
-CREATE TABLE IF NOT EXISTS changes (
-    number INTEGER PRIMARY KEY, xxh3 TEXT NOT NULL, image_path TEXT NOT NULL, position INTEGER NOT NULL,
-    image_id TEXT NOT NULL, stars_before INTEGER NOT NULL, rejected_before INTEGER NOT NULL
 );
 """
 
@@ -126,7 +122,7 @@ class Marks:
             return self._by_row
 
     def change(self, row: int, stars: int | None = None, rejected: bool | None = None) -> Mark:
-        """Change the mark of a row in what is given, and return it. `undo` takes that back.
+        """Change the mark of a row in what is given, and return it.
 
         Raises:
             ConfigurationError: There are more than five stars, or the file cannot be written.
@@ -143,38 +139,17 @@ class Marks:
                     mark = Mark(
                         before.stars if stars is None else stars, before.rejected if rejected is None else rejected
                     )
+                    now = datetime.now(UTC).isoformat(timespec="microseconds")
                     connection.execute(
-                        "INSERT INTO changes (xxh3, image_path, position, image_id, stars_before, rejected_before) "
-                        "VALUES (?, ?, ?, ?, ?, ?)",
-                        (picture.xxh3, *picture.place, picture.image_id, before.stars, before.rejected),
+                        "INSERT OR REPLACE INTO ratings VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        (picture.xxh3, *picture.place, picture.image_id, mark.stars, mark.rejected, now),
                     )
-                    _store(connection, picture, mark)
             except sqlite3.Error as error:
                 raise ConfigurationError(f"the rating is not saved: {self.path}: {error}") from error
-            self._remember(row, mark)
+            others = {number: other for number, other in self._by_row.items() if number != row}
+            self._by_row = others if mark == Mark() else others | {row: mark}
+            self.version += 1
             return mark
-
-    def undo(self) -> tuple[int | None, Mark] | None:
-        """Take the last change back; return the row and its mark now, None where there is nothing to take back.
-
-        The row is None where the picture is no longer in the table.
-        """
-        with self._lock:
-            if not self.path.exists():
-                return None
-            with self._open() as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                change = connection.execute("SELECT * FROM changes ORDER BY number DESC LIMIT 1").fetchone()
-                if change is None:
-                    return None
-                number, *what, stars, rejected = change
-                picture, mark = _Picture(*what), Mark(stars, bool(rejected))
-                connection.execute("DELETE FROM changes WHERE number = ?", (number,))
-                _store(connection, picture, mark)
-            row = next(iter(_find_rows(self._table, {picture: mark})), None)
-            if row is not None:
-                self._remember(row, mark)
-            return row, mark
 
     def close(self) -> None:
         """Close the file."""
@@ -189,18 +164,13 @@ class Marks:
         position = -1 if found["offset"] is None else found["offset"]
         return _Picture(found["xxh3"] or "", found["image_path"] or "", position, found["image_id"] or "")
 
-    def _remember(self, row: int, mark: Mark) -> None:
-        self.version += 1
-        others = {number: other for number, other in self._by_row.items() if number != row}
-        self._by_row = others if mark == Mark() else others | {row: mark}
-
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, check_same_thread=False, timeout=10, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")  # a disk that cannot do that keeps its own mode
             self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(_TABLES)
+            self._connection.execute(_TABLE)
         return self._connection
 
     def _refresh(self) -> None:
@@ -254,14 +224,6 @@ def marks_path(table: ScoreTable) -> Path:
         source = str(folder)
     name = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return Path(platformdirs.user_data_dir("tastemaker")) / "ratings" / f"{name}.sqlite"
-
-
-def _store(connection: sqlite3.Connection, picture: _Picture, mark: Mark) -> None:
-    now = datetime.now(UTC).isoformat(timespec="microseconds")
-    connection.execute(
-        "INSERT OR REPLACE INTO ratings VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (picture.xxh3, *picture.place, picture.image_id, mark.stars, mark.rejected, now),
-    )
 
 
 def _find_rows(table: ScoreTable, stored: Mapping[_Picture, Mark]) -> dict[int, Mark]:

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,10 @@ from tastemaker.errors import ConfigurationError, TastemakerError
 from tastemaker.progress import Progress
 from tastemaker.scores.layout import read_note
 from tastemaker.scores.table import ScoreTable
-from tastemaker.selections.export import FORMS, SKIPPED, Export
+from tastemaker.selections.export import FORMS, Export, SelectSummary as SelectSummary
 from tastemaker.selections.lists import MANIFESTS, UIDS, write_manifest, write_uids
 from tastemaker.selections.rating import StarEmbedder, StarOptions
 from tastemaker.selections.selection import Chosen, Selection, choose_rows
-from tastemaker.selections.steps import FunnelStep
 from tastemaker.storage import SELECTION_FILE, STATE_FOLDER
 from tastemaker.storage.drafts import explain_full_disk
 from tastemaker.storage.owned import ASIDE_FOLDER, OwnFiles
@@ -34,48 +33,6 @@ RECORD = f"{STATE_FOLDER}/{SELECTION_FILE}"
 """In a folder that a selection wrote: what was asked for, and whether all of it is there."""
 
 _LOCK = f"{STATE_FOLDER}/selection.lock"
-
-
-@dataclass
-class SelectSummary:
-    """What a selection came to.
-
-    Attributes:
-        output: Where it lies.
-        kind: ``webdataset``, ``folder``, ``links``, ``manifest`` or ``uids``.
-        rows: Rows of the table.
-        chosen: Rows that were meant.
-        written: Those of them that were written.
-        skipped: ``changed``, ``missing`` or ``refused`` -> originals that were not copied; ``sidecar`` -> sidecars of
-            copied ones that cannot be read. Both are listed in ``skipped_file``.
-        checked_by_size_only: Written originals whose rows have no hash, or that were linked.
-        ranked_by: What the images are ranked by.
-        lowest: Its lowest value among the chosen; None where there is none, or a recipe chose.
-        bytes_written: Of originals and sidecars.
-        skipped_file: Empty where nothing was skipped.
-        ratings: ``embedded``, ``already_rated``, ``without_stars``, ``no_jpeg`` or ``failed`` -> copies, where stars
-            were to be embedded.
-        skipped_first: Why the first of the skipped was, with its name.
-        moved_aside: Folder -> files of an earlier selection that were changed, or whose originals are gone, and lie
-            there now.
-        funnel: What each step of a recipe did; empty where there is no recipe.
-    """
-
-    output: str
-    kind: str
-    rows: int
-    chosen: int
-    ranked_by: str = ""
-    written: int = 0
-    skipped: dict[str, int] = field(default_factory=dict)
-    checked_by_size_only: int = 0
-    lowest: float | None = None
-    bytes_written: int = 0
-    skipped_file: str = ""
-    ratings: dict[str, int] = field(default_factory=dict)
-    skipped_first: str = ""
-    moved_aside: dict[str, int] = field(default_factory=dict)
-    funnel: list[FunnelStep] = field(default_factory=list)
 
 
 def select_images(
@@ -119,34 +76,27 @@ def select_images(
     chosen = choose_rows(table, selection)
     summary = SelectSummary(str(output), kind, len(table), len(chosen), selection.rank_by or "", funnel=chosen.funnel)
     summary.lowest = None if selection.recipe is not None else _lowest(table, chosen, selection)
-    if kind not in FORMS:
-        with explain_full_disk(place):
-            own = _write_list(table, chosen, place, kind, overwrite=overwrite)
-        summary.moved_aside = _count_moved(own)
-        summary.written = len(chosen)
-        return summary
-
-    def make_export(own: OwnFiles) -> Export:
-        return Export(
-            table,
-            chosen,
-            kind,
-            own,
-            images_per_tar=images_per_tar,
-            embedder=StarEmbedder(table, selection.rank_by, stars) if stars else None,
-            on_progress=on_progress,
-        )
-
     with explain_full_disk(place):
-        export, own = _write_originals(
-            place, make_export, _request(table, selection, kind, images_per_tar, stars), overwrite
-        )
-    return _add_counts(summary, export, own)
+        if kind in FORMS:
+            export = Export(
+                table,
+                chosen,
+                summary,
+                images_per_tar=images_per_tar,
+                embedder=StarEmbedder(table, selection.rank_by, stars) if stars else None,
+                on_progress=on_progress,
+            )
+            request = _request(table, selection, kind, images_per_tar, stars)
+            own = _write_originals(place, export, request, overwrite=overwrite)
+        else:
+            own = _write_list(table, chosen, place, kind, overwrite=overwrite)
+            summary.written = len(chosen)
+    if own.moved_aside:
+        summary.moved_aside = {str(own.folder / ASIDE_FOLDER): len(own.moved_aside)}
+    return summary
 
 
-def _write_originals(
-    place: Place, make_export: Callable[[OwnFiles], Export], request: dict[str, Any], overwrite: bool
-) -> tuple[Export, OwnFiles]:
+def _write_originals(place: Place, export: Export, request: dict[str, Any], *, overwrite: bool) -> OwnFiles:
     _check_folder(_look_at(place), request, overwrite=overwrite)  # before a lock makes anything there
     place.make_folder()
     lock = (place / _LOCK).lock()
@@ -158,12 +108,11 @@ def _write_originals(
         place.remove_drafts()
         own = _look_at(place)
         _check_folder(own, request, overwrite=overwrite)
-        export = make_export(own)
-        export.check()
+        export.check(own)
         _check_room(place, export)
         _write_record(place, request, "unfinished")
         try:
-            export.write()
+            export.write(own)
         except BaseException:
             own.discard()
             if not own.is_known:
@@ -175,7 +124,7 @@ def _write_originals(
         lock.release()
         (place / _LOCK).delete()
         _remove_if_empty(place / STATE_FOLDER, place)
-    return export, own
+    return own
 
 
 def _remove_if_empty(*folders: Place) -> None:
@@ -240,10 +189,6 @@ def _check_options(kind: str, place: Place, images_per_tar: int, stars: StarOpti
         raise ConfigurationError(f"{place} is a file; {kind} needs a folder")
 
 
-def _count_moved(own: OwnFiles) -> dict[str, int]:
-    return {str(own.folder / ASIDE_FOLDER): len(own.moved_aside)} if own.moved_aside else {}
-
-
 def _lowest(table: ScoreTable, chosen: Chosen, selection: Selection) -> float | None:
     values = table.values(selection.rank_by)[chosen.rows]
     values = values[~np.isnan(values)]
@@ -260,17 +205,6 @@ def _write_list(table: ScoreTable, chosen: Chosen, place: Place, kind: str, *, o
         if not overwrite and own.differs(place.name, draft):
             raise ConfigurationError(f"{place} is there with other content; choose another, or say --overwrite")
     return own
-
-
-def _add_counts(summary: SelectSummary, export: Export, own: OwnFiles) -> SelectSummary:
-    counts = export.counts
-    summary.moved_aside = _count_moved(own)
-    summary.written, summary.bytes_written = counts.written, counts.bytes_written
-    summary.checked_by_size_only = counts.checked_by_size_only
-    summary.skipped, summary.ratings = dict(sorted(counts.skipped.items())), dict(sorted(counts.ratings.items()))
-    summary.skipped_first = export.skipped[0]["detail"] if export.skipped else ""
-    summary.skipped_file = f"{summary.output.rstrip('/')}/{SKIPPED}" if counts.skipped else ""
-    return summary
 
 
 def _request(

@@ -13,12 +13,12 @@ export function send(path, body = {}) {
   return reach(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 }
 
-const HEIGHTS = [160, 320, 640, 960, 1280, 1920, 2560]; // of pictures, as the server has them; beyond, with all pixels
+const HEIGHTS = [320, 640, 960, 1280, 1920, 2560]; // few, so that the browser finds most pictures in its cache
 
 // The address of a picture that is shown this high, in CSS pixels.
 export function pictureAt(row, height) {
   const pixels = Math.floor(height * window.devicePixelRatio);
-  return `/picture/${row}/${HEIGHTS.find((high) => high >= pixels) ?? HEIGHTS.at(-1) + 1}?v=${stamp}`;
+  return `/picture/${row}/${HEIGHTS.find((high) => high >= pixels) ?? 65_500}?v=${stamp}`;
 }
 
 // Why a picture did not come; the browser does not tell.

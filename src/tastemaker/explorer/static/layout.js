@@ -1,4 +1,4 @@
-// Justified rows for any number of pictures: one pass over their shapes, eight bytes a picture row, nothing estimated.
+// Justified rows for any number of pictures: one pass over their shapes, nothing estimated.
 
 const WIDEST = 8; // a wider picture gets a box of this shape, and lies in it uncropped
 const NARROWEST = 0.3;
@@ -16,18 +16,12 @@ export function layOut(shapes, isReversed, width, target) {
   };
   const most = width < 560 ? 2 : Infinity;
   const highest = most === 2 ? 340 : 1.35 * target;
-  const guess = Math.max(16, Math.ceil(number / 2) + 1);
-  let starts = new Uint32Array(guess);
-  let tops = new Float64Array(guess);
-  let heights = new Float32Array(guess);
+  const starts = new Uint32Array(number + 1); // as if each row had one picture
+  const tops = new Float64Array(number + 1);
+  const heights = new Float32Array(number + 1);
   let rows = 0;
   let top = 0;
   const add = (start, height) => {
-    if (rows + 1 >= starts.length) {
-      starts = grow(starts);
-      tops = grow(tops);
-      heights = grow(heights);
-    }
     starts[rows] = start;
     tops[rows] = top;
     heights[rows] = height;
@@ -54,7 +48,8 @@ export function layOut(shapes, isReversed, width, target) {
   }
   starts[rows] = number;
   tops[rows] = top;
-  return { starts, tops, heights, rows, height: top, aspect };
+  const [used, ends, highs] = [starts, tops, heights].map((whole) => whole.slice(0, rows + 1));
+  return { starts: used, tops: ends, heights: highs, rows, height: top, aspect };
 }
 
 // The row that a position is in, and the one at a height.
@@ -82,10 +77,4 @@ function lastAtMost(values, number, wanted) {
     else high = middle - 1;
   }
   return low;
-}
-
-function grow(array) {
-  const larger = new array.constructor(2 * array.length);
-  larger.set(array);
-  return larger;
 }

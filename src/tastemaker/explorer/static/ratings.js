@@ -7,6 +7,7 @@ import { emit, model, on, setRejected } from "./model.js";
 const saved = document.getElementById("saved");
 let fading = 0;
 
+const earlier = []; // what pictures were rated before, for undo; the last one at the end
 let last = Promise.resolve(); // one is saved after the other, however fast the keys come
 
 export function startRatings() {
@@ -16,18 +17,26 @@ export function startRatings() {
 
 // Only what changes is sent: what another page says of the rest stays.
 export function rate(picture, changes) {
-  inTurn("/api/ratings", { row: picture.row, ...changes }, "saved");
+  inTurn("saved", async () => {
+    const { row, said_by: saidBy, stars: number, rejected } = picture;
+    const before = saidBy === "page" ? { row, stars: number, rejected } : { row, stars: 0, rejected: false };
+    const result = await save({ row, ...changes });
+    earlier.push(before);
+    return result;
+  });
 }
 
 export function undo() {
-  inTurn("/api/ratings/undo", {}, "undone");
+  inTurn("undone", () => (earlier.length ? save(earlier.pop()) : null));
 }
 
-function inTurn(path, body, word) {
+const save = (change) => send("/api/ratings", { ...change, filter: model.filter });
+
+function inTurn(word, change) {
   last = last.then(async () => {
     try {
-      const result = await send(path, { ...body, filter: model.filter });
-      if (result.row === null) return tell("nothing to undo");
+      const result = await change();
+      if (!result) return tell("nothing to undo");
       emit("rating", result);
       tell(`${word}  ${result.rejected ? "rejected" : stars(result.stars) || "no rating"}`);
     } catch (error) {
