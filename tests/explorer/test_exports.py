@@ -24,24 +24,21 @@ def export(explorer, to, **options):
     return state
 
 
-@pytest.mark.parametrize(
-    ("body", "selection"),
-    [
-        ({"score": 5.42}, Selection(min_score=5.42)),
-        ({"top": "25%"}, Selection(top=Top(share=0.25))),
+def test_an_export_is_what_select_writes(explorer, tmp_path):
+    cut = Selection(where="(\nwidth > height\n)", top=Top(count=4))
+    for number, (form, body, selection) in enumerate(
         (
-            {"top": "4", "where": "width > height"},
-            Selection(where="(\nwidth > height\n)", top=Top(count=4)),
-        ),
-    ],
-)
-@pytest.mark.parametrize("form", ["folder", "webdataset"])
-def test_an_export_is_what_select_writes(explorer, tmp_path, body, selection, form):
-    state = export(explorer, tmp_path / "page", form=form, **body)
-    summary = select_images(explorer.table, tmp_path / "select", selection, kind=form)
-    assert state["state"] == "done", state["message"]
-    assert state["done"] == state["images"] == summary.written > 0
-    assert copies(tmp_path / "page") == copies(tmp_path / "select")
+            ("folder", {"score": 5.42}, Selection(min_score=5.42)),
+            ("webdataset", {"top": "25%"}, Selection(top=Top(share=0.25))),
+            ("folder", {"top": "4", "where": "width > height"}, cut),
+        )
+    ):
+        page, chosen = tmp_path / f"page{number}", tmp_path / f"select{number}"
+        state = export(explorer, page, form=form, **body)
+        summary = select_images(explorer.table, chosen, selection, kind=form)
+        assert state["state"] == "done", state["message"]
+        assert state["done"] == state["images"] == summary.written > 0
+        assert copies(page) == copies(chosen)
 
 
 def test_rejected_pictures_are_left_out_and_a_number_is_kept_exactly(explorer, tmp_path):
@@ -61,22 +58,19 @@ def test_a_manifest_follows_the_filter_on_ratings(explorer, tmp_path):
     assert pyarrow.csv.read_csv(tmp_path / "list.csv")["image_id"].to_pylist() == ["p00001"]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
+def test_what_makes_no_sense_is_refused_at_once(explorer, tmp_path):
+    explorer.rate(Filter(), 1, None, True)
+    for options in (
         {"to": "", "score": 5.0},
         {"to": "s3://bucket/kept", "score": 5.0},
         {"score": 99.0},
         {"score": None},
         {"score": 5.0, "by": "width"},
         {"score": 0.0, "rated": "rejected"},
-    ],
-)
-def test_what_makes_no_sense_is_refused_at_once(explorer, tmp_path, options):
-    explorer.rate(Filter(), 1, None, True)
-    with pytest.raises(ConfigurationError):
-        start(explorer, **{"to": tmp_path / "out", **options})
-    assert not (tmp_path / "out").exists()
+    ):
+        with pytest.raises(ConfigurationError):
+            start(explorer, **{"to": tmp_path / "out", **options})
+        assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_written_is_told_and_nothing_is_replaced(explorer, tmp_path):

@@ -180,49 +180,50 @@ def test_ratings_are_saved_from_the_page(page, explorer):
     assert not explorer.marks.current()
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"[]", b"{", b'{"row": "x", "stars": 1}', b'{"row": 99, "stars": 1, "rejected": false}', b"[" * 60_000],
-)
-def test_what_is_no_rating_is_refused(page, explorer, body):
-    assert page.post("/api/ratings", content=body).status_code == 400
+def test_what_is_no_rating_is_refused(page, explorer):
+    wrong = [
+        b"",
+        b"[]",
+        b"{",
+        b'{"row": "x", "stars": 1}',
+        b'{"row": 99, "stars": 1, "rejected": false}',
+        b"[" * 60_000,
+    ]
+    for body in wrong:
+        assert page.post("/api/ratings", content=body).status_code == 400, body[:50]
     assert not explorer.marks.current()
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
+def test_wrong_filters_and_numbers_are_answered_with_a_sentence(page):
+    for address in (
         "/api/view?where=width+%3E",
         "/api/view?by=caption",
         "/api/view?rated=7",
         "/api/cutoff?cut=nan",
         "/api/slices?dimension=shape&place=none",
         f"/api/rows?start={'9' * 5000}",
-    ],
-)
-def test_wrong_filters_and_numbers_are_answered_with_a_sentence(page, address):
-    answer = page.get(address)
-    assert answer.status_code == 400
-    assert len(answer.json()["error"]) > 10
+    ):
+        answer = page.get(address)
+        assert answer.status_code == 400, address
+        assert len(answer.json()["error"]) > 10
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        "1=1; COPY rows TO '{out}'",
-        "EXISTS (FROM query($$COPY rows TO '{out}'$$))",
+def test_a_filter_writes_nothing_and_reads_no_file(page, tmp_path):
+    out = tmp_path / "out.csv"
+    for where in (
+        "formt = 'JPEG'",
+        "1=1) OR (1=1",
+        f"1=1; COPY rows TO '{out}'",
+        f"EXISTS (FROM query($$COPY rows TO '{out}'$$))",
         "row_id IN (SELECT 1 FROM read_csv('/etc/passwd'))",
         "(SELECT count(*) FROM glob('/etc/*')) > 0",
         "EXISTS (SELECT * FROM sniff_csv('/etc/passwd'))",
         "(SELECT getenv('HOME')) IS NOT NULL",
         "true) UNION SELECT (1",
         "(SELECT count(*) FROM range(100000000000) t(i) WHERE i % 3 = 1) > 0",
-    ],
-)
-def test_a_filter_writes_nothing_and_reads_no_file(page, tmp_path, where):
-    out = tmp_path / "out.csv"
-    assert page.get("/api/view", params={"where": where.format(out=out)}).status_code == 400
-    assert not out.exists()
+    ):
+        assert page.get("/api/view", params={"where": where}).status_code == 400, where
+        assert not out.exists()
 
 
 def test_rows_that_are_gone_are_told_and_are_no_error_of_the_server(page, scores):
