@@ -1,4 +1,4 @@
-"""Files of this machine and behind URLs: `place.Place` opens, lists, writes and locks both; here is how URLs are spelt.
+"""Files on this machine and behind URLs. `place.Place` opens, lists, writes and locks both; this module reads URLs.
 
 No other package knows file systems and stores. The libraries of stores are imported when a URL is first used.
 """
@@ -27,7 +27,7 @@ SELECTION_FILE = "selection.json"
 """Note in the state folder of a folder that a selection wrote."""
 
 Options = dict[str, Any]
-"""Settings of a store, in fsspec's spelling; or scheme -> such settings, where the URLs of a run differ."""
+"""Settings of a store, named as in fsspec; or scheme -> such settings, if a run has URLs of several schemes."""
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -56,7 +56,7 @@ def scheme_of(url: str) -> str:
 
 
 def canonical_url(url: str) -> str:
-    """Return the one spelling of a URL that stands for all of the same place, to compare; not to read from.
+    """Return the one spelling that all URLs of the same place have. Compare with it, but do not read from it.
 
     Example:
         >>> canonical_url("s3a://bucket/a.tar"), canonical_url("abfss://box@account.dfs.core.windows.net/a.tar")
@@ -72,7 +72,7 @@ def with_one_scheme(url: str) -> str:
 
 
 def public_url(path: str) -> str:
-    """Return a path without what may be secret: the query of a web address (signed URLs), a password before the host.
+    """Return a path without secrets: without the query of a web address, and without a password before the host.
 
     Rows, file names, logs and errors have this form. Anything that is no URL comes back as it is.
 
@@ -88,7 +88,7 @@ def public_url(path: str) -> str:
 
 
 def is_pattern(url: str) -> bool:
-    """Return whether a URL stands for all that fit it. In a web address a question mark begins the query."""
+    """Return whether a URL is a pattern. In a web address, a question mark begins the query."""
     return "*" in url or (not url.startswith("http") and re.search(r"[?\[]", url) is not None)
 
 
@@ -111,7 +111,7 @@ _File = TypeVar("_File", bound=_WithPath)
 
 
 def without_repeats(files: Iterable[_File]) -> list[_File]:
-    """Return each file once, in the order of the first ones. Their paths are real ones.
+    """Return each file once, in the order in which they come first. Their paths must be real paths.
 
     Files of two Azure accounts are two, though their containers have the same name.
     """
@@ -154,11 +154,11 @@ _looks = 0
 
 
 def look_anew(places: Iterable[str], _options: Options | None = None) -> None:
-    """Have the hub asked again what its branches point to, if one of some places is there."""
+    """Forget which commits the branches of the hub point to, if one of these places is on the hub."""
     global _looks
     _looks += any(is_remote(place) and scheme_of(place) == "hf" for place in places)
 
 
 def count_looks() -> int:
-    """Return how often `look_anew` was called for the hub: what was found out before the last call is forgotten."""
+    """Return how often `look_anew` was called for the hub. What is known from before the last call does not count."""
     return _looks

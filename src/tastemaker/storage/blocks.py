@@ -110,7 +110,7 @@ class BlockReader:
         return block
 
     def _look_ahead(self, number: int) -> None:
-        """Start to fetch the next blocks: one was read behind the last."""
+        """Start to fetch the blocks that follow, because blocks are read one after the other."""
         for following in range(number + 1, number + 1 + self._ahead):
             if following not in self._blocks and not self._is_behind_end(following):
                 if not self._source.compressed and not self._source.holds(following * self._block_bytes + 1):

@@ -24,12 +24,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def draft_folder() -> Path:
-    """Return this process's folder for temporary files. What killed processes left in theirs is deleted."""
+    """Return the folder of this process for temporary files. The folders of killed processes are deleted first."""
     return _make_draft_folder(os.getpid())
 
 
 def make_durable(path: Path) -> None:
-    """Have a local file's bytes written to the disk itself: they outlive a power cut."""
+    """Write the bytes of a local file to the disk itself, so that they outlive a power cut."""
     with path.open("rb" if os.name == "posix" else "rb+") as file:  # a link to a picture may be read only
         os.fsync(file.fileno())
 

@@ -28,11 +28,11 @@ _PLACE = re.compile(
 )
 _COMMIT = re.compile("[0-9a-f]{40}")
 _EXPIRED = (401, 403, 404, 410)
-"""What a server of large files answers once an address that the hub gave has run out."""
+"""Status of the answer if an address that the hub gave is no longer valid."""
 
 
 class HubPath(NamedTuple):
-    """Where a path lies: the repository with its revision as it was written, and the path in it."""
+    """A path on the hub: the repository, its revision as the user wrote it, and the path in it."""
 
     root: str
     kind: str
@@ -80,7 +80,7 @@ class HubPlace(ReadOnlyPlace):
 
 
 def open_hub(endpoint: str | None = None, token: str | bool | None = None, **others: object) -> Hub:
-    """Return the hub at an address, as a user with this token sees it; made once a process and `look_anew`.
+    """Return the hub at an address, as a user with this token sees it. It is made once, and anew after `look_anew`.
 
     Without an address it is that of ``HF_ENDPOINT``, else the public one.
 
@@ -137,7 +137,7 @@ class Hub:
         )
 
     def commit_of(self, place: HubPath) -> str:
-        """Return the commit that a place's revision points to; the same until `look_anew`."""
+        """Return the commit that a revision points to. It stays the same until `look_anew`."""
         if _COMMIT.fullmatch(place.revision):
             return place.revision
         key = (place.kind, place.repo, place.revision)
@@ -163,7 +163,7 @@ class Hub:
         return self._entries.get(key)
 
     def list(self, place: HubPath, *, recursive: bool) -> Iterator[dict[str, Any]]:
-        """Yield all that is below a folder."""
+        """Yield the files and folders below a folder."""
         commit = self.commit_of(place)
         where = f"tree/{commit}" + (f"/{quote(place.path, safe='')}" if place.path else "")
         params: Any = {"recursive": recursive, "expand": False}
@@ -182,7 +182,7 @@ class Hub:
         return f"{self.endpoint}/{kind}{place.repo}/resolve/{commit}/{quote(place.path)}"
 
     def headers(self) -> dict[str, str]:
-        """Return what goes with each request to the hub, the token among it.
+        """Return the headers of each request to the hub, with the token.
 
         The library's own headers are not taken: to make them it may ask the public hub what program this is.
 
@@ -252,7 +252,7 @@ class HubRanges(WebRanges):
         self.note(size, self.version)  # that of an answer is none of the hub's
 
     def _ask_elsewhere(self, headers: dict[str, str]) -> Any:  # noqa: ANN401
-        """Return an answer from where the bytes are; None where the hub has to be asked (again) for that address."""
+        """Return an answer of the server that has the bytes; None if the hub must be asked for its address first."""
         elsewhere, is_good = self._elsewhere, False
         if not elsewhere:
             return None
@@ -277,7 +277,7 @@ class HubRanges(WebRanges):
 
 
 def check_answer(answer: Any, place: HubPath) -> None:  # noqa: ANN401
-    """Raise unless an answer brings what was asked for.
+    """Raise an error if the hub refused a request.
 
     Raises:
         ConfigurationError: The repository, its revision or the token is not as it has to be; it says what to do.

@@ -1,4 +1,4 @@
-"""Which files a user means who names files, folders and patterns."""
+"""The input files that a user means by files, folders and patterns."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Input(NamedTuple):
 
     @property
     def source(self) -> SourceFile:
-        """What tells later whether it changed."""
+        """What shows later whether the file has changed."""
         return public_url(self.path), self.size, UNKNOWN_VERSION if self.problem else self.version
 
 
@@ -79,7 +79,7 @@ def name_inputs(given: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]
 
 
 def _expand_braces(path: str) -> list[str]:
-    """Return the paths that one in the notation of WebDataset stands for; one that exists stands for itself.
+    """Return the paths that a path with braces stands for, as in WebDataset. A path that exists stands for itself.
 
     Example:
         >>> _expand_braces("{00..02}.tar"), _expand_braces("{a,b}.tar"), _expand_braces("x{1}.tar")
@@ -100,7 +100,7 @@ def _expand_braces(path: str) -> list[str]:
 
 
 def source_of(place: Place) -> SourceFile:
-    """Return what tells later whether a file changed. One that is not there has the size -1.
+    """Return what shows later whether a file has changed. A file that is not there has the size -1.
 
     One that is there and cannot be looked at, such as a link that leads nowhere, has the size 0.
     """
@@ -155,7 +155,7 @@ def _version(entry: Entry) -> str:
 
 
 def map_places(work: Callable[[Place], T], places: Iterable[Place]) -> Iterator[T]:
-    """Yield what ``work`` returns for each place, in order. Behind URLs several are worked on at a time."""
+    """Yield what ``work`` returns for each place, in order. Several URLs are worked on at the same time."""
     waiting: deque[Future[T]] = deque()
     with ExitStack() as stack:
         pool: ThreadPoolExecutor | None = None
@@ -174,7 +174,7 @@ def map_places(work: Callable[[Place], T], places: Iterable[Place]) -> Iterator[
 
 
 def without_results(entries: Iterable[Entry], root: str) -> list[Entry]:
-    """Return the files below an input folder that Tastemaker did not write: its results are not its input.
+    """Return the files below an input folder without those that Tastemaker wrote: results are not input.
 
     Args:
         entries: The files.
@@ -201,7 +201,7 @@ def without_results(entries: Iterable[Entry], root: str) -> list[Entry]:
 
 
 def _is_written(path: str, records: Mapping[str, Set[str]]) -> bool:
-    """Return whether a file has a record: its own one, or that of its partition's tars and rows."""
+    """Return whether a record lists a file: a record of its own, or the one of its partition's tars and rows."""
     for folder, digests in records.items():
         if digests and path.startswith(f"{folder}/"):
             name = path[len(folder) + 1 :]
@@ -212,7 +212,7 @@ def _is_written(path: str, records: Mapping[str, Set[str]]) -> bool:
 
 
 def digest_of(name: str) -> str:
-    """Return how the record is called of a file that stands for itself, or of the files of a partition."""
+    """Return the name of the record of a single file, or of the files of a partition."""
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 

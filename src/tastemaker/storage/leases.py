@@ -1,4 +1,4 @@
-"""A lock for places without locks: a small object that its holder renews, and that runs out when it does not."""
+"""A lock for object stores: a small object that its holder renews. If nobody renews it, it expires."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tastemaker.machine import is_running
 from tastemaker.storage.place import Lock
 
 LEASE_S = 60.0
-"""Seconds after which a lease that nobody renewed is free. The clocks of the machines must agree better than that."""
+"""Seconds after which a lease expires. The clocks of the machines may differ by less than that."""
 
 _POLL_S = 0.5
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Object(Protocol):
-    """An object that is written only if it still is as it was read."""
+    """An object that can be written on the condition that it has not changed since it was read."""
 
     def read_version(self) -> tuple[bytes, Any] | None: ...
 
@@ -75,11 +75,11 @@ class Lease(Lock):
             raise ConfigurationError(f"this run has lost its lease {self.place} ({self._lost}); another may be writing")
 
     def is_held(self, wait_s: float = 0.0) -> bool:
-        """Return whether somebody has the lease; a process of this machine that is no more has none."""
+        """Return whether somebody has the lease. A process of this machine that has ended has none."""
         return _is_alive(self._read()[0])
 
     def holder(self) -> str:
-        """Return who has the lease, for messages; empty if nobody says."""
+        """Return who has the lease, for messages; empty if that is not known."""
         found = self._read()[0]
         return f"process {found['pid']} on {found['host']}" if {"pid", "host"} <= set(found) else ""
 
@@ -94,7 +94,7 @@ class Lease(Lock):
         return True
 
     def _write(self, version: Any) -> bool:  # noqa: ANN401
-        """Write the lease if what is there is still of that version (None: if nothing is); return whether it was."""
+        """Write the lease if the object still has that version (None: if there is no object); return whether it was."""
         content = {
             "token": self._token,
             "host": socket.gethostname(),
@@ -112,7 +112,7 @@ class Lease(Lock):
         return bool(self._read()[0].get("token") == self._token)
 
     def _is_late(self) -> bool:
-        """Return whether it has run out; the thread that renews it may be waiting for the store."""
+        """Return whether the lease has expired. The thread that renews it may be waiting for the store."""
         if time.monotonic() - self._renewed > self._lease_s:
             self._lost = "it could not be renewed in time"
         return bool(self._lost)
@@ -146,7 +146,7 @@ def _is_alive(found: dict[str, Any]) -> bool:
 
 
 def _processes() -> str:
-    """Return what names the processes that this one can see: boot and namespace; empty where that is not known."""
+    """Return what identifies the processes that this one can see: boot and namespace; empty if that is not known."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
     except OSError:

@@ -106,7 +106,7 @@ class LocalPlace(Place):
         return sorted(self._walk(self.address or ".", recursive=recursive), key=lambda entry: entry.place.address)
 
     def _walk(self, root: str, *, recursive: bool = True, for_input: bool = False) -> Iterator[Entry]:
-        """Yield the files in a folder; for input also what is passed over or cannot be read, and nothing hidden."""
+        """Yield the files in a folder. For input: no hidden files, but also what is passed over or cannot be read."""
         folders = [root]
         while folders:
             folder = folders.pop()
@@ -190,7 +190,7 @@ class LocalPlace(Place):
 
 
 def _escape_existing(pattern: str) -> str:
-    """Return a pattern in which folders that exist under just this name stand for themselves: ``photos [2020]/*``."""
+    """Return a pattern in which existing folders with special characters are escaped: ``photos [2020]/*``."""
     at = len(pattern)
     while at > 0 and not os.path.lexists(pattern[:at]):
         at = pattern[:at].rfind(os.sep) if os.sep in pattern[:at] else 0
@@ -198,7 +198,7 @@ def _escape_existing(pattern: str) -> str:
 
 
 def _check_regular(path: str) -> None:
-    """Raise `OSError` for what is no file: to open a pipe would wait for a writer, for ever perhaps."""
+    """Raise `OSError` for anything but a regular file: opening a pipe could wait for ever."""
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         os.scandir(path).close()  # raises where it cannot be read, either
@@ -207,7 +207,7 @@ def _check_regular(path: str) -> None:
 
 
 class LocalRanges:
-    """A file of this machine. Any position costs the same."""
+    """A file on this machine, read by position."""
 
     compressed, damage = False, ""
 
@@ -241,7 +241,7 @@ class LocalRanges:
 
 
 class _FileLock(Lock):
-    """A lock of the operating system on a file, in which its holder writes who it is."""
+    """A lock of the operating system on a file. Its holder writes its name into the file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

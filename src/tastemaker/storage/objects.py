@@ -17,7 +17,7 @@ from tastemaker.storage.stores import PART_BYTES, PARTS_AT_ONCE, open_store, spl
 T = TypeVar("T")
 
 _METADATA_ADDRESS = "169.254.169.254"
-"""Where a machine of a cloud asks for its credentials, when nothing else has any."""
+"""The address where a machine in a cloud asks for credentials if it finds none elsewhere."""
 
 
 class StorePlace(RemotePlace):
@@ -41,7 +41,7 @@ class StorePlace(RemotePlace):
         )
 
     def _is_mark(self, meta: dict[str, Any]) -> bool:
-        """Return whether an object only stands for a folder, as consoles make them; obstore leaves out its slash."""
+        """Return whether an object only marks a folder, as web consoles make them. obstore drops its final slash."""
         return meta["path"] == self._name_in_bucket or (
             meta["size"] == 0 and "." not in meta["path"].rpartition("/")[2]
         )
@@ -53,7 +53,7 @@ class StorePlace(RemotePlace):
         self._ask("written", lambda _: self._put(data))
 
     def read_version(self) -> tuple[bytes, Any] | None:
-        """Return a small object's bytes, with what `put_if` takes for its version; None if there is none."""
+        """Return the bytes of a small object and its version for `put_if`; None if there is no object."""
 
         def read(store: Any) -> tuple[bytes, Any]:  # noqa: ANN401
             answer = store.get(self._name_in_bucket)
@@ -62,7 +62,7 @@ class StorePlace(RemotePlace):
         return self._ask("read", lambda store: or_none(lambda: read(store)))
 
     def put_if(self, data: bytes, version: Any) -> bool:  # noqa: ANN401
-        """Write the object if it is still of that version, with None if there is none; return whether it was written.
+        """Write the object if it still has that version (None: if there is no object); return whether it was written.
 
         Of several callers one writes.
 
@@ -111,7 +111,7 @@ class StorePlace(RemotePlace):
         return split_url(self.address)[2]
 
     def _ask(self, done: str, work: Callable[[Any], T]) -> T:
-        """Return the result of ``work`` on the store, which is tried again; an error says: cannot be ``done``."""
+        """Return the result of ``work`` on the store, with retries. An error says that it cannot be ``done``."""
         store = self._store()  # wrong options are told before anything is tried
         return persist(f"{self} cannot be {done}", lambda: _with_credentials(lambda: work(store)), self.address)
 
@@ -142,7 +142,7 @@ def _with_credentials(work: Callable[[], T]) -> T:
 
 
 class _ObjectRanges(RemoteRanges):
-    """Reads of the version that the first answer named."""
+    """Reads one version of an object: the one that the first answer named."""
 
     def __init__(self, place: StorePlace) -> None:
         super().__init__(place.address)

@@ -74,12 +74,12 @@ class OwnFiles:
 
     @classmethod
     def of_one_file(cls, place: Place) -> OwnFiles:
-        """Return what is known of a file that stands for itself, such as a report: its record lies beside it."""
+        """Return the record of a single file, such as a report. The record lies beside the file."""
         return cls(place.parent, f"written/{digest_of(place.name)}")
 
     @classmethod
     def write_one_file(cls, place: Place, data: bytes) -> None:
-        """Write a file that stands for itself, in place of what was written there before.
+        """Write a single file, in place of the one that Tastemaker wrote there before.
 
         Raises:
             ConfigurationError: A file of somebody else is there.
@@ -93,7 +93,7 @@ class OwnFiles:
         return bool(self._known) or self._claims > 0
 
     def remove_drafts(self) -> None:
-        """Delete what a process that was killed left of the record, where no other process uses it now."""
+        """Delete unfinished files of the record that a killed process left. No other process may be using it."""
         self._record.remove_drafts()
 
     def list_there(self) -> None:
@@ -118,7 +118,7 @@ class OwnFiles:
             )
 
     def write(self, files: Mapping[str, bytes]) -> None:
-        """Write files, several at a time. One that is there already, just so, stays as it is.
+        """Write files, several at a time. A file that is there already with the same bytes stays as it is.
 
         Raises:
             ConfigurationError: A file of somebody else is in the way.
@@ -167,7 +167,7 @@ class OwnFiles:
 
     @contextlib.contextmanager
     def drafted(self, name: str) -> Iterator[Draft]:
-        """Have the only file written as a draft, and put it in its place at the end of the block.
+        """Yield a draft of a single file, and put it in its place at the end of the block.
 
         The draft lies beside the record. What a killed process left there is deleted.
 
@@ -266,7 +266,7 @@ class OwnFiles:
         return self._record / f"claim-{number:06d}.jsonl"
 
     def _clear(self, name: str, wanted: Written) -> bool:
-        """Make way for a file; return whether it is there already, just so."""
+        """Make way for a file; return whether it is there already with the same bytes."""
         if self._entry(name) is None and self._link_target(name) is None:
             return False
         found = self._find(name)
@@ -323,7 +323,7 @@ class OwnFiles:
 
 
 def fold(name: str) -> str:
-    """Return what is equal for names that one file system or another takes for the same: case, and forms of accents."""
+    """Return a name without differences that some file systems ignore: case, and forms of accents."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

@@ -1,4 +1,4 @@
-"""A place: a file or folder on this machine or behind a URL. Whoever has one does not ask which of the two it is."""
+"""A place is a file or folder on this machine or behind a URL. The code that has one need not know which."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
 
 class Draft:
-    """A file in the making: a local file that any library may write, and that nobody sees until `commit`.
+    """An unfinished file: a local file that any library may write. Nobody sees it until `commit`.
 
     As a context manager it commits at the end of the block, and discards where the block raises.
 
@@ -215,7 +215,7 @@ class Place(ABC):
         return self.stat() is not None
 
     def is_gone(self) -> bool:
-        """Return whether a file that was there once is known not to be there any more.
+        """Return whether a file that was there before is known to be gone.
 
         Raises:
             OSError: It cannot be asked for.
@@ -224,7 +224,7 @@ class Place(ABC):
 
     @abstractmethod
     def is_folder(self) -> bool:
-        """Return whether there is a folder. In a store that is what has files below it; a web server has none."""
+        """Return whether there is a folder. In a store, a folder is a prefix of names; a web server has no folders."""
 
     def exists(self) -> bool:
         """Return whether there is a file or a folder."""
@@ -311,7 +311,7 @@ class Place(ABC):
     # Writing
 
     def check_writable(self) -> None:  # noqa: B027 - most are
-        """Raise where nothing is ever written to that kind of place; nothing is asked for.
+        """Raise an error if that kind of place is read-only. No request is made.
 
         Raises:
             ConfigurationError: It is on a web server or on the hub.
@@ -350,7 +350,7 @@ class Place(ABC):
 
     @abstractmethod
     def make_folder(self) -> None:
-        """Make a folder that can be written to. A store has no folders: it is looked whether the bucket is there.
+        """Make a folder, and check that it can be written to. Of a store, check that the bucket exists.
 
         Raises:
             ConfigurationError: It cannot be made or written to; there is no such bucket, or it cannot be asked.
@@ -380,7 +380,7 @@ class Place(ABC):
 
     @abstractmethod
     def _key(self) -> str:
-        """Return the one spelling that stands for all of the same place."""
+        """Return the one spelling that all addresses of the same place have."""
 
 
 _KINDS = {
@@ -389,7 +389,7 @@ _KINDS = {
     **dict.fromkeys(("http", "https"), ("tastemaker.storage.web", "WebPlace")),
     **dict.fromkeys(STORE_SCHEMES, ("tastemaker.storage.objects", "StorePlace")),
 }
-"""Scheme -> module and class of its places: named here and not imported, so that only what a URL needs is loaded."""
+"""Scheme -> module and class of its places. They are named, not imported, so that a URL loads only what it needs."""
 
 AnyPlace = str | os.PathLike[str] | Place
 """What `Place.of` takes."""

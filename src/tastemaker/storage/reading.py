@@ -1,4 +1,4 @@
-"""Files that are open to be read by position, and such a file as a file object."""
+"""Open files that are read by position, and a file object over one."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class RangesFile(io.RawIOBase):
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
-        """Return so many bytes, fewer only at the end: pyarrow takes fewer for the end."""
+        """Return ``size`` bytes, and fewer only at the end, because pyarrow takes fewer for the end."""
         if size < 0:
             return self.readall()
         data = self._ranges.read_at(self._position, size)

@@ -36,7 +36,7 @@ class RemotePlace(Place):
 
     @abstractmethod
     def send(self, draft: Path) -> None:
-        """Put a local file here, whole."""
+        """Upload a local file to this place."""
 
     def at_url(self, url: str) -> Self:
         """Return another place of the same kind, with the same options."""
@@ -131,11 +131,11 @@ class RemotePlace(Place):
 
 
 class ReadOnlyPlace(RemotePlace):
-    """A URL that nothing can be written to."""
+    """A read-only URL."""
 
     @abstractmethod
     def refusal(self) -> ConfigurationError:
-        """Return the error that says why."""
+        """Return the error that says why nothing can be written."""
 
     def _refuse(self, *_args: object, **_options: object) -> Any:  # noqa: ANN401 - it never returns
         raise self.refusal()
@@ -152,7 +152,7 @@ def or_none(work: Callable[[], T]) -> T | None:
 
 
 def _or_not_found(work: Callable[[], T]) -> T:
-    """Return the result of ``work``; where it failed because there is no such file, raise that."""
+    """Return the result of ``work``. If there is no such file, raise `FileNotFoundError`."""
     try:
         return work()
     except RemoteError as error:

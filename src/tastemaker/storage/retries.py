@@ -19,20 +19,20 @@ T = TypeVar("T")
 
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
 _PERMANENT_NUMBERS = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENOSPC)
-"""What a file system will never grant; and the disk of this machine is full."""
+"""Errors of a file system that another try cannot help, a full disk among them."""
 
 _LONGEST_ANNOUNCED_S = 600.0
-"""A server that says when to come back is waited for, at most so long."""
+"""Longest wait for a server that says when to come back."""
 
 _LONG_WAIT_S = 30.0
-"""Whoever looks at a run that stands still for longer is told why."""
+"""A longer wait is logged as a warning, so that a user knows why a run stands still."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a failing connection is borne.
+    """How often and for how long a failing connection is tried again.
 
     Attributes:
         attempts: Tries in a row that bring nothing, or next to nothing.
@@ -61,7 +61,7 @@ _VARIABLES = {
 
 
 def current_patience() -> Patience:
-    """Return what the environment variables say, which docs/remote-data.md lists, else the defaults.
+    """Return the settings in the environment variables that docs/remote-data.md lists, else the defaults.
 
     Raises:
         ConfigurationError: A variable is no number.
@@ -77,7 +77,7 @@ def current_patience() -> Patience:
 
 
 class Attempts:
-    """Counts failures of one piece of work in a row, and waits between them.
+    """Counts the failures in a row of one piece of work, and waits after each.
 
     Args:
         what: Begins the error: ``s3://bucket/a.tar cannot be read``.
@@ -93,7 +93,7 @@ class Attempts:
         self._first_failure = 0.0
 
     def wait_after(self, error: Exception, *, progressed: bool = False) -> None:
-        """Return once it is time for the next try.
+        """Wait until it is time for the next try.
 
         Args:
             error: What went wrong.
@@ -138,7 +138,7 @@ def persist(what: str, work: Callable[[], T], secret: str = "") -> T:
 
 
 def announced_wait_s(error: BaseException) -> float:
-    """Return the seconds after which the server wants to be asked again, as it says; 0 if it does not.
+    """Return the seconds after which the server says it may be asked again; 0 if it does not say.
 
     ``Retry-After`` in seconds, or the ``RateLimit`` of the Hugging Face hub: ``"api";r=0;t=55``.
     """
@@ -193,7 +193,7 @@ def _is_of_store(error: BaseException | None) -> bool:
 
 
 def _describe_store(text: str) -> str:
-    """Return what a long text of obstore says: status and message of the server, or what became of the connection."""
+    """Return the gist of a long error of obstore: status and message, or what happened to the connection."""
     text, _, details = text.partition("\n\nDebug source:")
     if answer := re.search(r"non-2xx status code: (\d{3} ?[^:]*):?(.*)", text, re.DOTALL):
         message = re.search(r"<Message>(.*?)(?:\n|</Message>)", answer[2], re.DOTALL)

@@ -1,4 +1,4 @@
-"""Object stores by obstore: which one a URL needs, and its settings, of options that are spelt as fsspec's."""
+"""Object stores through obstore: the store of a URL, and its settings, made of options that are named as in fsspec."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tastemaker.storage.retries import Patience, current_patience, describe_erro
 
 PART_BYTES = 2**23
 PARTS_AT_ONCE = 4
-"""Of an upload."""
+"""Parts of an upload that are sent at the same time."""
 
 _S3_NAMES = {
     "key": "access_key_id",
@@ -36,17 +36,17 @@ _AZURE_PARTS = {
     "blobendpoint": "endpoint",
     "sharedaccesssignature": "sas_key",
 }
-"""Of a connection string."""
+"""Names in a connection string -> those of obstore."""
 
 _DYNAMIC = {"sso_session", "sso_start_url", "role_arn", "credential_process", "web_identity_token_file"}
-"""Entries of ``~/.aws/config`` whose credentials have to be fetched: boto3 does."""
+"""Entries of ``~/.aws/config`` that tell how to fetch credentials, which boto3 does."""
 
 _lock = threading.Lock()
 _stores: dict[tuple[Any, ...], Any] = {}
 
 
 def open_store(url: str, options: Options, *, to_write: bool = False) -> Any:  # noqa: ANN401 - obstore's kinds of store
-    """Return the store of a URL's bucket, made once a process. It does not try again: `retries` does.
+    """Return the store of a URL's bucket; a process makes each once. Retries are left to `retries`.
 
     Args:
         url: Of the bucket, or of anything in it.
@@ -146,7 +146,7 @@ _S3_PLACES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPO
 
 
 def _aws_profile(profile: str | None, *, has_keys: bool) -> Options:
-    """Return what ``~/.aws`` says of a profile; the environment's keys come before those of the default one."""
+    """Return the settings of a profile in ``~/.aws``. Keys in the environment override those of the default profile."""
     name = profile or os.environ.get("AWS_PROFILE") or "default"
     saved = ConfigParser(interpolation=None)
     saved.read(os.path.expanduser(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")))
@@ -178,7 +178,7 @@ def _ask_boto3(profile: str) -> Any:  # noqa: ANN401
 
 
 def _region_of(bucket: str) -> str:
-    """Return the region that Amazon says a bucket is in; its answer is of no use to anybody else's store."""
+    """Return the region of a bucket, as Amazon says; for other stores the answer does not matter."""
     import httpx2
 
     try:

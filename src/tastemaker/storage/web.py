@@ -27,7 +27,7 @@ _MAX_REDIRECTS = 10
 
 
 class AnswerError(OSError):
-    """An answer that says no.
+    """The server refused a request.
 
     Attributes:
         status: Of HTTP.
@@ -142,7 +142,7 @@ class WebRanges(RemoteRanges):
         return answer
 
     def _fetch_whole(self, answer: Any) -> None:  # noqa: ANN401
-        """Keep a body that is the whole file: the next reads are of this copy."""
+        """Store the body, which is the whole file. Later reads use this copy."""
         path = draft_folder() / uuid.uuid4().hex
         with path.open("wb") as file:
             for piece in answer.iter_raw():
@@ -160,7 +160,7 @@ class WebRanges(RemoteRanges):
 
 
 def send(url: str, headers: dict[str, str]) -> Any:  # noqa: ANN401
-    """Return the answer to a request, its body not read yet; it has no bytes for longer than the patience allows.
+    """Return the answer to a request, before its body is read. It fails if no byte comes for too long.
 
     Where the server says that the file lies elsewhere, the answer is that one's. It gets no header but the range.
 
@@ -184,7 +184,7 @@ def send(url: str, headers: dict[str, str]) -> Any:  # noqa: ANN401
 
 @lru_cache(1024)
 def _refuse_private(host: str, named: str) -> None:
-    """Raise `PermissionError` where a host is not public and the user did not name it.
+    """Raise `PermissionError` if a host is not public and the user did not name it.
 
     A name that the user gave may be of a private network. What it stands for is not link-local, as the addresses are
     where machines of a cloud are told their credentials: that has to be named by its number.
