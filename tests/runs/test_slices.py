@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from command import tastemaker
 from conftest import make_shards, rows_by_file
 from tiny import make_pictures, picture
 
@@ -76,7 +77,6 @@ def test_half_of_the_slice_options_is_an_error(tmp_path):
         ("--num-shards", "2", "give --shard-index and --num-shards together"),
         ("--slurm-array", "this is no task of a Slurm array"),
     ):
-        command = [sys.executable, "-m", "tastemaker", "score", str(tmp_path), "-o", str(tmp_path / "out"), *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = tastemaker("score", tmp_path, "-o", tmp_path / "out", *arguments)
         assert result.returncode == 2
         assert message in result.stderr
