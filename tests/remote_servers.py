@@ -40,27 +40,8 @@ def moto_port():
         yield port
 
 
-class Direct:
-    """What is in a bucket, asked of its server without the one that fails on demand."""
-
-    def __init__(self, store):
-        self.store = store
-
-    def write(self, name, data):
-        self.store.put(name, data)
-
-    def read(self, name):
-        return bytes(self.store.get(name).bytes())
-
-    def delete(self, name):
-        self.store.delete(name)
-
-    def names(self, below=""):
-        return [meta["path"] for meta in self.store.list(below or None).collect()]
-
-
 class Bucket:
-    """A bucket of its own, behind a server that fails on demand."""
+    """A bucket of its own, behind a server that fails on demand; `store` asks the store itself."""
 
     scheme = "s3"
 
@@ -73,7 +54,7 @@ class Bucket:
     def make(self, port):
         address = f"http://127.0.0.1:{port}"
         urllib.request.urlopen(urllib.request.Request(f"{address}/{self.name}", method="PUT")).close()
-        self.system = Direct(open_store(self.url, {"endpoint_url": address}))
+        self.store = open_store(self.url, {"endpoint_url": address})
 
     @property
     def url(self):
@@ -83,15 +64,15 @@ class Bucket:
         """Put all files of a folder into the bucket, and return the URL that they lie below."""
         for path in folder.rglob("*"):
             if path.is_file():
-                self.system.write(f"{below}{path.relative_to(folder)}", path.read_bytes())
+                self.store.put(f"{below}{path.relative_to(folder)}", path.read_bytes())
         return f"{self.url}/{below}".rstrip("/")
 
     def files(self, below=""):
         """Return path below -> bytes of everything that is to be seen."""
         found = {}
-        for name in self.system.names(below.rstrip("/")):
+        for name in (meta["path"] for meta in self.store.list(below.rstrip("/") or None).collect()):
             with contextlib.suppress(FileNotFoundError):  # a lease may go between the two requests
-                found[name.removeprefix(f"{below}/")] = self.system.read(name)
+                found[name.removeprefix(f"{below}/")] = bytes(self.store.get(name).bytes())
         return found
 
 
@@ -159,7 +140,7 @@ class GoogleBucket(Bucket):
             urllib.request.Request(f"http://127.0.0.1:{port}/storage/v1/b?project=p", body, kind)
         ).close()
         direct = GoogleServer(forward_to=port).__enter__()
-        self.system = Direct(open_store(self.url, {"endpoint_url": direct.url, "bearer_token": "x"}))
+        self.store = open_store(self.url, {"endpoint_url": direct.url, "bearer_token": "x"})
 
 
 class AzureBucket(Bucket):
@@ -182,7 +163,7 @@ class AzureBucket(Bucket):
         headers = {"x-ms-date": date, "x-ms-version": version, "Authorization": signature}
         url = f"{address}/{self.account}/{self.name}?restype=container"
         urllib.request.urlopen(urllib.request.Request(url, headers=headers, method="PUT")).close()
-        self.system = Direct(open_store(self.url, {"connection_string": self.connection_string(address)}))
+        self.store = open_store(self.url, {"connection_string": self.connection_string(address)})
 
     def connection_string(self, url):
         secrets = f"AccountName={self.account};AccountKey={self.key}"

@@ -115,7 +115,7 @@ def test_a_run_is_resumed_and_a_replaced_file_is_scored_anew(clip_retrieval, buc
     assert score(*arguments).images_scored_now == 50
     assert score(*arguments).images_scored_now == 0
     body = (clip_retrieval / "img_emb" / "img_emb_1.npy").read_bytes()
-    bucket.system.write("laion/img_emb/img_emb_1.npy", body[:128] + body[128:][::-1])
+    bucket.store.put("laion/img_emb/img_emb_1.npy", body[:128] + body[128:][::-1])
     assert score(*arguments).images_scored_now == 20
 
 

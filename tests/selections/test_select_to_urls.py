@@ -64,7 +64,7 @@ def test_lists_at_a_url_are_those_of_this_machine(tmp_path, table, bucket, selec
 
 
 def test_what_select_did_not_write_is_refused_and_another_selection_is_replaced_when_told(bucket, select):
-    bucket.system.write("mine/a.txt", b"mine")
+    bucket.store.put("mine/a.txt", b"mine")
     with pytest.raises(ConfigurationError, match="no selection wrote it"):
         select("mine", kind="folder")
     assert bucket.files("mine") == {"a.txt": b"mine"}

@@ -19,16 +19,16 @@ pytestmark = pytest.mark.network
 def test_rows_and_tars_are_those_of_a_local_run_and_only_what_changed_is_done_again(
     request, scheme, shards, kept_here, model_dir
 ):
-    with open_bucket(scheme, request) as store:
-        url = store.upload(shards, "in/")
-        keep([url], f"{store.url}/out", model_dir, store, top=4)
-        there = store.files("out")
+    with open_bucket(scheme, request) as bucket:
+        url = bucket.upload(shards, "in/")
+        keep([url], f"{bucket.url}/out", model_dir, bucket, top=4)
+        there = bucket.files("out")
         assert len(rows_of(there)) == 3
         assert rows_of(there) == rows_of(kept_here)
         assert tars_of(there) == tars_of(kept_here) != {}
-        store.system.write("in/0.tar", (shards / "2.tar").read_bytes())
-        store.system.delete("out/rows/1.parquet")
-        assert run([url], f"{store.url}/out", model_dir, store).images_scored_now == 6
+        bucket.store.put("in/0.tar", (shards / "2.tar").read_bytes())
+        bucket.store.delete("out/rows/1.parquet")
+        assert run([url], f"{bucket.url}/out", model_dir, bucket).images_scored_now == 6
 
 
 @pytest.mark.parametrize("status", [401, 503])

@@ -55,7 +55,7 @@ def place(request, tmp_path):
         yield RemoteFile("web", server, f"{server.url}/f.bin", None, (tmp_path / "web" / "f.bin").write_bytes)
         return
     with open_bucket(request.param, request) as bucket:
-        url, write = f"{bucket.url}/f.bin", lambda body: bucket.system.write("f.bin", body)
+        url, write = f"{bucket.url}/f.bin", lambda body: bucket.store.put("f.bin", body)
         yield RemoteFile(request.param, bucket.server, url, bucket.options, write)
 
 

@@ -105,8 +105,8 @@ def test_loose_images_and_their_captions_are_those_of_a_local_run(tmp_path, data
     assert [row["image_id"] for row in without_places(there)] == [
         *("below/chelsea", "below/rocket", "broken", "chelsea", "no_extension", "rocket")
     ]
-    bucket.system.delete("photos/chelsea.png")
-    bucket.system.write("photos/added.jpg", (data / "photos" / "rocket.jpg").read_bytes())
+    bucket.store.delete("photos/chelsea.png")
+    bucket.store.put("photos/added.jpg", (data / "photos" / "rocket.jpg").read_bytes())
     assert run([f"{url}/photos"], f"{url}/out", model_dir, bucket).images_scored_now == 1
     rows = [row for rows in rows_of(bucket.files("out")).values() for row in rows]
     assert [row["image_id"] for row in rows if row["status"] == "deleted"] == ["chelsea"]
@@ -225,7 +225,7 @@ def test_a_web_server_is_asked_for_named_files_only(web, tmp_path, photographs):
 
 @pytest.mark.parametrize("shard", ["1.tar", "below/z.tar.gz"])
 def test_bytes_that_were_freed_are_read_again_by_their_range_also_of_a_shard_that_is_called_plain(data, bucket, shard):
-    bucket.system.write("plain.tar", (data / "shards" / shard).read_bytes())
+    bucket.store.put("plain.tar", (data / "shards" / shard).read_bytes())
     [group] = FilePartitioningStage(f"{bucket.url}/plain.tar", storage_options=bucket.options).process()
     [batch] = ImageReaderStage().process(group)
     image = batch.data[0]
