@@ -52,8 +52,8 @@ def test_the_modules_that_an_image_travels_through_exist():
 def test_the_options_that_pages_name_exist():
     commands = get_command(app).commands
     known = {name: {option for p in command.params for option in p.opts} for name, command in commands.items()}
-    for name in commands["models"].commands:
-        known[f"models {name}"] = {option for p in commands["models"].commands[name].params for option in p.opts}
+    for name in commands["scorers"].commands:
+        known[f"scorers {name}"] = {option for p in commands["scorers"].commands[name].params for option in p.opts}
     for page in PAGES:
         for line in page.read_text().splitlines():
             match = re.match(rf"\s*(?:\$ )?tastemaker ({'|'.join(sorted(known, key=len, reverse=True))})\b", line)

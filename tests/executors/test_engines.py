@@ -161,7 +161,7 @@ def test_what_cannot_begin_is_an_error_that_says_why(cluster, shards, model_dir,
     with pytest.raises(ConfigurationError, match=r"stage 'holder' cannot be sent to workers.*setup\(\)"):
         Pipeline("p", stages=stages).run(XennaExecutor({"address": cluster}))
     stages = make_stages(shards, tmp_path / "none", tmp_path / "out")
-    with pytest.raises(WeightsNotFoundError, match="tastemaker models pull"):
+    with pytest.raises(WeightsNotFoundError, match="tastemaker scorers pull"):
         Pipeline("p", stages=stages).run(RayDataExecutor({"address": cluster}))
 
 

@@ -1,8 +1,10 @@
 import hashlib
+import io
 import os
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +18,7 @@ from tastemaker.models.hub import check_weights, ensure_weights, file_sha256, re
 from tastemaker.models.published import find_scorer
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.vit import VitDimensions
-from tastemaker.testing import random_predictor, random_tower, write_random_models
+from tastemaker.testing import random_detector, random_predictor, random_tower, write_random_models
 
 CLIP = replace(CLIP_VIT_L14, sha256=None)  # tiny files of the same format pass; the hub says the SHA-256
 CHUNK = 2**24  # a download is written to disk in pieces of this size
@@ -206,7 +208,7 @@ def test_without_a_network_two_lines_say_at_once_what_is_missing_and_what_helps(
     assert "the weights of openai/clip-vit-large-patch14 are needed" in what
     assert reason in what
     assert str(path) in what
-    assert "tastemaker models pull --model-dir" in help_
+    assert "tastemaker scorers pull --model-dir" in help_
     assert "--rank-by technical_quality" in help_
     assert not path.parents[2].exists()
 
@@ -228,6 +230,24 @@ def test_a_head_that_is_not_on_the_hub_is_fetched_from_its_url_without_the_hubs_
     asked = len(hub.requests)
     assert ask(head) == path
     assert len(hub.requests) == asked
+
+
+def test_a_head_in_an_archive_is_fetched_and_unpacked(hub, tmp_path):
+    made = tmp_path / "made.safetensors"
+    save_file(random_detector(768, np.random.default_rng(0)), made)
+    head = replace(find_scorer("nsfw").head, filename="detector.safetensors", url=f"{hub.url}/somewhere/detector.zip")
+    for members, expected in ((["other.txt"], None), (["read.me", "below/detector.safetensors"], made.read_bytes())):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            for name in members:
+                archive.writestr(name, made.read_bytes())
+        hub.small["/somewhere/detector.zip"] = packed.getvalue()
+        if expected is None:
+            with pytest.raises(ModelError, match=r"no archive with detector\.safetensors in it"):
+                ask(head, tmp_path / "models")
+        else:
+            assert ask(head, tmp_path / "models").read_bytes() == expected
+    assert [path.name for path in (tmp_path / "models").rglob("*.safetensors")] == ["detector.safetensors"]
 
 
 def put_into_hub_cache(monkeypatch, folder, model, body):

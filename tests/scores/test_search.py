@@ -65,5 +65,5 @@ def test_a_tokenizer_that_is_not_there_is_named(scores, model_dir, tmp_path, mon
     copied = tmp_path / "models"
     shutil.copytree(model_dir, copied)
     weights_path(CLIP_VIT_L14.text.tokenizer, copied).unlink()
-    with pytest.raises(WeightsNotFoundError, match=r"(?s)tokenizer\.json .*models pull"):
+    with pytest.raises(WeightsNotFoundError, match=r"(?s)tokenizer\.json .*scorers pull"):
         TextSearch(ScoreTable(scores), copied)

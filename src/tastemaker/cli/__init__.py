@@ -20,10 +20,10 @@ from tastemaker.cli import (
     explore,
     filter,  # noqa: A004 - the command is called so
     learn,
-    models,
     report,
     rescore,
     score,
+    scorers,
     search,
     select,
     top,
@@ -52,7 +52,7 @@ app.command("search", epilog=search.EXAMPLE, rich_help_panel=_CHOOSE)(search.sea
 app.command("explore", epilog=explore.EXAMPLE, rich_help_panel=_LOOK)(explore.explore)
 app.command("report", epilog=report.EXAMPLE, rich_help_panel=_LOOK)(report.report)
 app.command("verify", epilog=verify.EXAMPLE, rich_help_panel=_SETUP)(verify.verify)
-app.add_typer(models.app, name="models", rich_help_panel=_SETUP)
+app.add_typer(scorers.app, name="scorers", rich_help_panel=_SETUP)
 app.command("demo", epilog=demo.EXAMPLE, rich_help_panel=_LOOK)(demo.demo)
 
 

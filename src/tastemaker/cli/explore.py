@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tastemaker.cli import options as o
+from tastemaker.cli.select import RankByOption
 from tastemaker.cli.stopping import stoppable
 
 EXAMPLE = "Example: tastemaker explore scores/"
@@ -22,6 +23,7 @@ def explore(
         typer.Option("--port", min=1, max=65535, help="Serve the page at this port. Default: 8765, or a free one."),
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open no browser.")] = False,
+    rank_by: RankByOption = None,
     originals: o.OriginalsOption = None,
     storage_options: o.StorageOptionsOption = None,
 ) -> None:
@@ -33,4 +35,4 @@ def explore(
         typer.echo("The address holds a token: only who has it can open the page. Ctrl-C ends the program.", err=True)
 
     with stoppable("ratings are saved"):
-        serve(scores, port, not no_browser, say, o.parse_storage_options(storage_options), originals or ())
+        serve(scores, port, not no_browser, say, o.parse_storage_options(storage_options), originals or (), rank_by)

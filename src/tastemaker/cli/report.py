@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tastemaker.cli.options import JsonOption, OriginalsOption, StorageOptionsOption, parse_storage_options
+from tastemaker.cli.select import RankByOption
 from tastemaker.cli.stopping import stoppable
 
 EXAMPLE = "Example: tastemaker report scores/ --top 20% --output report.html"
@@ -32,6 +33,7 @@ def report(
     top: Annotated[
         str | None, typer.Option("--top", help="Keep the best images instead: a share (20%) or a number (1000).")
     ] = None,
+    rank_by: RankByOption = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Draw samples by this seed. The same seed draws the same ones.")
     ] = 0,
@@ -52,6 +54,7 @@ def report(
             output,
             min_score=cut_off,
             top=top,
+            rank_by=rank_by,
             seed=seed,
             samples=samples,
             title=title,

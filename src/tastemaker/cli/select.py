@@ -29,7 +29,12 @@ ScoresArgument = Annotated[
 ]
 RankByOption = Annotated[
     str | None,
-    typer.Option("--rank-by", metavar="COLUMN", help="Rank by this column. Default: that of the run's first scorer."),
+    typer.Option(
+        "--rank-by",
+        metavar="COLUMN",
+        help="Rank by this column or SQL expression, such as 'aesthetic_score + 3 * clip_score'. Default: the run's "
+        "first scorer.",
+    ),
 ]
 WhereOption = Annotated[
     str | None,

@@ -46,8 +46,8 @@ def _rank(table: ScoreTable, number: int, rank_by: str) -> list[tuple[int, dict[
     order = (-values).argsort(kind="stable")
     scored = int((values == values).sum())  # a NaN differs from itself
     ranks = [rank for rank in range(scored) if rank < number or rank >= scored - number]
-    columns = list(dict.fromkeys([rank_by, *(name for name in _NEEDED if name in table.columns)]))
-    return list(zip(ranks, table.take(order[ranks], columns).to_pylist(), strict=True))
+    rows = table.take(order[ranks], [name for name in _NEEDED if name in table.columns]).to_pylist()
+    return [(rank, {rank_by: float(values[order[rank]]), **row}) for rank, row in zip(ranks, rows, strict=True)]
 
 
 def _print_table(ranked: list[tuple[int, dict[str, Any]]], rank_by: str) -> None:

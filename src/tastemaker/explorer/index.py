@@ -181,16 +181,18 @@ class ScoreIndex:
     Args:
         table: The rows.
         marks: What a person says of them.
+        rank_by: The column or SQL expression that is ranked by first; None for the table's own.
     """
 
-    def __init__(self, table: ScoreTable, marks: Marks) -> None:
+    def __init__(self, table: ScoreTable, marks: Marks, rank_by: str | None = None) -> None:
         self.table = table
         self.groups = Groups(table)
         self._marks = marks
         self._ratings = (marks.version, ratings_of(table, marks.current()))
         self._views: OrderedDict[Filter, View] = OrderedDict()
         self._lock = Lock()
-        self.columns = [name for name in table.rankings if self._has_values(name)]
+        self._first = rank_by or table.ranking
+        self.columns = [name for name in dict.fromkeys([self._first, *table.rankings]) if self._has_values(name)]
         self._aspects = self._read_aspects()
 
     def view(self, chosen: Filter) -> View:
@@ -234,20 +236,23 @@ class ScoreIndex:
         Raises:
             ConfigurationError: Pictures are not ranked by that.
         """
-        if by and by not in self.table.rankings:
-            raise ConfigurationError(f"pictures are ranked by {' or '.join(self.table.rankings)}, not by {by!r}")
-        return by or self.table.ranking
+        known = [self._first, *self.table.rankings]
+        if by and by not in known:
+            raise ConfigurationError(f"pictures are ranked by {' or '.join(known)}, not by {by!r}")
+        return by or self._first
 
     def values(self, by: str) -> npt.NDArray[Any]:
-        """Return a column to rank by: float (n,), NaN in all rows of a table that does not have it."""
-        return self.table.values(by) if by in self.table.columns else np.full(len(self.table), np.nan, np.float32)
+        """Return what to rank by: float (n,), NaN in all rows of a table that does not have the column."""
+        if by in self.table.rankings and by not in self.table.columns:
+            return np.full(len(self.table), np.nan, np.float32)
+        return self.table.values(by)
 
     def aspects(self, rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint16]:
         """Return width / height of these rows, upright, in thousandths; 1,000 where it is not known."""
         return self._aspects[rows]
 
     def _has_values(self, column: str) -> bool:
-        return column in self.table.columns and bool(np.isfinite(self.table.values(column)).any())
+        return bool(np.isfinite(self.values(column)).any())
 
     def _make_view(self, chosen: Filter) -> View:
         values = self.values(chosen.by)

@@ -29,6 +29,7 @@ def explore(
     say: Callable[[str], None],
     storage_options: Mapping[str, Any] | None = None,
     originals: Sequence[str] = (),
+    rank_by: str | None = None,
 ) -> None:
     """Serve the page for a score table until the program is stopped.
 
@@ -39,13 +40,14 @@ def explore(
         say: Told the address once the page can be opened.
         storage_options: For rows and originals that are URLs; see docs/remote-data.md.
         originals: Places that originals may be read from, beside the inputs of your own runs.
+        rank_by: The column or SQL expression that pictures are ranked by at first; None for that of the first scorer.
 
     Raises:
         ConfigurationError: There are no rows, or the port is taken.
     """
     with (
         closing(_listen(port)) as listening,
-        closing(Explorer(sources, storage_options=storage_options, originals=originals)) as explorer,
+        closing(Explorer(sources, None, None, storage_options, originals, rank_by)) as explorer,
     ):
         chosen = listening.getsockname()[1]
         token = secrets.token_urlsafe(24)

@@ -73,6 +73,7 @@ def write_report(
     *,
     min_score: float | None = None,
     top: Top | str | None = None,
+    rank_by: str | None = None,
     seed: int = 0,
     samples: int = 8,
     title: str | None = None,
@@ -90,6 +91,7 @@ def write_report(
         min_score: The cut; with neither this nor ``top`` that of `tastemaker filter`, else the best fifth. What a
             person rejected is in no number and no picture.
         top: The cut as a share or number: ``20%``, ``1000``.
+        rank_by: The column or SQL expression that pictures are ranked by; None for that of the first scorer.
         seed: Of the samples.
         samples: Pictures in each row of samples, 1 to `MAX_SAMPLES`.
         title: Its heading; None for the name of the source.
@@ -114,7 +116,7 @@ def write_report(
     if place.is_folder():
         raise ConfigurationError(f"{place} is a folder; the report is a file")
     OwnFiles.of_one_file(place).refuse_foreign(place.name)
-    data = gather(table, min_score=min_score, top=top, seed=seed, samples=samples)
+    data = gather(table, min_score=min_score, top=top, rank_by=rank_by, seed=seed, samples=samples)
     uses = Counter(row_id for ids in data.shown() for row_id in ids)
     room = MAX_BYTES - _PAGE_BYTES - _FIGURE_BYTES * uses.total()
     with OriginalsReader(table.originals) as reader:

@@ -138,7 +138,13 @@ class ReportData:
 
 
 def gather(
-    table: ScoreTable, *, min_score: float | None = None, top: Top | None = None, seed: int = 0, samples: int = 8
+    table: ScoreTable,
+    *,
+    min_score: float | None = None,
+    top: Top | None = None,
+    rank_by: str | None = None,
+    seed: int = 0,
+    samples: int = 8,
 ) -> ReportData:
     """Return what a report says.
 
@@ -146,15 +152,16 @@ def gather(
         table: The scores.
         min_score: The cut; without this and ``top``, the one that `tastemaker filter` made, else the best fifth.
         top: The cut as a number or share.
+        rank_by: The column or SQL expression that pictures are ranked by; None for the table's own.
         seed: Of the samples of each band.
         samples: Pictures in each row of samples; the other rows follow it.
     """
     marks = Marks(table)
-    index = ScoreIndex(table, marks)
+    index = ScoreIndex(table, marks, rank_by)
     column, whole = index.ranked_by(), index.view(Filter())
     marks.close()
     view = whole.counted()
-    min_score, top, origin = _choose_cut(table, min_score, top)
+    min_score, top, origin = _choose_cut(table, column, min_score, top)
     cut = view.cut(min_score, top)
     rows, place = view.rows.tolist(), cut.place
     half = len(rows) // 2
@@ -190,12 +197,14 @@ def gather(
     return data
 
 
-def _choose_cut(table: ScoreTable, min_score: float | None, top: Top | None) -> tuple[float | None, Top | None, str]:
+def _choose_cut(
+    table: ScoreTable, column: str, min_score: float | None, top: Top | None
+) -> tuple[float | None, Top | None, str]:
     if min_score is not None and top is not None:
         raise ConfigurationError("give a cut-off or a top share, not both")
     if min_score is not None or top is not None:
         return min_score, top, "the one that was asked for"
-    min_score, top = find_kept_cut(table)
+    min_score, top = find_kept_cut(table, column)
     if min_score is not None or top is not None:
         return min_score, top, "the one that filter made"
     return None, DEFAULT_TOP, "the best fifth, as none was chosen"

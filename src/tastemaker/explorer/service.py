@@ -59,9 +59,10 @@ class Explorer:
         ratings: The file of what a person says of the pictures; None for the one beside the rows.
         storage_options: For rows and originals that are URLs; see docs/remote-data.md.
         originals: Places that originals may be read from, beside the inputs of your own runs.
+        rank_by: The column or SQL expression that pictures are ranked by at first; None for that of the first scorer.
 
     Raises:
-        ConfigurationError: There are no rows, or the ratings cannot be read.
+        ConfigurationError: There are no rows, the ratings cannot be read, or there is nothing to rank by.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class Explorer:
         ratings: Path | None = None,
         storage_options: Mapping[str, Any] | None = None,
         originals: Sequence[str] = (),
+        rank_by: str | None = None,
     ) -> None:
         self.table = ScoreTable(sources, storage_options=storage_options, originals=originals)
         self.name = ", ".join(source.rstrip("/").rpartition("/")[2] or source for source in sources)
         self.marks = Marks(self.table, ratings)
-        self.index = ScoreIndex(self.table, self.marks)
+        self.index = ScoreIndex(self.table, self.marks, rank_by)
         self.lookup = RowLookup(self.table)
         self.exports = Exports()
         self.stamp = _stamp(self.table)

@@ -41,6 +41,7 @@ contains ends_with instr left len length lower ltrim nullif position prefix righ
 strpos substr substring suffix trim upper
 array_contains array_extract hash json_valid list_contains list_extract list_has list_position struct_extract
 date_part day hour month year
+rank_average
 """
 FUNCTIONS = {*_REGEXPS, *_PATHS, *_OTHERS.split()}
 """What a condition may call. DuckDB's names of ``LIKE`` and ``ILIKE`` are ``~~`` and ``~~*``."""
@@ -56,7 +57,7 @@ class Condition(str):
 
 
 def check_condition(text: str, cursor: duckdb.DuckDBPyConnection) -> Condition:
-    """Return a condition that somebody wrote, once it is sure that it can be answered.
+    """Return a condition or another expression that somebody wrote, once it is sure that it can be answered.
 
     Args:
         text: In DuckDB's SQL.

@@ -213,26 +213,39 @@ class ScoreTable:
         """Return a column of numbers, in the order of the table: float (n,), NaN for nulls and pictures that are gone.
 
         Args:
-            column: Its name; None for `ranking`.
+            column: Its name, or an SQL expression over columns, such as ``0.7 * aesthetic_score + 3 * clip_score`` or
+                ``rank_average(aesthetic_score, clip_score)``, the mean of the two ranks (0 for the lowest of the
+                pictures, 1 for the highest); None for `ranking`.
             where: Of the rows that meet this condition only.
 
         Raises:
-            ConfigurationError: The column is not there, or has no numbers.
+            ConfigurationError: The column is not there, or has no numbers; the expression is none, or says more than a
+                condition may say.
         """
         column = self.ranking if column is None else column
-        if where is None and column in self._values:
-            return self._values[column]
-        kind = self.columns.get(self._known(column), pa.int64())
+        if column not in self._values:
+            self._values[column] = self._read_values(column)
+        values = self._values[column]
+        if where is None:
+            return values
+        rows = self.query(f"SELECT {ROW_ID} FROM rows {self.where_clause(where)}").column(0).to_numpy()
+        chosen: Values = values[rows]
+        return chosen
+
+    def _read_values(self, column: str) -> Values:
+        is_column = column in self.columns or column.isidentifier()
+        kind = self.columns.get(self._known(column), pa.int64()) if is_column else pa.float64()
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise ConfigurationError(f"the column {column} has no numbers, but {kind}")
-        present = f"CASE WHEN {_PRESENT} THEN {sql_name(column)} END"
-        stored = self.query(f"SELECT {present} FROM rows {self.where_clause(where)}").column(0)
+        if not is_column:
+            check_condition(column, self._database.cursor())
+        sql = sql_name(column) if is_column else f"(\n{column}\n)::DOUBLE"
+        found = self.query(f"SELECT {ROW_ID}, {sql} AS value FROM rows WHERE {_PRESENT}")
         single = pa.types.is_floating(kind) and kind.bit_width <= 32
-        stored = stored.cast(pa.float32() if single else pa.float64(), safe=False)
-        values: Values = pc.fill_null(stored, np.nan).to_numpy()
+        stored = found["value"].cast(pa.float32() if single else pa.float64(), safe=False)
+        values: Values = np.full(len(self), np.nan, np.float32 if single else np.float64)
+        values[found[ROW_ID].to_numpy()] = pc.fill_null(stored, np.nan).to_numpy()
         values.flags.writeable = False
-        if where is None:
-            self._values[column] = values
         return values
 
     def slices(self, expression: str) -> IntArray:
@@ -263,9 +276,12 @@ class ScoreTable:
 
     def lacks_value(self, column: str) -> str:
         """Return SQL over ``rows``: whether a picture that is not gone has no number in a column, or there is none."""
-        if column not in self.columns:
+        if column in self.columns:
+            return f"({_PRESENT} AND ({sql_name(column)} IS NULL OR isnan({sql_name(column)})))"
+        if column.isidentifier():
             return _PRESENT
-        return f"({_PRESENT} AND ({sql_name(column)} IS NULL OR isnan({sql_name(column)})))"
+        valued = f"SELECT {ROW_ID} AS id, (\n{column}\n)::DOUBLE AS value FROM rows WHERE {_PRESENT}"
+        return f"{ROW_ID} IN (SELECT id FROM ({valued}) WHERE value IS NULL OR isnan(value))"
 
     def summary(self, column: str | None = None, where: str | None = None) -> TableSummary:
         """Return counts by status and reason, and how a column's values are spread.
@@ -370,6 +386,11 @@ def _open_database(table: ScoreTable) -> duckdb.DuckDBPyConnection:
         f"FROM read_parquet({files}, union_by_name = {differ}, hive_partitioning = false)"
     )
     # A sidecar that is no JSON would end every query that looks into the column.
+    ranks = [f"percent_rank() OVER (PARTITION BY {name} IS NULL ORDER BY {name})" for name in "ab"]
+    database.execute(
+        "CREATE MACRO rank_average(a, b) AS "
+        f"CASE WHEN a IS NOT NULL AND b IS NOT NULL THEN ({' + '.join(ranks)}) / 2 END"
+    )
     database.execute(f"CREATE VIEW rows AS SELECT * {without} {f'REPLACE ({valid})' if valid else ''} FROM whole.rows")
     database.execute(f"SET allowed_paths = {files}")
     database.execute("SET enable_external_access = false")

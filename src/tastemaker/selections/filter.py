@@ -89,15 +89,15 @@ def _choose_kind(table: ScoreTable) -> str:
     return "webdataset" if counted["in_shards"] else "folder"
 
 
-def find_kept_cut(table: ScoreTable) -> tuple[float | None, Top | None]:
-    """Return the cut that the last `filter_images` made of a table's rows, as score or as share; two None for none."""
+def find_kept_cut(table: ScoreTable, column: str) -> tuple[float | None, Top | None]:
+    """Return the cut that the last `filter_images` made by a column, as score or as share; two None for none."""
     folders = {Place.at(source.path, table.storage_options).parent for source in table.sources}
-    cuts = {cut for folder in folders if (cut := _read_cut(folder)) is not None}
+    cuts = {cut for folder in folders if (cut := _read_cut(folder, column)) is not None}
     min_score, top = cuts.pop() if len(cuts) == 1 else (None, None)
     return min_score, parse_top(top) if top else None
 
 
-def _read_cut(rows: Place) -> tuple[float | None, str | None] | None:
+def _read_cut(rows: Place, column: str) -> tuple[float | None, str | None] | None:
     """Return the cut of the copies that lie beside a folder of rows, or a folder in it."""
     while rows.name not in (ROWS_FOLDER, ""):
         rows = rows.parent
@@ -106,6 +106,8 @@ def _read_cut(rows: Place) -> tuple[float | None, str | None] | None:
         return None
     try:
         asked = read_note(record)["request"]["selection"]
+        if asked["rank_by"] != column:
+            return None
         score, top = asked["min_score"], asked["top"]
         return None if score is None else float(score), None if top is None else str(top)
     except (KeyError, TypeError, ValueError):  # somebody else wrote it

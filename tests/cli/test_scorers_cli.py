@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from tastemaker.cli.models import app
+from tastemaker.cli.scorers import app
 from tastemaker.models import hub
-from tastemaker.models.published import find_scorer
+from tastemaker.models.published import find_scorer, published_scorers
 from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.testing import write_random_models
@@ -42,18 +43,24 @@ def test_pull_prints_the_paths_of_weights_that_are_there(model_dir):
     assert result.stdout.splitlines() == [str(hub.weights_path(model, model_dir)) for model in MODELS]
 
 
-def test_list_says_what_is_there_and_what_is_not(model_dir):
+def test_the_list_says_what_each_scorer_is_and_whether_its_weights_are_here(model_dir):
+    text = run("--model-dir", model_dir)
+    rows = {row["name"]: row for row in json.loads(run("--model-dir", model_dir, "--json").stdout)}
+    assert text.exit_code == 0
+    first = re.split("  +", text.stdout.splitlines()[1])
+    assert first[:6] == ["laion-v2", "aesthetic_score", "1 to 10", "4.5, 5, 6, 6.5", "Apache-2.0", "here"]
+    assert rows.keys() == published_scorers().keys()
+    assert (rows["nsfw"]["column"], rows["nsfw"]["missing"]) == ("nsfw_score", ["head"])
+    assert rows["laion-v1-b32"]["missing"] == ["backbone", "head"]
+    assert all(row["licence"] and row["backbone_licence"] for row in rows.values())
+
+
+def test_verify_says_what_is_not_there(model_dir):
     path = hub.weights_path(AESTHETIC_PREDICTOR, model_dir)
     path.unlink()
-    text = run("list", "--model-dir", model_dir)
-    rows = json.loads(run("list", "--model-dir", model_dir, "--json").stdout)
-    assert text.exit_code == 0
-    assert f"  {path}\n  there is no such file\n" in text.stdout
-    assert [(row["id"], row["size_bytes"] is not None) for row in rows] == [
-        ("openai/clip-vit-large-patch14", True),
-        ("openai/clip-vit-large-patch14", True),
-        ("ttj/sac-logos-ava1-l14-linearMSE", False),
-    ]
+    result = run("verify", "--model-dir", model_dir)
+    assert result.exit_code == 1
+    assert f"  {path}\n  there is no such file\n" in result.stdout
 
 
 def test_verify_is_content_with_the_pinned_files(model_dir, tiny_models):
@@ -72,8 +79,7 @@ def test_verify_exits_with_1_when_a_byte_has_changed(model_dir, tiny_models):
 
 
 def test_commands_start_without_the_hub_client_numpy_or_torch():
-    code = (
-        "import sys, tastemaker.cli.models; print({'huggingface_hub', 'numpy', 'torch', 'rich.table'} & {*sys.modules})"
-    )
+    heavy = "{'huggingface_hub', 'numpy', 'torch', 'rich.table'}"
+    code = f"import sys, tastemaker.cli.scorers; print({heavy} & {{*sys.modules}})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"

@@ -1,0 +1,76 @@
+"""Heads that are more than one affine map, against the same layers in torch; and files that are none."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tastemaker import ModelError, find_scorer
+from tastemaker.models.heads import read_head
+from tastemaker.models.hub import weights_path
+from tastemaker.testing import random_detector, random_predictor, write_random_models
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture
+def embeddings():
+    rows = np.random.default_rng(1).standard_normal((50, 768), np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_laions_head_with_relus_scores_as_torchs_layers_do(tmp_path, embeddings):
+    scorer = find_scorer("laion-v2-ava-relu")
+    write_random_models(tmp_path, scorer=scorer)
+    path = weights_path(scorer.head, tmp_path)
+    layers = []
+    for inputs, outputs in pairwise((768, 1024, 128, 64, 16)):
+        layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU(), torch.nn.Dropout()]
+    del layers[-1]  # no dropout stands before the last layer
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(16, 1)).eval()
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict({name.removeprefix("layers."): tensor for name, tensor in state.items()})
+    with torch.no_grad():
+        expected = model(torch.from_numpy(embeddings))[:, 0].numpy()
+    np.testing.assert_allclose(scorer.head.load(path)(embeddings), expected, atol=1e-5)
+
+
+def test_a_score_does_not_depend_on_the_rows_around_it(tmp_path, embeddings):
+    save_file(random_predictor(768, np.random.default_rng(0), (0, 3, 6, 9, 11)), tmp_path / "relu.safetensors")
+    head = read_head(tmp_path / "relu.safetensors")
+    assert np.array_equal(head(embeddings), np.concatenate([head(embeddings[n : n + 1]) for n in range(50)]))
+    many = np.tile(embeddings, (400, 1))  # enough for float32
+    np.testing.assert_allclose(head(many)[-50:], head(embeddings), atol=1e-4)
+
+
+def test_the_file_of_one_layout_is_refused_where_another_is_wanted(tmp_path):
+    rng = np.random.default_rng(0)
+    relu, linear, detector = (
+        random_predictor(768, rng, (0, 3, 6, 9, 11)),
+        random_predictor(768, rng),
+        random_detector(768, rng),
+    )
+    for name, tensors in {"relu": relu, "linear": linear, "detector": detector}.items():
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    for scorer, own in {"laion-v2-ava-relu": "relu", "laion-v2-ava-linear": "linear", "nsfw": "detector"}.items():
+        load = find_scorer(scorer).head.load
+        assert load(tmp_path / f"{own}.safetensors") is not None
+        for other in {"relu", "linear", "detector"} - {own}:
+            with pytest.raises(ModelError):
+                load(tmp_path / f"{other}.safetensors")
+
+
+def test_a_detector_with_a_normalisation_of_another_size_is_refused(tmp_path):
+    tensors = random_detector(768, np.random.default_rng(0)) | {"norm.mean": np.zeros(5, np.float32)}
+    save_file(tensors, tmp_path / "odd.safetensors")
+    with pytest.raises(ModelError, match="must hold 768 numbers each"):
+        read_head(tmp_path / "odd.safetensors")
+
+
+def test_the_head_of_another_backbone_says_so(tmp_path):
+    save_file(random_predictor(512, np.random.default_rng(0)), tmp_path / "small.safetensors")
+    with pytest.raises(
+        ModelError, match="takes embeddings of 512 numbers, and openai/clip-vit-large-patch14 gives 768"
+    ):
+        find_scorer(tmp_path / "small.safetensors").head.load(tmp_path / "small.safetensors")
