@@ -47,7 +47,7 @@ def explore(
     """
     with (
         closing(_listen(port)) as listening,
-        closing(Explorer(sources, None, None, storage_options, originals, rank_by)) as explorer,
+        closing(Explorer(sources, None, storage_options, originals, rank_by)) as explorer,
     ):
         chosen = listening.getsockname()[1]
         token = secrets.token_urlsafe(24)
