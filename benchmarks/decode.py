@@ -15,7 +15,7 @@ from common import alternate, photographs, print_machine, print_rates
 from PIL import Image
 
 from tastemaker.imaging.decode import decode_image
-from tastemaker.imaging.preprocess import preprocess
+from tastemaker.imaging.preprocess import preprocess, preprocess_with_torch
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 
 HOW = CLIP_VIT_L14.preprocess
@@ -29,8 +29,6 @@ def main() -> None:
     print_machine("pillow", "simplejpeg", "numpy", "torch")
     ways = {"Pillow": with_pillow, "tastemaker (CPU path)": lambda data: preprocess(decode_image(data).pixels, HOW)}
     if find_spec("torch"):
-        from tastemaker.imaging.preprocess_torch import preprocess_with_torch
-
         ways["tastemaker (GPU path, torch's resize)"] = lambda data: preprocess_with_torch(
             decode_image(data).pixels, HOW
         )

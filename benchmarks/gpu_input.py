@@ -13,8 +13,7 @@ from common import photographs, print_rates
 from gpu import Bench
 
 from tastemaker.imaging.decode import decode_image
-from tastemaker.imaging.preprocess import preprocess
-from tastemaker.imaging.preprocess_torch import preprocess_with_torch
+from tastemaker.imaging.preprocess import preprocess, preprocess_with_torch
 from tastemaker.machine import usable_cores
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 

@@ -29,7 +29,7 @@ from end_to_end import write_shards
 from tastemaker.executors.chain import Chain
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.model_input import Preprocess
-from tastemaker.imaging.preprocess import preprocess
+from tastemaker.imaging.preprocess import preprocess, preprocess_with_torch
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.runs.options import RunOptions
 from tastemaker.runs.recipe import GPU_BATCH_SIZE, make_stages
@@ -74,8 +74,6 @@ def main() -> None:
             "whole run but the model": lambda: run("pillow"),
         }
         if find_spec("torch"):
-            from tastemaker.imaging.preprocess_torch import preprocess_with_torch
-
             actions |= {
                 "alone, torch's resize": lambda: decode_all(pictures, arguments.images, preprocess_with_torch),
                 "whole run, torch's resize": lambda: run("torch"),
@@ -124,11 +122,11 @@ def score(shards: Path, output: Path, model_dir: str, resize: str, threads: int 
 
 def asleep(pictures: list[bytes], action: Callable[[], object]) -> None:
     """Do something while the decoder and torch's resize only sleep, for as long as they take."""
-    from tastemaker.imaging import preprocess_torch
+    import torch.nn.functional
 
-    interpolate = sleeping(preprocess_torch.F, "interpolate", lambda image: tuple(image.shape))
+    interpolate = sleeping(torch.nn.functional, "interpolate", lambda image: tuple(image.shape))
     with sleeping(simplejpeg, "decode_jpeg", len), interpolate:
-        decode_all(pictures, len(pictures), preprocess_torch.preprocess_with_torch)
+        decode_all(pictures, len(pictures), preprocess_with_torch)
         action()
 
 

@@ -21,7 +21,8 @@ from fuzzing import damage
 from PIL import Image, ImageCms, ImageOps
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.imaging.decode import MAX_IMAGE_PIXELS, decode_image, sniff_format
+from tastemaker.imaging.decode import MAX_IMAGE_PIXELS, decode_image
+from tastemaker.imaging.formats import sniff_format
 
 SMALL = (61, 43)
 

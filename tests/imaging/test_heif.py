@@ -10,7 +10,7 @@ from conftest import encode
 from PIL import Image
 
 from tastemaker import UnreadableImageError, decode_image
-from tastemaker.imaging.heif import sniff_heif
+from tastemaker.imaging.formats import sniff_format
 
 pillow_heif = pytest.importorskip("pillow_heif")
 
@@ -73,9 +73,9 @@ def test_the_picture_is_upright_whether_rotation_is_asked_for_or_not(orientation
 
 
 def test_brands_tell_heic_from_other_heif_and_from_avif():
-    assert sniff_heif(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic") == "HEIC"
-    assert sniff_heif(b"\0\0\0\x18ftypmif1\0\0\0\0mif1miaf") == "HEIF"
-    assert sniff_heif(b"\0\0\0\x18ftypisom\0\0\0\0mp42isom") is None
+    assert sniff_format(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic") == "HEIC"
+    assert sniff_format(b"\0\0\0\x18ftypmif1\0\0\0\0mif1miaf") == "HEIF"
+    assert sniff_format(b"\0\0\0\x18ftypisom\0\0\0\0mp42isom") is None
     assert decode_image(encode(picture(), "AVIF")).format == "AVIF"
 
 

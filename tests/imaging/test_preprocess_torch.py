@@ -16,14 +16,11 @@ from tastemaker import FileGroupTask, ImageBatch, ImageEmbeddingStage, ImageObje
 from tastemaker.errors import ConfigurationError, MissingExtraError
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.model_input import ROUNDINGS
-from tastemaker.imaging.preprocess import preprocess
+from tastemaker.imaging.preprocess import preprocess, preprocess_with_torch
 
 pytest.importorskip("torch")
 
 import torch
-
-from tastemaker.imaging import preprocess_torch
-from tastemaker.imaging.preprocess_torch import preprocess_with_torch
 
 SQUASHED = replace(CLIP, size=200, fit="squash", interpolation="bilinear")
 
@@ -74,9 +71,9 @@ def test_photographs_are_within_2_of_255_of_pillow(full_photographs, how):
 
 def test_torch_is_told_that_channels_are_last_and_so_takes_half_the_time(monkeypatch):
     results = []
-    resize = preprocess_torch.F.interpolate
+    resize = torch.nn.functional.interpolate
     monkeypatch.setattr(
-        preprocess_torch.F,
+        torch.nn.functional,
         "interpolate",
         lambda *args, **options: results.append(resize(*args, **options)) or results[-1],
     )

@@ -10,8 +10,7 @@ from PIL import Image, ImageOps
 
 from tastemaker import UnreadableImageError, decode_image
 from tastemaker.imaging import decode
-from tastemaker.imaging.decode import sniff_format
-from tastemaker.imaging.raws import name_raw
+from tastemaker.imaging.formats import name_format, sniff_format
 from tastemaker.imaging.room import Room
 
 rawpy = pytest.importorskip("rawpy")
@@ -88,14 +87,14 @@ def test_a_small_preview_of_a_small_raw_is_used():
 )
 def test_raws_that_are_tiffs_are_told_by_their_sensor_values_and_named_by_their_make(make, name):
     data = make_dng(preview=PREVIEW, make=make, is_dng=False)
-    assert name_raw(data) == name
+    assert name_format(data) == name
     assert decode_image(data).format == name
 
 
 def test_ordinary_tiffs_stay_tiffs():
     for options in ({}, {"compression": "tiff_lzw"}, {"tiffinfo": {271: "NIKON CORPORATION"}}):
         data = encode(picture(), "TIFF", **options)
-        assert name_raw(data) is None
+        assert name_format(data) == "TIFF"
         assert decode_image(data).format == "TIFF"
     for start in (b"IIII", b"CR\x02C"):
         grey = np.resize(np.frombuffer(start, np.uint8), (30, 40))

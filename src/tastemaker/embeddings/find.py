@@ -16,7 +16,7 @@ import pyarrow as pa
 from tastemaker.embeddings.arrays import ArraySource, Source
 from tastemaker.embeddings.tables import TableSource
 from tastemaker.errors import ConfigurationError, ModelError, RemoteError, UnreadableImageError
-from tastemaker.imaging.decode import EXTENSIONS
+from tastemaker.imaging.formats import EXTENSIONS
 from tastemaker.imaging.pictures import holds_pictures
 from tastemaker.imaging.shards import TAR_EXTENSIONS
 from tastemaker.imaging.tables import TABLE_EXTENSIONS, Table, carried_columns, is_table

@@ -15,9 +15,9 @@ from tastemaker.imaging.decode import (
     MAX_IMAGE_PIXELS,
     PILLOW_READERS,
     decode_image,
-    name_format,
     read_orientation,
 )
+from tastemaker.imaging.formats import name_format
 from tastemaker.imaging.room import ROOM
 from tastemaker.scores.sources import OriginalsReader, SkippedError
 

@@ -23,6 +23,7 @@ from PIL import (
     ExifTags,
     GifImagePlugin,
     Image,
+    ImageCms,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -31,24 +32,16 @@ from PIL import (
 )
 
 from tastemaker.errors import ReasonKind, UnreadableImageError
-from tastemaker.imaging.heif import HEIF_EXTENSIONS, HEIF_FORMATS, open_heif, sniff_heif
+from tastemaker.imaging.cameras import open_heif, read_raw
+from tastemaker.imaging.formats import HEIF_FORMATS, RAW_FORMATS, name_format, sniff_format
 from tastemaker.imaging.jpeg_metadata import EXIF_MARK, jpeg_header
 from tastemaker.imaging.jpeg_pixels import decode_jpeg
 from tastemaker.imaging.png_chunks import strip_png
-from tastemaker.imaging.profiles import jpeg_profile, to_srgb
-from tastemaker.imaging.raws import RAW_EXTENSIONS, RAW_FORMATS, name_raw, read_raw, sniff_raw
 from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.tiff_pixels import check_tiff, choose_page, is_wide, reduce_to_8_bits
 
 MAX_IMAGE_PIXELS = 178_956_970
 """Pixels beyond which an image is taken for a decompression bomb (Pillow's own hard limit)."""
-
-EXTENSIONS = (
-    frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"})
-    | HEIF_EXTENSIONS
-    | RAW_EXTENSIONS
-)
-"""File extensions, lower case, that mark a file or a tar member as an image, whether its extra is installed or not."""
 
 PILLOW_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
@@ -65,14 +58,15 @@ PILLOW_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
 _TURNED_ALREADY = HEIF_FORMATS | {"TIFF"}
 """Their decoders turn the picture by themselves."""
 
-_PNG_ORIENTATION = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
-"""One of these is in every PNG that has an orientation. Pillow decodes all pixels to look for it behind them."""
+_PNG_METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt", b"iCCP")
+"""Chunks that may have EXIF, XMP or a colour profile in them."""
 
-_PNG_METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
-"""Chunks that may have EXIF or XMP in them."""
-
-_JPEG_ORIENTATION = (EXIF_MARK, b"tiff:Orientation")
-"""One of these is in the header of every JPEG that has an orientation. Pillow takes a hundred microseconds to look."""
+_ORIENTATION = {
+    "JPEG": (EXIF_MARK, b"tiff:Orientation"),
+    "PNG": (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp"),
+}
+"""One of these is in every JPEG's header, and in every PNG, that has an orientation. For Pillow to look takes a hundred
+microseconds, and in a PNG all its pixels are decoded."""
 
 _MAX_EXIF_SEGMENTS = 64
 """Cameras write one. For each, Pillow copies those before it: 1500 take a minute, and ten times as many an hour."""
@@ -92,8 +86,6 @@ _STRANGERS = (
     (rb"\s*(<\?xml[^>]*>\s*)?<Error>", "but the error message of a store: download the picture again"),
 )
 """What lies in the place of pictures that were not fetched: how it begins, and what to say of it."""
-
-_BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -171,7 +163,7 @@ def decode_image(
     data = _read(data)
     if not data:
         raise UnreadableImageError("the file is empty", ReasonKind.NOT_AN_IMAGE)
-    name = sniff_format(data[:32])
+    name = sniff_format(data)
     if name is None:
         raise UnreadableImageError(f"not an image {_name_stranger(bytes(data[:512]))}", ReasonKind.NOT_AN_IMAGE)
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
@@ -220,8 +212,8 @@ def _decode_plain(data: bytes, name: str, make_room: Callable[[int, int], None])
     """Return the pixels of anything but a raw, as stored, and a note or nothing."""
     if name == "JPEG" and (decoded := decode_jpeg(data, make_room)) is not None:
         return decoded
-    if name == "JPEG" and (segments := data.count(EXIF_MARK)) > _MAX_EXIF_SEGMENTS:
-        raise UnreadableImageError(f"decompression bomb: {segments:,} EXIF segments", ReasonKind.TOO_LARGE)
+    if name == "JPEG":
+        _check_exif_segments(data)
     note = ""
     if name == "PNG":
         data, note = strip_png(data)
@@ -250,40 +242,6 @@ def _refuse(name: str, error: Exception) -> UnreadableImageError:
     return UnreadableImageError(f"damaged or truncated {name}: {cause}")
 
 
-def name_format(data: bytes) -> str | None:
-    """Return the format of a whole encoded image, with the kind of a raw that is a TIFF; None for anything else."""
-    name = sniff_format(data[:32])
-    return (name_raw(data) or name) if name == "TIFF" else name
-
-
-def sniff_format(head: bytes) -> str | None:
-    """Return the format of an encoded image from its first 32 bytes, None for anything else.
-
-    Most raws are TIFFs, and are called so here: see `name_format`.
-
-    Example:
-        >>> sniff_format(b"GIF89a...")
-        'GIF'
-    """
-    if head[:3] == b"\xff\xd8\xff":
-        return "JPEG"
-    if head[:8] == b"\x89PNG\r\n\x1a\n":
-        return "PNG"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        return "GIF"
-    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
-        return "BMP"
-    if (raw := sniff_raw(head)) is not None:
-        return raw
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "TIFF"
-    if head[4:8] == b"ftyp" and (b"avif" in head[8:32] or b"avis" in head[8:32]):
-        return "AVIF"
-    return sniff_heif(head)
-
-
 def _to_rgb(image: Image.Image) -> Image.Image:
     if is_wide(image):
         image = reduce_to_8_bits(image)
@@ -292,34 +250,53 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def open_metadata(data: bytes, name: str) -> ImageFile.ImageFile:
+    """Return an image for a look at what is beside its pixels, which may be missing. Pillow raises where it is damaged.
+
+    Args:
+        data: The whole file.
+        name: Its format, one of `PILLOW_READERS`.
+    """
+    if name == "JPEG":
+        _check_exif_segments(data)
+    if name == "PNG":
+        data = strip_png(data, kept=_PNG_METADATA)[0]
+    return PILLOW_READERS[name](io.BytesIO(data))
+
+
 def read_orientation(data: bytes, name: str) -> int:
     """Return the EXIF orientation of an image that is no raw, 1 to 8; 1 where there is none that can be read.
 
     It is 1, too, where the decoder turns the picture by itself.
     """
-    if name in _TURNED_ALREADY or (name == "PNG" and not any(mark in data for mark in _PNG_ORIENTATION)):
+    if name in _TURNED_ALREADY:
         return 1
-    if name == "JPEG":
-        header = jpeg_header(data)
-        if not any(mark in header for mark in _JPEG_ORIENTATION) or header.count(EXIF_MARK) > _MAX_EXIF_SEGMENTS:
+    if name in _ORIENTATION:
+        header = jpeg_header(data) if name == "JPEG" else data
+        if not any(mark in header for mark in _ORIENTATION[name]):
             return 1
     try:
-        data = strip_png(data, kept=_PNG_METADATA)[0] if name == "PNG" else data
-        orientation = int(PILLOW_READERS[name](io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
+        orientation = int(open_metadata(data, name).getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - the pixels are sound, whatever the EXIF is
         return 1
     return orientation if 1 <= orientation <= 8 else 1
 
 
+def _check_exif_segments(data: bytes) -> None:
+    """Raise where a JPEG has so many EXIF segments that Pillow would be busy with them."""
+    if (segments := data.count(EXIF_MARK)) > _MAX_EXIF_SEGMENTS:
+        raise UnreadableImageError(f"decompression bomb: {segments:,} EXIF segments", ReasonKind.TOO_LARGE)
+
+
 def _convert(image: DecodedImage, data: bytes) -> DecodedImage:
-    """Return the image in sRGB, where it has a profile."""
+    """Return the image in sRGB, by LittleCMS with the perceptual intent, where it has a profile of RGB."""
     try:
-        if image.format == "JPEG":
-            profile: bytes | None = jpeg_profile(data)
-        else:
-            data = strip_png(data, kept=(b"iCCP",))[0] if image.format == "PNG" else data
-            profile = PILLOW_READERS[image.format](io.BytesIO(data)).info.get("icc_profile")
-        return replace(image, pixels=to_srgb(image.pixels, profile)) if profile else image
+        profile = open_metadata(data, image.format).info.get("icc_profile")
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else None
+        if source is None or source.profile.xcolor_space.strip() != "RGB":
+            return image
+        converted = ImageCms.profileToProfile(Image.fromarray(image.pixels), source, ImageCms.createProfile("sRGB"))
+        return image if converted is None else replace(image, pixels=np.asarray(converted))
     except Exception:  # noqa: BLE001 - the pixels are sound, whatever the profile is
         return replace(image, note=image.note or "its colour profile is damaged, and was ignored")
 

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 
 from tastemaker.errors import ConfigurationError, Problem, ReasonKind, RemoteError
-from tastemaker.imaging.decode import EXTENSIONS
-from tastemaker.imaging.heif import HEIF_EXTENSIONS
+from tastemaker.imaging.formats import EXTENSIONS, HEIF_EXTENSIONS, RAW_EXTENSIONS
 from tastemaker.imaging.image_metadata import ImageMetadata, Record
 from tastemaker.imaging.keys import MAX_IMAGE_BYTES, Sample, gives_a_column, too_large, too_long
-from tastemaker.imaging.raws import RAW_EXTENSIONS
 from tastemaker.imaging.takeout import names_of, picture_of
 from tastemaker.imaging.tars import Member
 from tastemaker.storage import Options, base_name, folder_of, public_url, relative_to

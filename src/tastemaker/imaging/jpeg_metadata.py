@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tastemaker.errors import MetadataError
-from tastemaker.imaging.tiff_tags import RATING, RATING_PERCENT, Bytes, read_directories
+from tastemaker.imaging.tiff_tags import RATING, RATING_PERCENT, read_directories
 from tastemaker.imaging.xmp import check_rating, make_xmp, read_rating, set_rating
 
 EXIF_MARK = b"Exif\0\0"
@@ -146,7 +146,7 @@ def embed_rating(jpeg: bytes, rating: int, *, overwrite: bool = False) -> bytes:
     return result if xmp else _insert_packet(result, rating)
 
 
-def exif_rating(exif: Bytes) -> int | None:
+def exif_rating(exif: bytes) -> int | None:
     """Return the rating in an EXIF block or another TIFF structure, where Windows keeps it; None if there is none."""
     for directory in read_directories(exif):
         value = directory.integers(RATING)[:1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from tastemaker.errors import Problem, ReasonKind
-from tastemaker.imaging.decode import EXTENSIONS
+from tastemaker.imaging.formats import EXTENSIONS
 from tastemaker.imaging.tars import Member, follow_link
 
 CAPTION_EXTENSIONS = ("txt", "caption")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from itertools import pairwise
 
-from tastemaker.imaging.decode import EXTENSIONS, sniff_format
+from tastemaker.imaging.formats import EXTENSIONS, sniff_format
 from tastemaker.imaging.tars import starts_tar
 from tastemaker.storage import base_name
 
@@ -67,7 +67,7 @@ def sniff_kind(head: bytes) -> str:
         >>> sniff_kind(b"GIF89a..."), sniff_kind(b"PK\x03\x04..."), sniff_kind(b"#!/bin/sh")
         ('picture', '.zip', '')
     """
-    if sniff_format(head[:32]) is not None:
+    if sniff_format(head) is not None:
         return "picture"
     if starts_tar(head):
         return "tar"

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tastemaker.errors import ConfigurationError, Problem, ReasonKind, UnreadableImageError
-from tastemaker.imaging.decode import EXTENSIONS, sniff_format
+from tastemaker.imaging.formats import EXTENSIONS, sniff_format
 from tastemaker.imaging.keys import Sample, is_unsafe_name
 from tastemaker.imaging.tables import CAPTION_COLUMNS, Table, carried_columns, is_bytes, is_text
 from tastemaker.imaging.tars import Member
@@ -217,7 +217,7 @@ def _is_struct(kind: pa.DataType) -> bool:
 
 def _holds_pictures(picture: _Picture, values: list[Any]) -> bool:
     contents = [content for value in values if (content := _content(value, is_struct=picture.is_struct)[0])]
-    if any(sniff_format(content[:32]) for content in contents):
+    if any(sniff_format(content) for content in contents):
         return True
     return not contents and picture.name.lower() in PICTURE_COLUMNS
 
@@ -233,7 +233,7 @@ def _extension_of(content: bytes, path: str, column: str) -> str:
     extension = os.path.splitext(base_name(path))[1][1:]
     if extension.lower() in EXTENSIONS:
         return extension
-    found = sniff_format(content[:32])
+    found = sniff_format(content)
     return _FILE_EXTENSIONS.get(found, found.lower()) if found else column
 
 

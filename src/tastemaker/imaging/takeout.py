@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from tastemaker.imaging.decode import EXTENSIONS
+from tastemaker.imaging.formats import EXTENSIONS
 
 _SUFFIX = "supplemental-metadata"
 _MOST_CHARACTERS = 46

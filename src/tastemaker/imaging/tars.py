@@ -11,7 +11,7 @@ from typing import NamedTuple
 from zlib import adler32
 
 from tastemaker.errors import Problem, ReasonKind
-from tastemaker.imaging.decode import EXTENSIONS, sniff_format
+from tastemaker.imaging.formats import EXTENSIONS, sniff_format
 from tastemaker.imaging.readers import ShardReader
 
 _BLOCK = 512

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 MAKE, SUB_DIRECTORIES, XMP, RATING, RATING_PERCENT, DNG_VERSION = 271, 330, 700, 0x4746, 0x4749, 50706
 PHOTOMETRIC = 262
@@ -15,16 +14,6 @@ _MAX_TAGS = 1024
 """No camera writes so many; a damaged file may say anything."""
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I"}
-
-
-class Bytes(Protocol):
-    """Bytes, or what gives them when asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, part: slice, /) -> bytes:
-        """Return a part."""
-        ...
 
 
 @dataclass(slots=True)
@@ -38,7 +27,7 @@ class TiffDirectory:
         following: Where the next directory begins; 0 behind the last.
     """
 
-    data: Bytes
+    data: bytes
     order: str
     tags: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     following: int = 0
@@ -61,7 +50,7 @@ class TiffDirectory:
         return self.raw(tag).partition(b"\0")[0].decode("ascii", "replace").strip()
 
 
-def read_directories(data: Bytes) -> Iterator[TiffDirectory]:
+def read_directories(data: bytes) -> Iterator[TiffDirectory]:
     """Yield the directories of a TIFF structure, each before those below it. What is damaged ends the reading.
 
     Example:
@@ -83,7 +72,7 @@ def read_directories(data: Bytes) -> Iterator[TiffDirectory]:
         waiting += [directory.following, *directory.integers(SUB_DIRECTORIES)[:_MAX_DIRECTORIES]]
 
 
-def _read_directory(data: Bytes, order: str, at: int) -> TiffDirectory:
+def _read_directory(data: bytes, order: str, at: int) -> TiffDirectory:
     directory = TiffDirectory(data, order)
     count = min(struct.unpack(f"{order}H", data[at : at + 2])[0], _MAX_TAGS)
     block = data[at + 2 : at + 2 + 12 * count + 4]

@@ -1,8 +1,7 @@
 """Star ratings in XMP: read, and set without touching any other byte.
 
-XMP comes from strangers: it is read by expat with document types refused (so no entity is ever expanded), up to a size,
-a depth and a number of parts. To set a rating, the bytes are edited where it seems to be, and the parser says whether
-it was.
+XMP comes from strangers. It is parsed up to a size and a number of parts, and document types are refused, so no entity
+is ever expanded. To set a rating, the bytes that look like one are edited, and the parser says whether they were it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from tastemaker.errors import MetadataError
@@ -18,8 +17,8 @@ from tastemaker.errors import MetadataError
 MAX_XMP_BYTES = 2**24
 """Larger XMP is not read. Sidecars with a long history of edits have some megabytes."""
 
-MAX_DEPTH, MAX_PARTS, MAX_TAG_BYTES = 200, 300_000, 2**21
-"""Beyond this nesting, this number of elements, attributes and namespaces, or this length of a tag, XMP is not read."""
+MAX_PARTS = 200_000
+"""XMP with more tags and attributes is not read: the parser would take seconds for it."""
 
 REJECTED = -1
 """The rating of a rejected picture. 0 says that there are no stars, 1 to 5 are stars."""
@@ -27,16 +26,14 @@ REJECTED = -1
 _XMP = "http://ns.adobe.com/xap/1.0/"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
-_DESCRIPTION = [f"{{{_RDF}}}RDF", f"{{{_RDF}}}Description"]
 _RATING, _SIDECAR_FOR = f"{{{_XMP}}}Rating", f"{{{_PHOTOSHOP}}}SidecarForExtension"
 
 _NUMBER = re.compile(r"\s*([+-]?\d{1,3})(?:\.\d{1,20})?\s*")
-_LONG_TAG = re.compile(rb"<[^<>]{%d}" % MAX_TAG_BYTES)
 _ATTRIBUTE = re.compile(rb"""\s[^\s=<>"'/]+:Rating\s*=\s*(?:"([^"<]*)"|'([^'<]*)')""")
 _ELEMENT = re.compile(rb"<([^\s<>/]+:Rating)(\s[^<>]*?)?(?:/>|>[^<]*</\1\s*>)")
 _BEGIN = re.compile(rb"<[^\s<>/!?]+:Description(?=[\s/>])")
 _MAX_EDITS = 12
-"""So many places are tried for a rating, each with a reading of the whole."""
+"""So many places are tried for a rating. For each one the whole XMP is parsed."""
 
 _PACKET = """<?xml version="1.0" encoding="UTF-8"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="Tastemaker">
@@ -123,20 +120,16 @@ def check_rating(rating: int) -> int:
     return int(rating)
 
 
-class _Packet:
-    """What is wanted of a packet: the properties directly in rdf:RDF/rdf:Description. A target of Python's XML parser.
+class _Packet(NamedTuple):
+    """The properties in rdf:RDF/rdf:Description that matter here.
 
     Attributes:
         rating: The text of the first rating; None where there is none.
         sidecar_for: The extension of the picture that the packet names; empty where it names none.
     """
 
-    def __init__(self) -> None:
-        self.rating: str | None = None
-        self.sidecar_for = ""
-        self._path: list[str] = []
-        self._text: list[str] | None = None
-        self._parts = 0
+    rating: str | None
+    sidecar_for: str
 
     def number(self) -> int | None:
         """Return the rating where it is one."""
@@ -147,68 +140,35 @@ class _Packet:
         """Return whether the packet is of a picture with this extension."""
         return self.sidecar_for.lower() in ("", extension.lower())
 
-    def start_ns(self, *_: str) -> None:
-        """Count a namespace."""
-        self._count(1)
 
+class _TreeBuilder(ElementTree.TreeBuilder):
     def doctype(self, *_: str | None) -> None:
         """Refuse a document type."""
         raise MetadataError("the XMP has a document type, which no XMP needs")
 
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        """Begin an element."""
-        self._count(1 + len(attributes))
-        if self._path[-2:] == _DESCRIPTION and name in (_RATING, _SIDECAR_FOR):
-            self._text = []
-        self._path.append(name)
-        if self._path[-2:] == _DESCRIPTION:
-            for attribute, value in attributes.items():
-                self._take(attribute, value)
-
-    def data(self, text: str) -> None:
-        """Take the text of an element."""
-        if self._text is not None:
-            self._text.append(text)
-
-    def end(self, name: str) -> None:
-        """End an element."""
-        self._path.pop()
-        if self._text is not None and self._path[-2:] == _DESCRIPTION:
-            self._take(name, "".join(self._text))
-            self._text = None
-
-    def close(self) -> _Packet:
-        """Return what was found."""
-        return self
-
-    def _take(self, name: str, text: str) -> None:
-        if name == _RATING and self.rating is None:
-            self.rating = text
-        elif name == _SIDECAR_FOR:
-            self.sidecar_for = text.strip()
-
-    def _count(self, parts: int) -> None:
-        self._parts += parts
-        if self._parts > MAX_PARTS or len(self._path) > MAX_DEPTH:
-            raise MetadataError(f"the XMP has more than {MAX_PARTS:,} parts, or is nested deeper than {MAX_DEPTH}")
-
 
 def _parse(xmp: bytes) -> _Packet:
-    """Return what is wanted of a packet.
+    """Return what matters of a packet.
 
     Raises:
-        MetadataError: It is no sound XML, or has a document type.
+        MetadataError: It is no sound XML, has a document type, or has too many parts.
     """
-    if _LONG_TAG.search(xmp):
-        raise MetadataError(f"the XMP has a tag of more than {MAX_TAG_BYTES:,} bytes")
+    if xmp.count(b"<") + xmp.count(b"=") > MAX_PARTS:
+        raise MetadataError(f"the XMP has more than {MAX_PARTS:,} tags and attributes")
     is_wide = b"\0" in xmp[:4]  # UTF-16: its zeros and spaces are not padding
-    parser: Any = ElementTree.XMLParser(target=_Packet())
+    parser: Any = ElementTree.XMLParser(target=_TreeBuilder())
     try:
         parser.feed(xmp if is_wide else xmp.strip(b"\0 \t\r\n"))
-        found: _Packet = parser.close()
+        root: ElementTree.Element = parser.close()
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: of an encoding that Python lacks
         raise MetadataError(f"the XMP is damaged: {error}") from error
-    return found
+    rating, sidecar_for = None, ""
+    for rdf in root.iter(f"{{{_RDF}}}RDF"):
+        for description in rdf.iterfind(f"{{{_RDF}}}Description"):
+            found = {**{child.tag: child.text or "" for child in reversed(description)}, **description.attrib}
+            rating = found.get(_RATING) if rating is None else rating
+            sidecar_for = found.get(_SIDECAR_FOR, sidecar_for).strip()
+    return _Packet(rating, sidecar_for)
 
 
 def _replace(xmp: bytes, value: bytes) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ from tastemaker.errors import MissingExtraError, UnreadableImageError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
 from tastemaker.imaging.keys import Sample, split_key
 from tastemaker.imaging.model_input import ROUNDINGS, Preprocess
-from tastemaker.imaging.preprocess import RESIZES, Pixels, preprocess
+from tastemaker.imaging.preprocess import RESIZES, Pixels, preprocess, preprocess_with_torch
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.room import ROOM
 from tastemaker.machine import usable_cores
@@ -294,7 +294,7 @@ def load_preprocess(resize: str) -> Callable[[Pixels, Preprocess], Pixels]:
     """Return the function that makes the model's input with ``pillow`` or ``torch``, which takes seconds to import."""
     if resize == "pillow":
         return preprocess
-    from tastemaker.imaging.preprocess_torch import preprocess_with_torch
+    import torch  # noqa: F401 - here, before threads wait for it
 
     return preprocess_with_torch
 

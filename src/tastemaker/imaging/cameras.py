@@ -1,4 +1,7 @@
-"""Camera raws: the JPEG preview that the camera made, or where there is none the developed picture. Extra ``raw``."""
+"""HEIC and other HEIF files, by libheif, and camera raws, by LibRaw: the extras ``heif`` and ``raw``.
+
+Of a raw, the JPEG preview that the camera made is the picture; where there is none, the raw is developed.
+"""
 
 from __future__ import annotations
 
@@ -10,46 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ReasonKind, UnreadableImageError
-from tastemaker.imaging.tiff_tags import DNG_VERSION, MAKE, PHOTOMETRIC, read_directories
+from tastemaker.imaging.formats import sniff_format
 
 if TYPE_CHECKING:
     import rawpy
+    from PIL import ImageFile
 
 Pixels = npt.NDArray[np.uint8]
-
-RAW_EXTENSIONS = frozenset(
-    {"3fr", "arw", "cr2", "cr3", "crw", "dcr", "dng", "erf", "iiq", "kdc", "mef", "mrw", "nef", "nrw", "orf", "pef"}
-    | {"raf", "rw2", "rwl", "sr2", "srf", "srw", "x3f"}
-)
-"""Not ``raw``, which is what programs call any bytes."""
 
 PREVIEW, DEVELOPED = "preview", "developed"
 """Where the pixels of a raw came from."""
 
 MIN_PREVIEW_SIDE = 224
 """Pixels: a smaller preview is a thumbnail, and the raw is developed instead."""
-
-_BY_START = (
-    (0, b"FUJIFILMCCD-RAW", "RAF"),
-    (0, b"IIU\0", "RW2"),
-    (0, b"IIRO", "ORF"),
-    (0, b"IIRS", "ORF"),
-    (0, b"MMOR", "ORF"),
-    (0, b"FOVb", "X3F"),
-    (0, b"\0MRM", "MRW"),
-    (4, b"ftypcrx ", "CR3"),
-    (6, b"HEAPCCDR", "CRW"),
-    (0, b"II*\0\x10\0\0\0CR\x02", "CR2"),
-)
-_BY_MAKE = (
-    *(("NIKON", "NEF"), ("SONY", "ARW"), ("PENTAX", "PEF"), ("RICOH", "PEF"), ("SAMSUNG", "SRW"), ("CANON", "CR2")),
-    *(("HASSELBLAD", "3FR"), ("EASTMAN KODAK", "DCR"), ("KODAK", "DCR"), ("SEIKO EPSON", "ERF"), ("EPSON", "ERF")),
-    *(("MAMIYA", "MEF"), ("PHASE ONE", "IIQ")),
-)
-RAW_FORMATS = frozenset({*(name for *_, name in _BY_START), *(name for _, name in _BY_MAKE), "DNG", "RAW"})
-
-_SENSOR_PIXELS = (32803, 34892)
-"""Photometric interpretations that only raws have: a colour filter array, and linear raw."""
 
 _FLIP_TO_ORIENTATION = (1, 2, 4, 3, 5, 8, 6, 7)
 """LibRaw's flip (bits: mirrored, upside down, transposed) as an EXIF orientation."""
@@ -69,30 +45,37 @@ class RawPicture(NamedTuple):
     source: str
 
 
-def sniff_raw(head: bytes) -> str | None:
-    """Return the kind of a raw that has a mark of its own in its first 32 bytes, None for anything else.
+def open_heif(file: io.BytesIO) -> ImageFile.ImageFile:
+    """Return a HEIF file as Pillow's image, not decoded yet.
 
-    Example:
-        >>> sniff_raw(b"FUJIFILMCCD-RAW 0201")
-        'RAF'
+    Rotation is a property of the picture in this format, not a hint in its EXIF: libheif always applies it.
+
+    Raises:
+        UnreadableImageError: The extra is not installed.
+        ValueError: The file is cut. Errors of the decoder are others.
     """
-    return next((name for at, mark, name in _BY_START if head[at : at + len(mark)] == mark), None)
+    try:
+        from pillow_heif.as_plugin import HeifImageFile
+    except ImportError:
+        name = sniff_format(file.getvalue())
+        raise UnreadableImageError(f"{name} needs tastemaker[heif]", ReasonKind.NEEDS_HEIF) from None
+    _check_whole(file.getbuffer())
+    image: ImageFile.ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call,unused-ignore]
+    return image
 
 
-def name_raw(data: bytes) -> str | None:
-    """Return the kind of raw that a TIFF file is: ``DNG``, ``NEF``, ...; None for an ordinary TIFF.
-
-    Most raws are TIFFs whose first picture is a thumbnail. Those that hold the values of a sensor are raws; the make of
-    the camera tells which.
-    """
-    is_phase_one, is_raw, make = data[8:12] in (b"IIII", b"MMMM"), False, ""  # grey pixels may say so too
-    for number, directory in enumerate(read_directories(data)):
-        if DNG_VERSION in directory.tags:
-            return "DNG"
-        make = directory.text(MAKE).upper() if number == 0 else make
-        is_raw = is_raw or directory.integers(PHOTOMETRIC)[:1] in [(value,) for value in _SENSOR_PIXELS]
-    name = next((name for start, name in _BY_MAKE if make.startswith(start)), "RAW")
-    return name if is_raw or (is_phase_one and name == "IIQ") else None
+def _check_whole(data: memoryview) -> None:
+    """Raise where the file ends inside its picture: libheif would leave the missing tiles of a grid black."""
+    at = 0
+    while at + 8 <= len(data):
+        size, kind, head = int.from_bytes(data[at : at + 4]), bytes(data[at + 4 : at + 8]), 8
+        if size == 1:
+            size, head = int.from_bytes(data[at + 8 : at + 16]), 16
+        if size < head:
+            return  # 0: up to the end of the file; anything else is no box, and libheif judges
+        if kind in (b"meta", b"mdat") and at + size > len(data):
+            raise ValueError(f"it has {len(data):,} bytes of {at + size:,}")
+        at += size
 
 
 def read_raw(
