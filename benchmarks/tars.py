@@ -16,8 +16,8 @@ from pathlib import Path
 from common import alternate, print_machine, print_rates
 
 from tastemaker.imaging.readers import open_shard
-from tastemaker.imaging.shards import group_samples, read_samples
-from tastemaker.imaging.tars import walk_headers
+from tastemaker.imaging.shards import read_samples
+from tastemaker.imaging.tars import HeaderWalk
 
 
 def main() -> None:
@@ -36,11 +36,11 @@ def main() -> None:
         if find_spec("webdataset"):
             actions["webdataset"] = lambda: read_with_webdataset(paths)
         print_rates("all members", alternate(actions, arguments.runs, images), "tarfile")
-        indexes = {path: group_samples(walk_headers(open_shard(path))[0]) for path in paths}
+        indexes = {path: [sample for sample, _ in read_samples(path)] for path in paths}
         picks = [(path, random.choice(indexes[path])) for path in random.choices(paths, k=20_000)]
         readers = {path: open_shard(path) for path in paths}
         parts = {
-            "headers only": (lambda: [walk_headers(reader) for reader in readers.values()], images),
+            "headers only": (lambda: [list(HeaderWalk(reader)) for reader in readers.values()], images),
             "images at random, by the index": (lambda: [read_image(readers[path], s) for path, s in picks], len(picks)),
         }
         for name, (action, number) in parts.items():

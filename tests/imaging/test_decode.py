@@ -14,15 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import simplejpeg
 import skimage
 from conftest import encode
 from fuzzing import damage
 from PIL import Image, ImageCms, ImageOps
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.imaging.decode import MAX_IMAGE_PIXELS, decode_image
-from tastemaker.imaging.formats import sniff_format
+from tastemaker.imaging.decode import decode_image
 
 SMALL = (61, 43)
 
@@ -56,22 +54,6 @@ def png(width, height, scanlines, *, bits=8, colour=2, interlace=0):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(parts) + chunk(b"IEND", b"")
 
 
-def interlaced_png():
-    pixels, scanlines = np.asarray(photograph()), b""
-    for y, x, step_y, step_x in ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)):
-        scanlines += b"".join(b"\0" + row.tobytes() for row in pixels[y::step_y, x::step_x])
-    return png(*SMALL, scanlines + b"".join(b"\0" + row.tobytes() for row in pixels[1::2]), interlace=1)
-
-
-def run_length_bmp():
-    grey = np.asarray(in_mode("L"))
-    body = b"".join(b"".join(bytes([1, value]) for value in row) + b"\0\0" for row in grey[::-1]) + b"\0\1"
-    palette = b"".join(bytes([level] * 3 + [0]) for level in range(256))
-    start = 54 + len(palette)
-    head = struct.pack("<IHHI", start + len(body), 0, 0, start)
-    return b"BM" + head + struct.pack("<IiiHHIIiiII", 40, *SMALL, 1, 8, 1, len(body), 0, 0, 256, 0) + palette + body
-
-
 def twelve_bit_tiff(values):
     """A grey TIFF of one row, an even number of values, 12 bits each."""
     body = b"".join((a << 12 | b).to_bytes(3, "big") for a, b in zip(values[::2], values[1::2], strict=True))
@@ -103,9 +85,7 @@ KINDS = {
     "jpeg MPO": lambda: encode(in_mode("RGB"), "MPO", **animated()),
     **{f"png {m}": lambda m=m: encode(in_mode(m), "PNG") for m in ("RGB", "RGBA", "L", "LA", "P", "1")},
     "png palette with alpha": lambda: encode(in_mode("P"), "PNG", transparency=bytes(range(64))),
-    "png palette with a transparent colour": lambda: encode(in_mode("P"), "PNG", transparency=3),
     "png RGB with a transparent colour": lambda: encode(in_mode("RGB"), "PNG", transparency=(1, 2, 3)),
-    "png interlaced": interlaced_png,
     "png animated": lambda: encode(in_mode("RGB"), "PNG", **animated()),
     "webp": lambda: encode(in_mode("RGB"), "WEBP"),
     "webp lossless": lambda: encode(in_mode("RGB"), "WEBP", lossless=True),
@@ -116,7 +96,6 @@ KINDS = {
     "gif transparent": lambda: encode(in_mode("P"), "GIF", transparency=4),
     "gif animated": lambda: encode(in_mode("P"), "GIF", **animated("P")),
     **{f"bmp {mode}": lambda mode=mode: encode(in_mode(mode), "BMP") for mode in ("RGB", "RGBA", "L", "P", "1")},
-    "bmp run lengths": run_length_bmp,
     **{f"tiff {m}": lambda m=m: encode(in_mode(m), "TIFF") for m in ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK")},
     **{
         f"tiff {name}": lambda name=name: encode(in_mode("RGB"), "TIFF", compression=name)
@@ -185,13 +164,6 @@ def test_16_bit_grey_is_scaled_to_8_bits_where_pillow_clips_it(data, file_format
     assert (pillows(encoded) == 255).mean() > 0.5
 
 
-def test_16_bit_colour_is_scaled_as_pillow_does():
-    pixels = (np.asarray(photograph()).astype(np.uint16) * 257).astype(">u2")
-    scanlines = b"".join(b"\0" + row.tobytes() for row in pixels)
-    data = png(*SMALL, scanlines, bits=16)
-    assert np.array_equal(decode_image(data).pixels, np.asarray(photograph()))
-
-
 def test_12_bit_grey_is_scaled_too():
     assert decode_image(twelve_bit_tiff([0, 16, 2048, 4095])).pixels[0, :, 0].tolist() == [0, 1, 128, 255]
 
@@ -228,10 +200,6 @@ def test_what_is_no_image_is_refused_with_a_clear_reason(data, reason):
     assert reason in outcome(data)
 
 
-def test_the_format_is_told_from_the_first_32_bytes():
-    assert {sniff_format(sample(kind)[:32]) for kind in KINDS} == {"JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"}
-
-
 # JPEG: libjpeg warns of harmless things and of lost data alike.
 
 
@@ -256,12 +224,8 @@ def with_padding(data, padding):
 
 HARMLESS = {
     "trailing bytes": lambda data: data + b"trailing bytes" * 99,
-    "trailing zeros": lambda data: data + bytes(4096),
-    "one zero before the end marker": lambda data: with_padding(data, b"\0"),
     "zeros before the end marker": lambda data: with_padding(data, bytes(5000)),
     "fill bytes before the end marker": lambda data: with_padding(data, b"\xff" * 500),
-    "bytes between segments": with_gap,
-    "a JFIF version to come": lambda data: with_jfif_version(data, 2),
     "a JFIF version to come, zeros, gaps and trailing bytes": lambda data: (
         with_padding(with_gap(with_jfif_version(data, 2)), bytes(500)) + b"more"
     ),
@@ -340,21 +304,6 @@ def test_a_jpeg_that_lacks_data_is_refused(loss, rotation):
     result = outcome(LOSSES[loss](sample("jpeg RGB")), apply_exif_rotation=rotation)
     assert isinstance(result, str)
     assert result.startswith("damaged or truncated JPEG: ")
-
-
-def test_corruption_that_libjpeg_notices_does_not_slip_through_pillow():
-    rng, slipped = random.Random(1), 0
-    for kind in ("jpeg RGB", "jpeg progressive RGB", "jpeg with restart markers", "jpeg subsampled 0"):
-        data = sample(kind)
-        start = data.index(b"\xff\xda") + 14
-        for _ in range(120):
-            bad, at = bytearray(data), rng.randrange(start, len(data) - 40)
-            bad[at : at + 30] = rng.randbytes(rng.choice([0, 10, 30, 60]))
-            try:
-                simplejpeg.decode_jpeg(bytes(bad), strict=True)
-            except ValueError:
-                slipped += isinstance(outcome(bytes(bad)), np.ndarray)
-    assert slipped == 0
 
 
 def test_a_png_with_a_flipped_bit_in_its_pixels_is_refused():
@@ -456,12 +405,6 @@ def test_a_limit_above_the_one_of_the_process_holds(kind, monkeypatch):
         assert decode_image(sample(kind)).width == SMALL[0]
 
 
-def test_decoding_leaves_pillows_own_limit_alone(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", MAX_IMAGE_PIXELS)
-    decode_image(sample("webp"), max_pixels=10**4)
-    assert Image.MAX_IMAGE_PIXELS == MAX_IMAGE_PIXELS
-
-
 # EXIF.
 
 
@@ -474,16 +417,6 @@ def test_exif_rotation_is_applied_only_where_asked_for(file_format, orientation)
     turned = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
     assert np.array_equal(decode_image(data).pixels, pillows(data))
     assert np.array_equal(decode_image(data, apply_exif_rotation=True).pixels, turned)
-
-
-@pytest.mark.parametrize("file_format", ["JPEG", "WEBP", "PNG", "TIFF"])
-def test_an_image_says_how_it_is_still_to_be_turned(file_format):
-    data = encode(photograph(), file_format, exif=exif_of(6))
-    as_stored, upright = decode_image(data), decode_image(data, apply_exif_rotation=True)
-    is_turned = as_stored.pixels.shape == upright.pixels.shape  # Pillow turns a TIFF by itself
-    assert as_stored.orientation == (1 if is_turned else 6)
-    assert upright.orientation == 1
-    assert decode_image(encode(photograph(), file_format, exif=exif_of(99))).orientation == 1
 
 
 def test_the_orientation_of_a_jpeg_may_stand_in_its_xmp_alone():

@@ -3,9 +3,7 @@
 import subprocess
 import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import repeat
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from tastemaker.imaging.preprocess import preprocess, preprocess_with_torch
 
 pytest.importorskip("torch")
 
-import torch
 
 SQUASHED = replace(CLIP, size=200, fit="squash", interpolation="bilinear")
 
@@ -29,20 +26,7 @@ MEAN = {"bicubic": 0.005, "bilinear": 0.05}  # over all images of a kind
 
 SIZES = [(640, 480), (640, 427), (500, 375), (1024, 683), (1081, 1351), (1921, 1079), (3000, 2000), (224, 224)]
 SIZES += [(225, 224), (223, 224), (2240, 224), (225, 450), (300, 600), (257, 300), (451, 449)]
-LEFT_TO_PILLOW = [
-    (1, 1),
-    (1, 2),
-    (2, 1),
-    (1, 32),
-    (32, 1),
-    (3, 90),
-    (7, 5),
-    (100, 37),
-    (223, 900),
-    (246, 745),
-    (300, 601),
-]
-LEFT_TO_PILLOW += [(2, 1), (60_000, 1), (1, 60_000), (100, 3), (40, 2_000), (9_000, 230)]
+LEFT_TO_PILLOW = [(1, 1), (2, 1), (1, 60_000), (60_000, 1), (223, 900), (246, 745), (300, 601)]
 
 
 def differences(images, how=CLIP):
@@ -69,43 +53,9 @@ def test_photographs_are_within_2_of_255_of_pillow(full_photographs, how):
     assert found.mean() < MEAN[how.interpolation]
 
 
-def test_torch_is_told_that_channels_are_last_and_so_takes_half_the_time(monkeypatch):
-    results = []
-    resize = torch.nn.functional.interpolate
-    monkeypatch.setattr(
-        torch.nn.functional,
-        "interpolate",
-        lambda *args, **options: results.append(resize(*args, **options)) or results[-1],
-    )
-    preprocess_with_torch(noise(300, 400), CLIP)
-    assert results[0].is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize(("width", "height"), [(300, 300), (400, 300), (7000, 300)])
-def test_a_model_input_does_not_keep_a_wide_picture_in_memory(width, height):
-    crop = preprocess_with_torch(noise(height, width), CLIP)
-    base = crop if crop.base is None else crop.base
-    while isinstance(base.base, np.ndarray):
-        base = base.base
-    assert base.nbytes <= 2 * crop.nbytes
-
-
-@pytest.mark.parametrize(("width", "height"), LEFT_TO_PILLOW + random_sizes(20, 1, 224, seed=2))
+@pytest.mark.parametrize(("width", "height"), LEFT_TO_PILLOW + random_sizes(9, 1, 224, seed=2))
 def test_small_tall_and_extreme_images_are_left_to_pillow(width, height):
     assert np.array_equal(preprocess_with_torch(noise(height, width), CLIP), preprocess(noise(height, width), CLIP))
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 20), (20, 1), (300, 500)])
-def test_one_colour_stays_one_colour(shape):
-    expected = np.full((224, 224, 3), (10, 200, 90), np.uint8)
-    assert np.array_equal(preprocess_with_torch(np.full((*shape, 3), (10, 200, 90), np.uint8), CLIP), expected)
-
-
-def test_the_result_is_an_array_of_its_own_of_the_size_asked_for():
-    made = preprocess_with_torch(noise(80, 120), replace(CLIP, size=336))
-    assert made.shape == (336, 336, 3)
-    assert made.dtype == np.uint8
-    assert made.flags.c_contiguous
 
 
 def test_pixels_may_be_read_only_and_need_not_be_contiguous():
@@ -115,13 +65,6 @@ def test_pixels_may_be_read_only_and_need_not_be_contiguous():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.array_equal(preprocess_with_torch(pixels[::-1, ::-1], CLIP), expected)
-
-
-def test_threads_get_what_one_thread_gets():
-    images = [noise(200 + 7 * n, 300 + 5 * n, n) for n in range(24)]
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(preprocess_with_torch, images, repeat(CLIP)))
-    assert all(np.array_equal(a, preprocess_with_torch(image, CLIP)) for a, image in zip(together, images, strict=True))
 
 
 # In the stages

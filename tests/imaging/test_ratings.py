@@ -1,8 +1,6 @@
 """Where the rating of a picture is found, and which one counts."""
 
 import io
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -86,23 +84,3 @@ def test_a_pairs_sidecars_are_told_apart():
     assert find_rating(None, {"xmp": sidecars["xmp"]}, "cr2") == 4
     assert find_rating(None, sidecars, "JPG") is None
     assert find_rating(None, {"left.jpg.xmp": make_xmp(2), "jpg.xmp": make_xmp(1)}, "left.jpg") == 2
-
-
-@pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif", "a.heic", "a.dng"])
-def test_a_rating_that_exiftool_writes_is_read(name, tmp_path):
-    path = tmp_path / name
-    path.write_bytes(FILES[name]())
-    for tool_rating in (2, -1):
-        command = ["exiftool", "-q", "-overwrite_original", f"-XMP-xmp:Rating={tool_rating}", path]
-        subprocess.run(command, check=True, capture_output=True)
-        assert file_rating(path) == tool_rating
-
-
-@pytest.mark.skipif(shutil.which("exiv2") is None, reason="exiv2 is not installed")
-def test_a_sidecar_that_exiv2_writes_is_read(tmp_path):
-    path, sidecar = tmp_path / "a.jpg", tmp_path / "a.jpg.xmp"
-    path.write_bytes(encode(PIXELS, "JPEG"))
-    sidecar.write_bytes(make_xmp(1))
-    subprocess.run(["exiv2", "-M", "set Xmp.xmp.Rating 5", "-M", "set Xmp.dc.title x", sidecar], check=True)
-    assert file_rating(path) == 5

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.formats import EXTENSIONS
-from tastemaker.imaging.tars import Member, follow_link
+from tastemaker.imaging.tars import Member
 
 CAPTION_EXTENSIONS = ("txt", "caption")
 JSON_EXTENSIONS = ("json",)
@@ -22,6 +22,9 @@ MAX_SIDECAR_BYTES = 2**24
 
 _SMALL_BYTES = 2**18
 """Sidecars up to this size are read with their picture, where they lie beside it in a shard."""
+
+_MAX_LINKS = 8
+"""So many links are followed, one from the other."""
 
 _PREFERENCE = ("jpg", "jpeg", "png", "webp")
 _STARTS_OUTSIDE = ("/", "\\")
@@ -116,36 +119,22 @@ def is_unsafe_name(name: str) -> bool:
     return _UNSAFE_NAME.search(name) is not None
 
 
-def group_samples(members: list[Member]) -> list[Sample]:
-    """Return the samples of a shard, in the order of their first members.
-
-    Names without a key (hidden files) and WebDataset's own ``__meta__`` names are left out. A second member with
-    the same name begins a second sample, which carries a problem. Links are followed, and pictures that share a key
-    become samples of their own, see `finish_sample`.
-    """
-    if any(member.link for member in members):
-        named = {member.name: member for member in members if not member.link}
-        members = [follow_link(member, named.get(member.link)) if member.link else member for member in members]
-    grouping = Grouping()
-    samples = [sample for member in members if (sample := grouping.add(member))]
-    return [finished for sample in samples for finished in finish_sample(sample)]
-
-
 class Grouping:
     """Puts the members of a shard together by key, one after the other.
+
+    Names without a key (hidden files) and WebDataset's own ``__meta__`` names are left out. A second member with the
+    same name begins a second sample, which carries a problem.
 
     A member of a key whose sample is finished was found too late: it begins a second sample, with a problem.
     """
 
     def __init__(self) -> None:
         self._current: dict[str, Sample] = {}
+        self._has_links = False
 
     def add(self, member: Member) -> Sample | None:
         """Return the sample that a member begins, None where it belongs to one that is there, or to none at all."""
-        if member.link:
-            before = self._current.get(split_key(member.link)[0])
-            found = (other for other in before.members() if other.name == member.link) if before else iter(())
-            member = follow_link(member, next(found, None))
+        self._has_links = self._has_links or bool(member.link)
         key, extension = split_key(member.name)
         sample, problem = self._current.get(key), None
         if sample is None:
@@ -168,6 +157,22 @@ class Grouping:
             return None
         self._current[key] = begun = Sample(key, sidecars={extension: member}, problem=problem)
         return begun
+
+    def finish(self, sample: Sample) -> list[Sample]:
+        """Return a sample that has all its members, see `finish_sample`; links are followed to members found so far."""
+        for extension, member in [*sample.sidecars.items()] if self._has_links else ():
+            sample.sidecars[extension] = self._follow(member)
+        return finish_sample(sample)
+
+    def _follow(self, member: Member) -> Member:
+        """Return a member with the bytes that its link leads to; itself, with its problem, where there are none."""
+        found: Member | None = member
+        for _ in range(_MAX_LINKS):
+            if found is None or not found.link:
+                break
+            sample, name = self._current.get(split_key(found.link)[0]), found.link
+            found = next((other for other in sample.members() if other.name == name), None) if sample else None
+        return member if found is None or found.link else found._replace(name=member.name)
 
 
 def _has_no_key(key: str) -> bool:

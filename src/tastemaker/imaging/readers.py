@@ -22,6 +22,9 @@ from tastemaker.storage.reading import Ranges, RangesFile
 
 TAR_EXTENSIONS = (".tar", *COMPRESSED_EXTENSIONS)
 
+STEP_BACK_BYTES = 2**16
+"""So far back a compressed file can be read for nothing. Farther, it is decompressed from its start again."""
+
 _MAX_KINDS = 100_000
 _kinds: dict[str, str] = {}
 """URL of a shard -> its compression, so that reading one image again is one request."""
@@ -65,10 +68,12 @@ class PackedReader:
     def holds(self, size: int) -> bool:
         """Return whether the tar has that many bytes; decompresses up to there, or to the end, which is remembered."""
         while self._start + len(self._chunk) < size <= self._end:
-            self._start += len(self._chunk)
-            self._chunk = next(self._chunks, b"")
-            if not self._chunk:
-                self._end = self._start
+            kept, more = self._chunk[-STEP_BACK_BYTES:], next(self._chunks, b"")
+            if more:
+                self._start += len(self._chunk) - len(kept)
+                self._chunk = kept + more
+            else:
+                self._end = self._start + len(self._chunk)
         return size <= self._end
 
     def close(self) -> None:

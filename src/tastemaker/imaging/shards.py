@@ -14,8 +14,6 @@ from tastemaker.errors import Problem, ReasonKind, UnreadableImageError
 from tastemaker.imaging.keys import (
     Grouping,
     Sample as Sample,
-    finish_sample,
-    group_samples,
     is_unsafe_name as is_unsafe_name,
     split_key as split_key,
 )
@@ -31,8 +29,6 @@ from tastemaker.imaging.tables import TABLE_EXTENSIONS, is_table
 from tastemaker.imaging.tars import (
     HeaderWalk,
     Member as Member,
-    Window,
-    walk_headers,
 )
 from tastemaker.storage import Options, is_remote, public_url
 from tastemaker.storage.place import Place
@@ -41,9 +37,6 @@ SHARD_EXTENSIONS = (*TAR_EXTENSIONS, *TABLE_EXTENSIONS)
 
 WINDOW_BYTES = 2**25
 """The members of a key in a remote shard lie within so many bytes, or those behind are late."""
-
-_READ_AHEAD = 2**16
-"""Bytes that are read at once where all samples of a shard are read: several samples, where these are small."""
 
 _MAX_SPAN_BYTES = 2**18
 """Members that lie together within so many bytes are read at once. A copy of more would cost more than it saves."""
@@ -65,11 +58,11 @@ def read_at_ranges(
     if is_table(path):
         yield from _read_rows(path, samples, options)
         return
-    reader = open_shard(path, options)
-    try:
-        yield from read_in_one_pass(reader, samples) if reader.compressed else _read_each(reader, samples)
-    finally:
-        reader.close()
+    with contextlib.closing(open_shard(path, options)) as reader:
+        if reader.compressed:
+            yield from read_in_one_pass(reader, samples)
+        else:
+            yield from ((sample, read_members(reader, sample)) for sample in samples)
 
 
 def is_shard(path: str) -> bool:
@@ -101,18 +94,8 @@ def read_samples(
     if is_table(path):
         yield from _read_table(path, column, options)
         return
-    reader = open_stream(path, options) if is_remote(path) else open_shard(path)
-    try:
-        if is_remote(path):
-            yield from read_stream(reader, WINDOW_BYTES)
-            return
-        members, damage = walk_headers(reader)
-        samples = group_samples(members)
-        window = Window(reader, _READ_AHEAD)
-        yield from read_in_one_pass(reader, samples) if reader.compressed else _read_each(reader, samples, window)
-        yield from report_damage(reader, damage, found_any=bool(samples))
-    finally:
-        reader.close()
+    with contextlib.closing(open_stream(path, options) if is_remote(path) else open_shard(path)) as reader:
+        yield from read_stream(reader, WINDOW_BYTES if is_remote(path) else None)
 
 
 def read_member(path: str, member: Member, options: Options | None = None) -> bytes:
@@ -149,19 +132,21 @@ def _read_rows(path: str, samples: list[Sample], options: Options | None) -> Ite
 _CUT_OFF = Problem(ReasonKind.MISSING, "the shard cannot be read behind it, so that members may lack")
 
 
-def read_stream(reader: ShardReader, window_bytes: int) -> Iterator[tuple[Sample, dict[str, bytes]]]:
-    """Yield every sample of a shard while it is read: one pass, in the order of the shard, with a bounded memory.
+def read_stream(reader: ShardReader, window_bytes: int | None) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    """Yield every sample of a tar, in its order, with a bounded memory.
 
-    A sample is given out once the walk over the headers is a window behind its last member, or at the end of the shard.
-    Its bytes then lie in the blocks that the reader holds; those that do not any more are requested again by their
-    range. A member that comes later than that begins a sample of its own, whose ``problem`` says so.
+    With a window the tar is read in one pass. A sample is given out once the walk over the headers is a window behind
+    its last member, or at the end. Its bytes then lie in the blocks that the reader holds; those that do not any more
+    are requested again by their range. A member that comes later than that begins a sample of its own, whose
+    ``problem`` says so.
 
     Args:
-        reader: Of the shard.
-        window_bytes: How far apart the members of a key may lie.
+        reader: Of the tar.
+        window_bytes: How far apart the members of a key may lie; None to read all headers first, and then the members,
+            of a compressed tar in the order of the file.
 
     Raises:
-        OSError: The shard cannot be read on; the samples before have been given out.
+        OSError: The tar cannot be read on; the samples before have been given out.
     """
     walk, grouping = HeaderWalk(reader), Grouping()
     waiting: deque[Sample] = deque()
@@ -171,16 +156,19 @@ def read_stream(reader: ShardReader, window_bytes: int) -> Iterator[tuple[Sample
             if begun := grouping.add(member):
                 waiting.append(begun)
                 found_any = True
-            while waiting and member.offset - _end_of(waiting[0]) > window_bytes:
-                yield from _give_out(reader, waiting.popleft())
+            while window_bytes is not None and waiting and member.offset - _end_of(waiting[0]) > window_bytes:
+                yield from _give_out(reader, grouping.finish(waiting.popleft()))
     except OSError:
         if waiting:
             waiting[-1].problem = waiting[-1].problem or _CUT_OFF
         while waiting:
-            yield from _give_out(reader, waiting.popleft())
+            yield from _give_out(reader, grouping.finish(waiting.popleft()))
         raise
+    if window_bytes is None and reader.compressed:
+        yield from read_in_one_pass(reader, [finished for sample in waiting for finished in grouping.finish(sample)])
+        waiting.clear()
     while waiting:
-        yield from _give_out(reader, waiting.popleft())
+        yield from _give_out(reader, grouping.finish(waiting.popleft()))
     yield from report_damage(reader, walk.damage, found_any=found_any)
 
 
@@ -188,13 +176,13 @@ def _end_of(sample: Sample) -> int:
     return max(member.offset + member.size for member in sample.sidecars.values())
 
 
-def _give_out(reader: ShardReader, sample: Sample) -> Iterator[tuple[Sample, dict[str, bytes]]]:
-    for finished in finish_sample(sample):
+def _give_out(reader: ShardReader, samples: list[Sample]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    for sample in samples:
         try:
-            yield finished, read_members(reader, finished)
+            yield sample, read_members(reader, sample)
         except OSError as error:
-            finished.problem = Problem(ReasonKind.MISSING, f"the shard cannot be read: {error}")
-            yield finished, {}
+            sample.problem = Problem(ReasonKind.MISSING, f"the shard cannot be read: {error}")
+            yield sample, {}
 
 
 def report_damage(reader: ShardReader, damage: str, *, found_any: bool) -> Iterator[tuple[Sample, dict[str, bytes]]]:
@@ -207,22 +195,10 @@ def report_damage(reader: ShardReader, damage: str, *, found_any: bool) -> Itera
         yield Sample("", problem=Problem(ReasonKind.DAMAGED_SHARD, damage)), {}
 
 
-def _read_each(
-    reader: ShardReader, samples: list[Sample], window: Window | None = None
-) -> Iterator[tuple[Sample, dict[str, bytes]]]:
-    for sample in samples:
-        yield sample, read_members(reader, sample, window)
-
-
-def read_members(reader: ShardReader, sample: Sample, window: Window | None = None) -> dict[str, bytes]:
+def read_members(reader: ShardReader, sample: Sample) -> dict[str, bytes]:
     """Return member name -> bytes of a sample without a problem, of those members that are read with the picture.
 
     An image that is not all there becomes the sample's problem, a sidecar a note of it.
-
-    Args:
-        reader: Of the shard.
-        sample: What is read.
-        window: Of the reader; None where the samples before and behind this one are not wanted.
     """
     data: dict[str, bytes] = {}
     if sample.problem:
@@ -233,9 +209,7 @@ def read_members(reader: ShardReader, sample: Sample, window: Window | None = No
         for member in members:
             _keep(reader.read_at(member.offset, member.size), member, sample, data)
         return data
-    # To take many bytes out of a window would be a copy more.
-    read = window.read if window and end - start < _READ_AHEAD else reader.read_at
-    span = read(start, end - start)
+    span = reader.read_at(start, end - start)
     for member in members:
         name, offset, size, *_ = member
         content = span[offset - start : offset - start + size]

@@ -12,12 +12,13 @@ from zlib import adler32
 
 from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.formats import EXTENSIONS, sniff_format
-from tastemaker.imaging.readers import ShardReader
+from tastemaker.imaging.readers import STEP_BACK_BYTES, ShardReader
 
 _BLOCK = 512
 _READ_AHEAD = 2**14
 """Bytes that the walk reads at once: many headers where members are small, little for nothing where they are large."""
-_SEARCHED_BYTES = 2**16
+_SEARCHED_BYTES = STEP_BACK_BYTES
+_HEAD = 32
 _MAX_EXTENSION_BYTES = 2**20
 """More of a long name or of pax records is not read."""
 _REGULAR, _EXTENSIONS, _WITHOUT_DATA = frozenset((b"0", b"\0", b"7")), b"LKx", b"123456"
@@ -53,26 +54,18 @@ class Member(NamedTuple):
     link: str = ""
 
 
-def walk_headers(reader: ShardReader) -> tuple[list[Member], str]:
-    """Return the members of a tar, and what is wrong with it (empty if nothing is).
+class HeaderWalk:
+    """The members of a tar, one by one. The last read lies at most one member ahead.
 
     Long names of GNU and pax archives are resolved. Where a header is damaged, or promises more bytes than there are,
     the walk goes on at the next sound one, wherever that is.
-    """
-    walk = HeaderWalk(reader)
-    return list(walk), walk.damage
-
-
-class HeaderWalk:
-    """The members of a tar, as `walk_headers` returns them, one by one. Its last read lies at most one member ahead.
 
     Attributes:
-        damage: What is wrong with the tar; complete after the last member.
+        damage: What is wrong with the tar, empty if nothing is; complete after the last member.
     """
 
     def __init__(self, reader: ShardReader) -> None:
         self._reader = reader
-        self._window = Window(reader, _READ_AHEAD)
         self.damage = ""
 
     def __iter__(self) -> Iterator[Member]:
@@ -89,26 +82,27 @@ class HeaderWalk:
 
     def _walk(self) -> Iterator[list[Member]]:
         """Yield members, a few at a time; the last one may still change until the next are yielded."""
-        reader, window = self._reader, self._window
+        reader = self._reader
         latest: list[Member] = []
         position, data = 0, 0
         extra: dict[str, str] = {}  # what the headers in front of a member's own say of it
         while True:
-            if not extra and not reader.compressed and (plain := window.plain_members(position)):
+            if not extra and not reader.compressed and (plain := _read_plain_members(reader, position)):
                 latest, data = plain, plain[-1].offset
                 yield latest
                 position = data + _padded(plain[-1].size)
                 continue
-            header = window.read(position, _BLOCK)
+            block = reader.read_at(position, _BLOCK + _HEAD)
+            header, head = block[:_BLOCK], block[_BLOCK:]
             if not _is_header(header):
                 if not any(header):
-                    position = _skip_zeros(window, position)
-                    if _is_header(window.read(position, _BLOCK)):  # an archive behind the end mark of another
+                    position = _skip_zeros(reader, position)
+                    if _is_header(reader.read_at(position, _BLOCK)):  # an archive behind the end mark of another
                         extra = {}
                         continue
                 # Where bytes went missing, the next header begins before this position.
                 is_shifted = any(header) and not reader.compressed
-                following = _find_header(window, data if is_shifted else position)
+                following = _find_header(reader, data if is_shifted else position)
                 if following is None:
                     self.damage = self.damage or _judge_end(header, position)
                     return
@@ -118,15 +112,17 @@ class HeaderWalk:
                 position, extra = following, {}
                 continue
             kind, data, size = header[156:157], position + _BLOCK, _size(header, extra)
+            # Read before it is asked for the end of the member: to go back in a compressed file is to begin anew.
+            body = reader.read_at(data, min(size, _MAX_EXTENSION_BYTES)) if kind in _EXTENSIONS and size > 0 else b""
             is_whole = size >= 0 and reader.holds(data + size)
             if not is_whole:
                 self._note(f"the header at byte {position:,} promises more than there is")
             if kind in _EXTENSIONS:
                 if is_whole:
-                    extra.update(_parse_extension(kind, window.read(data, min(size, _MAX_EXTENSION_BYTES))))
+                    extra.update(_parse_extension(kind, body))
             else:
                 if kind in _REGULAR or kind in _LINKS or kind == b"S":
-                    latest = [_make_member(header, extra, data, size if is_whole else -1, window)]
+                    latest = [_make_member(header, extra, data, size if is_whole else -1, head)]
                     yield latest
                 extra = {}
             position = data + _padded(size) if is_whole else data
@@ -135,52 +131,30 @@ class HeaderWalk:
         self.damage = self.damage or f"damaged shard: {damage}"
 
 
-class Window:
-    """The bytes of a tar around a position that moves forwards, read ahead.
+def _read_plain_members(reader: ShardReader, position: int) -> list[Member]:
+    """Return the members from a position on whose headers are read at once, up to the first that is not ordinary.
 
-    Args:
-        reader: Of the tar.
-        ahead: Bytes that are read at once.
+    They are what `HeaderWalk` makes of them one by one, in half the time. Not for compressed files, where to ask
+    whether a member is whole is to read on.
     """
-
-    def __init__(self, reader: ShardReader, ahead: int) -> None:
-        self._reader, self._ahead = reader, ahead
-        self._data, self._start = b"", 0
-
-    def read(self, position: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``position``."""
-        at = position - self._start
-        if at < 0 or at + size > len(self._data):
-            kept = self._data[at:] if at >= 0 else b""  # a compressed file is not to be read backwards
-            more = self._reader.read_at(position + len(kept), max(size, self._ahead) - len(kept))
-            self._data, self._start, at = kept + more, position, 0
-        return self._data[at : at + size]
-
-    def plain_members(self, position: int) -> list[Member]:
-        """Return the members from ``position`` on whose headers are at hand, up to the first that is not ordinary.
-
-        They are what `HeaderWalk` makes of them one by one, in half the time. Not for compressed files, where to ask
-        whether a member is whole is to read on.
-        """
-        self.read(position, _BLOCK)
-        data, start, holds = self._data, self._start, self._reader.holds
-        members: list[Member] = []
-        at = position - start
-        while len(block := data[at : at + _BLOCK]) == _BLOCK:
-            raw_name, digits, checksum, kind, prefix = _PLAIN_HEADER.unpack(block)
-            if prefix or kind not in _REGULAR or adler32(block) & 0xFFFF != _adler_of(checksum):
-                break
-            try:
-                name, size = raw_name.partition(b"\0")[0].decode(), int(digits.rstrip(b"\0"), 8)
-            except ValueError:
-                break
-            at += _BLOCK
-            is_whole = size >= 0 and holds(start + at + size)
-            if not is_whole or name[:1] == "/" or name.rpartition(".")[2].lower() not in _TELLING:
-                break
-            members.append(tuple.__new__(Member, (name, start + at, size, None, False, "")))  # in a quarter of the time
-            at += -(-size // _BLOCK) * _BLOCK
-        return members
+    data, holds = reader.read_at(position, _READ_AHEAD), reader.holds
+    members: list[Member] = []
+    at = 0
+    while len(block := data[at : at + _BLOCK]) == _BLOCK:
+        raw_name, digits, checksum, kind, prefix = _PLAIN_HEADER.unpack(block)
+        if prefix or kind not in _REGULAR or adler32(block) & 0xFFFF != _adler_of(checksum):
+            break
+        try:
+            name, size = raw_name.partition(b"\0")[0].decode(), int(digits.rstrip(b"\0"), 8)
+        except ValueError:
+            break
+        at += _BLOCK
+        is_whole = size >= 0 and holds(position + at + size)
+        if not is_whole or name[:1] == "/" or name.rpartition(".")[2].lower() not in _TELLING:
+            break
+        members.append(tuple.__new__(Member, (name, position + at, size, None, False, "")))  # in a quarter of the time
+        at += -(-size // _BLOCK) * _BLOCK
+    return members
 
 
 def _padded(size: int) -> int:
@@ -188,9 +162,9 @@ def _padded(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
 
 
-def _skip_zeros(window: Window, position: int) -> int:
+def _skip_zeros(reader: ShardReader, position: int) -> int:
     """Return where the first block from ``position`` on begins that is not all zeros; the end if there is none."""
-    while piece := window.read(position, _SEARCHED_BYTES):
+    while piece := reader.read_at(position, _SEARCHED_BYTES):
         rest = piece.lstrip(b"\0")
         if rest:
             return position + (len(piece) - len(rest)) // _BLOCK * _BLOCK
@@ -198,9 +172,9 @@ def _skip_zeros(window: Window, position: int) -> int:
     return position
 
 
-def _find_header(window: Window, position: int) -> int | None:
+def _find_header(reader: ShardReader, position: int) -> int | None:
     """Return where the next sound header from ``position`` on begins, None if there is none."""
-    while len(piece := window.read(position, _SEARCHED_BYTES)) >= _BLOCK:
+    while len(piece := reader.read_at(position, _SEARCHED_BYTES)) >= _BLOCK:
         magic = piece.find(b"ustar", 257)  # stands at byte 257 of a header
         while 0 <= magic <= len(piece) - 255:
             if _is_header(piece[magic - 257 : magic + 255]):
@@ -247,8 +221,8 @@ def _judge_end(block: bytes, position: int) -> str:
     return f"damaged shard: it ends at byte {position + len(block):,} without an end mark"
 
 
-def _make_member(header: bytes, extra: dict[str, str], data: int, size: int, window: Window) -> Member:
-    """Return the member of a header; ``size`` is -1 where its bytes are not all there."""
+def _make_member(header: bytes, extra: dict[str, str], data: int, size: int, head: bytes) -> Member:
+    """Return the member of a header; ``size`` is -1 where its bytes are not all there, ``head`` the first of them."""
     name = (extra.get("GNU.sparse.name") or extra.get("path") or _name(header)).lstrip("/")  # as tar unpacks it
     kind, problem = header[156:157], None
     if kind in _LINKS:
@@ -259,7 +233,7 @@ def _make_member(header: bytes, extra: dict[str, str], data: int, size: int, win
         problem = Problem(ReasonKind.DAMAGED_SHARD, f"truncated: the shard ends inside {name!r}")
     if problem or name.rpartition(".")[2].lower() in _TELLING:
         return Member(name, data, max(size, 0), problem)
-    return Member(name, data, size, looks_like_image=sniff_format(window.read(data, 32)) is not None)
+    return Member(name, data, size, looks_like_image=sniff_format(head[:size]) is not None)
 
 
 def _make_link(name: str, target: str, data: int, kind: bytes) -> Member:
@@ -269,11 +243,6 @@ def _make_link(name: str, target: str, data: int, kind: bytes) -> Member:
         linked = posixpath.normpath(linked)
     problem = Problem(ReasonKind.UNSUPPORTED_MEMBER, f"a link to {target!r}, which this shard does not hold before it")
     return Member(name, data, 0, problem, link=linked)
-
-
-def follow_link(link: Member, target: Member | None) -> Member:
-    """Return a link with the bytes of the member that it leads to; itself, with its problem, where there is none."""
-    return link if target is None else target._replace(name=link.name)
 
 
 def _size(header: bytes, extra: dict[str, str]) -> int:

@@ -73,8 +73,9 @@ class BlockReader:
             return self._source.holds(size)
         last = (size - 1) // self._block_bytes
         for number in range(min(max(self._latest, 0), last), last + 1):
-            if self._end is None:
-                self._block(number)
+            if self._end is not None:  # a damaged header may ask for 2**88 bytes
+                break
+            self._block(number)
         return self._end is None or size <= self._end
 
     def size_bytes(self) -> int | None:
