@@ -182,7 +182,7 @@ COMMANDS = {
     "select-list": Command(of(select, "--top", "50%", "--to", "out.csv", "--as", "manifest"), scored),
     "select-xmp": Command(of(select, "--as", "xmp"), scored),
     "report": Command(of(cli, "report", "scores", "-o", "page.html"), scored),
-    "rescore": Command(of(cli, "rescore", "scores", "-o", "out", "--predictor", "head.safetensors"), with_head),
+    "rescore": Command(of(cli, "rescore", "scores", "--scorer", "head.safetensors"), with_head),
     "learn": Command(of(cli, "learn", "scores", "--from", "ratings.csv", "-o", "mine.safetensors"), rated),
     "export": Command(export, scored),
     "pipeline": Command(pipeline),
@@ -294,8 +294,7 @@ def _content(path: Path) -> object:
     if path.suffix == ".parquet":
         table = pq.read_table(path)
         metadata = {k: json.loads(v) for k, v in (table.schema.metadata or {}).items() if k != b"ARROW:schema"}
-        for name in ("parity", "rescored_from"):  # of a sample that depends on the time that there is; has an inode
-            metadata.get(b"tastemaker", {}).pop(name, None)
+        metadata.get(b"tastemaker", {}).pop("parity", None)  # of a sample that depends on the time that there is
         return table.to_pylist(), metadata
     if path.name == "files.jsonl":  # names, sizes and hashes; versions differ
         return sorted(json.loads(line)[:3] for line in path.read_text().splitlines())

@@ -37,7 +37,6 @@ from tastemaker.errors import StageError
 from tastemaker.explorer.index import Filter
 from tastemaker.explorer.service import Explorer
 from tastemaker.runs.options import RunMode, RunOptions
-from tastemaker.runs.rescore import rescore
 from tastemaker.runs.run import run_scoring
 from tastemaker.selections.filter import filter_images
 from tastemaker.selections.learn import learn_taste
@@ -201,10 +200,6 @@ def add_stars(_inputs, _output, _options, table):
     write_stars(table, EVERYTHING, StarOptions(overwrite=True))
 
 
-def score_again(_inputs, output, options, table):
-    rescore(Path(table.sources[0].path).parents[1], output, model_dir=options.model_dir)
-
-
 def learn(inputs, output, options, _table):
     """Learn from ratings into a file that is there, or that is not, as the position says."""
     if not (examples := inputs.parent / "ratings.csv").exists():
@@ -251,7 +246,7 @@ def make_demo(_inputs, output, options, _table):
 
 
 COMMANDS = [score, score_and_cut, select_all, select_tars, select_links, select_list, write_page, add_stars, write_tars]
-COMMANDS += [score_again, learn, export_from_page, run_for_nemo, make_demo]
+COMMANDS += [learn, export_from_page, run_for_nemo, make_demo]
 
 
 @pytest.fixture(scope="module", params=[".", "below", "mine", "mine/a.jpg", "../photos", "../link"])
