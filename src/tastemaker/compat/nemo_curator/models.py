@@ -63,22 +63,17 @@ class PublishedModel(ModelInterface):
         return [self.weights.id]
 
     @classmethod
-    def find_weights(cls, model_dir: str | None = None) -> Path:
-        """Return the file of the weights, which is downloaded first if it is not there.
+    def download_weights_on_node(cls, model_dir: str | None = None) -> None:
+        """Download the weights, if they are not there.
 
         Raises:
-            WeightsNotFoundError: It is not there, and cannot be downloaded.
+            WeightsNotFoundError: They cannot be downloaded.
         """
-        return ensure_weights(cls.weights, model_dir)
-
-    @classmethod
-    def download_weights_on_node(cls, model_dir: str | None = None) -> None:
-        """Download the weights, if they are not there."""
-        cls.find_weights(model_dir)
+        ensure_weights(cls.weights, model_dir)
 
     def setup(self) -> None:
         """Load the model."""
-        self._loaded = self.load(self.find_weights(self.model_dir))
+        self._loaded = self.load(ensure_weights(self.weights, self.model_dir))
 
     @abstractmethod
     def load(self, path: Path) -> Any:  # noqa: ANN401 - each its own
