@@ -367,7 +367,6 @@ def test_executor_says_once_that_it_is_local_where_no_cluster_is_named(monkeypat
     assert "no Ray cluster is named" in caplog.text
 
 
-@pytest.mark.slow
 def test_a_cluster_that_is_named_is_used(monkeypatch):
     monkeypatch.delenv("TASTEMAKER_EXECUTOR")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # nobody is there

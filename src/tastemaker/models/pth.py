@@ -49,14 +49,14 @@ class _NotPlainError(Exception):
 
 @dataclass(frozen=True)
 class _Name:
-    """A name that the file may mention; it stands for itself and is never looked up."""
+    """A name that the file may mention. It is compared with `_NAMES`, and nothing is imported for it."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class _Storage:
-    """A tensor's bytes: which, of what type, and how many numbers."""
+    """The bytes that tensors share: their key in the file, their type, and how many numbers they are."""
 
     kind: str
     key: str
@@ -65,7 +65,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A view of a storage, in numbers."""
+    """A view of a storage; its offset and strides count numbers, not bytes."""
 
     storage: _Storage
     offset: int
@@ -76,7 +76,7 @@ class _Tensor:
 def read_pth(path: Path) -> dict[str, Floats]:
     """Return the tensors of a state dict that torch saved, as float32, by name.
 
-    The dictionary may lie under the key ``state_dict``; what else is beside it there is passed over.
+    The dictionary may lie under the key ``state_dict``. Other entries beside it are ignored then.
 
     Args:
         path: A ``.pth``, ``.pt`` or ``.ckpt`` file.

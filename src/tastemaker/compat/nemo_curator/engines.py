@@ -1,4 +1,4 @@
-"""What runs a pipeline in NeMo Curator: Pipeline, the executors and the Ray client."""
+"""NeMo Curator's pipeline, executors and Ray clients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pipeline(pipeline.Pipeline):
         return self
 
     def build(self) -> None:
-        """Raise `ConfigurationError` if there are no stages; there is nothing else to be done ahead."""
+        """Raise `ConfigurationError` if there are no stages. Nothing else is needed before a run."""
         if not self.stages:
             raise ConfigurationError(f"pipeline {self.name!r} has no stages")
 
@@ -156,7 +156,7 @@ class SlurmRayClient(RayClient):
     """
 
     def start(self) -> None:
-        """Raise `ConfigurationError` if there is no cluster: on one machine only would be another job."""
+        """Raise `ConfigurationError` if there is no cluster: a run on one machine would be another job."""
         if not has_cluster():
             raise ConfigurationError(
                 "SlurmRayClient starts no cluster here: start Ray in the job's script and set RAY_ADDRESS, as "
@@ -165,7 +165,7 @@ class SlurmRayClient(RayClient):
 
 
 def _make_tasks(tasks: list[Any] | None) -> list[Task[Any]] | None:
-    """Return the tasks; one given as its class becomes an object (1.0's ``EmptyTask`` was one)."""
+    """Return the tasks. A class becomes an object, because scripts for NeMo Curator 1.0 pass ``EmptyTask`` itself."""
     return [task() if isinstance(task, type) else task for task in tasks] if tasks else None
 
 

@@ -31,7 +31,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class ModelInterface(ABC):
-    """What models of one's own derive from."""
+    """The base class of models of your own."""
 
     @property
     @abstractmethod
@@ -44,7 +44,7 @@ class ModelInterface(ABC):
 
 
 class PublishedModel(ModelInterface):
-    """A model whose weights lie below ``model_dir``. It loads when it is first called.
+    """A model whose weights lie below ``model_dir``. It is loaded when it is first called.
 
     Args:
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
