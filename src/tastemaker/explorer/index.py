@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections import OrderedDict
 from dataclasses import dataclass, replace
-from functools import cached_property
-from threading import Lock
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -189,8 +187,7 @@ class ScoreIndex:
         self.groups = Groups(table)
         self._marks = marks
         self._ratings = (marks.version, ratings_of(table, marks.current()))
-        self._views: OrderedDict[Filter, View] = OrderedDict()
-        self._lock = Lock()
+        self._kept_view = lru_cache(_KEPT_VIEWS)(self._make_view)
         self._first = rank_by or table.ranking
         self.columns = [name for name in dict.fromkeys([self._first, *table.rankings]) if self._has_values(name)]
         self._aspects = self._read_aspects()
@@ -206,17 +203,7 @@ class ScoreIndex:
             raise ConfigurationError(f"of groups only the best are shown, or all, not {chosen.group!r}")
         if chosen.rated:
             check_choice("rated", chosen.rated, RATED)
-        key = replace(chosen, by=by, asked=chosen.asked if chosen.is_by_rating else "")
-        with self._lock:
-            view = self._views.get(key)
-            if view is not None:
-                self._views.move_to_end(key)
-        if view is None:
-            view = self._make_view(key)
-            with self._lock:
-                self._views[key] = view
-                while len(self._views) > _KEPT_VIEWS:
-                    self._views.popitem(last=False)
+        view = self._kept_view(replace(chosen, by=by, asked=chosen.asked if chosen.is_by_rating else ""))
         ratings = self.ratings()
         if view.version != self._marks.version:
             view.is_rejected, view.version = ratings[view.rows] == REJECTED, self._marks.version
