@@ -25,7 +25,7 @@ from tastemaker.scores.files import RowsFile
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.schema import rows_schema
 from tastemaker.taste import learn_from_ratings
-from tastemaker.testing import random_text_tower, write_random_models, write_tokenizer
+from tastemaker.testing import random_predictor, random_text_tower, write_random_models, write_tokenizer
 
 ROWS_PER_FILE = 100_000
 
@@ -82,9 +82,13 @@ def main():
         scores = make_rows(folder / "scores", arguments.rows)
         size = sum(file.stat().st_size for file in scores.rglob("*.parquet")) / 1e9
         print(f"{arguments.rows:,} rows, {size:.2f} GB, made in {time.perf_counter() - start:.0f} s")
-        done = iter(range(arguments.runs))
-        again = lambda: rescore(scores, folder / f"new{next(done)}", model_dir=models)  # noqa: E731
-        measure("rescore", arguments.rows, arguments.runs, again)
+        heads = [folder / f"head{number}.safetensors" for number in range(arguments.runs + 3)]
+        for number, path in enumerate(heads):
+            save_file(random_predictor(768, np.random.default_rng(number)), path)
+        left = iter(heads)
+        measure("rescore, one column more", arguments.rows, arguments.runs, lambda: rescore(scores, next(left)))
+        measure("rescore, three columns more", arguments.rows, 1, lambda: rescore(scores, list(left)))
+        measure("rescore, nothing to do", arguments.rows, arguments.runs, lambda: rescore(scores, heads))
         measure("text tower, load", 0, arguments.runs, lambda: TextTower(weights, weights.with_name("tokenizer.json")))
         tower = TextTower(weights, weights.with_name("tokenizer.json"))
         measure("text tower, one text", 0, arguments.runs, lambda: tower.embed(["boats at sunset"]))

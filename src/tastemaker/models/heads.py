@@ -75,10 +75,10 @@ class Network:
         kind = np.float32 if len(embeddings) >= BULK_ROWS else np.float64
         x: npt.NDArray[Any] = check_embeddings(embeddings, self.embedding_size).astype(kind)
         if self.mean is not None and self.scale is not None:
-            x = (x - self.mean.astype(kind)) / self.scale.astype(kind)
+            x = (x - self.mean.astype(kind, copy=False)) / self.scale.astype(kind, copy=False)
         for number, (weight, bias) in enumerate(self.layers):
             x = np.maximum(x, 0) if number else x
-            x = x @ weight.T.astype(kind) + bias.astype(kind)
+            x = x @ weight.T.astype(kind, copy=False) + bias.astype(kind, copy=False)
         if self.is_probability:
             x = 0.5 * (1 + np.tanh(0.5 * x))  # the logistic function, without overflow
         scores: Floats = x[:, 0].astype(np.float32)
