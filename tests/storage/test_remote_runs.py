@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,7 @@ from web_server import Fault
 
 from tastemaker import FilePartitioningStage, ImageReaderStage
 from tastemaker.errors import ConfigurationError, RemoteError, StageError, WeightsNotFoundError
-from tastemaker.models.hub import ensure_head, ensure_weights, weights_path
+from tastemaker.models.hub import ensure_weights, weights_path
 from tastemaker.models.published import find_scorer
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.table import ScoreTable
@@ -160,13 +161,13 @@ def test_weights_at_a_url_are_fetched_once_and_anew_when_they_change(tmp_path, m
     [path] = paths
     assert path.read_bytes() == weights_path(clip, model_dir).read_bytes()
     assert len(store.server.reads(f"{clip.id}/{clip.filename}")) == 2  # cut once
-    own = f"{url}/{head.id}/{head.filename}"
-    first = ensure_head(head, own, None, store.options).read_bytes()
+    own = replace(head, path=f"{url}/{head.id}/{head.filename}")
+    first = ensure_weights(own, None, store.options).read_bytes()
     (tmp_path / "new" / head.id).mkdir(parents=True)
     changed = write_predictor(model_dir, tmp_path / "new" / head.id / head.filename, 2)
     store.upload(tmp_path / "new", "models/")
     look_anew([url])
-    assert ensure_head(head, own, None, store.options).read_bytes() == changed.read_bytes() != first
+    assert ensure_weights(own, None, store.options).read_bytes() == changed.read_bytes() != first
     with pytest.raises(WeightsNotFoundError, match=r"nowhere/.* does not exist"):
         ensure_weights(clip, f"{url}/nowhere", store.options)
 
@@ -221,6 +222,15 @@ def test_a_web_server_is_asked_for_named_files_only(web, tmp_path, photographs):
     (tmp_path / "web" / "a b.jpg").write_bytes(photographs["rocket.jpg"])
     [group] = FilePartitioningStage(f"{web.url}/a%20b.jpg").process()
     assert group.partition.source_bytes == len(photographs["rocket.jpg"])
+
+
+def test_many_loose_images_at_urls_come_in_the_order_of_their_names(web, photographs):
+    names = [f"{n:02d}.jpg" for n in range(40)]
+    for name in names:
+        (web.folder / name).write_bytes(photographs["rocket.jpg"])
+    [group] = FilePartitioningStage([f"{web.url}/{name}" for name in names]).process()
+    images = [image for batch in ImageReaderStage().process(group) for image in batch.data]
+    assert [image.image_path for image in images] == [f"{web.url}/{name}" for name in names]
 
 
 @pytest.mark.parametrize("shard", ["1.tar", "below/z.tar.gz"])
