@@ -1,6 +1,8 @@
 """Files that torch wrote, read without torch: tensors come out as torch reads them, and all else is refused."""
 
+import pickle
 import random
+import zipfile
 
 import numpy as np
 import pytest
@@ -71,6 +73,22 @@ def test_tensors_that_would_take_far_more_memory_than_the_file_are_refused(save)
 def test_what_is_no_dictionary_of_tensors_is_refused(save, content):
     with pytest.raises(ModelError, match="cannot be read as plain weights"):
         read_pth(save(content))
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        (pickle.dumps({1, 2}, 4), "has the instruction FRAME"),
+        (b"\x80\x02\x86.", "is damaged"),  # a pair of nothing
+        (b"\x80\x02]Q.", "has a list in a place where it does not belong"),
+        (b"\x80\x02cos\nsystem\n.", "holds a os.system, and objects are never loaded"),
+    ],
+)
+def test_a_program_of_other_instructions_is_refused_with_its_reason(tmp_path, program, reason):
+    with zipfile.ZipFile(tmp_path / "weights.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", program)
+    with pytest.raises(ModelError, match=f"cannot be read as plain weights: .*{reason}"):
+        read_pth(tmp_path / "weights.pth")
 
 
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")  # pickletools' own, of texts that are damaged

@@ -119,7 +119,7 @@ def _interpret(program: bytes) -> Any:  # noqa: ANN401 - what a pickle holds
     argument: Any
     for opcode, argument, _ in pickletools.genops(program):
         match opcode.name:
-            case "PROTO" | "FRAME":
+            case "PROTO":
                 pass
             case "STOP":
                 return stack.pop()
@@ -135,12 +135,10 @@ def _interpret(program: bytes) -> Any:  # noqa: ANN401 - what a pickle holds
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
                 stack.append(opcode.name == "NEWTRUE")
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE":
                 stack.append(argument)
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
