@@ -3,21 +3,24 @@
 # ruff: noqa: F811 - fixtures are arguments
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from embedding_files import clip_retrieval, unit_vectors  # noqa: F401 - one is a fixture
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from tastemaker import AestheticPredictor, errors
+from tastemaker import AestheticPredictor, ScoreTable, errors
 from tastemaker.cli import app
 from tastemaker.embeddings.find import find_embeddings
 from tastemaker.models.hub import weights_path
 from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.runs.run import RunMode, RunOptions, run_scoring
 from tastemaker.scores.schema import rows_schema
+from tastemaker.testing import random_predictor
 
 
 @pytest.fixture
@@ -212,6 +215,18 @@ def test_a_file_that_is_named_twice_is_scored_once(tmp_path, monkeypatch):
     assert [file.path for file in find_embeddings(["./a.npy", "a.npy", str(tmp_path / "a.npy")])] == [
         str(tmp_path / "a.npy")
     ]
+
+
+def test_each_scorer_fills_a_column_of_its_own(tmp_path, score):
+    for name, seed in (("one", 1), ("two", 2)):
+        save_file(random_predictor(768, np.random.default_rng(seed)), tmp_path / f"{name}.safetensors")
+    heads = tuple(str(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    np.save(tmp_path / "given.npy", unit_vectors(3))
+    summary = score(tmp_path / "given.npy", scorer=heads)
+    assert list(summary.provenance["scores"]) == ["one", "two"]
+    for name, path in zip(("one", "two"), heads, strict=True):
+        expected = AestheticPredictor.from_file(Path(path)).score(unit_vectors(3))
+        np.testing.assert_allclose(ScoreTable(summary.rows_files).values(name), expected, atol=1e-4)
 
 
 def test_a_missing_predictor_is_an_error_before_the_work(tmp_path, score):

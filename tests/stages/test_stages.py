@@ -136,6 +136,9 @@ def test_another_predictor_is_taken_by_its_path(model_dir, tmp_path):
     stage = ImageAestheticFilterStage(str(model_dir), scorer=["laion-v2", str(own)], score_threshold=None)
     [image, _] = stage.process(batch_with_embeddings(2)).data
     assert image.scores == {"aesthetic_score": image.aesthetic_score, "my_taste": image.aesthetic_score}
+    bare = ImageAestheticFilterStage(str(model_dir), score_threshold=None)
+    [image, _] = bare.with_(scorer=str(own)).process(batch_with_embeddings(2)).data
+    assert list(image.scores) == ["my_taste"]
     with pytest.raises(ConfigurationError, match=r"missing\.pth does not exist"):
         ImageAestheticFilterStage(scorer="missing.pth")
 

@@ -29,7 +29,7 @@ from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
 
 if TYPE_CHECKING:
-    from tastemaker.models.records import Predictor, Scorer
+    from tastemaker.models.records import Predictor
 
 
 @dataclass
@@ -96,7 +96,6 @@ class EmbeddingScoreStage(HeadStage[EmbeddingBatch, EmbeddingBatch]):
     scorer: Scorers = DEFAULT_SCORER
     storage_options: Options | None = field(default=None, repr=False)
     name: str = "embedding_score"
-    _scorers: tuple[Scorer, ...] = field(default=(), init=False, repr=False)
     _heads: dict[str, Predictor] = field(default_factory=dict, init=False, repr=False)
     _made_by: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False)
 

@@ -18,7 +18,7 @@ from tastemaker.storage import Options, public_url
 from tastemaker.tasks import ImageBatch
 
 if TYPE_CHECKING:
-    from tastemaker.models.records import Predictor, Scorer
+    from tastemaker.models.records import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,6 @@ class ImageAestheticFilterStage(HeadStage[ImageBatch, ImageBatch]):
     storage_options: Options | None = field(default=None, repr=False)
     scorer: Scorers = DEFAULT_SCORER
     handles_empty: bool = field(default=True, init=False, repr=False)
-    _scorers: tuple[Scorer, ...] = field(default=(), init=False, repr=False)
     _heads: dict[str, Predictor] = field(default_factory=dict, init=False, repr=False)
     _made_by: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False)
 

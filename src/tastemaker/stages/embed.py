@@ -72,14 +72,14 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
         check_choice("precision", self.precision, PRECISIONS)
         if self.preprocess is not None:
             check_choice("preprocess", self.preprocess, ROUNDINGS)
-        find_scorers(self.scorer)
+        find_scorers(self.scorer, self.storage_options)
         check_positive("model_inference_batch_size", self.model_inference_batch_size)
         # Executors give a GPU only where there is one: the workers' machines may have some, and this one none.
         self.resources = Resources() if self.device == "cpu" else Resources(gpus=self.num_gpus_per_worker)
 
     @property
     def _backbone(self) -> Backbone:
-        return find_scorers(self.scorer)[0].backbone
+        return find_scorers(self.scorer, self.storage_options)[0].backbone
 
     @property
     def _how(self) -> Preprocess:

@@ -26,13 +26,16 @@ class HeadStage(ProcessingStage[X, Y]):
     model_dir: str | None
     scorer: Scorers
     storage_options: Options | None
-    _scorers: tuple[Scorer, ...]
     _heads: dict[str, Predictor]
     _made_by: dict[str, dict[str, str]]
 
     def __post_init__(self) -> None:
-        self._scorers = find_scorers(self.scorer, self.storage_options)
+        find_scorers(self.scorer, self.storage_options)
         self.resources = Resources()
+
+    @property
+    def _scorers(self) -> tuple[Scorer, ...]:
+        return find_scorers(self.scorer, self.storage_options)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the options, and the weights by column."""

@@ -24,6 +24,9 @@ OneScorer = str | os.PathLike[str] | Scorer
 Scorers = OneScorer | Sequence[OneScorer]
 """One scorer or several, each a `Scorer` or what `find_scorer` takes."""
 
+_OWN: dict[tuple[str, str, str], Scorer] = {}
+"""Scorers in files, by folder, name and backbone. Stages ask for theirs with each image; a file is looked at once."""
+
 
 @functools.cache
 def published_scorers() -> dict[str, Scorer]:
@@ -57,7 +60,11 @@ def find_scorer(
     if scorer in known:
         return known[scorer]
     if scorer.lower().endswith(SUFFIXES):
-        return scorer_in_file(scorer, [other.backbone for other in known.values()], beside, options)
+        asked = (os.getcwd(), scorer, beside.id if beside else "")
+        if asked not in _OWN:
+            backbones = [other.backbone for other in known.values()]
+            _OWN[asked] = scorer_in_file(scorer, backbones, beside, options)
+        return _OWN[asked]
     module, _, name = scorer.partition(":")
     if not (module and name):
         raise ConfigurationError(
