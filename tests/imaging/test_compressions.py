@@ -13,7 +13,7 @@ from conftest import make_tar
 from tastemaker.errors import RemoteError
 from tastemaker.imaging.compressions import decompress
 from tastemaker.imaging.readers import open_shard
-from tastemaker.imaging.shards import COMPRESSED_EXTENSIONS, is_shard, read_samples, read_stream
+from tastemaker.imaging.shards import is_shard, read_samples, read_stream
 from tastemaker.storage.blocks import BlockReader
 
 
@@ -147,7 +147,3 @@ def test_frames_to_skip_before_zstd_are_skipped(plain):
 def test_a_plain_tar_whose_first_name_begins_like_bzip2_is_plain(tmp_path):
     path = make_tar(tmp_path / "a.tar", [("BZh91AY.jpg", b"\xff\xd8\xff")])
     assert [sample.key for sample, _ in read_samples(str(path))] == ["BZh91AY"]
-
-
-def test_compressed_names_are_shards():
-    assert all(is_shard(f"s3://bucket/a{extension}") for extension in COMPRESSED_EXTENSIONS)

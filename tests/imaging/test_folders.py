@@ -86,21 +86,9 @@ def test_names_that_are_not_utf8_come_out_as_they_are(fill):
     assert read(root, "größe.jpg")[0] == "größe"
 
 
-def test_a_relative_root_and_the_working_directory_work(fill, monkeypatch):
-    monkeypatch.chdir(fill("in/a.jpg", "in/a.txt", "b.jpg", "b.txt"))
-    for path, root, key in (("in/a.jpg", "in", "a"), ("in/a.jpg", ".", "in/a"), ("b.jpg", "", "b")):
-        sample, _ = FolderReader().read_sample(path, root)
-        assert (sample.key, list(sample.sidecars), sample.problem) == (key, ["txt"], None)
-
-
 def test_an_empty_file_is_whole_and_left_to_the_decoder(tmp_path):
     (tmp_path / "a.jpg").touch()
     assert read(str(tmp_path), "a.jpg") == ("a", {}, b"", "")
-
-
-def test_a_folder_named_like_a_sidecar_is_passed_over(fill):
-    root = fill("a.jpg", "a.files/page.html", "a.txt")
-    assert read(root, "a.jpg") == ("a", {"txt": b"a.txt"}, b"a.jpg", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

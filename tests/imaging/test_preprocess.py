@@ -125,10 +125,6 @@ def test_a_squashed_picture_is_what_pillow_resizes_to_a_square(size, kernel):
     assert np.array_equal(preprocess(pixels, how), np.asarray(expected))
 
 
-def test_other_sides_are_cropped_too():
-    assert preprocess(noise(80, 120), replace(CLIP, size=336)).shape == (336, 336, 3)
-
-
 @pytest.mark.parametrize("wrong", [{"rounding": "clip"}, {"fit": "pad"}, {"interpolation": "lanczos"}, {"size": 0}])
 def test_a_record_that_cannot_be_is_a_configuration_error(wrong):
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):

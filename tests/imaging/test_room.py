@@ -104,11 +104,6 @@ def test_the_reader_holds_room_for_what_it_decodes(tmp_path, monkeypatch, kind):
     assert most == [1] * 6
 
 
-def test_memory_decides_how_many_large_images_there_is_room_for():
-    assert room.room_on(None) == room.room_on(2**30) >= decode.MAX_IMAGE_PIXELS
-    assert room.room_on(64 * 2**30) * room.BYTES_PER_PIXEL == pytest.approx(16 * 2**30)
-
-
 def test_a_worker_that_learns_its_share_of_the_machine_after_the_import_has_room_by_that(monkeypatch):
     place = Room()
     monkeypatch.setenv(CORES_VARIABLE, "1")

@@ -13,9 +13,9 @@ from functools import cache
 import pytest
 from conftest import make_tar
 
+from tastemaker.imaging.keys import is_unsafe_name
 from tastemaker.imaging.readers import PackedReader
 from tastemaker.imaging.shards import (
-    is_unsafe_name,
     open_shard,
     read_samples,
     read_stream,
@@ -93,16 +93,6 @@ def test_every_byte_of_every_member_comes_out_under_its_own_name(tmp_path, tar_f
     assert [sample.key for sample, _ in found] == [f"{n // 7}/{n:05d}" for n in range(60)]
     assert not any(sample.problem for sample, _ in found)
     assert all(sorted(sample.sidecars) == ["json", "txt"] for sample, _ in found)
-
-
-@either_kind
-def test_positions_lead_back_to_the_bytes(tmp_path, kind):
-    path = save(tmp_path / f"a.{kind}", GOOD + entry("b.png", picture(2, 200_000)) + END, kind)
-    for sample, data in samples_of(path):
-        for member in sample.members():
-            reader = open_shard(str(path))
-            assert reader.read_at(member.offset, member.size) == data[member.name]
-            reader.close()
 
 
 @either_kind
@@ -204,11 +194,6 @@ def test_every_picture_of_a_key_that_ends_at_a_dot_is_a_sample_with_its_own_side
         ("22", ["22.06.png", "22.06.txt"]),
     ]
     assert all("2 pictures of this shard have the key '22'" in sample.notes[0] for sample, _ in found)
-
-
-def test_an_empty_member_is_whole_and_left_to_the_decoder(tmp_path):
-    path = save(tmp_path / "a.tar", entry("a.jpg", b"") + GOOD + END)
-    assert whole(path) == {"a": {"a.jpg": b""}, "good": GOOD_DATA}
 
 
 @either_kind
@@ -426,12 +411,6 @@ def test_damage_anywhere_costs_no_sample_that_it_does_not_touch(tmp_path, seed):
     for key, (start, end) in spans.items():
         if end <= touched[0] or start >= touched[1]:
             assert found.get(key) == contents[key], (key, touched)
-
-
-def test_garbage_between_two_archives_is_damage(tmp_path):
-    path = save(tmp_path / "a.tar", entry("b.jpg", JPEG) + END + b"\x55" * 512 + GOOD + END)
-    assert whole(path) == {"b": {"b.jpg": JPEG}, "good": GOOD_DATA}
-    assert problems(path) == [("", "damaged shard: no sound header at byte 2,048; the walk went on at 2,560")]
 
 
 SIZES = {

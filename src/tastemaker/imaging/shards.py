@@ -14,12 +14,10 @@ from tastemaker.errors import Problem, ReasonKind, UnreadableImageError
 from tastemaker.imaging.keys import (
     Grouping,
     Sample as Sample,
-    is_unsafe_name as is_unsafe_name,
     split_key as split_key,
 )
 from tastemaker.imaging.pictures import PictureTable
 from tastemaker.imaging.readers import (
-    COMPRESSED_EXTENSIONS as COMPRESSED_EXTENSIONS,
     TAR_EXTENSIONS as TAR_EXTENSIONS,
     ShardReader as ShardReader,
     open_shard as open_shard,
