@@ -31,6 +31,7 @@ from tastemaker.models.hub import cache_dir, ensure_weights, file_sha256
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
 from tastemaker.models.vit import Pixels, VisionTower
+from tastemaker.models.words import load_head, refuse_captions
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.stages.read import ImageReaderStage, choose_resize
 from tastemaker.storage import Options
@@ -154,12 +155,13 @@ def verify_parity(
     """
     check_positive("limit", limit)
     found = find_scorer(scorer, storage_options)
+    refuse_captions([found], "and the sample has none: name another scorer")
     resize = "pillow" if choose_device(device) == "cpu" else choose_resize("auto")
     for_exact = for_chosen = _read(inputs, limit, preprocess, "pillow", found) if inputs else _draw(limit, found)
     if inputs and resize != "pillow":
         for_chosen = _read(inputs, limit, preprocess, resize, found)
     weights = ensure_weights(found.backbone, model_dir, storage_options)
-    predict = found.head.load(ensure_weights(found.head, model_dir, storage_options))
+    predict, _ = load_head(found, model_dir, storage_options)
 
     def score(pixels: Pixels, where: str, how: str, before: int) -> Scored:
         tower = load_clip(weights, where, how, threads, backbone=found.backbone)

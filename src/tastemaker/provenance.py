@@ -11,7 +11,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.model_input import Preprocess
 from tastemaker.machine import package_version
 from tastemaker.models.hub import ensure_weights, file_sha256, weights_path
-from tastemaker.models.records import Model, Scorer
+from tastemaker.models.records import Model, Scorer, TextHead
 from tastemaker.storage import Options, is_remote
 from tastemaker.tasks import Partition
 
@@ -58,7 +58,14 @@ def weights_provenance(model: Model, weights: Path) -> dict[str, str]:
 
 def score_provenance(scorer: Scorer, weights: Path) -> dict[str, str]:
     """Return what fills a scorer's column: the entry of the column under ``scores`` in the provenance of rows."""
-    return {"scorer": scorer.name, "backbone": scorer.backbone.id, **weights_provenance(scorer.head, weights)}
+    prompts = scorer.head.prompts if isinstance(scorer.head, TextHead) else ()
+    stated = {"prompts": " | ".join(prompts)} if prompts else {}
+    return {
+        "scorer": scorer.name,
+        "backbone": scorer.backbone.id,
+        **stated,
+        **weights_provenance(scorer.head, weights),
+    }
 
 
 def weights_digest(model: Model, model_dir: str | None, options: Options | None = None) -> str:

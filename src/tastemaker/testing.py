@@ -16,7 +16,7 @@ from tastemaker.models.hub import weights_path
 from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
 from tastemaker.models.published.layers import load_detector, load_relu
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
-from tastemaker.models.records import Backbone, Head, LayerNames
+from tastemaker.models.records import Backbone, Head, LayerNames, TextHead
 from tastemaker.models.vit import VitDimensions
 
 VIT_L14 = VitDimensions(
@@ -66,6 +66,8 @@ def write_random_models(
         write_tokenizer(weights_path(backbone.text.tokenizer, model_dir))
     _write_tensors(tensors, weights_path(backbone, model_dir))
     for each in scorers:
+        if isinstance(each.head, TextHead):  # it is the text half of the backbone, which is there
+            continue
         _write_tensors(_random_head(each.head, rng), weights_path(each.head, model_dir))
     return Path(model_dir)
 

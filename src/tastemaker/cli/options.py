@@ -95,16 +95,19 @@ ModelDirOption = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
-_SCORERS = "NAME: `tastemaker scorers` lists them; FILE: what `tastemaker learn` wrote, or other layers."
+_SCORERS = (
+    "NAME: `tastemaker scorers` lists them; FILE: what `tastemaker learn` wrote, or other layers; "
+    "PROMPTS: 'sharp: a sharp photo | a blurry photo'."
+)
 ScorerOption = Annotated[
     str,
-    typer.Option("--scorer", metavar="NAME|FILE", help=f"Take this scorer. {_SCORERS}", rich_help_panel=_MODEL),
+    typer.Option("--scorer", metavar="NAME|FILE|PROMPTS", help=f"Take this scorer. {_SCORERS}", rich_help_panel=_MODEL),
 ]
 ScorersOption = Annotated[
     list[str] | None,
     typer.Option(
         "--scorer",
-        metavar="NAME|FILE",
+        metavar="NAME|FILE|PROMPTS",
         help=f"Fill the column of this scorer. Say it again for more. {_SCORERS} Default: {DEFAULT_SCORER}.",
         rich_help_panel=_MODEL,
     ),

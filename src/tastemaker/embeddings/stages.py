@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.tables import Table
 from tastemaker.models.aesthetic import MAX_UNIT_ERROR, score_of_any_length
 from tastemaker.models.published import DEFAULT_SCORER, Scorers
+from tastemaker.models.words import refuse_captions
 from tastemaker.provenance import add_provenance, add_scores
 from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.schema import rows_schema, score_columns
@@ -27,9 +28,6 @@ from tastemaker.stages.head import HeadStage
 from tastemaker.storage import Options
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
-
-if TYPE_CHECKING:
-    from tastemaker.models.records import Predictor
 
 
 @dataclass
@@ -96,12 +94,14 @@ class EmbeddingScoreStage(HeadStage[EmbeddingBatch, EmbeddingBatch]):
     scorer: Scorers = DEFAULT_SCORER
     storage_options: Options | None = field(default=None, repr=False)
     name: str = "embedding_score"
-    _heads: dict[str, Predictor] = field(default_factory=dict, init=False, repr=False)
+    _heads: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _made_by: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_numbers(self)
         super().__post_init__()
+        again = "which rows have: score with --copy-embeddings, then `tastemaker rescore` with this scorer"
+        refuse_captions(self._scorers, again)
 
     def process(self, task: EmbeddingBatch) -> EmbeddingBatch:
         """Return the batch with its scores, and why a row has none."""

@@ -25,7 +25,7 @@ import filelock
 import platformdirs
 
 from tastemaker.errors import ConfigurationError, ModelError, RemoteError, WeightsNotFoundError
-from tastemaker.models.records import Backbone, Model
+from tastemaker.models.records import Backbone, Model, TextHead
 from tastemaker.models.weights import WeightsFile
 from tastemaker.storage import Options, expand_path, is_remote, public_url
 from tastemaker.storage.drafts import make_durable
@@ -184,6 +184,8 @@ def _find_problems(model: Model, path: Path) -> list[str]:
     try:
         if isinstance(model, Backbone):
             return WeightsFile(path).find_misfits(model.required_tensors)
+        if isinstance(model, TextHead):
+            return WeightsFile(path).find_misfits(model.backbone.required_text_tensors)
         model.load(path)
     except ModelError as error:
         return [str(error)]

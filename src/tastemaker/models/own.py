@@ -1,4 +1,4 @@
-"""Scorers in files of a user's own: what `tastemaker learn` wrote, or other layers over embeddings."""
+"""Scorers of a user's own: files that `tastemaker learn` wrote, files of other layers over embeddings, and prompts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tastemaker.errors import ConfigurationError, ModelError
-from tastemaker.models.records import Backbone, Head, Scorer
+from tastemaker.models.records import Backbone, Head, Scorer, TextHead
 from tastemaker.storage import Options
 from tastemaker.storage.place import Place
 
@@ -63,7 +63,6 @@ def scorer_in_file(
     if stated not in known:
         raise ConfigurationError(f"{place} was learned on embeddings of {stated}: name a scorer of it before this file")
     backbone, name = known[stated], Path(place.name).stem
-    column = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     head = Head(
         id=place.name,
         description=f"a scorer in a file, on {backbone.id}",
@@ -74,11 +73,34 @@ def scorer_in_file(
     )
     return Scorer(
         name=name,
-        column=column if column[:1].isalpha() else f"score_{column}",
+        column=_column_of(name),
         backbone=backbone,
         head=head,
         score_range=(1.0, 10.0),
     )
+
+
+def scorer_of_prompts(text: str, backbone: Backbone) -> Scorer:
+    """Return the scorer that ``NAME: PROMPT | PROMPT`` means: how much sooner the first describes an image, 0 to 1.
+
+    Args:
+        text: ``sharp: a sharp photo | a blurry photo``, of two prompts or more. The column is called as the name is.
+        backbone: What embeds the images and the prompts.
+
+    Raises:
+        ConfigurationError: There is no name, or a prompt is empty.
+    """
+    name, separator, texts = text.partition(":")
+    prompts = tuple(prompt.strip() for prompt in texts.split("|"))
+    if not separator or not _column_of(name) or len(prompts) < 2 or not all(prompts):
+        raise ConfigurationError(f'scorer={text!r}: prompts are written as "sharp: a sharp photo | a blurry photo"')
+    head = TextHead.of(backbone, *prompts)
+    return Scorer(name=text, column=_column_of(name), backbone=backbone, head=head, score_range=(0.0, 1.0))
+
+
+def _column_of(name: str) -> str:
+    column = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return column if column[:1].isalpha() or not column else f"score_{column}"
 
 
 def _load(path: Path, backbone: str, dimension: int) -> Predictor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -260,7 +260,32 @@ class Head(WeightsRecord):
     load: Callable[[Path], Predictor] = field(repr=False)
 
 
-Model = Backbone | Head | Tokenizer
+@dataclass(frozen=True, kw_only=True)
+class TextHead(WeightsRecord):
+    """Embeddings to scores by texts that the backbone's own text half embeds. Its file is the backbone's.
+
+    Attributes:
+        backbone: What embeds the images and the texts.
+        prompts: A score is how much sooner the first describes the image than the others, 0 to 1. Empty where it is the
+            likeness of an image to its own caption.
+    """
+
+    backbone: Backbone
+    prompts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, backbone: Backbone, *prompts: str) -> TextHead:
+        """Return the head that a backbone is itself."""
+        same = {each.name: getattr(backbone, each.name) for each in fields(WeightsRecord)}
+        return cls(**same, backbone=backbone, prompts=prompts)
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in the embeddings that it takes."""
+        return self.backbone.dimension
+
+
+Model = Backbone | Head | TextHead | Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +296,7 @@ class Scorer:
         name: What ``--scorer`` takes, and what the rows say.
         column: Of the rows that it fills: small letters, digits and underscores. No other scorer has it.
         backbone: Pixels to embeddings.
-        head: Embeddings to scores.
+        head: Embeddings to scores, some with the captions of the images.
         score_range: Where scores lie, roughly.
         customary_cutoffs: Scores at which others have cut; pages mark them.
 
@@ -282,7 +307,7 @@ class Scorer:
     name: str
     column: str
     backbone: Backbone
-    head: Head
+    head: Head | TextHead
     score_range: tuple[float, float]
     customary_cutoffs: tuple[float, ...] = ()
 
@@ -290,7 +315,13 @@ class Scorer:
     def files(self) -> tuple[Model, ...]:
         """All files that it can make use of: the backbone's, its tokenizer where it reads text, and the head's."""
         text = self.backbone.text
-        return (self.backbone, *([text.tokenizer] if text else []), self.head)
+        own = [] if isinstance(self.head, TextHead) else [self.head]
+        return (self.backbone, *([text.tokenizer] if text else []), *own)
+
+    @property
+    def reads_captions(self) -> bool:
+        """Whether a score takes an image's caption beside its embedding; images without one then have no score."""
+        return isinstance(self.head, TextHead) and not self.head.prompts
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z_][a-z0-9_]*", self.column):

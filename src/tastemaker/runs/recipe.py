@@ -80,7 +80,7 @@ def make_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[
 def state_parity(groups: list[FileGroupTask], options: RunOptions) -> None:
     """Note this machine's parity certificate as provenance of what it will score; int8 does not run without one.
 
-    It is of the run's first scorer.
+    It is of the run's first scorer that takes embeddings alone.
 
     Where there is none for int8, it is made of some of the run's own images. Their exact scores take a quarter of a
     minute.
@@ -88,11 +88,16 @@ def state_parity(groups: list[FileGroupTask], options: RunOptions) -> None:
     Raises:
         ConfigurationError: int8 does not hold the tolerance on them. The message has the figures.
     """
+    scorer = next((scorer for scorer in options.scorers if not scorer.reads_captions), None)
+    if scorer is None and options.precision == "int8":
+        raise ConfigurationError("precision='int8' is compared by a scorer that reads no captions: name one, too")
+    if scorer is None:
+        return
     made_by: dict[str, Any] = {
         "model_dir": options.model_dir,
         "device": options.device,
         "precision": options.precision,
-        "scorer": options.scorers[0],
+        "scorer": scorer,
         "storage_options": options.storage_options,
     }
     report = find_certificate(**made_by)

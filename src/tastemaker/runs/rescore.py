@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from tastemaker.errors import ConfigurationError
 from tastemaker.machine import usable_cores
 from tastemaker.models.aesthetic import AestheticPredictor, score_of_any_length
-from tastemaker.models.hub import ensure_weights
 from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
+from tastemaker.models.words import CaptionLikeness, load_head
 from tastemaker.provenance import check_backbone, score_provenance
 from tastemaker.runs.lock import only_run_on
 from tastemaker.scores.files import RowsFile, check_own_rows
@@ -31,7 +31,7 @@ from tastemaker.storage import Options
 from tastemaker.storage.place import Place
 
 if TYPE_CHECKING:
-    from tastemaker.models.records import Predictor
+    from tastemaker.models.records import Scorer
 
 _SAMPLED = 1000
 """Embeddings by which it is measured how far rounding moves the score of a head that is not linear."""
@@ -61,8 +61,8 @@ class RescoreSummary:
 class _Column:
     """A column that is to be filled: by which head, and what the provenance says of it."""
 
-    head: Predictor
-    dimension: int
+    head: Any
+    scorer: Scorer
     made_by: dict[str, str]
 
 
@@ -99,9 +99,9 @@ def rescore(
             _check_free(file, each.column)
     columns = {}
     for each in found:
-        weights = ensure_weights(each.head, model_dir, storage_options)
+        head, weights = load_head(each, model_dir, storage_options)
         made_by = {**score_provenance(each, weights), "embedding": "float16"}
-        columns[each.column] = _Column(each.head.load(weights), each.backbone.dimension, made_by)
+        columns[each.column] = _Column(head, each, made_by)
     results = _results_of(Place.of(scores, storage_options))
     with only_run_on(results), ThreadPoolExecutor(usable_cores()) as pool:
         (results / ROWS_FOLDER).remove_drafts()
@@ -161,7 +161,8 @@ def _rescore(file: RowsSource, columns: Mapping[str, _Column], options: Options 
 
 
 def _is_filled(stated: Mapping[str, Any], column: _Column) -> bool:
-    return stated.get("sha256") == column.made_by["sha256"] and not stated.get("is_partial")
+    is_same = all(stated.get(name) == column.made_by.get(name) for name in ("sha256", "prompts"))
+    return is_same and not stated.get("is_partial")
 
 
 def _new_schema(schema: pa.Schema, made_by: Mapping[str, Any], wanted: Mapping[str, _Column]) -> pa.Schema:
@@ -185,8 +186,11 @@ def _scores(table: pa.Table, columns: Mapping[str, _Column]) -> dict[str, pa.Arr
     """Return the scores of rows, float32; null for those without an embedding of the backbone's size."""
     stored, found = table[EMBEDDING].combine_chunks(), {}
     for name, column in columns.items():
-        vectors, _ = vectors_of(stored, column.dimension)
-        scores, _ = score_of_any_length(column.head, vectors)
+        vectors, _ = vectors_of(stored, column.scorer.backbone.dimension)
+        if column.scorer.reads_captions:
+            scores = column.head(vectors, table["caption"].to_pylist())
+        else:
+            scores, _ = score_of_any_length(column.head, vectors)
         found[name] = pa.array(scores, pa.float32(), from_pandas=True)  # NaN is none
     return found
 
@@ -204,14 +208,17 @@ def _sample(sources: list[RowsSource], dimension: int, options: Options | None) 
     return found
 
 
-def _rounding(head: Predictor, sample: Floats) -> float:
+def _rounding(head: Any, sample: Floats) -> float:  # noqa: ANN401 - what `load_head` returns
     """Return how far rounding each number of a unit vector to float16 moves a score.
 
-    Each number is off by 2^-11 of itself at most: a linear score by the length of the weights times that, at most. Of
-    other heads it is measured: the numbers of a sample are moved by as much, up or down by chance.
+    Each number is off by 2^-11 of itself at most. So a linear score is off by the length of the weights times that, and
+    the cosine with a caption by that. Of other heads it is measured: the numbers of a sample are moved by as much, up
+    or down by chance.
     """
     if isinstance(head, AestheticPredictor):
         return float(np.linalg.norm(head.weight) * 2**-11)
+    if isinstance(head, CaptionLikeness):
+        return 2**-11
     if not len(sample):
         return 0.0
     moved = sample * (1 + 2**-11 * np.random.default_rng(0).choice([-1, 1], sample.shape))

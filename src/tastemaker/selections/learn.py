@@ -16,10 +16,10 @@ import numpy.typing as npt
 from tastemaker import taste
 from tastemaker.errors import ConfigurationError
 from tastemaker.models.aesthetic import AestheticPredictor
-from tastemaker.models.hub import ensure_weights
 from tastemaker.models.own import NOTES_KEY
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
+from tastemaker.models.words import load_head, refuse_captions
 from tastemaker.provenance import check_backbone
 from tastemaker.scores.groups import group_duplicates
 from tastemaker.scores.table import EMBEDDING, ScoreTable
@@ -113,7 +113,8 @@ def learn_taste(
     found = find_scorer(scorer, options)
     for entry in table.provenance:
         check_backbone(entry.entries, found)
-    base = found.head.load(ensure_weights(found.head, model_dir, options))
+    refuse_captions([found], "and a taste is learned from embeddings alone")
+    base, _ = load_head(found, model_dir, options)
     if not isinstance(base, AestheticPredictor):
         raise ConfigurationError(f"the head of {found.name} is not linear: a taste cannot begin with it")
     chosen = _read_csv(table, Path(expand_path(examples))) if examples is not None else _read_ratings(table)

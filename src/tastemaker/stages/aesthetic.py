@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,10 @@ from tastemaker.checks import check_numbers
 from tastemaker.errors import ModelError, ReasonKind
 from tastemaker.models.published import DEFAULT_SCORER, Scorers
 from tastemaker.provenance import add_scores
+from tastemaker.scores.schema import caption_and_json
 from tastemaker.stages.head import HeadStage
 from tastemaker.storage import Options, public_url
 from tastemaker.tasks import ImageBatch
-
-if TYPE_CHECKING:
-    from tastemaker.models.records import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +50,7 @@ class ImageAestheticFilterStage(HeadStage[ImageBatch, ImageBatch]):
     storage_options: Options | None = field(default=None, repr=False)
     scorer: Scorers = DEFAULT_SCORER
     handles_empty: bool = field(default=True, init=False, repr=False)
-    _heads: dict[str, Predictor] = field(default_factory=dict, init=False, repr=False)
+    _heads: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _made_by: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -88,13 +86,22 @@ class ImageAestheticFilterStage(HeadStage[ImageBatch, ImageBatch]):
         add_scores(task.partition, {**self._made_by, column: {**self._made_by[column], **stated}})
         if task.data:
             embeddings = stack_embeddings(task)  # (n, d)
-            for name, head in self._heads.items():
-                for image, score in zip(task.data, head(embeddings), strict=True):
-                    image.scores[name] = float(score)
-        kept = [image for image in task.data if self._passes(image.scores[column])]
-        below = [image for image in task.data if not self._passes(image.scores[column])]
+            captions = [caption_and_json(image)[0] for image in task.data]
+            for scorer in self._scorers:
+                head = self._heads[scorer.column]
+                scores = head(embeddings, captions) if scorer.reads_captions else head(embeddings)
+                for image, score in zip(task.data, scores, strict=True):
+                    if np.isfinite(score):
+                        image.scores[scorer.column] = float(score)
+        kept = [image for image in task.data if self._passes(image.scores.get(column, np.nan))]
+        below = [image for image in task.data if not self._passes(image.scores.get(column, np.nan))]
         for image in below:
-            image.reason = f"{column} {image.scores[column]:.3f} is {self._refused} {self.score_threshold:g}"
+            score = image.scores.get(column)
+            image.reason = (
+                f"{column}: there is no caption"
+                if score is None
+                else f"{column} {score:.3f} is {self._refused} {self.score_threshold:g}"
+            )
             image.reason_kind = ReasonKind.BELOW_CUTOFF
             if self.verbose:
                 path = public_url(image.image_path)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tastemaker.models.hub import ensure_weights
 from tastemaker.models.published import Scorers, find_scorers
+from tastemaker.models.words import fetch_head, load_head
 from tastemaker.provenance import score_provenance, weights_digest
 from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata, X, Y
 from tastemaker.storage import Options
 
 if TYPE_CHECKING:
-    from tastemaker.models.records import Predictor, Scorer
+    from tastemaker.models.records import Scorer
 
 
 class HeadStage(ProcessingStage[X, Y]):
@@ -26,7 +26,7 @@ class HeadStage(ProcessingStage[X, Y]):
     model_dir: str | None
     scorer: Scorers
     storage_options: Options | None
-    _heads: dict[str, Predictor]
+    _heads: dict[str, Any]
     _made_by: dict[str, dict[str, str]]
 
     def __post_init__(self) -> None:
@@ -47,13 +47,12 @@ class HeadStage(ProcessingStage[X, Y]):
     def setup_on_node(self, node_info: NodeInfo | None = None, worker_metadata: WorkerMetadata | None = None) -> None:
         """Fetch the weights, if they are not there."""
         for scorer in self._scorers:
-            ensure_weights(scorer.head, self.model_dir, self.storage_options)
+            fetch_head(scorer, self.model_dir, self.storage_options)
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Load the heads."""
         for scorer in self._scorers:
-            weights = ensure_weights(scorer.head, self.model_dir, self.storage_options)
-            self._heads[scorer.column] = scorer.head.load(weights)
+            self._heads[scorer.column], weights = load_head(scorer, self.model_dir, self.storage_options)
             self._made_by[scorer.column] = score_provenance(scorer, weights)
 
     def teardown(self) -> None:

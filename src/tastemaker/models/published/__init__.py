@@ -1,7 +1,7 @@
 """The scorers that Tastemaker knows: each `Scorer` of a module of this folder, by its name.
 
 A record in a new module here is found without an edit elsewhere. One of a user's own is named ``package.module:NAME``,
-or handed over as it is, or is a file.
+or handed over as it is, or is a file or prompts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.models.own import SUFFIXES, scorer_in_file
+from tastemaker.models.own import SUFFIXES, scorer_in_file, scorer_of_prompts
 from tastemaker.models.records import Backbone, Scorer
 from tastemaker.storage import Options
 
@@ -39,12 +39,13 @@ def published_scorers() -> dict[str, Scorer]:
 def find_scorer(
     scorer: OneScorer = DEFAULT_SCORER, options: Options | None = None, *, beside: Backbone | None = None
 ) -> Scorer:
-    """Return a scorer by name, by ``package.module:NAME``, by its file, or as it is.
+    """Return a scorer by name, by ``package.module:NAME``, by its file, by prompts, or as it is.
 
     Args:
-        scorer: A name with one of the endings of `tastemaker.models.own.SUFFIXES` is a path or URL of a file.
+        scorer: A name with one of the endings of `tastemaker.models.own.SUFFIXES` is a path or URL of a file. One with
+            a ``|`` in it is prompts: ``sharp: a sharp photo | a blurry photo``.
         options: Settings of a URL's store.
-        beside: Which embeddings a file takes that does not say it; None for those of the default scorer.
+        beside: Which embeddings prompts take, and a file that does not say it; None for those of the default scorer.
 
     Raises:
         ConfigurationError: There is none.
@@ -65,11 +66,13 @@ def find_scorer(
             backbones = [other.backbone for other in known.values()]
             _OWN[asked] = scorer_in_file(scorer, backbones, beside, options)
         return _OWN[asked]
+    if "|" in scorer:
+        return scorer_of_prompts(scorer, beside or known[DEFAULT_SCORER].backbone)
     module, _, name = scorer.partition(":")
     if not (module and name):
         raise ConfigurationError(
-            f"scorer={scorer!r} is not one of {', '.join(known)}; your own is a file ({', '.join(SUFFIXES)}), or "
-            "package.module:NAME"
+            f"scorer={scorer!r} is not one of {', '.join(known)}; your own is a file ({', '.join(SUFFIXES)}), "
+            "prompts (NAME: PROMPT | PROMPT) or package.module:NAME"
         )
     try:
         found = getattr(import_module(module), name)
