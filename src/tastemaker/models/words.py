@@ -117,7 +117,7 @@ def load_head(
     files = fetch_head(scorer, model_dir, options)
     if not isinstance(scorer.head, TextHead):
         return scorer.head.load(files[0]), files[0]
-    tower, prompts = TextTower(*files, scorer.head.backbone), scorer.head.prompts
+    tower, prompts = TextTower(files[0], files[1], scorer.head.backbone), scorer.head.prompts
     return PromptChoice(tower, prompts) if prompts else CaptionLikeness(tower), files[0]
 
 
