@@ -134,7 +134,8 @@ class Grouping:
 
     def add(self, member: Member) -> Sample | None:
         """Return the sample that a member begins, None where it belongs to one that is there, or to none at all."""
-        self._has_links = self._has_links or bool(member.link)
+        if member.link:
+            self._has_links = True
         key, extension = split_key(member.name)
         sample, problem = self._current.get(key), None
         if sample is None:

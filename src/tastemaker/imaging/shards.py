@@ -36,6 +36,9 @@ SHARD_EXTENSIONS = (*TAR_EXTENSIONS, *TABLE_EXTENSIONS)
 WINDOW_BYTES = 2**25
 """The members of a key in a remote shard lie within so many bytes, or those behind are late."""
 
+_READ_AHEAD = 2**16
+"""Bytes that are read at once where all samples of a local tar are read: several samples, where these are small."""
+
 _MAX_SPAN_BYTES = 2**18
 """Members that lie together within so many bytes are read at once. A copy of more would cost more than it saves."""
 
@@ -57,10 +60,7 @@ def read_at_ranges(
         yield from _read_rows(path, samples, options)
         return
     with contextlib.closing(open_shard(path, options)) as reader:
-        if reader.compressed:
-            yield from read_in_one_pass(reader, samples)
-        else:
-            yield from ((sample, read_members(reader, sample)) for sample in samples)
+        yield from read_in_one_pass(reader, samples) if reader.compressed else _read_each(reader, samples)
 
 
 def is_shard(path: str) -> bool:
@@ -154,7 +154,9 @@ def read_stream(reader: ShardReader, window_bytes: int | None) -> Iterator[tuple
             if begun := grouping.add(member):
                 waiting.append(begun)
                 found_any = True
-            while window_bytes is not None and waiting and member.offset - _end_of(waiting[0]) > window_bytes:
+            if window_bytes is None:
+                continue
+            while waiting and member.offset - _end_of(waiting[0]) > window_bytes:
                 yield from _give_out(reader, grouping.finish(waiting.popleft()))
     except OSError:
         if waiting:
@@ -162,9 +164,10 @@ def read_stream(reader: ShardReader, window_bytes: int | None) -> Iterator[tuple
         while waiting:
             yield from _give_out(reader, grouping.finish(waiting.popleft()))
         raise
-    if window_bytes is None and reader.compressed:
-        yield from read_in_one_pass(reader, [finished for sample in waiting for finished in grouping.finish(sample)])
+    if window_bytes is None:
+        samples = [finished for sample in waiting for finished in grouping.finish(sample)]
         waiting.clear()
+        yield from read_in_one_pass(reader, samples) if reader.compressed else _read_each(reader, samples, ahead=True)
     while waiting:
         yield from _give_out(reader, grouping.finish(waiting.popleft()))
     yield from report_damage(reader, walk.damage, found_any=found_any)
@@ -193,7 +196,29 @@ def report_damage(reader: ShardReader, damage: str, *, found_any: bool) -> Itera
         yield Sample("", problem=Problem(ReasonKind.DAMAGED_SHARD, damage)), {}
 
 
-def read_members(reader: ShardReader, sample: Sample) -> dict[str, bytes]:
+class _ReadAhead:
+    """Small reads of a tar, one behind the other, as parts of larger ones."""
+
+    def __init__(self, reader: ShardReader) -> None:
+        self._reader, self._data, self._start = reader, b"", 0
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes from ``offset``."""
+        at = offset - self._start
+        if at < 0 or at + size > len(self._data):
+            self._data, self._start, at = self._reader.read_at(offset, max(size, _READ_AHEAD)), offset, 0
+        return self._data[at : at + size]
+
+
+def _read_each(
+    reader: ShardReader, samples: list[Sample], *, ahead: bool = False
+) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+    small = _ReadAhead(reader) if ahead else None
+    for sample in samples:
+        yield sample, read_members(reader, sample, small)
+
+
+def read_members(reader: ShardReader, sample: Sample, ahead: _ReadAhead | None = None) -> dict[str, bytes]:
     """Return member name -> bytes of a sample without a problem, of those members that are read with the picture.
 
     An image that is not all there becomes the sample's problem, a sidecar a note of it.
@@ -207,7 +232,8 @@ def read_members(reader: ShardReader, sample: Sample) -> dict[str, bytes]:
         for member in members:
             _keep(reader.read_at(member.offset, member.size), member, sample, data)
         return data
-    span = reader.read_at(start, end - start)
+    # To take many bytes out of a larger read would be a copy more.
+    span = (ahead if ahead and end - start < _READ_AHEAD else reader).read_at(start, end - start)
     for member in members:
         name, offset, size, *_ = member
         content = span[offset - start : offset - start + size]
