@@ -1,6 +1,7 @@
 """Recipes and slices: steps in their order, exact numbers in every slice, and a funnel that says what each step did."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +185,14 @@ def test_a_recipe_and_other_cuts_do_not_go_together():
         Selection(recipe=("width > 5",), top=Top(count=1))
     with pytest.raises(ConfigurationError, match="add --top"):
         Selection(min_score=5.0, per="format")
+
+
+def test_the_report_shows_the_funnel(table, tmp_path, write_recipe):
+    recipe = write_recipe("steps:\n  - width >= 520\n  - caption = 'a cat <b>'\n  - aesthetic_score top 3\n")
+    page = tmp_path / "page.html"
+    told = CliRunner().invoke(app, ["report", str(tmp_path / "rows"), "--recipe", str(recipe), "-o", str(page)])
+    assert told.exit_code == 0, told.output
+    text = re.sub(r"<[^>]*>", " ", page.read_text().partition("</style>")[2]).split()
+    at = text.index("width")
+    assert text[at : at + 6] == ["width", "&gt;=", "520", "18", "2", "0"]
+    assert "caption = &#39;a cat &lt;b&gt;&#39;" in page.read_text()

@@ -33,6 +33,10 @@ def report(
     top: Annotated[
         str | None, typer.Option("--top", help="Keep the best images instead: a share (20%) or a number (1000).")
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="FILE", help="Show what each step of this recipe drops (a YAML file)."),
+    ] = None,
     rank_by: RankByOption = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Draw samples by this seed. The same seed draws the same ones.")
@@ -47,6 +51,7 @@ def report(
 ) -> None:
     """Write one HTML page about scores and a cut-off, to send and to print."""
     from tastemaker.explorer.report import write_report
+    from tastemaker.selections.steps import read_recipe
 
     with stoppable("nothing was written"):
         summary = write_report(
@@ -60,6 +65,7 @@ def report(
             title=title,
             storage_options=parse_storage_options(storage_options),
             originals=originals or (),
+            recipe=None if recipe is None else read_recipe(recipe),
         )
     if as_json:
         typer.echo(json.dumps(asdict(summary), indent=2))

@@ -80,6 +80,7 @@ def write_report(
     made_on: date | None = None,
     storage_options: Mapping[str, Any] | None = None,
     originals: TableSource | Sequence[TableSource] = (),
+    recipe: Sequence[str] | None = None,
 ) -> ReportSummary:
     """Write one HTML page about the scores of a table: what they are like, and what a cut keeps.
 
@@ -98,6 +99,7 @@ def write_report(
         made_on: The date that it states; None for that of the latest run.
         storage_options: For URLs; see docs/remote-data.md; a table has its own.
         originals: Places that originals may be read from, beside the inputs of your own runs; a table has its own.
+        recipe: Steps, as `read_recipe` returns them. The page shows what each of them drops.
 
     Raises:
         ConfigurationError: There are no rows, or an option is out of its range.
@@ -116,7 +118,7 @@ def write_report(
     if place.is_folder():
         raise ConfigurationError(f"{place} is a folder; the report is a file")
     OwnFiles.of_one_file(place).refuse_foreign(place.name)
-    data = gather(table, min_score=min_score, top=top, rank_by=rank_by, seed=seed, samples=samples)
+    data = gather(table, min_score=min_score, top=top, rank_by=rank_by, seed=seed, samples=samples, recipe=recipe)
     uses = Counter(row_id for ids in data.shown() for row_id in ids)
     room = MAX_BYTES - _PAGE_BYTES - _FIGURE_BYTES * uses.total()
     with OriginalsReader(table.originals) as reader:

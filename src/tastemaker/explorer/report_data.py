@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -24,6 +24,8 @@ from tastemaker.scores.layout import read_note
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.filter import find_kept_cut
 from tastemaker.selections.marks import Marks
+from tastemaker.selections.selection import Selection, choose_rows
+from tastemaker.selections.steps import FunnelStep
 from tastemaker.storage import is_remote
 from tastemaker.storage.place import Place
 
@@ -98,6 +100,7 @@ class ReportData:
         reasons: Why images have no score: as `group_failures` has it, with the first ``examples``.
         scored_on: The day of the latest run.
         pictures: Row number -> the columns that a picture needs.
+        funnel: What the steps of a recipe do; empty where there is no recipe.
     """
 
     column: str
@@ -121,6 +124,7 @@ class ReportData:
     reasons: list[dict[str, Any]]
     scored_on: date
     pictures: dict[int, dict[str, Any]] = field(default_factory=dict)
+    funnel: list[FunnelStep] = field(default_factory=list)
 
     @property
     def scored(self) -> int:
@@ -145,6 +149,7 @@ def gather(
     rank_by: str | None = None,
     seed: int = 0,
     samples: int = 8,
+    recipe: Sequence[str] | None = None,
 ) -> ReportData:
     """Return what a report says.
 
@@ -155,6 +160,7 @@ def gather(
         rank_by: The column or SQL expression that pictures are ranked by; None for the table's own.
         seed: Of the samples of each band.
         samples: Pictures in each row of samples; the other rows follow it.
+        recipe: Steps whose funnel is shown.
     """
     marks = Marks(table)
     index = ScoreIndex(table, marks, rank_by)
@@ -192,6 +198,7 @@ def gather(
         slices=[kind for kind in slices if len(kind.slices) > 1],
         reasons=reasons,
         scored_on=_day_of(table),
+        funnel=choose_rows(table, Selection(recipe=tuple(recipe))).funnel if recipe else [],
     )
     data.pictures.update(_picture_rows(table, view, place, data.shown()))
     return data
