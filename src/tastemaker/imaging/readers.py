@@ -192,6 +192,6 @@ def _open(path: str, options: Options | None, *, ahead: bool) -> ShardReader:
     _kinds[path] = compression
     if not compression:
         return file
-    blocks = file if ahead else BlockReader(file, held=2)
+    blocks = file if ahead or place.local_path is not None else BlockReader(file, held=2)
     unpacked = PackedReader(cast("BinaryIO", RangesFile(blocks)), compression)
     return BlockReader(unpacked) if ahead else unpacked
