@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from conftest import make_tar
+from peak import PEAK, reads_peak
 
 from tastemaker import (
     EmptyTask,
@@ -152,18 +153,18 @@ def test_an_error_in_a_batch_names_the_shard_and_the_keys(tmp_path, photographs)
         LocalExecutor().execute([FilePartitioningStage(str(shard)), ImageReaderStage(), Broken()])
 
 
-PEAK = """
-    import re, sys
+RUN = """
+    import sys
     from tastemaker import *
     sources, models, output = sys.argv[1].split(","), sys.argv[2], sys.argv[3]
     Pipeline("p", stages=[FilePartitioningStage(sources), ImageReaderStage(), ImageEmbeddingStage(model_dir=models),
         ImageAestheticFilterStage(model_dir=models), ImageWriterStage(output)]).run()
-    print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+    print(peak())
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc (ru_maxrss holds the parent's, too)")
+@reads_peak
 def test_memory_does_not_grow_with_the_number_of_shards(tmp_path, photographs, model_dir):
     rocket = photographs["rocket.jpg"]
     shard = make_tar(tmp_path / "a.tar", [(f"{number:04d}.jpg", rocket) for number in range(40)])
@@ -173,7 +174,7 @@ def test_memory_does_not_grow_with_the_number_of_shards(tmp_path, photographs, m
 
     def peak(paths):
         arguments = [",".join(map(str, paths)), str(model_dir), str(tmp_path / f"out{len(paths)}")]
-        command = [sys.executable, "-c", textwrap.dedent(PEAK), *arguments]
+        command = [sys.executable, "-c", PEAK + textwrap.dedent(RUN), *arguments]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
     few, many = peak(shards[:5]), peak(shards)

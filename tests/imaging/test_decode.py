@@ -17,6 +17,7 @@ import pytest
 import skimage
 from conftest import encode
 from fuzzing import damage
+from peak import PEAK, reads_peak
 from PIL import Image, ImageCms, ImageOps
 
 from tastemaker.errors import UnreadableImageError
@@ -372,10 +373,11 @@ def bombs():
     }
 
 
+@reads_peak
 def test_a_bomb_is_refused_before_its_pixels_are_allocated():
-    script = (
-        "import resource, sys, pickle; from tastemaker.imaging.decode import decode_image\n"
-        "files = pickle.load(sys.stdin.buffer); peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+    script = PEAK + (
+        "import sys, pickle; from tastemaker.imaging.decode import decode_image\n"
+        "files = pickle.load(sys.stdin.buffer)\n"
         "before = peak()\n"
         "for name, data in files.items():\n"
         "    try: decode_image(data)\n"

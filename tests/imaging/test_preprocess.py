@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from peak import PEAK, reads_peak
 from PIL import Image
 
 from tastemaker import CLIP_VIT_L14, Preprocess
@@ -97,11 +98,11 @@ def test_one_colour_stays_one_colour_whatever_the_shape(shape):
         assert np.array_equal(preprocess(pixels, how), expected)
 
 
+@reads_peak
 def test_extreme_ratios_take_little_memory():
-    script = (
-        "import resource, numpy as np; from tastemaker.imaging.preprocess import preprocess\n"
+    script = PEAK + (
+        "import numpy as np; from tastemaker.imaging.preprocess import preprocess\n"
         "from tastemaker import CLIP_VIT_L14; how = CLIP_VIT_L14.preprocess\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "preprocess(np.zeros((300, 400, 3), np.uint8), how); before = peak()\n"
         "for shape in ((1, 60000), (60000, 1), (3, 200000), (200000, 3)):\n"
         "    preprocess(np.zeros((*shape, 3), np.uint8), how)\n"

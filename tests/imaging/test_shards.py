@@ -12,6 +12,7 @@ from functools import cache
 
 import pytest
 from conftest import make_tar
+from peak import PEAK, reads_peak
 
 from tastemaker.imaging.keys import is_unsafe_name
 from tastemaker.imaging.readers import PackedReader
@@ -514,15 +515,15 @@ def test_a_sidecar_that_the_shard_ends_in_is_a_note(tmp_path, kind):
 # Bounds.
 
 
+@reads_peak
 @either_kind
 def test_memory_holds_a_sample_and_not_a_shard(tmp_path, kind):
     content = picture(1, 10**6)
     path = tmp_path / f"a.{kind}"
     members = [(f"{n:03d}.{extension}", content) for n in range(100) for extension in ("jpg", "npy")]
     make_tar(path, members, **({"mode": "w:gz", "compresslevel": 0} if kind == "tar.gz" else {}))
-    script = (
-        "import resource, sys; from tastemaker.imaging.shards import read_samples\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+    script = PEAK + (
+        "import sys; from tastemaker.imaging.shards import read_samples\n"
         "before = peak(); count = sum(1 for _ in read_samples(sys.argv[1])); print(count, peak() - before)"
     )
     run = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, check=True)
