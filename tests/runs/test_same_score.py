@@ -32,7 +32,7 @@ def expected(images, model_dir, tmp_path_factory):
     return score(tmp_path_factory.mktemp("expected"), list(images.items()), model_dir)
 
 
-def score(folder, members, model_dir, **options):
+def score(folder, members, model_dir, column="aesthetic_score", **options):
     """Return name -> score, of a run over two shards."""
     shards = folder / "shards"
     shards.mkdir()
@@ -40,7 +40,7 @@ def score(folder, members, model_dir, **options):
     make_tar(shards / "b.tar", members[15:])
     run_scoring([str(shards)], folder / "out", RunOptions(model_dir=str(model_dir), **{"precision": "f32", **options}))
     rows = pd.read_parquet(folder / "out" / "rows")
-    return dict(zip(rows["image_path"].str.rpartition("/")[2], rows["aesthetic_score"], strict=True))
+    return dict(zip(rows["image_path"].str.rpartition("/")[2], rows[column], strict=True))
 
 
 def largest_difference(first, second):
@@ -64,8 +64,9 @@ def test_a_reduced_precision_does_not_look_at_the_batch_either(tmp_path, images,
     gentle = write_predictor(model_dir, tmp_path / "gentle.safetensors", 0.1)  # int8 is within the tolerance of it
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    alone = score(tmp_path / "one", members, model_dir, precision=precision, scorer=str(gentle), batch_size=1)
-    together = score(tmp_path / "two", members[::-1], model_dir, precision=precision, scorer=str(gentle))
+    options = {"column": "gentle", "precision": precision, "scorer": str(gentle)}
+    alone = score(tmp_path / "one", members, model_dir, batch_size=1, **options)
+    together = score(tmp_path / "two", members[::-1], model_dir, **options)
     assert largest_difference(alone, together) == 0
 
 
