@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.models.aesthetic import LAYER_NUMBERS
+from tastemaker.models.aesthetic import LAYER_NUMBERS, SCORING_HEAD, SCORING_NUMBERS
 from tastemaker.models.heads import RELU_NUMBERS
 from tastemaker.models.hub import weights_path
 from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
 from tastemaker.models.published.layers import load_detector, load_relu
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.published.siglip import AESTHETIC_PREDICTOR_V2_5
 from tastemaker.models.records import Backbone, Head, LayerNames, TextHead
 from tastemaker.models.vit import VitDimensions
 
@@ -32,10 +33,21 @@ VIT_L14 = VitDimensions(
 
 
 def tiny_dimensions(backbone: Backbone) -> VitDimensions:
-    """Return the smallest tower that still has every part: about 17 tokens, 2 layers, 1 ms an image."""
-    size, width = backbone.preprocess.size, 2 * backbone.vit.head_width
+    """Return the smallest tower that still has every part: about 17 tokens, 2 layers, 1 ms an image.
+
+    One without a projection is as wide as its embeddings, and has smaller patches instead: 64 tokens.
+    """
+    size, names = backbone.preprocess.size, backbone.vit.names
+    heads = 2 if names.projection else backbone.dimension // backbone.vit.head_width
     return VitDimensions(
-        width=width, layers=2, heads=2, mlp=128, patch=size // 4, image_size=size, dimension=backbone.dimension
+        width=heads * backbone.vit.head_width,
+        layers=2,
+        heads=heads,
+        mlp=128,
+        patch=size // (4 if names.projection else 8),
+        image_size=size,
+        dimension=backbone.dimension,
+        class_tokens=1 if names.class_token else 0,
     )
 
 
@@ -90,6 +102,8 @@ def _random_head(head: Head, rng: np.random.Generator) -> dict[str, npt.NDArray[
         return random_detector(head.dimension, rng)
     if head.load is load_relu:
         return random_predictor(head.dimension, rng, RELU_NUMBERS)
+    if head == AESTHETIC_PREDICTOR_V2_5:
+        return random_predictor(head.dimension, rng, SCORING_NUMBERS, SCORING_HEAD)
     if head.filename.endswith(".safetensors"):
         return random_predictor(head.dimension, rng)
     return {"weight": _normal(rng, 1, head.dimension, std=1.0), "bias": np.full(1, 5.0, np.float32)}
@@ -108,14 +122,28 @@ def random_tower(
     config, names = dimensions, backbone.vit.names
     width = config.width
     tensors = {
-        names.class_token: _normal(rng, width),
+        **({names.class_token: _normal(rng, width)} if names.class_token else {}),
         names.patches: _normal(rng, width, 3, config.patch, config.patch),
+        **({names.patches_bias: _normal(rng, width)} if names.patches_bias else {}),
         names.positions: _normal(rng, config.tokens, width),
-        names.projection: _normal(rng, config.dimension, width),
-        **_layer_norm(rng, names.first_norm, width),
+        **({names.projection: _normal(rng, config.dimension, width)} if names.projection else {}),
+        **(_layer_norm(rng, names.first_norm, width) if names.first_norm else {}),
         **_layer_norm(rng, names.last_norm, width),
+        **(_pool(rng, names.pool, width, config.mlp) if names.pool else {}),
     }
     return tensors | _layers(rng, names, config.layers, width, config.mlp)
+
+
+def _pool(rng: np.random.Generator, pool: str, width: int, mlp: int) -> dict[str, npt.NDArray[np.float32]]:
+    return {
+        f"{pool}.probe": _normal(rng, 1, 1, width, std=1.0),
+        f"{pool}.attention.in_proj_weight": _normal(rng, 3 * width, width, std=width**-0.5),
+        f"{pool}.attention.in_proj_bias": _normal(rng, 3 * width),
+        **_linear(rng, f"{pool}.attention.out_proj", width, width),
+        **_layer_norm(rng, f"{pool}.layernorm", width),
+        **_linear(rng, f"{pool}.mlp.fc1", mlp, width),
+        **_linear(rng, f"{pool}.mlp.fc2", width, mlp),
+    }
 
 
 def random_text_tower(
@@ -187,14 +215,14 @@ def write_tokenizer(path: Path, merges: Sequence[tuple[str, str]] = ()) -> None:
 
 
 def random_predictor(
-    embedding_size: int, rng: np.random.Generator, numbers: Sequence[int] = LAYER_NUMBERS
+    embedding_size: int, rng: np.random.Generator, numbers: Sequence[int] = LAYER_NUMBERS, prefix: str = "layers"
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Return the tensors of an aesthetic predictor whose scores spread around 5, with these numbers of its layers."""
     sizes = [embedding_size, 1024, 128, 64, 16, 1]
     tensors: dict[str, npt.NDArray[np.float32]] = {}
     for number, (inputs, outputs) in zip(numbers, pairwise(sizes), strict=True):
-        tensors[f"layers.{number}.weight"] = _normal(rng, outputs, inputs, std=2.2 * inputs**-0.5)
-        tensors[f"layers.{number}.bias"] = np.full(outputs, 5.0 if outputs == 1 else 0.0, np.float32)
+        tensors[f"{prefix}.{number}.weight"] = _normal(rng, outputs, inputs, std=2.2 * inputs**-0.5)
+        tensors[f"{prefix}.{number}.bias"] = np.full(outputs, 5.0 if outputs == 1 else 0.0, np.float32)
     return tensors
 
 

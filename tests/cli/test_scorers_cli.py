@@ -51,6 +51,7 @@ def test_the_list_says_what_each_scorer_is_and_whether_its_weights_are_here(mode
     assert first[:6] == ["laion-v2", "aesthetic_score", "1 to 10", "4.5, 5, 6, 6.5", "Apache-2.0", "here"]
     assert rows.keys() == published_scorers().keys()
     assert (rows["nsfw"]["column"], rows["nsfw"]["missing"]) == ("nsfw_score", ["head"])
+    assert (rows["siglip-v2.5"]["licence"], rows["siglip-v2.5"]["column"]) == ("AGPL-3.0", "siglip_v2_5")
     assert rows["laion-v1-b32"]["missing"] == ["backbone", "head"]
     assert all(row["licence"] and row["backbone_licence"] for row in rows.values())
 

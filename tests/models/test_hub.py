@@ -105,6 +105,13 @@ def test_missing_weights_are_downloaded_and_nothing_else(hub, path, weights):
     assert [file.name for file in path.parent.iterdir() if file.is_file()] == ["model.safetensors"]
 
 
+def test_what_is_fetched_is_named_with_its_licence(hub, weights, caplog):
+    hub.add(CLIP, weights)
+    with caplog.at_level("INFO", "tastemaker"):
+        ask(replace(CLIP, licence="AGPL-3.0"))
+    assert [message for message in caplog.messages if message.endswith("licence: AGPL-3.0")]
+
+
 def test_weights_that_are_there_cost_no_request(hub, path, tmp_path):
     put(tiny_clip(), CLIP, tmp_path / "models")  # the layout that NeMo Curator fills
     assert ask() == path

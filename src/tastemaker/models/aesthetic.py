@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from tastemaker.models.records import Predictor
 
 LAYER_NUMBERS = (0, 2, 4, 6, 7)
-"""Numbers of the linear layers in the state dict, ``layers.N.weight`` and ``layers.N.bias``."""
+"""Numbers of the linear layers in LAION's state dict, ``layers.N.weight`` and ``layers.N.bias``."""
+
+SCORING_HEAD = "scoring_head"
+SCORING_NUMBERS = (0, 2, 4, 6, 8)
+"""The same of Aesthetic Predictor V2.5, ``scoring_head.N.weight`` and ``scoring_head.N.bias``."""
 
 PICKLED_SUFFIXES = (".pth", ".pt", ".ckpt")
 """Files that torch wrote."""
@@ -73,26 +77,26 @@ class AestheticPredictor:
     def from_file(cls, path: Path) -> AestheticPredictor:
         """Return the predictor in a ``.safetensors`` or ``.pth`` (``.pt``, ``.ckpt``) file.
 
-        The state dict holds ``layers.{0,2,4,6,7}.{weight,bias}``, or one linear layer (LAION v1: ``weight``, ``bias``,
-        under any prefix), by itself or under ``state_dict``. A vision tower beside it is passed over. No code in a
-        ``.pth`` runs (see `tastemaker.models.pth`).
+        The state dict holds ``layers.{0,2,4,6,7}.{weight,bias}``, the same of ``scoring_head.{0,2,4,6,8}``, or one
+        linear layer (LAION v1: ``weight``, ``bias``, under any prefix), by itself or under ``state_dict``. A vision
+        tower beside it is passed over. No code in a ``.pth`` runs (see `tastemaker.models.pth`).
 
         Raises:
             ModelError: The file cannot be read, or holds another kind of predictor.
         """
         tensors = read_tensors(path)
         weights = sorted(name for name in tensors if name.endswith("weight"))
-        expected = {f"layers.{number}.{kind}" for number in LAYER_NUMBERS for kind in ("weight", "bias")}
-        if set(tensors) == expected:
-            pairs = [(f"layers.{number}.weight", f"layers.{number}.bias") for number in LAYER_NUMBERS]
-        elif len(weights) == 1 and set(tensors) == {weights[0], weights[0].removesuffix("weight") + "bias"}:
-            pairs = [(weights[0], weights[0].removesuffix("weight") + "bias")]
-        else:
-            raise ModelError(
-                f"{path}: not a known predictor; it must hold layers.{{0,2,4,6,7}}.{{weight,bias}} or one linear "
-                f"layer, and it holds {', '.join(sorted(tensors)[:12]) or 'nothing'}"
-            )
-        return cls([(tensors[weight], tensors[bias]) for weight, bias in pairs])
+        for prefix, numbers in (("layers", LAYER_NUMBERS), (SCORING_HEAD, SCORING_NUMBERS)):
+            pairs = [(f"{prefix}.{number}.weight", f"{prefix}.{number}.bias") for number in numbers]
+            if set(tensors) == {name for pair in pairs for name in pair}:
+                return cls([(tensors[weight], tensors[bias]) for weight, bias in pairs])
+        if len(weights) == 1 and set(tensors) == {weights[0], weights[0].removesuffix("weight") + "bias"}:
+            return cls([(tensors[weights[0]], tensors[weights[0].removesuffix("weight") + "bias"])])
+        raise ModelError(
+            f"{path}: not a known predictor; it must hold layers.{{0,2,4,6,7}}.{{weight,bias}}, "
+            "scoring_head.{0,2,4,6,8}.{weight,bias} or one linear layer, and it holds "
+            f"{', '.join(sorted(tensors)[:12]) or 'nothing'}"
+        )
 
     @property
     def embedding_size(self) -> int:

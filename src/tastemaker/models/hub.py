@@ -260,7 +260,9 @@ def _fetch(place: Place, path: Path, model: Model, size: int | None, version: st
         part = staging / f"{of_version}.{path.name}"  # what loads a head looks at the ending
         if not version:
             part.unlink(missing_ok=True)  # nothing says that it is a part of this file
-        logger.info("downloading %s to %s (%.1f MB)", place, path, (size or model.size_bytes or 0) / 1e6)
+        megabytes = (size or model.size_bytes or 0) / 1e6
+        licence = model.licence or "not known"
+        logger.info("downloading %s to %s (%.1f MB), licence: %s", place, path, megabytes, licence)
         place.fetch(part, _say_how_far(size or model.size_bytes))
         if place.name.endswith(".zip"):
             _unpack(part, path.name, place)

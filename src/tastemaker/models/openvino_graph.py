@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tastemaker.errors import ConfigurationError
 from tastemaker.machine import usable_cores
 from tastemaker.models.records import TransformerConfig
-from tastemaker.models.vit import QUICK_GELU_SLOPE
+from tastemaker.models.vit import QUICK_GELU_SLOPE, split_pool_attention
 from tastemaker.models.weights import WeightsFile
 
 QUANTIZATION_GROUP = 256
@@ -97,27 +97,52 @@ class TransformerGraph:
         op, n = self.op, self.names
         query, key, value, out, fc1, fc2 = n.linears(layer)
         normed = self.layer_norm(x, f"{n.layers}.{layer}.{n.norm1}")
-        keys, values = (self._heads(self._linear(normed, name)) for name in (key, value))
+        keys, values = (self._linear(normed, name) for name in (key, value))
         if first_only:
             x, normed = self._first(x), self._first(normed)
-        queries = self._heads(self._linear(normed, query))  # (n, h, t, d / h)
-        attended = op.scaled_dot_product_attention(queries, keys, values, causal=is_causal)
-        attended = op.reshape(op.transpose(attended, [0, 2, 1, 3]), [0, 0, self.width], special_zero=True)
+        attended = self._attend(self._linear(normed, query), keys, values, is_causal=is_causal)
         x = op.add(x, self._linear(attended, out))
-        hidden = self._linear(self.layer_norm(x, f"{n.layers}.{layer}.{n.norm2}"), fc1)
-        return op.add(x, self._linear(self._activate(hidden), fc2))
+        return self._add_mlp(x, f"{n.layers}.{layer}.{n.norm2}", fc1, fc2)
+
+    def pool(self, x: Any, pool: str) -> Any:  # noqa: ANN401
+        """Return what a learned token makes of all tokens, (n, t, d) to (n, d).
+
+        Args:
+            x: (n, t, d), normed.
+            pool: What stands before the names of the pooling's tensors.
+        """
+        probe, parts = split_pool_attention(self.weights, pool)
+        queries = self.repeat(probe, x)  # (n, 1, d)
+        keys, values = (self._affine(x, weight, bias) for weight, bias in parts)
+        pooled = self._linear(self._attend(queries, keys, values), f"{pool}.attention.out_proj")
+        pooled = self._add_mlp(pooled, f"{pool}.layernorm", f"{pool}.mlp.fc1", f"{pool}.mlp.fc2")
+        return self.op.squeeze(pooled, [1])
+
+    def repeat(self, token: npt.NDArray[np.float32], inputs: Any) -> Any:  # noqa: ANN401
+        """Return a token, (1, 1, d), for each of n inputs: (n, 1, d)."""
+        op = self.op
+        count = op.slice(op.shape_of(inputs), [0], [1], [1])
+        return op.broadcast(op.constant(token), op.concat([count, op.constant(np.array([1, self.width]))], 0))
 
     def project(self, x: Any) -> Any:  # noqa: ANN401
-        """Return the embedding, (n, p) of unit length, of one token each, (n, d)."""
-        op = self.op
-        embedding = op.matmul(
-            self.layer_norm(x, self.names.last_norm), self.constant(self.names.projection), False, True
-        )
+        """Return the embedding, (n, p) of unit length, of one normed token each, (n, d)."""
+        op, projection = self.op, self.names.projection
+        embedding = op.matmul(x, self.constant(projection), False, True) if projection else x
         return op.normalize_l2(embedding, op.constant(np.array([1])), 1e-12, "max")
 
     def constant(self, name: str) -> Any:  # noqa: ANN401
         """Return a tensor whose values stay in the mapped file."""
         return self.op.constant(self.weights.tensor(name), shared_memory=True)
+
+    def _attend(self, queries: Any, keys: Any, values: Any, *, is_causal: bool = False) -> Any:  # noqa: ANN401
+        op = self.op
+        parts = (self._heads(part) for part in (queries, keys, values))  # (n, h, t, d / h)
+        attended = op.scaled_dot_product_attention(*parts, causal=is_causal)
+        return op.reshape(op.transpose(attended, [0, 2, 1, 3]), [0, 0, self.width], special_zero=True)
+
+    def _add_mlp(self, x: Any, norm: str, fc1: str, fc2: str) -> Any:  # noqa: ANN401
+        hidden = self._activate(self._linear(self.layer_norm(x, norm), fc1))
+        return self.op.add(x, self._linear(hidden, fc2))
 
     def _activate(self, hidden: Any) -> Any:  # noqa: ANN401
         if self.config.activation == "quick_gelu":
@@ -125,13 +150,16 @@ class TransformerGraph:
         return self.op.gelu(hidden, "tanh" if self.config.activation == "gelu_tanh" else "erf")
 
     def _linear(self, x: Any, name: str) -> Any:  # noqa: ANN401
-        product = self.op.matmul(x, self._weight(f"{name}.weight"), False, True)
-        return self.op.add(product, self.constant(f"{name}.bias"))
+        return self._affine(x, self.weights.tensor(f"{name}.weight"), self.weights.tensor(f"{name}.bias"))
 
-    def _weight(self, name: str) -> Any:  # noqa: ANN401
+    def _affine(self, x: Any, weight: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> Any:  # noqa: ANN401
+        product = self.op.matmul(x, self._weight(weight), False, True)
+        return self.op.add(product, self.op.constant(bias, shared_memory=True))
+
+    def _weight(self, weight: npt.NDArray[np.float32]) -> Any:  # noqa: ANN401
         if not self.is_int8:
-            return self.constant(name)
-        integers, scale = quantize_rows(self.weights.tensor(name))
+            return self.op.constant(weight, shared_memory=True)
+        integers, scale = quantize_rows(weight)
         return self.op.multiply(self.op.convert(self.op.constant(integers), "f32"), self.op.constant(scale))
 
     def _heads(self, x: Any) -> Any:  # noqa: ANN401

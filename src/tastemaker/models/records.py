@@ -64,7 +64,7 @@ class LayerNames:
         layers: What stands before a layer's number and the seven names that follow here.
         positions: (tokens, width).
         last_norm: The norm after the last layer.
-        projection: (dimension, width).
+        projection: (dimension, width); None where the tokens' width is the embedding's.
         norm1: The norm before the attention.
         query, key, value, out: Linear layers of the attention.
         norm2: The norm before the MLP.
@@ -74,7 +74,7 @@ class LayerNames:
     layers: str
     positions: str
     last_norm: str
-    projection: str
+    projection: str | None
     norm1: str = "layer_norm1"
     query: str = "self_attn.q_proj"
     key: str = "self_attn.k_proj"
@@ -97,13 +97,15 @@ class LayerNames:
 
     def owns(self, name: str) -> bool:
         """Return whether a tensor is of this tower: files hold others beside it, such as a text half."""
-        return name.partition(".")[0] in {part.partition(".")[0] for part in (self.layers, self.projection)}
+        return name.partition(".")[0] in {
+            part.partition(".")[0] for part in (self.layers, self.projection or self.layers)
+        }
 
     def required_tensors(self, names: Collection[str], dimension: int) -> TensorShapes:
         """Return what all transformers have of tensors, for a file with these names."""
         shapes: TensorShapes = {
             self.positions: ("tokens", "width"),
-            self.projection: (dimension, "width"),
+            **({self.projection: (dimension, "width")} if self.projection else {}),
             **_layer_norm(self.last_norm),
         }
         for layer in range(self.count_layers(names)):
@@ -121,27 +123,47 @@ class VitNames(LayerNames):
     """What a file calls the tensors of a vision transformer; the defaults are those of Hugging Face transformers.
 
     Attributes:
-        class_token: (width,).
+        class_token: (width,); its last state is the embedding, projected. None where ``pool`` makes the embedding.
         patches: (width, 3, patch, patch).
-        first_norm: The norm before the first layer.
+        patches_bias: (width,); None where there is none.
+        first_norm: The norm before the first layer; None where there is none.
+        pool: What stands before the tensors of an attention pooling: a learned token, the ``probe``, takes from all
+            others, and an MLP follows. None where there is a class token.
+
+    Raises:
+        ConfigurationError: There are both a class token and a pooling, or neither; or a projection after a pooling.
     """
 
     layers: str = "vision_model.encoder.layers"
     positions: str = "vision_model.embeddings.position_embedding.weight"
     last_norm: str = "vision_model.post_layernorm"
-    projection: str = "visual_projection.weight"
-    class_token: str = "vision_model.embeddings.class_embedding"
+    projection: str | None = "visual_projection.weight"
+    class_token: str | None = "vision_model.embeddings.class_embedding"
     patches: str = "vision_model.embeddings.patch_embedding.weight"
-    first_norm: str = "vision_model.pre_layrnorm"
+    patches_bias: str | None = None
+    first_norm: str | None = "vision_model.pre_layrnorm"
+    pool: str | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.pool) == bool(self.class_token) or (self.pool and self.projection):
+            raise ConfigurationError(
+                f"class_token={self.class_token!r}, pool={self.pool!r}, projection={self.projection!r}: a tower has "
+                "either a class token, or a pooling and no projection"
+            )
 
     def required_tensors(self, names: Collection[str], dimension: int) -> TensorShapes:
         """Return the tensors that a file with these names must have."""
-        return {
-            self.class_token: ("width",),
+        shapes: TensorShapes = {
+            **{name: ("width",) for name in (self.class_token, self.patches_bias) if name},
             self.patches: ("width", 3, "patch", "patch"),
-            **_layer_norm(self.first_norm),
+            **(_layer_norm(self.first_norm) if self.first_norm else {}),
             **super().required_tensors(names, dimension),
+            **(_pool_tensors(self.pool) if self.pool else {}),
         }
+        if self.projection:
+            return shapes
+        known: dict[int | str, int] = {"width": dimension, "3 width": 3 * dimension}
+        return {name: tuple(known.get(size, size) for size in shape) for name, shape in shapes.items()}
 
 
 @dataclass(frozen=True)
@@ -186,7 +208,7 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class VitConfig(TransformerConfig):
-    """How a vision transformer computes: pixels in, the class token out."""
+    """How a vision transformer computes: pixels in, one vector out. ``names.pool`` says where that comes from."""
 
     names: VitNames = VitNames()
 
@@ -333,6 +355,18 @@ class Scorer:
                 f"scorer {self.name}: {self.backbone.id} gives {self.backbone.dimension} numbers, and {self.head.id} "
                 f"takes {self.head.dimension}"
             )
+
+
+def _pool_tensors(pool: str) -> TensorShapes:
+    return {
+        f"{pool}.probe": (1, 1, "width"),
+        f"{pool}.attention.in_proj_weight": ("3 width", "width"),
+        f"{pool}.attention.in_proj_bias": ("3 width",),
+        **_linear(f"{pool}.attention.out_proj", "width", "width"),
+        **_layer_norm(f"{pool}.layernorm"),
+        **_linear(f"{pool}.mlp.fc1", "mlp", "width"),
+        **_linear(f"{pool}.mlp.fc2", "width", "mlp"),
+    }
 
 
 def _linear(name: str, outputs: str, inputs: str) -> TensorShapes:

@@ -105,4 +105,6 @@ def _build_graph(weights: WeightsFile, config: TextConfig, width: int) -> Any:  
     for layer in range(names.count_layers(weights.shapes)):
         x = graph.transformer_layer(x, layer, is_causal=True)
     last = op.gather(x, op.unsqueeze(ends, [1]), op.constant(np.int32(1)), batch_dims=1)  # (n, 1, d)
-    return ov.Model([graph.project(op.squeeze(last, [1]))], [ids, ends], "text_tower")
+    return ov.Model(
+        [graph.project(graph.layer_norm(op.squeeze(last, [1]), names.last_norm))], [ids, ends], "text_tower"
+    )

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 from tastemaker.models.records import Backbone, VitConfig
-from tastemaker.models.vit import QUICK_GELU_SLOPE, VitDimensions, fold_pixel_scale
+from tastemaker.models.vit import QUICK_GELU_SLOPE, VitDimensions, fold_pixel_scale, split_pool_attention
 from tastemaker.models.weights import WeightsFile
 
 ALIGNMENT = 8
@@ -44,7 +44,18 @@ class LayerWeights(NamedTuple):
     norm: Norm
     fc1: tuple[Tensor, Tensor]  # (mlp, d), (mlp,)
     fc2: Tensor  # (d, mlp)
-    next_norm: Norm  # after the last layer, the norm before the projection
+    next_norm: Norm  # after the last layer, the norm before the pooling or the projection
+
+
+class PoolWeights(NamedTuple):
+    """The tensors of an attention pooling; pairs are in the order weight, bias."""
+
+    query: Tensor  # (1, 1, d)
+    keys_values: tuple[Tensor, Tensor]  # (2 d, d), (2 d,)
+    out: tuple[Tensor, Tensor]  # (d, d), (d,)
+    norm: Norm
+    fc1: tuple[Tensor, Tensor]  # (mlp, d), (mlp,)
+    fc2: tuple[Tensor, Tensor]  # (d, mlp), (d,)
 
 
 class Kernels(NamedTuple):
@@ -107,15 +118,16 @@ class TorchTower:
         patches, bias = fold_pixel_scale(self._file, backbone)
         self._patches = F.pad(self._place(patches), (0, -patches.shape[1] % ALIGNMENT))
         self._patches_bias = self._place(bias)
-        self._class_token = self._load(names.class_token)
+        self._class_token = self._load(names.class_token) if names.class_token else None
         self._positions = self._load(names.positions)
         self._offset = np.zeros(dimensions.width)  # float64: of the norm that is loaded next
-        self._pre_norm = self._load_norm(names.first_norm)
+        self._pre_norm = self._load_norm(names.first_norm) if names.first_norm else None
         norms = [f"{names.layers}.{layer}.{names.norm1}" for layer in range(dimensions.layers)]
         norms.append(names.last_norm)
         self._first_norm = self._load_norm(norms[0])
         self._layers = [self._load_layer(number, norms[number + 1]) for number in range(dimensions.layers)]
-        self._projection = self._load(names.projection)
+        self._pool = self._load_pool(names.pool) if names.pool else None
+        self._projection = self._load(names.projection) if names.projection else None
 
     def __call__(self, pixels: Tensor, kernels: Kernels | None = None) -> Tensor:
         """Return the embeddings, float32 (n, p) of unit length.
@@ -127,12 +139,22 @@ class TorchTower:
         kernels = kernels or self.kernels
         x = self._embed_patches(pixels)  # (n, t, d)
         normed = kernels.norm(x, *self._first_norm)
-        *others, last = self._layers
-        for weights in others:
+        for weights in self._layers if self._pool else self._layers[:-1]:
             qkv = F.linear(normed, *weights.qkv)  # (n, t, 3 d)
             normed = self._finish_layer(x, self._attend(qkv, qkv), weights, kernels)
-        normed = self._embed_class_token(x, normed, last)
-        return F.normalize(F.linear(normed, self._projection).float(), dim=-1)
+        if self._pool:
+            pooled = self._pool_tokens(normed, self._pool)
+        else:
+            pooled = self._embed_class_token(x, normed, self._layers[-1])
+        projected = pooled if self._projection is None else F.linear(pooled, self._projection)
+        return F.normalize(projected.float(), dim=-1)
+
+    def _pool_tokens(self, normed: Tensor, pool: PoolWeights) -> Tensor:
+        """Return what the probe makes of all tokens, (n, d)."""
+        keys_values = F.linear(normed, *pool.keys_values)  # (n, t, 2 d)
+        x = F.linear(self._attend(pool.query.expand(len(normed), -1, -1), keys_values), *pool.out)  # (n, 1, d)
+        hidden = self.kernels.expand(self.kernels.norm(x, *pool.norm), *pool.fc1)
+        return (x + F.linear(hidden, *pool.fc2)).squeeze(1)
 
     def _embed_class_token(self, x: Tensor, normed: Tensor, weights: LayerWeights) -> Tensor:
         """Return the class token after the last layer, (n, d): nothing else of that layer is used."""
@@ -162,10 +184,13 @@ class TorchTower:
         covered = c.grid * c.patch
         x = pixels.narrow(1, 0, covered).narrow(2, 0, covered)  # not all sides are whole patches
         x = x.reshape(-1, c.grid, c.patch, c.grid, c.patch * 3).transpose(2, 3)
-        x = x.reshape(len(pixels), c.grid**2, -1).to(self.dtype)  # (n, t - 1, patch * patch * 3)
+        x = x.reshape(len(pixels), c.grid**2, -1).to(self.dtype)  # (n, grid * grid, patch * patch * 3)
         x = F.pad(x, (0, self._patches.shape[1] - x.shape[2]))
         x = F.linear(x, self._patches, self._patches_bias)  # a convolution would be computed in TF32, even in f32
-        x = torch.cat([self._class_token.expand(len(x), 1, -1), x], 1)  # (n, t, d)
+        if self._class_token is not None:
+            x = torch.cat([self._class_token.expand(len(x), 1, -1), x], 1)  # (n, t, d)
+        if self._pre_norm is None:
+            return x + self._positions
         return self.kernels.norm(x, self._positions, *self._pre_norm[1:])
 
     def _load_layer(self, number: int, next_norm: str) -> LayerWeights:
@@ -177,6 +202,14 @@ class TorchTower:
         fc1 = self._pair(fc1_name)
         fc2 = self._load_product(fc2_name)
         return LayerWeights(qkv, out, norm, fc1, fc2, self._load_norm(next_norm))
+
+    def _load_pool(self, pool: str) -> PoolWeights:
+        query, answers = split_pool_attention(self._file, pool)
+        weight, bias = (torch.cat([self._place(part) for part in parts]) for parts in zip(*answers, strict=True))
+        self._offset = np.zeros_like(self._offset)  # the pooled token has all its biases
+        norm = self._load_norm(f"{pool}.layernorm")
+        out, fc1, fc2 = (self._pair(f"{pool}.{name}") for name in ("attention.out_proj", "mlp.fc1", "mlp.fc2"))
+        return PoolWeights(self._place(query), (weight, bias), out, norm, fc1, fc2)
 
     def _load_product(self, name: str) -> Tensor:
         """Return the weight of a product that is added to the tokens; its bias goes into the norms that follow."""

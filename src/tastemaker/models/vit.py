@@ -31,6 +31,7 @@ PRECISIONS = ("auto", "f32", "bf16", "fp16", "int8")
 
 Pixels = npt.NDArray[np.uint8]
 Embeddings = npt.NDArray[np.float32]
+Affine = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class VitDimensions:
         patch: Side of a patch in pixels (14).
         image_size: Side of the square input in pixels (224).
         dimension: Length of the embedding (768).
+        class_tokens: Tokens that are of no patch (1).
     """
 
     width: int
@@ -54,6 +56,7 @@ class VitDimensions:
     patch: int
     image_size: int
     dimension: int
+    class_tokens: int = 1
 
     @property
     def grid(self) -> int:
@@ -62,8 +65,8 @@ class VitDimensions:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one image: the class token and one for each patch (257)."""
-        return self.grid**2 + 1
+        """Tokens of one image: the class token, if there is one, and one for each patch (257)."""
+        return self.grid**2 + self.class_tokens
 
 
 class VisionTower(Protocol):
@@ -133,12 +136,14 @@ def read_dimensions(weights: Path, backbone: Backbone) -> VitDimensions:
         patch=patch,
         image_size=backbone.preprocess.size,
         dimension=backbone.dimension,
+        class_tokens=1 if names.class_token else 0,
     )
     tokens = shapes[names.positions][0]
     if tokens != dimensions.tokens:
-        side = math.isqrt(max(tokens - 1, 0)) * patch
+        side = math.isqrt(max(tokens - dimensions.class_tokens, 0)) * patch
+        others = "a class token and " if names.class_token else ""
         raise ModelError(
-            f"{weights}: {tokens} positions are not a class token and the patches of an input of "
+            f"{weights}: {tokens} positions are not {others}the patches of an input of "
             f"{dimensions.image_size} pixels, {dimensions.tokens} in all (they would be of one of about {side} pixels)"
         )
     return dimensions
@@ -155,12 +160,31 @@ def fold_pixel_scale(
         weight: float32 (width, patch * patch * 3), the inputs in the order row, column, channel.
         bias: float32 (width,).
     """
-    weight = weights.tensor(backbone.vit.names.patches)  # (d, 3, patch, patch)
+    names = backbone.vit.names
+    weight = weights.tensor(names.patches)  # (d, 3, patch, patch)
     std = np.asarray(backbone.preprocess.std, np.float64)[:, None, None]
     mean = np.asarray(backbone.preprocess.mean, np.float64)[:, None, None]
     folded = (weight / (255 * std)).transpose(0, 2, 3, 1).reshape(len(weight), -1)
     bias = -(weight * (mean / std)).sum(axis=(1, 2, 3))
+    if names.patches_bias:
+        bias += weights.tensor(names.patches_bias)
     return folded.astype(np.float32), bias.astype(np.float32)
+
+
+def split_pool_attention(weights: WeightsFile, pool: str) -> tuple[npt.NDArray[np.float32], list[Affine]]:
+    """Return what the attention of a pooling asks all tokens, and the two linear layers that answer.
+
+    Args:
+        weights: The backbone's file.
+        pool: What stands before the names of the pooling's tensors.
+
+    Returns:
+        The query, float32 (1, 1, d): it is made of the probe, and so is the same for every image. Weight, (d, d), and
+        bias, (d,), of the keys and of the values.
+    """
+    parts = (np.split(weights.tensor(f"{pool}.attention.in_proj_{part}"), 3) for part in ("weight", "bias"))
+    (weight, bias), *answers = zip(*parts, strict=True)
+    return weights.tensor(f"{pool}.probe") @ weight.T + bias, answers
 
 
 def check_pixels(pixels: Pixels, side: int) -> None:
