@@ -143,6 +143,11 @@ def with_head() -> None:
     save_file(random_predictor(768, np.random.default_rng(9)), "head.safetensors")
 
 
+def with_recipe() -> None:
+    scored()
+    Path("recipe.yaml").write_text("steps: [width > 20, best of group, aesthetic_score top 40% per format]")
+
+
 @dataclass
 class Command:
     """A command, what there is before it, and what became of its kills."""
@@ -180,8 +185,11 @@ COMMANDS = {
     "select-links": Command(of(select, "--top", "50%", "--to", "out", "--as", "links"), scored),
     "select-manifest": Command(of(select, "--top", "50%", "--to", "out.parquet", "--as", "manifest"), scored),
     "select-list": Command(of(select, "--top", "50%", "--to", "out.csv", "--as", "manifest"), scored),
+    "select-recipe": Command(of(select, "--recipe", "recipe.yaml", "--to", "out", "--as", "folder"), with_recipe),
     "select-xmp": Command(of(select, "--as", "xmp"), scored),
     "report": Command(of(cli, "report", "scores", "-o", "page.html"), scored),
+    "demo": Command(of(cli, "demo", "--output", "out")),
+    "rescore-words": Command(of(cli, "rescore", "scores", "--scorer", "clip-score", "--scorer", "a: b | c"), scored),
     "rescore": Command(of(cli, "rescore", "scores", "--scorer", "head.safetensors"), with_head),
     "learn": Command(of(cli, "learn", "scores", "--from", "ratings.csv", "-o", "mine.safetensors"), rated),
     "export": Command(export, scored),
@@ -295,6 +303,8 @@ def _content(path: Path) -> object:
         table = pq.read_table(path)
         metadata = {k: json.loads(v) for k, v in (table.schema.metadata or {}).items() if k != b"ARROW:schema"}
         metadata.get(b"tastemaker", {}).pop("parity", None)  # of a sample that depends on the time that there is
+        sources = metadata.get(b"tastemaker.sources", {})  # the demo makes its own, each time with other times
+        sources["files"] = [entry[:2] for entry in sources.get("files", [])]
         return table.to_pylist(), metadata
     if path.name == "files.jsonl":  # names, sizes and hashes; versions differ
         return sorted(json.loads(line)[:3] for line in path.read_text().splitlines())

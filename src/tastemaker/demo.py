@@ -74,6 +74,7 @@ def run_demo(output_dir: Path, model_dir: str | None = None) -> DemoResult:
     own.list_there()
     if own.foreign():
         raise ConfigurationError(f"{pictures} has files of others ({own.foreign()[0]}): choose another directory")
+    own.folder.remove_drafts()
     own.write(dict(make_pictures()))
     own.finish()
 
