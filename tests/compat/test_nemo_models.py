@@ -12,6 +12,7 @@ from tastemaker.errors import ModelError
 from tastemaker.models.hub import weights_path
 from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.models.text import TextTower
 from tastemaker.tasks import FileGroupTask
 from tastemaker.testing import TINY
 
@@ -151,3 +152,13 @@ def test_weights_are_where_both_programs_look(model_dir):
     path = models.AestheticScorer(str(model_dir)).get_weights_path()
     assert path == f"{model_dir}/ttj/sac-logos-ava1-l14-linearMSE/model.safetensors"
     assert models.CLIPImageEmbeddings(str(model_dir)).model_id_names == ["openai/clip-vit-large-patch14"]
+
+
+def test_texts_are_embedded_in_the_space_of_the_images(model_dir):
+    model = models.CLIPImageEmbeddings(str(model_dir))
+    texts = ["a cat", "", "boats at sunset " * 40]
+    found = model.encode_text(texts)
+    assert isinstance(found, torch.Tensor)
+    files = [weights_path(file, model_dir) for file in (CLIP_VIT_L14, CLIP_VIT_L14.text.tokenizer)]
+    np.testing.assert_array_equal(found.numpy(), TextTower(*files).embed(texts))
+    assert model.encode_text([]).shape == (0, 768)

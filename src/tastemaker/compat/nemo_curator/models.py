@@ -6,7 +6,8 @@ They return torch tensors where torch is installed, because scripts call ``.cpu(
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from tastemaker.models.hub import ensure_weights, weights_path
 from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.records import Model
+from tastemaker.models.text import TextTower
 from tastemaker.models.vit import VisionTower
 
 PRECISION = "f32"
@@ -119,6 +121,20 @@ class CLIPImageEmbeddings(PublishedModel):
         inputs = [preprocess(_check_image(image, row), how) for row, image in enumerate(_split(images))]
         empty = np.empty((0, how.size, how.size, 3), np.uint8)
         return to_tensor(self.loaded.embed(np.stack(inputs) if inputs else empty))
+
+    def encode_text(self, texts: Sequence[str]) -> Any:  # noqa: ANN401
+        """Return the embedding of each text, float32 (n, d), each row of unit length, in main memory.
+
+        Args:
+            texts: n texts; what is beyond 77 tokens of one is not read.
+        """
+        return to_tensor(self._words.embed(list(texts)))
+
+    @cached_property
+    def _words(self) -> TextTower:
+        assert CLIP_VIT_L14.text is not None
+        tokenizer = ensure_weights(CLIP_VIT_L14.text.tokenizer, self.model_dir)
+        return TextTower(ensure_weights(CLIP_VIT_L14, self.model_dir), tokenizer)
 
 
 class AestheticScorer(PublishedModel):
