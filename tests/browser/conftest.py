@@ -42,10 +42,10 @@ def browser():
 
 
 @contextlib.contextmanager
-def served(folder):
+def served(folder, **options):
     """Yield the address of an explorer that a thread of this process serves."""
     with (
-        contextlib.closing(Explorer([str(folder)], originals=["/"])) as explorer,
+        contextlib.closing(Explorer([str(folder)], originals=["/"], **options)) as explorer,
         socket.create_server(("127.0.0.1", 0)) as listening,
     ):
         port = listening.getsockname()[1]

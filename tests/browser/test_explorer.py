@@ -12,7 +12,7 @@ import pytest
 from explorer.table import SCORES, encode_picture, write_large_table, write_table
 
 from browser.conftest import opened, served, started, text_of, wait_until
-from tastemaker import RunOptions, ScoreTable, run_scoring
+from tastemaker import RunOptions, ScoreTable, TextSearch, run_scoring
 
 CUT = "window.tastemaker.model.cut"
 
@@ -87,6 +87,37 @@ def test_a_wrong_cut_off_changes_nothing_and_the_cut_off_moves_by_keys(browser, 
             assert counts(page)[0] == int((small.scores >= np.float32(score)).sum())
         wait_until(page, "document.getElementById('handle').ariaValueText.includes('5.20, keeps')")
         assert text_of(page, ".flag") == "5.20"
+
+
+def test_words_rank_the_pictures_and_without_them_the_score_does_again(browser, tmp_path, photo_folder, model_dir):
+    run_scoring(photo_folder, tmp_path / "scores", RunOptions(model_dir=str(model_dir)))
+    table = ScoreTable(tmp_path / "scores")
+    found, cosines = TextSearch(table, model_dir).find("boats at sunset", k=1000)
+    with served(tmp_path / "scores", model_dir=str(model_dir)) as address, opened(browser, address) as page:
+        score = float(page.locator("#cut").input_value())
+        page.keyboard.press("/")
+        words = page.get_by_label("Words")
+        words.fill("boats at sunset")
+        page.keyboard.press("Enter")
+        wait_until(page, "document.getElementById('ranking').textContent === 'likeness to “boats at sunset”'")
+        wait_until(page, "document.querySelectorAll('.cell .score').length && document.querySelector('.cell').picture")
+        cells = "[...document.querySelectorAll('.cell')].sort((a, b) => a.place - b.place)"
+        assert page.evaluate(f"{cells}.map((cell) => cell.picture.row)") == found.tolist()
+        assert page.evaluate(f"{cells}.map((cell) => cell.textContent)") == [f"{cosine:.3f}" for cosine in cosines]
+        middle = f"{cosines[1]:.9f}"
+        page.locator("#cut").fill(middle)
+        page.keyboard.press("Enter")
+        wait_until(page, f"{CUT}.kept === {int((cosines >= np.float32(middle)).sum())}")
+        words.focus()
+        page.keyboard.press("Escape")
+        wait_until(page, "!window.tastemaker.model.view.like")
+        assert words.input_value() == ""
+        assert not page.locator("#ranking").is_visible()
+        assert float(page.locator("#cut").input_value()) == score
+        words.press_sequentially("boats at sunset")  # and a pause
+        wait_until(page, "window.tastemaker.model.view.like === 'boats at sunset'")
+        assert page.locator("#cut").input_value() == page.evaluate(f"{CUT}.name")
+        assert counts(page)[0] == int((cosines >= np.float32(middle)).sum())
 
 
 def test_very_many_pictures_scroll_to_any_of_them_without_growing(browser, many):

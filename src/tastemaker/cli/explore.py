@@ -25,6 +25,7 @@ def explore(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open no browser.")] = False,
     rank_by: RankByOption = None,
     originals: o.OriginalsOption = None,
+    model_dir: o.ModelDirOption = None,
     storage_options: o.StorageOptionsOption = None,
 ) -> None:
     """Open a page on this machine: look at pictures by score, and find a cut-off."""
@@ -35,4 +36,5 @@ def explore(
         typer.echo("The address holds a token: only who has it can open the page. Ctrl-C ends the program.", err=True)
 
     with stoppable("ratings are saved"):
-        serve(scores, port, not no_browser, say, o.parse_storage_options(storage_options), originals or (), rank_by)
+        options = o.parse_storage_options(storage_options)
+        serve(scores, port, not no_browser, say, options, originals or (), rank_by, model_dir)

@@ -99,10 +99,11 @@ _SCORERS = (
     "NAME: `tastemaker scorers` lists them; FILE: what `tastemaker learn` wrote, or other layers; "
     "PROMPTS: 'sharp: a sharp photo | a blurry photo'."
 )
-ScorerOption = Annotated[
-    str,
-    typer.Option("--scorer", metavar="NAME|FILE|PROMPTS", help=f"Take this scorer. {_SCORERS}", rich_help_panel=_MODEL),
-]
+_SCORER = typer.Option(
+    "--scorer", metavar="NAME|FILE|PROMPTS", help=f"Take this scorer. {_SCORERS}", rich_help_panel=_MODEL
+)
+ScorerOption = Annotated[str, _SCORER]
+OwnScorerOption = Annotated[str | None, _SCORER]  # None: the one that the rows state
 ScorersOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -9,7 +9,6 @@ import typer
 
 from tastemaker.cli import options as o
 from tastemaker.cli.columns import plain_name, print_columns
-from tastemaker.models.published import DEFAULT_SCORER
 
 EXAMPLE = 'Example: tastemaker search scores/ "boats at sunset" --top 20'
 
@@ -21,7 +20,7 @@ def search(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="Describe the pictures, in English.")],
     top: Annotated[int, typer.Option("--top", "-n", min=1, help="Print this many pictures.")] = 10,
     model_dir: o.ModelDirOption = None,
-    scorer: o.ScorerOption = DEFAULT_SCORER,
+    scorer: o.OwnScorerOption = None,
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:

@@ -16,6 +16,8 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import Chart, decimals_of, make_chart, step_of
 from tastemaker.explorer.groups import Groups
 from tastemaker.explorer.upright import LYING
+from tastemaker.explorer.words import Words
+from tastemaker.models.published.clip_score import CLIP_SCORE
 from tastemaker.scores.conditions import Condition
 from tastemaker.scores.cutoff import Top, name_cutoff, parse_top
 from tastemaker.scores.table import ScoreTable, sql_text
@@ -41,6 +43,7 @@ class Filter:
         by: The column that they are ranked by; empty for the first that has values.
         where: A condition in SQL over the columns; empty for all.
         text: A part of the caption or of the path; empty for any.
+        like: Words that the pictures are ranked by, in place of ``by``: the likeness of each to them. Empty for none.
         rated: ``rated``, ``unrated``, ``rejected``, ``1`` to ``5`` (so many stars at least), or empty for all.
         group: ``best`` for only the best of each group, of what passes the others and is not rejected; empty for all.
         asked: Names the time from which the ratings are, so that nothing moves while one rates. Any text.
@@ -49,6 +52,7 @@ class Filter:
     by: str = ""
     where: str = ""
     text: str = ""
+    like: str = ""
     rated: str = ""
     group: str = ""
     asked: str = ""
@@ -159,7 +163,8 @@ class View:
             ConfigurationError: It is neither.
         """
         plain = re.sub(r"[\s_]|,(?=\d{3}(?!\d))", "", text.lower())  # 5,5 is no 55: in many languages it is 5.5
-        match = re.fullmatch(r"(top)?(\d*\.?\d+|\d+\.)(%|k|m|images?|pictures?)?", plain)
+        minus = "-?" if self.chart.first < 0 else ""
+        match = re.fullmatch(rf"(top)?({minus}\d*\.?\d+|\d+\.)(%|k|m|images?|pictures?)?", plain)
         if not match:
             raise ConfigurationError("type a score, a share (20%) or a number (100k)")
         word, number, unit = match.groups()
@@ -180,10 +185,14 @@ class ScoreIndex:
         table: The rows.
         marks: What a person says of them.
         rank_by: The column or SQL expression that is ranked by first; None for the table's own.
+        model_dir: Directory of models, for what is ranked by words; None for the default.
     """
 
-    def __init__(self, table: ScoreTable, marks: Marks, rank_by: str | None = None) -> None:
+    def __init__(
+        self, table: ScoreTable, marks: Marks, rank_by: str | None = None, model_dir: str | None = None
+    ) -> None:
         self.table = table
+        self._words = Words(table, model_dir)
         self.groups = Groups(table)
         self._marks = marks
         self._ratings = (marks.version, ratings_of(table, marks.current()))
@@ -197,13 +206,15 @@ class ScoreIndex:
 
         Raises:
             ConfigurationError: The condition is none or takes too long, or the column is not one to rank by.
+            TastemakerError: There are words, and `Words.likeness` refuses.
         """
         by = self.ranked_by(chosen.by)
         if chosen.group not in ("", "best"):
             raise ConfigurationError(f"of groups only the best are shown, or all, not {chosen.group!r}")
         if chosen.rated:
             check_choice("rated", chosen.rated, RATED)
-        view = self._kept_view(replace(chosen, by=by, asked=chosen.asked if chosen.is_by_rating else ""))
+        asked = chosen.asked if chosen.is_by_rating else ""
+        view = self._kept_view(replace(chosen, by=by, like=chosen.like.strip(), asked=asked))
         ratings = self.ratings()
         if view.version != self._marks.version:
             view.is_rejected, view.version = ratings[view.rows] == REJECTED, self._marks.version
@@ -228,8 +239,11 @@ class ScoreIndex:
             raise ConfigurationError(f"pictures are ranked by {' or '.join(known)}, not by {by!r}")
         return by or self._first
 
-    def values(self, by: str) -> npt.NDArray[Any]:
-        """Return what to rank by: float (n,), NaN in all rows of a table that does not have the column."""
+    def values(self, chosen: Filter) -> npt.NDArray[Any]:
+        """Return what a filter ranks by: float (n,), NaN in all rows of a table that does not have the column."""
+        if chosen.like.strip():
+            return self._words.likeness(chosen.like.strip())
+        by = self.ranked_by(chosen.by)
         if by in self.table.rankings and by not in self.table.columns:
             return np.full(len(self.table), np.nan, np.float32)
         return self.table.values(by)
@@ -239,10 +253,10 @@ class ScoreIndex:
         return self._aspects[rows]
 
     def _has_values(self, column: str) -> bool:
-        return bool(np.isfinite(self.values(column)).any())
+        return bool(np.isfinite(self.values(Filter(by=column))).any())
 
     def _make_view(self, chosen: Filter) -> View:
-        values = self.values(chosen.by)
+        values = self.values(chosen)
         passes = ~np.isnan(values)
         condition = chosen.condition(self.table)
         if condition is not None:
@@ -257,7 +271,7 @@ class ScoreIndex:
         rows = rows[np.argsort(-values[rows], kind="stable")]
         if chosen.group:
             rows = rows[self.groups.best(rows)]
-        step = step_of(chosen.by, values)
+        step = step_of(CLIP_SCORE.column if chosen.like else chosen.by, values)  # a likeness is a CLIP score
         return View(rows, values[rows], step, self.ratings()[rows] == REJECTED, self._marks.version)
 
     def _read_aspects(self) -> npt.NDArray[np.uint16]:

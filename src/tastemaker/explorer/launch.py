@@ -30,6 +30,7 @@ def explore(
     storage_options: Mapping[str, Any] | None = None,
     originals: Sequence[str] = (),
     rank_by: str | None = None,
+    model_dir: str | None = None,
 ) -> None:
     """Serve the page for a score table until the program is stopped.
 
@@ -41,13 +42,14 @@ def explore(
         storage_options: For rows and originals that are URLs; see docs/remote-data.md.
         originals: Places that originals may be read from, beside the inputs of your own runs.
         rank_by: The column or SQL expression that pictures are ranked by at first; None for that of the first scorer.
+        model_dir: Directory of models, for a search by words; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache.
 
     Raises:
         ConfigurationError: There are no rows, or the port is taken.
     """
     with (
         closing(_listen(port)) as listening,
-        closing(Explorer(sources, None, storage_options, originals, rank_by)) as explorer,
+        closing(Explorer(sources, None, storage_options, originals, rank_by, model_dir)) as explorer,
     ):
         chosen = listening.getsockname()[1]
         token = secrets.token_urlsafe(24)

@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from tastemaker.errors import ConfigurationError, TastemakerError
+from tastemaker.errors import TastemakerError
 from tastemaker.explorer.index import Filter
 from tastemaker.explorer.security import Guard
 from tastemaker.explorer.service import Explorer
@@ -50,7 +50,9 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
         Route("/api/rows", ask(lambda e, r: e.rows(_filter(r), _number(r, "start"), _number(r, "stop")))),
         Route("/api/cutoff", ask(lambda e, r: e.cut(_filter(r), _text(r, "cut")))),
         Route("/api/picture/{row:int}", ask(lambda e, r: e.picture(_filter(r), r.path_params["row"]))),
-        Route("/api/neighbours/{row:int}", _one_by_one(ask(lambda e, r: e.neighbours(r.path_params["row"])))),
+        Route(
+            "/api/neighbours/{row:int}", _one_by_one(ask(lambda e, r: e.neighbours(r.path_params["row"], _filter(r))))
+        ),
         Route("/api/slices", ask(lambda e, r: e.slices(_filter(r), _text(r, "dimension"), _number(r, "place")))),
         Route("/api/failures", ask(lambda e, r: e.failures(_text(r, "by")))),
         Route(
@@ -123,7 +125,7 @@ def _take(explorer: Explorer, order: Callable[[Explorer, _Body], Any]) -> _Endpo
 async def _reply(work: Callable[[], Any]) -> Response:
     try:
         return JSONResponse(await run_in_threadpool(work), headers=_NEVER)
-    except ConfigurationError as error:
+    except TastemakerError as error:
         return JSONResponse({"error": str(error)}, status_code=400, headers=_NEVER)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         return JSONResponse({"error": f"the request is not understood: {error!r}"}, status_code=400, headers=_NEVER)

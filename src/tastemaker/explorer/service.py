@@ -48,6 +48,8 @@ _LARGEST = 65_500
 _SMALL = 640
 """Pictures up to this height are compressed more."""
 
+_ALL = Filter()
+
 _Json = dict[str, Any]
 
 
@@ -60,6 +62,7 @@ class Explorer:
         storage_options: For rows and originals that are URLs; see docs/remote-data.md.
         originals: Places that originals may be read from, beside the inputs of your own runs.
         rank_by: The column or SQL expression that pictures are ranked by at first; None for that of the first scorer.
+        model_dir: Directory of models, for a search by words; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache.
 
     Raises:
         ConfigurationError: There are no rows, the ratings cannot be read, or there is nothing to rank by.
@@ -72,11 +75,12 @@ class Explorer:
         storage_options: Mapping[str, Any] | None = None,
         originals: Sequence[str] = (),
         rank_by: str | None = None,
+        model_dir: str | None = None,
     ) -> None:
         self.table = ScoreTable(sources, storage_options=storage_options, originals=originals)
         self.name = ", ".join(source.rstrip("/").rpartition("/")[2] or source for source in sources)
         self.marks = Marks(self.table, ratings)
-        self.index = ScoreIndex(self.table, self.marks, rank_by)
+        self.index = ScoreIndex(self.table, self.marks, rank_by, model_dir)
         self.lookup = RowLookup(self.table)
         self.exports = Exports()
         self.stamp = _stamp(self.table)
@@ -127,6 +131,7 @@ class Explorer:
         shapes = self.index.aspects(view.rows).astype("<u2").tobytes()
         return {
             "by": by,
+            "like": chosen.like.strip(),
             "images": len(view.rows),
             "rejected": np.flatnonzero(view.is_rejected).tolist(),
             "bars": view.chart.draw(view.ascending),
@@ -160,15 +165,15 @@ class Explorer:
         return int(found[0]) if len(found) else -1
 
     def picture(self, chosen: Filter, row: int) -> _Json:
-        """Return everything known of one picture, with its rank among all that have a score.
+        """Return everything known of one picture, with its rank among all that have a score, or a likeness.
 
         Raises:
             ConfigurationError: There is no such row.
         """
         self._check(row)
-        by = self.index.ranked_by(chosen.by)
-        whole = self.index.view(Filter(by=by))
-        rank = self.place(Filter(by=by), row) + 1
+        everything = Filter(by=chosen.by, like=chosen.like)
+        whole = self.index.view(everything)
+        rank = self.place(everything, row) + 1
         score = float(whole.scores[rank - 1]) if rank else None
         below = 0 if score is None else int(np.searchsorted(whole.ascending, score, side="left"))
         return {
@@ -177,18 +182,21 @@ class Explorer:
             "rank": rank,
             "of": len(whole.rows),
             "percentile": 100 * below / len(whole.rows) if rank else None,
-            "group": self._group(row, by),
+            "group": self._group(row, everything),
             **describe_picture(self.table.take([row]).to_pylist()[0], self.table.originals),
         }
 
-    def neighbours(self, row: int) -> list[_Json]:
-        """Return the pictures that look most like one, with ``similarity``; none where it has no embedding."""
+    def neighbours(self, row: int, chosen: Filter = _ALL) -> list[_Json]:
+        """Return the pictures that look most like one, with ``similarity``; none where it has no embedding.
+
+        Their scores are those that a filter ranks by.
+        """
         self._check(row)
         try:
             found, similarities = nearest_rows(self.table, row, NEIGHBOURS)
         except ModelError:
             return []
-        short = self._scored(found.tolist(), self.index.ranked_by())
+        short = self._scored(found.tolist(), chosen)
         return [{**item, "similarity": float(cosine)} for item, cosine in zip(short, similarities, strict=True)]
 
     def slices(self, chosen: Filter, name: str, place: int) -> _Json:
@@ -243,7 +251,7 @@ class Explorer:
         cut = view.cut(score, best)
         if not cut.kept:
             raise ConfigurationError("nothing is kept: there is nothing to export")
-        if chosen.is_by_rating:
+        if chosen.is_by_rating or chosen.like.strip():  # no column of the rows says these
             kept = view.rows[: cut.place][~view.is_rejected[: cut.place]]
             selection = Selection(row_ids=kept.tolist(), rank_by=by)
         else:
@@ -273,19 +281,19 @@ class Explorer:
         image = reduce_image(data, width, height, recorded=recorded_size(found))
         return encode_jpeg(image, 82 if height <= _SMALL else 90)
 
-    def _group(self, row: int, by: str) -> _Json | None:
+    def _group(self, row: int, chosen: Filter) -> _Json | None:
         """Return the other pictures of a row's group, the best first; None where groups have not been looked for."""
         groups = self.index.groups
         if not (groups.are_offered and groups.are_known):
             return None
         others = groups.members(row)
         others = others[others != row]
-        order = np.argsort(-self.index.values(by)[others], kind="stable")[:MAX_MEMBERS]
-        return {"images": len(others) + 1, "others": self._scored(others[order].tolist(), by)}
+        order = np.argsort(-self.index.values(chosen)[others], kind="stable")[:MAX_MEMBERS]
+        return {"images": len(others) + 1, "others": self._scored(others[order].tolist(), chosen)}
 
-    def _scored(self, numbers: list[int], by: str) -> list[_Json]:
-        """Return rows as the page shows them, with their values in a column."""
-        values = self.index.values(by)
+    def _scored(self, numbers: list[int], chosen: Filter) -> list[_Json]:
+        """Return rows as the page shows them, with what a filter ranks them by."""
+        values = self.index.values(chosen)
         return self._short(numbers, [float(values[number]) for number in numbers])
 
     def _short(self, numbers: list[int], scores: list[Any]) -> list[_Json]:

@@ -21,8 +21,7 @@ _ONE_AT_A_TIME = Lock()  # a search takes all cores, and what it multiplies with
 def nearest_rows(table: ScoreTable, query: int | npt.NDArray[np.floating], k: int = 10) -> Found:
     """Return the rows of a table whose embeddings are nearest to one, and their cosines with it.
 
-    Every row is compared. The embeddings are read from the rows files a block at a time, so a search holds one block
-    and four bytes for each row. Rows without an embedding (null, zero, NaN) are never found.
+    Every row is compared, as `cosines_of_rows` does. Rows without an embedding (null, zero, NaN) are never found.
 
     Args:
         table: With the column ``embedding``.
@@ -37,19 +36,43 @@ def nearest_rows(table: ScoreTable, query: int | npt.NDArray[np.floating], k: in
         ConfigurationError: The table has no embeddings.
         ModelError: The row has none, or the query is none.
     """
-    vector = _embedding_of(table, query) if isinstance(query, int | np.integer) else query
+    if not isinstance(query, int | np.integer):
+        cosines = cosines_of_rows(table, query)
+    else:
+        cosines = cosines_of_rows(table, _embedding_of(table, query))
+        cosines[query] = np.nan
+    found = _largest(cosines, k)
+    return found, cosines[found]
+
+
+def cosines_of_rows(table: ScoreTable, vector: Floats) -> npt.NDArray[np.float32]:
+    """Return the cosine of each row's embedding with a vector, in the order of the table.
+
+    The embeddings are read from the rows files a block at a time, so this holds one block and four bytes for each row.
+
+    Args:
+        table: With the column ``embedding``.
+        vector: An embedding (d,), of any length but zero.
+
+    Returns:
+        float32 (n,). NaN where there is no embedding (null, zero, NaN), one of another dimension, or where the picture
+        is gone.
+
+    Raises:
+        ConfigurationError: The table has no embeddings.
+        ModelError: The vector is none.
+    """
     size = len(vector)
     unit = _unit(vector, size)
-    present, cosines = table.present_rows(), np.full(len(table), -np.inf, np.float32)
+    cosines, is_gone = np.full(len(table), np.nan, np.float32), np.ones(len(table), np.bool_)
+    is_gone[table.present_rows()] = False
     with _ONE_AT_A_TIME:
         start = 0
         for block in table.blocks(EMBEDDING):
             cosines[start : start + len(block)] = _cosines(vectors_of(block, size)[0], unit)
             start += len(block)
-    if isinstance(query, int | np.integer):
-        cosines[query] = -np.inf
-    found = present[_largest(cosines[present], k)]
-    return found, cosines[found]
+    cosines[is_gone] = np.nan
+    return cosines
 
 
 def _embedding_of(table: ScoreTable, row: int) -> Floats:
@@ -70,11 +93,11 @@ def _unit(vector: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.float64
 
 
 def _cosines(embeddings: Floats, unit: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Return the cosine of each embedding with a vector of length 1: float32 (n,), -inf for those of no length."""
+    """Return the cosine of each embedding with a vector of length 1: float32 (n,), NaN for those of no length."""
     products, lengths = score_many(embeddings, unit)
     with np.errstate(divide="ignore", invalid="ignore"):
         cosines: npt.NDArray[np.float32] = products / lengths
-    cosines[~np.isfinite(cosines)] = -np.inf
+    cosines[~np.isfinite(cosines)] = np.nan
     return cosines
 
 
@@ -83,6 +106,6 @@ def _largest(values: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
     k = min(k, int(np.count_nonzero(np.isfinite(values))))
     if k < 1:
         return np.empty(0, np.int64)
-    smallest = np.partition(values, len(values) - k)[len(values) - k]
+    smallest = -np.partition(-values, k - 1)[k - 1]  # NaN is behind all others
     candidates = np.flatnonzero(values >= smallest)
     return candidates[np.argsort(-values[candidates], kind="stable")][:k]

@@ -6,12 +6,15 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from tastemaker.errors import ConfigurationError
 from tastemaker.models.hub import ensure_weights, file_sha256
-from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.published import find_scorer, published_scorers
 from tastemaker.models.records import Scorer
 from tastemaker.models.text import TextTower
-from tastemaker.scores.neighbours import Found, nearest_rows
+from tastemaker.scores.neighbours import Found, cosines_of_rows, nearest_rows
 from tastemaker.scores.table import ScoreTable
 
 
@@ -21,7 +24,7 @@ class TextSearch:
     Args:
         table: With the column ``embedding``.
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
-        scorer: The one that made the rows.
+        scorer: One on the backbone that made the embeddings; None for the one that the rows state.
         storage_options: Settings of the store of models at a URL.
 
     Raises:
@@ -34,10 +37,10 @@ class TextSearch:
         self,
         table: ScoreTable,
         model_dir: str | os.PathLike[str] | None = None,
-        scorer: str | Scorer = DEFAULT_SCORER,
+        scorer: str | Scorer | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        backbone = find_scorer(scorer).backbone
+        backbone = (find_scorer(scorer) if scorer else stated_scorer(table)).backbone
         if "embedding" not in table.columns:
             raise ConfigurationError("a search needs the embeddings, and these rows were made with --no-embeddings")
         if backbone.text is None:
@@ -61,6 +64,17 @@ class TextSearch:
         """
         return nearest_rows(self.table, self._tower.embed([text])[0], k)
 
+    def likeness(self, text: str) -> npt.NDArray[np.float32]:
+        """Return the cosine of every row with a text, float32 (n,), NaN for those that `find` never finds."""
+        return cosines_of_rows(self.table, self._tower.embed([text])[0])
+
+
+def stated_scorer(table: ScoreTable) -> Scorer:
+    """Return a published scorer on the backbone that made a table's embeddings; the default where no row states one."""
+    made_by = [made for entry in table.provenance for made in entry.entries.get("scores", {}).values()]
+    stated = {made.get("backbone") for made in made_by}
+    return next((scorer for scorer in published_scorers().values() if scorer.backbone.id in stated), find_scorer())
+
 
 def _check_same_model(table: ScoreTable, sha256: str, name: str) -> None:
     """Refuse rows whose embeddings lie in another space than the text's. Rows of given embeddings state no model."""
@@ -69,5 +83,6 @@ def _check_same_model(table: ScoreTable, sha256: str, name: str) -> None:
     if others:
         raise ConfigurationError(
             f"another model than {name} made the embeddings of these rows (its weights have the SHA-256 "
-            f"{sorted(others)[0][:12]}..., these {sha256[:12]}...); name the one that did with --scorer and --model-dir"
+            f"{sorted(others)[0][:12]}..., these {sha256[:12]}...); name the folder of the one that did with "
+            "--model-dir, or another model with `tastemaker search --scorer`"
         )

@@ -10,7 +10,7 @@ import { columnName, count, element, images } from "./format.js";
 import { gridState, reveal, startGrid } from "./grid.js";
 import { startHistogram } from "./histogram.js";
 import { startKeys } from "./keys.js";
-import { emit, fromHash, loadView, model, on, setOrder, setShow } from "./model.js";
+import { emit, fromHash, loadView, measure, model, on, setOrder, setShow } from "./model.js";
 import { openRow, startPicture } from "./picture.js";
 import { startRatings, tell } from "./ratings.js";
 import { startSlices } from "./slices.js";
@@ -36,7 +36,7 @@ async function start() {
     await loadView();
   } catch (error) {
     tell(error.message, true);
-    Object.assign(model.filter, { by: "", where: "", text: "", rated: "", group: "" });
+    Object.assign(model.filter, { by: "", where: "", text: "", like: "", rated: "", group: "" });
     await loadView();
   }
   const { images: all, failed, unscored } = model.view;
@@ -47,7 +47,7 @@ async function start() {
   document.body.classList.add("ready");
 }
 
-const isFiltered = () => ["where", "text", "rated", "group"].some((name) => model.filter[name]);
+const isFiltered = () => ["where", "text", "like", "rated", "group"].some((name) => model.filter[name]);
 
 function startHeader() {
   on("view", showAbout);
@@ -55,13 +55,8 @@ function startHeader() {
   order.value = model.order;
   order.addEventListener("change", () => setOrder(order.value));
   on("order", () => (order.value = model.order));
-  const { ranked_by: columns } = model.table;
-  document.getElementById("by-label").hidden = columns.length < 2;
-  by.append(...columns.map((name) => element("option", { value: name, textContent: columnName(name).replace(/ score$/, "") })));
-  by.addEventListener("change", () => {
-    Object.assign(model.cut, { text: "", name: "" }); // of the other column
-    apply({ by: by.value });
-  });
+  by.append(...model.table.ranked_by.map((name) => element("option", { value: name, textContent: columnName(name).replace(/ score$/, "") })));
+  by.addEventListener("change", () => apply({ by: by.value }));
   for (const button of document.querySelectorAll("[data-show]")) {
     button.addEventListener("click", () => setShow(button.dataset.show));
   }
@@ -72,11 +67,13 @@ function startHeader() {
 }
 
 function showAbout() {
-  const { name, images: all, deleted } = model.table;
-  const { images: shown, failed, unscored, by: ranked } = model.view;
+  const { name, images: all, deleted, ranked_by: columns } = model.table;
+  const { images: shown, failed, unscored, by: ranked, like } = model.view;
   about.replaceChildren(element("span", { textContent: name }), " · ", isFiltered() ? `${count(shown)} of ${images(all)}` : images(all));
   if (deleted) about.append(` · ${count(deleted)} gone`);
   by.value = ranked;
+  document.getElementById("by-label").hidden = columns.length < 2 || Boolean(like);
+  document.getElementById("grid").setAttribute("aria-label", `Pictures by ${measure()}`);
   document.body.classList.toggle("nothing", !shown && !isFiltered());
   const empty = document.getElementById("empty");
   const offer = (name, action) => Object.assign(element("button", { type: "button", className: "offer", textContent: name }), { onclick: action });

@@ -1,11 +1,14 @@
 // The figures beside the histogram: the field that takes a score, a share or a number, and both counts.
 
-import { compact, count, images, share } from "./format.js";
+import { apply } from "./filter.js";
+import { columnName, compact, count, images, share } from "./format.js";
 import { counted, cutByText, model, moveCut, on } from "./model.js";
 
 const field = document.getElementById("cut");
 const note = document.getElementById("cut-note");
 const live = document.getElementById("live");
+const ranking = document.getElementById("ranking");
+const back = document.getElementById("back-to-score");
 const parts = Object.fromEntries(
   ["keep", "keep-share", "drop", "drop-share", "rejected", "export-count", "folded"].map((id) => [id, document.getElementById(id)]),
 );
@@ -14,6 +17,8 @@ let announcing = 0;
 
 export function startFigures() {
   on("cut", show);
+  on("view", showRanking);
+  back.addEventListener("click", () => apply({ like: "" }));
   field.addEventListener("keydown", async (event) => {
     const steps = { ArrowUp: 1, ArrowDown: -1 }[event.key];
     if (steps) {
@@ -62,6 +67,16 @@ const noteText = () => {
   return text ? `top ${text.endsWith("%") ? text : compact(Number(text))}` : "";
 };
 
+// What is cut by, where that is not the column: the words.
+function showRanking() {
+  const { like, by } = model.view;
+  ranking.parentNode.hidden = !like;
+  ranking.textContent = ranking.title = like && `likeness to “${like}”`;
+  back.textContent = `back to the ${columnName(by)}`;
+}
+
+const cutName = () => `cut-off ${model.view.like ? "by likeness " : ""}${asText()}`;
+
 function show() {
   const { kept } = model.cut;
   const all = counted();
@@ -75,9 +90,9 @@ function show() {
   parts.rejected.textContent = rejected ? `${count(rejected)} rejected, in no count` : "";
   parts["export-count"].textContent = count(kept);
   parts["export-count"].parentNode.disabled = !kept;
-  parts.folded.textContent = `cut-off ${asText()} · keep ${count(kept)}, ${share(kept, all)} · drop ${count(all - kept)}`;
+  parts.folded.textContent = `${cutName()} · keep ${count(kept)}, ${share(kept, all)} · drop ${count(all - kept)}`;
   clearTimeout(announcing);
   announcing = setTimeout(() => {
-    live.textContent = `cut-off ${asText()}: keeps ${images(kept)}, ${share(kept, all)}, drops ${count(all - kept)}`;
+    live.textContent = `${cutName()}: keeps ${images(kept)}, ${share(kept, all)}, drops ${count(all - kept)}`;
   }, 600);
 }

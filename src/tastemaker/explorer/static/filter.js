@@ -1,4 +1,4 @@
-// The filter: a part of the text, a condition in SQL, and words that write conditions.
+// The filter: a part of the text, words to rank by, a condition in SQL, and chips that write conditions.
 
 import { element } from "./format.js";
 import { changeFilter, emit, model, on } from "./model.js";
@@ -6,11 +6,15 @@ import { changeFilter, emit, model, on } from "./model.js";
 const form = document.getElementById("filter");
 const toggle = document.getElementById("filter-toggle");
 const text = document.getElementById("filter-text");
+const like = document.getElementById("filter-like");
 const where = document.getElementById("filter-where");
 const error = document.getElementById("filter-error");
 const chips = document.getElementById("filter-chips");
 const groups = document.getElementById("group-label");
 const groupBox = document.getElementById("group");
+
+const PAUSE_MS = 900; // in typing words, before they are searched for
+let pausing = 0;
 
 const SIZES = [
   ["from 512 px", "least(width, height) >= 512"],
@@ -24,23 +28,37 @@ export function startFilter() {
   on("view", reflect);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    apply({ text: text.value, where: where.value });
+    apply(typed());
   });
-  for (const field of [text, where]) {
-    field.addEventListener("search", () => field.value || apply({ text: text.value, where: where.value }));
+  for (const field of [text, like, where]) {
+    field.addEventListener("search", () => field.value || apply(typed()));
     field.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") show(false);
+      if (event.key !== "Escape") return;
+      if (field !== like || !like.value) return show(false);
+      event.preventDefault();
+      like.value = ""; // the next one closes
+      apply({ like: "" });
     });
   }
+  like.addEventListener("input", () => {
+    clearTimeout(pausing);
+    pausing = setTimeout(() => apply({ like: like.value }), PAUSE_MS);
+  });
+  const { embeddings } = model.table;
+  like.hidden = document.querySelector("label[for=filter-like]").hidden = !embeddings;
+  document.getElementById("filter-no-words").hidden = embeddings;
   document.getElementById("filter-clear").addEventListener("click", clear);
   groups.hidden = !model.table.groups;
   groupBox.addEventListener("change", changeGroups);
   fillChips();
 }
 
-export const clear = () => apply({ text: "", where: "", rated: "", group: "" });
+const typed = () => ({ text: text.value, like: like.value, where: where.value });
+
+export const clear = () => apply({ text: "", like: "", where: "", rated: "", group: "" });
 
 export async function apply(changes) {
+  clearTimeout(pausing);
   error.textContent = "";
   form.classList.add("working");
   try {
@@ -118,12 +136,13 @@ function reflect() {
   const { filter } = model;
   groupBox.checked = filter.group === "best";
   if (document.activeElement !== text) text.value = filter.text;
+  if (document.activeElement !== like) like.value = filter.like;
   if (document.activeElement !== where) where.value = filter.where;
   for (const button of chips.querySelectorAll("button")) {
     const isOn = button.dataset.rated ? filter.rated === button.dataset.rated : filter.where.includes(button.dataset.condition);
     button.setAttribute("aria-pressed", isOn);
   }
-  const isFiltered = Boolean(filter.text || filter.where || filter.rated || filter.group);
+  const isFiltered = Boolean(filter.text || filter.like || filter.where || filter.rated || filter.group);
   toggle.classList.toggle("on", isFiltered);
   document.getElementById("filter-clear").disabled = !isFiltered;
 }

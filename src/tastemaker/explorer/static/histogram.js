@@ -10,6 +10,7 @@ const host = document.getElementById("histogram");
 const axis = host.querySelector(".axis");
 const flag = host.querySelector(".flag");
 const handle = document.getElementById("handle");
+const caption = document.querySelector("#histogram-table caption");
 const body = document.querySelector("#histogram-table tbody");
 
 // Bars as the server draws them, twice: the second ones in the colour of what passes, from --cut on.
@@ -49,6 +50,7 @@ function draw() {
   handle.max = Math.round(high / step);
   handle.disabled = !images;
   axis.replaceChildren(...(images ? ticks : []).map(([text, percent], n) => element("span", { className: n % 2 ? "odd" : "", style: `left: ${percent}%`, textContent: text })));
+  axis.classList.toggle("long", ticks.some(([text]) => text.length > 4));
   fillTable();
   place();
 }
@@ -71,5 +73,6 @@ function fillTable() {
     const name = `${score(from, digits())} to ${score(from + width, digits())}`;
     rows.push(element("tr", {}, element("th", { scope: "row", textContent: name }), element("td", { textContent: count(size) })));
   }
+  caption.textContent = `How many images lie in which range of ${model.view.like ? "likeness to the words" : "scores"}`;
   body.replaceChildren(...rows);
 }

@@ -7,11 +7,11 @@ const listeners = new Map();
 
 export const model = {
   table: null, // what /api/table said
-  filter: { by: "", where: "", text: "", rated: "", group: "", asked: "" },
+  filter: { by: "", where: "", text: "", like: "", rated: "", group: "", asked: "" },
   order: "best",
   show: "pictures",
   dimension: "",
-  view: { images: 0, rejected: [], first: 0, step: 0.01, reaching: [], low: 0, high: 1, failed: 0, unscored: 0, by: "" },
+  view: { images: 0, rejected: [], first: 0, step: 0.01, reaching: [], low: 0, high: 1, failed: 0, unscored: 0, by: "", like: "" },
   shapes: new Uint16Array(0), // aspect ratios in thousandths, best first
   // text: the share or number that was asked for, else empty; name: the cut-off with as many digits as it needs; place: how
   // many of the view lie before it, rejected ones among them; kept: without those
@@ -30,6 +30,9 @@ export function emit(event, detail) {
 }
 
 export const digits = () => digitsOf(model.view.step);
+
+// What the pictures are ranked by, in a word: words give a likeness.
+export const measure = () => (model.view.like ? "likeness" : "score");
 
 // Pictures are displayed best or worst first; places always count from the best.
 export const placeOf = (position) => (model.order === "best" ? position : model.view.images - 1 - position);
@@ -71,7 +74,7 @@ export function moveCut(steps) {
 
 // What somebody types: a score, a share (20%) or a number (100k). The server reads it and counts.
 export async function cutByText(text) {
-  if (/^\d*\.\d+$/.test(text) && isOnStep(Number(text))) return setAt(Number(text)); // its count is in the page
+  if (/^-?\d*\.\d+$/.test(text) && isOnStep(Number(text))) return setAt(Number(text)); // its count is in the page
   const before = model.cut;
   const { score, ...cut } = await ask("/api/cutoff", { ...model.filter, cut: text });
   if (model.cut === before) setCut({ ...cut, score: score ?? 0 }); // not where it was moved meanwhile
@@ -99,19 +102,24 @@ function setCut(cut) {
 }
 
 let viewRequest = null;
+let shown = ""; // the ranking of the view
+const cuts = new Map(); // ranking -> its last cut-off: a score says nothing of a likeness
+const ranking = ({ by, like }) => (like.trim() ? `like ${like.trim()}` : by);
 
 // Fetch the counts and shapes of the filter. Throws what the server says of a filter that it does not take.
-export async function loadView() {
+export async function loadView(cut = model.cut) {
   viewRequest?.abort();
   viewRequest = new AbortController();
   const { signal } = viewRequest;
   model.filter.asked = `${performance.timeOrigin + performance.now()}`;
-  const asked = { ...model.filter, cut: model.cut.text || model.cut.name };
-  const { shapes, cut, ...view } = await ask("/api/view", asked, signal);
+  const asked = { ...model.filter, cut: cut.text || cut.name };
+  const by = ranking(asked);
+  const { shapes, cut: found, ...view } = await ask("/api/view", asked, signal);
   model.view = view;
+  shown = by;
   model.shapes = new Uint16Array(Uint8Array.from(atob(shapes), (letter) => letter.charCodeAt(0)).buffer);
   model.active = Math.min(model.active, Math.max(0, view.images - 1));
-  model.cut = { ...cut, score: cut.score ?? 0 };
+  model.cut = { ...found, score: found.score ?? 0 };
   emit("view");
   setCut(model.cut);
 }
@@ -122,8 +130,9 @@ export async function changeFilter(changes) {
   const { filter: before, active } = model;
   model.filter = { ...model.filter, ...changes };
   model.active = 0;
+  cuts.set(shown, model.cut);
   try {
-    await loadView();
+    await loadView(cuts.get(ranking(model.filter)) ?? { text: "", name: "" });
   } catch (error) {
     if (error.name === "AbortError") return;
     model.filter = before;

@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { fetchPlaces } from "./chunks.js";
 import { columnName, count, element, score } from "./format.js";
 import { focusGrid, reveal } from "./grid.js";
-import { digits, emit, model, on, placeOf, positionOf, setActive, toHash } from "./model.js";
+import { digits, emit, measure, model, on, placeOf, positionOf, setActive, toHash } from "./model.js";
 import { rate } from "./ratings.js";
 import { showStage, sourceOf, stage, startStage, unzoom } from "./stage.js";
 import { makeThumb } from "./thumb.js";
@@ -97,7 +97,7 @@ async function show(picture, place) {
     dialog.showModal();
     close.focus({ preventScroll: true });
   } else history.replaceState(null, "", `/${toHash()}`);
-  dialog.setAttribute("aria-label", `${picture.name}, score ${score(picture.score, digits())}`);
+  dialog.setAttribute("aria-label", `${picture.name}, ${measure()} ${score(picture.score, digits())}`);
   back.disabled = place < 0 || positionOf(place) === 0;
   onward.disabled = place < 0 || positionOf(place) === model.view.images - 1;
   showStage(picture, preload);
@@ -122,7 +122,7 @@ const whose = element("span", { className: "quiet" });
 const rest = element("div", { className: "facts-rest" });
 
 function showHead() {
-  const figure = element("strong", { className: "figure", textContent: score(shown.score, digits()) || "no score" });
+  const figure = element("strong", { className: "figure", textContent: score(shown.score, digits()) || `no ${measure()}` });
   const name = element("p", { className: "name", dir: "auto", textContent: shown.name });
   head.replaceChildren(element("div", { className: "line" }, figure, verdict), rating, name);
   if (head.parentNode !== facts) facts.append(head, rest);
@@ -166,7 +166,7 @@ async function showFacts(picture, mine) {
     const facts = await ask(`/api/picture/${picture.row}`, model.filter);
     if (mine !== turn) return;
     const rank = facts.rank ? `${count(facts.rank)} of ${count(facts.of)}` : "";
-    const percentile = facts.percentile === null ? "" : `better than ${facts.percentile.toFixed(1)}%`;
+    const percentile = facts.percentile === null ? "" : `${model.view.like ? "more alike" : "better"} than ${facts.percentile.toFixed(1)}%`;
     const parts = [element("p", { className: "rank quiet", textContent: [rank && `rank ${rank}`, percentile].filter(Boolean).join(" · ") })];
     if (facts.caption) parts.push(element("p", { className: "caption", dir: "auto", textContent: facts.caption }));
     if (facts.group && facts.group.images > 1) parts.push(members(facts.group));
@@ -214,7 +214,7 @@ async function showNeighbours(picture, mine) {
   search = new AbortController();
   const { signal } = search;
   try {
-    const found = await ask(`/api/neighbours/${picture.row}`, {}, signal);
+    const found = await ask(`/api/neighbours/${picture.row}`, model.filter, signal);
     if (mine === turn) row.replaceChildren(...found.map((picture) => makeThumb(picture, NEIGHBOUR, () => openRow(picture.row))));
   } catch {
     // without neighbours the page is whole

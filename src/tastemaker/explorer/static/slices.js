@@ -50,7 +50,7 @@ function show({ dimensions, title, slices, others }) {
   });
   const more = others ? ` ${count(others)} more slices differ less.` : "";
   const note = `The cut keeps ${share(model.cut.kept, counted())} of all. Largest differences first; grey ones may be chance.${more}`;
-  const head = [["slice"], ["images"], ["scores", "histogram"], ["keeps"], ["", "drawn"], ["difference"]];
+  const head = [["slice"], ["images"], [model.view.like ? "likeness" : "scores", "histogram"], ["keeps"], ["", "drawn"], ["difference"]];
   const heads = head.map(([name, kind]) => element(name ? "th" : "td", { className: kind, textContent: name }));
   const farthest = Math.max(0.05, ...slices.map((slice) => Math.abs(slice.difference)));
   host.style.setProperty("--cut", percentOf(model.cut.score));

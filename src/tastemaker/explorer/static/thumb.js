@@ -2,14 +2,14 @@
 
 import { pictureAt } from "./api.js";
 import { element, score } from "./format.js";
-import { digits } from "./model.js";
+import { digits, measure } from "./model.js";
 
-export const altText = (picture) => picture.alt || `${picture.name}, score ${score(picture.score, 2)}`;
+export const altText = (picture) => picture.alt || `${picture.name}, ${measure()} ${score(picture.score, digits())}`;
 
 export function makeThumb(picture, high, onPress) {
   const image = element("img", { alt: altText(picture), decoding: "async", draggable: false, fetchPriority: "high" });
   const likeness = picture.similarity === undefined ? "" : `, similarity ${picture.similarity.toFixed(3)}`;
-  const button = element("button", { type: "button", className: "thumb", title: `${picture.name}: ${score(picture.score, digits()) || "no score"}${likeness}` }, image);
+  const button = element("button", { type: "button", className: "thumb", title: `${picture.name}: ${score(picture.score, digits()) || `no ${measure()}`}${likeness}` }, image);
   const aspect = picture.width && picture.height ? picture.width / picture.height : 1;
   button.style.width = `${Math.round(high * Math.min(Math.max(aspect, 0.3), 3.5))}px`;
   image.addEventListener("load", () => button.classList.add("here"));
