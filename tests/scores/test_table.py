@@ -325,7 +325,7 @@ def test_threads_share_a_table(runs):
 def test_a_table_leaves_nothing_behind(runs, tmp_path, monkeypatch):
     folder = tmp_path / "temporary"
     folder.mkdir()
-    monkeypatch.setattr("tastemaker.scores.table.draft_folder", lambda: folder)
+    monkeypatch.setattr("tastemaker.scores.database.draft_folder", lambda: folder)
     table = ScoreTable(runs)
     assert list(folder.iterdir())
     del table

@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 
 from tastemaker.explorer.upright import aspect_sql
 from tastemaker.imaging.signals import SIGNAL_NAMES
-from tastemaker.scores.table import ScoreTable, sql_text
+from tastemaker.scores.database import sql_text
+from tastemaker.scores.table import ScoreTable
 
 NOT_KNOWN = "not known"
 """The slice of the rows of which it cannot be told."""

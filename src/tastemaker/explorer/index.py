@@ -20,7 +20,8 @@ from tastemaker.explorer.words import Words
 from tastemaker.models.published.clip_score import CLIP_SCORE
 from tastemaker.scores.conditions import Condition
 from tastemaker.scores.cutoff import Top, name_cutoff, parse_top
-from tastemaker.scores.table import ScoreTable, sql_text
+from tastemaker.scores.database import sql_text
+from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.marks import REJECTED, Marks, Ratings, ratings_of
 
 RATED = ("rated", "unrated", "rejected", "1", "2", "3", "4", "5")

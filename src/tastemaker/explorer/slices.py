@@ -8,7 +8,8 @@ import numpy as np
 
 from tastemaker.explorer.dimensions import NOT_KNOWN, Dimension, code_rows, rank, sure_distance
 from tastemaker.explorer.index import View
-from tastemaker.scores.table import ScoreTable, sql_text
+from tastemaker.scores.database import sql_text
+from tastemaker.scores.table import ScoreTable
 
 
 @dataclass(frozen=True, slots=True)

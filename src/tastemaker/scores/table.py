@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 import threading
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -19,19 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.machine import usable_cores
 from tastemaker.scores.conditions import Condition, check_condition
+from tastemaker.scores.database import EMBEDDING as EMBEDDING, open_database, sql_name
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
 from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows, read_blocks
 from tastemaker.scores.locations import Provenance, RowsSource, Source, as_list, find_rows, list_provenances
 from tastemaker.scores.named import NamedPlaces, find_noted
 from tastemaker.scores.schema import DELETED, score_columns
-from tastemaker.storage import expand_path, is_remote
-from tastemaker.storage.drafts import draft_folder
-from tastemaker.storage.system import PlaceSystem
-
-EMBEDDING = "embedding"
-"""This column is read only if it is named: it is a hundred times as large as all others together."""
+from tastemaker.storage import expand_path
 
 _PRESENT = f"(status IS DISTINCT FROM '{DELETED}')"
 """SQL: whether the picture of a row is still there. What is gone is neither counted, cut nor selected."""
@@ -75,7 +65,7 @@ class ScoreTable:
         try:
             merged = pa.unify_schemas([s.schema.remove_metadata() for s in self.sources], promote_options="permissive")
             self.columns: dict[str, pa.DataType] = {field.name: field.type for field in merged}
-            self._database = _open_database(self)
+            self._database = open_database(self, self.sources, self.columns, self.storage_options)
         except (pa.ArrowException, duckdb.Error) as error:
             raise ConfigurationError(f"the rows cannot be read together: {error}") from error
         self._values: dict[str, Values] = {}
@@ -354,71 +344,3 @@ class ScoreTable:
         if column not in self.columns and column != ROW_ID:
             raise ConfigurationError(f"there is no column {column!r}; there are {', '.join(self.columns)}")
         return column
-
-
-def _open_database(table: ScoreTable) -> duckdb.DuckDBPyConnection:
-    """Return a database in memory with the views ``rows``; it can read the table's files, and nothing else."""
-    folder = Path(tempfile.mkdtemp(dir=draft_folder()))
-    weakref.finalize(table, shutil.rmtree, folder, ignore_errors=True)
-    database = duckdb.connect(
-        ":memory:",
-        config={
-            "threads": usable_cores(),
-            "temp_directory": str(folder / "spilled"),
-            "python_enable_replacements": False,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        },
-    )
-    for filesystem in _filesystems(table):
-        database.register_filesystem(filesystem)
-    paths = [_readable_path(source.path, folder, number) for number, source in enumerate(table.sources)]
-    files = "[" + ", ".join(sql_text(path) for path in paths) + "]"
-    starts = [0, *accumulate(source.rows for source in table.sources)][:-1]
-    without = f"EXCLUDE ({EMBEDDING})" if EMBEDDING in table.columns else ""
-    texts = [name for name in ("json", "metadata") if pa.types.is_string(table.columns.get(name, pa.null()))]
-    valid = ", ".join(f"CASE WHEN json_valid({name}) THEN {name} END AS {name}" for name in texts)
-    differ = any(not source.schema.equals(table.sources[0].schema) for source in table.sources)
-    database.execute("SET parquet_metadata_cache = true")
-    database.execute("CREATE SCHEMA whole")
-    database.execute(
-        f"CREATE VIEW whole.rows AS SELECT {starts}[file_index::BIGINT + 1]::BIGINT + file_row_number AS {ROW_ID}, * "
-        f"FROM read_parquet({files}, union_by_name = {differ}, hive_partitioning = false)"
-    )
-    # A sidecar that is no JSON would end every query that looks into the column.
-    ranks = [f"percent_rank() OVER (PARTITION BY {name} IS NULL ORDER BY {name})" for name in "ab"]
-    database.execute(
-        "CREATE MACRO rank_average(a, b) AS "
-        f"CASE WHEN a IS NOT NULL AND b IS NOT NULL THEN ({' + '.join(ranks)}) / 2 END"
-    )
-    database.execute(f"CREATE VIEW rows AS SELECT * {without} {f'REPLACE ({valid})' if valid else ''} FROM whole.rows")
-    database.execute(f"SET allowed_paths = {files}")
-    database.execute("SET enable_external_access = false")
-    database.execute("SET lock_configuration = true")
-    return database
-
-
-def _filesystems(table: ScoreTable) -> list[Any]:
-    protocols = {source.path.partition("://")[0] for source in table.sources if is_remote(source.path)}
-    if not protocols:
-        return []
-    return [PlaceSystem(name, table.storage_options) for name in sorted(protocols)]
-
-
-def _readable_path(path: str, folder: Path, number: int) -> str:
-    """Return a path that DuckDB can open: a link to it, if the name looks like a pattern or is no UTF-8."""
-    if is_remote(path) or (not re.search(r"[*?\[]", path) and path.isprintable()):
-        return path
-    link = folder / f"{number}.parquet"
-    link.symlink_to(path)
-    return str(link)
-
-
-def sql_name(name: str) -> str:
-    """Return the name of a column as SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def sql_text(value: str) -> str:
-    """Return a text as SQL."""
-    return "'" + value.replace("'", "''") + "'"
