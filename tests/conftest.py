@@ -1,6 +1,7 @@
 """Fixtures that many tests share: tiny models, real photographs, shards."""
 
 import io
+import logging
 import os
 import shutil
 import socket
@@ -30,6 +31,16 @@ def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no worker is left with one at the end."""
     long = {item.path for item in items for mark in ("slow", "ray", "browser") if item.get_closest_marker(mark)}
     items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before():
+    """Commands that a test runs in this process set up logging as for a process of their own."""
+    logger = logging.getLogger("tastemaker")
+    level, handlers = logger.level, [*logger.handlers]
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

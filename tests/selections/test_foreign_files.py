@@ -32,6 +32,7 @@ from tastemaker import (
     write_stars,
 )
 from tastemaker.cli.run import run_script
+from tastemaker.compat.nemo_curator import uninstall
 from tastemaker.demo import run_demo
 from tastemaker.errors import StageError
 from tastemaker.explorer.index import Filter
@@ -235,10 +236,14 @@ def run_for_nemo(inputs, output, _options, _table):
     )
     error = io.StringIO()
     try:
-        with contextlib.redirect_stderr(error):
+        with contextlib.redirect_stderr(error), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [])
+            patch.setattr(sys, "path", [*sys.path])
             run_script(script, [str(inputs), str(output)])
     except SystemExit:
         raise StageError(error.getvalue()) from None
+    finally:
+        uninstall()
 
 
 def make_demo(_inputs, output, options, _table):
