@@ -33,7 +33,7 @@ from tastemaker.models.records import Scorer
 from tastemaker.models.vit import Pixels, VisionTower
 from tastemaker.models.words import load_head, refuse_captions
 from tastemaker.stages.partition import FilePartitioningStage
-from tastemaker.stages.read import ImageReaderStage, choose_resize
+from tastemaker.stages.read import ImageReaderStage, resize_for
 from tastemaker.storage import Options
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask
@@ -140,7 +140,7 @@ def verify_parity(
             photographs.
         limit: Images at most.
         model_dir: Directory of models.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
         threads: Processor threads; None for all cores.
         preprocess: ``openai`` or ``transformers``; None for that of the scorer's record.
@@ -156,7 +156,7 @@ def verify_parity(
     check_positive("limit", limit)
     found = find_scorer(scorer, storage_options)
     refuse_captions([found], "and the sample has none: name another scorer")
-    resize = "pillow" if choose_device(device) == "cpu" else choose_resize("auto")
+    resize = resize_for(device)
     for_exact = for_chosen = _read(inputs, limit, preprocess, "pillow", found) if inputs else _draw(limit, found)
     if inputs and resize != "pillow":
         for_chosen = _read(inputs, limit, preprocess, resize, found)

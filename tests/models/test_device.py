@@ -6,6 +6,9 @@ import pytest
 
 from tastemaker.errors import ConfigurationError, MissingExtraError
 from tastemaker.models.device import INSTALL_TORCH, choose_device, find_gpu, system_shows_gpu
+from tastemaker.runs.options import RunOptions
+from tastemaker.runs.recipe import make_stages
+from tastemaker.storage.place import Place
 
 
 @pytest.fixture
@@ -66,6 +69,26 @@ def test_a_gpu_whose_kernels_this_torch_lacks_is_not_used(torch_without_gpu, mon
     assert "(CUDA error: no kernel image is available" in caplog.text
     with pytest.raises(ConfigurationError, match=r"no kernel image .* \(cuda:1\)\); use device='cpu'"):
         choose_device("cuda:1")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:1"])
+def test_a_run_on_a_named_gpu_resizes_as_gpus_do_and_fills_its_batches(
+    torch_without_gpu, monkeypatch, tmp_path, device
+):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "ones", lambda *_args, device: zeros(1))  # a kernel that works
+    reader, embedder, *_ = make_stages(Place.of(tmp_path), RunOptions(device=device))
+    assert reader.resize == "torch"
+    assert reader.batch_size == 256
+    assert embedder.resources.gpus == 1
+
+
+@pytest.mark.parametrize("wanted", ["gpu", "cuda:", "cuda:x"])
+def test_a_device_that_there_is_not_is_refused_by_name(wanted):
+    with pytest.raises(ConfigurationError, match=f"device='{wanted}'"):
+        choose_device(wanted)
 
 
 @pytest.mark.parametrize("wanted", ["cuda", "cuda:7", "mps"])

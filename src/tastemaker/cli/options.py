@@ -25,15 +25,6 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
-class Device(StrEnum):
-    """Where the vision tower runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
-
-
 class Executor(StrEnum):
     """What runs the stages."""
 
@@ -122,8 +113,13 @@ PrecisionOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[
-    Device,
-    typer.Option("--device", help="Compute on this device. auto takes a GPU if there is one.", rich_help_panel=_MODEL),
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda|cuda:N|mps",
+        help="Compute on this device. auto takes a GPU if there is one.",
+        rich_help_panel=_MODEL,
+    ),
 ]
 ThreadsOption = Annotated[
     int | None,
@@ -164,7 +160,7 @@ def run_options(
     model_dir: ModelDirOption = None,
     scorer: ScorersOption = None,
     precision: PrecisionOption = Precision.AUTO,
-    device: DeviceOption = Device.AUTO,
+    device: DeviceOption = "auto",
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -285,7 +281,7 @@ def run_options(
         model_dir=model_dir,
         scorer=tuple(scorer or (DEFAULT_SCORER,)),
         precision=precision.value,
-        device=device.value,
+        device=device,
         batch_size=batch_size,
         threads=threads,
         preprocess=preprocess.value if preprocess else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from tastemaker.checks import check_choice
@@ -12,8 +11,6 @@ from tastemaker.models.hub import ensure_weights
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.records import Backbone
 from tastemaker.models.vit import PRECISIONS, VisionTower
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def load_clip(
@@ -40,7 +37,6 @@ def load_clip(
         MissingExtraError: A GPU was asked for and torch is not installed.
         ModelError: The weights do not fit.
     """
-    check_device(device)
     check_choice("precision", precision, PRECISIONS)
     chosen = devices.choose_device(device)
     weights = ensure_weights(backbone) if weights is None else weights
@@ -71,9 +67,3 @@ def resolve_precision(device: str, precision: str) -> str:
     if precision == "int8":
         raise ConfigurationError(f"precision={precision!r} is not offered on {device}; use f32, bf16 or fp16")
     return "fp16" if precision == "auto" else precision
-
-
-def check_device(device: str) -> None:
-    """Raise `ConfigurationError` unless ``device`` is one of `DEVICES`, or ``cuda:N``."""
-    if not re.fullmatch(r"cuda:\d+", device):
-        check_choice("device", device, DEVICES)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 import logging
 import platform
+import re
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, MissingExtraError
 
 logger = logging.getLogger(__name__)
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 INSTALL_TORCH = 'pip install "tastemaker[torch]"'
 
@@ -25,8 +29,9 @@ def choose_device(wanted: str = "auto") -> str:
 
     Raises:
         MissingExtraError: A GPU was asked for and torch is not installed.
-        ConfigurationError: A GPU was asked for and torch sees none.
+        ConfigurationError: There is no such kind of device; or a GPU was asked for and torch sees none.
     """
+    check_device(wanted)
     if wanted == "cpu":
         return "cpu"
     if wanted == "auto":
@@ -39,6 +44,12 @@ def choose_device(wanted: str = "auto") -> str:
         why = why_not or "it finds no such device"
         raise ConfigurationError(f"device={wanted!r}: PyTorch cannot use it ({why}); use device='cpu'")
     return wanted
+
+
+def check_device(device: str) -> None:
+    """Raise `ConfigurationError` unless ``device`` is one of `DEVICES`, or ``cuda:N``."""
+    if not re.fullmatch(r"cuda:\d+", device):
+        check_choice("device", device, DEVICES)
 
 
 def system_shows_gpu() -> bool:

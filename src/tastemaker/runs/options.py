@@ -27,7 +27,7 @@ class RunOptions:
     Attributes:
         model_dir: Directory of models.
         scorer: What scores, as `find_scorers` takes it: one scorer, or several with one backbone. Each fills a column.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``f32``, ``bf16``, ``fp16`` or ``int8``.
         batch_size: Images in a batch, and in one inference on a GPU; None for 32, and 256 on a GPU.
         threads: Processor threads; None for all cores.

@@ -22,7 +22,7 @@ from tastemaker.scores.layout import ROWS_FOLDER
 from tastemaker.stages.aesthetic import ImageAestheticFilterStage
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.embed import ImageEmbeddingStage
-from tastemaker.stages.read import ImageReaderStage
+from tastemaker.stages.read import ImageReaderStage, resize_for
 from tastemaker.stages.signals import ImageSignalsStage
 from tastemaker.stages.write import ImageWriterStage
 from tastemaker.storage.place import Place
@@ -44,7 +44,7 @@ def make_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[
         max_pixels=options.max_pixels,
         verbose=options.verbose,
         num_threads=threads,
-        resize="auto" if on_gpu else "pillow",
+        resize=resize_for(options.device),
         scorer=options.scorers,
         column=options.column,
     )
@@ -53,6 +53,7 @@ def make_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[
     signals = [ImageSignalsStage(options.min_technical_quality, threads)] if wants_signals else []
     embedder = ImageEmbeddingStage(
         model_dir=options.model_dir,
+        num_gpus_per_worker=1,  # copies overlap computation: a second worker would only take from the first
         device=options.device,
         precision=options.precision,
         threads=options.threads,

@@ -13,8 +13,8 @@ from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import ModelError, ReasonKind, UnreadableImageError
 from tastemaker.imaging.model_input import ROUNDINGS, Preprocess
 from tastemaker.imaging.preprocess import as_pixels, preprocess
-from tastemaker.models.clip import check_device, load_clip, resolve_precision
-from tastemaker.models.device import choose_device
+from tastemaker.models.clip import load_clip, resolve_precision
+from tastemaker.models.device import check_device, choose_device
 from tastemaker.models.hub import ensure_weights
 from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
 from tastemaker.models.records import Backbone

@@ -290,6 +290,13 @@ def choose_resize(wanted: str) -> str:
     return "torch" if choose_device("auto") != "cpu" else "pillow"
 
 
+def resize_for(device: str) -> str:
+    """Return the ``resize`` of a reader whose images a model on this device takes: Pillow's for a processor."""
+    if choose_device(device) == "cpu":
+        return "pillow"
+    return "auto" if device == "auto" else "torch"  # of workers that choose by themselves, some may have no GPU
+
+
 def load_preprocess(resize: str) -> Callable[[Pixels, Preprocess], Pixels]:
     """Return the function that makes the model's input with ``pillow`` or ``torch``, which takes seconds to import."""
     if resize == "pillow":
