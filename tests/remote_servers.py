@@ -179,7 +179,7 @@ class HubRepo:
         self.hub, self.server = hub, server
         self.name = f"datasets/tester/r{uuid.uuid4().hex[:12]}"
         self.repo = hub.add_repo(self.name, **kwargs)
-        self.options = {"endpoint": hub.url}
+        self.options = {"hf": {"endpoint": hub.url}}
 
     @property
     def url(self):

@@ -126,7 +126,7 @@ def test_a_url_that_was_not_named_is_not_asked_for_and_gets_no_credentials(tmp_p
             at = table.schema.get_field_index(name)
             table = table.set_column(at, table.schema.field(at), pa.array([value], table.schema.field(at).type))
         pq.write_table(table, tmp_path / "theirs.parquet")
-        options = {"headers": {"Authorization": "Bearer word"}}
+        options = {server.url: {"headers": {"Authorization": "Bearer word"}}}
         refused = select_images(
             ScoreTable(tmp_path / "theirs.parquet", storage_options=options), tmp_path / "one", ALL, kind="folder"
         )

@@ -119,7 +119,7 @@ def test_a_private_dataset_is_read_with_a_token_that_goes_to_the_hub_only(
     hub.requests.clear()
     private.options = {"hf": {"endpoint": hub.url, "token": SECRET}}
     assert run([url], tmp_path / "option", model_dir, private).images == 9
-    private.options = {"endpoint": hub.url}
+    private.options = {"hf": {"endpoint": hub.url}}
     monkeypatch.setenv("HF_TOKEN", SECRET)
     assert run([f"{url}/0.tar"], tmp_path / "variable", model_dir, private).images == 3
     assert {request.authorization for request in hub.requests if request.server == "hub"} == {f"Bearer {SECRET}"}

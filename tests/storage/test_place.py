@@ -215,7 +215,7 @@ def test_the_ways_to_write_a_path_are_one_place(tmp_path, monkeypatch):
 
 
 def test_no_secret_is_shown():
-    place = Place.of("https://me:WORD@host/a.tar?sig=WORD", {"headers": {"token": "WORD"}})
+    place = Place.of("https://me:WORD@host/a.tar?sig=WORD", {"https://host": {"headers": {"token": "WORD"}}})
     bucket = Place.of("s3://bucket/out", {"key": "k", "secret": "WORD"})
     for shown in (str(place), repr(place), str(bucket / "a"), repr(bucket / "a"), place.name, str(place.parent)):
         assert "WORD" not in shown

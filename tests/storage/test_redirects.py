@@ -8,7 +8,9 @@ from tastemaker.storage.place import Place
 
 pytestmark = pytest.mark.network
 
-HEADERS = {"headers": {"X-Token": "word", "Authorization": "Bearer word"}}
+
+def headers(server):
+    return {server.url: {"headers": {"X-Token": "word", "Authorization": "Bearer word"}}}
 
 
 class Leading(WebServer):
@@ -32,7 +34,7 @@ def file(tmp_path):
 
 def test_a_server_may_lead_to_another_which_gets_no_header_of_the_user(file):
     with Leading(file) as other, Leading(file, f"{other.url}/a.bin") as first:
-        assert Place.of(f"{first.url}/x", HEADERS).read() == b"data"
+        assert Place.of(f"{first.url}/x", headers(first)).read() == b"data"
         assert {"x-token", "authorization"} <= first.seen[0]
         assert not {"x-token", "authorization"} & other.seen[0]
 
@@ -40,7 +42,7 @@ def test_a_server_may_lead_to_another_which_gets_no_header_of_the_user(file):
 def test_the_same_server_gets_them_again(file):
     with Leading(file) as server:
         server.to = "/a.bin"
-        assert Place.of(f"{server.url}/x", HEADERS).read() == b"data"
+        assert Place.of(f"{server.url}/x", headers(server)).read() == b"data"
         assert all("x-token" in seen for seen in server.seen)
 
 

@@ -67,7 +67,7 @@ StorageOptionsOption = Annotated[
     typer.Option(
         "--storage-options",
         metavar="JSON",
-        help='Access URLs with these settings, such as {"anon": true}, or {"s3": {...}, "gs": {...}}.',
+        help='Access URLs with these settings, by store: {"s3": {...}, "https://host": {...}}.',
     ),
 ]
 OriginalsOption = Annotated[
@@ -319,9 +319,11 @@ def parse_storage_options(text: str | None) -> dict[str, Any] | None:
     try:
         options = json.loads(text)
     except ValueError as error:
-        raise ConfigurationError(f"--storage-options is no JSON ({error}); write '{{\"anon\": true}}'") from None
+        raise ConfigurationError(
+            f'--storage-options is no JSON ({error}); write \'{{"s3": {{"anon": true}}}}\''
+        ) from None
     if not isinstance(options, dict):
-        raise ConfigurationError("--storage-options must be a JSON object, such as '{\"anon\": true}'")
+        raise ConfigurationError('--storage-options must be a JSON object, such as \'{"s3": {"anon": true}}\'')
     return options
 
 

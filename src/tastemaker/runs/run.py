@@ -120,7 +120,7 @@ def _fetch_weights(stages: list[ProcessingStage[Any, Any]], new_folder: Place) -
 def _find_groups(paths: list[str], options: RunOptions) -> tuple[list[FileGroupTask], bool, dict[str, int]]:
     """Return the input in groups, whether it is embeddings, and what was passed over. URLs are looked at anew."""
     own = [scorer.head.path or "" for scorer in options.scorers]
-    look_anew([*paths, options.model_dir or "", *own], options.storage_options)
+    look_anew([*paths, options.model_dir or "", *own])
     embeddings = find_embeddings(paths, options.column, options.storage_options, options.scorers[0])
     if embeddings:
         check_embedding_options(options)

@@ -97,7 +97,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
 
     def _make_groups(self) -> list[FileGroupTask]:
         names = name_inputs(self.file_paths)
-        look_anew(names, self.storage_options)
+        look_anew(names)
         places = [Place.at(name, self.storage_options) for name in names]
         choice = Choice(self.file_extensions, self.exclude, self.column, self.storage_options)
         listed = (file for files in map_places(partial(self._find, choice), places) for file in files)

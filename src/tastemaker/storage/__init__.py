@@ -5,17 +5,24 @@ No other package knows file systems and stores. The libraries of stores are impo
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from tastemaker.errors import ConfigurationError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 _WEB = ("http", "https")
 STORE_SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 STORE_SCHEMES["memory"] = "memory"
 """Scheme of an object store -> its usual spelling."""
+
+_KINDS = {*STORE_SCHEMES, "hf"}
+"""By which options may be named, beside URLs."""
 
 _AZURE_ACCOUNT = re.compile(r"(?<=^az://)([^/@]+)@[^/]*")
 _PASSWORD = re.compile(r"(?<=://)[^/@:]*:[^/@]*@")
@@ -27,7 +34,7 @@ SELECTION_FILE = "selection.json"
 """Note in the state folder of a folder that a selection wrote."""
 
 Options = dict[str, Any]
-"""Settings of a store, named as in fsspec; or scheme -> such settings, if a run has URLs of several schemes."""
+"""Settings of a store, named as in fsspec; or store -> such settings. See `options_for`."""
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -137,23 +144,60 @@ def relative_to(path: str, root: str) -> str:
 
 
 def options_for(url: str, options: Mapping[str, Any] | None) -> Options:
-    """Return the options that are meant for a URL.
+    """Return the options that are meant for a URL. What they hold, such as a password, goes to no other store.
+
+    Options are named by the kind of their store (``s3``, ``gs``, ``az``, ``hf``), or by a URL, for all that lies below
+    it; the longest such URL counts. Options without names are for object stores only: web servers and the hub, which
+    are shown tokens as they are, have to be named.
+
+    Raises:
+        ConfigurationError: There are options without a name, and the URL is one of a web server or the hub; or only
+            some of the options are named.
 
     Example:
         >>> options_for("s3://b/a", {"anon": True}), options_for("s3://b/a", {"gs": {"token": "anon"}})
         ({'anon': True}, {})
+        >>> options_for("https://host/a.tar", {"https://host": {"headers": {"X-Token": "1"}}})
+        {'headers': {'X-Token': '1'}}
     """
     if not options:
         return {}
-    if set(options) <= {*STORE_SCHEMES, *_WEB, "hf"}:
-        return dict(options.get(scheme_of(url)) or {})
-    return dict(options)
+    named = [key for key in options if key in _KINDS or is_remote(key)]
+    if not named:
+        if (kind := scheme_of(url)) in STORE_SCHEMES:
+            return dict(options)
+        example = {"hf": {"token": "..."}} if kind == "hf" else {_server_of(url): {"headers": {"...": "..."}}}
+        raise ConfigurationError(
+            f"the storage options do not say that they are for {public_url(url)}: name it, {json.dumps(example)}"
+        )
+    if len(named) < len(options):
+        raise ConfigurationError(f"storage options are named by store or not; here only {', '.join(named)} is a store")
+    meant = [key for key in named if _is_meant(key, url)]
+    return dict(options[max(meant, key=len)] or {}) if meant else {}
+
+
+def _is_meant(key: str, url: str) -> bool:
+    """Return whether options of this name are for a URL."""
+    if not is_remote(key):
+        return STORE_SCHEMES.get(key, key) == STORE_SCHEMES.get(scheme_of(url), scheme_of(url))
+    folder = urlsplit(with_one_scheme(key)).path.rstrip("/")
+    return _server_of(key) == _server_of(url) and f"{urlsplit(url).path}/".startswith(f"{folder}/")
+
+
+def _server_of(url: str) -> str:
+    """Return the part of a URL that says to whom a request goes: scheme, host and port; in a store, the bucket."""
+    parts = urlsplit(with_one_scheme(url))
+    if parts.scheme not in _WEB:
+        return f"{parts.scheme}://{parts.netloc}"
+    port = "" if parts.port in (None, {"http": 80, "https": 443}[parts.scheme]) else f":{parts.port}"
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
 
 
 _looks = 0
 
 
-def look_anew(places: Iterable[str], _options: Options | None = None) -> None:
+def look_anew(places: Iterable[str]) -> None:
     """Forget which commits the branches of the hub point to, if one of these places is on the hub."""
     global _looks
     _looks += any(is_remote(place) and scheme_of(place) == "hf" for place in places)

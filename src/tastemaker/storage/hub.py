@@ -191,7 +191,8 @@ class Hub:
         """
         if constants.HF_HUB_OFFLINE:
             raise ConfigurationError("the hub is not asked while HF_HUB_OFFLINE is set")
-        wanted = self.token is not False and (self.token is not None or not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN)
+        is_own = self.endpoint == constants.ENDPOINT.rstrip("/")  # another hub does not get the token of the usual one
+        wanted = self.token or (self.token is None and is_own and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN)
         token = self.token if isinstance(self.token, str) else get_token() if wanted else None
         return {"User-Agent": "tastemaker"} | ({"Authorization": f"Bearer {token.strip()}"} if token else {})
 

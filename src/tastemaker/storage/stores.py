@@ -82,7 +82,7 @@ def split_url(url: str) -> tuple[str, str, str]:
 
 def _account_of(url: str) -> dict[str, str]:
     match = re.match(r"(?:az|abfss?)://[^/@]+@([^./]+)", url)
-    return {"account_name": match[1]} if match else {}
+    return {"account_of_url": match[1]} if match else {}
 
 
 def _make_store(kind: str, bucket: str, options: Options, patience: Patience, *, to_write: bool) -> Any:  # noqa: ANN401
@@ -205,12 +205,15 @@ def _google_settings(options: Options, _bucket: str) -> Options:
 
 def _azure_settings(options: Options, _bucket: str) -> Options:
     options = dict(options)
-    text = options.pop("connection_string", None)
-    if text is None and not {"account_name", "account_key"} & set(options):
+    text, account = options.pop("connection_string", None), options.pop("account_of_url", None)
+    if text is None and not account and not {"account_name", "account_key"} & set(options):
         text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
     parts = (part.partition("=") for part in (text or "").split(";"))
     given = {_AZURE_PARTS[name.lower()]: value for name, _, value in parts if name.lower() in _AZURE_PARTS}
-    return {**given, **_rename(options, _AZURE_NAMES)}
+    settings = {**given, **_rename(options, _AZURE_NAMES)}
+    if account and settings.setdefault("account_name", account) != account:
+        raise ConfigurationError(f"they are for the account {settings['account_name']}, not for {account}")
+    return settings
 
 
 def _read_text(path: str) -> str:

@@ -212,12 +212,10 @@ def _headers_of(options: Options) -> dict[str, str]:
     Raises:
         ConfigurationError: There are others.
     """
-    inner = options.get("client_kwargs", {})
-    unknown = ({*options} - {"headers", "client_kwargs"}) | ({*inner} - {"headers"})
-    if unknown:
+    if unknown := {*options} - {"headers"}:
         names = ", ".join(sorted(unknown))
         raise ConfigurationError(f"https:// cannot be used with these storage options: there is no option {names}")
-    return {**inner.get("headers", {}), **options.get("headers", {})}
+    return dict(options.get("headers", {}))
 
 
 def _total(answer: Any) -> int | None:  # noqa: ANN401
