@@ -66,8 +66,8 @@ def test_a_large_file_is_uploaded_in_parts_and_is_whole(request, scheme):
         ("s3://b/a", {"kye": "k"}, "kye"),
         ("gs://b/a", {"tokn": "t"}, "tokn"),
         ("az://b/a", {"account_name": "a", "acount_key": "k"}, "acount_key"),
-        ("https://host/a", {"header": {}}, "header"),
-        ("hf://datasets/o/n", {"revison": "r"}, "revison"),
+        ("https://host/a", {"https://host": {"header": {}}}, "option header"),
+        ("hf://datasets/o/n", {"hf": {"revison": "r"}}, "revison"),
     ],
 )
 def test_an_option_that_no_store_has_is_refused_by_its_name(url, options, name):
