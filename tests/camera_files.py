@@ -44,3 +44,17 @@ def make_dng(size=(600, 450), preview=None, *, orientation=1, make=b"Handmade", 
     assert len(head) <= sub_at
     head = head.ljust(sub_at, b"\0") + directory(sub_at, picture)
     return head.ljust(raw_at, b"\0") + sensor + (preview or b"")
+
+
+def make_raf(jpeg):
+    """Return the head of a Fujifilm raw, with its preview."""
+    return b"FUJIFILMCCD-RAW 0201".ljust(84, b"\0") + struct.pack(">II", 160, len(jpeg)) + bytes(68) + jpeg
+
+
+def make_cr3(**directories):
+    """Return the head of a Canon raw: its boxes with directories of EXIF, as `directory` takes them."""
+    boxes = [struct.pack(">I", 24) + b"ftypcrx \0\0\0\1crx isom"]
+    for name, tags in directories.items():
+        block = struct.pack("<2sHI", b"II", 42, 8) + directory(8, tags)
+        boxes.append(struct.pack(">I", len(block) + 8) + name.encode() + block)
+    return b"".join(boxes)

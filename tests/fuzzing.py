@@ -34,10 +34,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from camera_files import make_dng
 from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.TiffImagePlugin import IFDRational
 
 from tastemaker.embeddings.find import EmbeddingFile
 from tastemaker.errors import MetadataError, TastemakerError, UnreadableImageError
 from tastemaker.imaging.decode import decode_image
+from tastemaker.imaging.embedded import Embedded, read_embedded
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.imaging.ratings import find_rating
@@ -92,7 +94,8 @@ def exif():
 
     tags = Image.Exif()
     tags[0x0112], tags[0x4746], tags[0x010F] = 6, 3, "Maker"
-    tags.get_ifd(0x8769)[0x9003] = "2026:01:01 00:00:00"
+    tags.get_ifd(0x8769).update({0x9003: "2026:01:01 00:00:00", 0x9291: "12", 0x829A: IFDRational(1, 60), 0x8827: 400})
+    tags.get_ifd(0x8825).update({2: (IFDRational(47), 0, 0), 4: (IFDRational(8), 0, 0)})
     return tags
 
 
@@ -269,8 +272,10 @@ def arrows():
 
 def read_picture(data, rng, _folder):
 
-    rating = find_rating(data, {}, "jpg")
+    embedded = read_embedded(data)
+    rating = find_rating(embedded, {}, "jpg")
     assert rating is None or -1 <= rating <= 5
+    make_table([ImageObject(shot=embedded.shot)], rows_schema(with_embeddings=False, with_signals=False))
     limit = FULL_PIXELS if rng.random() < 0.02 else SMALL_PIXELS
     try:
         image = decode_image(data, max_pixels=limit, apply_exif_rotation=True, convert_profile=True)
@@ -336,7 +341,7 @@ def read_xmp(data, _rng, _folder):
         set_rating(data, 2)
     with contextlib.suppress(MetadataError):
         belongs_to(data, "jpg")
-    return find_rating(None, {"xmp": data}, "jpg") is not None
+    return find_rating(Embedded(), {"xmp": data}, "jpg") is not None
 
 
 def read_text(data, _rng, _folder):

@@ -47,7 +47,7 @@ def folder(tmp_path):
 
 def score(inputs, output, model_dir):
     run_scoring([str(inputs)], output, RunOptions(model_dir=str(model_dir)))
-    columns = ["image_id", "format", "rating", "status", "metadata"]
+    columns = ["image_id", "format", "rating", "camera", "has_gps", "status", "metadata"]
     return pq.read_table(output / "rows", columns=columns).to_pylist()
 
 
@@ -68,6 +68,8 @@ def test_pairs_are_two_rows_with_two_keys_and_their_own_ratings(folder, tmp_path
     }
     assert rows["IMG_1.DNG"]["metadata"] == '{"raw_pixels": "preview"}'
     assert rows["IMG_1"]["metadata"] is None
+    assert (rows["IMG_1.DNG"]["camera"], rows["IMG_1.DNG"]["has_gps"]) == ("Handmade Model", False)
+    assert (rows["IMG_1"]["camera"], rows["IMG_1"]["has_gps"]) == (None, None)
     made_by = pq.read_schema(tmp_path / "out" / "rows" / "photos-00000.parquet").metadata[b"tastemaker"]
     assert b'"rawpy"' in made_by
     assert b'"pillow-heif"' in made_by

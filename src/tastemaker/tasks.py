@@ -17,6 +17,7 @@ from tastemaker.imaging.keys import Sample
 from tastemaker.imaging.model_input import Preprocess
 from tastemaker.imaging.readers import COMPRESSED_EXTENSIONS, Section
 from tastemaker.imaging.shards import read_member
+from tastemaker.imaging.shots import NO_SHOT, Shot
 from tastemaker.imaging.tars import Member
 from tastemaker.storage import Options, public_url
 from tastemaker.storage.inputs import SourceFile
@@ -214,6 +215,7 @@ class ImageObject:
         orientation: How the decoded image is still to be turned to stand upright, as EXIF has it: 1 to 8.
         format: Encoding by content, for example ``JPEG``.
         rating: Stars that somebody gave it: -1 (rejected), 0 to 5; None where there are none.
+        shot: How it was taken, as its file says.
         model_input: uint8 (s, s, 3), made by the reader so that megabytes of pixels need not travel.
         model_input_kind: How ``model_input`` was made; None where nobody has.
         signals: Technical signals by name, where they were computed.
@@ -246,6 +248,7 @@ class ImageObject:
     orientation: int | None = None
     format: str | None = None
     rating: int | None = None
+    shot: Shot = NO_SHOT
     model_input: npt.NDArray[np.uint8] | None = None
     model_input_kind: Preprocess | None = None
     signals: dict[str, float] = field(default_factory=dict)

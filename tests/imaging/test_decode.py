@@ -543,7 +543,7 @@ def test_a_jpeg_of_very_many_exif_segments_does_not_keep_pillow_busy():
     size = int.from_bytes(data[22:24]) + 2  # of the segment behind JFIF's
     assert data[24:30] == b"Exif\0\0"
     many = data[:20] + data[20 : 20 + size] * 65 + data[20 + size :]
-    assert (decode_image(data).orientation, decode_image(many).orientation) == (6, 1)
+    assert (decode_image(data).orientation, decode_image(many).orientation) == (6, 6)
     assert np.array_equal(decode_image(many).pixels, decode_image(data).pixels)
     rare = many.replace(b"\xff\xc0\0\x11", b"\xff\xc8\0\x11")  # a kind that simplejpeg does not know
     with pytest.raises(UnreadableImageError, match="decompression bomb: 65 EXIF segments"):

@@ -9,8 +9,9 @@ from PIL import Image, ImageCms
 
 from tastemaker import decode_image
 from tastemaker.errors import MetadataError
+from tastemaker.imaging.embedded import read_embedded
 from tastemaker.imaging.jpeg_metadata import XMP_MARK, embed_rating, read_jpeg_metadata, read_segments
-from tastemaker.imaging.ratings import embedded_rating
+from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.xmp import make_xmp
 
 PADDED = b'<?xpacket begin=""?>' + make_xmp(2).partition(b"?>\n")[2] + b" " * 200 + b'<?xpacket end="w"?>'
@@ -18,6 +19,10 @@ UNRATED = make_xmp(1).replace(b'xmp:Rating="1"', b"")
 FULL = UNRATED.replace(b"Tastemaker", b"T" * (65_533 - len(XMP_MARK) - len(UNRATED) + len(b"Tastemaker")))
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 EXTENDED = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 40 + b"<more/>"
+
+
+def embedded_rating(data):
+    return find_rating(read_embedded(data), {}, "")
 
 
 def jpeg(*, xmp=b"", exif=None, **options):

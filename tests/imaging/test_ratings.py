@@ -8,11 +8,17 @@ from camera_files import make_dng
 from conftest import encode
 from PIL import Image, PngImagePlugin
 
+from tastemaker.imaging.embedded import Embedded, read_embedded
 from tastemaker.imaging.jpeg_metadata import embed_rating
-from tastemaker.imaging.ratings import embedded_rating, file_rating, find_rating
+from tastemaker.imaging.ratings import file_rating, find_rating
 from tastemaker.imaging.xmp import make_xmp
 
+NOTHING = Embedded()
 PIXELS = np.linspace(0, 255, 80 * 60 * 3).reshape(60, 80, 3).astype(np.uint8)
+
+
+def embedded_rating(data):
+    return find_rating(read_embedded(data), {}, "")
 
 
 def png():
@@ -68,19 +74,19 @@ def test_files_without_a_rating_and_damaged_ones_have_none(name):
 
 
 def test_the_sidecar_of_the_whole_name_counts_before_that_of_the_stem_and_before_the_file():
-    inside = embed_rating(encode(PIXELS, "JPEG"), 1)
+    inside = read_embedded(embed_rating(encode(PIXELS, "JPEG"), 1))
     whole, stem = {"jpg.xmp": make_xmp(3)}, {"xmp": make_xmp(2)}
     assert find_rating(inside, {**stem, **whole}, "jpg") == 3
     assert find_rating(inside, stem, "jpg") == 2
     assert find_rating(inside, {"XMP": make_xmp(2)}, "JPG") == 2
     assert find_rating(inside, {"txt": b"Rating"}, "jpg") == 1
-    assert find_rating(None, {}, "jpg") is None
+    assert find_rating(NOTHING, {}, "jpg") is None
     assert find_rating(inside, {"xmp": b"damaged Rating"}, "jpg") == 1
 
 
 def test_a_pairs_sidecars_are_told_apart():
     sidecars = {"CR2.xmp": make_xmp(5), "xmp": make_xmp(4, "CR2")}
-    assert find_rating(None, sidecars, "CR2") == 5
-    assert find_rating(None, {"xmp": sidecars["xmp"]}, "cr2") == 4
-    assert find_rating(None, sidecars, "JPG") is None
-    assert find_rating(None, {"left.jpg.xmp": make_xmp(2), "jpg.xmp": make_xmp(1)}, "left.jpg") == 2
+    assert find_rating(NOTHING, sidecars, "CR2") == 5
+    assert find_rating(NOTHING, {"xmp": sidecars["xmp"]}, "cr2") == 4
+    assert find_rating(NOTHING, sidecars, "JPG") is None
+    assert find_rating(NOTHING, {"left.jpg.xmp": make_xmp(2), "jpg.xmp": make_xmp(1)}, "left.jpg") == 2

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tastemaker.imaging.shots import Shot
 from tastemaker.imaging.signals import SIGNAL_NAMES
 from tastemaker.imaging.tables import CAPTION_COLUMNS, is_text
 from tastemaker.scores.schema import rows_schema
 
-TAKEN_AS_THEY_ARE = ("shard", "offset", "size", "format", "json", "sidecars", "metadata")
-"""Columns of rows that an earlier run wrote: where the originals lie stays known."""
+TAKEN_AS_THEY_ARE = ("shard", "offset", "size", "format", "json", "sidecars", "metadata", *Shot._fields)
+"""Columns of rows that an earlier run wrote: where the originals lie, and how they were taken, stays known."""
 
 _RESERVED = ("embedding", *SIGNAL_NAMES)
 

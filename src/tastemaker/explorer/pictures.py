@@ -11,12 +11,8 @@ import simplejpeg
 from PIL import Image
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.imaging.decode import (
-    MAX_IMAGE_PIXELS,
-    PILLOW_READERS,
-    decode_image,
-    read_orientation,
-)
+from tastemaker.imaging.decode import MAX_IMAGE_PIXELS, decode_image
+from tastemaker.imaging.embedded import PILLOW_READERS, read_orientation
 from tastemaker.imaging.formats import name_format
 from tastemaker.imaging.room import ROOM
 from tastemaker.scores.sources import OriginalsReader, SkippedError

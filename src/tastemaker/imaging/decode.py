@@ -17,24 +17,12 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageCms,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageCms
 
 from tastemaker.errors import ReasonKind, UnreadableImageError
-from tastemaker.imaging.cameras import open_heif, read_raw
-from tastemaker.imaging.formats import HEIF_FORMATS, RAW_FORMATS, name_format, sniff_format
-from tastemaker.imaging.jpeg_metadata import EXIF_MARK, jpeg_header
+from tastemaker.imaging.cameras import read_raw
+from tastemaker.imaging.embedded import PILLOW_READERS, check_exif_segments, open_metadata, read_orientation
+from tastemaker.imaging.formats import RAW_FORMATS, name_format, sniff_format
 from tastemaker.imaging.jpeg_pixels import decode_jpeg
 from tastemaker.imaging.png_chunks import strip_png
 from tastemaker.imaging.room import ROOM
@@ -42,34 +30,6 @@ from tastemaker.imaging.tiff_pixels import check_tiff, choose_page, is_wide, red
 
 MAX_IMAGE_PIXELS = 178_956_970
 """Pixels beyond which an image is taken for a decompression bomb (Pillow's own hard limit)."""
-
-PILLOW_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
-    "AVIF": AvifImagePlugin.AvifImageFile,
-    **dict.fromkeys(HEIF_FORMATS, open_heif),
-}
-"""Called directly: `Image.open` would try other formats too, and has a limit of pixels of its own."""
-
-_TURNED_ALREADY = HEIF_FORMATS | {"TIFF"}
-"""Their decoders turn the picture by themselves."""
-
-_PNG_METADATA = (b"eXIf", b"iTXt", b"tEXt", b"zTXt", b"iCCP")
-"""Chunks that may have EXIF, XMP or a colour profile in them."""
-
-_ORIENTATION = {
-    "JPEG": (EXIF_MARK, b"tiff:Orientation"),
-    "PNG": (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp"),
-}
-"""One of these is in every JPEG's header, and in every PNG, that has an orientation. For Pillow to look takes a hundred
-microseconds, and in a PNG all its pixels are decoded."""
-
-_MAX_EXIF_SEGMENTS = 64
-"""Cameras write one. For each, Pillow copies those before it: 1500 take a minute, and ten times as many an hour."""
 
 _UNSUPPORTED = re.compile(
     r"unknown (pixel mode|data organization|raw mode)|[Uu]nsupported|not( yet)? supported|not available|cannot handle|"
@@ -213,7 +173,7 @@ def _decode_plain(data: bytes, name: str, make_room: Callable[[int, int], None])
     if name == "JPEG" and (decoded := decode_jpeg(data, make_room)) is not None:
         return decoded
     if name == "JPEG":
-        _check_exif_segments(data)
+        check_exif_segments(data)
     note = ""
     if name == "PNG":
         data, note = strip_png(data)
@@ -248,44 +208,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P":
         image.info.pop("transparency", None)  # of no use to RGB, and Pillow would warn
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def open_metadata(data: bytes, name: str) -> ImageFile.ImageFile:
-    """Return an image for a look at what is beside its pixels, which may be missing. Pillow raises where it is damaged.
-
-    Args:
-        data: The whole file.
-        name: Its format, one of `PILLOW_READERS`.
-    """
-    if name == "JPEG":
-        _check_exif_segments(data)
-    if name == "PNG":
-        data = strip_png(data, kept=_PNG_METADATA)[0]
-    return PILLOW_READERS[name](io.BytesIO(data))
-
-
-def read_orientation(data: bytes, name: str) -> int:
-    """Return the EXIF orientation of an image that is no raw, 1 to 8; 1 where there is none that can be read.
-
-    It is 1, too, where the decoder turns the picture by itself.
-    """
-    if name in _TURNED_ALREADY:
-        return 1
-    if name in _ORIENTATION:
-        header = jpeg_header(data) if name == "JPEG" else data
-        if not any(mark in header for mark in _ORIENTATION[name]):
-            return 1
-    try:
-        orientation = int(open_metadata(data, name).getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 - the pixels are sound, whatever the EXIF is
-        return 1
-    return orientation if 1 <= orientation <= 8 else 1
-
-
-def _check_exif_segments(data: bytes) -> None:
-    """Raise where a JPEG has so many EXIF segments that Pillow would be busy with them."""
-    if (segments := data.count(EXIF_MARK)) > _MAX_EXIF_SEGMENTS:
-        raise UnreadableImageError(f"decompression bomb: {segments:,} EXIF segments", ReasonKind.TOO_LARGE)
 
 
 def _convert(image: DecodedImage, data: bytes) -> DecodedImage:

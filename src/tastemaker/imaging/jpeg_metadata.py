@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from tastemaker.errors import MetadataError
-from tastemaker.imaging.tiff_tags import RATING, RATING_PERCENT, read_directories
+from tastemaker.imaging.tiff_tags import RATING, RATING_PERCENT, TiffDirectory, read_directories
 from tastemaker.imaging.xmp import check_rating, make_xmp, read_rating, set_rating
 
 EXIF_MARK = b"Exif\0\0"
@@ -100,9 +100,6 @@ def read_segments(data: bytes) -> Iterator[Segment]:
 def read_jpeg_metadata(data: bytes) -> tuple[bytes, bytes]:
     """Return the XMP packet and the EXIF block (a TIFF structure) of a JPEG; each empty where there is none."""
     xmp = exif = b""
-    header = jpeg_header(data)
-    if EXIF_MARK not in header and XMP_MARK not in header:
-        return xmp, exif
     for segment in read_segments(data):
         if segment.marker == _APP1:
             body = segment.body(data)
@@ -131,7 +128,7 @@ def embed_rating(jpeg: bytes, rating: int, *, overwrite: bool = False) -> bytes:
     if jpeg[:3] != b"\xff\xd8\xff":
         raise MetadataError(f"a rating can be embedded in JPEG only, not in a file that starts with {jpeg[:4]!r}")
     xmp, exif = read_jpeg_metadata(jpeg)
-    if not overwrite and ((read_rating(xmp) or exif_rating(exif)) not in (None, 0)):
+    if not overwrite and ((read_rating(xmp) or exif_rating(read_directories(exif))) not in (None, 0)):
         return jpeg
     parts, at, done = [jpeg[:2]], 2, not xmp
     for segment in read_segments(jpeg):
@@ -146,12 +143,10 @@ def embed_rating(jpeg: bytes, rating: int, *, overwrite: bool = False) -> bytes:
     return result if xmp else _insert_packet(result, rating)
 
 
-def exif_rating(exif: bytes) -> int | None:
-    """Return the rating in an EXIF block or another TIFF structure, where Windows keeps it; None if there is none."""
-    for directory in read_directories(exif):
-        value = directory.integers(RATING)[:1]
-        return value[0] if value and 0 <= value[0] <= 5 else None
-    return None
+def exif_rating(directories: Iterable[TiffDirectory]) -> int | None:
+    """Return the rating in the first directory of an EXIF block, where Windows keeps it; None if there is none."""
+    value = next((directory.integers(RATING)[:1] for directory in directories), ())
+    return value[0] if value and 0 <= value[0] <= 5 else None
 
 
 def _set_exif_rating(exif: bytes, rating: int) -> bytes:

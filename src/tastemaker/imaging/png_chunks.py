@@ -11,7 +11,7 @@ NO_END_MARK = "the PNG lacks its end mark, and nothing else"
 _MARK_BYTES = 8
 
 
-def strip_png(data: bytes, kept: tuple[bytes, ...] = ()) -> tuple[bytes, str]:
+def strip_png(data: bytes, kept: tuple[bytes, ...] = (), *, without: bytes = b"") -> tuple[bytes, str]:
     """Return a PNG with its critical chunks only, and a note where its end mark is missing.
 
     Pillow does not look at the checksums of the pixels, so they are compared here. Where the file is cut inside a
@@ -20,6 +20,7 @@ def strip_png(data: bytes, kept: tuple[bytes, ...] = ()) -> tuple[bytes, str]:
     Args:
         data: The whole file.
         kept: Names of other chunks to keep where their checksum is right.
+        without: Name of critical chunks to leave out.
 
     Raises:
         UnreadableImageError: The checksum of a critical chunk is wrong.
@@ -29,7 +30,7 @@ def strip_png(data: bytes, kept: tuple[bytes, ...] = ()) -> tuple[bytes, str]:
     while (end := at + 12 + int.from_bytes(view[at : at + 4])) <= len(data):
         kind = bytes(view[at + 4 : at + 8])
         is_critical = kind[:1].isupper()
-        if is_critical or kind in kept:
+        if (is_critical and kind != without) or kind in kept:
             if zlib.crc32(view[at + 4 : end - 4]) == int.from_bytes(view[end - 4 : end]):
                 parts.append(view[at:end])
             elif is_critical:

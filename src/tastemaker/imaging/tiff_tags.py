@@ -6,14 +6,16 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-MAKE, SUB_DIRECTORIES, XMP, RATING, RATING_PERCENT, DNG_VERSION = 271, 330, 700, 0x4746, 0x4749, 50706
+MAKE, MODEL, ORIENTATION, SUB_DIRECTORIES, XMP = 271, 272, 274, 330, 700
+RATING, RATING_PERCENT, EXIF, GPS, DNG_VERSION = 0x4746, 0x4749, 0x8769, 0x8825, 50706
 PHOTOMETRIC = 262
 
 _MAX_DIRECTORIES = 32
 _MAX_TAGS = 1024
 """No camera writes so many; a damaged file may say anything."""
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 6: 1, 7: 1, 8: 2, 9: 4, 13: 4}
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 13: 4, 129: 1}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I"}
+_FRACTIONS = {5: "II", 10: "ii"}
 
 
 @dataclass(slots=True)
@@ -45,9 +47,17 @@ class TiffDirectory:
             return ()
         return struct.unpack(f"{self.order}{len(value) // _SIZES[kind]}{_CODES[kind]}", value)
 
+    def fraction(self, tag: int) -> float | None:
+        """Return the first fraction of a value; None where there is none, or its denominator is 0."""
+        value, kind = self.raw(tag), self.tags.get(tag, (1, 0, 0))[0]
+        if kind not in _FRACTIONS or len(value) < 8:
+            return None
+        numerator, denominator = struct.unpack_from(self.order + _FRACTIONS[kind], value)
+        return float(numerator / denominator) if denominator else None
+
     def text(self, tag: int) -> str:
-        """Return a value as text, up to its first zero."""
-        return self.raw(tag).partition(b"\0")[0].decode("ascii", "replace").strip()
+        """Return a value as text, up to its first zero. Bytes that are no UTF-8 become U+FFFD."""
+        return self.raw(tag).partition(b"\0")[0].decode("utf-8", "replace").strip()
 
 
 def read_directories(data: bytes) -> Iterator[TiffDirectory]:
@@ -70,6 +80,14 @@ def read_directories(data: bytes) -> Iterator[TiffDirectory]:
         directory = _read_directory(data, order, at)
         yield directory
         waiting += [directory.following, *directory.integers(SUB_DIRECTORIES)[:_MAX_DIRECTORIES]]
+
+
+def directories_below(main: TiffDirectory) -> Iterator[TiffDirectory]:
+    """Yield the directories of the exposure and of the position, which the first directory of an EXIF block names."""
+    for tag in (EXIF, GPS):
+        for at in main.integers(tag)[:1]:
+            if 0 < at < len(main.data) - 2:
+                yield _read_directory(main.data, main.order, at)
 
 
 def _read_directory(data: bytes, order: str, at: int) -> TiffDirectory:

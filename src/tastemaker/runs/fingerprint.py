@@ -9,7 +9,7 @@ from typing import Any
 
 from tastemaker.stages.base import ProcessingStage
 
-ROWS_FORMAT = 4
+ROWS_FORMAT = 5
 """Changes when the same stages give other rows, because the program computes something differently."""
 
 Fingerprint = dict[str, Any]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -171,13 +172,13 @@ def _checked(field: pa.Field, path: str) -> pa.Field:
     kind = _kind(field.type)
     if kind not in (_kind(own), "null"):
         raise ConfigurationError(f"the column {field.name} of {path} holds {field.type}: the rows were changed")
-    return field.with_type(own) if kind in ("string", "null") else field
+    return field.with_type(own) if kind in ("string", "timestamp", "null") else field
 
 
 def _kind(stored: pa.DataType) -> str:
     """Return what a column holds, however it is written; ``null`` where another program saw no value."""
     kind = stored.value_type if pa.types.is_dictionary(stored) else stored
-    name = str(kind).partition("<")[0]
+    name = re.split(r"[<\[]", str(kind))[0]
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         return "number"
     return name.removeprefix("large_").removeprefix("fixed_size_").removesuffix("_view")

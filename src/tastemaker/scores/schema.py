@@ -35,6 +35,19 @@ DELETED_REASON = "the file is gone since it was scored"
 COPY_FIELDS = [("tar_file", pa.string()), ("member_name", pa.string())]
 """Columns of rows whose originals were copied: the file that the copy is in, and the name of the image there."""
 
+SHOT_FIELDS = [
+    ("captured_at", pa.timestamp("us")),
+    ("camera", pa.string()),
+    ("lens", pa.string()),
+    ("focal_length_mm", pa.float32()),
+    ("exposure_time_s", pa.float32()),
+    ("exposure_bias_ev", pa.float32()),
+    ("aperture_f", pa.float32()),
+    ("iso", pa.int32()),
+    ("has_gps", pa.bool_()),
+]
+"""Columns of how a picture was taken, as `tastemaker.imaging.shots.Shot` has them."""
+
 _SIDECAR = pa.struct(
     [("extension", pa.string()), ("member", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]
 )
@@ -84,6 +97,7 @@ def rows_schema(
         ("orientation", pa.int8()),
         ("format", pa.string()),
         ("rating", pa.int8()),
+        *SHOT_FIELDS,
         *((name, pa.float32()) for name in score_columns(provenance or {})),
         ("status", pa.string()),
         ("reason_kind", pa.string()),
@@ -134,6 +148,7 @@ def make_table(
         "orientation": [image.orientation for image in images],
         "format": [image.format for image in images],
         "rating": [image.rating for image in images],
+        **{name: [getattr(image.shot, name) for image in images] for name, _ in SHOT_FIELDS},
         "status": [status_of(image) for image in images],
         "reason_kind": [reason_kind_of(image) for image in images],
         "reason": [printable(image.reason) or None for image in images],

@@ -30,7 +30,8 @@ def write_manifest(path: Path, name: str, tables: Iterable[pa.Table], schema: pa
     elif name.endswith(".jsonl"):
         with path.open("w", encoding="utf-8") as lines:
             for table in tables:
-                lines.writelines(json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in table.to_pylist())
+                rows = map(_finite, table.to_pylist())
+                lines.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
     else:
         with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for table in tables:

@@ -18,6 +18,7 @@ import xxhash
 from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import MissingExtraError, UnreadableImageError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
+from tastemaker.imaging.embedded import read_embedded
 from tastemaker.imaging.keys import Sample, split_key
 from tastemaker.imaging.model_input import ROUNDINGS, Preprocess
 from tastemaker.imaging.preprocess import RESIZES, Pixels, preprocess, preprocess_with_torch
@@ -241,7 +242,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         if image.encoded is not None:
             image.xxh3 = xxhash.xxh3_64_hexdigest(image.encoded)
         if not image.failed:
-            image.rating = find_rating(image.encoded, image.sidecars, _extension_of(image))
+            embedded = read_embedded(image.encoded or b"")
+            image.rating, image.shot = find_rating(embedded, image.sidecars, _extension_of(image)), embedded.shot
             try:
                 with ROOM.hold():  # until its pixels are gone
                     image.model_input = self._make_input(image.decode().pixels, self._how)
