@@ -13,8 +13,6 @@ from tastemaker.executors import BaseExecutor, StageCount, default_executor
 from tastemaker.progress import Progress, show_progress
 from tastemaker.runs.checkpoint import run_with_checkpoint
 from tastemaker.stages.base import ProcessingStage, StageSpec
-from tastemaker.stages.embed import ImageEmbeddingStage
-from tastemaker.stages.read import ImageReaderStage
 from tastemaker.storage import expand_path
 from tastemaker.tasks import Task
 
@@ -99,29 +97,13 @@ class Pipeline:
             raise ConfigurationError(f"pipeline {self.name!r} has no stages")
         if executor is None:
             executor = default_executor()
-        stages = _fill_batches(self.stages)
         with _shown(executor, f"pipeline {self.name!r}"):
             if checkpoint_path is not None:
-                return run_with_checkpoint(stages, executor, initial_tasks, Path(expand_path(checkpoint_path)))
-            return executor.execute(stages, initial_tasks)
+                return run_with_checkpoint(self.stages, executor, initial_tasks, Path(expand_path(checkpoint_path)))
+            return executor.execute(self.stages, initial_tasks)
 
     def __repr__(self) -> str:
         return f"Pipeline({self.name!r}, {self.stages!r})"
-
-
-def _fill_batches(stages: list[ProcessingStage[Any, Any]]) -> list[ProcessingStage[Any, Any]]:
-    """Return the stages with readers whose batches a model's inferences divide, so that a GPU computes whole ones.
-
-    By their defaults, a batch of 100 would be three inferences of 32 images and one of 4. The rows are the same.
-    """
-    sizes = (stage.model_inference_batch_size for stage in stages if isinstance(stage, ImageEmbeddingStage))
-    size = next(filter(None, sizes), 1)
-    return [
-        ProcessingStage.with_(stage, batch_size=stage.batch_size // size * size)  # to a subclass it may mean tasks
-        if isinstance(stage, ImageReaderStage) and stage.batch_size > size
-        else stage
-        for stage in stages
-    ]
 
 
 @contextmanager

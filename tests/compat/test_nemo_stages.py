@@ -441,19 +441,3 @@ def test_what_stages_spent_and_noted_is_summed_by_stage():
     assert (sums["run_first_noting_letters_mean"], sums["run_first_noting_letters_std"]) == (2, 1)
     assert TaskPerfUtils.get_aggregated_stage_stat(done, "not", "num_items_processed") == 2
     assert TaskPerfUtils.get_aggregated_stage_stat(None, "not", "letters") == 0
-
-
-def test_batches_of_the_reader_are_whole_multiples_of_an_inference(tmp_path, model_dir):
-    picture = encode(np.zeros((8, 8, 3), np.uint8), "PNG")
-    make_tar(tmp_path / "a.tar", [(f"{number:02d}.png", picture) for number in range(23)])
-    sizes = []
-
-    class Counts(BaseFilterStage):
-        def process(self, task):
-            sizes.append(len(task.data))
-            return task
-
-    stages = [FilePartitioningStage(file_paths=str(tmp_path)), ImageReaderStage(batch_size=10)]
-    stages += [Counts(), ImageEmbeddingStage(str(model_dir), model_inference_batch_size=4)]
-    assert sum(batch.num_items for batch in Pipeline("p", stages=stages).run(LocalExecutor())) == 23
-    assert sizes == [8, 8, 7]
