@@ -1,25 +1,27 @@
 """Repositories of the Hugging Face hub: each listing and each byte is of one commit, and no request waits for ever.
 
 huggingface_hub's own file system asks for "main" each time, lists without a timeout, and tries again by itself. Its
-session, token (``HF_TOKEN``, or what `hf auth login` saved) and endpoint (``HF_ENDPOINT``) are used here.
+token (``HF_TOKEN``, or what `hf auth login` saved) and endpoint (``HF_ENDPOINT``) are used here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from huggingface_hub import constants, get_session, get_token
+import httpx2
+from huggingface_hub import constants, get_token
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.storage import count_looks
 from tastemaker.storage.place import Entry
 from tastemaker.storage.ranges import BeyondEndError
 from tastemaker.storage.remote import ReadOnlyPlace, or_none
-from tastemaker.storage.retries import current_patience, persist
+from tastemaker.storage.retries import persist
 from tastemaker.storage.web import AnswerError, WebRanges, send
 
 _PLACE = re.compile(
@@ -202,10 +204,10 @@ class Hub:
         self._entries[place.kind, place.repo, commit, item["path"]] = entry
         return entry
 
-    def _ask(self, place: HubPath, method: str, where: str, **arguments: Any) -> Any:  # noqa: ANN401
+    def _ask(self, place: HubPath, method: str, where: str, **arguments: Any) -> httpx2.Response:  # noqa: ANN401
         url = f"{self.endpoint}/api/{place.kind}/{place.repo}/{where}"
-        seconds = current_patience().timeout_s
-        answer = get_session().request(method, url, headers=self.headers(), timeout=seconds, **arguments)
+        with contextlib.closing(send(url, self.headers(), method=method, **arguments)) as answer:
+            answer.read()
         check_answer(answer, place)
         return answer
 
@@ -240,7 +242,7 @@ class HubRanges(WebRanges):
             raise BeyondEndError
         super().read_into(data, offset, size)
 
-    def ask(self, headers: dict[str, str]) -> Any:  # noqa: ANN401
+    def ask(self, headers: dict[str, str]) -> httpx2.Response:
         if (answer := self._ask_elsewhere(headers)) is not None:
             return answer
         answer = send(self.address, self._hub.headers() | headers)
@@ -249,16 +251,16 @@ class HubRanges(WebRanges):
             self._elsewhere = str(answer.url)
         return answer
 
-    def take_note(self, answer: Any, size: int | None) -> None:  # noqa: ANN401
+    def take_note(self, answer: httpx2.Response, size: int | None) -> None:
         self.note(size, self.version)  # that of an answer is none of the hub's
 
-    def _ask_elsewhere(self, headers: dict[str, str]) -> Any:  # noqa: ANN401
+    def _ask_elsewhere(self, headers: dict[str, str]) -> httpx2.Response | None:
         """Return an answer of the server that has the bytes; None if the hub must be asked for its address first."""
         elsewhere, is_good = self._elsewhere, False
         if not elsewhere:
             return None
         try:
-            answer = send(elsewhere, headers)
+            answer = send(elsewhere, headers, named=self._hub.endpoint)
             if answer.status_code in _EXPIRED:
                 answer.close()
                 return None
@@ -269,7 +271,7 @@ class HubRanges(WebRanges):
             if not is_good and self._elsewhere == elsewhere:
                 self._elsewhere = ""
 
-    def _check(self, answer: Any) -> None:  # noqa: ANN401
+    def _check(self, answer: httpx2.Response) -> None:
         try:
             check_answer(answer, self._place)
         except BaseException:
@@ -277,7 +279,7 @@ class HubRanges(WebRanges):
             raise
 
 
-def check_answer(answer: Any, place: HubPath) -> None:  # noqa: ANN401
+def check_answer(answer: httpx2.Response, place: HubPath) -> None:
     """Raise an error if the hub refused a request.
 
     Raises:

@@ -9,10 +9,12 @@ import socket
 import threading
 import uuid
 from email.utils import parsedate_to_datetime
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
+import httpcore2
 import httpx2
 
 from tastemaker.errors import ConfigurationError, RemoteError
@@ -24,6 +26,8 @@ from tastemaker.storage.remote import ReadOnlyPlace
 from tastemaker.storage.retries import current_patience, persist
 
 _MAX_REDIRECTS = 10
+_MAX_IDLE = 64
+"""Connections that are kept open for the next request."""
 
 
 class AnswerError(OSError):
@@ -34,7 +38,7 @@ class AnswerError(OSError):
         headers: May say when to come back.
     """
 
-    def __init__(self, answer: Any) -> None:  # noqa: ANN401 - httpx2's, or that of the hub's library
+    def __init__(self, answer: httpx2.Response) -> None:
         reason = answer.headers.get("X-Error-Message") or answer.reason_phrase
         super().__init__(f"status {answer.status_code} {reason}".strip())
         self.status: int = answer.status_code
@@ -105,7 +109,7 @@ class WebRanges(RemoteRanges):
         if self._whole is not None:
             self._whole.unlink(missing_ok=True)
 
-    def ask(self, headers: dict[str, str]) -> Any:  # noqa: ANN401
+    def ask(self, headers: dict[str, str]) -> httpx2.Response:
         """Return the answer to a request for the file, its body not read yet.
 
         Raises:
@@ -120,13 +124,13 @@ class WebRanges(RemoteRanges):
             raise AnswerError(answer)
         return answer
 
-    def take_note(self, answer: Any, size: int | None) -> None:  # noqa: ANN401
+    def take_note(self, answer: httpx2.Response, size: int | None) -> None:
         """Take down what an answer says of the file; see `note`."""
         self.note(size, _version(answer))
         with contextlib.suppress(KeyError, ValueError):
             self.modified = parsedate_to_datetime(answer.headers["Last-Modified"]).timestamp()
 
-    def _ask_range(self, offset: int, size: int) -> Any:  # noqa: ANN401
+    def _ask_range(self, offset: int, size: int) -> httpx2.Response:
         """Return an answer with a part of the file, or, from a server without ranges, with all of it."""
         answer = self.ask({"Range": f"bytes={offset}-{offset + size - 1}"})
         try:
@@ -141,7 +145,7 @@ class WebRanges(RemoteRanges):
             raise
         return answer
 
-    def _fetch_whole(self, answer: Any) -> None:  # noqa: ANN401
+    def _fetch_whole(self, answer: httpx2.Response) -> None:
         """Store the body, which is the whole file. Later reads use this copy."""
         path = draft_folder() / uuid.uuid4().hex
         with path.open("wb") as file:
@@ -159,21 +163,36 @@ class WebRanges(RemoteRanges):
             return file.read(size)
 
 
-def send(url: str, headers: dict[str, str]) -> Any:  # noqa: ANN401
+def send(
+    url: str,
+    headers: dict[str, str],
+    *,
+    named: str = "",
+    method: str = "GET",
+    **content: Any,  # noqa: ANN401 - what httpx2 takes
+) -> httpx2.Response:
     """Return the answer to a request, before its body is read. It fails if no byte comes for too long.
 
     Where the server says that the file lies elsewhere, the answer is that one's. It gets no header but the range.
 
+    Args:
+        url: Where to.
+        headers: For that server.
+        named: The URL that the user named, if it is another one.
+        method: Of HTTP.
+        content: ``params`` and ``data`` of the request.
+
     Raises:
-        PermissionError: It would be an address of this machine or of a private network.
+        PermissionError: It would be an address of this machine or of a private network that the user did not name.
     """
-    client, seconds, first = _client(), current_patience().timeout_s, httpx2.URL(url)
-    there = first
+    seconds, first, own = current_patience().timeout_s, httpx2.URL(url), httpx2.URL(named or url).host
+    there = first.copy_merge_params(content.pop("params", {}))
     for _ in range(_MAX_REDIRECTS):
-        _refuse_private(there.host, first.host)
+        client = _client(there.host == own, _proxy_of(there))
         is_same = (there.scheme, there.host, there.port) == (first.scheme, first.host, first.port)
         sent = {name: value for name, value in headers.items() if is_same or name == "Range"}
-        request = client.build_request("GET", there, headers={**sent, "Accept-Encoding": "identity"}, timeout=seconds)
+        sent["Accept-Encoding"] = "identity"
+        request = client.build_request(method, there, headers=sent, timeout=seconds, **content)
         answer = client.send(request, stream=True)
         if not answer.has_redirect_location:
             return answer
@@ -182,28 +201,64 @@ def send(url: str, headers: dict[str, str]) -> Any:  # noqa: ANN401
     raise PermissionError(f"its servers lead to each other, {_MAX_REDIRECTS} times")
 
 
-@lru_cache(1024)
-def _refuse_private(host: str, named: str) -> None:
-    """Raise `PermissionError` if a host is not public and the user did not name it.
+class _CheckedBackend(httpcore2.SyncBackend):
+    """Looks up the address of a host once, and connects to that address if the host may have it.
 
-    A name that the user gave may be of a private network. What it stands for is not link-local, as the addresses are
-    where machines of a cloud are told their credentials: that has to be named by its number.
+    Args:
+        is_named: Its hosts were named by the user, and may be of a private network. What a name stands for is never
+            link-local, as the addresses are where machines of a cloud are told their credentials: these have to be
+            named by their number.
     """
-    try:
-        found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
-    except OSError:
-        return  # the request says so, with the name
-    for address in map(ipaddress.ip_address, found):
+
+    def __init__(self, *, is_named: bool) -> None:
+        self._is_named = is_named
+
+    def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore2.NetworkStream:  # noqa: ANN401
+        try:
+            found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        except OSError as error:
+            raise httpcore2.ConnectError(f"{host}: {error.strerror or error}") from error
+        for address in found:
+            self._check(host, address.partition("%")[0])
+        *others, last = dict.fromkeys(found)
+        for address in others:
+            with contextlib.suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                return super().connect_tcp(address, port, *args, **options)
+        return super().connect_tcp(last, port, *args, **options)
+
+    def _check(self, host: str, found: str) -> None:
+        address = ipaddress.ip_address(found)
         real = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None) or address
-        is_allowed = real.is_global or (host == named and (not real.is_link_local or host.strip("[]") in found))
-        if not is_allowed:
+        if not (real.is_global or (self._is_named and (not real.is_link_local or host == found))):
             raise PermissionError(f"{host} is {real}, a private address that you did not name: give its own URL")
 
 
+class _Direct(httpx2.HTTPTransport):
+    """Connects to servers by `_CheckedBackend`. Pools of named and of other hosts share no connection."""
+
+    def __init__(self, *, is_named: bool) -> None:
+        super().__init__()
+        self._pool = httpcore2.ConnectionPool(
+            ssl_context=httpx2.create_ssl_context(),
+            max_keepalive_connections=_MAX_IDLE,
+            network_backend=_CheckedBackend(is_named=is_named),
+        )
+
+
 @cache
-def _client() -> httpx2.Client:
-    """Return the connections of this process to web servers."""
-    return httpx2.Client(limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64))
+def _client(is_named: bool, proxy: str | None) -> httpx2.Client:
+    """Return the connections of this process to web servers; a proxy chooses the addresses that it connects to."""
+    if proxy is None:
+        return httpx2.Client(transport=_Direct(is_named=is_named))
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=_MAX_IDLE)
+    return httpx2.Client(proxy=proxy, limits=limits)
+
+
+def _proxy_of(url: httpx2.URL) -> str | None:
+    """Return the proxy for a URL, as the environment has it (``HTTPS_PROXY``, ``NO_PROXY``), None for none."""
+    proxies = getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    return None if proxy is None or proxy_bypass(url.host) else proxy
 
 
 def _headers_of(options: Options) -> dict[str, str]:
@@ -218,11 +273,11 @@ def _headers_of(options: Options) -> dict[str, str]:
     return dict(options.get("headers", {}))
 
 
-def _total(answer: Any) -> int | None:  # noqa: ANN401
+def _total(answer: httpx2.Response) -> int | None:
     match = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
-def _version(answer: Any) -> str:  # noqa: ANN401
+def _version(answer: httpx2.Response) -> str:
     headers = answer.headers
     return str(headers.get("ETag") or headers.get("Last-Modified") or "").strip('"')
