@@ -23,7 +23,7 @@ from tastemaker.models.hub import weights_path
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.neighbours import nearest_rows
-from tastemaker.scores.schema import rows_schema
+from tastemaker.scores.schema import embedding_column, rows_schema
 from tastemaker.taste import learn_from_ratings
 from tastemaker.testing import random_predictor, random_text_tower, write_random_models, write_tokenizer
 
@@ -43,7 +43,7 @@ def make_rows(folder, count):
             "image_path": pa.array([f"/photos/{name}.jpg" for name in names]),
             "status": pa.array(["kept"] * number),
             "aesthetic_score": pa.array(rng.normal(5, 0.8, number).astype(np.float32)),
-            "embedding": pa.ListArray.from_arrays(np.arange(0, number * 768 + 1, 768, np.int32), vectors.ravel()),
+            "embedding": embedding_column(vectors.ravel(), np.full(number, 768)),
         }
         table = pa.table([columns.get(f.name, pa.nulls(number, f.type)) for f in schema], schema=schema)
         rows = RowsFile(folder / "rows" / f"{start:09d}.parquet", schema.with_metadata({b"tastemaker": b"{}"}))

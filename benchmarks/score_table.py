@@ -23,7 +23,7 @@ import pyarrow as pa
 from common import print_machine
 
 from tastemaker.scores.files import ROW_GROUP_ROWS, RowsFile
-from tastemaker.scores.schema import rows_schema
+from tastemaker.scores.schema import embedding_column, rows_schema
 
 WORDS = ("a", "the", "of", "in", "on", "with", "red", "blue", "old", "new", "house", "tree", "river", "woman", "dog")
 FAILURES = (
@@ -113,9 +113,7 @@ def make_rows(folder: Path, arguments: argparse.Namespace) -> None:
         columns = make_columns(rng, number, rows)
         if arguments.embeddings:
             values = (rng.standard_normal((rows, 768), np.float32) * 768**-0.5).astype(np.float16)
-            columns["embedding"] = pa.ListArray.from_arrays(
-                pa.array(np.arange(rows + 1) * 768, pa.int32()), pa.array(values.ravel())
-            )
+            columns["embedding"] = embedding_column(values.ravel(), np.full(rows, 768))
         others = {f.name: pa.nulls(rows, f.type) for f in schema if f.name not in columns}
         table = pa.table([others.get(f.name, columns.get(f.name)) for f in schema], schema=schema)
         for start in range(0, rows, ROW_GROUP_ROWS):

@@ -16,6 +16,7 @@ from tastemaker import ConfigurationError, ScoreTable
 from tastemaker.errors import ReasonKind
 from tastemaker.scores.cutoff import Top, mark_best
 from tastemaker.scores.distribution import Cutoff
+from tastemaker.scores.schema import EMBEDDING_TYPE
 from tastemaker.storage.place import Place
 
 MADE_BY = {"tastemaker": "0.1.0", "precision": "bf16", "options": {"signals": False}}
@@ -55,7 +56,7 @@ def test_columns_that_a_run_does_not_have_are_null(runs):
     table = ScoreTable(runs)
     assert table.to_arrow(["sharpness"]).column(0).null_count == 5
     assert table.to_arrow(["embedding"]).column(0).null_count == 2
-    assert table.columns["embedding"] == pa.list_(pa.float16())
+    assert table.columns["embedding"] == EMBEDDING_TYPE
     assert table.values("technical_quality").tolist()[-1] == 0.0
 
 
@@ -156,7 +157,7 @@ def test_single_rows_come_in_the_order_they_are_asked_for(runs):
     assert found["aesthetic_score"].to_pylist() == [4.5, 5.0, 5.5, 5.0]
     assert found["sharpness"].to_pylist() == [None, None, 0.0, None]
     assert "embedding" not in table.take([1]).column_names
-    assert table.take([1], ["embedding"]).schema.field("embedding").type == pa.list_(pa.float16())
+    assert table.take([1], ["embedding"]).schema.field("embedding").type == EMBEDDING_TYPE
     assert table.take([], ["row_id"]).num_rows == 0
     for wrong in ([6], [-1], [0, 99]):
         with pytest.raises(ConfigurationError, match="not in a table of 6 rows"):

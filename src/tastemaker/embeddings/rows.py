@@ -15,7 +15,7 @@ from tastemaker.embeddings.arrays import EmbeddingBlock
 from tastemaker.embeddings.columns import ColumnPlan
 from tastemaker.embeddings.find import EmbeddingFile
 from tastemaker.errors import ReasonKind
-from tastemaker.scores.schema import printable
+from tastemaker.scores.schema import embedding_column, printable
 from tastemaker.tasks import Task
 
 
@@ -102,7 +102,5 @@ def _embedding_column(
         wide = vectors.astype(np.float32)
         lengths = np.linalg.norm(wide, axis=1, keepdims=True)
         vectors = np.divide(wide, lengths, out=np.zeros_like(wide), where=np.isfinite(lengths) & (lengths > 0))
-    size = np.where(is_failed, 0, vectors.shape[1])
-    offsets = np.concatenate([[0], np.cumsum(size)]).astype(np.int32)
-    values = vectors[~is_failed].astype(np.float16).ravel()
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(is_failed))
+    whole = vectors[~is_failed] if is_failed.any() else vectors
+    return embedding_column(whole.ravel(), np.where(is_failed, -1, vectors.shape[1]))

@@ -184,9 +184,10 @@ def _new_schema(schema: pa.Schema, made_by: Mapping[str, Any], wanted: Mapping[s
 
 def _scores(table: pa.Table, columns: Mapping[str, _Column]) -> dict[str, pa.Array]:
     """Return the scores of rows, float32; null for those without an embedding of the backbone's size."""
-    stored, found = table[EMBEDDING].combine_chunks(), {}
+    backbone = next(iter(columns.values())).scorer.backbone  # all have the same
+    vectors, _ = vectors_of(table[EMBEDDING].combine_chunks(), backbone.dimension)
+    found = {}
     for name, column in columns.items():
-        vectors, _ = vectors_of(stored, column.scorer.backbone.dimension)
         if column.scorer.reads_captions:
             scores = column.head(vectors, table["caption"].to_pylist())
         else:

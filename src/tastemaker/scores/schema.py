@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from tastemaker.errors import ConfigurationError, ReasonKind
@@ -47,6 +48,9 @@ SHOT_FIELDS = [
     ("has_gps", pa.bool_()),
 ]
 """Columns of how a picture was taken, as `tastemaker.imaging.shots.Shot` has them."""
+
+EMBEDDING_TYPE = pa.list_(pa.field("element", pa.float16(), nullable=False))
+"""Of embeddings. A whole one may be null, a number in it never is: so they are read in two thirds of the time."""
 
 _SIDECAR = pa.struct(
     [("extension", pa.string()), ("member", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]
@@ -112,7 +116,7 @@ def rows_schema(
     if with_signals:
         fields += [(name, pa.float32()) for name in SIGNAL_NAMES]
     if with_embeddings:
-        fields.append(("embedding", pa.list_(pa.float16())))
+        fields.append(("embedding", EMBEDDING_TYPE))
     return pa.schema(fields, rows_metadata(provenance or {}) or None)
 
 
@@ -163,7 +167,9 @@ def make_table(
     if SIGNAL_NAMES[0] in schema.names:
         columns |= {name: [image.signals.get(name) for image in images] for name in SIGNAL_NAMES}
     if "embedding" in schema.names:
-        columns["embedding"] = _embedding_column(images)
+        present = [image.embedding for image in images if image.embedding is not None]
+        lengths = [-1 if image.embedding is None else len(image.embedding) for image in images]
+        columns["embedding"] = embedding_column(np.concatenate(present or [np.empty(0, np.float16)]), lengths)
     for name in set(schema.names) - columns.keys():
         columns[name] = [image.scores.get(name) for image in images]
     schema = schema.remove_metadata()
@@ -241,10 +247,15 @@ def _sidecar_row(extension: str, member: Member) -> dict[str, Any]:
     }
 
 
-def _embedding_column(images: Sequence[ImageObject]) -> pa.Array:
-    present = [image.embedding for image in images if image.embedding is not None]
-    values = np.concatenate(present).astype(np.float16) if present else np.empty(0, np.float16)
-    lengths = [0 if image.embedding is None else len(image.embedding) for image in images]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    missing = pa.array([image.embedding is None for image in images], pa.bool_())
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=missing)
+def embedding_column(numbers: npt.NDArray[np.floating], lengths: npt.ArrayLike) -> pa.Array:
+    """Return embeddings as they are in rows.
+
+    Args:
+        numbers: float (m,), of all embeddings one behind the other.
+        lengths: Integers (n,), how many numbers each row has; -1 for a row without an embedding.
+    """
+    counts = np.asarray(lengths, np.int64)
+    offsets = np.concatenate([[0], np.cumsum(np.maximum(counts, 0))]).astype(np.int32)
+    missing = pa.array(counts < 0) if (counts < 0).any() else None
+    values = pa.array(np.ascontiguousarray(numbers, np.float16))
+    return pa.ListArray.from_arrays(pa.array(offsets), values, EMBEDDING_TYPE, mask=missing)
