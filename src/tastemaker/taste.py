@@ -31,6 +31,9 @@ ALPHAS = np.logspace(-1.5, 4, 12)
 _BASE_SCALE = 100.0
 """How much larger the feature of the known score is than its standard deviation: the penalty hardly touches it."""
 
+LITTLE = 0.05
+"""A gain that is surely no larger than this is one that nobody notices in the order of the pictures."""
+
 _ROUNDS_OF_PAIRS = 4
 _RESAMPLES = 1000
 
@@ -65,7 +68,9 @@ class Taste:
         own: Of what was learned.
         reference: Of the score that was there already.
         difference: ``own`` less ``reference``.
-        verdict: One sentence that claims no more than the intervals allow.
+        gain: ``own`` less what half of the examples teach.
+        verdict: One sentence that claims no more than the intervals allow, and a second one where more examples would
+            tell, or would change little.
     """
 
     weight: Array
@@ -76,6 +81,7 @@ class Taste:
     own: Estimate
     reference: Estimate
     difference: Estimate
+    gain: Estimate
     verdict: str
 
 
@@ -100,14 +106,16 @@ def learn_from_ratings(
         raise ConfigurationError(f"all {len(given)} ratings are {lowest:g}: nothing can be learned from them")
     scaled = 1 + 9 * (given - lowest) / (highest - lowest)
     space = _Space(embeddings.astype(np.float64), base)
-    held_out = np.empty(len(scaled))
+    held_out = np.empty((2, len(scaled)))  # by all others, and by half of them
     for train, test in _split(groups):
-        # Without the intercept, which is the mean of the others: it is low where those held out are high.
-        held_out[test] = space.features[test] @ _fit(space.features[train], scaled[train], groups[train])[0]
+        half = train[next(_split(groups[train], folds=2))[0]]
+        for predictions, rows in zip(held_out, (train, half), strict=True):
+            # Without the intercept, which is the mean of the others: it is low where those held out are high.
+            predictions[test] = space.features[test] @ _fit(space.features[rows], scaled[rows], groups[rows])[0]
     coefficients, intercept = _fit(space.features, scaled, groups)
     weight, bias = space.unfold(coefficients)
-    figures = _compare(_rank_correlation, held_out, space.base, scaled, groups)
-    verdict = _judge(figures[0], figures[2], chance=0.0, examples=len(given), kind="ratings")
+    figures = _compare(_rank_correlation, *held_out, space.base, scaled, groups)
+    verdict = _judge(*figures, chance=0.0, examples=len(given), kind="ratings")
     return Taste(weight, bias + intercept, "ratings", len(given), "rank correlation", *figures, verdict)
 
 
@@ -129,13 +137,14 @@ def learn_from_pairs(
     _check_enough(len(winners), groups, "pairs")
     space = _Space(embeddings.astype(np.float64), base)
     pairs = space.features[winners] - space.features[losers]
-    sums, counts = np.zeros(len(pairs)), np.zeros(len(pairs))
+    sums, counts = np.zeros((2, len(pairs))), np.zeros(len(pairs))  # by all others, and by half of them
     for number in range(_ROUNDS_OF_PAIRS):
         for train, test in _split(groups, seed=number):
-            learned = np.isin(winners, train) & np.isin(losers, train)
+            learned = np.flatnonzero(np.isin(winners, train) & np.isin(losers, train))
             judged = np.isin(winners, test) & np.isin(losers, test)
-            if judged.any() and learned.sum() >= MIN_EXAMPLES:
-                sums[judged] += pairs[judged] @ _fit(pairs[learned], None, groups[winners[learned]])[0]
+            if judged.any() and len(learned) >= MIN_EXAMPLES:
+                for total, rows in zip(sums, (learned, learned[number % 2 :: 2]), strict=True):
+                    total[judged] += pairs[judged] @ _fit(pairs[rows], None, groups[winners[rows]])[0]
                 counts[judged] += 1
     told = counts > 0
     if told.sum() < MIN_EXAMPLES:
@@ -144,8 +153,8 @@ def learn_from_pairs(
             f"pictures; {MIN_EXAMPLES} are needed: compare more and other pictures"
         )
     known = (space.base[winners] - space.base[losers])[told]
-    figures = _compare(_share_in_order, sums[told], known, np.ones(len(known)), groups[winners[told]])
-    verdict = _judge(figures[0], figures[2], chance=0.5, examples=len(pairs), kind="pairs")
+    figures = _compare(_share_in_order, *sums[:, told], known, np.ones(len(known)), groups[winners[told]])
+    verdict = _judge(*figures, chance=0.5, examples=len(pairs), kind="pairs")
     weight, bias = space.unfold(_fit(pairs, None, groups[winners])[0])
     scores = embeddings.astype(np.float64) @ weight + bias
     scale = 1.5 / max(float(scores.std()), 1e-12)
@@ -186,12 +195,12 @@ def _check_enough(count: int, groups: Rows, kind: str) -> None:
         raise ConfigurationError(f"the {kind} are of pictures that nearly all look alike; rate other pictures, too")
 
 
-def _split(groups: Rows, seed: int = 0) -> Iterator[tuple[Rows, Rows]]:
+def _split(groups: Rows, seed: int = 0, folds: int = FOLDS) -> Iterator[tuple[Rows, Rows]]:
     """Yield the rows to learn from and those held out, for each fold. Groups stay whole."""
     names, members = np.unique(groups, return_inverse=True)
-    folds = np.random.default_rng(seed).permutation(len(names)) % min(FOLDS, len(names))
-    for fold in range(FOLDS):
-        is_out = folds[members] == fold
+    numbers = np.random.default_rng(seed).permutation(len(names)) % min(folds, len(names))
+    for fold in range(folds):
+        is_out = numbers[members] == fold
         if is_out.any() and not is_out.all():
             yield np.flatnonzero(~is_out), np.flatnonzero(is_out)
 
@@ -217,37 +226,40 @@ def _fit(features: Array, values: Array | None, groups: Rows) -> tuple[Array, fl
 def _ridge_path(features: Array, values: Array | None) -> tuple[Array, Array]:
     """Return the coefficients (d, k) and intercepts (k,) of ridge regression for each of the penalties.
 
-    In its dual form, by one decomposition of the (n, n) products (Hastie, Tibshirani and Friedman, "The Elements of
-    Statistical Learning", section 18.3.5).
+    By one decomposition: of the (n, n) products of rows, or of the (d, d) products of columns where those are fewer
+    (Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning", section 18.3.5).
     """
     centre = np.zeros(features.shape[1]) if values is None else features.mean(axis=0)
     mean = 0.0 if values is None else float(values.mean())
     targets = np.ones(len(features)) if values is None else values - mean
     centred = features - centre
-    eigenvalues, vectors = np.linalg.eigh(centred @ centred.T)
-    duals = vectors @ ((vectors.T @ targets)[:, None] / (np.maximum(eigenvalues, 0)[:, None] + ALPHAS))  # (n, k)
-    coefficients: Array = centred.T @ duals
+    is_dual = len(centred) <= centred.shape[1]
+    eigenvalues, vectors = np.linalg.eigh(centred @ centred.T if is_dual else centred.T @ centred)
+    products = vectors.T @ (targets if is_dual else centred.T @ targets)
+    solved = vectors @ (products[:, None] / (np.maximum(eigenvalues, 0)[:, None] + ALPHAS))  # (n or d, k)
+    coefficients: Array = centred.T @ solved if is_dual else solved
     return coefficients, (0.0 if values is None else 1.0) * (mean - centre @ coefficients)
 
 
 def _compare(
-    measure: Measure, own: Array, known: Array, values: Array, groups: Rows
-) -> tuple[Estimate, Estimate, Estimate]:
-    """Return what a measure says of two predictions, and their difference."""
+    measure: Measure, own: Array, by_half: Array, known: Array, values: Array, groups: Rows
+) -> tuple[Estimate, Estimate, Estimate, Estimate]:
+    """Return what a measure says of two predictions, their difference, and what the first gains on that of a half."""
     rng = np.random.default_rng(0)
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
 
-    def measure_both(rows: Rows | slice) -> tuple[float, float, float]:
-        first, second = measure(own[rows], values[rows]), measure(known[rows], values[rows])
-        return first, second, first - second
+    def measure_all(rows: Rows | slice) -> tuple[float, ...]:
+        mine, halved, other = (measure(predicted[rows], values[rows]) for predicted in (own, by_half, known))
+        return mine, other, mine - other, mine - halved
 
     drawn = [
-        measure_both(np.concatenate([members[number] for number in rng.integers(len(members), size=len(members))]))
+        measure_all(np.concatenate([members[number] for number in rng.integers(len(members), size=len(members))]))
         for _ in range(_RESAMPLES)
     ]
     low, high = np.nanpercentile(np.array(drawn), (2.5, 97.5), axis=0)
-    first, second, third = map(Estimate, measure_both(slice(None)), low.tolist(), high.tolist())
-    return first, second, third
+    first, second, third, fourth = map(Estimate, measure_all(slice(None)), low.tolist(), high.tolist())
+    return first, second, third, fourth
 
 
 def _rank_correlation(predictions: Array, values: Array) -> float:
@@ -268,15 +280,21 @@ def _share_in_order(differences: Array, _values: Array) -> float:
     return float((differences > 0).mean() + (differences == 0).mean() / 2)
 
 
-def _judge(own: Estimate, difference: Estimate, *, chance: float, examples: int, kind: str) -> str:
-    """Return one sentence. It names a number of further examples where so many would make the interval tell."""
+def _judge(
+    own: Estimate, _reference: Estimate, difference: Estimate, gain: Estimate, *, chance: float, examples: int, kind: str
+) -> str:
+    """Return what the figures allow to claim, and whether more examples would tell more, or change little."""
     if own.low <= chance:
         return f"These {kind} do not tell yet which other pictures you like.{_more(own, chance, examples, kind)}"
+    enough = ""
+    if gain.high <= LITTLE:
+        enough = f" More {kind} would change little: the second half of them added {max(gain.high, 0.0):.2f} at most."
     if difference.low > 0:
-        return "Better than the score that was there, on pictures that it was not learned from."
+        return f"Better than the score that was there, on pictures that it was not learned from.{enough}"
     if difference.high < 0:
-        return "Worse than the score that was there: go on with that one."
-    return f"No better than the score that was there yet.{_more(difference, 0.0, examples, kind)}"
+        return f"Worse than the score that was there: go on with that one.{enough}"
+    more = _more(difference, 0.0, examples, kind) or enough
+    return f"No better than the score that was there yet.{more}"
 
 
 def _more(estimate: Estimate, bound: float, examples: int, kind: str) -> str:

@@ -11,7 +11,6 @@ import typer
 
 from tastemaker.cli import options as o
 from tastemaker.cli.select import ScoresArgument
-from tastemaker.models.published import DEFAULT_SCORER
 
 EXAMPLE = "Example: tastemaker learn scores/ --output mine.safetensors"
 
@@ -30,7 +29,7 @@ def learn(
             "Default: stars and rejections of the explorer, then those in the pictures' files.",
         ),
     ] = None,
-    scorer: o.ScorerOption = DEFAULT_SCORER,
+    scorer: o.OwnScorerOption = None,
     model_dir: o.ModelDirOption = None,
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
@@ -57,5 +56,6 @@ def learn(
     typer.echo(f"On pictures that it was not learned from, the {summary.measure} with 95% interval:")
     typer.echo(f"  what was learned   {summary.own}\n  {summary.scorer:<17}  {summary.reference}")
     typer.echo(f"  difference         {summary.difference}")
+    typer.echo(f"  gained since half  {summary.gain}")
     typer.echo(summary.verdict)
     typer.echo(f"See its scores: tastemaker rescore {' '.join(scores)} --scorer {summary.output}")

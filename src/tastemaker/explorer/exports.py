@@ -61,11 +61,7 @@ class Exports:
         Raises:
             ConfigurationError: Nothing was typed, or a URL, or another export is running.
         """
-        if not to.strip() or "\0" in to:
-            raise ConfigurationError("say where the export goes: a folder, or a file for a manifest")
-        if is_remote(to.strip()):
-            raise ConfigurationError("exports go to this machine; `tastemaker select --to URL` writes to a URL")
-        path = Path(to.strip()).expanduser().absolute()
+        path = path_here(to, "select --to")
         with self._lock:
             if self._last.state == "running":
                 raise ConfigurationError("an export is running: wait for it, or stop it")
@@ -109,6 +105,24 @@ class Exports:
             logger.exception("the export to %s failed", path)
             export.message = repr(error)
         export.state = state
+
+
+def path_here(typed: str, command: str) -> Path:
+    """Return the path on this machine that a user typed.
+
+    Args:
+        typed: The text.
+        command: The command, with its option, that writes to URLs as well.
+
+    Raises:
+        ConfigurationError: Nothing was typed, or a URL.
+    """
+    text = typed.strip()
+    if not text or "\0" in text:
+        raise ConfigurationError("say where it goes: type a path on this machine")
+    if is_remote(text):
+        raise ConfigurationError(f"the page writes on this machine only; `tastemaker {command} URL` writes to a URL")
+    return Path(text).expanduser().absolute()
 
 
 def _describe(summary: SelectSummary, path: Path) -> str:

@@ -15,6 +15,7 @@ from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import Chart, decimals_of, make_chart, step_of
 from tastemaker.explorer.groups import Groups
+from tastemaker.explorer.learned import TASTE, OwnTaste
 from tastemaker.explorer.upright import LYING
 from tastemaker.explorer.words import Words
 from tastemaker.models.published.clip_score import CLIP_SCORE
@@ -24,7 +25,8 @@ from tastemaker.scores.database import sql_text
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.marks import REJECTED, Marks, Ratings, ratings_of
 
-RATED = ("rated", "unrated", "rejected", "1", "2", "3", "4", "5")
+NEXT = "next"
+RATED = ("rated", "unrated", "rejected", "1", "2", "3", "4", "5", NEXT)
 """What a filter on ratings may be."""
 
 ASPECT_UNIT = 1000
@@ -41,11 +43,12 @@ class Filter:
     """Which pictures are shown.
 
     Attributes:
-        by: The column that they are ranked by; empty for the first that has values.
+        by: The column that they are ranked by, or `TASTE`; empty for the first column that has values.
         where: A condition in SQL over the columns; empty for all.
         text: A part of the caption or of the path; empty for any.
         like: Words that the pictures are ranked by, in place of ``by``: the likeness of each to them. Empty for none.
-        rated: ``rated``, ``unrated``, ``rejected``, ``1`` to ``5`` (so many stars at least), or empty for all.
+        rated: ``rated``, ``unrated``, ``rejected``, ``1`` to ``5`` (so many stars at least), ``next`` (a dozen that one
+            should rate next), or empty for all.
         group: ``best`` for only the best of each group, of what passes the others and is not rejected; empty for all.
         asked: Names the time from which the ratings are, so that nothing moves while one rates. Any text.
     """
@@ -194,6 +197,7 @@ class ScoreIndex:
     ) -> None:
         self.table = table
         self._words = Words(table, model_dir)
+        self.taste = OwnTaste(table, marks.path, model_dir)
         self.groups = Groups(table)
         self._marks = marks
         self._ratings = (marks.version, ratings_of(table, marks.current()))
@@ -214,7 +218,7 @@ class ScoreIndex:
             raise ConfigurationError(f"of groups only the best are shown, or all, not {chosen.group!r}")
         if chosen.rated:
             check_choice("rated", chosen.rated, RATED)
-        asked = chosen.asked if chosen.is_by_rating else ""
+        asked = chosen.asked if chosen.is_by_rating else self.taste.version if by == TASTE else ""
         view = self._kept_view(replace(chosen, by=by, like=chosen.like.strip(), asked=asked))
         ratings = self.ratings()
         if view.version != self._marks.version:
@@ -230,21 +234,28 @@ class ScoreIndex:
         return self._ratings[1]
 
     def ranked_by(self, by: str = "") -> str:
-        """Return the column to rank by: the one that is asked for, else the first that has values.
+        """Return what to rank by: what is asked for, else the first column that has values.
 
         Raises:
             ConfigurationError: Pictures are not ranked by that.
         """
-        known = [self._first, *self.table.rankings]
+        known = [self._first, *self.table.rankings, *([TASTE] if self.taste.version else [])]
         if by and by not in known:
             raise ConfigurationError(f"pictures are ranked by {' or '.join(known)}, not by {by!r}")
         return by or self._first
+
+    def column(self, by: str = "") -> str:
+        """Return the column of a ranking; for a taste, which is none, the first one."""
+        by = self.ranked_by(by)
+        return self._first if by == TASTE else by
 
     def values(self, chosen: Filter) -> npt.NDArray[Any]:
         """Return what a filter ranks by: float (n,), NaN in all rows of a table that does not have the column."""
         if chosen.like.strip():
             return self._words.likeness(chosen.like.strip())
         by = self.ranked_by(chosen.by)
+        if by == TASTE:
+            return self.taste.scores()
         if by in self.table.rankings and by not in self.table.columns:
             return np.full(len(self.table), np.nan, np.float32)
         return self.table.values(by)
@@ -264,7 +275,9 @@ class ScoreIndex:
             meets = np.zeros(len(values), np.bool_)
             meets[self.table.to_arrow(["row_id"], condition, limit_s=QUERY_SECONDS).column(0).to_numpy()] = True
             passes &= meets
-        if chosen.rated:
+        if chosen.rated == NEXT:
+            passes &= np.isin(np.arange(len(values)), self.taste.next_rows(self.ratings()))
+        elif chosen.rated:
             passes &= _has_rating(self.ratings(), chosen.rated)
         if chosen.group:
             passes &= self.ratings() != REJECTED

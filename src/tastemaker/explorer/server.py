@@ -62,6 +62,9 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
         Route("/api/export", take(_export), methods=["POST"]),
         Route("/api/export/stop", take(lambda e, b: e.exports.stop()), methods=["POST"]),
         Route("/api/ratings", take(_rate), methods=["POST"]),
+        Route("/api/taste", ask(lambda e, r: e.taste())),
+        Route("/api/taste/learn", take(lambda e, b: e.learn()), methods=["POST"]),
+        Route("/api/taste/save", take(lambda e, b: e.save_taste(str(b["to"]))), methods=["POST"]),
     ]
     return Guard(Starlette(routes=routes), token, f"tastemaker_{port}")
 

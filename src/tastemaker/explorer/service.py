@@ -16,9 +16,10 @@ from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
 from tastemaker.explorer.details import describe_picture
 from tastemaker.explorer.dimensions import Dimension, list_dimensions, shape_conditions
-from tastemaker.explorer.exports import Exports
+from tastemaker.explorer.exports import Exports, path_here
 from tastemaker.explorer.failures import group_failures, list_failures
 from tastemaker.explorer.index import Filter, ScoreIndex
+from tastemaker.explorer.learned import TASTE
 from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.pictures import encode_jpeg, read_picture, recorded_size, reduce_image
 from tastemaker.explorer.report_data import DEFAULT_TOP
@@ -221,14 +222,14 @@ class Explorer:
 
     def failures(self, by: str) -> list[_Json]:
         """Return the rows without a score, counted by reason."""
-        by = self.index.ranked_by(by)
+        by = self.index.column(by)
         if by not in self._failures:
             self._failures[by] = group_failures(self.table, by)
         return self._failures[by]
 
     def failed_rows(self, by: str, kind: str, start: int) -> list[_Json]:
         """Return some of the rows without a score that have one kind of reason."""
-        return list_failures(self.table, self.index.ranked_by(by), kind, max(0, start))
+        return list_failures(self.table, self.index.column(by), kind, max(0, start))
 
     def rate(self, chosen: Filter, row: int, stars: int | None, rejected: bool | None) -> _Json:
         """Change the rating of a row in what is given, and return it, with the row's place in a view.
@@ -246,12 +247,12 @@ class Explorer:
         Raises:
             ConfigurationError: There is no cut-off, nothing is kept, or `Exports.start` refuses.
         """
-        view, by = self.index.view(chosen), self.index.ranked_by(chosen.by)
+        view, by = self.index.view(chosen), self.index.column(chosen.by)
         best = parse_top(top) if top else None
         cut = view.cut(score, best)
         if not cut.kept:
             raise ConfigurationError("nothing is kept: there is nothing to export")
-        if chosen.is_by_rating or chosen.like.strip():  # no column of the rows says these
+        if chosen.is_by_rating or chosen.like.strip() or chosen.by == TASTE:  # no column of the rows says these
             kept = view.rows[: cut.place][~view.is_rejected[: cut.place]]
             selection = Selection(row_ids=kept.tolist(), rank_by=by)
         else:
@@ -263,6 +264,27 @@ class Explorer:
             )
 
         return self.exports.start(to, cut.kept, work)
+
+    def taste(self) -> _Json:
+        """Return what there is to learn from and what was learned, as `OwnTaste.describe` does."""
+        return self.index.taste.describe(self.index.ratings())
+
+    def learn(self) -> _Json:
+        """Learn a taste from the ratings, and return what `taste` returns then. Takes a second for 200 ratings.
+
+        Raises:
+            TastemakerError: `OwnTaste.learn` refuses.
+        """
+        self.index.taste.learn(self.index.ratings())
+        return self.taste()
+
+    def save_taste(self, to: str) -> str:
+        """Write what was learned into a file on this machine, and return its path.
+
+        Raises:
+            ConfigurationError: Nothing was typed, a URL, or `OwnTaste.save` refuses.
+        """
+        return self.index.taste.save(path_here(to, "learn --output"))
 
     def small_picture(self, row: int, height: int) -> bytes:
         """Return a row's picture as a JPEG that is at most this many pixels high, and `WIDEST` times as wide.

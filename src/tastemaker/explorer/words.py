@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from threading import Lock
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from tastemaker.errors import WeightsNotFoundError
 from tastemaker.models.hub import find_weights
+from tastemaker.models.records import Model
 from tastemaker.scores.search import TextSearch, stated_scorer
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.storage import is_remote
@@ -51,12 +53,25 @@ class Words:
     def _check_weights(self) -> None:
         """Raise `WeightsNotFoundError` where a search would have to download: nobody who types words expects that."""
         scorer = stated_scorer(self._table)
-        if EMBEDDING not in self._table.columns or scorer.backbone.text is None or is_remote(self._model_dir or ""):
-            return  # TextSearch says what is wrong; a URL was named by the user
-        for model in (scorer.backbone, scorer.backbone.text.tokenizer):
-            check = find_weights(model, self._model_dir)
-            if check.problems:
-                raise WeightsNotFoundError(
-                    f"a search by words needs {check.path} ({check.problems[0]}): run `tastemaker scorers pull "
-                    f"--scorer {scorer.name}`, or start the explorer with --model-dir"
-                )
+        if EMBEDDING in self._table.columns and scorer.backbone.text is not None:  # else TextSearch says what is wrong
+            refuse_missing(
+                [scorer.backbone, scorer.backbone.text.tokenizer], scorer.name, self._model_dir, "a search by words"
+            )
+
+
+def refuse_missing(models: Sequence[Model], scorer: str, model_dir: str | None, what: str) -> None:
+    """Raise `WeightsNotFoundError` where files of a scorer are not on this machine: the page downloads nothing.
+
+    Args:
+        models: What is needed.
+        scorer: The name of the scorer that they belong to.
+        model_dir: Directory of models. A URL was named by the user, and is not looked into.
+        what: What needs them, for the message.
+    """
+    for model in () if is_remote(model_dir or "") else models:
+        check = find_weights(model, model_dir)
+        if check.problems:
+            raise WeightsNotFoundError(
+                f"{what} needs {check.path} ({check.problems[0]}): run `tastemaker scorers pull "
+                f"--scorer {scorer}`, or start the explorer with --model-dir"
+            )

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,15 @@ from tastemaker import taste
 from tastemaker.errors import ConfigurationError
 from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.own import NOTES_KEY
-from tastemaker.models.published import DEFAULT_SCORER, find_scorer
+from tastemaker.models.published import find_scorer
 from tastemaker.models.records import Scorer
 from tastemaker.models.words import load_head, refuse_captions
 from tastemaker.provenance import check_backbone
 from tastemaker.scores.groups import group_duplicates
+from tastemaker.scores.search import stated_scorer
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.scores.vectors import vectors_of
-from tastemaker.selections.marks import REJECTED, ratings_of
+from tastemaker.selections.marks import REJECTED, Ratings, ratings_of
 from tastemaker.storage import expand_path
 from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
@@ -46,7 +48,8 @@ class LearnSummary:
         own: Of what was learned, on pictures that it was not learned from.
         reference: Of the scorer that it began with, on the same pictures.
         difference: Own less reference.
-        verdict: One sentence about them.
+        gain: Own less what half of the examples teach.
+        verdict: What they allow to claim.
         scorer: The scorer that it began with.
     """
 
@@ -59,6 +62,7 @@ class LearnSummary:
     own: taste.Estimate
     reference: taste.Estimate
     difference: taste.Estimate
+    gain: taste.Estimate
     verdict: str
     scorer: str
 
@@ -77,9 +81,9 @@ class _Examples:
 def learn_taste(
     table: ScoreTable,
     output: str | os.PathLike[str],
-    examples: str | os.PathLike[str] | None = None,
+    examples: str | os.PathLike[str] | Ratings | None = None,
     *,
-    scorer: str | Scorer = DEFAULT_SCORER,
+    scorer: str | Scorer | None = None,
     model_dir: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> LearnSummary:
@@ -92,9 +96,9 @@ def learn_taste(
         table: Rows with embeddings.
         output: The file, ``.safetensors``.
         examples: A CSV with the columns ``image`` and ``rating``, or ``winner`` and ``loser``. Pictures are named by
-            ``image_path``, ``image_id`` or a file name that only one of them has. None for the ratings that people
-            gave: stars and rejections in the explorer first, then those in the pictures' files.
-        scorer: One on the backbone of the rows; what is learned begins with its score.
+            ``image_path``, ``image_id`` or a file name that only one of them has. Or a rating for each row, int8 (n,).
+            None for the ratings that people gave: in the explorer, and where there is none, in the picture's file.
+        scorer: One on the backbone of the rows; what is learned begins with its score. None for a published one.
         model_dir: Directory of models; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache directory.
         storage_options: Settings of the store of models at a URL.
 
@@ -110,16 +114,23 @@ def learn_taste(
     if EMBEDDING not in table.columns:
         raise ConfigurationError("learning needs the embeddings, and these rows were made with --no-embeddings")
     options = dict(storage_options or {})
-    found = find_scorer(scorer, options)
+    found = find_scorer(scorer, options) if scorer else stated_scorer(table)
     for entry in table.provenance:
         check_backbone(entry.entries, found)
     refuse_captions([found], "and a taste is learned from embeddings alone")
     base, _ = load_head(found, model_dir, options)
     if not isinstance(base, AestheticPredictor):
         raise ConfigurationError(f"the head of {found.name} is not linear: a taste cannot begin with it")
-    chosen = _read_csv(table, Path(expand_path(examples))) if examples is not None else _read_ratings(table)
+    if isinstance(examples, str | os.PathLike):
+        chosen = _read_csv(table, Path(expand_path(examples)))
+    else:
+        chosen = _read_ratings(ratings_of(table) if examples is None else examples)
     rows, places = np.unique(np.concatenate([chosen.rows, chosen.losers]), return_inverse=True)
-    embeddings, is_there = _embeddings(table, rows, base.embedding_size)
+    embeddings, is_there = unit_embeddings(table, rows, base.embedding_size)
+    if not is_there.any():
+        raise ConfigurationError(
+            f"none of the rated pictures has an embedding of {base.embedding_size} numbers; name their --scorer"
+        )
     groups = group_duplicates(embeddings)
     first, second = places[: len(chosen.rows)], places[len(chosen.rows) :]
     if chosen.ratings is not None:
@@ -128,28 +139,31 @@ def learn_taste(
     else:
         used = is_there[first] & is_there[second]
         learned = taste.learn_from_pairs(embeddings, first[used], second[used], groups, base)
-    figures = {name: getattr(learned, name) for name in ("kind", "examples", "measure", "own", "reference")}
-    summary = LearnSummary(
-        output=place.address,
-        source=chosen.source,
-        unmatched=chosen.unmatched + int((~used).sum()),
-        difference=learned.difference,
-        verdict=learned.verdict,
-        scorer=found.name,
-        **figures,
-    )
+    told = {name: value for name, value in vars(learned).items() if name not in ("weight", "bias")}
+    unmatched = chosen.unmatched + int((~used).sum())
+    summary = LearnSummary(place.address, chosen.source, unmatched=unmatched, scorer=found.name, **told)
     _write(place, learned, summary, found.backbone.id)
     return summary
 
 
-def _read_ratings(table: ScoreTable) -> _Examples:
-    ratings = ratings_of(table).astype(np.float64)
+def unit_embeddings(
+    table: ScoreTable, rows: Rows, size: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Return the embeddings of rows, of unit length, float32 (n, size), and which rows have one of that size."""
+    column = table.take(rows, [EMBEDDING]).column(0).combine_chunks()
+    vectors = vectors_of(column, size)[0].astype(np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    is_there: npt.NDArray[np.bool_] = np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)
+    return (vectors / np.where(is_there[:, None], lengths, 1)).astype(np.float32), is_there
+
+
+def _read_ratings(ratings: Ratings) -> _Examples:
     rows = np.flatnonzero(ratings)
     if not len(rows):
         raise ConfigurationError(
             "none of these pictures has a rating: rate some in `tastemaker explore`, or name a CSV with --from"
         )
-    stars = np.where(ratings[rows] == REJECTED, 0, ratings[rows])
+    stars = np.where(ratings[rows] == REJECTED, 0, ratings[rows]).astype(np.float64)
     return _Examples("stars and rejections", rows, stars, np.empty(0, np.int64))
 
 
@@ -201,20 +215,10 @@ def _rows_by_name(table: ScoreTable) -> dict[str, int]:
     return found
 
 
-def _embeddings(table: ScoreTable, rows: Rows, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return unit embeddings, float32 (n, d), and which rows have one."""
-    column = table.take(rows, [EMBEDDING]).column(0).combine_chunks()
-    vectors = vectors_of(column, size)[0].astype(np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    is_there: npt.NDArray[np.bool_] = np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)
-    if not is_there.any():
-        raise ConfigurationError(f"none of the rated pictures has an embedding of {size} numbers; name their --scorer")
-    return (vectors / np.where(is_there[:, None], lengths, 1)).astype(np.float32), is_there
-
-
 def _write(place: Place, learned: taste.Taste, summary: LearnSummary, backbone: str) -> None:
     from safetensors.numpy import save
 
-    notes = asdict(summary) | {"backbone": backbone}
+    stated = {name: value for name, value in asdict(summary).items() if name != "output"}
+    notes = stated | {"backbone": backbone, "learned_at": datetime.now(UTC).isoformat(timespec="seconds")}
     tensors = {"weight": learned.weight[None].astype(np.float32), "bias": np.array([learned.bias], np.float32)}
     OwnFiles.write_one_file(place, save(tensors, {NOTES_KEY: json.dumps(notes)}))
