@@ -114,7 +114,7 @@ def learn_from_ratings(
             predictions[test] = space.features[test] @ _fit(space.features[rows], scaled[rows], groups[rows])[0]
     coefficients, intercept = _fit(space.features, scaled, groups)
     weight, bias = space.unfold(coefficients)
-    figures = _compare(_rank_correlation, *held_out, space.base, scaled, groups)
+    figures = _compare(_rank_correlation, held_out[0], held_out[1], space.base, scaled, groups)
     verdict = _judge(*figures, chance=0.0, examples=len(given), kind="ratings")
     return Taste(weight, bias + intercept, "ratings", len(given), "rank correlation", *figures, verdict)
 
@@ -153,7 +153,7 @@ def learn_from_pairs(
             f"pictures; {MIN_EXAMPLES} are needed: compare more and other pictures"
         )
     known = (space.base[winners] - space.base[losers])[told]
-    figures = _compare(_share_in_order, *sums[:, told], known, np.ones(len(known)), groups[winners[told]])
+    figures = _compare(_share_in_order, sums[0, told], sums[1, told], known, np.ones(len(known)), groups[winners[told]])
     verdict = _judge(*figures, chance=0.5, examples=len(pairs), kind="pairs")
     weight, bias = space.unfold(_fit(pairs, None, groups[winners])[0])
     scores = embeddings.astype(np.float64) @ weight + bias
@@ -281,7 +281,14 @@ def _share_in_order(differences: Array, _values: Array) -> float:
 
 
 def _judge(
-    own: Estimate, _reference: Estimate, difference: Estimate, gain: Estimate, *, chance: float, examples: int, kind: str
+    own: Estimate,
+    _reference: Estimate,
+    difference: Estimate,
+    gain: Estimate,
+    *,
+    chance: float,
+    examples: int,
+    kind: str,
 ) -> str:
     """Return what the figures allow to claim, and whether more examples would tell more, or change little."""
     if own.low <= chance:

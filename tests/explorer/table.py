@@ -4,6 +4,7 @@ import io
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from conftest import make_tar
 from PIL import Image
@@ -11,6 +12,7 @@ from rows import make_image, write_rows
 
 from tastemaker.errors import ReasonKind
 from tastemaker.imaging.shards import Member, read_samples
+from tastemaker.scores.schema import METADATA_KEY
 
 SCORES = [6.42, 5.0, 4.17, 5.42, 5.41, 7.003, 5.42, 3.3, 5.0, 6.1, 4.99, 5.75]
 
@@ -73,3 +75,19 @@ def _as_image(shard, sample, data, scores):
     image.sidecar_members = dict(sample.sidecars)
     image.sidecars = {extension: data[member.name] for extension, member in sample.sidecars.items()}
     return image
+
+
+def write_liked_table(folder, number):
+    """Write a table whose embeddings tell how much a person likes each picture; return its folder and the stars."""
+    rng = np.random.default_rng(3)
+    embeddings = rng.standard_normal((number, 768)) * np.arange(1, 769) ** -1.0
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    scores = write_table(folder, [round(5 + n / 100, 2) for n in range(number)], broken=0)
+    (path,) = scores.glob("*.parquet")
+    table = pq.read_table(path)
+    at = table.schema.get_field_index("embedding")
+    vectors = pa.array(list(embeddings.astype(np.float16)), table.schema.field(at).type)
+    table = table.set_column(at, table.schema.field(at), vectors).replace_schema_metadata({METADATA_KEY: "{}"})
+    pq.write_table(table, path)
+    liking = embeddings[:, :3] @ rng.standard_normal(3)
+    return scores, 1 + np.argsort(np.argsort(liking)) * 5 // number

@@ -118,7 +118,7 @@ class OwnTaste:
         return str(path)
 
     def scores(self) -> npt.NDArray[np.float32]:
-        """Return the score of each row, float32 (n,), as `tastemaker rescore` computes it; NaN for pictures that are gone.
+        """Return the score of each row, float32 (n,), as `rescore` computes it; NaN for pictures that are gone.
 
         Raises:
             ConfigurationError: Nothing was learned, or on other embeddings than these rows have.
@@ -129,7 +129,7 @@ class OwnTaste:
             return self._kept(self.version)
 
     def next_rows(self, ratings: Ratings) -> Rows:
-        """Return a dozen rows whose ratings would tell most, as `propose` chooses them. It does not take a learned taste.
+        """Return a dozen rows whose ratings would tell most, as `propose` chooses them. Nothing need be learned before.
 
         In a table of more than 10,000 pictures, they are of a sample of so many, which is always the same.
 

@@ -146,9 +146,7 @@ def learn_taste(
     return summary
 
 
-def unit_embeddings(
-    table: ScoreTable, rows: Rows, size: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def unit_embeddings(table: ScoreTable, rows: Rows, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Return the embeddings of rows, of unit length, float32 (n, size), and which rows have one of that size."""
     column = table.take(rows, [EMBEDDING]).column(0).combine_chunks()
     vectors = vectors_of(column, size)[0].astype(np.float32)

@@ -14,11 +14,11 @@ Floats = npt.NDArray[np.floating]
 def propose(pictures: Floats, rated: Floats, is_rated: npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.int64]:
     """Return the pictures whose ratings would tell most about all pictures, the most telling first.
 
-    A rating of x lowers the variance that ridge regression has for the pictures X by ``|X A x|^2 / (1 + x A x)``, summed
-    over them, where A is the inverse of ``R'R + penalty``, for the ratings R. The one with the largest value is chosen
-    and taken into R, and so on. What is uncertain and like many others comes first, and nothing that is like one chosen
-    before. What the ratings say does not matter. Source: K. Yu, J. Bi and V. Tresp, "Active Learning via Transductive
-    Experimental Design", ICML 2006, the sequential algorithm.
+    A rating of x lowers the variance that ridge regression has for the pictures X, summed over them, by
+    ``|X A x|^2 / (1 + x A x)``, where A is the inverse of ``R'R + penalty`` and R are the rated pictures. The picture
+    with the largest value is chosen and taken into R, and so on. What is uncertain and like many others comes first,
+    and nothing that is like one chosen before. What the ratings say does not matter. Source: K. Yu, J. Bi and V. Tresp,
+    "Active Learning via Transductive Experimental Design", ICML 2006, the sequential algorithm.
 
     Args:
         pictures: float (n, d), unit embeddings of all pictures, or of a sample of them.
