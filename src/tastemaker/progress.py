@@ -76,7 +76,7 @@ def _bar(what: str) -> Iterator[Callable[[Progress], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress as Bar, SpinnerColumn, TextColumn
 
-    meter = _Meter()
+    meter = Meter()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None, state="")
@@ -91,7 +91,7 @@ def _bar(what: str) -> Iterator[Callable[[Progress], None]]:
 class _Lines:
     def __init__(self, what: str, every_s: float, at_once: bool) -> None:
         self._what, self._every_s = what, every_s
-        self._meter = _Meter()
+        self._meter = Meter()
         self._last_line = -every_s if at_once else time.monotonic()
 
     def update(self, progress: Progress) -> None:
@@ -101,7 +101,7 @@ class _Lines:
             print(f"{self._what}: {state}", file=sys.stderr, flush=True)
 
 
-class _Meter:
+class Meter:
     """Says how far the work is, and how long it takes at the pace since the first images: loading does not count."""
 
     def __init__(self) -> None:

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from explorer.table import write_large_table, write_table
 
+from tastemaker.explorer.live import Live
 from tastemaker.explorer.server import create_app
 from tastemaker.explorer.service import Explorer
 
@@ -45,11 +46,11 @@ def browser():
 def served(folder, **options):
     """Yield the address of an explorer that a thread of this process serves."""
     with (
-        contextlib.closing(Explorer([str(folder)], originals=["/"], **options)) as explorer,
+        contextlib.closing(Live(lambda: Explorer([str(folder)], originals=["/"], **options), [str(folder)])) as live,
         socket.create_server(("127.0.0.1", 0)) as listening,
     ):
         port = listening.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(create_app(explorer, "secret", port), log_level="warning", ws="none"))
+        server = uvicorn.Server(uvicorn.Config(create_app(live, "secret", port), log_level="warning", ws="none"))
         thread = threading.Thread(target=server.run, args=[[listening]], daemon=True)
         thread.start()
         try:
@@ -77,7 +78,9 @@ def started(folder):
 @contextlib.contextmanager
 def opened(browser, address, **options):
     """Yield a page that shows the explorer; anything that the page's own code throws fails the test."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, **options)
+    introduced = [{"name": "tastemaker-introduced", "value": "yes"}]
+    state = {"cookies": [], "origins": [{"origin": address.partition("/?")[0], "localStorage": introduced}]}
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, storage_state=state, **options)
     page = context.new_page()
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))

@@ -207,6 +207,10 @@ def test_a_server_that_was_stopped_is_told_where_one_looks(browser, tmp_path):
         page.goto(address)
         page.wait_for_selector("body.ready")
         assert not page.locator("#gone").is_visible()
+        page.get_by_role("button", name="Understood").click()  # three sentences, the first time only
+        page.reload()
+        page.wait_for_selector("body.ready")
+        assert not page.locator("#intro").is_visible()
     page.keyboard.press("4")
     wait_until(page, "document.getElementById('saved').textContent.startsWith('not saved')")
     assert "The server does not answer, and nothing is saved" in text_of(page, "#gone")
@@ -429,6 +433,16 @@ def test_empty_tables_and_filters_lead_on(browser, tmp_path, small):
                 page.keyboard.press("p")
                 page.get_by_role("button", name="Show why").click()
                 assert page.locator("#failures").is_visible()
+            else:  # the first rows show themselves; later ones wait until one asks for them
+                write_large_table(folder, [5.0, 6.0])
+                page.locator("#about:has-text('2 images')").wait_for()
+                page.wait_for_selector("body.ready")
+                page.keyboard.press("ArrowRight")
+                write_large_table(folder / "more", [4.0, 5.0, 6.0])
+                (folder / "more" / "rows.parquet").rename(folder / "more.parquet")
+                page.locator("#news:has-text('3 new rows.')").wait_for()
+                page.get_by_role("button", name="Show them").click()
+                page.locator("#about:has-text('5 images')").wait_for()
     with opened(browser, f"{small.address}#where=width+>+99999") as page:
         page.get_by_role("button", name="Clear the filter").click()
         wait_until(page, f"window.tastemaker.model.view.images === {len(small.scores)}")

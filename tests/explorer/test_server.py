@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from explorer.table import SCORES
+from tastemaker.explorer.live import Live
 from tastemaker.explorer.server import create_app
 
 TOKEN, PORT = "a-token", 8765
@@ -34,7 +35,7 @@ EVERY_ADDRESS = [
 
 @pytest.fixture
 def stranger(explorer):
-    return TestClient(create_app(explorer, TOKEN, PORT), base_url=BASE)
+    return TestClient(create_app(Live(lambda: explorer), TOKEN, PORT), base_url=BASE)
 
 
 @pytest.fixture

@@ -6,15 +6,19 @@ import secrets
 import socket
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from threading import Timer
 from typing import Any
 
 import uvicorn
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.explorer.live import Live
+from tastemaker.explorer.scoring import Scoring, default_output
 from tastemaker.explorer.server import create_app
-from tastemaker.explorer.service import Explorer
+from tastemaker.explorer.service import Explorer, name_of
+from tastemaker.runs.options import RunOptions
+from tastemaker.scores.locations import is_of_rows
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
@@ -26,42 +30,70 @@ def explore(
     sources: list[str],
     port: int | None,
     open_browser: bool,
-    say: Callable[[str], None],
+    say: Callable[[str, str], None],
     storage_options: Mapping[str, Any] | None = None,
     originals: Sequence[str] = (),
     rank_by: str | None = None,
     model_dir: str | None = None,
+    output: str | None = None,
 ) -> None:
     """Serve the page for a score table until the program is stopped.
 
+    Pictures without rows are scored meanwhile, in a process of its own, and the page shows them as they come.
+
     Args:
-        sources: Directories, files or URLs of rows.
+        sources: Directories, files or URLs of rows; or folders and files of pictures.
         port: To listen on; None for 8765, or a free one where that is taken.
         open_browser: Show the page.
-        say: Told the address once the page can be opened.
+        say: Told the address once the page can be opened, and where rows of pictures go, if any are scored.
         storage_options: For rows and originals that are URLs; see docs/remote-data.md.
         originals: Places that originals may be read from, beside the inputs of your own runs.
         rank_by: The column or SQL expression that pictures are ranked by at first; None for that of the first scorer.
         model_dir: Directory of models, for a search by words; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache.
+        output: Where rows of pictures go; None for a folder among the user's data, see `default_output`.
 
     Raises:
-        ConfigurationError: There are no rows, or the port is taken.
+        ConfigurationError: There are no rows, and no pictures either; or the port is taken.
     """
-    with (
-        closing(_listen(port)) as listening,
-        closing(Explorer(sources, None, storage_options, originals, rank_by, model_dir)) as explorer,
-    ):
+    inputs: list[str] = []
+    if not any(is_of_rows(source, storage_options) for source in sources):
+        inputs, output = sources, output or default_output(sources)
+        sources = [output]
+    elif output is not None:
+        raise ConfigurationError("--output says where rows of pictures go, and there are rows: leave it out")
+
+    def make() -> Explorer:
+        explorer = Explorer(sources, None, storage_options, originals, rank_by, model_dir)
+        explorer.name = name_of(inputs or sources)
+        return explorer
+
+    with closing(_listen(port)) as listening, ExitStack() as stack:
+        options = RunOptions(model_dir=model_dir, storage_options=dict(storage_options or {}))
+        scoring = Scoring(inputs, sources[0], options) if inputs else None
+        if scoring is not None:
+            stack.enter_context(closing(scoring))
+        live = stack.enter_context(closing(Live(make, sources, storage_options, scoring)))
         chosen = listening.getsockname()[1]
         token = secrets.token_urlsafe(24)
         address = f"http://{HOST}:{chosen}/?token={token}"
-        app = create_app(explorer, token, chosen)
+        app = create_app(live, token, chosen)
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, lifespan="off", ws="none"
         )
-        say(address)
+        server = uvicorn.Server(config)
+        if scoring is not None:
+            scoring.start(lambda: setattr(server, "should_exit", server.should_exit or _has_nothing(live, scoring)))
+        say(address, sources[0] if inputs else "")
         if open_browser:
             Timer(_BROWSER_DELAY_S, webbrowser.open, (address,)).start()
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
+        if scoring is not None and _has_nothing(live, scoring):
+            raise ConfigurationError(scoring.problem)
+
+
+def _has_nothing(live: Live, scoring: Scoring) -> bool:
+    """Return whether there is nothing to show, and nothing will come."""
+    return bool(scoring.problem) and live.explorer is None and not live.news()["more"]
 
 
 def _listen(port: int | None) -> socket.socket:

@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from tastemaker.errors import TastemakerError
 from tastemaker.explorer.index import Filter
+from tastemaker.explorer.live import Live
 from tastemaker.explorer.security import Guard
 from tastemaker.explorer.service import Explorer
 from tastemaker.machine import usable_cores
@@ -27,24 +28,31 @@ _STATIC = Path(__file__).parent / "static"
 _FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 _NEVER = {"cache-control": "no-store"}
 
+
+class NewRowsError(TastemakerError):
+    """A page asks for rows by numbers that they do not have any more."""
+
+
 _Endpoint = Callable[[Request], Awaitable[Response]]
 _Body = dict[str, Any]
 
 
-def create_app(explorer: Explorer, token: str, port: int) -> Guard:
+def create_app(live: Live, token: str, port: int) -> Guard:
     """Return the application, guarded.
 
     Args:
-        explorer: What it shows.
+        live: What it shows.
         token: That every request needs.
         port: Named in the cookie.
     """
-    ask, take = partial(_answer, explorer), partial(_take, explorer)
+    ask, take = partial(_answer, live), partial(_take, live)
     routes = [
-        Route("/", _index),
+        Route("/", partial(_index, live)),
+        Route("/api/news", _about_live(live, Live.news)),
+        Route("/api/news/show", _about_live(live, Live.show_new), methods=["POST"]),
         Mount("/static", StaticFiles(directory=_STATIC)),
         Route("/favicon.ico", _no_icon),
-        Route("/picture/{row:int}/{height:int}", _pictures(explorer)),
+        Route("/picture/{row:int}/{height:int}", _pictures(live)),
         Route("/api/table", ask(lambda e, r: e.describe())),
         Route("/api/view", ask(lambda e, r: e.view(_filter(r), _text(r, "cut")))),
         Route("/api/rows", ask(lambda e, r: e.rows(_filter(r), _number(r, "start"), _number(r, "stop")))),
@@ -69,7 +77,7 @@ def create_app(explorer: Explorer, token: str, port: int) -> Guard:
     return Guard(Starlette(routes=routes), token, f"tastemaker_{port}")
 
 
-def _pictures(explorer: Explorer) -> _Endpoint:
+def _pictures(live: Live) -> _Endpoint:
     """Return an endpoint for pictures. As many are made at once as there are cores; what was given up costs nothing."""
     limit = anyio.Semaphore(max(2, usable_cores()))
 
@@ -79,7 +87,7 @@ def _pictures(explorer: Explorer) -> _Endpoint:
             if await request.is_disconnected():
                 return Response(status_code=499)
             try:
-                data = await run_in_threadpool(partial(explorer.small_picture, row, height))
+                data = await run_in_threadpool(partial(_shown(live, request).small_picture, row, height))
             except (TastemakerError, OSError) as error:
                 reason = str(error).splitlines()[0][:300] or type(error).__name__
                 return PlainTextResponse(reason, status_code=404, headers=_NEVER)
@@ -88,11 +96,32 @@ def _pictures(explorer: Explorer) -> _Endpoint:
     return endpoint
 
 
-def _answer(explorer: Explorer, question: Callable[[Explorer, Request], Any]) -> _Endpoint:
+def _about_live(live: Live, question: Callable[[Live], Any]) -> _Endpoint:
+    """Return an endpoint about what there is beside the rows that are shown."""
+
+    async def endpoint(request: Request) -> Response:
+        return await _reply(partial(question, live))
+
+    return endpoint
+
+
+def _shown(live: Live, request: Request) -> Explorer:
+    """Return the explorer of the rows that a page has seen: another one's numbers would mean other pictures.
+
+    Raises:
+        NewRowsError: Others are shown meanwhile.
+    """
+    explorer, seen = live.explorer, _text(request, "v")
+    if explorer is None or seen not in ("", explorer.stamp):
+        raise NewRowsError("the rows were read anew; the page shows them once it is loaded again")
+    return explorer
+
+
+def _answer(live: Live, question: Callable[[Explorer, Request], Any]) -> _Endpoint:
     """Return an endpoint that answers a question about the table, outside of the event loop."""
 
     async def endpoint(request: Request) -> Response:
-        return await _reply(partial(question, explorer, request))
+        return await _reply(lambda: question(_shown(live, request), request))
 
     return endpoint
 
@@ -110,7 +139,7 @@ def _one_by_one(endpoint: _Endpoint) -> _Endpoint:
     return limited
 
 
-def _take(explorer: Explorer, order: Callable[[Explorer, _Body], Any]) -> _Endpoint:
+def _take(live: Live, order: Callable[[Explorer, _Body], Any]) -> _Endpoint:
     """Return an endpoint that does what the JSON in its body says."""
 
     async def endpoint(request: Request) -> Response:
@@ -120,7 +149,7 @@ def _take(explorer: Explorer, order: Callable[[Explorer, _Body], Any]) -> _Endpo
             body = None
         if not isinstance(body, dict):
             return JSONResponse({"error": "the request is no JSON object"}, status_code=400)
-        return await _reply(partial(order, explorer, body))
+        return await _reply(lambda: order(_shown(live, request), body))
 
     return endpoint
 
@@ -129,15 +158,16 @@ async def _reply(work: Callable[[], Any]) -> Response:
     try:
         return JSONResponse(await run_in_threadpool(work), headers=_NEVER)
     except TastemakerError as error:
-        return JSONResponse({"error": str(error)}, status_code=400, headers=_NEVER)
+        status = 409 if isinstance(error, NewRowsError) else 400
+        return JSONResponse({"error": str(error)}, status_code=status, headers=_NEVER)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         return JSONResponse({"error": f"the request is not understood: {error!r}"}, status_code=400, headers=_NEVER)
     except OSError as error:  # deleted, or on a disk that was unplugged
         return JSONResponse({"error": f"the rows cannot be read: {error}"}, status_code=500, headers=_NEVER)
 
 
-async def _index(request: Request) -> Response:
-    return FileResponse(_STATIC / "index.html")
+async def _index(live: Live, request: Request) -> Response:
+    return FileResponse(_STATIC / ("index.html" if live.explorer else "waiting.html"))
 
 
 async def _no_icon(request: Request) -> Response:

@@ -26,6 +26,7 @@ from tastemaker.explorer.report_data import DEFAULT_TOP
 from tastemaker.explorer.slices import slice_view
 from tastemaker.explorer.upright import upright_size
 from tastemaker.scores.cutoff import parse_top
+from tastemaker.scores.locations import RowsSource
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.sources import OriginalsReader
 from tastemaker.scores.table import EMBEDDING, ScoreTable
@@ -79,12 +80,12 @@ class Explorer:
         model_dir: str | None = None,
     ) -> None:
         self.table = ScoreTable(sources, storage_options=storage_options, originals=originals)
-        self.name = ", ".join(source.rstrip("/").rpartition("/")[2] or source for source in sources)
+        self.name = name_of(sources)
         self.marks = Marks(self.table, ratings)
         self.index = ScoreIndex(self.table, self.marks, rank_by, model_dir)
         self.lookup = RowLookup(self.table)
         self.exports = Exports()
-        self.stamp = _stamp(self.table)
+        self.stamp = stamp_of(self.table.sources)
         self._failures: dict[str, list[_Json]] = {}
         self._dimensions: dict[str, Dimension] | None = None
 
@@ -346,10 +347,15 @@ class Explorer:
             raise ConfigurationError(f"there is no row {row}")
 
 
-def _stamp(table: ScoreTable) -> str:
-    """Return a text that changes when the table does, for addresses of pictures that browsers may remember."""
+def name_of(sources: Sequence[str]) -> str:
+    """Return what a page is called that shows these folders or files."""
+    return ", ".join(source.rstrip("/").rpartition("/")[2] or source for source in sources)
+
+
+def stamp_of(sources: Sequence[RowsSource]) -> str:
+    """Return a text that changes when files of rows do: row numbers, and what browsers remember, are of one stamp."""
     digest = hashlib.sha256()
-    for source in table.sources:
+    for source in sources:
         changed = 0 if is_remote(source.path) else os.stat(source.path).st_mtime_ns
         digest.update(f"{source.path}\n{source.rows}\n{changed}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:12]

@@ -27,6 +27,9 @@ from tastemaker.storage.owned import describe
 from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, ImageObject, Partition
 
+_FIRST_FILES = 16
+"""Loose files in the first partition of a run whose rows are looked at meanwhile; each later one has twice as many."""
+
 _NUMBER = re.compile(r"(.*)-(\d{5})")
 _COLUMNS = ["image_id", "image_path", "shard", "offset", "size", "sidecars", "xxh3", "caption", "json"]
 
@@ -93,7 +96,7 @@ def read_sources(text: str) -> Recorded | None:
         return None
 
 
-def match_inputs(groups: list[FileGroupTask], index: RowsIndex) -> list[Match]:
+def match_inputs(groups: list[FileGroupTask], index: RowsIndex, *, rows_soon: bool = False) -> list[Match]:
     """Return the partitions of a run: every file that has rows is in the partition that has them.
 
     A file is the one that rows were made from if it has their path. Where that file is gone, another one of its name
@@ -105,8 +108,9 @@ def match_inputs(groups: list[FileGroupTask], index: RowsIndex) -> list[Match]:
     Args:
         groups: As `tastemaker.stages.partition.FilePartitioningStage` made them.
         index: The rows that are there.
+        rows_soon: Make the first new partitions small.
     """
-    found = _Matcher(groups, index).match()
+    found = _Matcher(groups, index, rows_soon=rows_soon).match()
     for number, match in enumerate(found):
         match.task.task_id = str(number)
     return found
@@ -147,8 +151,8 @@ class _Now(NamedTuple):
 
 
 class _Matcher:
-    def __init__(self, groups: list[FileGroupTask], index: RowsIndex) -> None:
-        self._groups, self._output_dir = groups, index.output_dir
+    def __init__(self, groups: list[FileGroupTask], index: RowsIndex, *, rows_soon: bool) -> None:
+        self._groups, self._output_dir, self._rows_soon = groups, index.output_dir, rows_soon
         notes = index.notes(index.names())
         self._recorded = {name: found for name, note in notes.items() if (found := read_sources(note.sources))}
         self._taken = {*self._recorded}
@@ -265,8 +269,9 @@ class _Matcher:
         folder = _folder_of(min(here)) if here else _take_free_name(like.partition.folder, self._folders)
         numbers = free_numbers(folder, self._taken)
         matches = []
-        for start in range(0, len(added), LOOSE_FILES_PER_PARTITION):
-            some = added[start : start + LOOSE_FILES_PER_PARTITION]
+        start, size = 0, _FIRST_FILES if self._rows_soon else LOOSE_FILES_PER_PARTITION
+        while some := added[start : start + size]:
+            start, size = start + size, min(2 * size, LOOSE_FILES_PER_PARTITION)
             name = loose_name(folder, next(numbers))
             files = tuple(now.file for now in some)
             partition = replace(like.partition, name=name, folder=folder, files=files)

@@ -176,7 +176,7 @@ class _Run:
     def _plan(self, groups: list[FileGroupTask]) -> Plan:
         """Compare the input with the rows that are there. No model has been loaded yet."""
         self.index.load()
-        matches = match_inputs(groups, self.index)
+        matches = match_inputs(groups, self.index, rows_soon=self.mode.rows_soon)
         if self.mode.part is not None:
             matches = matches[self.mode.part.index :: self.mode.part.total]
         plan = make_plan(matches, self.index, self.fingerprint, self.mode, self.options.max_pixels)

@@ -85,6 +85,14 @@ def find_rows(sources: Source | Sequence[Source], storage_options: Mapping[str, 
         return list(pool.map(partial(_read_footer, storage_options=storage_options), paths))
 
 
+def is_of_rows(source: Source, storage_options: Mapping[str, Any] | None = None) -> bool:
+    """Return whether a place is one of rows: a Parquet file, a folder of results, or one with Parquet files in it."""
+    place = Place.of(source, storage_options)
+    if (place / STATE_FOLDER).is_folder() or (place.name.endswith(".parquet") and not place.is_folder()):
+        return True
+    return place.is_folder() and any(_is_wanted(entry.place.relative_to(place)) for entry in place.list())
+
+
 def as_list(sources: Source | Sequence[Source]) -> list[Source]:
     """Return one or several places as a list."""
     return [sources] if isinstance(sources, str | os.PathLike) else list(sources)

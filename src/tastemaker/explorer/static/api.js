@@ -7,10 +7,11 @@ export function setStamp(value) {
   stamp = value;
 }
 
-export const ask = (path, parameters = {}, signal) => reach(address(path, parameters), { signal });
+// Every question says which rows the page has seen: numbers of rows mean others once new ones are shown.
+export const ask = (path, parameters = {}, signal) => reach(address(path, { ...parameters, v: stamp }), { signal });
 
 export function send(path, body = {}) {
-  return reach(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  return reach(address(path, { v: stamp }), { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 }
 
 const HEIGHTS = [320, 640, 960, 1280, 1920, 2560]; // few, so that the browser finds most pictures in its cache

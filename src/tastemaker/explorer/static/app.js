@@ -9,8 +9,10 @@ import { apply, clear, startFilter } from "./filter.js";
 import { columnName, count, element, images } from "./format.js";
 import { gridState, reveal, startGrid } from "./grid.js";
 import { startHistogram } from "./histogram.js";
+import { startIntro } from "./intro.js";
 import { startKeys } from "./keys.js";
 import { emit, fromHash, loadView, measure, model, on, setOrder, setShow } from "./model.js";
+import { startNews } from "./news.js";
 import { openRow, startPicture } from "./picture.js";
 import { startRatings, tell } from "./ratings.js";
 import { startSlices } from "./slices.js";
@@ -31,6 +33,7 @@ async function start() {
   for (const part of [startTheme, startChunks, startHistogram, startFigures, startGrid, startStrip, startFilter]) part();
   for (const part of [startSlices, startFailures, startPicture, startExports, startKeys]) part();
   startHeader();
+  startIntro();
   const { picture } = model;
   try {
     await loadView();
@@ -45,6 +48,7 @@ async function start() {
   if (model.active) reveal(model.active, true);
   if (picture !== null) await openRow(picture);
   document.body.classList.add("ready");
+  startNews();
 }
 
 const isFiltered = () => ["where", "text", "like", "rated", "group"].some((name) => model.filter[name]);

@@ -1,0 +1,106 @@
+"""Rows that come while one looks, and pictures that are scored meanwhile."""
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import closing
+
+import httpx2
+import pytest
+from command import PROGRAM, start_tastemaker
+from rows import make_image, write_rows
+from starlette.testclient import TestClient
+
+from tastemaker.explorer.live import Live
+from tastemaker.explorer.server import create_app
+from tastemaker.explorer.service import Explorer
+from tastemaker.scores.table import ScoreTable
+
+BASE = "http://127.0.0.1:8765"
+
+
+def wait_until(found, timeout_s=60):
+    end = time.monotonic() + timeout_s
+    while not (result := found()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return result
+
+
+def test_new_rows_are_told_and_shown_and_old_numbers_are_refused(tmp_path):
+    write_rows(tmp_path / "b.parquet", [make_image(7, 5.0), make_image(8, 6.0)])
+    with closing(Live(lambda: Explorer([str(tmp_path)]), [str(tmp_path)])) as live:
+        page = TestClient(create_app(live, "t", 8765), base_url=BASE, headers={"origin": BASE})
+        page.get("/?token=t")
+        stamp = page.get("/api/table").json()["stamp"]
+        assert page.get("/api/news").json() == {"stamp": stamp, "more": 0, "scoring": None}
+
+        write_rows(tmp_path / "a.parquet", [make_image(number, 7.0) for number in range(3)])
+        news = page.get("/api/news").json()
+        assert (news["more"], news["stamp"] == stamp) == (3, False)
+        first = {"row": 0, "stars": 5, "filter": {}}
+        assert page.post("/api/ratings", params={"v": stamp}, json=first).status_code == 200  # row 0 is still 00007
+
+        assert page.post("/api/news/show").json() == {"stamp": news["stamp"]}
+        assert page.get("/api/table").json()["images"] == 5
+        refused = page.post("/api/ratings", params={"v": stamp}, json=first)
+        assert (refused.status_code, refused.json()["error"][:23]) == (409, "the rows were read anew")
+        assert page.get("/picture/0/320", params={"v": stamp}).status_code == 404
+        rows = page.get("/api/rows", params={"v": news["stamp"], "stop": 5}).json()
+        assert {row["name"]: row["stars"] for row in rows} == {
+            **dict.fromkeys(("00000", "00001", "00002", "00008"), 0),
+            "00007": 5,
+        }
+
+
+@pytest.mark.network
+def test_pictures_without_rows_are_scored_while_one_looks(tmp_path, photo_folder, model_dir):
+    output = tmp_path / "out"
+    without = {"HF_ENDPOINT": "http://127.0.0.1:9", "TASTEMAKER_MODEL_DIR": str(tmp_path / "none")}
+
+    def look(env, until):
+        command = [
+            *PROGRAM,
+            "explore",
+            str(photo_folder),
+            "--output",
+            str(output),
+            "--no-browser",
+            *env.pop("more", []),
+        ]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, env={**os.environ, **env}, **pipes) as process:
+            address, token = process.stdout.readline().strip().split("?token=")
+            page = httpx2.Client(base_url=address, headers={"x-tastemaker-token": token, "origin": address.rstrip("/")})
+            assert "tastemaker" in page.get("/").text
+            wait_until(lambda: until(page.get("/api/news").json()))
+            assert page.post("/api/news/show").status_code == 200
+            table = page.get("/api/table").json()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        assert process.returncode == 130
+        return table, errors
+
+    def is_over(news):
+        return news["more"] >= 0 and news["scoring"]["text"] == "" and news
+
+    table, errors = look(dict(without), is_over)
+    assert (table["name"], table["ranked_by"]) == ("photos", ["technical_quality"])
+    assert "--rank-by technical_quality" in errors
+    assert str(output) in errors
+    number = table["images"]
+
+    table, errors = look({"more": ["--model-dir", str(model_dir)]}, is_over)
+    assert (table["images"], table["ranked_by"]) == (number, ["aesthetic_score"])
+    assert {entry.name for entry in photo_folder.iterdir() if entry.name.startswith("_")} == set()
+    assert len(ScoreTable(output)) == number
+
+
+@pytest.mark.parametrize("what", ["nowhere", "empty"])
+def test_a_place_without_pictures_is_one_line(tmp_path, what):
+    (tmp_path / "empty").mkdir()
+    found = start_tastemaker("explore", what, "--no-browser", cwd=tmp_path)
+    assert found.returncode == 2
+    assert what in found.stderr.splitlines()[-1]
+    assert "no rows" not in found.stderr
