@@ -53,7 +53,7 @@ def test_a_manifest_follows_the_filter_on_ratings(explorer, tmp_path):
 
     explorer.rate(Filter(), 1, 5, None)
     explorer.rate(Filter(), 2, 3, None)
-    state = export(explorer, tmp_path / "list.csv", score=0.0, form="manifest", rated="4")
+    state = export(explorer, tmp_path / "list.csv", score=0.0, form="manifest", rated="4,5")
     assert state["state"] == "done", state["message"]
     assert pyarrow.csv.read_csv(tmp_path / "list.csv")["image_id"].to_pylist() == ["p00001"]
 

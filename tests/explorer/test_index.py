@@ -93,9 +93,9 @@ def test_filters_by_condition_text_and_rating_are_combined(explorer):
     assert rows(where="width > height") == [0, 2, 4, 6, 8, 10]
     assert rows(text="PICTURE 1") == [1, 10, 11]
     assert rows(text="picture 1", where="width < height OR width = height") == [1, 11]
-    assert rows(rated="3") == [3]
+    assert rows(rated="3,4,5") == [3]
     assert rows(rated="rejected") == [5]
-    assert rows(rated="rated") == [3, 5]
+    assert rows(rated="rejected,4", text="picture") == [3, 5]
     assert len(rows(rated="unrated")) == len(SCORES) - 2
     assert rows(text="'); DROP TABLE rows; --") == []
 

@@ -131,6 +131,16 @@ def code_rows(table: ScoreTable, sql: str) -> tuple[list[str], npt.NDArray[np.in
     return [str(name) for name in encoded.dictionary.to_pylist()], codes
 
 
+def source_dimension(columns: Collection[str]) -> Dimension:
+    """Return how to slice by the shard or folder that a picture is in.
+
+    Args:
+        columns: Of the table.
+    """
+    folder = f"regexp_extract(image_path, '^(.*)[{_SEPARATORS}][^{_SEPARATORS}]*$', 1)"
+    return Dimension(SOURCE, f"coalesce(shard, {folder})" if "shard" in columns else folder)
+
+
 def _built_in(columns: Collection[str]) -> Iterable[Dimension]:
     have = set(columns)
     if {"width", "height"} <= have:
@@ -145,8 +155,7 @@ def _built_in(columns: Collection[str]) -> Iterable[Dimension]:
         )
     if "format" in have:
         yield Dimension("format", "format")
-    folder = f"regexp_extract(image_path, '^(.*)[{_SEPARATORS}][^{_SEPARATORS}]*$', 1)"
-    yield Dimension(SOURCE, f"coalesce(shard, {folder})" if "shard" in have else folder)
+    yield source_dimension(columns)
     if "caption" in have:
         yield Dimension("caption", "CASE WHEN trim(coalesce(caption, '')) = '' THEN 'no caption' ELSE 'captioned' END")
 

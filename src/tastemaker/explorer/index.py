@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import Chart, decimals_of, make_chart, step_of
+from tastemaker.explorer.facets import FACETS, Facet, Facets, FacetValue, Mask
 from tastemaker.explorer.groups import Groups
 from tastemaker.explorer.learned import TASTE, OwnTaste
 from tastemaker.explorer.upright import LYING
@@ -26,8 +26,7 @@ from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.marks import REJECTED, Marks, Ratings, ratings_of
 
 NEXT = "next"
-RATED = ("rated", "unrated", "rejected", "1", "2", "3", "4", "5", NEXT)
-"""What a filter on ratings may be."""
+"""A value of ``Filter.rated``: a dozen pictures that one should rate next."""
 
 ASPECT_UNIT = 1000
 """Aspect ratios travel as integers: width / height in thousandths."""
@@ -35,7 +34,7 @@ ASPECT_UNIT = 1000
 QUERY_SECONDS = 60.0
 """A condition that takes longer is stopped."""
 
-_KEPT_VIEWS = 8
+_KEPT_VIEWS, _KEPT_MASKS = 8, 4
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class Filter:
         where: A condition in SQL over the columns; empty for all.
         text: A part of the caption or of the path; empty for any.
         like: Words that the pictures are ranked by, in place of ``by``: the likeness of each to them. Empty for none.
-        rated: ``rated``, ``unrated``, ``rejected``, ``1`` to ``5`` (so many stars at least), ``next`` (a dozen that one
-            should rate next), or empty for all.
+        rated, date, camera, lens, folder: Values of these facets, as `tastemaker.explorer.facets.parse_values` takes
+            them; empty for all. A picture passes that has one of the values of each. ``rated`` may be `NEXT`, too.
         group: ``best`` for only the best of each group, of what passes the others and is not rejected; empty for all.
         asked: Names the time from which the ratings are, so that nothing moves while one rates. Any text.
     """
@@ -58,6 +57,10 @@ class Filter:
     text: str = ""
     like: str = ""
     rated: str = ""
+    date: str = ""
+    camera: str = ""
+    lens: str = ""
+    folder: str = ""
     group: str = ""
     asked: str = ""
 
@@ -70,6 +73,16 @@ class Filter:
         table.where_clause(self.where.strip() or None)  # by itself, before it stands in brackets beside others
         parts = [self.where.strip(), _text_condition(self.text.strip())]
         return Condition(" AND ".join(f"(\n{part}\n)" for part in parts if part)) or None
+
+    @property
+    def facets(self) -> dict[str, str]:
+        """The facets that say anything."""
+        return {name: text for name in FACETS if (text := getattr(self, name)) not in ("", NEXT)}
+
+    @property
+    def has_rows_of_its_own(self) -> bool:
+        """Whether no condition on columns says which pictures pass."""
+        return bool(self.facets or self.is_by_rating or self.like.strip() or self.by == TASTE)
 
     @property
     def is_by_rating(self) -> bool:
@@ -106,6 +119,7 @@ class View:
         smallest_step: By how much an arrow key moves the cut-off.
         is_rejected: bool (n,): what a person rejected is shown, but never kept and in no count.
         version: Of the ratings that this is from.
+        whole: The chart of all pictures, where the filter lets only some pass.
     """
 
     rows: npt.NDArray[np.uint32]
@@ -113,6 +127,7 @@ class View:
     smallest_step: float
     is_rejected: npt.NDArray[np.bool_]
     version: int
+    whole: Chart | None = None
 
     @cached_property
     def ascending(self) -> npt.NDArray[Any]:
@@ -121,8 +136,8 @@ class View:
 
     @cached_property
     def chart(self) -> Chart:
-        """How the scores are spread."""
-        return make_chart(self.ascending, self.smallest_step)
+        """How the scores are spread, on the axis of the whole."""
+        return make_chart(self.ascending, self.smallest_step, self.whole)
 
     @property
     def images(self) -> int:
@@ -199,9 +214,11 @@ class ScoreIndex:
         self._words = Words(table, model_dir)
         self.taste = OwnTaste(table, marks.path, model_dir)
         self.groups = Groups(table)
+        self.facets = Facets(table)
         self._marks = marks
         self._ratings = (marks.version, ratings_of(table, marks.current()))
         self._kept_view = lru_cache(_KEPT_VIEWS)(self._make_view)
+        self._kept_mask = lru_cache(_KEPT_MASKS)(self._meets)
         self._first = rank_by or table.ranking
         self.columns = [name for name in dict.fromkeys([self._first, *table.rankings]) if self._has_values(name)]
         self._aspects = self._read_aspects()
@@ -216,8 +233,6 @@ class ScoreIndex:
         by = self.ranked_by(chosen.by)
         if chosen.group not in ("", "best"):
             raise ConfigurationError(f"of groups only the best are shown, or all, not {chosen.group!r}")
-        if chosen.rated:
-            check_choice("rated", chosen.rated, RATED)
         asked = chosen.asked if chosen.is_by_rating else self.taste.version if by == TASTE else ""
         view = self._kept_view(replace(chosen, by=by, like=chosen.like.strip(), asked=asked))
         ratings = self.ratings()
@@ -267,26 +282,55 @@ class ScoreIndex:
     def _has_values(self, column: str) -> bool:
         return bool(np.isfinite(self.values(Filter(by=column))).any())
 
-    def _make_view(self, chosen: Filter) -> View:
-        values = self.values(chosen)
-        passes = ~np.isnan(values)
+    def count_values(self, chosen: Filter, name: str, search: str = "") -> tuple[list[FacetValue], int]:
+        """Return the values of a facet with the number of pictures, as `Facet.count` does.
+
+        The pictures counted are those that pass everything else; with ``group``, the groups that these are in.
+        """
+        facet = self.facets.facet(name, self.ratings())
+        passes = self._passes(replace(chosen, **{name: ""}))
+        if chosen.group:
+            passes = self._one_of_each(passes, facet)
+        return facet.count(chosen.facets.get(name, ""), passes, search)
+
+    def _one_of_each(self, passes: Mask, facet: Facet) -> Mask:
+        """Return one of the rows that pass for each group and value of a facet."""
+        rows = np.flatnonzero(passes)
+        pairs = self.groups.numbers()[rows] * (len(facet.values) + 1) + facet.codes[rows]
+        _, first = np.unique(pairs, return_index=True)
+        one: Mask = np.zeros_like(passes)
+        one[rows[first]] = True
+        return one
+
+    def _passes(self, chosen: Filter) -> Mask:
+        """Return bool (n,): which rows have what is ranked by, and pass the condition and the facets."""
+        passes: Mask = ~np.isnan(self.values(chosen))
         condition = chosen.condition(self.table)
         if condition is not None:
-            meets = np.zeros(len(values), np.bool_)
-            meets[self.table.to_arrow(["row_id"], condition, limit_s=QUERY_SECONDS).column(0).to_numpy()] = True
-            passes &= meets
+            passes &= self._kept_mask(condition)
         if chosen.rated == NEXT:
-            passes &= np.isin(np.arange(len(values)), self.taste.next_rows(self.ratings()))
-        elif chosen.rated:
-            passes &= _has_rating(self.ratings(), chosen.rated)
+            passes &= np.isin(np.arange(len(passes)), self.taste.next_rows(self.ratings()))
+        for name, wanted in chosen.facets.items():
+            passes &= self.facets.facet(name, self.ratings()).meets(wanted)
         if chosen.group:
             passes &= self.ratings() != REJECTED
-        rows = np.flatnonzero(passes).astype(np.uint32)
+        return passes
+
+    def _meets(self, condition: Condition) -> Mask:
+        meets = np.zeros(len(self.table), np.bool_)
+        meets[self.table.to_arrow(["row_id"], condition, limit_s=QUERY_SECONDS).column(0).to_numpy()] = True
+        return meets
+
+    def _make_view(self, chosen: Filter) -> View:
+        values = self.values(chosen)
+        rows = np.flatnonzero(self._passes(chosen)).astype(np.uint32)
         rows = rows[np.argsort(-values[rows], kind="stable")]
         if chosen.group:
             rows = rows[self.groups.best(rows)]
         step = step_of(CLIP_SCORE.column if chosen.like else chosen.by, values)  # a likeness is a CLIP score
-        return View(rows, values[rows], step, self.ratings()[rows] == REJECTED, self._marks.version)
+        everything = Filter(by=chosen.by, like=chosen.like)
+        whole = None if replace(chosen, asked="") == everything else self.view(everything).chart
+        return View(rows, values[rows], step, self.ratings()[rows] == REJECTED, self._marks.version, whole)
 
     def _read_aspects(self) -> npt.NDArray[np.uint16]:
         names = [name for name in ("width", "height") if name in self.table.columns]
@@ -306,14 +350,3 @@ def _text_condition(text: str) -> str:
         return ""
     literal = sql_text(text.lower())
     return f"contains(lower(image_path), {literal}) OR contains(lower(coalesce(caption, '')), {literal})"
-
-
-def _has_rating(ratings: Ratings, wanted: str) -> npt.NDArray[np.bool_]:
-    """Return bool (n,): which ratings are ``rated``, ``unrated``, ``rejected``, or so many stars or more."""
-    meets = {
-        "rated": lambda: ratings != 0,
-        "unrated": lambda: ratings == 0,
-        "rejected": lambda: ratings == REJECTED,
-    }
-    found: npt.NDArray[np.bool_] = meets.get(wanted, lambda: ratings >= int(wanted))()
-    return found

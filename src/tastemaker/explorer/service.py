@@ -17,9 +17,9 @@ from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageErr
 from tastemaker.explorer.details import describe_picture
 from tastemaker.explorer.dimensions import Dimension, list_dimensions, shape_conditions
 from tastemaker.explorer.exports import Exports, path_here
+from tastemaker.explorer.facets import FACETS
 from tastemaker.explorer.failures import group_failures, list_failures
 from tastemaker.explorer.index import Filter, ScoreIndex
-from tastemaker.explorer.learned import TASTE
 from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.pictures import encode_jpeg, read_picture, recorded_size, reduce_image
 from tastemaker.explorer.report_data import DEFAULT_TOP
@@ -106,6 +106,7 @@ class Explorer:
             "groups": self.index.groups.are_offered,
             "shapes": shape_conditions(self.table.columns),
             "ranked_by": self.index.columns,
+            "orders": self.index.facets.orders,
             "stamp": self.stamp,
             "folder": os.getcwd(),
         }
@@ -137,6 +138,7 @@ class Explorer:
             "images": len(view.rows),
             "rejected": np.flatnonzero(view.is_rejected).tolist(),
             "bars": view.chart.draw(view.ascending),
+            "ghost": "" if view.whole is None else self._ghost(chosen),
             "ticks": [[text, view.chart.percent(float(text))] for text in view.chart.ticks()],
             **{name: getattr(view.chart, name) for name in ("low", "high", "first", "step", "reaching")},
             "cut": found,
@@ -147,11 +149,34 @@ class Explorer:
 
     def rows(self, chosen: Filter, start: int, stop: int) -> list[_Json]:
         """Return the pictures from one place of a view to another."""
-        view = self.index.view(chosen)
         start = max(0, start)
-        stop = min(max(start, stop), len(view.rows), start + MAX_ROWS_AT_ONCE)
-        numbers = view.rows[start:stop].tolist()
-        return self._short(numbers, view.scores[start:stop].tolist())
+        return self.rows_at(chosen, range(start, min(max(start, stop), start + MAX_ROWS_AT_ONCE)))
+
+    def rows_at(self, chosen: Filter, places: Sequence[int]) -> list[_Json]:
+        """Return the pictures at some places of a view."""
+        view = self.index.view(chosen)
+        known = [place for place in places[:MAX_ROWS_AT_ONCE] if 0 <= place < len(view.rows)]
+        return self._short(view.rows[known].tolist(), view.scores[known].tolist())
+
+    def order(self, chosen: Filter, order: str) -> str:
+        """Return the places of a view in another order, as `Facets.arrange` does: uint32, little endian, in base64."""
+        places = self.index.facets.arrange(self.index.view(chosen).rows, order, self.index.ratings())
+        return base64.b64encode(places.astype("<u4").tobytes()).decode()
+
+    def facets(self, chosen: Filter, name: str, search: str) -> list[_Json]:
+        """Return facets with their values, each with its pictures; all facets that have several, or only one of them.
+
+        Args:
+            chosen: The filter.
+            name: Of the facet; empty for all.
+            search: A part of the names of its values.
+        """
+        found = []
+        for facet in [name] if name else FACETS:
+            values, others = self.index.count_values(chosen, facet, search)
+            if name or len(values) > 1 or getattr(chosen, facet):
+                found.append({"name": facet, "values": [value._asdict() for value in values], "others": others})
+        return found
 
     def cut(self, chosen: Filter, text: str) -> _Json:
         """Return the cut-off for a score, a share or a number, as `View.cut` does; ``text`` is the share or number."""
@@ -253,7 +278,7 @@ class Explorer:
         cut = view.cut(score, best)
         if not cut.kept:
             raise ConfigurationError("nothing is kept: there is nothing to export")
-        if chosen.is_by_rating or chosen.like.strip() or chosen.by == TASTE:  # no column of the rows says these
+        if chosen.has_rows_of_its_own:
             kept = view.rows[: cut.place][~view.is_rejected[: cut.place]]
             selection = Selection(row_ids=kept.tolist(), rank_by=by)
         else:
@@ -303,6 +328,11 @@ class Explorer:
             data = read_picture(found, reader)
         image = reduce_image(data, width, height, recorded=recorded_size(found))
         return encode_jpeg(image, 82 if height <= _SMALL else 90)
+
+    def _ghost(self, chosen: Filter) -> str:
+        """Return the bars of all pictures, whatever passes the filter."""
+        whole = self.index.view(Filter(by=chosen.by, like=chosen.like))
+        return whole.chart.draw(whole.ascending)
 
     def _group(self, row: int, chosen: Filter) -> _Json | None:
         """Return the other pictures of a row's group, the best first; None where groups have not been looked for."""

@@ -20,7 +20,7 @@ const SIZES = [
   ["from 512 px", "least(width, height) >= 512"],
   ["from 1024 px", "least(width, height) >= 1024"],
 ];
-const RATED = [["rated", "rated"], ["unrated", "unrated"], ["rejected", "rejected"], ["★", "1"], ["★★", "2"], ["★★★", "3"], ["★★★★", "4"], ["★★★★★", "5"]];
+const RATED = [["unrated", "unrated"], ["rejected", "rejected"], ["★", "1"], ["★★", "2"], ["★★★", "3"], ["★★★★", "4"], ["★★★★★", "5"]];
 
 export function startFilter() {
   toggle.addEventListener("click", () => show(form.hidden));
@@ -105,8 +105,8 @@ function fillChips() {
   const known = [...(have.has("width") ? [...model.table.shapes, ...SIZES] : []), ...(have.has("caption") ? [["captioned", "caption IS NOT NULL"]] : [])];
   const conditions = known.map(([name, condition]) => chip(name, () => toggleCondition(condition), { condition }));
   const rated = RATED.map(([name, choice]) => {
-    const label = /^\d$/.test(choice) ? `${choice} stars or more` : name;
-    return chip(name, () => apply({ rated: model.filter.rated === choice ? "" : choice }), { rated: choice }, label);
+    const label = /^\d$/.test(choice) ? `${choice} stars` : name;
+    return chip(name, () => apply({ rated: toggled(choice).join() }), { rated: choice }, label);
   });
   chips.append(
     element("span", { className: "quiet", textContent: "only" }), ...conditions,
@@ -125,6 +125,11 @@ function fillChips() {
 
 const plainKind = (kind) => (/string/.test(kind) && !/list|struct/.test(kind) ? "text" : /^(u?int|float|double|half)/.test(kind) ? "number" : kind.split("<")[0]);
 
+function toggled(choice) {
+  const chosen = model.filter.rated.split(",").filter(Boolean);
+  return chosen.includes(choice) ? chosen.filter((other) => other !== choice) : [...chosen, choice];
+}
+
 function chip(name, action, data, label = name) {
   const button = element("button", { type: "button", textContent: name, className: "chip", "aria-label": label, "aria-pressed": "false" });
   Object.assign(button.dataset, data);
@@ -139,7 +144,7 @@ function reflect() {
   if (document.activeElement !== like) like.value = filter.like;
   if (document.activeElement !== where) where.value = filter.where;
   for (const button of chips.querySelectorAll("button")) {
-    const isOn = button.dataset.rated ? filter.rated === button.dataset.rated : filter.where.includes(button.dataset.condition);
+    const isOn = button.dataset.rated ? filter.rated.split(",").includes(button.dataset.rated) : filter.where.includes(button.dataset.condition);
     button.setAttribute("aria-pressed", isOn);
   }
   const isFiltered = Boolean(filter.text || filter.like || filter.where || filter.rated || filter.group);
