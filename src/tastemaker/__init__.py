@@ -78,7 +78,6 @@ _HOMES = {
     "ensure_weights": "models.hub",
     "find_scorer": "models.published",
     "group_duplicates": "scores.groups",
-    "group_table": "scores.groups",
     "learn_taste": "selections.learn",
     "load_clip": "models.clip",
     "preprocess": "imaging.preprocess",
@@ -153,7 +152,6 @@ if TYPE_CHECKING:
     from tastemaker.scores.groups import (
         best_of_group as best_of_group,
         group_duplicates as group_duplicates,
-        group_table as group_table,
     )
     from tastemaker.scores.neighbours import nearest_rows as nearest_rows
     from tastemaker.scores.search import TextSearch as TextSearch

@@ -16,6 +16,9 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "am
 _PACKAGES = ("tastemaker", "openvino", "numpy", "pillow", "simplejpeg", "pyarrow", "torch")
 
 
+MEMORY_SHARE = 0.25
+"""Of the memory that this process may use, what one large thing may take: images being decoded, embeddings kept."""
+
 CORES_VARIABLE = "TASTEMAKER_CORES"
 """Environment variable: cores that this process may use at most, where several processes share a machine."""
 

@@ -9,9 +9,10 @@ import pytest
 from rows import write_scores
 
 from tastemaker import ScoreTable, errors
-from tastemaker.scores import groups
-from tastemaker.scores.groups import best_of_group, group_duplicates, group_table
+from tastemaker.scores import groups, vectors
+from tastemaker.scores.groups import best_of_group, group_duplicates
 from tastemaker.scores.neighbours import nearest_rows
+from tastemaker.scores.schema import EMBEDDING_TYPE
 
 
 def with_copies(count, seed=0, cosine=0.97, size=64):
@@ -104,18 +105,6 @@ def test_the_best_of_a_group_is_its_highest_score_and_of_equal_ones_the_first():
     assert not best_of_group([1, 1], [np.nan, np.nan]).any()
 
 
-def test_a_score_table_is_grouped_by_its_embeddings():
-    vectors = with_copies(9, size=768).astype(np.float16)
-    embeddings = pa.chunked_array([pa.array([*map(list, vectors[:5]), None], pa.list_(pa.float16())),
-                                   pa.array([*map(list, vectors[5:])], pa.list_(pa.float16()))])  # fmt: skip
-    scores = pa.array([5, 4, 6, 7, 3, None, 8, 1, 1, 1], pa.float32())
-    found, is_best = group_table(pa.table({"embedding": embeddings, "aesthetic_score": scores}))
-    assert found.to_pylist() == [0, 1, 0, 3, 4, 5, 3, 7, 8, 7]
-    assert is_best.to_pylist() == [False, True, True, False, True, False, True, True, True, False]
-    with pytest.raises(errors.ConfigurationError, match="--copy-embeddings"):
-        group_table(pa.table({"aesthetic_score": scores}))
-
-
 def test_nearest_rows_are_those_of_exact_search(tmp_path):
     rng = np.random.default_rng(0)
     vectors = (rng.standard_normal((500, 96)) * rng.uniform(0.1, 9, (500, 1))).astype(np.float16)
@@ -136,3 +125,23 @@ def test_nearest_rows_are_those_of_exact_search(tmp_path):
     for query in (7, 8):
         with pytest.raises(errors.ModelError, match="96 numbers"):
             nearest_rows(table, query)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.0])
+def test_embeddings_are_those_of_the_rows_whether_or_not_memory_holds_them(tmp_path, monkeypatch, share):
+    monkeypatch.setattr(vectors, "MEMORY_SHARE", share)
+    stored = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float16)
+    lists = {"a": [None, *map(list, stored[:2])], "c": [list(stored[2]), [1.0, 2.0], list(stored[3])]}
+    for name in "abc":
+        rows = pq.read_table(write_scores(tmp_path / f"{name}.parquet", [5.0, 6.0, 7.0]))
+        if name in lists:
+            rows = rows.append_column("embedding", pa.array(lists[name], EMBEDDING_TYPE))
+            pq.write_table(rows, tmp_path / f"{name}.parquet", row_group_size=2)
+    table, expected = ScoreTable(tmp_path), np.zeros((9, 8), np.float16)
+    expected[[1, 2, 6, 8]] = stored
+    for _ in range(2):
+        assert (table.embeddings.take(np.array([1, 3, 7, 8])) == expected[[1, 3, 7, 8]]).all()
+        assert (table.embeddings.take(np.arange(9)) == expected).all()
+        assert sorted(nearest_rows(table, 2)[0].tolist()) == [1, 6, 8]
+    assert nearest_rows(table, 7)[0].tolist() == []  # no other row has two numbers
+    assert table.embeddings.take(np.array([6, 7]), 2).tolist() == [[0, 0], [1, 2]]

@@ -6,11 +6,10 @@ from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.dimensions import code_rows
-from tastemaker.scores.groups import embeddings_of, group_duplicates
+from tastemaker.scores.groups import group_duplicates
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 
 GROUP = "group"
@@ -71,9 +70,7 @@ class Groups:
 
     def _found(self) -> Numbers:
         numbers, rows = np.arange(len(self._table), dtype=np.int64), self._table.present_rows()
-        parts = list(self._table.iterate(rows, [EMBEDDING])) if EMBEDDING in self._table.columns else []
-        column = pa.concat_tables(parts)[EMBEDDING] if parts else pa.chunked_array([], pa.list_(pa.float16()))
-        if column.null_count == len(column):
+        if EMBEDDING not in self._table.columns or not self._table.embeddings.size:
             raise ConfigurationError("the table has neither groups nor embeddings to find them by")
-        numbers[rows] = rows[group_duplicates(embeddings_of(column))]
+        numbers[rows] = rows[group_duplicates(self._table.embeddings.take(rows))]
         return numbers

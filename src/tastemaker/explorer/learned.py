@@ -19,8 +19,8 @@ from tastemaker.models.words import load_head
 from tastemaker.provenance import check_backbone
 from tastemaker.scores.search import stated_scorer
 from tastemaker.scores.table import EMBEDDING, ScoreTable
-from tastemaker.scores.vectors import vectors_of
-from tastemaker.selections.learn import learn_taste, unit_embeddings
+from tastemaker.scores.vectors import Floats
+from tastemaker.selections.learn import learn_taste
 from tastemaker.selections.marks import Ratings
 from tastemaker.selections.proposals import propose
 from tastemaker.storage.owned import OwnFiles
@@ -137,18 +137,16 @@ class OwnTaste:
             ConfigurationError: The rows have no embeddings.
         """
         rows, vectors = self._sample
-        known, is_there = unit_embeddings(self._table, np.flatnonzero(ratings), vectors.shape[1])
+        known, is_there = self._table.embeddings.take_unit(np.flatnonzero(ratings), vectors.shape[1])
         return rows[propose(vectors, known[is_there], ratings[rows] != 0, _DOZEN)]
 
     @cached_property
     def _sample(self) -> tuple[Rows, npt.NDArray[np.float32]]:
         """Rows, ascending, and their unit embeddings."""
-        if EMBEDDING not in self._table.columns:
-            raise ConfigurationError("what to rate next is told by embeddings, and these rows have none")
         rows = self._table.present_rows()
         if len(rows) > _SAMPLED:
             rows = np.sort(np.random.default_rng(0).choice(rows, _SAMPLED, replace=False))
-        vectors, is_there = unit_embeddings(self._table, rows, stated_scorer(self._table).backbone.dimension)
+        vectors, is_there = self._table.embeddings.take_unit(rows, stated_scorer(self._table).backbone.dimension)
         return rows[is_there], vectors[is_there]
 
     def _score(self, _version: str) -> npt.NDArray[np.float32]:
@@ -156,13 +154,14 @@ class OwnTaste:
         for entry in self._table.provenance:
             check_backbone(entry.entries, scorer)
         head, _ = load_head(scorer)
-        parts = [
-            score_of_any_length(head, vectors_of(block, scorer.backbone.dimension)[0])[0]
-            for block in self._table.blocks(EMBEDDING)
-        ]
-        scores = np.full(len(self._table), np.nan, np.float32)
-        present = self._table.present_rows()
-        scores[present] = np.concatenate(parts)[present]
+        scores, is_gone = np.full(len(self._table), np.nan, np.float32), np.ones(len(self._table), np.bool_)
+        is_gone[self._table.present_rows()] = False
+
+        def score(start: int, block: Floats) -> None:
+            scores[start : start + len(block)] = score_of_any_length(head, block)[0]
+
+        self._table.embeddings.visit(score, scorer.backbone.dimension)
+        scores[is_gone] = np.nan
         return scores
 
     def _refuse_unlearned(self) -> None:

@@ -13,16 +13,13 @@ import threading
 from collections.abc import Iterator
 from functools import cached_property
 
-from tastemaker.machine import usable_memory_bytes
+from tastemaker.machine import MEMORY_SHARE, usable_memory_bytes
 
 LARGE_PIXELS = 40_000_000
 """Images of more pixels wait for room; a machine of 16 GB has it for seven at once that have 45 megapixels."""
 
 BYTES_PER_PIXEL = 12
 """What decoding and resizing takes at its peak: 11 for PNG, see docs/performance.md."""
-
-MEMORY_SHARE = 0.25
-"""Of the memory that this process may use, what large images may take."""
 
 LEAST_PIXELS = 180_000_000
 """Room for one image of the largest size that is decoded by default, however small the machine is."""

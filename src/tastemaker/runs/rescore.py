@@ -90,8 +90,7 @@ def rescore(
         ModelError: The embeddings have another number of dimensions.
     """
     table, found = ScoreTable(scores, storage_options=storage_options), find_scorers(scorer, storage_options)
-    if EMBEDDING not in table.columns:
-        raise ConfigurationError("scoring again needs the embeddings, and these rows were made with --no-embeddings")
+    stored = table.embeddings
     for file in table.sources:
         check_own_rows(Place.at(file.path, storage_options))
         for each in found:
@@ -112,8 +111,8 @@ def rescore(
             raise
     after = ScoreTable(scores, storage_options=storage_options)
     scored = {name: int(np.isfinite(after.values(name)).sum()) for name in columns}
-    sample = _sample(table.sources, found[0].backbone.dimension, storage_options)
-    rounding = {name: _rounding(column.head, sample) for name, column in columns.items()}
+    sample, is_there = stored.take_unit(np.arange(min(len(table), _SAMPLED)), found[0].backbone.dimension)
+    rounding = {name: _rounding(column.head, sample[is_there]) for name, column in columns.items()}
     return RescoreSummary(len(table), scored, len(done), len(done) - sum(done), rounding)
 
 
@@ -193,19 +192,6 @@ def _scores(table: pa.Table, columns: Mapping[str, _Column]) -> dict[str, pa.Arr
         else:
             scores, _ = score_of_any_length(column.head, vectors)
         found[name] = pa.array(scores, pa.float32(), from_pandas=True)  # NaN is none
-    return found
-
-
-def _sample(sources: list[RowsSource], dimension: int, options: Options | None) -> Floats:
-    """Return some unit embeddings of the first rows, float32 (n, d)."""
-    with open_rows(sources[0].path, options) as opened:
-        stored = next(pq.ParquetFile(opened).iter_batches(_SAMPLED, columns=[EMBEDDING]), None)
-    if stored is None:
-        return np.zeros((0, dimension), np.float32)
-    vectors = vectors_of(stored.column(0), dimension)[0].astype(np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    is_there = np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)
-    found: Floats = vectors[is_there] / lengths[is_there]
     return found
 
 

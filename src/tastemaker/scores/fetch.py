@@ -1,4 +1,4 @@
-"""Rows of a score table without its database: single ones by their numbers, and large columns in blocks."""
+"""Single rows of a score table by their numbers, without its database."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.scores.locations import RowsSource, open_rows
-
-BLOCK_ROWS = 8192
 
 IntArray = npt.NDArray[np.int64]
 
@@ -40,30 +38,6 @@ def fetch_rows(
         inside = _between(row_ids, start, source.rows)
         if len(inside):
             yield from _fetch_from(source, inside, start, columns, storage_options)
-
-
-def read_blocks(
-    sources: Sequence[RowsSource],
-    column: str,
-    kind: pa.DataType,
-    storage_options: Mapping[str, Any] | None = None,
-) -> Iterator[pa.Array]:
-    """Yield a column in the order of the rows, `BLOCK_ROWS` at a time at most; nulls for a file that does not have it.
-
-    Args:
-        sources: The files of the table.
-        column: Its name.
-        kind: Its type.
-        storage_options: For files that are URLs.
-    """
-    for source in sources:
-        if column not in source.schema.names:
-            for start in range(0, source.rows, BLOCK_ROWS):
-                yield pa.nulls(min(BLOCK_ROWS, source.rows - start), kind)
-            continue
-        with open_rows(source.path, storage_options) as file:
-            for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(BLOCK_ROWS, columns=[column]):
-                yield batch.column(0).cast(kind)
 
 
 def _fetch_from(

@@ -6,12 +6,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from tastemaker.errors import ConfigurationError, MissingExtraError, ModelError
 from tastemaker.machine import usable_cores
-from tastemaker.models.published import find_scorer
-from tastemaker.scores.vectors import vectors_of
 
 MIN_SIMILARITY = 0.95
 """Cosine from which on two pictures count as near-duplicates. docs/embeddings.md says how it was chosen."""
@@ -89,39 +86,6 @@ def best_of_group(groups: npt.ArrayLike, scores: npt.ArrayLike) -> npt.NDArray[n
     marks = np.zeros(len(order), np.bool_)
     marks[order[is_first]] = True
     return marks & ~np.isnan(score)
-
-
-def group_table(
-    rows: pa.Table, *, min_similarity: float = MIN_SIMILARITY, rank_by: str | None = None
-) -> tuple[pa.Array, pa.Array]:
-    """Return the group of each row of a score table (int64), and whether the row is the best of it (bool).
-
-    Args:
-        rows: With the columns ``embedding`` and ``rank_by``.
-        min_similarity: See `group_duplicates`.
-        rank_by: Column of the scores; None for that of the default scorer.
-
-    Raises:
-        ConfigurationError: The rows have no embeddings: not one of them has.
-    """
-    if "embedding" not in rows.column_names or (len(rows) and rows["embedding"].null_count == len(rows)):
-        raise ConfigurationError(
-            "the rows have no embeddings to group by; score without --no-embeddings, or embeddings with "
-            "--copy-embeddings"
-        )
-    groups = group_duplicates(embeddings_of(rows["embedding"]), min_similarity=min_similarity)
-    scores = rows[rank_by or find_scorer().column].to_numpy().astype(np.float64)  # null becomes NaN
-    return pa.array(groups), pa.array(best_of_group(groups, scores))
-
-
-def embeddings_of(column: pa.ChunkedArray) -> Floats:
-    """Return a column of embeddings as float16 or float32 (n, 768); a null is a row of zeros."""
-    chunks = [vectors_of(chunk, _width(column))[0] for chunk in column.chunks if len(chunk)]
-    return np.concatenate(chunks) if chunks else np.zeros((len(column), 1), np.float16)
-
-
-def _width(column: pa.ChunkedArray) -> int:
-    return next((len(value) for chunk in column.chunks for value in chunk if value.is_valid), 1)
 
 
 class _Search(Protocol):

@@ -48,7 +48,7 @@ def nearest_rows(table: ScoreTable, query: int | npt.NDArray[np.floating], k: in
 def cosines_of_rows(table: ScoreTable, vector: Floats) -> npt.NDArray[np.float32]:
     """Return the cosine of each row's embedding with a vector, in the order of the table.
 
-    The embeddings are read from the rows files a block at a time, so this holds one block and four bytes for each row.
+    The embeddings come from ``table.embeddings``, which keeps them where there is memory for it.
 
     Args:
         table: With the column ``embedding``.
@@ -66,11 +66,12 @@ def cosines_of_rows(table: ScoreTable, vector: Floats) -> npt.NDArray[np.float32
     unit = _unit(vector, size)
     cosines, is_gone = np.full(len(table), np.nan, np.float32), np.ones(len(table), np.bool_)
     is_gone[table.present_rows()] = False
+
+    def compare(start: int, block: Floats) -> None:
+        cosines[start : start + len(block)] = _cosines(block, unit)
+
     with _ONE_AT_A_TIME:
-        start = 0
-        for block in table.blocks(EMBEDDING):
-            cosines[start : start + len(block)] = _cosines(vectors_of(block, size)[0], unit)
-            start += len(block)
+        table.embeddings.visit(compare, size)
     cosines[is_gone] = np.nan
     return cosines
 

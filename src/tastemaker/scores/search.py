@@ -15,7 +15,7 @@ from tastemaker.models.published import find_scorer, published_scorers
 from tastemaker.models.records import Scorer
 from tastemaker.models.text import TextTower
 from tastemaker.scores.neighbours import Found, cosines_of_rows, nearest_rows
-from tastemaker.scores.table import ScoreTable
+from tastemaker.scores.table import EMBEDDING, ScoreTable
 
 
 class TextSearch:
@@ -41,7 +41,7 @@ class TextSearch:
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         backbone = (find_scorer(scorer) if scorer else stated_scorer(table)).backbone
-        if "embedding" not in table.columns:
+        if EMBEDDING not in table.columns:
             raise ConfigurationError("a search needs the embeddings, and these rows were made with --no-embeddings")
         if backbone.text is None:
             raise ConfigurationError(

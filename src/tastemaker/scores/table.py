@@ -17,10 +17,11 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.scores.conditions import Condition, check_condition
 from tastemaker.scores.database import EMBEDDING as EMBEDDING, open_database, sql_name
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
-from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows, read_blocks
+from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows
 from tastemaker.scores.locations import Provenance, RowsSource, Source, as_list, find_rows, list_provenances
 from tastemaker.scores.named import NamedPlaces, find_noted
 from tastemaker.scores.schema import DELETED, score_columns
+from tastemaker.scores.vectors import Vectors
 from tastemaker.storage import expand_path
 
 _PRESENT = f"(status IS DISTINCT FROM '{DELETED}')"
@@ -191,13 +192,18 @@ class ScoreTable:
             raise ConfigurationError(f"row {row_ids[-1]} is not in a table of {len(self)} rows")
         return fetch_rows(self.sources, row_ids, types, self.storage_options)
 
-    def blocks(self, column: str) -> Iterator[pa.Array]:
-        """Yield a whole column in the order of the rows, a few thousand at a time: it need not fit into memory.
+    @cached_property
+    def embeddings(self) -> Vectors:
+        """The embeddings. They are read once, and kept where there is memory for them.
 
         Raises:
-            ConfigurationError: The column is not there.
+            ConfigurationError: The rows have none.
         """
-        return read_blocks(self.sources, column, self.columns[self._known(column)], self.storage_options)
+        if EMBEDDING not in self.columns:
+            raise ConfigurationError(
+                "the rows have no embeddings: score without --no-embeddings, or embeddings with --copy-embeddings"
+            )
+        return Vectors(self.sources, EMBEDDING, self.columns[EMBEDDING], self.storage_options)
 
     def values(self, column: str | None = None, where: str | None = None) -> Values:
         """Return a column of numbers, in the order of the table: float (n,), NaN for nulls and pictures that are gone.

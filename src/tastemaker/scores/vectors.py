@@ -1,13 +1,30 @@
-"""A column of lists of numbers as an array, without a Python loop over rows."""
+"""A column of lists of numbers as an array, without a Python loop over rows; above all a table's embeddings."""
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import accumulate
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tastemaker.machine import MEMORY_SHARE, usable_cores, usable_memory_bytes
+from tastemaker.scores.locations import RowsSource, open_rows
+from tastemaker.storage import Options
 
 Floats = npt.NDArray[np.floating]
+IntArray = npt.NDArray[np.int64]
+
+_BLOCK_ROWS = 4096
+
+logger = logging.getLogger(__name__)
 
 _NUMPY_TYPES = {pa.float16(): np.float16, pa.float32(): np.float32, pa.float64(): np.float64}
 
@@ -35,11 +52,143 @@ def vectors_of(column: pa.Array, size: int) -> tuple[Floats, npt.NDArray[np.int6
     return vectors, lengths
 
 
+def embeddings_of(column: pa.ChunkedArray) -> Floats:
+    """Return a column of lists as float16 or float32 (n, d), d numbers as the first list has; a null is zeros."""
+    size = next((int(count) for count in pc.list_value_length(column).drop_null().slice(0, 1).to_pylist()), 1)
+    chunks = [vectors_of(chunk, size)[0] for chunk in column.chunks if len(chunk)]
+    return np.concatenate(chunks) if chunks else np.zeros((len(column), 1), np.float16)
+
+
 def as_floats(vectors: Floats) -> Floats:
     """Return float16 or float32 in the machine's byte order; float64 is narrowed, and copied only where need be."""
     kind = np.float16 if vectors.dtype.itemsize == 2 else np.float32
     with np.errstate(over="ignore"):  # an infinity fails with its reason later
         return np.ascontiguousarray(vectors, kind)
+
+
+class Vectors:
+    """The embeddings of a table. They stay in memory once all have been read, where there is room for them.
+
+    A million embeddings of 768 numbers take 1.5 GB. If that is more than a quarter of what this process may use
+    (`MEMORY_SHARE`), they are read from the files whenever they are needed, a block at a time. Threads may share one.
+
+    Args:
+        sources: The files of the table.
+        column: Name of the column.
+        kind: Its type.
+        storage_options: For files that are URLs.
+    """
+
+    def __init__(
+        self, sources: Sequence[RowsSource], column: str, kind: pa.DataType, storage_options: Options | None = None
+    ) -> None:
+        self._column, self._options = column, storage_options
+        self._files = list(zip(sources, accumulate((s.rows for s in sources), initial=0), strict=False))
+        self._count = sum(source.rows for source in sources)
+        self._dtype = np.float16 if kind.value_type == pa.float16() else np.float32
+        self._held: Floats | None = None
+        self._lock = Lock()
+
+    @cached_property
+    def size(self) -> int:
+        """How many numbers the first embedding has; 0 where there is none."""
+        for source, _ in self._files:
+            if self._column in source.schema.names:
+                with open_rows(source.path, self._options) as file:
+                    for batch in pq.ParquetFile(file).iter_batches(_BLOCK_ROWS, columns=[self._column]):
+                        lengths = pc.list_value_length(batch.column(0)).drop_null()
+                        if len(lengths):
+                            return int(lengths[0].as_py())
+        return 0
+
+    def visit(self, work: Callable[[int, Floats], None], size: int) -> None:
+        """Call a function with blocks of embeddings, from several threads at once, until it was called with all.
+
+        Args:
+            work: Takes the number of a block's first row, and the block: float16 or float32 (n, size). Embeddings that
+                are null or have another number of numbers are zeros. It must not change the block.
+            size: How many numbers an embedding has.
+        """
+        held = self._hold() if size == self.size else None
+        if held is None:
+            self._read(work, size)
+        else:
+            work(0, held)
+
+    def take(self, rows: IntArray, size: int | None = None) -> Floats:
+        """Return the embeddings of some rows: float16 or float32 (m, size), zeros as in `visit`. They are read only.
+
+        Args:
+            rows: int64 (m,), ascending.
+            size: As in `visit`; None for that of the first embedding.
+        """
+        size = self.size if size is None else size
+        if len(rows) * _BLOCK_ROWS >= self._count and size == self.size:  # nearly all blocks have some of them
+            self._hold()
+        if self._held is not None and size == self.size:
+            return self._held if len(rows) == self._count else self._held[rows]
+        found = np.zeros((len(rows), size), self._dtype)
+
+        def keep(start: int, block: Floats) -> None:
+            first, last = np.searchsorted(rows, [start, start + len(block)])
+            found[first:last] = block[rows[first:last] - start]
+
+        self._read(keep, size, rows)
+        return found
+
+    def take_unit(self, rows: IntArray, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Return the embeddings of some rows divided by their lengths, float32 (m, size), and which rows have one.
+
+        Args:
+            rows: int64 (m,), ascending.
+            size: As in `visit`.
+        """
+        vectors = self.take(rows, size).astype(np.float32)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        is_there: npt.NDArray[np.bool_] = np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)
+        vectors /= np.where(is_there[:, None], lengths, 1)
+        return vectors, is_there
+
+    def _hold(self) -> Floats | None:
+        """Return all embeddings of the usual size, (n, size); None where there is no room for them."""
+        with self._lock:
+            if self._held is None:
+                needed = self._count * self.size * np.dtype(self._dtype).itemsize
+                room = MEMORY_SHARE * (usable_memory_bytes() or 0)
+                if needed > room:
+                    figures = (needed / 1e9, room / 1e9)
+                    logger.info("embeddings stay in their files: they take %.1f GB, and %.1f GB may be used", *figures)
+                    return None
+                held = np.zeros((self._count, self.size), self._dtype)
+
+                def keep(start: int, block: Floats) -> None:
+                    held[start : start + len(block)] = block
+
+                self._read(keep, self.size)
+                held.flags.writeable = False
+                self._held = held
+            return self._held
+
+    def _read(self, work: Callable[[int, Floats], None], size: int, rows: IntArray | None = None) -> None:
+        """Call a function with the blocks that have any of some rows, or with all that there are."""
+        files = [(source, start) for source, start in self._files if self._column in source.schema.names]
+        parts = -(-usable_cores() // max(1, len(files)))
+
+        def read(task: tuple[RowsSource, int, int]) -> None:
+            source, start, part = task
+            with open_rows(source.path, self._options) as file:
+                parquet = pq.ParquetFile(file)
+                for group in range(parquet.num_row_groups):
+                    end = start + parquet.metadata.row_group(group).num_rows
+                    is_wanted = rows is None or np.searchsorted(rows, start) < np.searchsorted(rows, end)
+                    if group % parts == part and is_wanted:
+                        for batch in parquet.iter_batches(_BLOCK_ROWS, [group], [self._column], use_threads=False):
+                            work(start, vectors_of(batch.column(0), size)[0])
+                            start += len(batch)
+                    start = end
+
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            list(pool.map(read, [(source, start, part) for source, start in files for part in range(parts)]))
 
 
 def _numbers(values: pa.Array) -> Floats:

@@ -24,8 +24,7 @@ from tastemaker.models.words import load_head, refuse_captions
 from tastemaker.provenance import check_backbone
 from tastemaker.scores.groups import group_duplicates
 from tastemaker.scores.search import stated_scorer
-from tastemaker.scores.table import EMBEDDING, ScoreTable
-from tastemaker.scores.vectors import vectors_of
+from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.marks import REJECTED, Ratings, ratings_of
 from tastemaker.storage import expand_path
 from tastemaker.storage.owned import OwnFiles
@@ -111,8 +110,7 @@ def learn_taste(
     if not place.address.endswith(".safetensors"):
         raise ConfigurationError(f"{place} does not end in .safetensors")
     OwnFiles.of_one_file(place).refuse_foreign(place.name)
-    if EMBEDDING not in table.columns:
-        raise ConfigurationError("learning needs the embeddings, and these rows were made with --no-embeddings")
+    stored = table.embeddings
     options = dict(storage_options or {})
     found = find_scorer(scorer, options) if scorer else stated_scorer(table)
     for entry in table.provenance:
@@ -126,7 +124,7 @@ def learn_taste(
     else:
         chosen = _read_ratings(ratings_of(table) if examples is None else examples)
     rows, places = np.unique(np.concatenate([chosen.rows, chosen.losers]), return_inverse=True)
-    embeddings, is_there = unit_embeddings(table, rows, base.embedding_size)
+    embeddings, is_there = stored.take_unit(rows, base.embedding_size)
     if not is_there.any():
         raise ConfigurationError(
             f"none of the rated pictures has an embedding of {base.embedding_size} numbers; name their --scorer"
@@ -144,15 +142,6 @@ def learn_taste(
     summary = LearnSummary(place.address, chosen.source, unmatched=unmatched, scorer=found.name, **told)
     _write(place, learned, summary, found.backbone.id)
     return summary
-
-
-def unit_embeddings(table: ScoreTable, rows: Rows, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return the embeddings of rows, of unit length, float32 (n, size), and which rows have one of that size."""
-    column = table.take(rows, [EMBEDDING]).column(0).combine_chunks()
-    vectors = vectors_of(column, size)[0].astype(np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    is_there: npt.NDArray[np.bool_] = np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)
-    return (vectors / np.where(is_there[:, None], lengths, 1)).astype(np.float32), is_there
 
 
 def _read_ratings(ratings: Ratings) -> _Examples:

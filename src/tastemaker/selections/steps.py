@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.cutoff import Top, mark_best, parse_top
-from tastemaker.scores.fetch import ROW_ID, IntArray
-from tastemaker.scores.groups import MIN_SIMILARITY, group_table
-from tastemaker.scores.table import EMBEDDING, ScoreTable
+from tastemaker.scores.fetch import IntArray
+from tastemaker.scores.groups import MIN_SIMILARITY, best_of_group, group_duplicates
+from tastemaker.scores.table import ScoreTable
 from tastemaker.storage.place import Place
 
 GROUP = "group"
@@ -81,12 +80,8 @@ class BestOfGroup:
     def __call__(self, table: ScoreTable, left: Left) -> Left:
         """Return the best of each group."""
         values = table.values(self.by)[left.rows]
-        parts = list(table.iterate(left.rows, [EMBEDDING] if EMBEDDING in table.columns else [ROW_ID]))
-        if not parts:
-            return Left(left.rows, left.columns | {GROUP: left.rows})
-        ranked = pa.concat_tables(parts).append_column("rank", pa.array(values))
-        groups, is_best = group_table(ranked, min_similarity=self.min_similarity, rank_by="rank")
-        return left.take(is_best.to_numpy(zero_copy_only=False), **{GROUP: left.rows[groups.to_numpy()]})
+        groups = group_duplicates(table.embeddings.take(left.rows), min_similarity=self.min_similarity)
+        return left.take(best_of_group(groups, values), **{GROUP: left.rows[groups]})
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from tastemaker.checks import check_choice
 from tastemaker.compat.nemo_curator.stages import ProcessingStage
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.groups import embeddings_of, group_duplicates
+from tastemaker.scores.groups import group_duplicates
+from tastemaker.scores.vectors import embeddings_of
 from tastemaker.stages.base import WorkerMetadata
 from tastemaker.storage import expand_path
 from tastemaker.storage.inputs import digest_of
