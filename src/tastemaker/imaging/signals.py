@@ -1,12 +1,13 @@
-"""Six cheap measurements of a picture's technical faults, and one number that combines five of them.
+"""Seven cheap measurements of a picture's technical faults, and one number that combines five of them.
 
 They answer "is it blurred, clipped, flat, noisy or blocky?" from the pixels alone, without a model. They are a first
-filter and no aesthetic score. ``docs/technical-quality.md`` has measured values, and where they fail.
+filter and no aesthetic score; the sharpness of the subject tells the frames of a burst apart.
+``docs/technical-quality.md`` has measured values, and where they fail.
 
-A picture is looked at twice. The *overview* is the whole picture, averaged over squares of whole pixels until it has
-at most 2**21 of them; sharpness, exposure, contrast and colourfulness are measured on it. The *detail* is the centre
-of the picture at its native resolution, at most 1024x1024 and cut on JPEG's 8x8 grid, because averaging would destroy
-noise and block edges.
+A picture is looked at in two samples, whose size does not grow with it. *Points* are single pixels on an even grid:
+clipping, contrast and colourfulness need no more. *Tiles* are up to 32 squares of 64x64 pixels, spread evenly and cut
+on JPEG's 8x8 grid: noise and block edges are measured on the picture's own pixels, and sharpness on these too, or
+where there are more than 13 million of them on squares of 2x2 or more.
 """
 
 import math
@@ -17,24 +18,31 @@ import numpy.typing as npt
 
 from tastemaker.errors import ModelError
 
-OVERVIEW_PIXELS = 2**21  # about 1672x1254; smaller pictures are measured as they are
-DETAIL_SIDE = 1024  # pixels, a multiple of BLOCK_SIDE
+POINTS = 2**14  # at most four times as many are taken
+TILES = 32
+TILE_SIDE = 64  # pixels, a multiple of BLOCK_SIDE
 BLOCK_SIDE = 8  # pixels, JPEG's
-REBLUR_LENGTH = 9  # pixels, the averaging filter of Crete et al. 2007
-LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, which JPEG uses
+SHARP_PIXELS = 6_000_000  # about so many, larger pictures are reduced to before their sharpness is measured
+CENTRE = 0.2  # standard deviation of the weight of a tile's place, in widths and heights of the picture
+SPAN = 16  # pixels, over which contrast is measured that blur leaves
+ROUNDING = 1 / 48  # squared grey levels: what rounding to whole ones adds to the variance of smooth pictures
+QUIET_SHARE = 0.2  # of the tiles: the noisiest of these shows the noise, whatever texture the others have
+LUMA_WEIGHTS = (77, 150, 29)  # over 256: ITU-R BT.601, which JPEG uses
 CLIPPED_BLACK, CLIPPED_WHITE = 3, 252  # grey levels: the outermost 1/64 of the range at each end
 FLAT_STEP = 0.1  # grey levels added to both sides of the blockiness ratio, so that it is 1 on a flat picture
 
 # A signal's grade, in [0, 1], is a Hill curve (half, power): one half at `half`, and the steeper the larger `power`.
 # Set by hand on seven photographs and their damaged versions, with values as below, so that a photograph keeps most of
 # each grade and a gross fault loses most of one. docs/technical-quality.md says how well that carries over to others.
-SHARPNESS_CURVE = (0.4, 6.0)  # photographs 0.60 to 0.82; blurred by sigma 3: 0.18 to 0.29
+SHARPNESS_CURVE = (0.08, 4.0)  # photographs 0.09 to 0.44; blurred by sigma 2: 0.03 to 0.06
 EXPOSURE_CURVE = (0.5, 3.0)  # photographs 0 to 0.22; 2.5 times brighter: up to 0.54
 CONTRAST_CURVE = (0.2, 4.0)  # photographs 0.60 to 0.97; darkened by 0.15: 0.09 to 0.15
 NOISE_CURVE = (12.0, 3.0)  # photographs 0.3 to 4.7, most of it texture; with noise of sigma 30: 15 to 20
 BLOCKINESS_CURVE = (1.0, 2.0)  # of blockiness - 1: photographs 0 to 0.22; JPEG quality 5: 2 to 13
 
-Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+Levels = npt.NDArray[np.int16]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +50,20 @@ class Signals:
     """The measurements of one picture. All are finite.
 
     Attributes:
-        sharpness: 0 (blurred, or without detail) to 1; 1 minus the blur metric of Crete et al. 2007.
+        sharpness: 0 (blurred, or without detail) to 1: how much of the picture's contrast is in its finest detail, in
+            the more blurred direction, mostly in the middle, without what is noise.
+        subject_sharpness: 0 and up: contrast between neighbouring pixels over brightness, likewise. It compares frames
+            of one scene, and says nothing about pictures of different things.
         exposure: share of clipped pixels, 0 to 1; 0 is best.
         contrast: range of luma between its 1st and 99th percentile over the full range, 0 (flat) to 1; 1 is best.
         colourfulness: Hasler & Suesstrunk 2003, in grey levels; 0 is grey, photographs seldom pass 110.
         noise: standard deviation in grey levels, Immerkaer 1996; 0 is best, fine texture counts as noise.
         blockiness: how much larger steps between JPEG blocks are than inside them; 1 is none, more is worse.
-        technical_quality: product of the grades of all of these but colourfulness, 0 to 1; 1 is best.
+        technical_quality: product of the grades of sharpness, exposure, contrast, noise, blockiness; 0 to 1.
     """
 
     sharpness: float
+    subject_sharpness: float
     exposure: float
     contrast: float
     colourfulness: float
@@ -63,7 +75,7 @@ class Signals:
 SIGNAL_NAMES: tuple[str, ...] = tuple(field.name for field in fields(Signals))
 
 
-def compute_signals(pixels: npt.NDArray[np.uint8]) -> Signals:
+def compute_signals(pixels: Pixels) -> Signals:
     """Return the technical signals of one picture.
 
     Args:
@@ -88,19 +100,25 @@ def compute_signals(pixels: npt.NDArray[np.uint8]) -> Signals:
         raise ModelError(
             f"signals need RGB pixels, uint8 of shape (H, W, 3) with H, W >= 1; got {pixels.dtype} of {pixels.shape}"
         )
-    overview = _average_to_overview(pixels)  # (3, h, w)
-    luma = _weigh_luma(overview)  # (h, w)
-    detail_luma = _weigh_luma(_cut_detail(pixels))  # (<= 1024, <= 1024)
-    sharpness = _measure_sharpness(luma)
-    exposure = _measure_clipping(overview)
-    contrast = _measure_contrast(luma)
-    noise = _measure_noise(detail_luma)
-    blockiness = _measure_blockiness(detail_luma)
+    points = _take_points(pixels)
+    side = max(1, round(math.sqrt(pixels.shape[0] * pixels.shape[1] / SHARP_PIXELS)))
+    tiles, weights = _cut_tiles(pixels, TILE_SIDE * side)
+    own = tiles[:, :TILE_SIDE, :TILE_SIDE]
+    noises = _measure_noise(own)
+    reduced = _average(tiles, side)
+    sharpness, subject_sharpness = _measure_sharpness(
+        reduced, weights, noises if side == 1 else _measure_noise(reduced)
+    )
+    exposure = _measure_clipping(points)
+    contrast = _measure_contrast(_weigh_luma(points))
+    noise = float(noises.mean())
+    blockiness = _measure_blockiness(own)
     return Signals(
         sharpness=sharpness,
+        subject_sharpness=subject_sharpness,
         exposure=exposure,
         contrast=contrast,
-        colourfulness=_measure_colourfulness(overview),
+        colourfulness=_measure_colourfulness(points),
         noise=noise,
         blockiness=blockiness,
         technical_quality=_grade_high(sharpness, *SHARPNESS_CURVE)
@@ -111,104 +129,134 @@ def compute_signals(pixels: npt.NDArray[np.uint8]) -> Signals:
     )
 
 
-def _average_to_overview(pixels: npt.NDArray[np.uint8]) -> Floats:
-    """Return float32 planes (3, h, w) of at most OVERVIEW_PIXELS, each value the mean of a square of pixels."""
+def _take_points(pixels: Pixels) -> Pixels:
+    """Return planes (3, n) of the pixels on an even grid: 2**14 to 2**16 of them, or all."""
+    step = max(1, math.isqrt(pixels.shape[0] * pixels.shape[1] // POINTS))
+    down, across = min(step, pixels.shape[0]), min(step, pixels.shape[1])
+    return np.ascontiguousarray(np.moveaxis(pixels[::down, ::across], 2, 0)).reshape(3, -1)
+
+
+def _cut_tiles(pixels: Pixels, side: int) -> tuple[Levels, Floats]:
+    """Return the luma of up to TILES tiles, int16 (n, h, w) with h, w <= side, and the weight of each, summing to 1."""
     height, width = pixels.shape[:2]
-    side = min(math.ceil(math.sqrt(height * width / OVERVIEW_PIXELS)), height, width)
-    if side == 1:
-        return _to_planes(pixels)
-    height, width = height // side, width // side  # a remainder at the right and bottom edge is left out
-    whole = pixels[: height * side, : width * side]
-    rows = whole.reshape(height, side, -1).sum(axis=1, dtype=np.float32)  # (h, w * side * 3)
-    sums = np.einsum("hwsc->chw", rows.reshape(height, width, side, 3))
-    return np.asarray(sums / np.float32(side * side))
+    down = min(-(-height // side), max(1, round(math.sqrt(TILES * height / width))))
+    across = min(-(-width // side), max(1, TILES // down))
+    tops, lefts = _spread(height, side, down), _spread(width, side, across)
+    cut = [pixels[top : top + side, left : left + side] for top in tops for left in lefts]
+    luma = _weigh_luma(np.ascontiguousarray(np.moveaxis(np.stack(cut), 3, 0)))
+    rows, columns = (_weigh_places(starts, side, whole) for starts, whole in ((tops, height), (lefts, width)))
+    weights = np.outer(rows, columns).ravel()
+    return luma, weights / weights.sum()
 
 
-def _cut_detail(pixels: npt.NDArray[np.uint8]) -> Floats:
-    """Return float32 planes (3, h, w) of the picture's centre at native resolution, cut on the 8x8 grid."""
-    top, left = (max(side - DETAIL_SIDE, 0) // 2 // BLOCK_SIDE * BLOCK_SIDE for side in pixels.shape[:2])
-    return _to_planes(pixels[top : top + DETAIL_SIDE, left : left + DETAIL_SIDE])
+def _spread(whole: int, side: int, count: int) -> npt.NDArray[np.int64]:
+    """Return where tiles begin along one side of the picture, on the 8x8 grid."""
+    return np.linspace(0, max(whole - side, 0), count).astype(np.int64) // BLOCK_SIDE * BLOCK_SIDE
 
 
-def _to_planes(pixels: npt.NDArray[np.uint8]) -> Floats:
-    """Return (H, W, 3) pixels as float32 planes (3, H, W)."""
-    return np.moveaxis(pixels, 2, 0).astype(np.float32, order="C")
+def _weigh_places(starts: npt.NDArray[np.int64], side: int, whole: int) -> Floats:
+    """Return the weight of tiles by how far their middles are from the picture's."""
+    middles = (starts + min(side, whole) / 2) / whole - 0.5
+    return np.asarray(np.exp(-((middles / CENTRE) ** 2) / 2))
 
 
-def _weigh_luma(planes: Floats) -> Floats:
-    """Return the luma (h, w), 0 to 255, of planes (3, h, w)."""
-    red, green, blue = LUMA_WEIGHTS  # a matrix product is hardly faster, and may give equal pixels unequal lumas
-    return np.asarray(red * planes[0] + green * planes[1] + blue * planes[2])
+def _weigh_luma(planes: Pixels) -> Levels:
+    """Return the luma, int16 from 0 to 255, of planes (3, ...)."""
+    red, green, blue = (np.uint16(weight) * plane for weight, plane in zip(LUMA_WEIGHTS, planes, strict=True))
+    return np.asarray((red + green + blue + np.uint16(128)) >> 8).view(np.int16)
 
 
-def _measure_sharpness(luma: Floats) -> float:
-    """Return 1 minus the blur metric, of the more blurred direction; 0 where a side is shorter than 10 pixels.
+def _average(tiles: Levels, side: int) -> Levels:
+    """Return tiles averaged over squares of whole pixels; a remainder at the edge is left out."""
+    if side == 1 or min(tiles.shape[1:]) < side:
+        return tiles
+    height, width = tiles.shape[1] // side * side, tiles.shape[2] // side * side
+    rows = np.add.reduce([tiles[:, number:height:side] for number in range(side)], dtype=np.int32)
+    columns = np.add.reduce([rows[:, :, number:width:side] for number in range(side)])
+    return np.asarray((columns + side * side // 2) // (side * side), np.int16)
 
-    The metric averages the picture over 9 pixels and asks how much of the difference between neighbours that takes
-    away: nearly all in a sharp picture, little in one that was blurred before. It compares a picture with itself, so
-    that it does not depend on brightness and contrast.
 
-    Source: Crete, Dolmiere, Ladret, Nicolas, "The blur effect: perception and estimation with a new no-reference
-    perceptual blur metric", SPIE 6492, 2007.
+def _measure_sharpness(tiles: Levels, weights: Floats, noises: Floats) -> tuple[float, float]:
+    """Return the sharpness of the picture and of its subject; two zeros where a side has 16 pixels or fewer.
+
+    *Detail* is the mean square of second differences between neighbours, *edges* that of first differences, both of
+    the direction that has less of it, which is what shake leaves, and mostly of the tiles in the middle. *Contrast* is
+    the mean square of differences over 16 pixels, of all tiles alike. It is known what noise adds to mean squares, and
+    is taken away.
+
+    Blur lowers detail long before it lowers contrast, so the share of detail compares pictures of anything. Among
+    pictures of one thing, edges over brightness tell smaller blurs apart, and no change of the framing moves them far.
+
+    Source: the energies of the gradient and of the Laplacian in Pertuz, Puig, Garcia, "Analysis of focus measure
+    operators for shape-from-focus", Pattern Recognition 46(5), 2013; along one axis at a time.
     """
-    return min(_sharpness_along_rows(luma), _sharpness_along_rows(luma.T))
+    if min(tiles.shape[1:]) <= SPAN:
+        return 0.0, 0.0
+    noise = float(np.quantile(noises, QUIET_SHARE)) ** 2 + ROUNDING
+    details, edges, contrasts = [], [], []
+    for axis in (1, 2):
+        steps = np.diff(tiles, axis=axis)
+        edges.append(float(weights @ _mean_squares(steps)))
+        details.append(float(weights @ _mean_squares(np.diff(steps, axis=axis))))
+        lines = np.moveaxis(tiles, axis, 0)
+        contrasts.append(float(_mean_squares(np.moveaxis(lines[SPAN:] - lines[:-SPAN], 0, axis)).mean()))
+    detail = max(min(details) - 6 * noise, 0.0)
+    contrast = max(sum(contrasts) / 2 - 2 * noise, 1.0)  # a grey level: less is a flat picture
+    edge = max(min(edges) - 2 * noise, 0.0)
+    return math.sqrt(detail / (detail + contrast)), math.sqrt(edge) / max(float(tiles.mean()), 1.0)
 
 
-def _sharpness_along_rows(luma: Floats) -> float:
-    """Return the share of the steps within rows that averaging takes away, 0 to 1."""
-    length, half = REBLUR_LENGTH, REBLUR_LENGTH // 2
-    if luma.shape[1] <= length:
-        return 0.0
-    steps = np.abs(np.diff(luma, axis=1))[:, half:-half]  # (h, w - 9)
-    # Two neighbouring averages share all pixels but the first and the last, so their difference needs no averaging.
-    reblurred_steps = np.abs(luma[:, length:] - luma[:, :-length]) / length  # (h, w - 9)
-    total = float(steps.sum())
-    return float(np.maximum(steps - reblurred_steps, 0).sum()) / total if total else 0.0
+def _mean_squares(values: Levels) -> Floats:
+    """Return the mean square of each tile."""
+    flat = values.astype(np.float32).reshape(len(values), -1)
+    return np.asarray(np.einsum("ij,ij->i", flat, flat) / flat.shape[1], np.float64)
 
 
-def _measure_clipping(planes: Floats) -> float:
+def _measure_clipping(points: Pixels) -> float:
     """Return the share of pixels, 0 to 1, that are black in all three channels or white in all three."""
-    clipped = (planes.max(axis=0) <= CLIPPED_BLACK) | (planes.min(axis=0) >= CLIPPED_WHITE)
-    return float(clipped.mean())
+    red, green, blue = points
+    darkest, brightest = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+    return float(((brightest <= CLIPPED_BLACK) | (darkest >= CLIPPED_WHITE)).mean())
 
 
-def _measure_contrast(luma: Floats) -> float:
+def _measure_contrast(luma: Levels) -> float:
     """Return the range of luma between its 1st and 99th percentile, divided by 255: 0 (flat) to 1.
 
     Source: the measure of scikit-image's ``exposure.is_low_contrast``, which calls a picture flat below 0.05.
     """
-    shares = np.cumsum(np.bincount(np.rint(luma).astype(np.uint8).ravel(), minlength=256)) / luma.size
+    shares = np.cumsum(np.bincount(luma, minlength=256)) / luma.size
     darkest, brightest = np.searchsorted(shares, (0.01, 0.99))
     return float(brightest - darkest) / 255
 
 
-def _measure_colourfulness(planes: Floats) -> float:
+def _measure_colourfulness(points: Pixels) -> float:
     """Return the colourfulness in grey levels: 0 (grey), 15 slightly, 45 averagely, 109 extremely colourful.
 
     Source: Hasler and Suesstrunk, "Measuring colourfulness in natural images", SPIE 5007, 2003, its metric M(3).
     """
-    red, green, blue = planes
+    red, green, blue = points.astype(np.float32)
     red_green = red - green
     yellow_blue = (red + green) / 2 - blue
     spread = math.hypot(red_green.std(), yellow_blue.std())
     return spread + 0.3 * math.hypot(red_green.mean(), yellow_blue.mean())
 
 
-def _measure_noise(luma: Floats) -> float:
-    """Return the standard deviation of noise in grey levels of luma; 0 where a side is shorter than 3 pixels.
+def _measure_noise(tiles: Levels) -> Floats:
+    """Return the standard deviation of noise of each tile in grey levels of luma; 0 where a side is under 3 pixels.
 
     The filter is the difference of two Laplacians, blind to planes and ramps. Texture that is fine enough passes it
     and counts as noise. Noise that is independent between the channels has 0.67 of its standard deviation in luma.
 
     Source: Immerkaer, "Fast noise variance estimation", Computer Vision and Image Understanding 64(2), 1996.
     """
-    if min(luma.shape) < 3:
-        return 0.0
-    response = np.diff(np.diff(luma, n=2, axis=0), n=2, axis=1)  # kernel [1 -2 1; -2 4 -2; 1 -2 1]
-    return math.sqrt(math.pi / 2) / 6 * float(np.abs(response).mean())
+    if min(tiles.shape[1:]) < 3:
+        return np.zeros(len(tiles))
+    response = np.diff(np.diff(tiles, n=2, axis=1), n=2, axis=2)  # kernel [1 -2 1; -2 4 -2; 1 -2 1]
+    means = np.abs(response).reshape(len(tiles), -1).mean(axis=1)
+    return np.asarray(math.sqrt(math.pi / 2) / 6 * means, np.float64)
 
 
-def _measure_blockiness(luma: Floats) -> float:
+def _measure_blockiness(tiles: Levels) -> float:
     """Return the mean step across 8x8 block edges over the mean step elsewhere, 0 or more; 1 is none.
 
     About 1.2 at JPEG quality 80 and 2.5 at 10; 1 where the picture has no block edge.
@@ -217,18 +265,17 @@ def _measure_blockiness(luma: Floats) -> float:
     images", ICIP 2002. Their quotient stands in for the paper's fitted score, which also falls with noise and breaks
     down where no step changes its sign.
     """
-    edge_sum = inner_sum = 0.0
-    edges = inners = 0
-    for lines in (luma, luma.T):
-        steps = np.abs(np.diff(lines, axis=1))
-        at_edges = steps[:, BLOCK_SIDE - 1 :: BLOCK_SIDE]
-        edge_sum += float(at_edges.sum(dtype=np.float64))
-        inner_sum += float(steps.sum(dtype=np.float64) - at_edges.sum(dtype=np.float64))
+    edge_sum = inner_sum = edges = inners = 0
+    for lines in (tiles, tiles.transpose(0, 2, 1)):
+        steps = np.abs(lines[:, :, 1:] - lines[:, :, :-1])
+        at_edges = steps[:, :, BLOCK_SIDE - 1 :: BLOCK_SIDE]
+        edge_sum += int(at_edges.sum(dtype=np.int64))
+        inner_sum += int(steps.sum(dtype=np.int64))
         edges += at_edges.size
         inners += steps.size - at_edges.size
     if not edges:
         return 1.0
-    return (edge_sum / edges + FLAT_STEP) / (inner_sum / inners + FLAT_STEP)
+    return (edge_sum / edges + FLAT_STEP) / ((inner_sum - edge_sum) / inners + FLAT_STEP)
 
 
 def _grade_high(value: float, half: float, power: float) -> float:
