@@ -103,7 +103,7 @@ def test_words_rank_the_pictures_and_without_them_the_score_does_again(browser, 
         wait_until(page, "document.querySelectorAll('.cell .score').length && document.querySelector('.cell').picture")
         cells = "[...document.querySelectorAll('.cell')].sort((a, b) => a.place - b.place)"
         assert page.evaluate(f"{cells}.map((cell) => cell.picture.row)") == found.tolist()
-        assert page.evaluate(f"{cells}.map((cell) => cell.textContent)") == [f"{cosine:.3f}" for cosine in cosines]
+        assert page.evaluate(f"{cells}.map((cell) => cell.querySelector('.score').textContent)") == [f"{cosine:.3f}" for cosine in cosines]
         middle = f"{cosines[1]:.9f}"
         page.locator("#cut").fill(middle)
         page.keyboard.press("Enter")
@@ -314,10 +314,75 @@ def test_a_picture_is_shown_at_its_own_size_and_the_next_one_in_the_same_place(b
         page.mouse.move(560, 420, steps=3)
         page.mouse.up()
         assert page.locator(".fit").bounding_box()["x"] == pytest.approx(shown["x"] + 60, abs=2)
+        for number in (2, 3, 1, 2):
+            page.keyboard.press("v")
+            wait_until(page, f"document.querySelectorAll('.pane').length === {number}")
+        page.mouse.down()
+        page.mouse.move(700, 500, steps=3)
+        page.mouse.up()
+        parts = page.evaluate(_PARTS)
+        assert len(parts) == 2
+        assert parts[0] == pytest.approx(parts[1], abs=1)
+        page.keyboard.press("2")
+        page.locator(".pane").nth(0).locator(".colour").first.click()
+        wait_until(page, "document.querySelectorAll('.pane .star.on').length === 2")
+        wait_until(page, "document.querySelector('.colour[aria-pressed=true]')?.closest('.pane:not(.active)')")
+        page.keyboard.press("v")
+        wait_until(page, "document.querySelectorAll('.pane').length === 3")
+        page.keyboard.press("v")
         page.keyboard.press("z")
         wait_until(page, "document.querySelector('.fit').getBoundingClientRect().width < 1200")
         page.keyboard.press("Escape")
         assert not page.locator("#picture").is_visible()
+
+
+_PARTS = """[...document.querySelectorAll(".pane")].map((pane) => {
+  const [box, room] = [".fit", ".view"].map((name) => pane.querySelector(name).getBoundingClientRect());
+  return [room.x + room.width / 2 - box.x, room.y + room.height / 2 - box.y];
+})"""
+
+
+def test_pictures_that_are_picked_are_rated_at_once_and_opened_side_by_side(browser, tmp_path):
+    with served(write_table(tmp_path)) as address, opened(browser, address) as page:
+        wait_until(page, "[...document.querySelectorAll('.cell')].every((cell) => cell.picture)")
+        page.keyboard.press("Shift+ArrowRight")
+        page.keyboard.press("Shift+ArrowRight")
+        page.locator(".cell").nth(4).click(modifiers=["Control"])
+        page.keyboard.press("3")
+        page.keyboard.press("7")
+        wait_until(page, "document.querySelectorAll('.cell[data-colour=yellow]').length === 4")
+        stars = f"JSON.stringify({_MARKS}.map(([stars]) => stars).slice(0, 6))"
+        assert page.evaluate(stars) == "[3,3,3,0,3,0]"
+        assert "4 of 12 rated" in page.locator(".bar .progress").text_content()
+        page.keyboard.press("Enter")
+        wait_until(page, "document.querySelectorAll('.pane').length === 4")
+        for _ in range(3):
+            page.keyboard.press("ArrowRight")
+        wait_until(page, "window.tastemaker.model.active === 4")
+        page.keyboard.press("Escape")
+        page.keyboard.press("u")
+        page.keyboard.press("u")
+        wait_until(page, f"{stars} === '[0,0,0,0,0,0]'")
+        page.keyboard.press("ArrowLeft")
+        assert page.locator(".cell.picked").count() == 0
+
+
+def test_one_goes_on_after_a_rating_to_what_is_not_rated_and_sees_at_the_end_what_has_stars(browser, tmp_path):
+    with served(write_table(tmp_path)) as address, opened(browser, address) as page:
+        wait_until(page, "document.querySelector('.cell.active')?.picture")
+        page.keyboard.press("Enter")
+        page.get_by_label("go on after a rating").check()
+        for key in ("4", "x", "1", "ArrowLeft", "ArrowLeft"):
+            page.keyboard.press(key)
+        wait_until(page, "window.tastemaker.model.view.rated.size === 3")
+        page.keyboard.press("n")
+        wait_until(page, "window.tastemaker.model.active === 3")
+        for key in "xxxxxxxxx":
+            page.keyboard.press(key)
+        page.locator("#picture .survey").click()
+        wait_until(page, "window.tastemaker.model.view.images === 2")
+        page.keyboard.press("y")
+        wait_until(page, f"window.tastemaker.model.view.images === {len(SCORES)}")
 
 
 def test_only_the_best_of_each_group_are_shown_and_counted(browser, tmp_path):
@@ -454,7 +519,7 @@ def test_axe_finds_nothing_serious(browser, small, theme, size):
     with opened(browser, small.address, color_scheme=theme, bypass_csp=True) as page:
         page.set_viewport_size({"width": size[0], "height": size[1]})
         wait_until(page, "[...document.querySelectorAll('.cell')].every((cell) => cell.picture)")
-        for keys in ([], ["/"], ["Escape", "s"], ["f"], ["p", "?"], ["Escape", "e"], ["Escape", "Home", "Enter"]):
+        for keys in ([], ["/"], ["Escape", "s"], ["f"], ["p", "?"], ["Escape", "e"], ["Escape", "Home", "Shift+End"], ["Home", "i", "Enter"], ["v"], ["v"]):
             for key in keys:
                 page.keyboard.press(key)
                 page.wait_for_timeout(250)

@@ -42,7 +42,7 @@ def test_an_export_is_what_select_writes(explorer, tmp_path):
 
 
 def test_rejected_pictures_are_left_out_and_a_number_is_kept_exactly(explorer, tmp_path):
-    explorer.rate(Filter(), 5, None, True)
+    explorer.rate(Filter(), {5: {"rejected": True}})
     state = export(explorer, tmp_path / "out", top="3")
     assert state["done"] == state["images"] == 3
     assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {"p00000.jpg", "p00009.jpg", "p00011.jpg"}
@@ -51,15 +51,14 @@ def test_rejected_pictures_are_left_out_and_a_number_is_kept_exactly(explorer, t
 def test_a_manifest_follows_the_filter_on_ratings(explorer, tmp_path):
     import pyarrow.csv
 
-    explorer.rate(Filter(), 1, 5, None)
-    explorer.rate(Filter(), 2, 3, None)
+    explorer.rate(Filter(), {1: {"stars": 5}, 2: {"stars": 3}})
     state = export(explorer, tmp_path / "list.csv", score=0.0, form="manifest", rated="4,5")
     assert state["state"] == "done", state["message"]
     assert pyarrow.csv.read_csv(tmp_path / "list.csv")["image_id"].to_pylist() == ["p00001"]
 
 
 def test_what_makes_no_sense_is_refused_at_once(explorer, tmp_path):
-    explorer.rate(Filter(), 1, None, True)
+    explorer.rate(Filter(), {1: {"rejected": True}})
     for options in (
         {"to": "", "score": 5.0},
         {"to": "s3://bucket/kept", "score": 5.0},

@@ -44,7 +44,7 @@ def test_the_best_of_each_group_are_those_that_select_chooses(grouped):
 
 
 def test_the_next_best_of_a_group_stands_for_a_rejected_one(grouped, tmp_path):
-    grouped.rate(BEST, 0, None, True)
+    grouped.rate(BEST, {0: {"rejected": True}})
     assert 11 in grouped.index.view(Filter(group="best", asked="later")).rows
     chosen = choose_rows(grouped.table, Selection(where="aesthetic_score IS NOT NULL", best_of_group=True)).rows
     assert 11 in chosen

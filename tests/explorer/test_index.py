@@ -87,8 +87,8 @@ def test_what_is_no_cut_off_is_refused(scores, index_of):
 
 
 def test_filters_by_condition_text_and_rating_are_combined(explorer):
-    explorer.rate(Filter(), 3, 4, None)
-    explorer.rate(Filter(), 5, None, True)
+    explorer.rate(Filter(), {3: {"stars": 4}})
+    explorer.rate(Filter(), {5: {"rejected": True}})
     rows = lambda **chosen: sorted(explorer.index.view(Filter(**chosen)).rows.tolist())  # noqa: E731
     assert rows(where="width > height") == [0, 2, 4, 6, 8, 10]
     assert rows(text="PICTURE 1") == [1, 10, 11]

@@ -34,7 +34,7 @@ def page(liked, tmp_path, model_dir):
 
 def rate(explorer, stars, rows):
     for row in rows:
-        explorer.rate(Filter(), int(row), int(stars[row]), None)
+        explorer.rate(Filter(), {int(row): {"stars": int(stars[row])}})
 
 
 def test_the_page_learns_saves_and_ranks_what_the_commands_do(page, liked, model_dir, tmp_path):

@@ -26,7 +26,9 @@ ALL = Filter()
 
 
 def rate(explorer, row, stars=None, rejected=None):
-    return explorer.rate(ALL, row, stars, rejected)
+    given = {"stars": stars, "rejected": rejected}
+    (rating,) = explorer.rate(ALL, {row: {name: value for name, value in given.items() if value is not None}})
+    return rating
 
 
 @pytest.fixture

@@ -174,26 +174,30 @@ def test_the_page_gets_rows_details_slices_and_failures(page):
 
 
 def test_ratings_are_saved_from_the_page(page, explorer):
-    saved = page.post("/api/ratings", json={"row": 3, "stars": 4}).json()
+    def rate(*changes):
+        return page.post("/api/ratings", json={"changes": changes}).json()
+
+    saved = rate({"row": 3, "stars": 4}, {"row": 5, "label": "red"})
     place = sorted(range(len(SCORES)), key=lambda row: (-SCORES[row], row)).index(3)
-    assert saved == {"row": 3, "stars": 4, "rejected": False, "said_by": "page", "place": place}
-    assert page.post("/api/ratings", json={"row": 3, "rejected": True}).json()["stars"] == 4
+    rated = {"row": 3, "stars": 4, "rejected": False, "label": "", "said_by": "page", "place": place}
+    assert saved == [rated, {"row": 5, "stars": 0, "rejected": False, "label": "red", "said_by": "", "place": 0}]
+    assert page.get("/api/view").json()["rated"] == [place]
+    assert rate({"row": 3, "rejected": True})[0]["stars"] == 4
     shown = {row["row"]: (row["stars"], row["rejected"]) for row in page.get("/api/rows?start=0&stop=12").json()}
     assert shown[3] == (4, True)
-    assert page.post("/api/ratings", json={"row": 3, "stars": 0, "rejected": False}).json()["said_by"] == ""
+    rate({"row": 3, "stars": 0, "rejected": False}, {"row": 5, "label": ""})
     assert not explorer.marks.current()
 
 
 def test_what_is_no_rating_is_refused(page, explorer):
+    sound = b'{"row": 1, "stars": 1}'
     wrong = [
-        b"",
-        b"[]",
-        b"{",
         b'{"row": "x", "stars": 1}',
         b'{"row": 99, "stars": 1, "rejected": false}',
-        b"[" * 60_000,
+        b'{"row": 2, "label": "plaid"}',
+        b'{"row": 2, "stars": 6}',
     ]
-    for body in wrong:
+    for body in [b"", b"[]", b"{", b"[" * 60_000, *(b'{"changes": [%s, %s]}' % (sound, one) for one in wrong)]:
         assert page.post("/api/ratings", content=body).status_code == 400, body[:50]
     assert not explorer.marks.current()
 

@@ -82,7 +82,7 @@ def test_slices_far_from_the_whole_come_first_and_small_ones_last(tmp_path, expl
 
 
 def test_slices_leave_out_what_is_rejected(explorer):
-    explorer.rate(Filter(), 5, None, True)  # the best one
+    explorer.rate(Filter(), {5: {"rejected": True}})  # the best one
     by_licence, _ = slices_of(explorer, "json: licence")
     assert sum(scored for scored, _ in by_licence.values()) == len(SCORES) - 1
     assert sum(kept for _, kept in by_licence.values()) == sum(score >= 5.0 for score in SCORES) - 1

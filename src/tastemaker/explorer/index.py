@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -239,6 +240,13 @@ class ScoreIndex:
         if view.version != self._marks.version:
             view.is_rejected, view.version = ratings[view.rows] == REJECTED, self._marks.version
         return view
+
+    def places(self, chosen: Filter, rows: Sequence[int]) -> list[int]:
+        """Return where rows are in a view, -1 for those that are not."""
+        where = np.full(len(self.table), -1, np.int64)
+        shown = self.view(chosen).rows
+        where[shown] = np.arange(len(shown))
+        return [int(place) for place in where[list(rows)]]
 
     def ratings(self) -> Ratings:
         """Return what a person says of each row, int8 (n,), as `ratings_of` does."""

@@ -183,13 +183,12 @@ def _export(explorer: Explorer, body: _Body) -> Any:  # noqa: ANN401 - plain dat
 
 
 def _rate(explorer: Explorer, body: _Body) -> Any:  # noqa: ANN401 - plain data
-    stars, rejected = body.get("stars"), body.get("rejected")
-    return explorer.rate(
-        _filter_in(body),
-        int(body["row"]),
-        None if stars is None else int(stars),
-        None if rejected is None else rejected is True,
-    )
+    return explorer.rate(_filter_in(body), {int(change["row"]): _change(change) for change in body["changes"]})
+
+
+def _change(body: _Body) -> _Body:
+    kinds: dict[str, Callable[[Any], Any]] = {"stars": int, "rejected": lambda value: value is True, "label": str}
+    return {name: kind(body[name]) for name, kind in kinds.items() if body.get(name) is not None}
 
 
 def _filter(request: Request) -> Filter:

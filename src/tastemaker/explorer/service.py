@@ -30,7 +30,7 @@ from tastemaker.scores.locations import RowsSource
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.sources import OriginalsReader
 from tastemaker.scores.table import EMBEDDING, ScoreTable
-from tastemaker.selections.marks import REJECTED, Marks
+from tastemaker.selections.marks import REJECTED, Mark, Marks
 from tastemaker.selections.select import SelectSummary, select_images
 from tastemaker.selections.selection import Selection
 from tastemaker.storage import is_remote
@@ -115,7 +115,7 @@ class Explorer:
         """Return how many pictures pass a filter, their shapes and scores, the cut, and how many rows have no score.
 
         ``shapes`` are the aspect ratios in the order of the view: uint16, little endian, thousandths, in base64.
-        ``rejected`` are the places of what a person rejected.
+        ``rated`` are the places of what has a rating, ``rejected`` of what a person rejected.
 
         Args:
             chosen: The filter.
@@ -137,6 +137,7 @@ class Explorer:
             "like": chosen.like.strip(),
             "images": len(view.rows),
             "rejected": np.flatnonzero(view.is_rejected).tolist(),
+            "rated": np.flatnonzero(self.index.ratings()[view.rows]).tolist(),
             "bars": view.chart.draw(view.ascending),
             "ghost": "" if view.whole is None else self._ghost(chosen),
             "ticks": [[text, view.chart.percent(float(text))] for text in view.chart.ticks()],
@@ -188,8 +189,7 @@ class Explorer:
 
     def place(self, chosen: Filter, row: int) -> int:
         """Return where a row is in a view, -1 where it is not."""
-        found = np.flatnonzero(self.index.view(chosen).rows == row)
-        return int(found[0]) if len(found) else -1
+        return self.index.places(chosen, [row])[0]
 
     def picture(self, chosen: Filter, row: int) -> _Json:
         """Return everything known of one picture, with its rank among all that have a score, or a likeness.
@@ -257,15 +257,17 @@ class Explorer:
         """Return some of the rows without a score that have one kind of reason."""
         return list_failures(self.table, self.index.column(by), kind, max(0, start))
 
-    def rate(self, chosen: Filter, row: int, stars: int | None, rejected: bool | None) -> _Json:
-        """Change the rating of a row in what is given, and return it, with the row's place in a view.
+    def rate(self, chosen: Filter, changes: Mapping[int, Mapping[str, Any]]) -> list[_Json]:
+        """Change what is said of rows in what is given, and return it, with the place of each in a view.
 
         Raises:
             ConfigurationError: There is no such row, or the rating cannot be saved.
         """
-        self._check(row)
-        self.marks.change(row, stars, rejected)
-        return self._rating(row) | {"place": self.place(chosen, row)}
+        for row in changes:
+            self._check(row)
+        self.marks.change_all(changes)
+        places = self.index.places(chosen, list(changes))
+        return [self._rating(row) | {"place": place} for row, place in zip(changes, places, strict=True)]
 
     def export(self, chosen: Filter, to: str, form: str, score: float | None, top: str | None) -> _Json:
         """Start to write what is kept of a view, and return the export.
@@ -353,10 +355,13 @@ class Explorer:
         items = []
         for found, score in zip(self.lookup.rows(numbers), scores, strict=True):
             width, height = upright_size(found)
+            name = found["image_id"] or found["image_path"] or ""
             items.append(
                 {
                     "score": score if score is None or np.isfinite(score) else None,
-                    "name": found["image_id"] or found["image_path"] or "",
+                    "name": name,
+                    "file": os.path.basename(found["image_path"] or "") or name,
+                    "folder": os.path.dirname(found["image_id"] or ""),
                     "alt": found["caption"] or "",
                     "width": width,
                     "height": height,
@@ -366,11 +371,11 @@ class Explorer:
         return items
 
     def _rating(self, row: int) -> _Json:
-        """Return the rating of a row that counts, and who gave it: ``page``, ``file``, or nobody."""
-        rating, mark = int(self.index.ratings()[row]), self.marks.current().get(row)
-        stars = max(rating, 0) if mark is None else mark.stars
-        said_by = "page" if mark else "file" if rating else ""
-        return {"row": row, "stars": stars, "rejected": rating == REJECTED, "said_by": said_by}
+        """Return the rating of a row that counts, who gave it (``page``, ``file``, or nobody), and its label."""
+        rating, mark = int(self.index.ratings()[row]), self.marks.current().get(row, Mark())
+        stars = mark.stars if mark.is_rating else max(rating, 0)
+        said_by = "page" if mark.is_rating else "file" if rating else ""
+        return {"row": row, "stars": stars, "rejected": rating == REJECTED, "label": mark.label, "said_by": said_by}
 
     def _check(self, row: int) -> None:
         if not 0 <= row < len(self.table):

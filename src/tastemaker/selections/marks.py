@@ -1,4 +1,4 @@
-"""What a person says of pictures in the explorer: stars and rejections, in a small SQLite file beside the rows.
+"""What a person says of pictures in the explorer: stars, rejections and colours, in a small SQLite file beside the rows.
 
 `ratings_of` has the rule whose rating counts: what is said in the explorer beats what the picture's file says (the
 column ``rating``), and either beats the stars that the program makes of scores.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
+from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER
 from tastemaker.scores.schema import DELETED
@@ -30,12 +31,15 @@ from tastemaker.storage import is_remote
 MARKS_FILE = f"{STATE_FOLDER}/ratings.sqlite"
 """Below the directory of the results."""
 
+LABELS = ("red", "yellow", "green", "blue", "purple")
+"""The colour labels that Lightroom, Bridge and digiKam have."""
+
 _NAMES = ("xxh3", "image_path", "offset", "image_id")
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS ratings (
     xxh3 TEXT NOT NULL, image_path TEXT NOT NULL, position INTEGER NOT NULL, image_id TEXT NOT NULL,
-    stars INTEGER NOT NULL, rejected INTEGER NOT NULL, changed_at TEXT NOT NULL,
+    stars INTEGER NOT NULL, rejected INTEGER NOT NULL, label TEXT NOT NULL, changed_at TEXT NOT NULL,
     PRIMARY KEY (xxh3, image_path, position)
 );
 """
@@ -48,10 +52,17 @@ class Mark:
     Attributes:
         stars: 0 to 5; 0 is none.
         rejected: Not wanted. Nothing is deleted.
+        label: One of `LABELS`; empty for none. A label is no rating: what the file says still counts.
     """
 
     stars: int = 0
     rejected: bool = False
+    label: str = ""
+
+    @property
+    def is_rating(self) -> bool:
+        """Whether it has stars, or rejects."""
+        return bool(self.stars or self.rejected)
 
 
 @dataclass(frozen=True)
@@ -121,35 +132,43 @@ class Marks:
                 self._refresh()
             return self._by_row
 
-    def change(self, row: int, stars: int | None = None, rejected: bool | None = None) -> Mark:
-        """Change the mark of a row in what is given, and return it.
+    def change(
+        self, row: int, stars: int | None = None, rejected: bool | None = None, label: str | None = None
+    ) -> Mark:
+        """Change the mark of a row in what is given, as `change_all` does, and return it."""
+        given = {"stars": stars, "rejected": rejected, "label": label}
+        return self.change_all({row: {name: value for name, value in given.items() if value is not None}})[row]
+
+    def change_all(self, changes: Mapping[int, Mapping[str, Any]]) -> dict[int, Mark]:
+        """Change the marks of rows in what is given, all of them or none, and return them.
+
+        Args:
+            changes: Row -> those of ``stars``, ``rejected`` and ``label`` that change.
 
         Raises:
-            ConfigurationError: There are more than five stars, or the file cannot be written.
+            ConfigurationError: There are more than five stars, the label is none, or the file cannot be written.
         """
-        if stars is not None and not 0 <= stars <= 5:
-            raise ConfigurationError(f"{stars} stars: there are 0 to 5")
-        picture = self._name(row)
+        _check(changes.values())
+        pictures = dict(zip(changes, self._name(list(changes)), strict=True))
         with self._lock:
             try:
                 with self._open() as connection:
                     connection.execute("BEGIN IMMEDIATE")
                     self._refresh()
-                    before = self._by_row.get(row, Mark())
-                    mark = Mark(
-                        before.stars if stars is None else stars, before.rejected if rejected is None else rejected
-                    )
+                    marks = {row: replace(self._by_row.get(row, Mark()), **part) for row, part in changes.items()}
                     now = datetime.now(UTC).isoformat(timespec="microseconds")
-                    connection.execute(
-                        "INSERT OR REPLACE INTO ratings VALUES (?, ?, ?, ?, ?, ?, ?)",
-                        (picture.xxh3, *picture.place, picture.image_id, mark.stars, mark.rejected, now),
+                    connection.executemany(
+                        "INSERT OR REPLACE INTO ratings VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                        [
+                            (p.xxh3, *p.place, p.image_id, marks[row].stars, marks[row].rejected, marks[row].label, now)
+                            for row, p in pictures.items()
+                        ],
                     )
             except sqlite3.Error as error:
                 raise ConfigurationError(f"the rating is not saved: {self.path}: {error}") from error
-            others = {number: other for number, other in self._by_row.items() if number != row}
-            self._by_row = others if mark == Mark() else others | {row: mark}
+            self._by_row = {row: mark for row, mark in (self._by_row | marks).items() if mark != Mark()}
             self.version += 1
-            return mark
+            return marks
 
     def close(self) -> None:
         """Close the file."""
@@ -158,11 +177,18 @@ class Marks:
                 self._connection.close()
                 self._connection = None
 
-    def _name(self, row: int) -> _Picture:
+    def _name(self, rows: Sequence[int]) -> list[_Picture]:
         names = [name for name in _NAMES if name in self._table.columns]
-        found = dict.fromkeys(_NAMES) | self._table.take([row], names).to_pylist()[0]
-        position = -1 if found["offset"] is None else found["offset"]
-        return _Picture(found["xxh3"] or "", found["image_path"] or "", position, found["image_id"] or "")
+        found = (dict.fromkeys(_NAMES) | row for row in self._table.take(rows, names).to_pylist())
+        return [
+            _Picture(
+                row["xxh3"] or "",
+                row["image_path"] or "",
+                -1 if row["offset"] is None else row["offset"],
+                row["image_id"] or "",
+            )
+            for row in found
+        ]
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -179,8 +205,9 @@ class Marks:
             seen = self._open().execute("PRAGMA data_version").fetchone()[0]
             if seen == self._seen:
                 return
-            query = "SELECT xxh3, image_path, position, image_id, stars, rejected FROM ratings ORDER BY changed_at DESC"
-            stored = {_Picture(*what): Mark(s, bool(r)) for *what, s, r in self._open().execute(query)}
+            names = "xxh3, image_path, position, image_id, stars, rejected, label"
+            query = f"SELECT {names} FROM ratings ORDER BY changed_at DESC"
+            stored = {_Picture(*what): Mark(s, bool(r), label) for *what, s, r, label in self._open().execute(query)}
         except sqlite3.Error as error:
             raise ConfigurationError(f"{self.path} is no file of ratings: {error}; move it away") from error
         self._by_row = {row: mark for row, mark in _find_rows(self._table, stored).items() if mark != Mark()}
@@ -204,8 +231,16 @@ def ratings_of(table: ScoreTable, marks: Mapping[int, Mark] | None = None) -> Ra
     if "rating" in table.columns:
         ratings = np.nan_to_num(table.values("rating")).astype(np.int8)
     for row, mark in marks.items():
-        ratings[row] = REJECTED if mark.rejected else mark.stars
+        if mark.is_rating:
+            ratings[row] = REJECTED if mark.rejected else mark.stars
     return ratings
+
+
+def _check(changes: Iterable[Mapping[str, Any]]) -> None:
+    for change in changes:
+        if not 0 <= (stars := change.get("stars", 0)) <= 5:
+            raise ConfigurationError(f"{stars} stars: there are 0 to 5")
+        check_choice("label", change.get("label", ""), ("", *LABELS))
 
 
 def marks_path(table: ScoreTable) -> Path:

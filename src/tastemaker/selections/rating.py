@@ -68,7 +68,7 @@ def _choose_stars(
     with closing(Marks(table)) as stored:
         marks = stored.current()
     is_said = np.zeros(len(table), np.bool_)
-    is_said[list(marks)] = True
+    is_said[[row for row, mark in marks.items() if mark.is_rating]] = True
     by_score = stars_by_percentile(table.values(rank_by), options.bounds)
     return np.where(is_said, ratings_of(table, marks), by_score), is_said
 

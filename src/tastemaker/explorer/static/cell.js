@@ -11,7 +11,7 @@ const NARROW = 116; // px that a score and five stars take
 export function makeCell(position, place) {
   const frame = element("div", { className: "frame" });
   const label = element("div", { className: "label" }, element("span", { className: "score" }), element("span", { className: "mark" }));
-  const cell = element("div", { className: "cell", role: "option", id: `cell-${position}` }, frame, label);
+  const cell = element("div", { className: "cell", role: "option", id: `cell-${position}` }, frame, label, element("div", { className: "file", dir: "auto" }));
   cell.setAttribute("aria-setsize", model.view.images);
   cell.setAttribute("aria-posinset", position + 1);
   cell.setAttribute("aria-selected", "false");
@@ -23,17 +23,19 @@ export function fillCell(cell, picture) {
   cell.picture = picture;
   cell.querySelector(".score").textContent = score(picture.score, digits());
   cell.title = picture.name;
+  cell.querySelector(".file").textContent = picture.file;
   showMark(cell);
 }
 
 export function showMark(cell) {
-  const { rejected, stars: number, said_by: saidBy } = cell.picture;
+  const { rejected, stars: number, label, said_by: saidBy } = cell.picture;
   const isNarrow = Number.parseFloat(cell.style.width) < NARROW && number > 1;
   const text = rejected ? "rejected" : isNarrow ? `${number} ★` : stars(number);
   const isImage = number && !rejected ? { role: "img", "aria-label": `${number} stars` } : {};
   const ofFile = saidBy === "file" ? " of-file" : "";
   cell.querySelector(".mark").replaceWith(element("span", { className: `mark${ofFile}`, textContent: text, ...isImage }));
   cell.classList.toggle("rejected", rejected);
+  cell.dataset.colour = label;
 }
 
 // Returns what is to be loaded for a cell, null where that is there or coming.

@@ -35,10 +35,11 @@ export async function fetchPlaces(from, to) {
   return found;
 }
 
-export function eachKnown(row, change) {
+// Take over what is new of pictures: row -> what changes.
+export function update(changes) {
   for (const chunk of chunks.values()) {
     if (!Array.isArray(chunk)) continue;
-    for (const picture of chunk) if (picture.row === row) change(picture);
+    for (const picture of chunk) if (changes.has(picture.row)) Object.assign(picture, changes.get(picture.row));
   }
 }
 

@@ -71,7 +71,7 @@ function describe() {
   const by = view.like ? `likeness to “${view.like}”` : columnName(view.by);
   const what = cut.text ? `the top ${cut.text.endsWith("%") ? cut.text : count(Number(cut.text))}${view.like ? ` by ${by}` : ""}` : `${by} from ${cut.name}`;
   const parts = [filter.where, filter.text && `containing “${filter.text}”`, filter.rated && `rating: ${filter.rated}`].filter(Boolean);
-  const rejected = view.rejected.length ? ". What is rejected is left out" : "";
+  const rejected = view.rejected.size ? ". What is rejected is left out" : "";
   return `${what}, ${share(cut.kept, counted())} of ${images(counted())}${parts.length ? ` where ${parts.join(" and ")}` : ""}${filter.group ? ", only the best of each group" : ""}${rejected}.`;
 }
 

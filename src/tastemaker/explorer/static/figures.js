@@ -80,7 +80,7 @@ const cutName = () => `cut-off ${model.view.like ? "by likeness " : ""}${asText(
 function show() {
   const { kept } = model.cut;
   const all = counted();
-  const rejected = model.view.rejected.length;
+  const rejected = model.view.rejected.size;
   if (document.activeElement !== field || !field.matches(":focus-visible")) field.value = asText();
   showNote();
   parts.keep.textContent = count(kept);

@@ -1,11 +1,13 @@
 // The grid: justified rows of which only those on screen exist, whatever their number.
 
 import { dropCell, fillCell, makeCell, prepareImage, showMark } from "./cell.js";
-import { eachKnown, fetchPlaces, peek } from "./chunks.js";
-import { BESIDE, GAP, LABEL, boxes, layOut, rowAt, rowOf } from "./layout.js";
+import { fetchPlaces, peek, update } from "./chunks.js";
+import { BESIDE, GAP, boxes, layOut, rowAt, rowOf } from "./layout.js";
 import { want } from "./loader.js";
 import { emit, model, on, placeOf, positionOf, setActive } from "./model.js";
+import { clearPicked, pickTo, togglePick } from "./picked.js";
 import { Scroller } from "./scroller.js";
+import { columnsAt, heightAt, linesBelow } from "./sizes.js";
 
 const OVERSCAN = 0.75; // screens above and below
 const SETTLE_MS = 90;
@@ -38,11 +40,13 @@ export function startGrid() {
   grid.append(line);
   on("view", () => relayOut(true));
   on("order", () => relayOut(true));
+  on("sizes", () => relayOut(true));
   on("cut", showCut);
   on("active", showActive);
-  on("rating", ({ row, ...rating }) => {
-    eachKnown(row, (picture) => Object.assign(picture, rating));
-    for (const cell of cells.values()) if (cell.picture?.row === row) showMark(cell);
+  on("picked", () => cells.forEach(markPicked));
+  on("ratings", (ratings) => {
+    update(new Map(ratings.map(({ row, place, ...rating }) => [row, rating])));
+    for (const cell of cells.values()) if (cell.picture) showMark(cell);
   });
   new ResizeObserver(() => {
     if (grid.clientWidth && grid.clientWidth !== width) relayOut(false);
@@ -51,6 +55,9 @@ export function startGrid() {
   grid.addEventListener("click", (event) => {
     const cell = event.target.closest(".cell");
     if (!cell) return;
+    if (event.shiftKey) pickTo(cell.place);
+    else if (event.ctrlKey || event.metaKey) togglePick(cell.place);
+    else clearPicked();
     setActive(cell.place);
     if (event.detail === 2 || window.matchMedia("(pointer: coarse)").matches) emit("open", cell.place);
   });
@@ -79,7 +86,7 @@ export const focusGrid = () => grid.focus({ preventScroll: true });
 function relayOut(isNew) {
   const before = layout.rows ? placeOf(Math.min(layout.starts[rowAt(layout, scroller.top)], model.view.images - 1)) : 0;
   width = grid.clientWidth || 100;
-  layout = layOut(model.shapes, model.order === "worst", width, targetHeight());
+  layout = layOut(model.shapes, model.order === "worst", width, heightAt(width), columnsAt(width), linesBelow());
   for (const cell of cells.values()) dropCell(cell);
   cells = new Map();
   const kept = isNew ? model.active : before;
@@ -91,8 +98,6 @@ function relayOut(isNew) {
   showCut();
   showActive();
 }
-
-const targetHeight = () => (width < 560 ? 180 : width < 1000 ? 160 : 190);
 
 function renderSoon() {
   if (!waiting) waiting = requestAnimationFrame(render);
@@ -133,7 +138,10 @@ function render() {
     }
   }
   grid.append(...missing);
-  for (const cell of missing) markKept(cell);
+  for (const cell of missing) {
+    markKept(cell);
+    markPicked(cell);
+  }
   placeLine();
   markActive();
   clearTimeout(settling);
@@ -176,6 +184,12 @@ function markKept(cell) {
   cell.classList.toggle("kept", isKept(cell.place));
 }
 
+function markPicked(cell) {
+  const isPicked = model.picked.size > 1 && model.picked.has(cell.place);
+  cell.classList.toggle("picked", isPicked);
+  cell.setAttribute("aria-selected", isPicked || cell === marked);
+}
+
 function showCut() {
   for (const cell of cells.values()) markKept(cell);
   placeLine();
@@ -191,7 +205,7 @@ function placeLine() {
   const row = rowOf(layout, boundary);
   const isBetween = layout.starts[row] === boundary;
   const top = layout.tops[row] - scroller.offset - GAP / 2;
-  const high = layout.heights[row] + LABEL + GAP;
+  const high = layout.heights[row] + layout.label + GAP;
   const box = isBetween ? null : boxes(layout, row).find(([position]) => position === boundary);
   const at = box ? box[1] - BESIDE / 2 : 0;
   line.style.transform = `translateY(${top}px)`;
@@ -208,7 +222,7 @@ function markActive() {
   const cell = cells.get(positionOf(model.active));
   if (marked && marked !== cell) {
     marked.classList.remove("active");
-    marked.setAttribute("aria-selected", "false");
+    marked.setAttribute("aria-selected", marked.classList.contains("picked"));
   }
   marked = cell ?? null;
   if (!cell) {
@@ -229,7 +243,7 @@ export function reveal(place, isCentred = false) {
   if (!layout.rows) return;
   const row = rowOf(layout, positionOf(place));
   const top = layout.tops[row];
-  const high = layout.heights[row] + LABEL + GAP;
+  const high = layout.heights[row] + layout.label + GAP;
   const { top: shown, room } = scroller;
   const wasFolded = document.body.classList.contains("folded");
   if (isCentred) scroller.moveTo(top - (room - high) / 2);

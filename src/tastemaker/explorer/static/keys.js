@@ -1,12 +1,16 @@
 // The keyboard: every action of the page, wherever the focus is, but not while something is typed.
 
 import { fetchPlaces, peek } from "./chunks.js";
+import { goesOn, nextUnrated, survey, toggleGoesOn } from "./flow.js";
 import { element } from "./format.js";
 import { moveActive, reveal } from "./grid.js";
 import { emit, model, moveCut, setActive, setOrder, setShow } from "./model.js";
-import { isOpen, openedPicture, walk } from "./picture.js";
+import { clearPicked, pickTo, pickedPlaces } from "./picked.js";
+import { isOpen, openedPicture, showBeside, walk } from "./picture.js";
 import { rate, undo } from "./ratings.js";
+import { resize, toggleNames } from "./sizes.js";
 import { zoom } from "./stage.js";
+import { LABELS } from "./stars.js";
 import { toggleTheme } from "./theme.js";
 
 const help = document.getElementById("help");
@@ -14,11 +18,22 @@ const help = document.getElementById("help");
 const KEYS = [
   ["Pictures", [
     ["arrows", "move; Home, End, Page Up and Page Down as well"],
-    ["Enter", "open the picture; Escape closes it"],
-    ["Z", "an opened picture at 100%; the next one shows the same part"],
-    ["1 to 5", "rate; with Shift, go on to the next"],
+    ["Shift arrows", "pick several; a press with Ctrl, Cmd or Shift does, too"],
+    ["Enter", "open what is picked, up to four side by side; Escape closes it"],
+    ["V", "side by side: one more with each press, after four one again"],
+    ["Z", "100%; the next picture shows the same part"],
+    ["-  and  +", "smaller and larger in the grid"],
+    ["I", "names of the files"],
+  ]],
+  ["Rating", [
+    ["1 to 5", "stars, for all that are picked"],
     ["0", "take the stars and the rejection away"],
-    ["X", "reject, or take that back; with Shift, go on"],
+    ["X", "reject, or take that back"],
+    ["6 to 9", "red, yellow, green, blue, or take that back"],
+    ["Shift, Caps Lock", "with these, go on to the next picture"],
+    ["A", "always go on after a rating, or stay"],
+    ["N", "the next picture that is not rated"],
+    ["Y", "only what has stars, and back"],
     ["U, Ctrl Z, Cmd Z", "undo the last rating"],
   ]],
   ["Cut-off", [
@@ -44,6 +59,7 @@ export function startKeys() {
 
 const isTyping = (target) => target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea") !== null;
 
+const DIGIT = /^(?:Digit|Numpad)([0-9])$/;
 const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown"];
 
 function press(event) {
@@ -54,15 +70,26 @@ function press(event) {
     return;
   }
   if (MOVES.includes(event.key)) return move(event);
-  const digit = /^Digit([0-5])$/.exec(event.code)?.[1] ?? (/^[0-5]$/.test(event.key) ? event.key : null);
-  if (digit !== null) return act(event, () => mark(digit === "0" ? { stars: 0, rejected: false } : { stars: Number(digit) }, event.shiftKey));
+  const digit = DIGIT.exec(event.code)?.[1] ?? (/^[0-9]$/.test(event.key) ? event.key : null);
+  if (digit !== null) return act(event, () => mark(changeOf(Number(digit)), goesOn(event)));
   const action = actions()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (action) act(event, () => action(event));
 }
 
+function changeOf(digit) {
+  if (!digit) return { stars: 0, rejected: false };
+  if (digit <= 5) return { stars: digit };
+  const label = LABELS[digit - 6];
+  return { label: current()?.label === label ? "" : label };
+}
+
 function actions() {
   const shared = {
-    x: (event) => mark({ rejected: !current()?.rejected }, event.shiftKey),
+    x: (event) => mark({ rejected: !current()?.rejected }, goesOn(event)),
+    v: () => showBeside(),
+    n: () => nextUnrated(),
+    a: () => toggleGoesOn(),
+    y: () => survey(),
     u: () => undo(),
     "[": () => moveCut(-1),
     "]": () => moveCut(1),
@@ -82,6 +109,11 @@ function actions() {
     s: () => setShow("slices"),
     f: () => setShow("failures"),
     e: () => emit("export-open"),
+    i: () => toggleNames(),
+    "-": () => resize(-1),
+    "+": () => resize(1),
+    "=": () => resize(1),
+    Escape: () => clearPicked(),
     ...(isOnControl() ? {} : { Enter: () => emit("open", model.active) }),
   };
 }
@@ -99,7 +131,7 @@ function act(event, action) {
 }
 
 function move(event) {
-  if (event.target.closest("select, input")) return;
+  if (event.target.closest("select, input:not([type=checkbox])")) return;
   if (isOpen()) {
     const steps = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (steps) act(event, () => walk(steps));
@@ -108,22 +140,27 @@ function move(event) {
   if (model.show !== "pictures" || !model.view.images) return;
   act(event, () => {
     document.getElementById("grid").focus({ preventScroll: true });
+    const from = model.active;
     moveActive(event.key);
+    if (event.shiftKey) pickTo(model.active, from);
+    else clearPicked();
   });
 }
 
 const isOutside = () => isOpen() && openedPicture().place < 0; // a picture that the filter does not let through
 const current = () => (isOutside() ? openedPicture() : peek(model.active));
 
-async function mark(changes, goesOn) {
+async function mark(changes, isLeft) {
   if (!isOpen() && model.show !== "pictures") return; // nobody sees which picture it would be
-  const place = model.active;
   const opened = isOutside() ? openedPicture() : null;
-  if (goesOn && isOpen()) walk(1);
-  else if (goesOn) moveActive("ArrowRight"); // at once: the next key is for the next picture
+  const picked = isOpen() ? [] : pickedPlaces();
+  const places = picked.length ? picked : [model.active];
+  if (isLeft && isOpen()) walk(1);
+  else if (isLeft && !picked.length) moveActive("ArrowRight"); // at once: the next key is for the next picture
   try {
-    const [picture] = opened ? [opened] : await fetchPlaces(place, place + 1);
-    if (picture) rate(picture, changes);
+    const found = opened ? [[opened]] : await Promise.all(places.map((place) => fetchPlaces(place, place + 1)));
+    const pictures = found.flat().filter(Boolean);
+    if (pictures.length) rate(pictures, changes);
   } catch (error) {
     emit("trouble", error);
   }

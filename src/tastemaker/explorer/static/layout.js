@@ -3,19 +3,21 @@
 const WIDEST = 8; // a wider picture gets a box of this shape, and lies in it uncropped
 const NARROWEST = 0.3;
 
-export const LABEL = 24; // px below each picture
+export const LABEL = 24; // px of a line below each picture
 export const GAP = 12; // px below the label
 export const BESIDE = 12; // px between pictures
 
+// `target`: how high rows are about; `columns`: pictures in a row of a narrow grid, 0 for as many as fit; `lines` below each.
 // Returns {starts, tops, heights, rows, height}: of each row the first position, its upper edge, and how high its pictures are.
-export function layOut(shapes, isReversed, width, target) {
+export function layOut(shapes, isReversed, width, target, columns = 0, lines = 1) {
   const number = shapes.length;
   const aspect = (position) => {
     const stored = shapes[isReversed ? number - 1 - position : position] / 1000;
     return Math.min(Math.max(stored, NARROWEST), WIDEST);
   };
-  const most = width < 560 ? 2 : Infinity;
-  const highest = most === 2 ? 340 : 1.35 * target;
+  const most = columns || Infinity;
+  const highest = columns ? 680 / columns : 1.35 * target;
+  const label = lines * LABEL;
   const starts = new Uint32Array(number + 1); // as if each row had one picture
   const tops = new Float64Array(number + 1);
   const heights = new Float32Array(number + 1);
@@ -25,7 +27,7 @@ export function layOut(shapes, isReversed, width, target) {
     starts[rows] = start;
     tops[rows] = top;
     heights[rows] = height;
-    top += height + LABEL + GAP;
+    top += height + label + GAP;
     rows++;
   };
   let start = 0;
@@ -33,23 +35,23 @@ export function layOut(shapes, isReversed, width, target) {
     let sum = aspect(start);
     let end = start + 1;
     let height = (width - (end - start - 1) * BESIDE) / sum;
-    while (end < number && end - start < most && height > target) {
+    while (end < number && end - start < most && (columns || height > target)) {
       const next = (width - (end - start) * BESIDE) / (sum + aspect(end));
       const isBetterWithout = height <= highest && height / target < target / next;
-      if (isBetterWithout && most !== 2) break;
-      if (most === 2 && next < 60) break;
+      if (isBetterWithout && !columns) break;
+      if (columns && next < 60) break;
       sum += aspect(end);
       end++;
       height = next;
     }
     const isLast = end === number && height > target;
-    add(start, Math.min(height, isLast && most !== 2 ? target : highest));
+    add(start, Math.min(height, isLast && !columns ? target : highest));
     start = end;
   }
   starts[rows] = number;
   tops[rows] = top;
   const [used, ends, highs] = [starts, tops, heights].map((whole) => whole.slice(0, rows + 1));
-  return { starts: used, tops: ends, heights: highs, rows, height: top, aspect };
+  return { starts: used, tops: ends, heights: highs, rows, height: top, label, aspect };
 }
 
 // The row that a position is in, and the one at a height.

@@ -11,12 +11,13 @@ export const model = {
   order: "best",
   show: "pictures",
   dimension: "",
-  view: { images: 0, rejected: [], first: 0, step: 0.01, reaching: [], low: 0, high: 1, failed: 0, unscored: 0, by: "", like: "" },
+  view: { images: 0, rated: new Set(), rejected: new Set(), first: 0, step: 0.01, reaching: [], low: 0, high: 1, failed: 0, unscored: 0, by: "", like: "" },
   shapes: new Uint16Array(0), // aspect ratios in thousandths, best first
   // text: the share or number that was asked for, else empty; name: the cut-off with as many digits as it needs; place: how
   // many of the view lie before it, rejected ones among them; kept: without those
   cut: { score: 0, place: 0, kept: 0, name: "", text: "" },
   active: 0, // place of the active picture, best first
+  picked: new Set(), // places of the pictures that are picked together
   picture: null, // row of the opened picture
 };
 
@@ -47,9 +48,9 @@ export function placeAt(score) {
 }
 
 // Pictures that count: what is rejected is shown, but neither kept nor dropped.
-export const counted = () => model.view.images - model.view.rejected.length;
+export const counted = () => model.view.images - model.view.rejected.size;
 
-const keptBefore = (place) => place - model.view.rejected.filter((rejected) => rejected < place).length;
+const keptBefore = (place) => place - [...model.view.rejected].filter((rejected) => rejected < place).length;
 
 export const snap = (score) => Number((Math.round(score / model.view.step) * model.view.step).toFixed(digits()));
 
@@ -87,12 +88,16 @@ function recut() {
   return isOnStep(score) ? setAt(score) : cutByText(name);
 }
 
-// A picture of the view is rejected, or is not any more.
-export async function setRejected(place, rejected) {
-  const others = model.view.rejected.filter((other) => other !== place);
-  if (place < 0 || others.length + Number(rejected) === model.view.rejected.length) return;
-  model.view.rejected = rejected ? [...others, place] : others;
-  await recut();
+// Pictures of the view are rated or rejected, or are not any more.
+export async function setRated(ratings) {
+  const { rated, rejected } = model.view;
+  const before = [...rejected].join();
+  for (const { place, stars, rejected: isRejected } of ratings.filter(({ place }) => place >= 0)) {
+    rated[stars || isRejected ? "add" : "delete"](place);
+    rejected[isRejected ? "add" : "delete"](place);
+  }
+  emit("progress");
+  if ([...rejected].join() !== before) await recut();
 }
 
 function setCut(cut) {
@@ -114,8 +119,8 @@ export async function loadView(cut = model.cut) {
   model.filter.asked = `${performance.timeOrigin + performance.now()}`;
   const asked = { ...model.filter, cut: cut.text || cut.name };
   const by = ranking(asked);
-  const { shapes, cut: found, ...view } = await ask("/api/view", asked, signal);
-  model.view = view;
+  const { shapes, cut: found, rated, rejected, ...view } = await ask("/api/view", asked, signal);
+  model.view = { ...view, rated: new Set(rated), rejected: new Set(rejected) };
   shown = by;
   model.shapes = new Uint16Array(Uint8Array.from(atob(shapes), (letter) => letter.charCodeAt(0)).buffer);
   model.active = Math.min(model.active, Math.max(0, view.images - 1));

@@ -1,27 +1,42 @@
-// A picture over the page: as large as fits, with all that is known of it, and the pictures that look like it.
+// A picture over the page: as large as fits, with all that is known of it; or two to four side by side.
 
 import { ask } from "./api.js";
 import { fetchPlaces } from "./chunks.js";
+import { goesOnSwitch, nextUnrated } from "./flow.js";
 import { columnName, count, element, score } from "./format.js";
 import { focusGrid, reveal } from "./grid.js";
 import { digits, emit, measure, model, on, placeOf, positionOf, setActive, toHash } from "./model.js";
-import { rate } from "./ratings.js";
-import { showStage, sourceOf, stage, startStage, unzoom } from "./stage.js";
+import { pickedPlaces } from "./picked.js";
+import { clearStage, markPane, showStage, sourceOf, stage, startStage } from "./stage.js";
+import { makeRating, showRating } from "./stars.js";
 import { makeThumb } from "./thumb.js";
 
 const NEIGHBOUR = 72; // px high
 const MEMBER = 56; // px high, of a picture's group
+const MOST_BESIDE = 4;
+const AHEAD = 3; // pictures that are loaded before one walks to them
+const REST_MS = 150; // that one stays at a picture before more is asked of it
 
 const dialog = document.getElementById("picture");
 const facts = element("aside", { className: "facts", tabIndex: 0 });
 facts.setAttribute("aria-label", "About this picture");
 const row = element("div", { className: "neighbour-row", role: "group" });
 row.setAttribute("aria-label", "Pictures that look like it");
-const close = element("button", { type: "button", textContent: "Close", className: "close" });
-const back = element("button", { type: "button", textContent: "Previous", className: "step back" });
-const onward = element("button", { type: "button", textContent: "Next", className: "step onward" });
+const tool = (textContent, className, action) => {
+  const button = element("button", { type: "button", textContent, className });
+  button.addEventListener("click", action);
+  return button;
+};
+const close = tool("Close", "close", () => dialog.close());
+const back = tool("Previous", "step back", () => walk(-1));
+const onward = tool("Next", "step onward", () => walk(1));
+const several = tool("Side by side", "step several", () => showBeside());
 
-let shown = null; // the picture
+let shown = null; // the active picture
+let list = []; // the places that one walks through: those that are picked, or none for the whole view
+let beside = 1; // how many are shown
+let first = 0; // the number in the list of the first that is shown
+let captions = []; // {row, line} of pictures side by side
 const unfolded = new Set(); // names of what is unfolded beside it
 let turn = 0;
 let search = null; // for neighbours: in a large table it takes seconds, and is given up when one walks on
@@ -29,21 +44,26 @@ let search = null; // for neighbours: in a large table it takes seconds, and is 
 export const isOpen = () => dialog.open;
 export const openedPicture = () => shown;
 
+const numberOf = (place) => (list.length ? list.indexOf(place) : positionOf(place));
+const placeAtNumber = (number) => (list.length ? list[number] : placeOf(number));
+const listed = () => list.length || model.view.images;
+
 export function startPicture() {
-  dialog.append(element("div", { className: "picture-tools" }, back, onward, close), stage, row, facts);
+  const progress = element("span", { className: "progress" });
+  dialog.append(element("div", { className: "picture-tools" }, progress, several, back, onward, close), stage, row, facts);
   row.hidden = !model.table.embeddings; // where there may be some, their place is kept free
-  close.addEventListener("click", () => dialog.close());
-  back.addEventListener("click", () => walk(-1));
-  onward.addEventListener("click", () => walk(1));
-  startStage(() => dialog.close());
+  startStage({ onPress: pressPane, onLeave: () => dialog.close(), onShown: preload });
   dialog.addEventListener("close", closed);
-  on("open", openPlace);
+  on("open", (place) => open(place));
+  on("go", (place) => (isOpen() ? goTo(place) : (setActive(place), reveal(place))));
   on("cut", showVerdict);
-  on("rating", ({ row, place, ...rating }) => {
-    if (shown?.row !== row) return;
-    Object.assign(shown, rating);
+  on("ratings", (ratings) => {
+    for (const { row: rated, place, ...said } of ratings) {
+      if (shown?.row === rated) Object.assign(shown, said);
+      for (const { picture, group } of captions) if (picture.row === rated) showRating(group, Object.assign(picture, said));
+    }
     showVerdict();
-    showRating();
+    if (shown) showRating(rating, shown);
   });
   window.addEventListener("popstate", () => {
     const wanted = new URLSearchParams(location.hash.slice(1)).get("picture");
@@ -52,14 +72,23 @@ export function startPicture() {
   });
 }
 
+// What is picked side by side, else one picture.
+function open(place, fewest = 1) {
+  list = pickedPlaces();
+  beside = Math.min(Math.max(list.length, fewest), MOST_BESIDE, model.view.images);
+  first = 0;
+  goTo(list.length && !list.includes(place) ? list[0] : place);
+}
+
 async function openPlace(place) {
   const [picture] = await fetchPlaces(place, place + 1);
-  if (picture) show(picture, place);
+  if (picture) await show(picture, place);
 }
 
 export async function openRow(row) {
   try {
     const picture = await ask(`/api/picture/${row}`, model.filter);
+    [list, beside] = [[], 1];
     show(picture, picture.place);
     if (picture.place >= 0) setActive(picture.place);
   } catch (error) {
@@ -69,11 +98,27 @@ export async function openRow(row) {
 
 export async function walk(steps) {
   if (!shown || shown.place < 0) return;
-  const position = positionOf(model.active) + steps; // the one shown may still be coming
-  if (position < 0 || position >= model.view.images) return;
-  const place = placeOf(position);
+  await goTo(placeAtNumber(numberOf(model.active) + steps)); // the one shown may still be coming
+}
+
+async function goTo(place) {
+  if (place === undefined || place < 0 || place >= model.view.images) return;
+  if (!list.includes(place)) list = [];
   setActive(place);
   await openPlace(place);
+}
+
+// Show one more picture beside the others, and after four only one again; from the grid what is picked, or two.
+export async function showBeside() {
+  if (!isOpen()) return open(model.active, 2);
+  if (shown.place < 0) return;
+  beside = beside >= Math.min(MOST_BESIDE, listed()) ? 1 : beside + 1;
+  await goTo(model.active);
+}
+
+function pressPane(row) {
+  const pressed = captions.find(({ picture }) => picture.row === row);
+  if (beside > 1 && pressed) goTo(pressed.picture.place);
 }
 
 function closed() {
@@ -81,14 +126,19 @@ function closed() {
   turn++;
   model.picture = null;
   history.replaceState(null, "", `/${toHash()}`);
-  stage.replaceChildren();
-  unzoom();
+  clearStage();
+  captions = [];
   reveal(model.active);
   focusGrid();
 }
 
 async function show(picture, place) {
   const mine = ++turn;
+  const number = numberOf(place);
+  const isAlone = place < 0 || beside === 1;
+  first = Math.max(0, Math.min(Math.max(Math.min(first, number), number - beside + 1), listed() - beside));
+  const pictures = isAlone ? [picture] : await fetchAll(first, first + beside);
+  if (mine !== turn) return;
   shown = { ...picture, place };
   const isFirst = !dialog.open;
   model.picture = picture.row;
@@ -97,38 +147,69 @@ async function show(picture, place) {
     dialog.showModal();
     close.focus({ preventScroll: true });
   } else history.replaceState(null, "", `/${toHash()}`);
+  dialog.classList.toggle("several", !isAlone);
   dialog.setAttribute("aria-label", `${picture.name}, ${measure()} ${score(picture.score, digits())}`);
-  back.disabled = place < 0 || positionOf(place) === 0;
-  onward.disabled = place < 0 || positionOf(place) === model.view.images - 1;
-  showStage(picture, preload);
+  back.disabled = place < 0 || number === 0;
+  onward.disabled = place < 0 || number === listed() - 1;
+  several.disabled = place < 0 || listed() < 2;
+  several.textContent = isAlone ? "Side by side" : `${pictures.length} side by side`;
+  captions = [];
+  showStage(pictures, makeCaption);
+  markPane(picture.row);
   showHead();
-  await Promise.all([showFacts(picture, mine), showNeighbours(picture, mine)]);
+  await new Promise((done) => setTimeout(done, REST_MS));
+  if (mine === turn && isAlone) await Promise.all([showFacts(picture, mine), showNeighbours(picture, mine)]);
+}
+
+// The pictures from one number of the list to another, with their places.
+async function fetchAll(from, to) {
+  const places = Array.from({ length: to - from }, (_, n) => placeAtNumber(from + n));
+  const found = await Promise.all(places.map((place) => fetchPlaces(place, place + 1)));
+  return found.map(([picture], n) => ({ ...picture, place: places[n] }));
+}
+
+function makeCaption(picture) {
+  const group = makeRating(() => picture);
+  showRating(group, picture);
+  captions.push({ picture, group });
+  const name = element("span", { className: "name", dir: "auto", textContent: picture.file, title: picture.name });
+  return element("div", { className: "pane-caption" }, name, element("span", { className: "quiet", textContent: score(picture.score, digits()) }), group);
 }
 
 async function preload() {
-  const position = shown ? positionOf(shown.place) : -1;
-  if (position < 0 || shown.place < 0) return;
-  for (const next of [position + 1, position - 1]) {
-    if (next < 0 || next >= model.view.images) continue;
-    const [picture] = await fetchPlaces(placeOf(next), placeOf(next) + 1);
-    new Image().src = sourceOf(picture);
+  if (!shown || shown.place < 0) return;
+  const last = numberOf(shown.place);
+  const numbers = [...Array.from({ length: AHEAD }, (_, n) => last + 1 + n), first - 1];
+  for (const number of numbers) {
+    if (number < 0 || number >= listed()) continue;
+    const [picture] = await fetchPlaces(placeAtNumber(number), placeAtNumber(number) + 1);
+    if (!shown || !picture) return;
+    const image = new Image();
+    image.src = sourceOf(picture);
+    await image.decode().catch(() => {}); // one after the other: what is shown comes first
   }
 }
 
 const head = element("div", { className: "facts-head" });
+const name = element("h2", { className: "name", dir: "auto" });
+const folder = element("p", { className: "quiet folder", dir: "auto" });
+const taken = element("p", { className: "taken" });
+const figure = element("strong", { className: "figure" });
 const verdict = element("span", { className: "verdict" });
-const rating = element("div", { className: "rating", role: "group", "aria-label": "Rating" });
-const whose = element("span", { className: "quiet" });
+const rating = makeRating(() => shown);
 const rest = element("div", { className: "facts-rest" });
 
 function showHead() {
-  const figure = element("strong", { className: "figure", textContent: score(shown.score, digits()) || `no ${measure()}` });
-  const name = element("p", { className: "name", dir: "auto", textContent: shown.name });
-  head.replaceChildren(element("div", { className: "line" }, figure, verdict), rating, name);
-  if (head.parentNode !== facts) facts.append(head, rest);
-  if (!rating.firstChild) fillRating();
+  if (!head.firstChild) {
+    const next = tool("Next unrated", "step", () => nextUnrated());
+    head.append(name, folder, taken, rating, element("div", { className: "line" }, figure, verdict), element("div", { className: "flow" }, goesOnSwitch(), next));
+    facts.append(head, rest);
+  }
+  name.textContent = shown.file;
+  folder.textContent = shown.folder;
+  figure.textContent = score(shown.score, digits()) || `no ${measure()}`;
   showVerdict();
-  showRating();
+  showRating(rating, shown);
 }
 
 function showVerdict() {
@@ -139,32 +220,11 @@ function showVerdict() {
   verdict.classList.toggle("kept", isKept);
 }
 
-// Stars to press, and a second time to take them away.
-function fillRating() {
-  for (let number = 1; number <= 5; number++) {
-    const star = element("button", { type: "button", className: "star", textContent: "★", title: `${number} stars (${number})`, "aria-label": `${number} stars` });
-    star.addEventListener("click", () => rate(shown, { stars: shown.stars === number ? 0 : number }));
-    rating.append(star);
-  }
-  const reject = element("button", { type: "button", className: "reject", textContent: "Reject", title: "Reject (X)" });
-  reject.addEventListener("click", () => rate(shown, { rejected: !shown.rejected }));
-  rating.append(reject, whose);
-}
-
-function showRating() {
-  const buttons = [...rating.querySelectorAll("button")];
-  buttons.slice(0, 5).forEach((star, n) => {
-    star.classList.toggle("on", n < shown.stars);
-    star.setAttribute("aria-pressed", shown.stars === n + 1);
-  });
-  buttons[5].setAttribute("aria-pressed", shown.rejected);
-  whose.textContent = shown.said_by === "file" ? "in the file" : "";
-}
-
 async function showFacts(picture, mine) {
   try {
     const facts = await ask(`/api/picture/${picture.row}`, model.filter);
     if (mine !== turn) return;
+    taken.textContent = describeShot(Object.fromEntries(facts.columns));
     const rank = facts.rank ? `${count(facts.rank)} of ${count(facts.of)}` : "";
     const percentile = facts.percentile === null ? "" : `${model.view.like ? "more alike" : "better"} than ${facts.percentile.toFixed(1)}%`;
     const parts = [element("p", { className: "rank quiet", textContent: [rank && `rank ${rank}`, percentile].filter(Boolean).join(" · ") })];
@@ -180,6 +240,16 @@ async function showFacts(picture, mine) {
   } catch (error) {
     if (mine === turn) rest.replaceChildren(element("p", { className: "wrong", textContent: error.message }));
   }
+}
+
+// When and with what a picture was taken, as a photographer says it.
+function describeShot(of) {
+  const seconds = Number(of.exposure_time_s);
+  const exposure = seconds > 0 ? (seconds < 0.4 ? `1/${Math.round(1 / seconds)} s` : `${Number(seconds.toPrecision(2))} s`) : "";
+  const rounded = (name, before, after) => (Number(of[name]) > 0 ? `${before}${Number(Number(of[name]).toPrecision(3))}${after}` : "");
+  const values = [rounded("focal_length_mm", "", " mm"), rounded("aperture_f", "f/", ""), exposure, of.iso ? `ISO ${of.iso.replaceAll(",", "")}` : ""];
+  const lines = [of.captured_at?.replace(/\.\d+$/, ""), [of.camera, of.lens].filter(Boolean).join(" · "), values.filter(Boolean).join("  ")];
+  return lines.filter(Boolean).join("\n");
 }
 
 function group(name, pairs) {

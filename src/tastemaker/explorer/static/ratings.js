@@ -1,28 +1,29 @@
 // Ratings: saved at once, undone at once, never asked about.
 
 import { send } from "./api.js";
-import { stars } from "./format.js";
-import { emit, model, on, setRejected } from "./model.js";
+import { count, stars } from "./format.js";
+import { emit, model, on, setRated } from "./model.js";
 
 const saved = document.getElementById("saved");
 let fading = 0;
 
-const earlier = []; // what pictures were rated before, for undo; the last one at the end
+const earlier = []; // what pictures were rated before, for undo; the last ones at the end
 let last = Promise.resolve(); // one is saved after the other, however fast the keys come
 
 export function startRatings() {
   on("trouble", (error) => error.name !== "AbortError" && tell(error.message, true));
-  on("rating", ({ place, rejected }) => setRejected(place, rejected).catch((error) => emit("trouble", error)));
+  on("ratings", (ratings) => setRated(ratings).catch((error) => emit("trouble", error)));
 }
 
-// Only what changes is sent: what another page says of the rest stays.
-export function rate(picture, changes) {
+// Rate pictures alike. Only what changes is sent: what another page says of the rest stays.
+export function rate(pictures, changes) {
   inTurn("saved", async () => {
-    const { row, said_by: saidBy, stars: number, rejected } = picture;
-    const before = saidBy === "page" ? { row, stars: number, rejected } : { row, stars: 0, rejected: false };
-    const result = await save({ row, ...changes });
+    const before = pictures.map(({ row, label, said_by: saidBy, stars: number, rejected }) =>
+      saidBy === "page" ? { row, label, stars: number, rejected } : { row, label, stars: 0, rejected: false });
+    const results = await save(pictures.map(({ row }) => ({ row, ...changes })));
     earlier.push(before);
-    return result;
+    emit("rated");
+    return results;
   });
 }
 
@@ -30,15 +31,17 @@ export function undo() {
   inTurn("undone", () => (earlier.length ? save(earlier.pop()) : null));
 }
 
-const save = (change) => send("/api/ratings", { ...change, filter: model.filter });
+const save = (changes) => send("/api/ratings", { changes, filter: model.filter });
 
 function inTurn(word, change) {
   last = last.then(async () => {
     try {
-      const result = await change();
-      if (!result) return tell("nothing to undo");
-      emit("rating", result);
-      tell(`${word}  ${result.rejected ? "rejected" : stars(result.stars) || "no rating"}`);
+      const results = await change();
+      if (!results) return tell("nothing to undo");
+      emit("ratings", results);
+      const [{ rejected, stars: number, label }] = results;
+      const said = [rejected ? "rejected" : stars(number), label].filter(Boolean).join(" ");
+      tell(`${word}  ${results.length > 1 ? `${count(results.length)} pictures  ` : ""}${said || "no rating"}`);
     } catch (error) {
       tell(`not saved: ${error.message}`, true);
     }

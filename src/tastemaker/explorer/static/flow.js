@@ -1,0 +1,79 @@
+// The flow of culling: how much is rated, how long the rest takes, where one goes after a rating, and a look at what was kept.
+
+import { apply } from "./filter.js";
+import { count, element } from "./format.js";
+import { emit, model, on, placeOf, positionOf } from "./model.js";
+import { tell } from "./ratings.js";
+
+const KEY = "tastemaker-goes-on";
+const PAUSE_MS = 60_000; // a longer break is no time that a rating took
+const FEWEST = 5; // ratings from which their pace is told
+const MOST = 50;
+
+const paces = []; // ms between the last ratings
+let lastTime = 0;
+
+export function startFlow() {
+  on("rated", () => {
+    const now = performance.now();
+    if (lastTime && now - lastTime < PAUSE_MS) paces.push(now - lastTime);
+    if (paces.length > MOST) paces.shift();
+    lastTime = now;
+    show();
+  });
+  for (const event of ["view", "progress", "picked"]) on(event, show);
+  document.addEventListener("click", (event) => event.target.closest(".survey") && survey());
+}
+
+function show() {
+  const { rated, images } = model.view;
+  const left = images - rated.size;
+  const parts = [];
+  if (model.picked.size > 1) parts.push(`${count(model.picked.size)} picked`);
+  if (rated.size && left) parts.push(`${count(rated.size)} of ${count(images)} rated`, ...(paces.length >= FEWEST ? [timeLeft(left)] : []));
+  for (const place of document.querySelectorAll(".progress")) {
+    place.textContent = parts.join(" · ");
+    if (images && !left) place.append(`all ${count(images)} rated `, element("button", { type: "button", className: "offer survey", textContent: "see what has stars" }));
+  }
+}
+
+function timeLeft(left) {
+  const minutes = (left * paces.reduce((sum, pace) => sum + pace, 0)) / paces.length / 60_000;
+  if (minutes < 1) return "less than a minute left";
+  const hours = Math.floor(minutes / 60);
+  return hours ? `${hours} h ${Math.round(minutes % 60)} min left` : `${Math.round(minutes)} min left`;
+}
+
+// Whether one goes on to the next picture after a rating: with Shift or Caps Lock, or always.
+let isLocked = localStorage.getItem(KEY) === "1";
+const box = element("input", { type: "checkbox", checked: isLocked });
+
+export const goesOn = (event) => isLocked || event.shiftKey || event.getModifierState("CapsLock");
+
+export function toggleGoesOn(value = !isLocked) {
+  isLocked = box.checked = value;
+  localStorage.setItem(KEY, value ? "1" : "");
+  tell(value ? "goes on after each rating" : "stays after a rating");
+}
+
+export function goesOnSwitch() {
+  box.addEventListener("change", () => toggleGoesOn(box.checked));
+  return element("label", { className: "switch" }, box, " ", element("span", { textContent: "go on after a rating" }));
+}
+
+// The next picture that nobody has rated, from the one after the active one on, and from the start again.
+export function nextUnrated() {
+  const { rated, images } = model.view;
+  const from = positionOf(model.active);
+  for (let step = 1; step <= images; step++) {
+    const place = placeOf((from + step) % images);
+    if (!rated.has(place)) return emit("go", place);
+  }
+  tell("all are rated");
+}
+
+// Only what has stars, to look at it as a whole; and back.
+export function survey() {
+  for (const open of document.querySelectorAll("dialog[open]")) open.close();
+  apply({ rated: model.filter.rated === "1" ? "" : "1" });
+}
