@@ -103,7 +103,9 @@ def test_words_rank_the_pictures_and_without_them_the_score_does_again(browser, 
         wait_until(page, "document.querySelectorAll('.cell .score').length && document.querySelector('.cell').picture")
         cells = "[...document.querySelectorAll('.cell')].sort((a, b) => a.place - b.place)"
         assert page.evaluate(f"{cells}.map((cell) => cell.picture.row)") == found.tolist()
-        assert page.evaluate(f"{cells}.map((cell) => cell.querySelector('.score').textContent)") == [f"{cosine:.3f}" for cosine in cosines]
+        assert page.evaluate(f"{cells}.map((cell) => cell.querySelector('.score').textContent)") == [
+            f"{cosine:.3f}" for cosine in cosines
+        ]
         middle = f"{cosines[1]:.9f}"
         page.locator("#cut").fill(middle)
         page.keyboard.press("Enter")
@@ -519,7 +521,18 @@ def test_axe_finds_nothing_serious(browser, small, theme, size):
     with opened(browser, small.address, color_scheme=theme, bypass_csp=True) as page:
         page.set_viewport_size({"width": size[0], "height": size[1]})
         wait_until(page, "[...document.querySelectorAll('.cell')].every((cell) => cell.picture)")
-        for keys in ([], ["/"], ["Escape", "s"], ["f"], ["p", "?"], ["Escape", "e"], ["Escape", "Home", "Shift+End"], ["Home", "i", "Enter"], ["v"], ["v"]):
+        for keys in (
+            [],
+            ["/"],
+            ["Escape", "s"],
+            ["f"],
+            ["p", "?"],
+            ["Escape", "e"],
+            ["Escape", "Home", "Shift+End"],
+            ["Home", "i", "Enter"],
+            ["v"],
+            ["v"],
+        ):
             for key in keys:
                 page.keyboard.press(key)
                 page.wait_for_timeout(250)

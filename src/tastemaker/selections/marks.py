@@ -1,4 +1,4 @@
-"""What a person says of pictures in the explorer: stars, rejections and colours, in a small SQLite file beside the rows.
+"""What a person says of pictures in the explorer: stars, rejections and colours, in an SQLite file beside the rows.
 
 `ratings_of` has the rule whose rating counts: what is said in the explorer beats what the picture's file says (the
 column ``rating``), and either beats the stars that the program makes of scores.
