@@ -9,6 +9,7 @@ const KEY = "tastemaker-goes-on";
 const PAUSE_MS = 60_000; // a longer break is no time that a rating took
 const FEWEST = 5; // ratings from which their pace is told
 const MOST = 50;
+const STARRED = "1,2,3,4,5";
 
 const paces = []; // ms between the last ratings
 let lastTime = 0;
@@ -75,5 +76,5 @@ export function nextUnrated() {
 // Only what has stars, to look at it as a whole; and back.
 export function survey() {
   for (const open of document.querySelectorAll("dialog[open]")) open.close();
-  apply({ rated: model.filter.rated === "1" ? "" : "1" });
+  apply({ rated: model.filter.rated === STARRED ? "" : STARRED });
 }
