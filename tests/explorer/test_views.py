@@ -121,7 +121,7 @@ def test_details_have_sidecars_as_text_and_say_what_cannot_be_read(explorer, tmp
     assert dict(details["sidecars"])["txt"] == "a picture 4"
     assert json.loads(dict(details["sidecars"])["json"])["number"] == 4
     assert dict(details["columns"])["width"] == "300"
-    assert len(details["signals"]) == 7
+    assert len(details["signals"]) == 8
     (tmp_path / "shards" / "00000.tar").unlink()
     assert "cannot be read" in dict(explorer.picture(Filter(), 4)["sidecars"])["txt"]
 

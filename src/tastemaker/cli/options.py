@@ -198,13 +198,13 @@ def run_options(
         ),
     ] = 178.95697,
     signals: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--signals",
-            help="Measure sharpness, exposure, noise and more, and add them to the rows.",
+            "--signals/--no-signals",
+            help="Measure sharpness, exposure, noise and more, and add them to the rows. Default: of loose pictures.",
             rich_help_panel=_IMAGES,
         ),
-    ] = False,
+    ] = None,
     min_technical_quality: Annotated[
         float | None,
         typer.Option(

@@ -72,6 +72,9 @@ class Signals:
     technical_quality: float
 
 
+SIGNALS_VERSION = "2"
+"""What the provenance of rows says: another number was measured otherwise."""
+
 SIGNAL_NAMES: tuple[str, ...] = tuple(field.name for field in fields(Signals))
 
 

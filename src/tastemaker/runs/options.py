@@ -35,7 +35,8 @@ class RunOptions:
         exif_rotate: Turn images as their EXIF orientation says.
         convert_profiles: Convert images with a colour profile to sRGB.
         max_pixels: Larger images are recorded as decompression bombs.
-        signals: Measure the technical signals too.
+        signals: Measure the technical signals; None for those of loose pictures, which the best frame of a burst is
+            chosen by.
         min_technical_quality: Drop images below before they are embedded; implies ``signals``.
         embeddings: Store embeddings in the rows.
         column: Of tables and ``.npz``, the column or array with the pictures or embeddings; None to recognise it.
@@ -60,7 +61,7 @@ class RunOptions:
     exif_rotate: bool = False
     convert_profiles: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
-    signals: bool = False
+    signals: bool | None = None
     min_technical_quality: float | None = None
     embeddings: bool = True
     column: str | None = None

@@ -36,6 +36,7 @@ def make_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[
     """Return the stages of a run, the writer last."""
     on_gpu = choose_device(options.device) != "cpu"
     threads = options.threads or usable_cores()
+    by_model, minimum = options.is_by_model, options.min_technical_quality
     reader = ImageReaderStage(
         batch_size=options.batch_size or (GPU_BATCH_SIZE if on_gpu else 32),
         preprocess=options.preprocess,
@@ -47,10 +48,9 @@ def make_stages(output_dir: Place, options: RunOptions) -> list[ProcessingStage[
         resize=resize_for(options.device),
         scorer=options.scorers,
         column=options.column,
+        signals=True if minimum is not None or not by_model else options.signals,
     )
-    by_model = options.is_by_model
-    wants_signals = options.signals or options.min_technical_quality is not None or not by_model
-    signals = [ImageSignalsStage(options.min_technical_quality, threads)] if wants_signals else []
+    signals = [] if minimum is None else [ImageSignalsStage(minimum, threads)]
     embedder = ImageEmbeddingStage(
         model_dir=options.model_dir,
         num_gpus_per_worker=1,  # copies overlap computation: a second worker would only take from the first

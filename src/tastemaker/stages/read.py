@@ -9,7 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import InitVar, asdict, dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,6 +24,7 @@ from tastemaker.imaging.model_input import ROUNDINGS, Preprocess
 from tastemaker.imaging.preprocess import RESIZES, Pixels, preprocess, preprocess_with_torch
 from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.room import ROOM
+from tastemaker.imaging.signals import SIGNALS_VERSION, compute_signals
 from tastemaker.machine import usable_cores
 from tastemaker.models.device import INSTALL_TORCH, choose_device
 from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
@@ -64,6 +65,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             that torch can use, else Pillow.
         scorer: Whose input is made: a name, or a `Scorer`. The stages that follow need the same one.
         column: Of tables, the column with the pictures; None to recognise it.
+        signals: Measure the technical signals while the pixels are there; None for those of loose pictures only.
 
     Raises:
         ConfigurationError: An option is out of its range.
@@ -82,6 +84,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     resize: str = "auto"
     scorer: Scorers = DEFAULT_SCORER
     column: str | None = None
+    signals: bool | None = False
     dali_batch_size: InitVar[int | None] = None
     task_batch_size: InitVar[int | None] = None
     _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
@@ -150,7 +153,9 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
 
     def _decode_apart(self, images: Iterator[ImageObject]) -> Iterator[ImageObject]:
         """Yield the same images, each decoded alone in a child process: one that kills it costs only its own row."""
-        reader = ImageReaderStage(num_threads=1, preprocess=self.preprocess, resize=self._resize, scorer=self.scorer)
+        reader = ImageReaderStage(
+            num_threads=1, preprocess=self.preprocess, resize=self._resize, scorer=self.scorer, signals=self.signals
+        )
         with contextlib.closing(ChildDecoder(reader)) as child:
             for image in images:
                 yield child.prepare(image)
@@ -168,6 +173,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         name = task.partition.name or _name_partition(task.data)
         partition = replace(task.partition, name=name, is_last_batch=is_last)
         add_provenance(partition, **reader_provenance(self._how, self._resize, **self._decode_options))
+        if self.signals or (self.signals is None and partition.is_loose):
+            add_provenance(partition, signals=SIGNALS_VERSION)
         return ImageBatch(
             task.dataset_name,
             [image for image in images if not image.failed],
@@ -246,7 +253,10 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             image.rating, image.shot = find_rating(embedded, image.sidecars, _extension_of(image)), embedded.shot
             try:
                 with ROOM.hold():  # until its pixels are gone
-                    image.model_input = self._make_input(image.decode().pixels, self._how)
+                    pixels = image.decode().pixels
+                    image.model_input = self._make_input(pixels, self._how)
+                    if self.signals or (self.signals is None and not image.shard):
+                        image.signals = asdict(compute_signals(pixels))
                 image.model_input_kind = self._how
             except UnreadableImageError as error:
                 image.fail(f"unreadable: {error}", error.reason_kind)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from tastemaker.checks import check_numbers
 from tastemaker.errors import ConfigurationError, ModelError, ReasonKind, UnreadableImageError
 from tastemaker.imaging.room import ROOM
-from tastemaker.imaging.signals import compute_signals
+from tastemaker.imaging.signals import SIGNALS_VERSION, compute_signals
 from tastemaker.machine import usable_cores
 from tastemaker.provenance import add_provenance
 from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 class ImageSignalsStage(ProcessingStage[ImageBatch, ImageBatch]):
     """Measures sharpness, exposure, contrast, colourfulness, noise and blockiness (see docs/technical-quality.md).
 
-    Put between the reader and the embedder with a ``min_technical_quality``, it spares the accelerator the worst.
+    Put between the reader and the embedder with a ``min_technical_quality``, it spares the accelerator the worst. What
+    the reader has measured is not measured again.
 
     Args:
         min_technical_quality: Images below are dropped with the reason, 0 to 1; None drops none.
@@ -61,7 +62,7 @@ class ImageSignalsStage(ProcessingStage[ImageBatch, ImageBatch]):
         """Return the batch with `ImageObject.signals` in every image, and those below the minimum dropped."""
         self.setup()
         assert self._pool is not None
-        add_provenance(task.partition, signals="1")
+        add_provenance(task.partition, signals=SIGNALS_VERSION)
         left = [image for image in self._pool.map(self._measure, task.data) if image.reason]
         task.data = [image for image in task.data if not image.reason]
         task.dropped += left
@@ -70,7 +71,7 @@ class ImageSignalsStage(ProcessingStage[ImageBatch, ImageBatch]):
     def _measure(self, image: ImageObject) -> ImageObject:
         try:
             with ROOM.hold():
-                image.signals = asdict(compute_signals(image.pixels()))
+                image.signals = image.signals or asdict(compute_signals(image.pixels()))
         except (UnreadableImageError, ModelError) as error:
             image.fail(f"unreadable: {error}", getattr(error, "reason_kind", ReasonKind.UNSUPPORTED))
             return image
