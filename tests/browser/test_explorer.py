@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from explorer.table import SCORES, encode_picture, write_large_table, write_table
+from explorer.table import SCORES, encode_picture, write_large_table, write_liked_table, write_table
 
 from browser.conftest import opened, served, started, text_of, wait_until
-from tastemaker import RunOptions, ScoreTable, TextSearch, run_scoring
+from tastemaker import RunOptions, ScoreTable, TextSearch, rescore, run_scoring
 
-CUT = "window.tastemaker.model.cut"
+MODEL = "window.tastemaker.model"
+CUT = f"{MODEL}.cut"
 
 
 def counts(page):
@@ -591,3 +592,36 @@ _COVERED = """[...document.querySelectorAll(".bar button, .bar select, #cut, #ha
   const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
   return !(item.contains(top) || top?.contains(item));
 }).map((item) => item.id || item.textContent)"""
+
+
+def test_a_taste_is_learned_from_ratings_by_key_ranks_the_pictures_and_is_saved(browser, tmp_path, model_dir):
+    folder, stars = write_liked_table(tmp_path, 45)
+    with served(folder, model_dir=str(model_dir)) as address, opened(browser, address) as page:
+        page.keyboard.press("l")
+        assert page.get_by_role("button", name="Learn from my ratings").is_disabled()
+        page.get_by_role("button", name="Show a dozen to rate").click()
+        for dozen in range(3):
+            wait_until(page, "document.getElementById('proposal').textContent.includes('0 of 12 rated')")
+            assert not page.locator("#histogram").is_visible()
+            page.keyboard.press("Home")
+            for place in range(12):
+                wait_until(page, f"document.querySelector('.cell.active')?.picture && {MODEL}.active === {place}")
+                row = page.evaluate("document.querySelector('.cell.active').picture.row")
+                page.keyboard.press(f"Shift+Digit{stars[row]}")
+            wait_until(page, "document.getElementById('proposal').textContent.includes('12 of 12 rated')")
+            page.get_by_role("button", name="Another dozen" if dozen < 2 else "Learn from my ratings").click()
+        wait_until(page, "document.querySelector('#taste h2').textContent.includes('learned from 36 ratings')")
+        assert "on pictures that it was not learned from" in text_of(page, "#taste")
+        page.get_by_label("Save as").fill(str(tmp_path / "mine.safetensors"))
+        page.keyboard.press("Enter")
+        wait_until(page, "document.querySelector('#taste form').textContent.includes('Saved')")
+        page.get_by_role("button", name="Rank by your taste").click()
+        wait_until(page, f"{MODEL}.view.by === 'your taste' && {MODEL}.view.images === 45")
+        wait_until(
+            page, "document.querySelector('.cell')?.picture && document.querySelector('.cell .score').textContent"
+        )
+        cells = "[...document.querySelectorAll('.cell')].sort((a, b) => a.place - b.place)"
+        shown = page.evaluate(f"{cells}.slice(0, 5).map((cell) => cell.picture.row)")
+        assert page.locator("#by").input_value() == "your taste"
+    rescore(folder, str(tmp_path / "mine.safetensors"))
+    assert shown == np.argsort(-ScoreTable(folder).values("mine"), kind="stable")[:5].tolist()

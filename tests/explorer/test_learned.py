@@ -75,6 +75,7 @@ def test_what_was_learned_outlives_the_server_and_is_learned_again_with_more_rat
     before = page.rows(BY_TASTE, 0, 100)
     again = Explorer([str(liked[0])], model_dir=str(model_dir))
     assert [item["row"] for item in again.rows(BY_TASTE, 0, 100)] == [item["row"] for item in before]
+    assert again.describe()["ranked_by"] == ["aesthetic_score", "technical_quality", TASTE]
     assert again.taste()["needed"] == 48
     rate(again, liked[1], range(40, 60))
     assert again.learn()["learned"]["examples"] == 60

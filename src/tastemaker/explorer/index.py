@@ -19,6 +19,7 @@ from tastemaker.explorer.groups import Groups
 from tastemaker.explorer.learned import TASTE, OwnTaste
 from tastemaker.explorer.upright import LYING
 from tastemaker.explorer.words import Words
+from tastemaker.models.published import find_scorer
 from tastemaker.models.published.clip_score import CLIP_SCORE
 from tastemaker.scores.conditions import Condition
 from tastemaker.scores.cutoff import Top, name_cutoff, parse_top
@@ -335,7 +336,9 @@ class ScoreIndex:
         rows = rows[np.argsort(-values[rows], kind="stable")]
         if chosen.group:
             rows = rows[self.groups.best(rows)]
-        step = step_of(CLIP_SCORE.column if chosen.like else chosen.by, values)  # a likeness is a CLIP score
+        # A likeness is a CLIP score, and a taste is on the scale of LAION's score.
+        like = CLIP_SCORE.column if chosen.like else find_scorer().column if chosen.by == TASTE else chosen.by
+        step = step_of(like, values)
         everything = Filter(by=chosen.by, like=chosen.like)
         whole = None if replace(chosen, asked="") == everything else self.view(everything).chart
         return View(rows, values[rows], step, self.ratings()[rows] == REJECTED, self._marks.version, whole)

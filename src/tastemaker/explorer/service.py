@@ -20,6 +20,7 @@ from tastemaker.explorer.exports import Exports, path_here
 from tastemaker.explorer.facets import FACETS
 from tastemaker.explorer.failures import group_failures, list_failures
 from tastemaker.explorer.index import Filter, ScoreIndex
+from tastemaker.explorer.learned import TASTE
 from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.pictures import encode_jpeg, read_picture, recorded_size, reduce_image
 from tastemaker.explorer.report_data import DEFAULT_TOP
@@ -105,7 +106,7 @@ class Explorer:
             "columns": [[name, str(kind)] for name, kind in self.table.columns.items() if name != EMBEDDING],
             "groups": self.index.groups.are_offered,
             "shapes": shape_conditions(self.table.columns),
-            "ranked_by": self.index.columns,
+            "ranked_by": [*self.index.columns, *([TASTE] if self.index.taste.version else [])],
             "orders": self.index.facets.orders,
             "stamp": self.stamp,
             "folder": os.getcwd(),

@@ -20,6 +20,7 @@ import { startRatings, tell } from "./ratings.js";
 import { startSizes } from "./sizes.js";
 import { startSlices } from "./slices.js";
 import { startStrip } from "./strip.js";
+import { startTaste } from "./taste.js";
 import { startTheme } from "./theme.js";
 
 const about = document.getElementById("about");
@@ -34,7 +35,7 @@ async function start() {
   setStamp(model.table.stamp);
   document.title = `${model.table.name} - tastemaker`;
   for (const part of [startTheme, startChunks, startPicked, startHistogram, startFigures, startSizes, startGrid, startStrip, startFilter]) part();
-  for (const part of [startSlices, startFailures, startPicture, startFlow, startExports, startKeys]) part();
+  for (const part of [startSlices, startTaste, startFailures, startPicture, startFlow, startExports, startKeys]) part();
   startHeader();
   startIntro();
   const { picture } = model;
@@ -90,7 +91,7 @@ function showAbout() {
 }
 
 function showView() {
-  for (const name of ["pictures", "slices", "failures"]) document.getElementById(name).hidden = model.show !== name;
+  for (const name of ["pictures", "slices", "taste", "failures"]) document.getElementById(name).hidden = model.show !== name;
   for (const button of document.querySelectorAll("[data-show]")) {
     button.setAttribute("aria-pressed", button.dataset.show === model.show);
   }

@@ -44,7 +44,7 @@ const KEYS = [
   ["Page", [
     ["/", "filter"],
     ["O", "best first, worst first"],
-    ["P   S   F", "pictures, slices, failures"],
+    ["P   S   L   F", "pictures, slices, your taste (learned), failures"],
     ["E", "export what is kept"],
     ["T", "light, dark"],
     ["?", "this page"],
@@ -107,6 +107,7 @@ function actions() {
     o: () => setOrder(model.order === "best" ? "worst" : "best"),
     p: () => setShow("pictures"),
     s: () => setShow("slices"),
+    l: () => setShow("taste"),
     f: () => setShow("failures"),
     e: () => emit("export-open"),
     i: () => toggleNames(),

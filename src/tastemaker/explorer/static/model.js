@@ -191,7 +191,7 @@ export function fromHash() {
   const state = new URLSearchParams(location.hash.slice(1));
   for (const name of Object.keys(model.filter)) model.filter[name] = state.get(name) ?? "";
   model.order = state.get("order") === "worst" ? "worst" : "best";
-  model.show = ["slices", "failures"].includes(state.get("show")) ? state.get("show") : "pictures";
+  model.show = ["slices", "taste", "failures"].includes(state.get("show")) ? state.get("show") : "pictures";
   model.dimension = state.get("by-slice") ?? "";
   model.active = Number.parseInt(state.get("at") ?? "0", 10) || 0;
   const picture = Number.parseInt(state.get("picture") ?? "", 10);
