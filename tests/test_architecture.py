@@ -14,6 +14,7 @@ FLOORS = (
         "machine",
         "checks",
         "progress",
+        "children",
         "storage",
         "imaging",
         "models",

@@ -72,8 +72,8 @@ class Filter:
         Raises:
             ConfigurationError: ``where`` is not one condition.
         """
-        table.where_clause(self.where.strip() or None)  # by itself, before it stands in brackets beside others
-        parts = [self.where.strip(), _text_condition(self.text.strip())]
+        where = self.where.strip()
+        parts = [where and table.check(where), _text_condition(self.text.strip())]
         return Condition(" AND ".join(f"(\n{part}\n)" for part in parts if part)) or None
 
     @property

@@ -7,7 +7,6 @@ or that calls a function whose result or whose work may be much larger than what
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -19,12 +18,11 @@ from tastemaker.errors import ConfigurationError
 MAX_CHARACTERS, MAX_BRACKETS = 4000, 250
 """DuckDB's parser takes memory and time that grow with the square of the signs or open brackets without an end."""
 
-MAX_PATTERNS = 500
-"""Characters of all regular expressions, times their counts. Each may be looked for at every character of a text.
+APART = "/* in a child process */"
+"""SQL with this comment is answered by a process that can be killed; see `tastemaker.scores.database.Database`."""
 
-DuckDB stops only between blocks of 2,048 rows, so a time limit waits for the end of one. At this limit a block of
-captions takes seconds, and one of texts of 10,000 characters takes a minute.
-"""
+MAX_COLUMNS = 20
+"""A condition without functions that names more columns than this is answered there, too."""
 
 _KINDS = {"CONSTANT", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "BETWEEN", "OPERATOR", "CASE", "CAST", "TYPE"}
 _KINDS |= {"FUNCTION"}
@@ -47,6 +45,8 @@ rank_average
 FUNCTIONS = {*_REGEXPS, *_PATHS, *_OTHERS.split()}
 """What a condition may call. DuckDB's names of ``LIKE`` and ``ILIKE`` are ``~~`` and ``~~*``."""
 
+_QUICK = {"", *"+-*/%"}
+
 
 _OF_A_ROW = {"min": "least", "max": "greatest"}
 
@@ -58,7 +58,7 @@ class Condition(str):
 
 
 def check_condition(text: str, cursor: duckdb.DuckDBPyConnection) -> Condition:
-    """Return a condition or another expression that somebody wrote, once it is sure that it can be answered.
+    """Return a condition or another expression that somebody wrote, once it is sure that it may be asked.
 
     Args:
         text: In DuckDB's SQL.
@@ -74,12 +74,13 @@ def check_condition(text: str, cursor: duckdb.DuckDBPyConnection) -> Condition:
     if brackets > MAX_BRACKETS:
         raise ConfigurationError(f"the condition {shown} has {brackets:,} brackets; {MAX_BRACKETS:,} is the limit")
     try:
-        problem = _find_problem(_parse(text, cursor))
+        tree = _parse(text, cursor)
+        problem = _find_problem(tree)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"the condition {shown} is none: {error}") from None
     if problem:
         raise ConfigurationError(f"the condition {shown} may not use {problem}: docs/score-table.md says what it may")
-    return Condition(text)
+    return Condition(text if _is_quick(tree) else f"{text}\n{APART}")
 
 
 def _parse(text: str, cursor: duckdb.DuckDBPyConnection) -> dict[str, Any]:
@@ -117,13 +118,14 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
 
 def _find_problem(tree: dict[str, Any]) -> str:
     """Return what of a tree a condition may not use; empty where there is nothing."""
+    return next(filter(None, map(_refuse, _nodes(tree))), "")
+
+
+def _is_quick(tree: dict[str, Any]) -> bool:
+    """Return whether a condition takes no time to speak of for any row, however long its texts are."""
     nodes = list(_nodes(tree))
-    problem = next(filter(None, map(_refuse, nodes)), "")
-    patterns = [_pattern_of(node) or "" for node in nodes if _name_of(node) in _REGEXPS]
-    size = sum(len(pattern) * _repeats(pattern) for pattern in patterns)
-    if not problem and size > MAX_PATTERNS:
-        return f"regular expressions of {size:,} characters, counts multiplied; {MAX_PATTERNS} is the limit"
-    return problem
+    columns = sum(node["class"] == "COLUMN_REF" for node in nodes)
+    return columns <= MAX_COLUMNS and all(_name_of(node) in _QUICK and node["class"] != "CAST" for node in nodes)
 
 
 def _refuse(node: dict[str, Any]) -> str:
@@ -157,9 +159,3 @@ def _pattern_of(node: dict[str, Any]) -> str | None:
         return ""
     literal = arguments[1]["expression"].get("literal", {})
     return str(literal.get("text", "")) if literal.get("kind") in ("STRING", "INTEGER") else None
-
-
-def _repeats(pattern: str) -> int:
-    """Return how often the counts in a regular expression repeat a part at most, each inside the others."""
-    counts = re.findall(r"\{(\d*),?(\d*)\}", pattern)
-    return math.prod(max(1, *(int(number or 1) for number in pair)) for pair in counts)

@@ -5,32 +5,45 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import threading
+import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from tastemaker.children import Child, ChildDiedError
+from tastemaker.errors import ConfigurationError
 from tastemaker.machine import usable_cores
+from tastemaker.scores.conditions import APART
 from tastemaker.scores.fetch import ROW_ID
 from tastemaker.scores.locations import RowsSource
 from tastemaker.storage import Options, is_remote
 from tastemaker.storage.drafts import draft_folder
+from tastemaker.storage.place import Place
 from tastemaker.storage.system import PlaceSystem
 
 EMBEDDING = "embedding"
 """This column is read only if it is named: it is a hundred times as large as all others together."""
 
 
-def open_database(
-    owner: object, sources: Sequence[RowsSource], columns: Mapping[str, pa.DataType], options: Options
-) -> duckdb.DuckDBPyConnection:
-    """Return a database in memory with the view ``rows`` over files of rows. It can read these files, and nothing else.
+Parameters = Sequence[Any] | Mapping[str, Any] | None
+
+
+class Database:
+    """Answers questions about rows.
+
+    DuckDB can be stopped between blocks of 2,048 rows only. What somebody wrote may keep it busy within a block for
+    minutes, so a question with such a condition is answered by a child process, which can be killed at any time.
 
     Args:
-        owner: The database's temporary files are deleted with this object.
         sources: The files, in the order of the rows.
         columns: Name -> type of all columns.
         options: For files at URLs.
@@ -38,8 +51,128 @@ def open_database(
     Raises:
         duckdb.Error: The files cannot be read together.
     """
-    folder = Path(tempfile.mkdtemp(dir=draft_folder()))
-    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+
+    def __init__(self, sources: Sequence[RowsSource], columns: Mapping[str, pa.DataType], options: Options) -> None:
+        self._folder = Path(tempfile.mkdtemp(dir=draft_folder()))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._open = partial(open_database, self._folder, columns=dict(columns), options=options)
+        self._sources, self._options = sources, options
+        self._here = self._open(sources)
+        self._idle: list[Child] = []
+        weakref.finalize(self, _end, self._idle)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection to the database in this process."""
+        return self._here.cursor()
+
+    def ask(self, sql: str, parameters: Parameters = None, limit_s: float | None = None) -> pa.Table:
+        """Return the result of one SELECT; see `tastemaker.scores.table.ScoreTable.query`.
+
+        Raises:
+            ConfigurationError: It is no single SELECT, or was stopped.
+            duckdb.Error: DuckDB refuses it.
+        """
+        return (self._ask_child if APART in sql else self._ask_here)(sql, parameters, limit_s)
+
+    def _ask_here(self, sql: str, parameters: Parameters, limit_s: float | None) -> pa.Table:
+        with self._here.cursor() as cursor, _limited(limit_s, cursor.interrupt):
+            try:
+                return _answer(cursor, sql, parameters)
+            except RuntimeError as error:  # DuckDB puts its own in the place of what a signal raised
+                raise KeyboardInterrupt from error
+            except duckdb.InterruptException as error:
+                raise _stopped(limit_s) from error
+
+    def _ask_child(self, sql: str, parameters: Parameters, limit_s: float | None) -> pa.Table:
+        try:
+            child = self._idle.pop()
+        except IndexError:
+            pinned = [replace(source, path=_pin(source.path, self._options)) for source in self._sources]
+            child = Child(partial(_serve, partial(self._open, pinned)))
+        started = time.monotonic()
+        try:
+            with _limited(limit_s, child.kill):
+                found = child.do((sql, parameters))
+        except ChildDiedError as error:
+            in_time = limit_s is None or time.monotonic() - started < limit_s
+            raise (ConfigurationError("the query ended its process") if in_time else _stopped(limit_s)) from error
+        self._idle.append(child)
+        if isinstance(found, str):
+            raise duckdb.Error(found)
+        return pa.ipc.open_stream(found).read_all()
+
+
+def _answer(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters) -> pa.Table:
+    statements = cursor.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise ConfigurationError(f"a query is one SELECT, not {sql!r}")
+    if re.search(rf"\b{EMBEDDING}\b", sql, re.IGNORECASE):
+        cursor.execute("USE whole")
+    return cursor.sql(sql, params=parameters).to_arrow_table()
+
+
+def _stopped(limit_s: float | None) -> ConfigurationError:
+    why = "was interrupted" if limit_s is None else f"took longer than {limit_s:g} seconds and was stopped"
+    return ConfigurationError(f"the query {why}; ask for less")
+
+
+@contextmanager
+def _limited(seconds: float | None, stop: Callable[[], None]) -> Iterator[None]:
+    """Call ``stop`` if the block takes longer."""
+    timer = threading.Timer(seconds or 0, stop)
+    timer.daemon = True
+    if seconds is not None:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _serve(
+    open_: Callable[[], duckdb.DuckDBPyConnection],
+) -> Callable[[tuple[str, Parameters]], pa.Buffer | str]:
+    """Open the database, and return what answers a question with a table in Arrow's format, or with an error."""
+    database = open_()
+
+    def answer(question: tuple[str, Parameters]) -> pa.Buffer | str:
+        try:
+            with database.cursor() as cursor:
+                found = _answer(cursor, *question)
+        except duckdb.Error as error:
+            return str(error)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, found.schema) as stream:
+            stream.write_table(found)
+        return sink.getvalue()
+
+    return answer
+
+
+def _pin(path: str, options: Options) -> str:
+    """Return the address of what this process sees at a URL, also once its branch has got another commit."""
+    return Place.at(path, options).pinned().address if is_remote(path) else path
+
+
+def _end(children: list[Child]) -> None:
+    for child in children:
+        child.kill()
+
+
+def open_database(
+    folder: Path, sources: Sequence[RowsSource], columns: Mapping[str, pa.DataType], options: Options
+) -> duckdb.DuckDBPyConnection:
+    """Return a database in memory with the view ``rows`` over files of rows. It can read these files, and nothing else.
+
+    Args:
+        folder: For temporary files.
+        sources: The files, in the order of the rows.
+        columns: Name -> type of all columns.
+        options: For files at URLs.
+
+    Raises:
+        duckdb.Error: The files cannot be read together.
+    """
     database = duckdb.connect(
         ":memory:",
         config={
@@ -83,7 +216,8 @@ def _readable_path(path: str, folder: Path, number: int) -> str:
     if is_remote(path) or (not re.search(r"[*?\[]", path) and path.isprintable()):
         return path
     link = folder / f"{number}.parquet"
-    link.symlink_to(path)
+    if not link.is_symlink():  # a child has the same
+        link.symlink_to(path)
     return str(link)
 
 

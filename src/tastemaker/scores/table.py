@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -15,7 +13,7 @@ import pyarrow.compute as pc
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.conditions import Condition, check_condition
-from tastemaker.scores.database import EMBEDDING as EMBEDDING, open_database, sql_name
+from tastemaker.scores.database import EMBEDDING as EMBEDDING, Database, sql_name
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
 from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows
 from tastemaker.scores.locations import Provenance, RowsSource, Source, as_list, find_rows, list_provenances
@@ -66,7 +64,7 @@ class ScoreTable:
         try:
             merged = pa.unify_schemas([s.schema.remove_metadata() for s in self.sources], promote_options="permissive")
             self.columns: dict[str, pa.DataType] = {field.name: field.type for field in merged}
-            self._database = open_database(self, self.sources, self.columns, self.storage_options)
+            self._database = Database(self.sources, self.columns, self.storage_options)
         except (pa.ArrowException, duckdb.Error) as error:
             raise ConfigurationError(f"the rows cannot be read together: {error}") from error
         self._values: dict[str, Values] = {}
@@ -115,35 +113,18 @@ class ScoreTable:
         Args:
             sql: In DuckDB's dialect.
             parameters: Values for ``?`` or ``$name`` in it.
-            limit_s: Seconds after which it is stopped; None for never.
+            limit_s: Seconds after which it is stopped; None for never. With a condition that `check` returned, it is
+                stopped at once, and so it is by Ctrl-C; else between blocks of 2,048 rows.
 
         Raises:
             ConfigurationError: It is no single SELECT, DuckDB refuses it, or it was stopped. The message says why.
         """
-        cursor = self._database.cursor()
-        timer = threading.Timer(limit_s or 0, cursor.interrupt)
-        timer.daemon = True
         try:
-            statements = cursor.extract_statements(sql)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise ConfigurationError(f"a query is one SELECT, not {sql!r}")
-            if re.search(rf"\b{EMBEDDING}\b", sql, re.IGNORECASE):
-                cursor.execute("USE whole")
-            if limit_s is not None:
-                timer.start()
-            return cursor.sql(sql, params=parameters).to_arrow_table()
-        except RuntimeError as error:  # DuckDB puts its own in the place of what a signal raised
-            raise KeyboardInterrupt from error
-        except duckdb.InterruptException as error:
-            why = "was interrupted" if limit_s is None else f"took longer than {limit_s:g} seconds and was stopped"
-            raise ConfigurationError(f"the query {why}; ask for less") from error
+            return self._database.ask(sql, parameters, limit_s)
         except duckdb.Error as error:
             raise ConfigurationError(
                 f"the query cannot be answered: {error}\nIt was: {sql} (the table is called rows)"
             ) from error
-        finally:
-            timer.cancel()
-            cursor.close()
 
     def to_arrow(
         self, columns: Sequence[str] | None = None, where: str | None = None, *, limit_s: float | None = None
@@ -233,9 +214,7 @@ class ScoreTable:
         kind = self.columns.get(self._known(column), pa.int64()) if is_column else pa.float64()
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise ConfigurationError(f"the column {column} has no numbers, but {kind}")
-        if not is_column:
-            check_condition(column, self._database.cursor())
-        sql = sql_name(column) if is_column else f"(\n{column}\n)::DOUBLE"
+        sql = sql_name(column) if is_column else f"(\n{self.check(column)}\n)::DOUBLE"
         found = self.query(f"SELECT {ROW_ID}, {sql} AS value FROM rows WHERE {_PRESENT}")
         single = pa.types.is_floating(kind) and kind.bit_width <= 32
         stored = found["value"].cast(pa.float32() if single else pa.float64(), safe=False)
@@ -252,10 +231,7 @@ class ScoreTable:
         Raises:
             ConfigurationError: It is none, or says more than a condition may say.
         """
-        if expression in self.columns:
-            expression = sql_name(expression)
-        else:
-            check_condition(expression, self._database.cursor())
+        expression = sql_name(expression) if expression in self.columns else self.check(expression)
         values = self.query(f"SELECT CAST((\n{expression}\n) AS VARCHAR) FROM rows").column(0).combine_chunks()
         codes: IntArray = values.dictionary_encode(null_encoding="encode").indices.to_numpy().astype(np.int64)
         return codes
@@ -276,7 +252,7 @@ class ScoreTable:
             return f"({_PRESENT} AND ({sql_name(column)} IS NULL OR isnan({sql_name(column)})))"
         if column.isidentifier():
             return _PRESENT
-        valued = f"SELECT {ROW_ID} AS id, (\n{column}\n)::DOUBLE AS value FROM rows WHERE {_PRESENT}"
+        valued = f"SELECT {ROW_ID} AS id, (\n{self.check(column)}\n)::DOUBLE AS value FROM rows WHERE {_PRESENT}"
         return f"{ROW_ID} IN (SELECT id FROM ({valued}) WHERE value IS NULL OR isnan(value))"
 
     def summary(self, column: str | None = None, where: str | None = None) -> TableSummary:
@@ -336,11 +312,15 @@ class ScoreTable:
         Raises:
             ConfigurationError: It is not one condition, or says more than one may say.
         """
-        if where is None:
-            return ""
-        if not isinstance(where, Condition):
-            check_condition(where, self._database.cursor())
-        return f"WHERE (\n{where}\n)"
+        return "" if where is None else f"WHERE (\n{self.check(where)}\n)"
+
+    def check(self, text: str) -> Condition:
+        """Return a condition or another expression over the columns of a row, once it is sure that it may be asked.
+
+        Raises:
+            ConfigurationError: It is none, or says more than a condition may say.
+        """
+        return text if isinstance(text, Condition) else check_condition(text, self._database.cursor())
 
     def _types(self, columns: Sequence[str] | None) -> dict[str, pa.DataType]:
         names = [name for name in self.columns if name != EMBEDDING] if columns is None else columns

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
-from typing import IO
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+from tastemaker.children import Child, ChildDiedError
 from tastemaker.errors import ReasonKind
 from tastemaker.tasks import ImageObject
 
 REASON = "unreadable: it killed the process that decoded it"
-
-_COMMAND = "import sys; sys.path[:] = {path!r}; from tastemaker.stages.child import serve; serve()"
 
 
 class ChildDecoder:
@@ -25,19 +22,16 @@ class ChildDecoder:
 
     def __init__(self, reader: object) -> None:
         self._reader = reader
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
 
     def prepare(self, image: ImageObject) -> ImageObject:
         """Return the image as the reader prepares it, or as failed where its decoding killed the child."""
-        child = self._child = self._child or self._start()
-        assert child.stdin is not None
-        assert child.stdout is not None
+        self._child = self._child or Child(partial(_set_up, self._reader))
         try:
-            _send(image, child.stdin)
-            prepared: ImageObject = pickle.load(child.stdout)
+            prepared: ImageObject = self._child.do(image)
             return prepared
-        except (EOFError, OSError, pickle.UnpicklingError):  # it is gone, and its pipes with it
-            self.close()
+        except ChildDiedError:
+            self._child = None
             image.fail(REASON, ReasonKind.CRASHED)
             return image
 
@@ -45,31 +39,10 @@ class ChildDecoder:
         """End the child."""
         if self._child is not None:
             self._child.kill()
-            self._child.communicate()
             self._child = None
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", _COMMAND.format(path=sys.path)]
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert child.stdin is not None
-        _send(self._reader, child.stdin)
-        return child
 
-
-def serve() -> None:
-    """Prepare the images that come on stdin, until it ends. What decoders print goes to stderr."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    stage = pickle.load(sys.stdin.buffer)
-    stage.setup()
-    while True:
-        try:
-            image = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        _send(stage._prepare(image), answers)
-
-
-def _send(something: object, pipe: IO[bytes]) -> None:
-    pickle.dump(something, pipe, pickle.HIGHEST_PROTOCOL)
-    pipe.flush()
+def _set_up(reader: Any) -> Callable[[ImageObject], ImageObject]:  # noqa: ANN401 - the module of the stage imports this one
+    reader.setup()
+    prepare: Callable[[ImageObject], ImageObject] = reader._prepare
+    return prepare

@@ -67,6 +67,11 @@ class HubPlace(ReadOnlyPlace):
     def open_ranges(self) -> HubRanges:
         return HubRanges(self.address, *self._open())
 
+    def pinned(self) -> HubPlace:
+        hub, path = self._open()
+        kind = "" if path.kind == "models" else f"{path.kind}/"
+        return self.at_url(f"hf://{kind}{path.repo}@{hub.commit_of(path)}/{path.path}")
+
     def refusal(self) -> ConfigurationError:
         return ConfigurationError(
             f"{self}: results are not written to the hub, where each file would be a commit; write them to a folder or "

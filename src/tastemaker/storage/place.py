@@ -200,6 +200,10 @@ class Place(ABC):
     def resolve(self) -> Place:
         """Return the same place by its real path: links to folders are resolved, and a file keeps its own name."""
 
+    def pinned(self) -> Place:
+        """Return the place that stands for what is there now; most are that themselves."""
+        return self
+
     # What is there
 
     @abstractmethod
