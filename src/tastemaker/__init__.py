@@ -86,6 +86,8 @@ _HOMES = {
     "rescore": "runs.rescore",
     "run_scoring": "runs.run",
     "select_images": "selections.select",
+    "take_back_selection": "selections.select",
+    "take_back_stars": "selections.rating",
     "verify_parity": "parity",
     "write_report": "explorer.report",
     "write_stars": "selections.rating",
@@ -157,8 +159,16 @@ if TYPE_CHECKING:
     from tastemaker.scores.search import TextSearch as TextSearch
     from tastemaker.scores.table import ScoreTable as ScoreTable
     from tastemaker.selections.learn import learn_taste as learn_taste
-    from tastemaker.selections.rating import StarOptions as StarOptions, write_stars as write_stars
-    from tastemaker.selections.select import SelectSummary as SelectSummary, select_images as select_images
+    from tastemaker.selections.rating import (
+        StarOptions as StarOptions,
+        take_back_stars as take_back_stars,
+        write_stars as write_stars,
+    )
+    from tastemaker.selections.select import (
+        SelectSummary as SelectSummary,
+        select_images as select_images,
+        take_back_selection as take_back_selection,
+    )
     from tastemaker.selections.selection import Selection as Selection
     from tastemaker.stages.aesthetic import ImageAestheticFilterStage as ImageAestheticFilterStage
     from tastemaker.stages.base import ProcessingStage as ProcessingStage, Resources as Resources

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command import tastemaker
 from conftest import make_tar
 from rows import mark_as_gone, write_scores
 
@@ -416,3 +417,27 @@ def test_pictures_that_are_gone_are_not_selected(tmp_path, selection):
     mark_as_gone(path, [1])
     summary = select_images(ScoreTable(path), tmp_path / "list.csv", selection, kind="manifest")
     assert (summary.chosen, summary.lowest) == (2, 5.0)
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdataset", "links", "manifest"])
+def test_a_selection_is_taken_back_and_what_somebody_changed_or_added_stays(tmp_path, photo_folder, kind):
+    scored = tastemaker("score", photo_folder, "-o", tmp_path / "scores", "--rank-by", "technical_quality")
+    assert scored.returncode == 0, scored.stderr
+    before = {path.name for path in tmp_path.iterdir()}
+    to = tmp_path / ("list.parquet" if kind == "manifest" else "best")
+    command = ["select", tmp_path / "scores", "--top", "3", "--to", to, "--as", kind]
+    assert tastemaker(*command).returncode == 0
+    assert "files would be taken back" in tastemaker(*command, "--undo", "--dry-run").stdout
+    assert to.exists()
+    if kind == "folder":
+        changed, added = next(path for path in to.rglob("*.*g") if path.is_file()), to / "mine.txt"
+        changed.write_bytes(b"mine")
+        added.write_bytes(b"mine, too")
+        found = tastemaker(*command, "--undo")
+        assert (found.returncode, "1 left as they are" in found.stdout) == (1, True)
+        assert {path for path in to.rglob("*") if path.is_file()} == {changed, added}
+    else:
+        assert tastemaker(*command, "--undo").returncode == 0
+        assert {path.name for path in tmp_path.iterdir()} - {"_tastemaker"} == before
+    assert "nothing to take back" in tastemaker(*command, "--undo").stderr
+    assert len([path for path in photo_folder.rglob("*") if path.is_file()]) == 10

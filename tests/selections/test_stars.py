@@ -4,6 +4,7 @@ import hashlib
 import os
 import sys
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.imaging.ratings import file_rating
 from tastemaker.imaging.xmp import make_xmp, read_rating
 from tastemaker.scores.named import NamedPlaces
+from tastemaker.selections.edits import Edits
 from tastemaker.selections.stars import parse_star_bounds, stars_by_percentile, write_xmp_sidecars
 from tastemaker.storage.place import DRAFT_PREFIX
 
@@ -31,8 +33,17 @@ def rows(*paths, shard=None):
     return pa.table({"image_path": pa.array(map(str, paths)), "shard": pa.array([shard] * len(paths), pa.string())})
 
 
+def edits_of(folder):
+    return Edits(folder.with_name(f"{folder.name}.jsonl"))
+
+
 def write(paths, ratings, **options):
-    return write_xmp_sidecars(rows(*paths), np.array(ratings, np.int8), ANYWHERE, **options)
+    edits = edits_of(Path(paths[0]).parent)
+    return write_xmp_sidecars(rows(*paths), np.array(ratings, np.int8), ANYWHERE, edits, **options)
+
+
+def stars_in(sidecar):
+    return read_rating(sidecar.read_bytes(), by_score=True)
 
 
 def snapshot(folder):
@@ -83,7 +94,13 @@ def test_sidecars_have_the_names_that_darktable_digikam_and_lightroom_read(photo
     after = snapshot(photos)
     assert after.keys() - before.keys() == {"IMG_1.jpg.xmp", "IMG_2.JPG.xmp", "IMG_2.DNG.xmp", "IMG_2.xmp"}
     assert {name: after[name] for name in before} == before, "an original was touched"
-    assert [file_rating(path) for path in paths] == [5, 4, -1]
+    assert [stars_in(path.with_name(f"{path.name}.xmp")) for path in paths] == [5, 4, -1]
+    assert [file_rating(path) for path in paths] == [None] * 3, "nobody gave them"
+    assert write(paths, [3, 3, 3]).starred == 3, "they are renewed"
+    assert write(paths[:1], [2], by_hand=True).starred == 1
+    assert file_rating(paths[0]) == 2
+    others = Edits(photos.with_name("of-another-table.jsonl"))
+    assert write_xmp_sidecars(rows(paths[0]), np.array([1], np.int8), ANYWHERE, others).already_rated == 1
 
 
 def test_a_dry_run_counts_and_writes_nothing(photos):
@@ -97,6 +114,7 @@ def test_a_dry_run_counts_and_writes_nothing(photos):
         (planned.starred, planned.created, planned.updated) == (done.starred, done.created, done.updated) == (2, 2, 1)
     )
     assert planned.without_stars == 1
+    assert planned.lines()[1:3] == [f"  {arguments[0][0]}: none -> 5 stars", f"  {arguments[0][1]}: none -> 2 stars"]
     assert "would be starred (2 sidecars would be created, 1 would be changed" in planned.lines()[0]
     assert "would" not in "".join(done.lines())
 
@@ -114,7 +132,7 @@ def test_a_rating_that_somebody_gave_is_left_alone_unless_told(photos, place):
     assert (report.already_rated, report.starred) == (1, 0)
     assert snapshot(photos) == before
     assert write([image], [5], overwrite=True).starred == 1
-    assert file_rating(image) == 5
+    assert stars_in(photos / ("IMG_1.jpg.XMP" if "capitals" in place else "IMG_1.jpg.xmp")) == 5
     assert snapshot(photos)["IMG_1.jpg"] == before["IMG_1.jpg"]
 
 
@@ -130,11 +148,31 @@ def test_edits_in_a_sidecar_stay_byte_for_byte(photos):
     assert (again.starred, again.updated) == (1, 0)
 
 
+def test_a_writing_is_taken_back_and_what_somebody_changed_since_is_left(photos):
+    paths = [photos / name for name in ("IMG_1.jpg", "IMG_2.JPG", "IMG_2.DNG")]
+    (photos / "IMG_1.jpg.xmp").write_bytes(DEVELOPED)
+    before = snapshot(photos)
+    write(paths, [5, 4, 3], overwrite=True)
+    write(paths, [4, 4, 2], overwrite=True)
+    written = snapshot(photos)
+    assert edits_of(photos).take_back(ANYWHERE, dry_run=True).files == 4
+    assert edits_of(photos).take_back(NamedPlaces([])).files == 0, "the record came from somebody else"
+    assert snapshot(photos) == written
+    edited = photos / "IMG_2.xmp"
+    edited.write_bytes(edited.read_bytes() + b"<!-- mine -->")
+    report = edits_of(photos).take_back(ANYWHERE)
+    assert (report.files, report.left) == (3, {str(edited): "somebody changed it since"})
+    after = snapshot(photos)
+    assert after.pop("IMG_2.xmp") == hashlib.sha256(edited.read_bytes()).hexdigest()
+    assert after == before
+    assert list(edits_of(photos).take_back(ANYWHERE).left) == [str(edited)]
+
+
 def test_the_raws_sidecar_does_not_rate_the_jpeg_beside_it(photos):
     assert write([photos / "IMG_2.DNG"], [5]).created == 2
     report = write([photos / "IMG_2.JPG"], [1])
     assert (report.starred, report.already_rated) == (1, 0)
-    assert file_rating(photos / "IMG_2.DNG") == 5
+    assert stars_in(photos / "IMG_2.DNG.xmp") == stars_in(photos / "IMG_2.xmp") == 5
 
 
 def test_a_sidecar_of_the_stem_that_is_another_pictures_is_not_the_raws(photos):
@@ -179,7 +217,10 @@ def test_a_linked_sidecar_stays_a_link(photos):
     (photos / "IMG_1.jpg.xmp").symlink_to(real)
     assert write([photos / "IMG_1.jpg"], [3]).updated == 1
     assert (photos / "IMG_1.jpg.xmp").is_symlink()
-    assert read_rating(real.read_bytes()) == 3
+    assert stars_in(real) == 3
+    assert edits_of(photos).take_back(ANYWHERE).files == 1
+    assert (photos / "IMG_1.jpg.xmp").is_symlink()
+    assert real.read_bytes() == make_xmp(0)
 
 
 @pytest.mark.parametrize("has_hash", [True, False])
@@ -189,17 +230,17 @@ def test_a_picture_that_changed_since_it_was_scored_gets_no_stars(photos, has_ha
     hashes = [xxhash.xxh3_64_hexdigest(path.read_bytes()) if has_hash else None for path in paths]
     scored = scored.append_column("xxh3", [pa.array(hashes, pa.string())])
     paths[0].write_bytes(JPEG[:-2] + b"ab" if has_hash else JPEG + b"more")
-    report = write_xmp_sidecars(scored, np.array([5, 4], np.int8), ANYWHERE)
+    report = write_xmp_sidecars(scored, np.array([5, 4], np.int8), ANYWHERE, edits_of(photos))
     assert (report.starred, report.changed) == (1, 1)
     assert report.failed == {str(paths[0]): "it has changed since it was scored"}
     assert not (photos / "IMG_1.jpg.xmp").exists()
-    assert read_rating((photos / "IMG_2.JPG.xmp").read_bytes()) == 4
+    assert stars_in(photos / "IMG_2.JPG.xmp") == 4
 
 
 def test_images_in_tars_are_refused_before_anything_is_written(photos):
     table = pa.concat_tables([rows(photos / "IMG_1.jpg"), rows("a.tar/b.jpg", shard="a.tar")])
     with pytest.raises(ConfigurationError, match="1 of the 2 images lie in tars"):
-        write_xmp_sidecars(table, np.array([5, 5], np.int8), ANYWHERE)
+        write_xmp_sidecars(table, np.array([5, 5], np.int8), ANYWHERE, edits_of(photos))
     assert not (photos / "IMG_1.jpg.xmp").exists()
 
 
@@ -230,7 +271,7 @@ def test_a_raw_gets_both_of_its_sidecars_or_none_and_leftovers_of_a_kill_are_gon
 
     before = snapshot(photos)
     with monkeypatch.context() as inner:
-        inner.setattr("tastemaker.selections.stars.make_durable", stop)
+        inner.setattr("tastemaker.selections.edits.make_durable", stop)
         with pytest.raises(KeyboardInterrupt):
             write([raw], [4])
     assert snapshot(photos) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -126,7 +127,10 @@ def select(
         bool, typer.Option("--overwrite-ratings", help="Replace ratings that images have already.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --as xmp, print what would be written, and write nothing.")
+        bool, typer.Option("--dry-run", help="With --as xmp or --undo, print what would be done, and do nothing.")
+    ] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Take back what the same command wrote: the copies, the list, or the stars.")
     ] = False,
     originals: o.OriginalsOption = None,
     storage_options: o.StorageOptionsOption = None,
@@ -141,7 +145,11 @@ def select(
     from tastemaker.selections.steps import read_recipe
 
     is_xmp = written_as is As.XMP
-    _check_options(to, is_xmp=is_xmp, embed=embed, dry_run=dry_run)
+    _check_options(to, is_xmp=is_xmp, embed=embed, dry_run=dry_run and not undo)
+    places = o.parse_storage_options(storage_options)
+    if undo:
+        _take_back(scores, to, originals or (), places, dry_run=dry_run, as_json=as_json)
+        return
     best = parse_top(top) if top else None
     if is_xmp and where is None and min_score is None and best is None and recipe is None and not best_of_group:
         where = "true"  # stars are for all images
@@ -157,7 +165,7 @@ def select(
         recipe=None if recipe is None else read_recipe(recipe),
     )
     stars = StarOptions(parse_star_bounds(stars_bounds), overwrite_ratings) if is_xmp or embed else None
-    table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options), originals=originals or ())
+    table = ScoreTable(scores, storage_options=places, originals=originals or ())
     if to is None:
         _write_stars(table, selection, stars, dry_run=dry_run, as_json=as_json)
         return
@@ -184,8 +192,32 @@ def _check_options(to: str | None, *, is_xmp: bool, embed: bool, dry_run: bool) 
         raise ConfigurationError("nothing says where to write. Add --to FOLDER, or --to FILE for a manifest or uids")
     if not is_xmp and dry_run:
         raise ConfigurationError(
-            "--dry-run works with --as xmp only. `tastemaker cutoff` tells how many images a cut keeps"
+            "--dry-run works with --as xmp and --undo only. `tastemaker cutoff` tells how many images a cut keeps"
         )
+
+
+def _take_back(
+    scores: list[str],
+    to: str | None,
+    originals: Sequence[str],
+    storage_options: dict[str, Any] | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    from tastemaker.scores.table import ScoreTable
+    from tastemaker.selections.rating import take_back_stars
+    from tastemaker.selections.select import take_back_selection
+
+    with stoppable("the same command goes on from here"):
+        if to is None:
+            table = ScoreTable(scores, storage_options=storage_options, originals=originals)
+            report = take_back_stars(table, dry_run=dry_run)
+        else:
+            report = take_back_selection(to, storage_options=storage_options, dry_run=dry_run)
+    typer.echo(json.dumps(asdict(report), indent=2) if as_json else "\n".join(report.lines()))
+    if report.left:
+        raise typer.Exit(1)
 
 
 def _write_stars(

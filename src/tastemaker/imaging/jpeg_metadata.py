@@ -110,7 +110,7 @@ def read_jpeg_metadata(data: bytes) -> tuple[bytes, bytes]:
     return xmp, exif
 
 
-def embed_rating(jpeg: bytes, rating: int, *, overwrite: bool = False) -> bytes:
+def embed_rating(jpeg: bytes, rating: int, *, overwrite: bool = False, by_score: bool = False) -> bytes:
     """Return a JPEG with this rating in its XMP packet, and in its EXIF where that has one.
 
     Nothing is encoded again: the coded picture and all other segments are the same bytes. A packet that is there keeps
@@ -120,6 +120,7 @@ def embed_rating(jpeg: bytes, rating: int, *, overwrite: bool = False) -> bytes:
         jpeg: The whole file.
         rating: -1 (rejected), 0, or 1 to 5 stars.
         overwrite: Replace a rating that is there. Without, such a file comes back as it is.
+        by_score: Say in a new packet that nobody gave these stars.
 
     Raises:
         MetadataError: It is no JPEG, its XMP is damaged, or the packet has no room left.
@@ -140,7 +141,7 @@ def embed_rating(jpeg: bytes, rating: int, *, overwrite: bool = False) -> bytes:
         parts += [jpeg[at : segment.start + 2], _length(body), body]
         at = segment.end
     result = b"".join([*parts, jpeg[at:]])
-    return result if xmp else _insert_packet(result, rating)
+    return result if xmp else _insert_packet(result, rating, by_score=by_score)
 
 
 def exif_rating(directories: Iterable[TiffDirectory]) -> int | None:
@@ -161,7 +162,7 @@ def _set_exif_rating(exif: bytes, rating: int) -> bytes:
     return bytes(changed)
 
 
-def _insert_packet(jpeg: bytes, rating: int) -> bytes:
+def _insert_packet(jpeg: bytes, rating: int, *, by_score: bool) -> bytes:
     """Return the JPEG with a packet of its own behind its JFIF and EXIF segments."""
     at = 2
     for segment in read_segments(jpeg):
@@ -169,7 +170,9 @@ def _insert_packet(jpeg: bytes, rating: int) -> bytes:
         if segment.marker != _APP0 and not is_exif:
             break
         at = segment.end
-    packet = make_xmp(rating).partition(b"?>\n")[2]  # without the XML declaration: a packet has its own wrapper
+    packet = make_xmp(rating, by_score=by_score).partition(b"?>\n")[
+        2
+    ]  # without the XML declaration: a packet has its own wrapper
     body = XMP_MARK + _PACKET_BEGIN + packet + _PACKET_END
     return jpeg[:at] + b"\xff\xe1" + _length(body) + body + jpeg[at:]
 

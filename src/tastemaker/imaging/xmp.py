@@ -28,6 +28,10 @@ _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
 _RATING, _SIDECAR_FOR = f"{{{_XMP}}}Rating", f"{{{_PHOTOSHOP}}}SidecarForExtension"
 
+_TOOLKIT = "{adobe:ns:meta/}xmptk"
+_BY_HAND, _BY_SCORE = "Tastemaker", "Tastemaker scores"
+"""What packets of ours say of who made them. A program that puts its edits into one puts its own name there."""
+
 _NUMBER = re.compile(r"\s*([+-]?\d{1,3})(?:\.\d{1,20})?\s*")
 _ATTRIBUTE = re.compile(rb"""\s[^\s=<>"'/]+:Rating\s*=\s*(?:"([^"<]*)"|'([^'<]*)')""")
 _ELEMENT = re.compile(rb"<([^\s<>/]+:Rating)(\s[^<>]*?)?(?:/>|>[^<]*</\1\s*>)")
@@ -36,7 +40,7 @@ _MAX_EDITS = 12
 """So many places are tried for a rating. For each one the whole XMP is parsed."""
 
 _PACKET = """<?xml version="1.0" encoding="UTF-8"?>
-<x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="Tastemaker">
+<x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="{toolkit}">
  <rdf:RDF xmlns:rdf="{rdf}">
   <rdf:Description rdf:about=""
     xmlns:xmp="{xmp}"{more}
@@ -46,13 +50,16 @@ _PACKET = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
-def read_rating(xmp: bytes, extension: str = "") -> int | None:
+def read_rating(xmp: bytes, extension: str = "", *, by_score: bool = False) -> int | None:
     """Return the rating in an XMP packet or sidecar: -1 (rejected), 0 (no stars), 1 to 5; None where there is none.
+
+    Stars that Tastemaker made of a score are no rating: nobody gave them.
 
     Args:
         xmp: The packet, or the whole sidecar.
         extension: Of the picture, such as ``jpg``. A sidecar that names another one belongs to another picture of the
             same stem (Adobe's programs name the raw's).
+        by_score: Return those stars, too.
 
     Example:
         >>> read_rating(make_xmp(4))
@@ -63,6 +70,8 @@ def read_rating(xmp: bytes, extension: str = "") -> int | None:
     try:
         found = _parse(xmp)
     except MetadataError:
+        return None
+    if found.is_by_score and not by_score:
         return None
     return found.number() if not extension or found.is_for(extension) else None
 
@@ -76,15 +85,17 @@ def belongs_to(xmp: bytes, extension: str) -> bool:
     return _parse(xmp).is_for(extension)
 
 
-def make_xmp(rating: int, extension: str = "") -> bytes:
+def make_xmp(rating: int, extension: str = "", *, by_score: bool = False) -> bytes:
     """Return a sidecar with nothing but a rating.
 
     Args:
         rating: -1 to 5.
         extension: Of the raw that it belongs to, where its name does not tell (``IMG_1.xmp``).
+        by_score: Tastemaker made the stars of a score, and nobody gave them.
     """
     more = f'\n    xmlns:photoshop="{_PHOTOSHOP}"\n    photoshop:SidecarForExtension="{extension}"' if extension else ""
-    return _PACKET.format(rdf=_RDF, xmp=_XMP, more=more, rating=check_rating(rating)).encode()
+    toolkit = _BY_SCORE if by_score else _BY_HAND
+    return _PACKET.format(toolkit=toolkit, rdf=_RDF, xmp=_XMP, more=more, rating=check_rating(rating)).encode()
 
 
 def set_rating(xmp: bytes, rating: int) -> bytes:
@@ -104,7 +115,7 @@ def set_rating(xmp: bytes, rating: int) -> bytes:
     if found.number() == rating:
         return xmp
     for edited in islice(_insert(xmp, value) if found.rating is None else _replace(xmp, value), _MAX_EDITS):
-        if read_rating(edited) == rating:
+        if read_rating(edited, by_score=True) == rating:
             return edited
     raise MetadataError("the XMP has no rating, and no rdf:Description, that can be found in its bytes")
 
@@ -126,10 +137,12 @@ class _Packet(NamedTuple):
     Attributes:
         rating: The text of the first rating; None where there is none.
         sidecar_for: The extension of the picture that the packet names; empty where it names none.
+        is_by_score: Tastemaker made the stars of a score.
     """
 
     rating: str | None
     sidecar_for: str
+    is_by_score: bool
 
     def number(self) -> int | None:
         """Return the rating where it is one."""
@@ -168,7 +181,7 @@ def _parse(xmp: bytes) -> _Packet:
             found = {**{child.tag: child.text or "" for child in reversed(description)}, **description.attrib}
             rating = found.get(_RATING) if rating is None else rating
             sidecar_for = found.get(_SIDECAR_FOR, sidecar_for).strip()
-    return _Packet(rating, sidecar_for)
+    return _Packet(rating, sidecar_for, root.get(_TOOLKIT) == _BY_SCORE)
 
 
 def _replace(xmp: bytes, value: bytes) -> Iterator[bytes]:

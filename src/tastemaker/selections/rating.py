@@ -15,7 +15,8 @@ from tastemaker.errors import MetadataError
 from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.scores.copies import Members
 from tastemaker.scores.table import ScoreTable
-from tastemaker.selections.marks import Marks, ratings_of
+from tastemaker.selections.edits import Edits, TakenBack
+from tastemaker.selections.marks import Marks, marks_path, ratings_of
 from tastemaker.selections.selection import Selection, choose_rows
 from tastemaker.selections.stars import DEFAULT_BOUNDS, StarsReport, stars_by_percentile, write_xmp_sidecars
 
@@ -57,8 +58,28 @@ def write_stars(
     stars, is_said = _choose_stars(table, selection.rank_by, options)
     known = [name for name in ("image_path", "shard", "size", "xxh3") if name in table.columns]
     images = table.take(rows, known)
-    overwrite = is_said[rows] | options.overwrite
-    return write_xmp_sidecars(images, stars[rows], table.originals, overwrite=overwrite, dry_run=dry_run)
+    said, overwrite = is_said[rows], options.overwrite
+    edits = _edits_of(table)
+    return write_xmp_sidecars(
+        images, stars[rows], table.originals, edits, by_hand=said, overwrite=overwrite, dry_run=dry_run
+    )
+
+
+def take_back_stars(table: ScoreTable, *, dry_run: bool = False) -> TakenBack:
+    """Take back everything that `write_stars` wrote for a table: sidecars are as they were, and new ones are gone.
+
+    A sidecar that somebody changed since is left as it is.
+
+    Args:
+        table: The rows.
+        dry_run: Change nothing.
+    """
+    return _edits_of(table).take_back(table.originals, dry_run=dry_run)
+
+
+def _edits_of(table: ScoreTable) -> Edits:
+    """Return the record of what was written beside a table's originals. It lies beside the ratings."""
+    return Edits(marks_path(table).with_suffix(".stars.jsonl"))
 
 
 def _choose_stars(
@@ -82,8 +103,8 @@ class StarEmbedder:
     """
 
     def __init__(self, table: ScoreTable, rank_by: str | None, options: StarOptions) -> None:
-        self._stars, is_said = _choose_stars(table, rank_by, options)
-        self._overwrites = is_said | options.overwrite
+        self._stars, self._is_said = _choose_stars(table, rank_by, options)
+        self._overwrites = self._is_said | options.overwrite
         self.counts: Counter[str] = Counter()
         self.problems: dict[str, str] = {}
 
@@ -99,7 +120,8 @@ class StarEmbedder:
         outcome = self._refuse(row, image, rating := int(self._stars[row_id]), overwrites)
         if not outcome:
             try:
-                rated = embed_rating(image, rating, overwrite=overwrites)
+                by_score = not self._is_said[row_id]
+                rated = embed_rating(image, rating, overwrite=overwrites, by_score=by_score)
                 outcome = "embedded" if rated != image else "already_rated"
                 members = {**members, name: rated}
             except MetadataError as error:

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from tastemaker.errors import ConfigurationError, TastemakerError
 from tastemaker.progress import Progress
 from tastemaker.scores.layout import read_note
 from tastemaker.scores.table import ScoreTable
+from tastemaker.selections.edits import TakenBack
 from tastemaker.selections.export import FORMS, Export, SelectSummary as SelectSummary
 from tastemaker.selections.lists import MANIFESTS, UIDS, write_manifest, write_uids
 from tastemaker.selections.rating import StarEmbedder, StarOptions
@@ -25,7 +26,7 @@ from tastemaker.selections.selection import Chosen, Selection, choose_rows
 from tastemaker.storage import SELECTION_FILE, STATE_FOLDER
 from tastemaker.storage.drafts import explain_full_disk
 from tastemaker.storage.owned import ASIDE_FOLDER, OwnFiles
-from tastemaker.storage.place import Place
+from tastemaker.storage.place import Lock, Place
 
 KINDS = (*FORMS, "manifest", "uids")
 
@@ -96,34 +97,77 @@ def select_images(
     return summary
 
 
-def _write_originals(place: Place, export: Export, request: dict[str, Any], *, overwrite: bool) -> OwnFiles:
-    _check_folder(_look_at(place), request, overwrite=overwrite)  # before a lock makes anything there
-    place.make_folder()
+def take_back_selection(
+    output: str | os.PathLike[str] | Place, *, storage_options: Mapping[str, Any] | None = None, dry_run: bool = False
+) -> TakenBack:
+    """Delete what `select_images` wrote to a place: copies, links, tars or a list, and its notes.
+
+    A file that somebody changed since stays where it is, and so do all that no selection wrote.
+
+    Args:
+        output: The folder, file or URL.
+        storage_options: For a URL.
+        dry_run: Delete nothing.
+
+    Raises:
+        ConfigurationError: No selection wrote there, or another process is writing.
+    """
+    place = Place.of(output, storage_options)
+    is_list = place.is_file()
+    own = OwnFiles.of_one_file(place) if is_list else OwnFiles(place)
+    if not own.is_known:
+        raise ConfigurationError(f"{place} has no record of a selection: there is nothing to take back")
+    with nullcontext() if is_list or dry_run else _only_writer(place):
+        files, others = own.take_back(dry_run=dry_run)
+        if not (is_list or dry_run):
+            (place / RECORD).delete()
+    if not (is_list or dry_run):
+        _remove_if_empty(place / STATE_FOLDER, place)
+    left = {str(own.folder / name): "somebody changed it since" for name in others}
+    return TakenBack(files, left, dry_run)
+
+
+@contextmanager
+def _only_writer(place: Place) -> Iterator[Lock]:
+    """Keep other processes from writing to a folder until the block ends."""
     lock = (place / _LOCK).lock()
     if not lock.acquire():
         raise ConfigurationError(
             f"another process is writing to {place} ({lock.holder()}): wait for it, or choose another"
         )
     try:
-        place.remove_drafts()
-        own = _look_at(place)
-        _check_folder(own, request, overwrite=overwrite)
-        export.check(own)
-        _check_room(place, export)
-        _write_record(place, request, "unfinished")
-        try:
-            export.write(own)
-        except BaseException:
-            own.discard()
-            if not own.is_known:
-                (place / RECORD).delete()
-            raise
-        lock.check()
-        _write_record(place, request, "finished")
+        yield lock
     finally:
         lock.release()
         (place / _LOCK).delete()
+
+
+def _write_originals(place: Place, export: Export, request: dict[str, Any], *, overwrite: bool) -> OwnFiles:
+    _check_folder(_look_at(place), request, overwrite=overwrite)  # before a lock makes anything there
+    place.make_folder()
+    try:
+        with _only_writer(place) as lock:
+            return _write_locked(place, lock, export, request, overwrite=overwrite)
+    finally:
         _remove_if_empty(place / STATE_FOLDER, place)
+
+
+def _write_locked(place: Place, lock: Lock, export: Export, request: dict[str, Any], *, overwrite: bool) -> OwnFiles:
+    place.remove_drafts()
+    own = _look_at(place)
+    _check_folder(own, request, overwrite=overwrite)
+    export.check(own)
+    _check_room(place, export)
+    _write_record(place, request, "unfinished")
+    try:
+        export.write(own)
+    except BaseException:
+        own.discard()
+        if not own.is_known:
+            (place / RECORD).delete()
+        raise
+    lock.check()
+    _write_record(place, request, "finished")
     return own
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +17,12 @@ import xxhash
 from tastemaker.errors import ConfigurationError, MetadataError
 from tastemaker.imaging.formats import RAW_EXTENSIONS
 from tastemaker.imaging.ratings import file_rating
-from tastemaker.imaging.xmp import belongs_to, make_xmp, set_rating
+from tastemaker.imaging.xmp import belongs_to, make_xmp, read_rating, set_rating
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.schema import original_name
 from tastemaker.scores.sources import NOT_NAMED
-from tastemaker.storage.drafts import make_durable
-from tastemaker.storage.place import DRAFT_PREFIX, Draft, Place
+from tastemaker.selections.edits import Edits, replace_files
+from tastemaker.storage.place import DRAFT_PREFIX
 
 DEFAULT_BOUNDS = (0.05, 0.2, 0.5, 0.8, 1.0)
 """5 stars for the best 5%, 4 for the next 15%, 3 and 2 for 30% each, 1 for the last fifth."""
@@ -95,6 +94,7 @@ class StarsReport:
         without_stars: Images that got no stars (0), for which nothing is written.
         changed: Images left alone, because they have changed since they were scored; they are in ``failed`` too.
         failed: Path of the image -> why it could not be rated.
+        changes: Of a dry run: path of the image, its rating now (None for none), and the one that it would get.
     """
 
     dry_run: bool = False
@@ -106,12 +106,17 @@ class StarsReport:
     without_stars: int = 0
     changed: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    changes: list[tuple[str, int | None, int]] = field(default_factory=list)
 
     def lines(self, examples: int = 5) -> list[str]:
-        """Return the report in words, with that many failures at most."""
+        """Return the report in words, with that many failures at most, and four times as many changes."""
         would = "would be " if self.dry_run else ""
         files = f"{self.created:,} sidecars {would}created, {self.updated:,} {would}changed in their rating only"
         lines = [f"{self.starred:,} of {self.images:,} images {would}starred ({files})"]
+        for path, old, new in self.changes[: 4 * examples]:
+            lines.append(f"  {path}: {_in_words(old)} -> {_in_words(new)}")
+        if len(self.changes) > 4 * examples:
+            lines.append(f"  and {len(self.changes) - 4 * examples:,} more; --json has them all")
         if self.already_rated:
             lines.append(f"{self.already_rated:,} left alone: they have a rating")
         if self.without_stars:
@@ -128,8 +133,10 @@ def write_xmp_sidecars(
     rows: pa.Table,
     stars: npt.NDArray[np.int8],
     named: NamedPlaces,
+    edits: Edits,
     *,
-    overwrite: bool | npt.NDArray[np.bool_] = False,
+    by_hand: bool | npt.NDArray[np.bool_] = False,
+    overwrite: bool = False,
     dry_run: bool = False,
 ) -> StarsReport:
     """Write stars into the sidecars of originals, and return what was done.
@@ -143,8 +150,10 @@ def write_xmp_sidecars(
             it was scored gets no stars, for they are those of another picture.
         stars: One for each row: -1 (rejected) or 1 to 5; 0 for none.
         named: Where originals may be looked at, and sidecars written.
-        overwrite: Replace ratings that are there; for all images, or for each one. Without, an image that has one
-            anywhere (in a sidecar or in its own file) is left alone.
+        edits: Where changes are noted, so that they can be taken back.
+        by_hand: Whether a person gave the stars, of all images or of each one. Those replace any that are there.
+        overwrite: Replace ratings that are there. Without, an image that somebody has rated (in a sidecar or in its own
+            file) is left alone; stars that were made of a score are renewed.
         dry_run: Write nothing.
 
     Raises:
@@ -163,8 +172,8 @@ def write_xmp_sidecars(
     if not dry_run:
         paths = [original_name(row["image_path"]) for row in known]
         _remove_leftovers({Path(path).parent for path in paths if path in named})
-    overwrites = np.broadcast_to(overwrite, len(rows)).tolist()
-    for row, rating, replaces in zip(known, stars.tolist(), overwrites, strict=True):
+    hands = np.broadcast_to(by_hand, len(rows)).tolist()
+    for row, rating, is_by_hand in zip(known, stars.tolist(), hands, strict=True):
         name, path = row["image_path"], Path(original_name(row["image_path"]))
         if rating == 0:
             report.without_stars += 1
@@ -177,7 +186,7 @@ def write_xmp_sidecars(
                 report.changed += 1
                 report.failed[name] = "it has changed since it was scored"
                 continue
-            _rate_one(path, rating, replaces, report)
+            _rate_one(path, rating, edits, report, by_hand=is_by_hand, overwrite=overwrite)
         except OSError as error:
             report.failed[name] = error.strerror or str(error)
         except MetadataError as error:
@@ -205,54 +214,66 @@ def _has_changed(path: Path, size: int | None, xxh3: str | None) -> bool:
     return bool(xxh3) and xxhash.xxh3_64_hexdigest(path.read_bytes()) != xxh3
 
 
-def _rate_one(path: Path, rating: int, overwrite: bool, report: StarsReport) -> None:
+def _rate_one(path: Path, rating: int, edits: Edits, report: StarsReport, *, by_hand: bool, overwrite: bool) -> None:
     """Write the sidecars of one image, and count them; all contents are made before the first is written."""
     if not path.is_file():
         raise MetadataError("the image is not there")
-    if not overwrite and (file_rating(path) or 0) != 0:
+    present = {sidecar: sidecar.read_bytes() for sidecar in _sidecars_of(path) if sidecar.exists()}
+    is_ours = any(edits.is_ours(sidecar, content) for sidecar, content in present.items())
+    if not (by_hand or overwrite or is_ours) and (file_rating(path) or 0) != 0:
         report.already_rated += 1
         return
-    changes = []
-    for sidecar in map(_as_spelt, sidecar_names(path)):
-        present = sidecar.read_bytes() if sidecar.exists() else None
-        is_by_stem = sidecar.stem == path.stem
-        if present is None:
-            changes.append((sidecar, make_xmp(rating, path.suffix[1:].upper() if is_by_stem else ""), True))
-        elif not is_by_stem or belongs_to(present, path.suffix[1:]):
-            content = set_rating(present, rating)
-            if content != present:
-                changes.append((sidecar, content, False))
-    if report.dry_run and not all(os.access(sidecar.parent, os.W_OK) for sidecar, _, _ in changes):
-        raise MetadataError("its folder cannot be written to")
-    if not report.dry_run:
-        _replace([(sidecar, content) for sidecar, content, _ in changes])
-    report.created += sum(is_new for _, _, is_new in changes)
-    report.updated += sum(not is_new for _, _, is_new in changes)
+    changes: list[tuple[Path, bytes | None, bytes]] = []
+    for sidecar in _sidecars_of(path):
+        before, is_by_stem = present.get(sidecar), sidecar.stem == path.stem
+        new = make_xmp(rating, path.suffix[1:].upper() if is_by_stem else "", by_score=not by_hand)
+        if before is None or _is_made_here(before, path):
+            changes.append((sidecar, before, new))
+        elif not is_by_stem or belongs_to(before, path.suffix[1:]):
+            changes.append((sidecar, before, set_rating(before, rating)))
+    changes = [(sidecar, before, after) for sidecar, before, after in changes if before != after]
+    if report.dry_run:
+        if not all(os.access(sidecar.parent, os.W_OK) for sidecar, _, _ in changes):
+            raise MetadataError("its folder cannot be written to")
+        old = next((read_rating(content, by_score=True) for content in present.values()), None)
+        report.changes.append((str(path), file_rating(path) if old is None else old, rating))
+    elif changes:
+        edits.note(changes)
+        replace_files([(sidecar, after) for sidecar, _, after in changes])
+    report.created += sum(before is None for _, before, _ in changes)
+    report.updated += sum(before is not None for _, before, _ in changes)
     report.starred += 1
+
+
+def _sidecars_of(path: Path) -> list[Path]:
+    return [_as_spelt(sidecar) for sidecar in sidecar_names(path)]
+
+
+def _is_made_here(xmp: bytes, path: Path) -> bool:
+    """Return whether a sidecar is Tastemaker's own as it was made, and nobody has put anything into it."""
+    rating = read_rating(xmp, by_score=True)
+    extensions = ("", path.suffix[1:].upper())
+    return rating is not None and any(
+        xmp == make_xmp(rating, extension, by_score=by_score) for extension in extensions for by_score in (True, False)
+    )
+
+
+def _in_words(rating: int | None) -> str:
+    """Return a rating for people.
+
+    Example:
+        >>> _in_words(3), _in_words(-1), _in_words(None)
+        ('3 stars', 'rejected', 'none')
+    """
+    if not rating:
+        return "none"
+    return "rejected" if rating < 0 else f"{rating} star{'s' if rating > 1 else ''}"
 
 
 def _as_spelt(sidecar: Path) -> Path:
     """Return the sidecar, or the one that is there under a name in capitals."""
     capital = sidecar.with_suffix(".XMP")
     return capital if not sidecar.exists() and capital.exists() else sidecar
-
-
-def _replace(changes: list[tuple[Path, bytes]]) -> None:
-    """Write the sidecars of one image, all but at once: with one of two there, the image would count as rated."""
-    drafts: list[Draft] = []
-    try:
-        for sidecar, content in changes:
-            target = Path(os.path.realpath(sidecar))  # a link stays a link
-            drafts.append(Place.of(target).draft())
-            drafts[-1].path.write_bytes(content)
-            if target.exists():
-                shutil.copymode(target, drafts[-1].path)
-            make_durable(drafts[-1].path)
-        for pending in drafts:
-            pending.commit()
-    finally:
-        for pending in drafts:
-            pending.discard()
 
 
 def _remove_leftovers(folders: set[Path]) -> None:

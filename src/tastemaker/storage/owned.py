@@ -12,7 +12,7 @@ import json
 import os
 import posixpath
 import unicodedata
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -206,6 +206,22 @@ class OwnFiles:
         (self._record / _FILES).write("".join(f"{line}\n" for line in lines).encode("ascii"))
         self._delete_claims()
 
+    def take_back(self, *, dry_run: bool = False) -> tuple[int, list[str]]:
+        """Delete every file that is as it was written, and the record; return how many, and the names of the others.
+
+        Args:
+            dry_run: Delete nothing.
+        """
+        there = [name for name in self._known if self._entry(name) is not None or self._link_target(name) is not None]
+        ours = [name for name in there if self._find(name) is not None]
+        if not dry_run:
+            for name in ours:
+                (self.folder / name).delete()
+            (self._record / _FILES).delete()
+            self._delete_claims()
+            self._remove_empty_folders(self._known)
+        return len(ours), sorted({*there} - {*ours})
+
     def discard(self) -> None:
         """Delete what was written this time and was not there before, after an error."""
         for name in self._now.keys() - self._known.keys():
@@ -215,13 +231,13 @@ class OwnFiles:
                 self._local(name).unlink()
         if not self._known:
             self._delete_claims()
-        self._remove_empty_folders()
+        self._remove_empty_folders(self._now)
 
-    def _remove_empty_folders(self) -> None:
+    def _remove_empty_folders(self, names: Iterable[str]) -> None:
         root = self.folder.local_path
         if root is None:  # a store has no folders
             return
-        names = [*self._now, f"{self._record.relative_to(self.folder)}/{_FILES}"]
+        names = [*names, f"{self._record.relative_to(self.folder)}/{_FILES}"]
         folders = {root / folder for name in names for folder in PurePosixPath(name).parents}
         for folder in sorted(folders, reverse=True):
             with contextlib.suppress(OSError):  # what is not empty stays

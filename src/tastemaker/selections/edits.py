@@ -1,0 +1,176 @@
+"""What Tastemaker wrote into files beside a person's pictures, so that it can be taken back.
+
+Each change is noted before it is made: where in the file, what stood there, and the hash of both states. A file that is
+in another state now was changed by somebody since, and is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from bisect import bisect_left
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tastemaker.storage.drafts import make_durable
+from tastemaker.storage.owned import xxh3_of
+from tastemaker.storage.place import Draft, Place
+
+
+@dataclass
+class TakenBack:
+    """What became of the files of a selection that was taken back.
+
+    Attributes:
+        files: How many are as they were before, or gone where they were new.
+        left: Path of a file -> why it was left as it is.
+        dry_run: True where nothing was done, and the others say what would be.
+    """
+
+    files: int = 0
+    left: dict[str, str] = field(default_factory=dict)
+    dry_run: bool = False
+
+    def lines(self, examples: int = 5) -> list[str]:
+        """Return it in words, with that many of the files that were left."""
+        would = "would be " if self.dry_run else ""
+        lines = [f"{self.files:,} files {would}taken back"]
+        if self.left:
+            lines.append(f"{len(self.left):,} left as they are")
+            lines += [f"  {path}: {why}" for path, why in list(self.left.items())[:examples]]
+        if len(self.left) > examples:
+            lines.append(f"  and {len(self.left) - examples:,} more; --json has them all")
+        return lines
+
+
+class _Edit(NamedTuple):
+    """A change of one file: ``removed`` stood at ``start``, where ``added`` bytes stand now.
+
+    Attributes:
+        path: Of the file.
+        before, after: XXH3-64 of its bytes; ``before`` is empty where there was no file.
+        start, added: In bytes.
+        removed: As Latin-1.
+    """
+
+    path: str
+    before: str
+    after: str
+    start: int
+    removed: str
+    added: int
+
+    def undo(self, content: bytes) -> bytes | None:
+        """Return the bytes as they were, None for no file."""
+        if not self.before:
+            return None
+        return content[: self.start] + self.removed.encode("latin-1") + content[self.start + self.added :]
+
+
+class Edits:
+    """The record of such changes.
+
+    Args:
+        record: The file that they are noted in. It is made with the first.
+    """
+
+    def __init__(self, record: Path) -> None:
+        self._record = record
+        self._edits: list[_Edit] = []
+        with suppress(FileNotFoundError):
+            for line in record.read_bytes().splitlines():
+                with suppress(ValueError, TypeError, RecursionError):  # half a line, of a process that was killed
+                    self._edits.append(_Edit(*json.loads(line)))
+        self._last = {edit.path: edit.after for edit in self._edits}
+
+    def is_ours(self, path: Path, content: bytes) -> bool:
+        """Return whether a file is as it was left by the last change of it."""
+        return self._last.get(os.path.abspath(path)) == xxh3_of(content)
+
+    def note(self, changes: list[tuple[Path, bytes | None, bytes]]) -> None:
+        """Note changes that are about to be made: (file, what it holds or None for no file, what it will hold)."""
+        edits = [_make_edit(os.path.abspath(path), before, after) for path, before, after in changes]
+        self._record.parent.mkdir(parents=True, exist_ok=True)
+        with self._record.open("ab") as file:
+            file.write(b"".join(json.dumps(edit).encode("ascii") + b"\n" for edit in edits))
+        self._last |= {edit.path: edit.after for edit in edits}
+
+    def take_back(self, may_change: Any, *, dry_run: bool = False) -> TakenBack:  # noqa: ANN401 - a container of paths
+        """Undo all changes, the last one first, and forget those that are undone.
+
+        Args:
+            may_change: Says by ``in`` which paths may be changed: the record may come from somebody else.
+            dry_run: Change nothing.
+        """
+        report = TakenBack(dry_run=dry_run)
+        for path in dict.fromkeys(edit.path for edit in self._edits):
+            edits = [edit for edit in reversed(self._edits) if edit.path == path]
+            try:
+                why = "it is no sidecar of these pictures"
+                if path in may_change and path.lower().endswith(".xmp"):
+                    why = self._take_back_one(Path(path), edits, dry_run=dry_run)
+            except OSError as error:
+                why = error.strerror or str(error)
+            if why:
+                report.left[path] = why
+            else:
+                report.files += 1
+        if not dry_run:
+            left = [edit for edit in self._edits if edit.path in report.left]
+            Place.of(self._record).write(b"".join(json.dumps(edit).encode("ascii") + b"\n" for edit in left))
+            if not left:
+                self._record.unlink()
+        return report
+
+    def _take_back_one(self, path: Path, edits: list[_Edit], *, dry_run: bool) -> str:
+        """Return why a file is left alone; empty once it is as it was."""
+        content: bytes | None = path.read_bytes() if path.is_file() else None
+        for edit in edits:
+            state = "" if content is None else xxh3_of(content)
+            if state == edit.after and content is not None:
+                content = edit.undo(content)
+            elif state != edit.before:  # else it was noted, and not made any more
+                return "somebody changed it since" if content is not None else "somebody deleted it"
+        if dry_run:
+            return ""
+        if content is None:
+            path.unlink(missing_ok=True)
+        elif content != path.read_bytes():
+            replace_files([(path, content)])
+        return ""
+
+
+def replace_files(changes: list[tuple[Path, bytes]]) -> None:
+    """Replace files that lie beside a picture, all but at once: with one of two there, it would count as rated."""
+    drafts: list[Draft] = []
+    try:
+        for path, content in changes:
+            target = Path(os.path.realpath(path))  # a link stays a link
+            drafts.append(Place.of(target).draft())
+            drafts[-1].path.write_bytes(content)
+            if target.exists():
+                shutil.copymode(target, drafts[-1].path)
+            make_durable(drafts[-1].path)
+        for pending in drafts:
+            pending.commit()
+    finally:
+        for pending in drafts:
+            pending.discard()
+
+
+def _make_edit(path: str, before: bytes | None, after: bytes) -> _Edit:
+    if before is None:
+        return _Edit(path, "", xxh3_of(after), 0, "", len(after))
+    start = _count_same(before, after)
+    end = _count_same(before[start:][::-1], after[start:][::-1])
+    removed = before[start : len(before) - end].decode("latin-1")
+    return _Edit(path, xxh3_of(before), xxh3_of(after), start, removed, len(after) - end - start)
+
+
+def _count_same(one: bytes, other: bytes) -> int:
+    """Return how many bytes two texts have in common at their beginning."""
+    lengths = range(1, min(len(one), len(other)) + 1)
+    return bisect_left(lengths, True, key=lambda length: one[:length] != other[:length])
