@@ -59,9 +59,11 @@ def test_select_as_xmp_stars_the_originals(scores, photo_folder):
     assert not list(photo_folder.rglob("*.xmp"))
     result = tastemaker("select", scores, "--as", "xmp", "--top", "2", "--stars-bounds", "100%", "--json")
     assert json.loads(result.stdout)["created"] == 2
-    assert [read_rating(path.read_bytes()) for path in photo_folder.rglob("*.xmp")] == [5, 5]
+    assert [read_rating(path.read_bytes(), by_score=True) for path in photo_folder.rglob("*.xmp")] == [5, 5]
     again = tastemaker("select", scores, "--as", "xmp", "--overwrite-ratings")
     assert "7 of 7 images starred (5 sidecars created" in again.stdout
+    assert tastemaker("select", scores, "--as", "xmp", "--undo").stdout == "7 files taken back\n"
+    assert not list(photo_folder.rglob("*.xmp"))
 
 
 def test_select_embeds_stars_into_copies(tmp_path, scores):
@@ -81,7 +83,7 @@ def test_select_embeds_stars_into_copies(tmp_path, scores):
         (["--to", "x", "--as", "xmp"], "leave --to out"),
         (["--as", "xmp", "--embed"], "puts stars into copies"),
         (["--as", "xmp", "--stars-bounds", "5"], "no list of shares"),
-        (["--to", "x", "--top", "3", "--dry-run"], "--dry-run works with --as xmp only"),
+        (["--to", "x", "--top", "3", "--dry-run"], "--dry-run works with --as xmp and --undo only"),
         (["--to", "x", "--as", "manifest", "--top", "3"], "ends with .parquet"),
         (["--to", "x.csv", "--as", "manifest", "--top", "3", "--embed"], "makes none"),
         (["--to", "x", "--where", "width >"], "the condition"),

@@ -19,7 +19,7 @@ from tastemaker.progress import Progress
 from tastemaker.scores.layout import read_note
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.edits import TakenBack
-from tastemaker.selections.export import FORMS, Export, SelectSummary as SelectSummary
+from tastemaker.selections.export import FORMS, LISTING, Export, SelectSummary as SelectSummary
 from tastemaker.selections.lists import MANIFESTS, UIDS, write_manifest, write_uids
 from tastemaker.selections.rating import StarEmbedder, StarOptions
 from tastemaker.selections.selection import Chosen, Selection, choose_rows
@@ -120,7 +120,8 @@ def take_back_selection(
     with nullcontext() if is_list or dry_run else _only_writer(place):
         files, others = own.take_back(dry_run=dry_run)
         if not (is_list or dry_run):
-            (place / RECORD).delete()
+            for note in (LISTING, RECORD):
+                (place / note).delete()
     if not (is_list or dry_run):
         _remove_if_empty(place / STATE_FOLDER, place)
     left = {str(own.folder / name): "somebody changed it since" for name in others}
