@@ -11,8 +11,10 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.model_input import Preprocess
 from tastemaker.machine import package_version
 from tastemaker.models.hub import ensure_weights, file_sha256, weights_path
+from tastemaker.models.own import describe_notes, read_notes
 from tastemaker.models.records import Model, Scorer, TextHead
 from tastemaker.storage import Options, is_remote
+from tastemaker.storage.place import Place
 from tastemaker.tasks import Partition
 
 
@@ -60,6 +62,8 @@ def score_provenance(scorer: Scorer, weights: Path) -> dict[str, str]:
     """Return what fills a scorer's column: the entry of the column under ``scores`` in the provenance of rows."""
     prompts = scorer.head.prompts if isinstance(scorer.head, TextHead) else ()
     stated = {"prompts": " | ".join(prompts)} if prompts else {}
+    if scorer.head.path is not None and (learned := describe_notes(read_notes(Place.at(str(weights))))):
+        stated["learned"] = learned
     return {
         "scorer": scorer.name,
         "backbone": scorer.backbone.id,

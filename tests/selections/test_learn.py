@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -108,6 +109,8 @@ def test_the_command_prints_figures_a_verdict_and_what_to_do_next(world, model_d
     assert tastemaker(*command).returncode == 0
     assert tastemaker("rescore", folder, "--scorer", output, "--model-dir", model_dir).returncode == 0
     assert np.corrcoef(ScoreTable(folder).values("mine"), liking)[0, 1] > 0.8
+    (made_by,) = {entry.entries["scores"]["mine"]["learned"] for entry in ScoreTable(folder).provenance}
+    assert re.fullmatch(rf"{COUNT} ratings, 20..-..-..T\S+, rank correlation 0\.\d\d \(.*\)", made_by)
 
 
 def test_other_files_are_never_replaced(world, model_dir, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,22 @@ def read_notes(place: Place) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return notes if isinstance(notes, dict) else {}
+
+
+def describe_notes(notes: Mapping[str, Any]) -> str:
+    """Return what a head was learned from, when, and what it is worth, in one line; empty where the notes do not say.
+
+    Example:
+        >>> own = {"value": 0.61, "low": 0.49, "high": 0.71}
+        >>> notes = {"examples": 120, "kind": "ratings", "learned_at": "2026-11-30", "measure": "rank correlation"}
+        >>> describe_notes(notes | {"own": own})
+        '120 ratings, 2026-11-30, rank correlation 0.61 (0.49 to 0.71)'
+    """
+    try:
+        figures = "{value:.2f} ({low:.2f} to {high:.2f})".format(**notes["own"])
+        return "{examples} {kind}, {learned_at}, {measure} ".format(**notes) + figures
+    except (KeyError, TypeError, ValueError):
+        return ""
 
 
 def scorer_in_file(

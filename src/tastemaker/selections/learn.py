@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -164,7 +164,7 @@ def _read_csv(table: ScoreTable, path: Path) -> _Examples:
     names = ["image"] if {"image", "rating"} <= columns else ["winner", "loser"]
     if not set(names) <= columns:
         raise ConfigurationError(f"{path} has neither the columns image and rating, nor winner and loser")
-    known = _rows_by_name(table)
+    known = _rows_by_name(table, {line[name] or "" for line in lines for name in names})
     rows = np.array([[known.get(line[name] or "", -1) for name in names] for line in lines], np.int64)  # (n, 1 or 2)
     is_known = (rows >= 0).all(axis=1)
     if not is_known.any():
@@ -186,9 +186,15 @@ def _number(text: str | None, path: Path) -> float:
     return value
 
 
-def _rows_by_name(table: ScoreTable) -> dict[str, int]:
-    """Return name -> row, for all names that only one picture has; the more exact kind of name goes first."""
-    named = table.to_arrow(["row_id", "image_path", "image_id"], "status <> 'deleted'").to_pydict()
+def _rows_by_name(table: ScoreTable, wanted: Collection[str]) -> dict[str, int]:
+    """Return name -> row, for those names that only one picture has; the more exact kind of name goes first."""
+    named = table.query(
+        "WITH wanted AS (SELECT unnest($names)) SELECT row_id, image_path, image_id FROM rows "
+        "WHERE status <> 'deleted' AND (image_path IN (FROM wanted) OR image_id IN (FROM wanted) "
+        "OR parse_filename(image_path) IN (FROM wanted)) "
+        "ORDER BY row_id",
+        {"names": list(wanted)},
+    ).to_pydict()
     found: dict[str, int] = {}
     for names in (
         named["image_path"],

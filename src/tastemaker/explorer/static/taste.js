@@ -3,7 +3,7 @@
 import { ask, send } from "./api.js";
 import { apply } from "./filter.js";
 import { count, element } from "./format.js";
-import { emit, model, on, setShow } from "./model.js";
+import { changeFilter, emit, model, on, setShow } from "./model.js";
 
 const host = document.getElementById("taste");
 const bar = document.getElementById("proposal");
@@ -62,17 +62,26 @@ function offerRanking() {
   document.getElementById("by-label").hidden = Boolean(model.view.like);
 }
 
-async function propose() {
+function propose(event) {
   const nothing = Object.fromEntries(Object.keys(model.filter).map((name) => [name, ""]));
-  await apply({ ...nothing, by: model.filter.by, rated: "next" });
-  setShow("pictures");
-  document.getElementById("grid").focus({ preventScroll: true });
-  if (!state) load();
+  return look(event.currentTarget, { ...nothing, by: model.filter.by, rated: "next" });
 }
 
-async function rank() {
-  await apply({ by: state.name, like: "", rated: "" });
-  setShow("pictures");
+const rank = (event) => look(event.currentTarget, { by: state.name, like: "", rated: "" });
+
+// In a large table the embeddings are read first, which takes seconds: the button says that it works.
+async function look(pressed, filter) {
+  Object.assign(pressed, { disabled: true, textContent: "Looking ...", ariaBusy: "true" });
+  try {
+    await changeFilter(filter);
+    setShow("pictures");
+    document.getElementById("grid").focus({ preventScroll: true });
+    if (!state) await load();
+  } catch (error) {
+    emit("trouble", error);
+  }
+  show();
+  showBar();
 }
 
 const button = (textContent, action, properties = {}) => Object.assign(element("button", { type: "button", textContent, ...properties }), { onclick: action });
