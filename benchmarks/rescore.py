@@ -1,21 +1,26 @@
 """What stored embeddings are good for, at a million rows: new scores, a search by words, a taste from ratings.
 
-    python benchmarks/rescore.py [--rows 1000000] [--runs 3]
+    python benchmarks/rescore.py [--rows 1000000] [--runs 3] [--against ../before/src]
 
 Makes rows with random embeddings of 768 numbers in float16, 100,000 a file, and times each step in a process that has
-read nothing before, and again. The models have random weights of the real dimensions where they are used.
+read nothing before, and again. The models have random weights of the real dimensions where they are used. With
+``--against``, scoring again and a first search run in new processes, by this source and another in turns.
 """
 
 import argparse
+import os
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from common import print_machine
+from common import alternate, print_machine, print_rates
 from safetensors.numpy import load_file, save_file
 
 from tastemaker import AestheticPredictor, ScoreTable, TextTower, rescore
@@ -23,7 +28,7 @@ from tastemaker.models.hub import weights_path
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.neighbours import nearest_rows
-from tastemaker.scores.schema import embedding_column, rows_schema
+from tastemaker.scores.schema import rows_schema
 from tastemaker.taste import learn_from_ratings
 from tastemaker.testing import random_predictor, random_text_tower, write_random_models, write_tokenizer
 
@@ -43,7 +48,9 @@ def make_rows(folder, count):
             "image_path": pa.array([f"/photos/{name}.jpg" for name in names]),
             "status": pa.array(["kept"] * number),
             "aesthetic_score": pa.array(rng.normal(5, 0.8, number).astype(np.float32)),
-            "embedding": embedding_column(vectors.ravel(), np.full(number, 768)),
+            "embedding": pa.ListArray.from_arrays(
+                np.arange(0, number * 768 + 1, 768, np.int32), vectors.ravel(), schema.field("embedding").type
+            ),
         }
         table = pa.table([columns.get(f.name, pa.nulls(number, f.type)) for f in schema], schema=schema)
         rows = RowsFile(folder / "rows" / f"{start:09d}.parquet", schema.with_metadata({b"tastemaker": b"{}"}))
@@ -66,14 +73,54 @@ def measure(name, count, runs, work):
     print(f"{name}: median {middle:.2f} s of {runs} ({', '.join(f'{t:.2f}' for t in times)}){rate}", flush=True)
 
 
+def compare(folder, rows, runs, before):
+    """Print the rates of this source and of another one."""
+    sources = {"before": before, "now": Path(__file__).resolve().parents[1] / "src"}
+    for number in range(runs + 1):
+        save_file(random_predictor(768, np.random.default_rng(number)), folder / f"{number}.safetensors")
+
+    def step(name, *arguments):
+        command = [sys.executable, __file__, "--step", *map(str, arguments)]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(sources[name])})
+
+    numbers = {name: iter(range(runs + 1)) for name in sources}
+    for name in sources:
+        step(name, "make", folder / name, rows)
+    steps = {
+        "rescore": lambda name: step(name, "rescore", folder / name, folder / f"{next(numbers[name])}.safetensors"),
+        "first search": lambda name: step(name, "search", folder / name, 768),
+    }
+    for title, work in steps.items():
+        rates = alternate({name: partial(work, name) for name in sources}, runs, rows)
+        print_rates(title, rates, "before", "rows/s, the start of a process included")
+
+
+def take_step(name, folder, argument):
+    """Do one step in this process."""
+    if name == "make":
+        make_rows(Path(folder), int(argument))
+    elif name == "rescore":
+        rescore(folder, argument)
+    else:
+        nearest_rows(ScoreTable(folder), np.random.default_rng(0).standard_normal(int(argument)), 50)
+
+
 def main():
     """Print each step's time, and the memory at the end."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--against", type=Path, help="the folder src of another state of the project")
+    parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    print_machine()
+    if arguments.step:
+        take_step(*arguments.step)
+        return
+    print_machine("pyarrow", "numpy", "openvino")
     with tempfile.TemporaryDirectory() as temporary:
+        if arguments.against:
+            compare(Path(temporary), arguments.rows, arguments.runs, arguments.against.resolve())
+            return
         folder, models = Path(temporary), write_random_models(Path(temporary) / "models")
         weights = weights_path(CLIP_VIT_L14, models)
         save_file(random_text_tower(np.random.default_rng(0), width=768, layers=12, mlp=3072, words=49408), weights)

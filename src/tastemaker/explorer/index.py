@@ -24,7 +24,7 @@ from tastemaker.models.published.clip_score import CLIP_SCORE
 from tastemaker.scores.conditions import Condition
 from tastemaker.scores.cutoff import Top, name_cutoff, parse_top
 from tastemaker.scores.database import sql_text
-from tastemaker.scores.table import ScoreTable
+from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.selections.marks import REJECTED, Marks, Ratings, ratings_of
 
 NEXT = "next"
@@ -216,6 +216,8 @@ class ScoreIndex:
         self._words = Words(table, model_dir)
         self.taste = OwnTaste(table, marks.path, model_dir)
         self.groups = Groups(table)
+        if EMBEDDING in table.columns:
+            table.embeddings.keep()
         self.facets = Facets(table)
         self._marks = marks
         self._ratings = (marks.version, ratings_of(table, marks.current()))

@@ -48,7 +48,7 @@ def nearest_rows(table: ScoreTable, query: int | npt.NDArray[np.floating], k: in
 def cosines_of_rows(table: ScoreTable, vector: Floats) -> npt.NDArray[np.float32]:
     """Return the cosine of each row's embedding with a vector, in the order of the table.
 
-    The embeddings come from ``table.embeddings``, which keeps them where there is memory for it.
+    The embeddings come from ``table.embeddings``: a second search finds them in memory where there is room.
 
     Args:
         table: With the column ``embedding``.

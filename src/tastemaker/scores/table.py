@@ -175,7 +175,7 @@ class ScoreTable:
 
     @cached_property
     def embeddings(self) -> Vectors:
-        """The embeddings. They are read once, and kept where there is memory for them.
+        """The embeddings. They are kept in memory where they are needed again and there is room.
 
         Raises:
             ConfigurationError: The rows have none.

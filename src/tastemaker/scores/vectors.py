@@ -67,10 +67,10 @@ def as_floats(vectors: Floats) -> Floats:
 
 
 class Vectors:
-    """The embeddings of a table. They stay in memory once all have been read, where there is room for them.
+    """The embeddings of a table. From the second time on that all are needed, they are kept in memory.
 
     A million embeddings of 768 numbers take 1.5 GB. If that is more than a quarter of what this process may use
-    (`MEMORY_SHARE`), they are read from the files whenever they are needed, a block at a time. Threads may share one.
+    (`MEMORY_SHARE`), they are read from the files each time, a block at a time. Threads may share one.
 
     Args:
         sources: The files of the table.
@@ -87,7 +87,11 @@ class Vectors:
         self._count = sum(source.rows for source in sources)
         self._dtype = np.float16 if kind.value_type == pa.float16() else np.float32
         self._held: Floats | None = None
-        self._lock = Lock()
+        self._lock, self._is_kept = Lock(), False
+
+    def keep(self) -> None:
+        """Say that all will be needed again: they are kept from the first time on."""
+        self._is_kept = True
 
     @cached_property
     def size(self) -> int:
@@ -109,7 +113,8 @@ class Vectors:
                 are null or have another number of numbers are zeros. It must not change the block.
             size: How many numbers an embedding has.
         """
-        held = self._hold() if size == self.size else None
+        held = self._hold() if self._is_kept and size == self.size else None
+        self.keep()
         if held is None:
             self._read(work, size)
         else:
@@ -123,7 +128,9 @@ class Vectors:
             size: As in `visit`; None for that of the first embedding.
         """
         size = self.size if size is None else size
-        if len(rows) * _BLOCK_ROWS >= self._count and size == self.size:  # nearly all blocks have some of them
+        blocks = len(np.unique(rows // _BLOCK_ROWS))  # that have some of them
+        is_most = self._is_kept and 2 * blocks * _BLOCK_ROWS >= self._count
+        if size == self.size and (is_most or len(rows) == self._count):
             self._hold()
         if self._held is not None and size == self.size:
             return self._held if len(rows) == self._count else self._held[rows]
