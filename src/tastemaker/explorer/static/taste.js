@@ -8,8 +8,12 @@ import { changeFilter, emit, model, on, setShow } from "./model.js";
 const host = document.getElementById("taste");
 const bar = document.getElementById("proposal");
 const by = document.getElementById("by");
+const tab = document.querySelector("[data-show=taste]");
+
+const REST_MS = 300; // after a rating, before the ratings are counted again
 
 let state = null; // what /api/taste said
+let waiting = 0;
 let isLearning = false;
 let refused = ""; // why it was not learned
 let saved = ""; // what came of saving it
@@ -20,21 +24,31 @@ export function startTaste() {
     showBar();
   });
   on("view", showBar);
-  on("ratings", () => (model.show === "taste" || isProposing()) && load());
+  on("ratings", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(load, REST_MS);
+  });
   on("progress", showBar);
+  load();
 }
 
 const isProposing = () => model.filter.rated === "next";
-const isDue = () => state.ratings >= state.needed;
+const isDue = () => state !== null && !state.refusal && state.ratings >= state.needed;
 
 async function load() {
   try {
     state = await ask("/api/taste");
-    show();
-    showBar();
+    showAll();
   } catch (error) {
     emit("trouble", error);
   }
+}
+
+function showAll() {
+  show();
+  showBar();
+  tab.classList.toggle("due", isDue());
+  tab.title = isDue() ? `${count(state.ratings)} ratings: enough to learn${state.learned ? " again" : ""}` : "";
 }
 
 async function learn() {
@@ -50,8 +64,7 @@ async function learn() {
     refused = error.message;
   }
   isLearning = false;
-  show();
-  showBar();
+  showAll();
 }
 
 function offerRanking() {
@@ -76,12 +89,10 @@ async function look(pressed, filter) {
     await changeFilter(filter);
     setShow("pictures");
     document.getElementById("grid").focus({ preventScroll: true });
-    if (!state) await load();
   } catch (error) {
     emit("trouble", error);
   }
-  show();
-  showBar();
+  showAll();
 }
 
 const button = (textContent, action, properties = {}) => Object.assign(element("button", { type: "button", textContent, ...properties }), { onclick: action });
@@ -173,7 +184,7 @@ function showBar() {
   bar.replaceChildren(
     element("p", {}, text, " ", element("span", { className: "quiet", textContent: images ? `${rated.size} of ${images} rated` : "" })),
     ...(images ? [button("Another dozen", propose, { className: isDone ? "strong" : "offer" })] : []),
-    ...(state && isDue() ? [button(state.learned ? "Learn again" : "Learn from my ratings", learn, { className: "offer" })] : []),
+    ...(isDue() ? [button(state.learned ? "Learn again" : "Learn from my ratings", learn, { className: "offer" })] : []),
     button("Show all pictures", () => apply({ rated: "" }), { className: "offer" }),
   );
 }
