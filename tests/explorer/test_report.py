@@ -40,7 +40,7 @@ MADE_BY = {"tastemaker": "0.1.0", "precision": "bf16", "predictor_sha256": "b0d5
 class Page(HTMLParser):
     """What a browser would find in a page."""
 
-    VOID = frozenset({"meta", "img", "link", "br", "input", "path", "use"})
+    VOID = frozenset({"meta", "img", "link", "br", "input", "path", "use", "wbr"})
 
     def __init__(self, path):
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,10 +31,13 @@ MAX_BYTES = 20 * 10**6
 MAX_SAMPLES = 100
 """Pictures in a row of samples at most."""
 
-_PAGE_BYTES, _FIGURE_BYTES = 10**6, 3000
+_PAGE_BYTES, _FIGURE_BYTES = 10**6, 8000
 """Room for what is no picture: the page itself, and the text of each picture at its longest, escaped."""
 
-_LONGEST_NAME, _LONGEST_CAPTION = 120, 200
+_LONGEST_NAME, _LONGEST_CAPTION = 255, 200
+_PART = re.compile(r"[^\W_]+[\W_]*|[\W_]+")
+"""Of a file's name: a line may end after it."""
+
 _WIDEST_ROW = 1.5
 """Width by height that a picture has in a row of samples on average at most, so that the row stays one."""
 
@@ -200,12 +204,14 @@ def _figures(
     figures = []
     for row_id in row_ids:
         row = data.pictures[row_id]
-        name = _shorten(row["image_id"] or row["image_path"] or "without a name", _LONGEST_NAME)
+        file = os.path.basename(row["image_path"] or "") or row["image_id"] or "without a name"
+        name = _shorten(file, _LONGEST_NAME)
         score = f"{row['score']:.{data.view.chart.decimals + decimals}f}"
         caption = _shorten(" ".join((row["caption"] or "").split()), _LONGEST_CAPTION)
         alt = caption or f"{name}, score {score}"
         figures.append(
             {"small": thumbnails[row_id], "alt": alt, "name": name, "score": score, "is_kept": row["is_kept"]}
+            | {"parts": _PART.findall(name)}
         )
     return figures
 
@@ -249,5 +255,12 @@ def _flatten(entries: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]
         if isinstance(value, dict):
             flat += _flatten(value, f"{prefix}{name}: ")
         elif value not in (None, "", [], {}):
-            flat.append((f"{prefix}{name}".replace("_", " "), _shorten(str(value), 500)))
+            flat.append((f"{prefix}{name}".replace("_", " "), _shorten(str(_rounded(value)), 500)))
     return flat
+
+
+def _rounded(value: Any) -> Any:  # noqa: ANN401 - as JSON has it
+    """Return a value with four digits of each number with a fraction: the rows files have all."""
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value

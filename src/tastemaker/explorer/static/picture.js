@@ -16,6 +16,7 @@ const MEMBER = 56; // px high, of a picture's group
 const MOST_BESIDE = 4;
 const AHEAD = 3; // pictures that are loaded before one walks to them
 const REST_MS = 150; // that one stays at a picture before more is asked of it
+const LONGER_MS = 350; // and before those that look like it are searched for
 
 const dialog = document.getElementById("picture");
 const facts = element("aside", { className: "facts", tabIndex: 0 });
@@ -154,12 +155,17 @@ async function show(picture, place) {
   several.disabled = place < 0 || listed() < 2;
   several.textContent = isAlone ? "Side by side" : `${pictures.length} side by side`;
   captions = [];
+  row.replaceChildren();
   showStage(pictures, makeCaption);
   markPane(picture.row);
   showHead();
-  await new Promise((done) => setTimeout(done, REST_MS));
-  if (mine === turn && isAlone) await Promise.all([showFacts(picture, mine), showNeighbours(picture, mine)]);
+  await pause(REST_MS);
+  if (mine !== turn || !isAlone) return;
+  await Promise.all([showFacts(picture, mine), pause(LONGER_MS)]);
+  if (mine === turn) await showNeighbours(picture, mine);
 }
+
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // The pictures from one number of the list to another, with their places.
 async function fetchAll(from, to) {
@@ -278,7 +284,6 @@ function folded(name, content) {
 }
 
 async function showNeighbours(picture, mine) {
-  row.replaceChildren();
   if (row.hidden) return;
   search?.abort();
   search = new AbortController();
