@@ -2,9 +2,9 @@
 
     python benchmarks/culling.py [--pictures 2000] [--megapixels 24] [--pause 0.3]
 
-Makes JPEGs (gradients with some noise), links each of them many times so that all pictures are files of their own, opens
-the first in the explorer with Playwright and Debian's chromium, and rates each by a key that goes on to the next. A
-picture's time is that from the key to the next picture, as large as it is shown, on screen. Then rates thirty at once.
+Makes JPEGs (gradients with some noise), links each of them many times so that all pictures are files of their own,
+opens the first in the explorer with Playwright and Debian's chromium, and rates each by a key that goes on to the next.
+A picture's time is that from the key to the next picture, as large as it is shown, on screen. Then it rates thirty.
 """
 
 import argparse
@@ -55,7 +55,8 @@ RATE = """async () => {
     if (what[0].startsWith("/api/ratings")) times.push(performance.now() - start);
     return answer;
   };
-  for (let n = 0; n < 30; n++) document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "3", code: "Digit3", shiftKey: true, bubbles: true }));
+  const key = { key: "3", code: "Digit3", shiftKey: true, bubbles: true };
+  for (let n = 0; n < 30; n++) document.body.dispatchEvent(new KeyboardEvent("keydown", key));
   while (times.length < 30) await new Promise(requestAnimationFrame);
   return times;
 }"""

@@ -12,9 +12,9 @@ from explorer.table import encode_picture, set_column
 from tastemaker import ScoreTable
 from tastemaker.errors import UnreadableImageError
 from tastemaker.explorer.index import Filter
-from tastemaker.explorer.pictures import reduce_image
 from tastemaker.explorer.service import Explorer
 from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.scores.small import reduce_image
 
 
 def score(folder, **options):

@@ -180,7 +180,7 @@ def test_equal_scores_at_the_cut_are_told_and_the_first_are_kept(tmp_path):
     above = page.source[
         page.source.index("just above") : page.source.index("</section>", page.source.index("just above"))
     ]
-    assert sorted(re.findall(r'title="(\d+)"', above)) == [f"{n:03d}" for n in range(6)]
+    assert sorted(re.findall(r'title="(\d+)\.jpg"', above)) == [f"{n:03d}" for n in range(6)]
 
 
 def test_what_strangers_wrote_is_text(tmp_path):
@@ -223,10 +223,10 @@ def test_no_picture_is_cropped_or_enlarged_whatever_its_shape(tmp_path):
         assert small.size == (int(shown["width"]), int(shown["height"]))
         sizes_shown[shown["alt"].partition(",")[0]] = (small.size, "class" in shown)
     assert sizes_shown == {
-        "000": ((1440, 72), True),
-        "001": ((16, 320), True),
-        "002": ((64, 48), False),
-        "003": ((427, 320), False),
+        "000.jpg": ((1440, 72), True),
+        "001.jpg": ((16, 320), True),
+        "002.jpg": ((64, 48), False),
+        "003.jpg": ((427, 320), False),
     }
 
 
@@ -266,7 +266,7 @@ def test_sources_that_are_gone_changed_or_broken_keep_their_place(tmp_path):
     summary, page = make(tmp_path / "a.parquet", tmp_path)
     assert (summary.pictures, summary.missing) == (6, 5)
     labels = {a["aria-label"] for a in page.all("div", role="img")}
-    assert {label.partition(",")[0] for label in labels} == {"000", "001", "002", "003", "005"}
+    assert {label.partition(",")[0] for label in labels} == {"000.jpg", "001.jpg", "002.jpg", "3.jpg", "005.jpg"}
     assert {label.partition(": ")[2] for label in labels} == {
         "the file is gone",
         "the file has changed since it was scored",

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from command import tastemaker
 from conftest import make_tar
+from PIL import PdfParser
 from rows import mark_as_gone, write_scores
 
 from tastemaker import ConfigurationError, ScoreTable, Selection, select_images
@@ -22,6 +23,7 @@ from tastemaker.imaging.keys import MAX_SIDECAR_BYTES
 from tastemaker.imaging.xmp import make_xmp, read_rating
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
+from tastemaker.selections.contact import Grid
 from tastemaker.selections.rating import StarOptions, write_stars
 from tastemaker.selections.selection import choose_rows
 
@@ -143,6 +145,28 @@ def test_a_manifest_has_paths_scores_and_no_embeddings(tmp_path, scored, name):
     assert frame.aesthetic_score.min() == pytest.approx(scored.cutoff(keep=5).score, abs=1e-5)
     with pytest.raises(ConfigurationError, match="other content"):
         select_images(scored, path, Selection(top=Top(count=1)), kind="manifest")
+
+
+def test_a_contact_sheet_has_so_many_pictures_on_a_page_and_tells_which_it_cannot_show(tmp_path, scored):
+    sheets = [tmp_path / name / "sheet.pdf" for name in ("one", "two")]
+    gone = tmp_path / "photos" / "rocket.jpg"
+    for sheet in sheets:
+        summary = select_images(scored, sheet, ALL, kind="pdf", grid=Grid.parse("3x2"))
+        assert summary.written == summary.chosen - len(summary.skipped)
+        with PdfParser.PdfParser(str(sheet)) as pdf:
+            assert len(pdf.pages) == -(-summary.chosen // 6)
+    assert sheets[0].read_bytes() == sheets[1].read_bytes()
+    gone.rename(tmp_path / "elsewhere")
+    summary = select_images(scored, sheets[0], ALL, kind="pdf", overwrite=True)
+    assert summary.skipped == {"not_shown": 1}
+    assert summary.skipped_first == f"{gone}: the file is gone"
+    (tmp_path / "mine.pdf").write_bytes(b"mine")
+    for name, problem in (("mine.pdf", "did not write it"), ("sheet.txt", "ends with .pdf")):
+        with pytest.raises(ConfigurationError, match=problem):
+            select_images(scored, tmp_path / name, ALL, kind="pdf", overwrite=True)
+    for wrong in ("4", "0x3", "4x99"):
+        with pytest.raises(ConfigurationError):
+            Grid.parse(wrong)
 
 
 @pytest.mark.parametrize("kind", ["webdataset", "folder", "links"])

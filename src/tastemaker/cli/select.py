@@ -66,6 +66,7 @@ class As(StrEnum):
     LINKS = "links"
     MANIFEST = "manifest"
     UIDS = "uids"
+    PDF = "pdf"
     XMP = "xmp"
 
 
@@ -76,14 +77,15 @@ def select(
         typer.Option(
             "--to",
             metavar="PATH",
-            help="Write to this folder or URL. For a manifest or uids, name a file; its extension tells the format.",
+            help="Write to this folder or URL. For a manifest, uids or pdf, name a file.",
         ),
     ] = None,
     written_as: Annotated[
         As,
         typer.Option(
             "--as",
-            help="Write copies (webdataset, folder), links, a list (manifest, uids), or stars beside originals (xmp).",
+            help="Write copies (webdataset, folder), links, a list (manifest, uids), a contact sheet (pdf), or stars "
+            "beside originals (xmp).",
         ),
     ] = As.WEBDATASET,
     min_score: Annotated[float | None, typer.Option("--min-score", help="Take images with this score or more.")] = None,
@@ -116,6 +118,9 @@ def select(
     images_per_tar: Annotated[
         int, typer.Option("--images-per-tar", min=1, help="Put at most this many images into a tar.")
     ] = 1000,
+    grid: Annotated[
+        str, typer.Option("--grid", help="Put so many pictures on a page of a contact sheet: columns x rows.")
+    ] = "4x5",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another selection in the same place.")
     ] = False,
@@ -139,6 +144,7 @@ def select(
     """Copy the originals of the best images, or list them, from rows that are there."""
     from tastemaker.scores.cutoff import parse_top
     from tastemaker.scores.table import ScoreTable
+    from tastemaker.selections.contact import Grid
     from tastemaker.selections.rating import StarOptions
     from tastemaker.selections.selection import Selection
     from tastemaker.selections.stars import parse_star_bounds
@@ -178,6 +184,7 @@ def select(
         images_per_tar=images_per_tar,
         overwrite=overwrite,
         stars=stars,
+        grid=Grid.parse(grid),
     )
 
 

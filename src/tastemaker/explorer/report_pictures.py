@@ -12,7 +12,8 @@ from typing import Any
 from PIL import Image
 
 from tastemaker.errors import UnreadableImageError
-from tastemaker.explorer.pictures import (
+from tastemaker.explorer.upright import upright_size
+from tastemaker.scores.small import (
     encode_jpeg,
     fit_into,
     read_picture,
@@ -20,7 +21,6 @@ from tastemaker.explorer.pictures import (
     reduce_image,
     resize_image,
 )
-from tastemaker.explorer.upright import upright_size
 from tastemaker.scores.sources import OriginalsReader
 
 Row = Mapping[str, Any]

@@ -22,13 +22,13 @@ from tastemaker.explorer.failures import group_failures, list_failures
 from tastemaker.explorer.index import Filter, ScoreIndex
 from tastemaker.explorer.learned import TASTE
 from tastemaker.explorer.lookup import RowLookup
-from tastemaker.explorer.pictures import encode_jpeg, read_picture, recorded_size, reduce_image
 from tastemaker.explorer.report_data import DEFAULT_TOP
 from tastemaker.explorer.slices import slice_view
 from tastemaker.explorer.upright import upright_size
 from tastemaker.scores.cutoff import parse_top
 from tastemaker.scores.locations import RowsSource
 from tastemaker.scores.neighbours import nearest_rows
+from tastemaker.scores.small import encode_jpeg, read_picture, recorded_size, reduce_image
 from tastemaker.scores.sources import OriginalsReader
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.selections.marks import REJECTED, Mark, Marks

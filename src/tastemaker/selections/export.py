@@ -56,12 +56,13 @@ class SelectSummary:
 
     Attributes:
         output: Where it lies.
-        kind: ``webdataset``, ``folder``, ``links``, ``manifest`` or ``uids``.
+        kind: ``webdataset``, ``folder``, ``links``, ``manifest``, ``uids`` or ``pdf``.
         rows: Rows of the table.
         chosen: Rows that were meant.
         written: Those of them that were written.
         skipped: ``changed``, ``missing`` or ``refused`` -> originals that were not copied; ``sidecar`` -> sidecars of
-            copied ones that cannot be read. Both are listed in ``skipped_file``.
+            copied ones that cannot be read; ``not_shown`` -> pictures whose places in a PDF have the reason. All are
+            listed in ``skipped_file``.
         checked_by_size_only: Written originals whose rows have no hash, or that were linked.
         ranked_by: What the images are ranked by.
         lowest: Its lowest value among the chosen; None where there is none, or a recipe chose.

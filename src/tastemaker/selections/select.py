@@ -18,6 +18,7 @@ from tastemaker.errors import ConfigurationError, TastemakerError
 from tastemaker.progress import Progress
 from tastemaker.scores.layout import read_note
 from tastemaker.scores.table import ScoreTable
+from tastemaker.selections.contact import SHEETS, Grid, write_contact_sheet
 from tastemaker.selections.edits import TakenBack
 from tastemaker.selections.export import FORMS, LISTING, Export, SelectSummary as SelectSummary
 from tastemaker.selections.lists import MANIFESTS, UIDS, write_manifest, write_uids
@@ -28,7 +29,7 @@ from tastemaker.storage.drafts import explain_full_disk
 from tastemaker.storage.owned import ASIDE_FOLDER, OwnFiles
 from tastemaker.storage.place import Lock, Place
 
-KINDS = (*FORMS, "manifest", "uids")
+KINDS = (*FORMS, "manifest", "uids", "pdf")
 
 RECORD = f"{STATE_FOLDER}/{SELECTION_FILE}"
 """In a folder that a selection wrote: what was asked for, and whether all of it is there."""
@@ -45,6 +46,7 @@ def select_images(
     images_per_tar: int = 1000,
     overwrite: bool = False,
     stars: StarOptions | None = None,
+    grid: Grid | None = None,
     storage_options: Mapping[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> SelectSummary:
@@ -56,12 +58,14 @@ def select_images(
 
     Args:
         table: The rows.
-        output: A folder, or a URL; for ``manifest`` a .parquet, .csv or .jsonl file, for ``uids`` a .txt or .npy file.
+        output: A folder, or a URL; for ``manifest`` a .parquet, .csv or .jsonl file, for ``uids`` a .txt or .npy file,
+            for ``pdf`` a .pdf file.
         selection: Which rows.
         kind: One of `KINDS`.
         images_per_tar: Samples in a tar at most.
         overwrite: Replace another selection.
         stars: Put star ratings into the JPEGs of ``webdataset`` and ``folder``; None to copy them as they are.
+        grid: How many pictures a page of a ``pdf`` has; None for four columns and five rows.
         storage_options: For an output that is a URL; None for the table's.
         on_progress: Called after each image. What it raises ends the work; of a new folder nothing is left behind.
 
@@ -90,8 +94,11 @@ def select_images(
             request = _request(table, selection, kind, images_per_tar, stars)
             own = _write_originals(place, export, request, overwrite=overwrite)
         else:
-            own = _write_list(table, chosen, place, kind, overwrite=overwrite)
-            summary.written = len(chosen)
+            own, problems = _write_list(table, chosen, place, summary, grid or Grid(), on_progress, overwrite=overwrite)
+            summary.written = len(chosen) - len(problems)
+            if problems:
+                summary.skipped, summary.skipped_file = {"not_shown": len(problems)}, str(place)
+                summary.skipped_first = ": ".join(next(iter(problems.items())))
     if own.moved_aside:
         summary.moved_aside = {str(own.folder / ASIDE_FOLDER): len(own.moved_aside)}
     return summary
@@ -223,7 +230,7 @@ def _check_options(kind: str, place: Place, images_per_tar: int, stars: StarOpti
             f"{place}: a link leads to a file of this machine, so there are none at a URL; use --as folder"
         )
     suffix = os.path.splitext(place.name)[1]
-    wanted = {"manifest": MANIFESTS, "uids": UIDS}.get(kind)
+    wanted = {"manifest": MANIFESTS, "uids": UIDS, "pdf": SHEETS}.get(kind)
     if wanted and suffix not in wanted:
         raise ConfigurationError(f"{place.name}: a {kind} file ends with {', '.join(wanted)}")
     if kind != "manifest" and suffix in MANIFESTS:
@@ -240,16 +247,30 @@ def _lowest(table: ScoreTable, chosen: Chosen, selection: Selection) -> float | 
     return float(values.min()) if len(values) else None
 
 
-def _write_list(table: ScoreTable, chosen: Chosen, place: Place, kind: str, *, overwrite: bool) -> OwnFiles:
-    own = OwnFiles.of_one_file(place)
+def _write_list(
+    table: ScoreTable,
+    chosen: Chosen,
+    place: Place,
+    summary: SelectSummary,
+    grid: Grid,
+    on_progress: Callable[[Progress], None] | None,
+    *,
+    overwrite: bool,
+) -> tuple[OwnFiles, dict[str, str]]:
+    """Write a single file; return the record of it, and path -> why of pictures that it cannot show."""
+    own, problems = OwnFiles.of_one_file(place), {}
     with own.drafted(place.name) as draft:
-        if kind == "manifest":
+        if summary.kind == "manifest":
             write_manifest(draft.path, place.name, (part for _, part in chosen.iterate()), chosen.schema)
+        elif summary.kind == "pdf":
+            problems = write_contact_sheet(
+                draft.path, place.name, table, chosen.rows, summary.ranked_by, grid, on_progress
+            )
         else:
             write_uids(draft.path, place.name, table.iterate(chosen.rows, ["image_id", "image_path", "json"]))
         if not overwrite and own.differs(place.name, draft):
             raise ConfigurationError(f"{place} is there with other content; choose another, or say --overwrite")
-    return own
+    return own, problems
 
 
 def _request(
