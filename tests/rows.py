@@ -32,9 +32,9 @@ def make_image(number, score, *, reason="", failed=False, width=640, **more):
 def write_rows(path, images, *, embeddings=False, signals=False, provenance=None):
     """Write a rows file, by the code that runs write them with."""
     for number, image in enumerate(images):
-        if embeddings and not image.failed:
+        if embeddings and not image.failed and image.embedding is None:
             image.embedding = np.full(768, 768**-0.5, np.float32)
-        if signals and not image.failed:
+        if signals and not image.failed and not image.signals:
             image.signals = dict.fromkeys(SIGNAL_NAMES, number / 10)
     schema = rows_schema(with_embeddings=embeddings, with_signals=signals, provenance=provenance)
     rows = RowsFile(path, schema)

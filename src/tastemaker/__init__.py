@@ -71,7 +71,8 @@ _HOMES = {
     "VitNames": "models.records",
     "WeightsNotFoundError": "errors",
     "XennaExecutor": "executors",
-    "best_of_group": "scores.groups",
+    "BestFrames": "scores.stacks",
+    "best_of_group": "scores.stacks",
     "compute_signals": "imaging.signals",
     "decode_image": "imaging.decode",
     "embed_rating": "imaging.jpeg_metadata",
@@ -151,12 +152,10 @@ if TYPE_CHECKING:
     from tastemaker.runs.summary import RunSummary as RunSummary
     from tastemaker.scores.cutoff import Top as Top
     from tastemaker.scores.distribution import Cutoff as Cutoff, TableSummary as TableSummary
-    from tastemaker.scores.groups import (
-        best_of_group as best_of_group,
-        group_duplicates as group_duplicates,
-    )
+    from tastemaker.scores.groups import group_duplicates as group_duplicates
     from tastemaker.scores.neighbours import nearest_rows as nearest_rows
     from tastemaker.scores.search import TextSearch as TextSearch
+    from tastemaker.scores.stacks import BestFrames as BestFrames, best_of_group as best_of_group
     from tastemaker.scores.table import ScoreTable as ScoreTable
     from tastemaker.selections.learn import learn_taste as learn_taste
     from tastemaker.selections.rating import (

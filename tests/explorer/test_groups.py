@@ -24,8 +24,10 @@ def embeddings(groups):
 
 @pytest.fixture
 def grouped(tmp_path):
-    """Twelve pictures in groups of their embeddings, and two failures without."""
+    """Twelve pictures in groups of their embeddings, and two failures without; their scores decide."""
     folder = write_table(tmp_path)
+    for name in ("subject_sharpness", "exposure"):
+        set_column(folder, name, pa.nulls(14, pa.float32()))
     set_column(folder, "embedding", embeddings([0, 0, 0, 1, 1, 2, 3, 3, None, None, 4, 0, None, None]))
     explorer = Explorer([str(folder)], originals=[str(tmp_path)])
     yield explorer

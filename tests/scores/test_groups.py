@@ -10,9 +10,10 @@ from rows import write_scores
 
 from tastemaker import ScoreTable, errors
 from tastemaker.scores import groups, vectors
-from tastemaker.scores.groups import best_of_group, group_duplicates
+from tastemaker.scores.groups import group_duplicates
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.schema import EMBEDDING_TYPE
+from tastemaker.scores.stacks import best_of_group
 
 
 def with_copies(count, seed=0, cosine=0.97, size=64):
@@ -98,11 +99,11 @@ def test_the_best_of_a_group_is_its_highest_score_and_of_equal_ones_the_first():
     rng = np.random.default_rng(0)
     found, scores = rng.integers(0, 50, 1000), rng.integers(0, 9, 1000).astype(np.float64)
     scores[rng.random(1000) < 0.1] = np.nan
-    marks = best_of_group(found, scores)
+    marks = best_of_group(found, scores).marks
     for group in range(50):
         rows = np.flatnonzero(found == group)
         assert np.flatnonzero(marks & (found == group)).tolist() == [rows[np.nanargmax(scores[rows])]]
-    assert not best_of_group([1, 1], [np.nan, np.nan]).any()
+    assert not best_of_group([1, 1], [np.nan, np.nan]).marks.any()
 
 
 def test_nearest_rows_are_those_of_exact_search(tmp_path):

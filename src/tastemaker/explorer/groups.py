@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from threading import Lock
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.dimensions import code_rows
-from tastemaker.scores.groups import group_duplicates
+from tastemaker.scores.stacks import Frames, best_of_group, find_stacks, read_frames
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 
 GROUP = "group"
@@ -54,9 +55,10 @@ class Groups:
             return self._numbers
 
     def best(self, rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-        """Return the places of the first row of each group among rows that are sorted, best first; ascending."""
-        _, first = np.unique(self.numbers()[rows], return_index=True)
-        return np.sort(first)
+        """Return the places of the best frame of each group among rows that are sorted, best first; ascending."""
+        groups = self.numbers()[rows]
+        frames = {name: values[rows] for name, values in self._frames.items()}
+        return np.flatnonzero(best_of_group(groups, -np.arange(len(rows)), frames).marks)
 
     def members(self, row: int) -> Numbers:
         """Return the rows of a row's group, with itself, ascending."""
@@ -72,5 +74,9 @@ class Groups:
         numbers, rows = np.arange(len(self._table), dtype=np.int64), self._table.present_rows()
         if EMBEDDING not in self._table.columns or not self._table.embeddings.size:
             raise ConfigurationError("the table has neither groups nor embeddings to find them by")
-        numbers[rows] = rows[group_duplicates(self._table.embeddings.take(rows))]
+        numbers[rows] = find_stacks(self._table, rows)
         return numbers
+
+    @cached_property
+    def _frames(self) -> Frames:
+        return read_frames(self._table, np.arange(len(self._table)))

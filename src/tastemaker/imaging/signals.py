@@ -5,8 +5,8 @@ filter and no aesthetic score; the sharpness of the subject tells the frames of 
 ``docs/technical-quality.md`` has measured values, and where they fail.
 
 A picture is looked at in two samples, whose size does not grow with it. *Points* are single pixels on an even grid:
-clipping, contrast and colourfulness need no more. *Tiles* are up to 32 squares of 64x64 pixels, spread evenly and cut
-on JPEG's 8x8 grid: noise and block edges are measured on the picture's own pixels, and sharpness on these too, or
+clipping, contrast and colourfulness need no more. *Tiles* are up to 35 squares of 64x64 pixels, denser in the middle
+and on JPEG's 8x8 grid: noise and block edges are measured on the picture's own pixels, and sharpness on these too, or
 where there are more than 13 million of them on squares of 2x2 or more.
 """
 
@@ -19,11 +19,12 @@ import numpy.typing as npt
 from tastemaker.errors import ModelError
 
 POINTS = 2**14  # at most four times as many are taken
-TILES = 32
+TILES = 35
 TILE_SIDE = 64  # pixels, a multiple of BLOCK_SIDE
 BLOCK_SIDE = 8  # pixels, JPEG's
 SHARP_PIXELS = 6_000_000  # about so many, larger pictures are reduced to before their sharpness is measured
-CENTRE = 0.2  # standard deviation of the weight of a tile's place, in widths and heights of the picture
+CENTRE = 0.15  # standard deviation of the weight of a tile's place, in widths and heights of the picture
+CROWDING = 1.5  # the power that draws tiles to the middle; with 1 they are spread evenly
 SPAN = 16  # pixels, over which contrast is measured that blur leaves
 ROUNDING = 1 / 48  # squared grey levels: what rounding to whole ones adds to the variance of smooth pictures
 QUIET_SHARE = 0.2  # of the tiles: the noisiest of these shows the noise, whatever texture the others have
@@ -154,7 +155,9 @@ def _cut_tiles(pixels: Pixels, side: int) -> tuple[Levels, Floats]:
 
 def _spread(whole: int, side: int, count: int) -> npt.NDArray[np.int64]:
     """Return where tiles begin along one side of the picture, on the 8x8 grid."""
-    return np.linspace(0, max(whole - side, 0), count).astype(np.int64) // BLOCK_SIDE * BLOCK_SIDE
+    even = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
+    places = 0.5 + 0.5 * np.sign(even) * np.abs(even) ** CROWDING
+    return (places * max(whole - side, 0)).astype(np.int64) // BLOCK_SIDE * BLOCK_SIDE
 
 
 def _weigh_places(starts: npt.NDArray[np.int64], side: int, whole: int) -> Floats:
@@ -182,9 +185,9 @@ def _average(tiles: Levels, side: int) -> Levels:
 def _measure_sharpness(tiles: Levels, weights: Floats, noises: Floats) -> tuple[float, float]:
     """Return the sharpness of the picture and of its subject; two zeros where a side has 16 pixels or fewer.
 
-    *Detail* is the mean square of second differences between neighbours, *edges* that of first differences, both of
-    the direction that has less of it, which is what shake leaves, and mostly of the tiles in the middle. *Contrast* is
-    the mean square of differences over 16 pixels, of all tiles alike. It is known what noise adds to mean squares, and
+    *Detail* is the mean square of second differences between neighbours, *contrast* that of differences over 16 pixels,
+    *edges* that of first differences, mostly of the tiles in the middle. Detail and edges are of the direction that has
+    less of them, which is what shake leaves. It is known what noise adds to mean squares, and
     is taken away.
 
     Blur lowers detail long before it lowers contrast, so the share of detail compares pictures of anything. Among
@@ -200,7 +203,7 @@ def _measure_sharpness(tiles: Levels, weights: Floats, noises: Floats) -> tuple[
     for axis in (1, 2):
         steps = np.diff(tiles, axis=axis)
         edges.append(float(weights @ _mean_squares(steps)))
-        details.append(float(weights @ _mean_squares(np.diff(steps, axis=axis))))
+        details.append(float(_mean_squares(np.diff(steps, axis=axis)).mean()))
         lines = np.moveaxis(tiles, axis, 0)
         contrasts.append(float(_mean_squares(np.moveaxis(lines[SPAN:] - lines[:-SPAN], 0, axis)).mean()))
     detail = max(min(details) - 6 * noise, 0.0)

@@ -1,4 +1,4 @@
-"""Near-duplicates and bursts: pictures that look alike to CLIP, and the best of each such group."""
+"""Near-duplicates: pictures that look alike to CLIP."""
 
 from __future__ import annotations
 
@@ -66,26 +66,6 @@ def group_duplicates(embeddings: Floats, *, min_similarity: float = MIN_SIMILARI
         )
         groups[usable] = usable[_group(index, len(usable), min_similarity)]
     return np.where(is_usable, groups[originals], np.arange(len(embeddings)))
-
-
-def best_of_group(groups: npt.ArrayLike, scores: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Return which rows are the best of their group; of equal scores the first. A row without a score (NaN) never is.
-
-    Args:
-        groups: Integers (n,).
-        scores: float (n,).
-
-    Example:
-        >>> best_of_group([0, 0, 2, 2], [5.0, 6.0, 4.0, 4.0])
-        array([False,  True,  True, False])
-    """
-    group, score = np.asarray(groups), np.asarray(scores, np.float64)
-    order = np.lexsort((-score, group))  # stable, and NaN last
-    is_first = np.ones(len(order), np.bool_)
-    is_first[1:] = group[order][1:] != group[order][:-1]
-    marks = np.zeros(len(order), np.bool_)
-    marks[order[is_first]] = True
-    return marks & ~np.isnan(score)
 
 
 class _Search(Protocol):

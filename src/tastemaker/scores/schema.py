@@ -68,7 +68,7 @@ def score_columns(made_by: Mapping[str, Any]) -> list[str]:
 def check_score_columns(columns: Sequence[str]) -> None:
     """Raise `ConfigurationError` for a column of scores that has the name of another column of rows."""
     rows = rows_schema(with_embeddings=True, with_signals=True, with_copies=True, provenance={"scores": {"": {}}})
-    taken = next((name for name in columns if name in (*rows.names, "row_id", "group")), None)
+    taken = next((name for name in columns if name in (*rows.names, "row_id", "group", "best_reason")), None)
     if taken:
         raise ConfigurationError(
             f"a scorer would fill the column {taken}, which rows have for something else: give it, or its file, "

@@ -110,7 +110,13 @@ class Chosen:
 
     def __init__(self, table: ScoreTable, left: Left, funnel: Sequence[FunnelStep] = ()) -> None:
         self.rows, self.funnel = left.rows, list(funnel)
-        self._table, self._added = table, {name: pa.array(values) for name, values in left.columns.items()}
+        self._table, self._added = (
+            table,
+            {
+                name: pa.array(values, pa.string() if values.dtype == object else None)
+                for name, values in left.columns.items()
+            },
+        )
         self._names = [name for name in table.columns if name != EMBEDDING]
         fields = [(self._renamed(name), table.columns[name]) for name in self._names]
         self.schema = pa.schema([*fields, *((name, values.type) for name, values in self._added.items())])

@@ -13,12 +13,16 @@ import numpy.typing as npt
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.cutoff import Top, mark_best, parse_top
 from tastemaker.scores.fetch import IntArray
-from tastemaker.scores.groups import MIN_SIMILARITY, best_of_group, group_duplicates
+from tastemaker.scores.groups import MIN_SIMILARITY
+from tastemaker.scores.stacks import best_of_group, find_stacks, find_twins, read_frames
 from tastemaker.scores.table import ScoreTable
 from tastemaker.storage.place import Place
 
 GROUP = "group"
 """The column of what is selected that has the group of each row: the ``row_id`` of the group's first row."""
+
+BEST_REASON = "best_reason"
+"""The column of what is selected that says why a row is the best of several: ``sharpest of 5``; else null."""
 
 PERCENTILE = "slice_percentile"
 """The column of what is selected that says which percentage of its slice's values are not above the row's."""
@@ -66,9 +70,10 @@ class Where:
 
 @dataclass(frozen=True)
 class BestOfGroup:
-    """Of pictures that look alike, the best by a column. Adds the column ``group``.
+    """Of pictures that look alike, the best frame, as `best_of_group` chooses it. Adds ``group`` and ``best_reason``.
 
-    A row without an embedding is alone in its group; one without a value is never the best.
+    The column decides among frames that are as sharp and as well exposed. A row without an embedding is alone in its
+    group; one without a value is never the best. Of a shot as raw and JPEG, both files stay where one does.
     """
 
     by: str
@@ -80,8 +85,12 @@ class BestOfGroup:
     def __call__(self, table: ScoreTable, left: Left) -> Left:
         """Return the best of each group."""
         values = table.values(self.by)[left.rows]
-        groups = group_duplicates(table.embeddings.take(left.rows), min_similarity=self.min_similarity)
-        return left.take(best_of_group(groups, values), **{GROUP: left.rows[groups]})
+        groups = find_stacks(table, left.rows, self.min_similarity)
+        best = best_of_group(groups, values, read_frames(table, left.rows))
+        marks = best.marks.copy()
+        for raw, other in find_twins(table, left.rows).items():
+            marks[[raw, other]] |= marks[[other, raw]]
+        return left.take(marks, **{GROUP: groups, BEST_REASON: best.reasons})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,214 @@
+"""Stacks: the groups of a table's pictures, told apart by capture time, and the best frame of each by one rule."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tastemaker.errors import ConfigurationError
+from tastemaker.imaging.formats import RAW_FORMATS
+from tastemaker.imaging.signals import CONTRAST_CURVE
+from tastemaker.scores.database import sql_text
+from tastemaker.scores.fetch import ROW_ID
+from tastemaker.scores.groups import MIN_SIMILARITY, group_duplicates
+from tastemaker.scores.table import EMBEDDING, ScoreTable
+from tastemaker.scores.vectors import IntArray
+
+MAX_GAP_S = 60.0
+"""Pictures that look alike are of one stack while each was taken at most so many seconds after the one before."""
+
+BRACKET_GAP_S = 2.0
+"""Frames of a bracket follow one another within so many seconds."""
+
+AS_EXPOSED = 0.9
+"""A frame is as well exposed as the best from this share of its exposure on."""
+
+AS_SHARP = 0.95
+"""A frame is as sharp as the sharpest from this share of its sharpness on."""
+
+FRAME_COLUMNS = ("subject_sharpness", "exposure", "contrast", "exposure_bias_ev", "captured_at")
+"""Columns of rows that the best frame is chosen by, where they are there."""
+
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Frames = Mapping[str, Floats]
+"""`FRAME_COLUMNS` that a table has, float64 (n,), NaN for nulls; times in seconds."""
+
+
+@dataclass(frozen=True)
+class BestFrames:
+    """Which rows are the best of their group, and why.
+
+    Attributes:
+        marks: bool (n,).
+        reasons: object (n,): of the best frame of a group of several a few words, such as ``sharpest of 5``; else None.
+    """
+
+    marks: Bools
+    reasons: npt.NDArray[np.object_]
+
+
+def find_stacks(table: ScoreTable, rows: IntArray, min_similarity: float = MIN_SIMILARITY) -> IntArray:
+    """Return the group of each of these rows, int64 (n,): the number in the table of the group's first row.
+
+    Pictures are of one group that look alike (`group_duplicates`) and of which each was taken at most `MAX_GAP_S` after
+    the one before, where the rows say when; one without a time stays with the earliest of those that it looks like. A
+    raw and the other file of the same shot (same folder, name and time) are of one group in any case.
+
+    Args:
+        table: The rows.
+        rows: int64 (n,), ascending.
+        min_similarity: Cosine from which on pictures look alike, in (0, 1].
+
+    Raises:
+        ConfigurationError: The rows have no embeddings.
+        MissingExtraError: There are so many that it needs the extra ``groups``.
+    """
+    if EMBEDDING not in table.columns or not table.embeddings.size:
+        raise ConfigurationError(
+            "the rows have no embeddings to group by; score without --no-embeddings, or embeddings with "
+            "--copy-embeddings"
+        )
+    groups = group_duplicates(table.embeddings.take(rows), min_similarity=min_similarity)
+    times = read_frames(table, rows).get("captured_at")
+    if times is not None:
+        groups = split_by_time(groups, times)
+    for raw, other in find_twins(table, rows).items():
+        groups[groups == groups[raw]] = groups[other]
+    _, first, numbers = np.unique(groups, return_index=True, return_inverse=True)
+    return rows[first[numbers]]
+
+
+def split_by_time(groups: IntArray, times: Floats) -> IntArray:
+    """Return groups whose members were each taken at most `MAX_GAP_S` after the one before.
+
+    Args:
+        groups: int64 (n,).
+        times: In seconds, float64 (n,); NaN for unknown: such a row stays in the first part of its group.
+
+    Example:
+        >>> split_by_time(np.array([0, 0, 0, 3]), np.array([10.0, 400.0, 11.0, 12.0])).tolist()
+        [0, 1, 0, 2]
+    """
+    order = np.lexsort((np.where(np.isnan(times), -np.inf, times), groups))
+    with np.errstate(invalid="ignore"):  # of two rows without a time
+        is_far = np.diff(times[order]) > MAX_GAP_S  # False beside a NaN
+    begins = np.concatenate([[0], (groups[order][1:] != groups[order][:-1]) | is_far]).astype(np.int64)
+    parts = np.empty(len(groups), np.int64)
+    parts[order] = np.cumsum(begins)
+    return parts
+
+
+def find_twins(table: ScoreTable, rows: IntArray) -> dict[int, int]:
+    """Return the place among these rows of each raw, and of the other file of its shot: same folder, name and time."""
+    formats = ", ".join(sql_text(name) for name in sorted(RAW_FORMATS))
+    if not {"format", "image_path"} <= set(table.columns) or not table.present_rows(f"format IN ({formats})").size:
+        return {}
+    time = "captured_at" if "captured_at" in table.columns else "NULL"
+    asked = "lower(regexp_replace(image_path, '[.][^./]*$', ''))"
+    found = table.query(
+        f"SELECT row_id, {asked} AS stem, {time} AS time, format IN ({formats}) AS is_raw FROM rows "
+        f"WHERE {asked} IN (SELECT {asked} FROM rows WHERE format IN ({formats})) ORDER BY row_id"
+    ).to_pylist()
+    shots = defaultdict(list)
+    for row in found:
+        shots[row["stem"], row["time"]].append(row)
+    places = {int(row): place for place, row in enumerate(rows)}
+    twins: dict[int, int] = {}
+    for files in shots.values():
+        here = [(places[file["row_id"]], file["is_raw"]) for file in files if file["row_id"] in places]
+        other = next((place for place, is_raw in here if not is_raw), None)
+        if other is not None:
+            twins |= {place: other for place, is_raw in here if is_raw}
+    return twins
+
+
+def read_frames(table: ScoreTable, rows: IntArray) -> Frames:
+    """Return what the table says of these rows for `best_of_group`."""
+    there = [name for name in FRAME_COLUMNS if name in table.columns]
+    if not there:
+        return {}
+    asked = ", ".join(f"epoch_us({name}) / 1e6 AS {name}" if name == "captured_at" else name for name in there)
+    found = table.query(f"SELECT {asked} FROM rows ORDER BY {ROW_ID}")
+    return {name: found[name].to_numpy().astype(np.float64)[rows] for name in there}
+
+
+def best_of_group(groups: npt.ArrayLike, scores: npt.ArrayLike, frames: Frames | None = None) -> BestFrames:
+    """Return the best frame of each group, and why it is.
+
+    Of a bracket (three frames or more within seconds, at even steps of exposure), the one in the middle. Else frames
+    that are plainly worse exposed are set aside, by what is clipped and by contrast: their sharpness says nothing. Of
+    the others, the one with the sharpest subject; among frames that are as sharp, the one with the highest score, and
+    of equal ones the first. Where a frame of a group lacks a measurement, that step is left out. A row without a score
+    (NaN) is never the best.
+
+    Args:
+        groups: Integers (n,).
+        scores: float (n,).
+        frames: What is measured, as `read_frames` returns it; None for the score alone.
+
+    Example:
+        >>> best_of_group([0, 0, 2, 2], [5.0, 6.0, 4.0, 4.0]).marks
+        array([False,  True,  True, False])
+        >>> best = best_of_group([0, 0, 0], [6.0, 5.0, 5.5], {"subject_sharpness": np.array([0.1, 0.2, 0.195])})
+        >>> best.marks, best.reasons[2]
+        (array([False, False,  True]), 'highest score of 3')
+    """
+    frames = frames or {}
+    group, score = np.asarray(groups), np.asarray(scores, np.float64)
+    order = np.lexsort((-score, group))  # stable, and NaN last
+    order = order[~np.isnan(score[order])]
+    marks, reasons = np.zeros(len(group), np.bool_), np.full(len(group), None, np.object_)
+    for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        if len(members):
+            best, why = _choose(members, frames) if len(members) > 1 else (members[0], None)
+            marks[best], reasons[best] = True, why
+    return BestFrames(marks, reasons)
+
+
+def _choose(members: IntArray, frames: Frames) -> tuple[int, str]:
+    """Return the best of rows that are sorted by score, and why."""
+    count = len(members)
+    if middle := _middle_of_bracket(members, frames):
+        return middle[0], f"middle of a bracket of {count}"
+    for what, measure, share in (("best exposed", _exposure, AS_EXPOSED), ("sharpest", _sharpness, AS_SHARP)):
+        values = measure(members, frames)
+        if values is not None and values.max() > 0:
+            left = members[values >= share * values.max()]
+            if len(left) == 1:
+                return int(left[0]), f"{what} of {count}"
+            members = left
+    return int(members[0]), f"highest score of {count}"
+
+
+def _sharpness(members: IntArray, frames: Frames) -> Floats | None:
+    return _take(frames, "subject_sharpness", members)
+
+
+def _exposure(members: IntArray, frames: Frames) -> Floats | None:
+    """Return how well frames of one scene are exposed, 0 to 1: what is not clipped, times the grade of contrast."""
+    clipped, contrast = _take(frames, "exposure", members), _take(frames, "contrast", members)
+    if clipped is None or contrast is None:
+        return None
+    half, power = CONTRAST_CURVE
+    return np.asarray((1 - clipped) * contrast**power / (contrast**power + half**power))
+
+
+def _take(frames: Frames, name: str, members: IntArray) -> Floats | None:
+    values = frames[name][members] if name in frames else None
+    return None if values is None or np.isnan(values).any() else values
+
+
+def _middle_of_bracket(members: IntArray, frames: Frames) -> list[int]:
+    """Return the frame in the middle of an exposure bracket; none where the members are no bracket."""
+    biases, times = _take(frames, "exposure_bias_ev", members), _take(frames, "captured_at", members)
+    if biases is None or times is None or len(members) < 3:
+        return []
+    steps = np.diff(np.sort(biases))
+    is_even = steps.min() > 0.1 and steps.max() - steps.min() < 0.1  # thirds of an EV are rounded
+    is_quick = np.diff(np.sort(times)).max() <= BRACKET_GAP_S
+    return [int(members[np.argsort(biases)[(len(members) - 1) // 2]])] if is_even and is_quick else []
