@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import encode, make_tar
+from PIL import Image
 from tiny import picture
 
 from tastemaker import (
@@ -54,6 +55,20 @@ def test_pixels_made_by_a_program_are_embedded_like_a_file_with_them(model_dir, 
     assert np.array_equal(stage.process(read).data[0].embedding, by_hand)
     assert by_hand.dtype == np.float32
     assert by_hand.shape == (768,)
+
+
+def test_files_are_turned_as_exif_says_and_images_in_shards_are_not_unless_one_says_so(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = encode(random_pixels(), "JPEG", exif=exif)
+    (tmp_path / "a.jpg").write_bytes(lying)
+    make_tar(tmp_path / "a.tar", [("a.jpg", lying)])
+    for wanted, files, shards in ((None, True, False), (False, False, False), (True, True, True)):
+        for name, turned in (("a.jpg", files), ("a.tar", shards)):
+            reader = ImageReaderStage(apply_exif_rotation=wanted)
+            [batch] = reader.process(FileGroupTask(data=[str(tmp_path / name)]))
+            assert batch.data[0].image_data.shape == ((70, 50, 3) if turned else (50, 70, 3))
+            assert batch.partition.provenance["exif_rotation"] == ("applied" if turned else "ignored")
 
 
 def test_pixels_that_are_no_picture_fail_alone(model_dir):

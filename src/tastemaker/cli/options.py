@@ -173,13 +173,15 @@ def run_options(
     threads: ThreadsOption = None,
     preprocess: PreprocessOption = None,
     exif_rotate: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--exif-rotate",
-            help="Turn images upright, as their EXIF data says. The reference programs do not.",
+            "--exif-rotate/--no-exif-rotate",
+            help="Turn images upright, as their EXIF data says. Default: files are turned, images in shards and tables "
+            "are not. The reference programs turn none.",
+            show_default=False,
             rich_help_panel=_IMAGES,
         ),
-    ] = False,
+    ] = None,
     convert_profiles: Annotated[
         bool,
         typer.Option(

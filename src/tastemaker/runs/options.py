@@ -32,7 +32,7 @@ class RunOptions:
         batch_size: Images in a batch, and in one inference on a GPU; None for 32, and 256 on a GPU.
         threads: Processor threads; None for all cores.
         preprocess: ``openai`` or ``transformers``; None as the scorer's record has it.
-        exif_rotate: Turn images as their EXIF orientation says.
+        exif_rotate: Turn images as their EXIF orientation says; None turns loose files, and no images in shards.
         convert_profiles: Convert images with a colour profile to sRGB.
         max_pixels: Larger images are recorded as decompression bombs.
         signals: Measure the technical signals; None for those of loose pictures, which the best frame of a burst is
@@ -58,7 +58,7 @@ class RunOptions:
     batch_size: int | None = None
     threads: int | None = None
     preprocess: str | None = None
-    exif_rotate: bool = False
+    exif_rotate: bool | None = None
     convert_profiles: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
     signals: bool | None = None

@@ -58,7 +58,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         num_threads: Threads that decode; never more than the machine has cores.
         num_gpus_per_worker: NeMo Curator's name. Processors decode here, so no GPU is asked for.
         preprocess: How a crop is rounded, ``openai`` or ``transformers``; None as the scorer's record has it.
-        apply_exif_rotation: Turn images as their EXIF orientation says.
+        apply_exif_rotation: Turn images as their EXIF orientation says. None turns loose files, as people look at them,
+            and no images in shards and tables. The reference programs turn none.
         convert_profile: Convert images with a colour profile to sRGB.
         max_pixels: Larger images are recorded as decompression bombs.
         resize: ``pillow``; ``torch``, faster and within 2 of 255 of it; or ``auto``: torch where the worker has a GPU
@@ -78,7 +79,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     name: str = "image_reader"
     is_sink_stage = False
     preprocess: str | None = None
-    apply_exif_rotation: bool = False
+    apply_exif_rotation: bool | None = False
     convert_profile: bool = False
     max_pixels: int = MAX_IMAGE_PIXELS
     resize: str = "auto"
@@ -111,9 +112,9 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
     def _how(self) -> Preprocess:
         return find_scorers(self.scorer)[0].backbone.preprocess.with_rounding(self.preprocess)
 
-    @property
-    def _decode_options(self) -> dict[str, bool]:
-        return {"apply_exif_rotation": self.apply_exif_rotation, "convert_profile": self.convert_profile}
+    def _decode_options(self, *, are_loose: bool) -> dict[str, bool]:
+        turns = are_loose if self.apply_exif_rotation is None else self.apply_exif_rotation
+        return {"apply_exif_rotation": turns, "convert_profile": self.convert_profile}
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the options, with what the scorer wants its input to be and what resizes on this machine."""
@@ -172,7 +173,8 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         # Unless the group has a name, all its batches need the same one.
         name = task.partition.name or _name_partition(task.data)
         partition = replace(task.partition, name=name, is_last_batch=is_last)
-        add_provenance(partition, **reader_provenance(self._how, self._resize, **self._decode_options))
+        options = self._decode_options(are_loose=not any(image.shard for image in images))
+        add_provenance(partition, **reader_provenance(self._how, self._resize, **options))
         if self.signals or (self.signals is None and partition.is_loose):
             add_provenance(partition, signals=SIGNALS_VERSION)
         return ImageBatch(
@@ -215,7 +217,7 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
             },
             sidecar_members=sample.sidecars,
             index=index,
-            decode_options={"max_pixels": self.max_pixels, **self._decode_options},
+            decode_options={"max_pixels": self.max_pixels, **self._decode_options(are_loose=is_loose)},
         )
         for sentence in sample.notes:
             image.note(sentence)
