@@ -140,7 +140,10 @@ def test_rows_without_embeddings_few_ratings_and_missing_weights_are_told(page, 
     bare = write_table(tmp_path / "bare")
     (path,) = bare.glob("*.parquet")
     pq.write_table(pq.read_table(path).drop_columns(["embedding"]), path)
+    (bare / "_tastemaker").mkdir()
+    (bare / "_tastemaker" / "ratings.safetensors").write_bytes(b"of rows that had embeddings")
     explorer = Explorer([str(bare)], model_dir=str(model_dir))
+    assert TASTE not in explorer.describe()["ranked_by"]
     assert "--no-embeddings" in explorer.taste()["refusal"]
     for ask in (explorer.learn, lambda: explorer.view(NEXT)):
         with pytest.raises(ConfigurationError, match="embeddings"):

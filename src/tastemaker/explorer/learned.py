@@ -60,8 +60,8 @@ class OwnTaste:
 
     @property
     def version(self) -> str:
-        """A text that changes whenever something is learned; empty where nothing was."""
-        found = self._place.stat()
+        """A text that changes when something is learned; empty where nothing was, or the rows have no embeddings."""
+        found = self._place.stat() if EMBEDDING in self._table.columns else None
         return found.version if found else ""
 
     def describe(self, ratings: Ratings) -> dict[str, Any]:
@@ -76,7 +76,10 @@ class OwnTaste:
         needed = max(NEEDED, int(np.ceil(_GROWTH * learned.get("examples", 0))))
         refusal = ""
         if EMBEDDING not in self._table.columns:
-            refusal = "A taste is learned from embeddings. These rows have none: they were made with --no-embeddings."
+            refusal = (
+                "A taste is learned from embeddings, and these rows have none. Scoring stores them, unless "
+                "--no-embeddings or --rank-by technical_quality is said."
+            )
         return {
             "ratings": int(np.count_nonzero(ratings)),
             "needed": needed,
