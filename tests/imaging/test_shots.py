@@ -1,6 +1,7 @@
 """How pictures were taken: what is read of EXIF, in which files, and what cannot be true."""
 
 import io
+import math
 from datetime import datetime
 
 import numpy as np
@@ -124,6 +125,8 @@ def test_files_without_exif_say_nothing():
         ({"exposure": {0x829A: IFDRational(0)}}, {"exposure_time_s": None}),
         ({"exposure": {0x829D: IFDRational(28, 0)}}, {"aperture_f": None}),
         ({"exposure": {0x920A: IFDRational(-50)}}, {"focal_length_mm": None}),
+        ({"exposure": {0x920A: 85, 0x829D: 2.5}}, {"focal_length_mm": 85, "aperture_f": 2.5}),  # as programs write them
+        ({"exposure": {0x829A: math.nan, 0x829D: math.inf}}, {"exposure_time_s": None, "aperture_f": None}),
         ({"exposure": {0x9204: IFDRational(2000)}}, {"exposure_bias_ev": None}),
         ({"exposure": {0x8827: 65_535, 0x8833: 102_400}}, {"iso": 102_400}),
         ({"exposure": {0x8827: 0}}, {"iso": None}),

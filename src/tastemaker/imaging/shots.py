@@ -69,7 +69,7 @@ def read_shot(exif: Iterable[TiffDirectory]) -> Shot:
         return found[tag].text(tag) if tag in found else ""
 
     def number(tag: int, least: float, most: float) -> float | None:
-        value = found[tag].fraction(tag) if tag in found else None
+        value = found[tag].number(tag) if tag in found else None
         return value if value is not None and least <= value <= most else None
 
     speeds = (found[tag].integers(tag)[:1] for tag in _SPEEDS if tag in found)

@@ -13,9 +13,9 @@ PHOTOMETRIC = 262
 _MAX_DIRECTORIES = 32
 _MAX_TAGS = 1024
 """No camera writes so many; a damaged file may say anything."""
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 13: 4, 129: 1}
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I"}
-_FRACTIONS = {5: "II", 10: "ii"}
+_NUMBERS = {**_CODES, 5: "II", 10: "ii", 11: "f", 12: "d"}
 
 
 @dataclass(slots=True)
@@ -47,13 +47,15 @@ class TiffDirectory:
             return ()
         return struct.unpack(f"{self.order}{len(value) // _SIZES[kind]}{_CODES[kind]}", value)
 
-    def fraction(self, tag: int) -> float | None:
-        """Return the first fraction of a value; None where there is none, or its denominator is 0."""
+    def number(self, tag: int) -> float | None:
+        """Return the first number of a value, of any type; None where there is none, or its denominator is 0."""
         value, kind = self.raw(tag), self.tags.get(tag, (1, 0, 0))[0]
-        if kind not in _FRACTIONS or len(value) < 8:
+        if kind not in _NUMBERS or not value:
             return None
-        numerator, denominator = struct.unpack_from(self.order + _FRACTIONS[kind], value)
-        return float(numerator / denominator) if denominator else None
+        numerator, *denominator = struct.unpack_from(self.order + _NUMBERS[kind], value)
+        if not denominator:
+            return float(numerator)
+        return float(numerator / denominator[0]) if denominator[0] else None
 
     def text(self, tag: int) -> str:
         """Return a value as text, up to its first zero. Bytes that are no UTF-8 become U+FFFD."""
