@@ -37,6 +37,9 @@ ASKED = (
     "/api/cutoff?cut=100k",
     "/api/picture/{row}",
     "/api/view?where=width+%3E+2000",
+    "/api/facets",
+    "/api/view?rated=unrated",
+    "/api/order?order=name",
     "/api/slices?dimension=size&place=1000",
     "/api/failures",
 )

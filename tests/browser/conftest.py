@@ -8,13 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import uvicorn
-from explorer.table import write_large_table, write_table
+from explorer.table import set_column, write_large_table, write_table
 
 from tastemaker.explorer.live import Live
 from tastemaker.explorer.server import create_app
@@ -147,5 +149,8 @@ def small(tmp_path_factory):
     """The rows of sixty pictures and two failures."""
     scores = np.round(np.random.default_rng(1).normal(5.3, 0.6, 60), 3).astype(np.float32)
     folder = write_table(tmp_path_factory.mktemp("small"), [float(score) for score in scores])
+    days = [datetime(2024, 5, 1) + timedelta(hours=7 * number % 61) for number in range(60)]
+    set_column(folder, "captured_at", pa.array([*days, None, None], pa.timestamp("us")))
+    set_column(folder, "camera", pa.array(["Canon EOS R5", "NIKON Z 8", None] * 20 + [None, None]))
     with served(folder) as address:
         yield Table(folder, scores, address)

@@ -429,13 +429,14 @@ def test_filters_slices_and_failures(browser, small):
     scores = small.scores
     with opened(browser, small.address) as page:
         page.keyboard.press("/")
+        page.locator("#filter-more summary").first.click()
         page.locator("#filter-where").fill("width > height")
         page.keyboard.press("Enter")
         wait_until(page, f"window.tastemaker.model.view.images === {len(scores) // 2}")
         assert sum(counts(page)) == len(scores) // 2
         page.locator("#filter-where").fill("widht > 3")
         page.keyboard.press("Enter")
-        wait_until(page, "document.getElementById('filter-error').textContent.includes('widht')")
+        wait_until(page, "document.getElementById('filter-error').textContent.includes('is width meant?')")
         page.locator("#filter-clear").click()
         wait_until(page, f"window.tastemaker.model.view.images === {len(scores)}")
         page.locator("[data-show=slices]").click()
@@ -449,6 +450,49 @@ def test_filters_slices_and_failures(browser, small):
         page.locator("[data-show=failures]").click()
         page.locator("#failures summary").click()
         wait_until(page, "document.querySelectorAll('#failures li').length === 2")
+
+
+def test_facets_act_at_once_and_pictures_come_by_time_or_only_those_on_one_side(browser, small):
+    canon, nikon = (page_value(f'camera "{name}"') for name in ("Canon EOS R5", "NIKON Z 8"))
+    with opened(browser, f"{small.address}#cut=5.3") as page:
+        assert page.locator(".bars .ghost").count() == 0
+        page.keyboard.press("/")
+        page.locator(canon).press("Space")
+        wait_until(page, "window.tastemaker.model.view.images === 20")
+        wait_until(page, f"document.activeElement.matches(`{canon}[aria-pressed=true]`)")  # the list was made anew
+        page.locator(nikon).click()
+        wait_until(page, "window.tastemaker.model.view.images === 40")
+        assert page.locator(".bars .ghost path").get_attribute("d").startswith("M")
+        page.locator("#order").select_option("oldest")
+        wait_until(page, "location.hash.includes('order=oldest')")
+        page.locator(page_value("kept")).click()
+        expected = [row for row in range(60) if row % 3 < 2 and small.scores[row] >= np.float32(5.3)]
+        wait_until(page, f"document.querySelector('.cell')?.ariaSetSize === '{len(expected)}'")
+        names = [f"p{row:05d}" for row in sorted(expected, key=lambda row: (7 * row % 61, row))]
+        wait_until(page, "location.hash.includes('camera=') && location.hash.includes('part=kept')")
+        page.keyboard.press("Escape")
+        assert not page.locator("#filter").is_visible()
+        page.keyboard.press("Home")
+        page.keyboard.press("Enter")
+        wait_until(page, "document.querySelector('.facts .taken')?.textContent.includes('May 2024, ')")
+        for name in names[:3]:
+            wait_until(page, f"document.querySelector('.facts .name')?.textContent.includes('{name}')")
+            page.keyboard.press("ArrowRight")
+        page.goto("about:blank")
+        page.goto(f"{small.address}#cut=5.3&order=oldest&part=dropped&camera=%5Bnull%5D")
+        page.wait_for_selector("body.ready")
+        wait_until(page, "document.querySelector('.cell')?.picture")
+        assert page.locator("#filter-toggle").inner_text() == "Filter (2)"
+        expected = [row for row in range(2, 60, 3) if small.scores[row] < np.float32(5.3)]
+        first = min(expected, key=lambda row: (7 * row % 61, row))
+        wait_until(page, f"document.querySelector('#cell-0')?.picture?.name === 'p{first:05d}'")
+        page.keyboard.press("/")
+        page.locator("#filter-clear").click()
+        wait_until(page, f"document.querySelector('.cell')?.ariaSetSize === '{len(small.scores)}'")
+
+
+def page_value(key):
+    return f"#facets [data-key='{key}']"
 
 
 def test_an_export_has_the_bytes_of_what_is_kept_and_of_nothing_else(browser, tmp_path):
@@ -555,7 +599,7 @@ def test_in_a_low_window_the_pictures_can_be_seen_and_reached_by_key(browser, sm
     with opened(browser, small.address) as page:
         page.set_viewport_size({"width": 640, "height": 360})  # 1280 x 720 at 200 %
         page.keyboard.press("/")
-        page.wait_for_selector("#filter-where")
+        page.wait_for_selector("#filter-text")
         assert (
             page.evaluate("document.querySelector('.bar').scrollHeight - document.querySelector('.bar').clientHeight")
             <= 1

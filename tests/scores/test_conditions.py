@@ -46,8 +46,8 @@ def test_a_condition_over_columns_is_answered(table, condition):
     [
         ("(" * 30_000, "30,000 characters; 4,000 is the limit"),
         ("(" * 2000, "2,000 brackets; 250 is the limit"),
-        ("- " * 1900 + "width > 1", "is none: Max expression depth limit"),
-        ("1=1) OR (1=1", "is none: syntax error"),
+        ("- " * 1900 + "width > 1", "cannot be read: Max expression depth limit"),
+        ("1=1) OR (1=1", "cannot be read: something is missing or wrong at .*"),
         ("true; DROP VIEW rows", "more than one condition"),
         ("true LIMIT 1", "more than one condition"),
         ("true UNION SELECT 2", "more than one condition"),

@@ -102,12 +102,12 @@ def make_chart(scores: Values, smallest: float, whole: Chart | None = None) -> C
     Args:
         scores: float (n,), ascending, without NaN.
         smallest: The step of a cut-off, unless scores lie too far apart for it.
-        whole: Of all scores, where these are some of them: its axis and its cut-offs are taken.
+        whole: Of all scores, where these are some of them: its axis, bars and cut-offs are taken.
     """
     if whole is not None and whole.reaching:
         edges = np.round((whole.first + np.arange(len(whole.reaching))) * whole.step, decimals_of(whole.step))
         reaching = (len(scores) - np.searchsorted(scores, edges.astype(scores.dtype), side="left")).tolist()
-        return replace(whole, reaching=reaching, bar=_bar_width(whole.low, whole.high, whole.step, len(scores)))
+        return replace(whole, reaching=reaching)
     finite = scores[np.isfinite(scores)]
     step = smallest
     while len(finite) and float(finite[-1] - finite[0]) / step > MAX_EDGES:
@@ -124,11 +124,8 @@ def make_chart(scores: Values, smallest: float, whole: Chart | None = None) -> C
     low, high = (
         round(end(value / step) * step, 9) for end, value in ((math.floor, low - room), (math.ceil, high + room))
     )
-    return Chart(low, high, first, step, reaching, _bar_width(low, high, step, len(scores)))
-
-
-def _bar_width(low: float, high: float, step: float, number: int) -> float:
-    return nice_step(step, (high - low) / min(_MOST_BARS, max(14, 2 * number**0.4)))
+    bar = nice_step(step, (high - low) / min(_MOST_BARS, max(14, 2 * len(scores) ** 0.4)))
+    return Chart(low, high, first, step, reaching, bar)
 
 
 def band_width(column: str, low: float, high: float) -> float:

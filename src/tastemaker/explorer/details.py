@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from tastemaker.errors import UnreadableImageError
@@ -13,6 +14,9 @@ from tastemaker.scores.sources import OriginalsReader
 _SHOWN_ELSEWHERE = {"caption", "json", "metadata", "sidecars", "kept", *SIGNAL_NAMES}
 _MAX_TEXT = 20_000
 """Characters of a text that are shown."""
+
+_SLOW_S = 0.3
+"""Exposure times below are shown as a fraction, as cameras do."""
 
 MAX_SIDECAR_BYTES = 2**20
 """A longer sidecar is told by its size."""
@@ -27,6 +31,7 @@ def describe_picture(row: dict[str, Any], named: NamedPlaces) -> dict[str, Any]:
     """
     return {
         "caption": row.get("caption") or "",
+        "shot": describe_shot(row),
         "columns": [
             [name, _shown(value)] for name, value in row.items() if name not in _SHOWN_ELSEWHERE and value != []
         ],
@@ -34,6 +39,29 @@ def describe_picture(row: dict[str, Any], named: NamedPlaces) -> dict[str, Any]:
         "sidecars": _read_sidecars(row, named),
         "metadata": _pretty(row.get("metadata")),
     }
+
+
+def describe_shot(row: Mapping[str, Any]) -> list[str]:
+    """Return in up to three lines when, with what and how a picture was taken, as far as it is known.
+
+    Example:
+        >>> describe_shot({"camera": "NIKON D850", "exposure_time_s": 0.004, "aperture_f": 2.8, "iso": 400})
+        ['NIKON D850', '1/250 s · f/2.8 · ISO 400']
+    """
+    taken, time, bias = row.get("captured_at"), row.get("exposure_time_s"), row.get("exposure_bias_ev")
+    exposure = [
+        f"{row['focal_length_mm']:.4g} mm" if row.get("focal_length_mm") else "",
+        f"{f'1/{1 / time:.0f}' if time < _SLOW_S else f'{time:.3g}'} s" if time else "",
+        f"f/{row['aperture_f']:.2g}" if row.get("aperture_f") else "",
+        f"ISO {row['iso']}" if row.get("iso") else "",
+        f"{bias:+.2g} EV" if bias else "",
+    ]
+    lines = (
+        [f"{taken.day} {taken:%B %Y, %H:%M:%S}" if taken else ""],
+        [row.get("camera") or "", row.get("lens") or ""],
+        exposure,
+    )
+    return [line for parts in lines if (line := " · ".join(filter(None, parts)))]
 
 
 def _read_sidecars(row: dict[str, Any], named: NamedPlaces) -> list[list[str]]:

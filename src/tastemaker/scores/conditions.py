@@ -6,9 +6,10 @@ or that calls a function whose result or whose work may be much larger than what
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import duckdb
@@ -77,10 +78,35 @@ def check_condition(text: str, cursor: duckdb.DuckDBPyConnection) -> Condition:
         tree = _parse(text, cursor)
         problem = _find_problem(tree)
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"the condition {shown} is none: {error}") from None
+        why = re.sub(r"^syntax error at (or near (?P<sign>.+)|end of input)$", _say_where, str(error))
+        raise ConfigurationError(f"the condition {shown} cannot be read: {why}") from None
     if problem:
         raise ConfigurationError(f"the condition {shown} may not use {problem}: docs/score-table.md says what it may")
     return Condition(text if _is_quick(tree) else f"{text}\n{APART}")
+
+
+def explain_refusal(message: str, columns: Collection[str]) -> str:
+    """Return why DuckDB does not answer a query, in words for people who know the columns and not DuckDB.
+
+    Args:
+        message: DuckDB's.
+        columns: Of the table.
+
+    Example:
+        >>> explain_refusal('Binder Error: Referenced column "widht" not found in FROM clause!', ["width"])
+        'there is no column widht; is width meant?'
+    """
+    if match := re.search(r'Referenced column "(.+?)" not found', message):
+        near = difflib.get_close_matches(match[1].lower(), columns, 1)
+        hint = f"is {near[0]} meant?" if near else f"a text has single quotes: '{match[1]}'"
+        return f"there is no column {match[1]}; {hint}"
+    if match := re.search(r"Could not convert string ('.*?') to (U?INT|FLOAT|DOUBLE|DECIMAL)", message):
+        return f"{match[1]} is no number"
+    if "Cannot compare values of type" in message:
+        return "a text is compared with a number: write both with single quotes, or both without"
+    if match := re.search(r"No function matches the given name and argument types '(.+?)\(", message):
+        return f"{match[1]} does not go with such values"
+    return _first_line(message).partition(" Error: ")[2] or _first_line(message)
 
 
 def _parse(text: str, cursor: duckdb.DuckDBPyConnection) -> dict[str, Any]:
@@ -102,6 +128,10 @@ def _parse(text: str, cursor: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         raise ValueError("it is more than one condition")
     tree: dict[str, Any] = node["where_clause"]
     return tree
+
+
+def _say_where(match: re.Match[str]) -> str:
+    return f"something is missing or wrong at {match['sign']}" if match["sign"] else "its end is missing"
 
 
 def _first_line(error: object) -> str:

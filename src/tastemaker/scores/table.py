@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.conditions import Condition, check_condition
+from tastemaker.scores.conditions import Condition, check_condition, explain_refusal
 from tastemaker.scores.database import EMBEDDING as EMBEDDING, Database, sql_name
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
 from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows
@@ -122,8 +122,9 @@ class ScoreTable:
         try:
             return self._database.ask(sql, parameters, limit_s)
         except duckdb.Error as error:
+            why = explain_refusal(str(error), self.columns)
             raise ConfigurationError(
-                f"the query cannot be answered: {error}\nIt was: {sql} (the table is called rows)"
+                f"the query cannot be answered: {why}\nIt was: {sql} (the table is called rows)"
             ) from error
 
     def to_arrow(

@@ -3,6 +3,7 @@
 import { ask, setStamp } from "./api.js";
 import { startChunks } from "./chunks.js";
 import { startExports } from "./exports.js";
+import { startFacets } from "./facets.js";
 import { startFailures } from "./failures.js";
 import { startFigures } from "./figures.js";
 import { apply, clear, startFilter } from "./filter.js";
@@ -12,7 +13,7 @@ import { startFlow } from "./flow.js";
 import { startHistogram } from "./histogram.js";
 import { startIntro } from "./intro.js";
 import { startKeys } from "./keys.js";
-import { emit, fromHash, loadView, measure, model, on, setOrder, setShow } from "./model.js";
+import { emit, fromHash, isFiltered, loadView, measure, model, on, setOrder, setShow, shownImages, UNFILTERED } from "./model.js";
 import { startNews } from "./news.js";
 import { startPicked } from "./picked.js";
 import { openRow, startPicture } from "./picture.js";
@@ -34,7 +35,7 @@ async function start() {
   model.table = await ask("/api/table");
   setStamp(model.table.stamp);
   document.title = `${model.table.name} - tastemaker`;
-  for (const part of [startTheme, startChunks, startPicked, startHistogram, startFigures, startSizes, startGrid, startStrip, startFilter]) part();
+  for (const part of [startTheme, startChunks, startPicked, startHistogram, startFigures, startSizes, startGrid, startStrip, startFilter, startFacets]) part();
   for (const part of [startSlices, startTaste, startFailures, startPicture, startFlow, startExports, startKeys]) part();
   startHeader();
   startIntro();
@@ -43,7 +44,7 @@ async function start() {
     await loadView();
   } catch (error) {
     tell(error.message, true);
-    Object.assign(model.filter, { by: "", where: "", text: "", like: "", rated: "", group: "" });
+    Object.assign(model.filter, { by: "", ...UNFILTERED });
     await loadView();
   }
   const { images: all, failed, unscored } = model.view;
@@ -55,14 +56,16 @@ async function start() {
   startNews();
 }
 
-const isFiltered = () => ["where", "text", "like", "rated", "group"].some((name) => model.filter[name]);
+const ORDERS = { oldest: "oldest first", newest: "newest first", stars: "most stars first", name: "by file name" };
 
 function startHeader() {
   on("view", showAbout);
   on("show", showView);
+  order.append(...model.table.orders.map((name) => element("option", { value: name, textContent: ORDERS[name] })));
+  if (![...order.options].some(({ value }) => value === model.order)) model.order = "best"; // a mangled address
   order.value = model.order;
-  order.addEventListener("change", () => setOrder(order.value));
-  on("order", () => (order.value = model.order));
+  order.addEventListener("change", () => setOrder(order.value).catch((error) => emit("trouble", error)));
+  on("order", showOrder);
   by.append(...model.table.ranked_by.map((name) => element("option", { value: name, textContent: columnName(name).replace(/ score$/, "") })));
   by.addEventListener("change", () => apply({ by: by.value }));
   for (const button of document.querySelectorAll("[data-show]")) {
@@ -88,6 +91,11 @@ function showAbout() {
   if (!all) empty.textContent = "There are no rows in this table yet.";
   else if (isFiltered() && !shown) empty.replaceChildren("No picture passes the filter. ", offer("Clear the filter", clear));
   else if (!shown) empty.replaceChildren(`None of ${images(failed + unscored)} has a score. `, offer("Show why", () => setShow("failures")));
+}
+
+function showOrder() {
+  order.value = model.order;
+  if (model.view.images && !shownImages()) document.getElementById("empty").textContent = `Nothing is ${model.part} at this cut-off.`;
 }
 
 function showView() {

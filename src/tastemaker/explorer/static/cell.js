@@ -3,7 +3,7 @@
 import { pictureAt, whyNot } from "./api.js";
 import { element, score, stars } from "./format.js";
 import { giveUp } from "./loader.js";
-import { digits, model } from "./model.js";
+import { digits, shownImages } from "./model.js";
 import { altText } from "./thumb.js";
 
 const NARROW = 116; // px that a score and five stars take
@@ -12,7 +12,7 @@ export function makeCell(position, place) {
   const frame = element("div", { className: "frame" });
   const label = element("div", { className: "label" }, element("span", { className: "score" }), element("span", { className: "mark" }));
   const cell = element("div", { className: "cell", role: "option", id: `cell-${position}` }, frame, label, element("div", { className: "file", dir: "auto" }));
-  cell.setAttribute("aria-setsize", model.view.images);
+  cell.setAttribute("aria-setsize", shownImages());
   cell.setAttribute("aria-posinset", position + 1);
   cell.setAttribute("aria-selected", "false");
   cell.place = place;

@@ -1,70 +1,59 @@
-// The pictures of a view, fetched in pieces; the pieces seen last are kept.
+// The pictures of a view, fetched in blocks of what is shown together; those fetched last are kept.
 
 import { ask } from "./api.js";
-import { model, on } from "./model.js";
+import { model, on, placeOf, shownImages } from "./model.js";
 
-const SIZE = 200;
-const KEPT = 40;
+const BLOCK = 200;
+const KEPT = 8000;
 
-let chunks = new Map(); // number -> array of pictures, or a promise of it
-let version = 0;
+let known = new Map(); // place -> picture
+let coming = new Map(); // what a block is called -> a promise of it
 
 export function startChunks() {
   on("view", () => {
-    version++;
-    chunks = new Map();
+    known = new Map();
+    coming = new Map();
   });
 }
 
 // The picture at a place (from the best), undefined where it is not here yet.
-export function peek(place) {
-  const chunk = chunks.get(Math.floor(place / SIZE));
-  return Array.isArray(chunk) ? chunk[place % SIZE] : undefined;
-}
+export const peek = (place) => known.get(place);
 
 // Every picture between two places, once they are all here.
-export async function fetchPlaces(from, to) {
-  const start = Math.max(0, from);
-  const end = Math.min(to, model.view.images);
-  if (start >= end) return [];
-  const numbers = [];
-  for (let n = Math.floor(start / SIZE); n <= Math.floor((end - 1) / SIZE); n++) numbers.push(n);
-  await Promise.all(numbers.map(fetchChunk));
-  const found = [];
-  for (let place = start; place < end; place++) found.push(peek(place));
-  return found;
-}
+export const fetchPlaces = (from, to) => fetchBlocks(from, to, model.view.images, (place) => place, "place");
+
+// Every picture between two positions, in the order in which they are shown.
+export const fetchPositions = (from, to) => fetchBlocks(from, to, shownImages(), placeOf, model.order === "best" && !model.part ? "place" : `${model.order} ${model.part}`);
 
 // Take over what is new of pictures: row -> what changes.
 export function update(changes) {
-  for (const chunk of chunks.values()) {
-    if (!Array.isArray(chunk)) continue;
-    for (const picture of chunk) if (changes.has(picture.row)) Object.assign(picture, changes.get(picture.row));
-  }
+  for (const picture of known.values()) if (changes.has(picture.row)) Object.assign(picture, changes.get(picture.row));
 }
 
-async function fetchChunk(number) {
-  const known = chunks.get(number);
-  if (known) {
-    chunks.delete(number); // to the end: it was used last
-    chunks.set(number, known);
-    return known;
-  }
-  const mine = version;
-  const coming = ask("/api/rows", { ...model.filter, start: number * SIZE, stop: (number + 1) * SIZE });
-  chunks.set(number, coming);
-  try {
-    const pictures = await coming;
-    if (mine === version) {
-      chunks.set(number, pictures);
-      for (const old of chunks.keys()) {
-        if (chunks.size <= KEPT) break;
-        if (old !== number) chunks.delete(old);
-      }
-    }
-    return pictures;
-  } catch (error) {
-    if (mine === version) chunks.delete(number);
-    throw error;
+async function fetchBlocks(from, to, all, at, kind) {
+  const start = Math.max(0, from);
+  const end = Math.min(to, all);
+  const places = Array.from({ length: Math.max(0, end - start) }, (_, n) => at(start + n));
+  const blocks = new Set(places.flatMap((place, n) => (known.has(place) ? [] : [Math.floor((start + n) / BLOCK)])));
+  await Promise.all([...blocks].map((block) => {
+    const first = block * BLOCK;
+    const whole = Array.from({ length: Math.min(BLOCK, all - first) }, (_, n) => at(first + n));
+    return fetchBlock(`${kind} ${block}`, whole.filter((place) => !known.has(place)));
+  }));
+  return places.map(peek);
+}
+
+function fetchBlock(name, places) {
+  if (!coming.has(name)) coming.set(name, load(places, coming).finally(() => coming.delete(name)));
+  return coming.get(name);
+}
+
+async function load(places, turn) {
+  const pictures = await ask("/api/rows/at", { ...model.filter, places: places.join() });
+  if (turn !== coming) return; // of another view
+  places.forEach((place, n) => known.has(place) || known.set(place, pictures[n])); // what is shown already stays the same object
+  for (const old of known.keys()) {
+    if (known.size <= KEPT) break;
+    known.delete(old);
   }
 }

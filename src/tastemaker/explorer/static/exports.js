@@ -1,6 +1,7 @@
 // "Export this selection": where to, in which form, and how far it is.
 
 import { ask, send } from "./api.js";
+import { describeFacets } from "./facets.js";
 import { columnName, count, element, images, share } from "./format.js";
 import { counted, model, on } from "./model.js";
 
@@ -70,7 +71,7 @@ function describe() {
   const { cut, filter, view } = model;
   const by = view.like ? `likeness to “${view.like}”` : columnName(view.by);
   const what = cut.text ? `the top ${cut.text.endsWith("%") ? cut.text : count(Number(cut.text))}${view.like ? ` by ${by}` : ""}` : `${by} from ${cut.name}`;
-  const parts = [filter.where, filter.text && `containing “${filter.text}”`, filter.rated && `rating: ${filter.rated}`].filter(Boolean);
+  const parts = [filter.where, filter.text && `containing “${filter.text}”`, ...describeFacets()].filter(Boolean);
   const rejected = view.rejected.size ? ". What is rejected is left out" : "";
   return `${what}, ${share(cut.kept, counted())} of ${images(counted())}${parts.length ? ` where ${parts.join(" and ")}` : ""}${filter.group ? ", only the best of each group" : ""}${rejected}.`;
 }

@@ -1,7 +1,7 @@
-// The filter: a part of the text, words to rank by, a condition in SQL, and chips that write conditions.
+// The filter's drawer: a part of the text, words to rank by, a condition in SQL, and chips that write conditions. Facets are in facets.js.
 
-import { element } from "./format.js";
-import { changeFilter, emit, model, on } from "./model.js";
+import { count, element } from "./format.js";
+import { changeFilter, emit, isFiltered, model, on, setPart, UNFILTERED } from "./model.js";
 
 const form = document.getElementById("filter");
 const toggle = document.getElementById("filter-toggle");
@@ -13,37 +13,45 @@ const chips = document.getElementById("filter-chips");
 const groups = document.getElementById("group-label");
 const groupBox = document.getElementById("group");
 
-const PAUSE_MS = 900; // in typing words, before they are searched for
+const WORDS_PAUSE_MS = 900; // in typing words, before they are searched for
 let pausing = 0;
 
 const SIZES = [
   ["from 512 px", "least(width, height) >= 512"],
   ["from 1024 px", "least(width, height) >= 1024"],
 ];
-const RATED = [["unrated", "unrated"], ["rejected", "rejected"], ["★", "1"], ["★★", "2"], ["★★★", "3"], ["★★★★", "4"], ["★★★★★", "5"]];
 
 export function startFilter() {
   toggle.addEventListener("click", () => show(form.hidden));
+  document.getElementById("filter-close").addEventListener("click", () => show(false));
+  form.addEventListener("keydown", (event) => event.key === "Escape" && !event.defaultPrevented && show(false));
   on("filter-open", () => show(true));
   on("view", reflect);
+  on("order", showState);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     apply(typed());
   });
   for (const field of [text, like, where]) {
     field.addEventListener("search", () => field.value || apply(typed()));
-    field.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape") return;
-      if (field !== like || !like.value) return show(false);
-      event.preventDefault();
-      like.value = ""; // the next one closes
-      apply({ like: "" });
+  }
+  like.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !like.value) return;
+    event.preventDefault();
+    like.value = ""; // the next one closes
+    apply({ like: "" });
+  });
+  where.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey) return;
+    event.preventDefault();
+    apply(typed());
+  });
+  for (const [field, pause, changes] of [[text, 250, () => ({ text: text.value })], [like, WORDS_PAUSE_MS, () => ({ like: like.value })]]) {
+    field.addEventListener("input", () => {
+      clearTimeout(pausing);
+      pausing = setTimeout(() => apply(changes()), pause);
     });
   }
-  like.addEventListener("input", () => {
-    clearTimeout(pausing);
-    pausing = setTimeout(() => apply({ like: like.value }), PAUSE_MS);
-  });
   const { embeddings } = model.table;
   like.hidden = document.querySelector("label[for=filter-like]").hidden = !embeddings;
   document.getElementById("filter-no-words").hidden = embeddings;
@@ -55,7 +63,11 @@ export function startFilter() {
 
 const typed = () => ({ text: text.value, like: like.value, where: where.value });
 
-export const clear = () => apply({ text: "", like: "", where: "", rated: "", group: "" });
+export function clear() {
+  text.value = like.value = where.value = "";
+  if (model.part) setPart("");
+  return apply(UNFILTERED);
+}
 
 export async function apply(changes) {
   clearTimeout(pausing);
@@ -96,6 +108,7 @@ export function toggleCondition(condition) {
 function show(isShown) {
   form.hidden = !isShown;
   toggle.setAttribute("aria-expanded", isShown);
+  if (isShown) emit("filter-shown");
   if (isShown) text.focus();
   else toggle.focus();
 }
@@ -104,14 +117,7 @@ function fillChips() {
   const have = new Set(model.table.columns.map(([name]) => name));
   const known = [...(have.has("width") ? [...model.table.shapes, ...SIZES] : []), ...(have.has("caption") ? [["captioned", "caption IS NOT NULL"]] : [])];
   const conditions = known.map(([name, condition]) => chip(name, () => toggleCondition(condition), { condition }));
-  const rated = RATED.map(([name, choice]) => {
-    const label = /^\d$/.test(choice) ? `${choice} stars` : name;
-    return chip(name, () => apply({ rated: toggled(choice).join() }), { rated: choice }, label);
-  });
-  chips.append(
-    element("span", { className: "quiet", textContent: "only" }), ...conditions,
-    element("span", { className: "quiet", textContent: "rating" }), ...rated,
-  );
+  chips.append(...conditions);
   const columns = model.table.columns.map(([name, kind]) => {
     const button = element("button", { type: "button", textContent: name, title: kind, className: "plain" });
     button.addEventListener("click", () => {
@@ -125,13 +131,8 @@ function fillChips() {
 
 const plainKind = (kind) => (/string/.test(kind) && !/list|struct/.test(kind) ? "text" : /^(u?int|float|double|half)/.test(kind) ? "number" : kind.split("<")[0]);
 
-function toggled(choice) {
-  const chosen = model.filter.rated.split(",").filter(Boolean);
-  return chosen.includes(choice) ? chosen.filter((other) => other !== choice) : [...chosen, choice];
-}
-
-function chip(name, action, data, label = name) {
-  const button = element("button", { type: "button", textContent: name, className: "chip", "aria-label": label, "aria-pressed": "false" });
+function chip(name, action, data) {
+  const button = element("button", { type: "button", textContent: name, className: "chip", "aria-pressed": "false" });
   Object.assign(button.dataset, data);
   button.addEventListener("click", action);
   return button;
@@ -144,11 +145,17 @@ function reflect() {
   if (document.activeElement !== like) like.value = filter.like;
   if (document.activeElement !== where) where.value = filter.where;
   for (const button of chips.querySelectorAll("button")) {
-    const isOn = button.dataset.rated ? filter.rated.split(",").includes(button.dataset.rated) : filter.where.includes(button.dataset.condition);
-    button.setAttribute("aria-pressed", isOn);
+    button.setAttribute("aria-pressed", filter.where.includes(button.dataset.condition));
   }
-  const isFiltered = Boolean(filter.text || filter.like || filter.where || filter.rated || filter.group);
-  toggle.classList.toggle("on", isFiltered);
-  document.getElementById("filter-clear").disabled = !isFiltered;
+  document.getElementById("filter-count").textContent = isFiltered() ? `${count(model.view.images)} of ${count(model.table.images)}` : "";
+  showState();
+}
+
+// How many ways of filtering are in use, also where the drawer is closed.
+function showState() {
+  const number = Object.keys(UNFILTERED).filter((name) => model.filter[name]).length + Number(Boolean(model.part));
+  toggle.textContent = number ? `Filter (${number})` : "Filter";
+  toggle.classList.toggle("on", number > 0);
+  document.getElementById("filter-clear").disabled = !number;
 }
 

@@ -2,7 +2,7 @@
 
 import { apply } from "./filter.js";
 import { count, element } from "./format.js";
-import { emit, model, on, placeOf, positionOf } from "./model.js";
+import { emit, model, on, placeOf, positionOf, shownImages } from "./model.js";
 import { tell } from "./ratings.js";
 
 const KEY = "tastemaker-goes-on";
@@ -64,7 +64,8 @@ export function goesOnSwitch() {
 
 // The next picture that nobody has rated, from the one after the active one on, and from the start again.
 export function nextUnrated() {
-  const { rated, images } = model.view;
+  const { rated } = model.view;
+  const images = shownImages();
   const from = positionOf(model.active);
   for (let step = 1; step <= images; step++) {
     const place = placeOf((from + step) % images);

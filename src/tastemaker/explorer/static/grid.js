@@ -1,10 +1,10 @@
 // The grid: justified rows of which only those on screen exist, whatever their number.
 
 import { dropCell, fillCell, makeCell, prepareImage, showMark } from "./cell.js";
-import { fetchPlaces, peek, update } from "./chunks.js";
+import { fetchPositions, peek, update } from "./chunks.js";
 import { BESIDE, GAP, boxes, layOut, rowAt, rowOf } from "./layout.js";
 import { want } from "./loader.js";
-import { emit, model, on, placeOf, positionOf, setActive } from "./model.js";
+import { emit, isByScore, model, on, placeOf, positionOf, setActive, shownImages } from "./model.js";
 import { clearPicked, pickTo, togglePick } from "./picked.js";
 import { Scroller } from "./scroller.js";
 import { columnsAt, heightAt, linesBelow } from "./sizes.js";
@@ -18,7 +18,7 @@ const frame = document.getElementById("scroller");
 const grid = document.getElementById("grid");
 const line = document.createElement("div");
 
-let layout = layOut(new Uint16Array(0), false, 100, 200);
+let layout = layOut(new Uint16Array(0), 100, 200);
 let cells = new Map(); // position -> element
 let scroller = null;
 let waiting = 0;
@@ -84,17 +84,18 @@ export const focusGrid = () => grid.focus({ preventScroll: true });
 
 // Lay out anew. The picture at the upper edge stays there, or the active one is brought on screen.
 function relayOut(isNew) {
-  const before = layout.rows ? placeOf(Math.min(layout.starts[rowAt(layout, scroller.top)], model.view.images - 1)) : 0;
+  const before = layout.rows ? placeOf(Math.min(layout.starts[rowAt(layout, scroller.top)], shownImages() - 1)) ?? 0 : 0;
   width = grid.clientWidth || 100;
-  layout = layOut(model.shapes, model.order === "worst", width, heightAt(width), columnsAt(width), linesBelow());
+  const shapes = Uint16Array.from({ length: shownImages() }, (_, position) => model.shapes[placeOf(position)]);
+  layout = layOut(shapes, width, heightAt(width), columnsAt(width), linesBelow());
   for (const cell of cells.values()) dropCell(cell);
   cells = new Map();
   const kept = isNew ? model.active : before;
   const row = rowOf(layout, Math.max(0, positionOf(kept)));
   const isFirst = positionOf(kept) < layout.starts[1];
   scroller.setHeight(layout.height, isFirst ? 0 : layout.tops[row] - (isNew ? scroller.room / 3 : 0));
-  document.getElementById("empty").hidden = model.view.images > 0;
-  frame.hidden = model.view.images === 0;
+  document.getElementById("empty").hidden = shownImages() > 0;
+  frame.hidden = shownImages() === 0;
   showCut();
   showActive();
 }
@@ -151,13 +152,12 @@ function render() {
 
 // Fetch what the cells on screen stand for, and show it.
 async function fill() {
-  const wanted = [...cells.values()];
-  if (!wanted.length) return;
-  const places = wanted.map((cell) => cell.place);
+  if (!cells.size) return;
+  const wanted = [...cells.keys()];
   showKnown();
-  if (places.every((place) => peek(place))) return;
+  if (wanted.every((position) => peek(placeOf(position)))) return;
   try {
-    await fetchPlaces(Math.min(...places), Math.max(...places) + 1);
+    await fetchPositions(Math.min(...wanted), Math.max(...wanted) + 1);
   } catch (error) {
     emit("trouble", error);
     return;
@@ -200,7 +200,7 @@ function placeLine() {
   const { images } = model.view;
   const { place, name } = model.cut;
   const boundary = model.order === "best" ? place : images - place; // first position on the other side
-  line.hidden = boundary <= 0 || boundary >= images || !layout.rows;
+  line.hidden = !isByScore() || boundary <= 0 || boundary >= images || !layout.rows;
   if (line.hidden) return;
   const row = rowOf(layout, boundary);
   const isBetween = layout.starts[row] === boundary;
@@ -257,7 +257,7 @@ export function reveal(place, isCentred = false) {
 export function moveActive(key) {
   const position = positionOf(model.active);
   const row = rowOf(layout, position);
-  const last = model.view.images - 1;
+  const last = shownImages() - 1;
   const screen = Math.max(1, rowAt(layout, scroller.top + scroller.room) - rowAt(layout, scroller.top) - 1);
   const target = {
     ArrowLeft: () => position - 1,

@@ -13,13 +13,13 @@ const handle = document.getElementById("handle");
 const caption = document.querySelector("#histogram-table caption");
 const body = document.querySelector("#histogram-table tbody");
 
-// Bars as the server draws them, twice: the second ones in the colour of what passes, from --cut on.
-export function makeBars(path) {
-  const svgs = ["", "passing"].map((name) => {
+// Bars as the server draws them, twice: the second ones in the colour of what passes, from --cut on. Behind them those of all.
+export function makeBars(path, ghost = "") {
+  const svgs = [...(ghost ? ["ghost"] : []), "", "passing"].map((name) => {
     const svg = document.createElementNS(SVG, "svg");
     const drawn = document.createElementNS(SVG, "path");
     for (const [key, value] of [["class", name], ["viewBox", "0 0 1000 100"], ["preserveAspectRatio", "none"]]) svg.setAttribute(key, value);
-    drawn.setAttribute("d", path);
+    drawn.setAttribute("d", name === "ghost" ? ghost : path);
     svg.append(drawn);
     return svg;
   });
@@ -44,12 +44,12 @@ export function startHistogram() {
 }
 
 function draw() {
-  const { bars, ticks, low, high, step, images } = model.view;
-  host.querySelector(".bars").replaceWith(makeBars(bars));
+  const { bars, ghost, ticks, low, high, step, images } = model.view;
+  host.querySelector(".bars").replaceWith(makeBars(bars, ghost));
   handle.min = Math.round(low / step);
   handle.max = Math.round(high / step);
   handle.disabled = !images;
-  axis.replaceChildren(...(images ? ticks : []).map(([text, percent], n) => element("span", { className: n % 2 ? "odd" : "", style: `left: ${percent}%`, textContent: text })));
+  axis.replaceChildren(...(images || ghost ? ticks : []).map(([text, percent], n) => element("span", { className: n % 2 ? "odd" : "", style: `left: ${percent}%`, textContent: text })));
   axis.classList.toggle("long", ticks.some(([text]) => text.length > 4));
   fillTable();
   place();

@@ -4,7 +4,7 @@ import { fetchPlaces, peek } from "./chunks.js";
 import { goesOn, nextUnrated, survey, toggleGoesOn } from "./flow.js";
 import { element } from "./format.js";
 import { moveActive, reveal } from "./grid.js";
-import { emit, model, moveCut, setActive, setOrder, setShow } from "./model.js";
+import { emit, model, moveCut, setActive, setOrder, setShow, shownImages } from "./model.js";
 import { clearPicked, pickTo, pickedPlaces } from "./picked.js";
 import { isOpen, openedPicture, showBeside, walk } from "./picture.js";
 import { rate, undo } from "./ratings.js";
@@ -43,7 +43,7 @@ const KEYS = [
   ]],
   ["Page", [
     ["/", "filter"],
-    ["O", "best first, worst first"],
+    ["O", "best first, worst first; other orders beside Filter"],
     ["P   S   L   F", "pictures, slices, your taste (learned), failures"],
     ["E", "export what is kept"],
     ["T", "light, dark"],
@@ -138,7 +138,7 @@ function move(event) {
     if (steps) act(event, () => walk(steps));
     return;
   }
-  if (model.show !== "pictures" || !model.view.images) return;
+  if (model.show !== "pictures" || !shownImages()) return;
   act(event, () => {
     document.getElementById("grid").focus({ preventScroll: true });
     const from = model.active;
@@ -169,10 +169,9 @@ async function mark(changes, isLeft) {
 
 export function goToCut() {
   const { place } = model.cut;
-  const { images } = model.view;
-  if (!images) return;
+  if (!shownImages()) return;
   setShow("pictures");
-  setActive(Math.min(Math.max(place - (model.order === "best" ? 0 : 1), 0), images - 1));
+  setActive(place - (model.order === "worst" || model.part === "kept" ? 1 : 0));
   reveal(model.active, true);
   document.getElementById("grid").focus({ preventScroll: true });
 }

@@ -7,12 +7,12 @@ export const LABEL = 24; // px of a line below each picture
 export const GAP = 12; // px below the label
 export const BESIDE = 12; // px between pictures
 
-// `target`: how high rows are about; `columns`: pictures in a row of a narrow grid, 0 for as many as fit; `lines` below each.
+// `shapes`: in the order in which they are shown; `target`: how high rows are about; `columns`: pictures in a row of a narrow grid, 0 for as many as fit; `lines` below each.
 // Returns {starts, tops, heights, rows, height}: of each row the first position, its upper edge, and how high its pictures are.
-export function layOut(shapes, isReversed, width, target, columns = 0, lines = 1) {
+export function layOut(shapes, width, target, columns = 0, lines = 1) {
   const number = shapes.length;
   const aspect = (position) => {
-    const stored = shapes[isReversed ? number - 1 - position : position] / 1000;
+    const stored = shapes[position] / 1000;
     return Math.min(Math.max(stored, NARROWEST), WIDEST);
   };
   const most = columns || Infinity;

@@ -5,10 +5,14 @@ import { digitsOf } from "./format.js";
 
 const listeners = new Map();
 
+// A filter that lets all pass. Facets (from rated to folder) have their values as the server takes them.
+export const UNFILTERED = { where: "", text: "", like: "", rated: "", date: "", camera: "", lens: "", folder: "", group: "" };
+
 export const model = {
   table: null, // what /api/table said
-  filter: { by: "", where: "", text: "", like: "", rated: "", group: "", asked: "" },
-  order: "best",
+  filter: { by: "", ...UNFILTERED, asked: "" },
+  order: "best", // or "worst", or one of table.orders
+  part: "", // "kept" or "dropped": what is shown of the view
   show: "pictures",
   dimension: "",
   view: { images: 0, rated: new Set(), rejected: new Set(), first: 0, step: 0.01, reaching: [], low: 0, high: 1, failed: 0, unscored: 0, by: "", like: "" },
@@ -35,9 +39,40 @@ export const digits = () => digitsOf(model.view.step);
 // What the pictures are ranked by, in a word: words give a likeness.
 export const measure = () => (model.view.like ? "likeness" : "score");
 
-// Pictures are displayed best or worst first; places always count from the best.
-export const placeOf = (position) => (model.order === "best" ? position : model.view.images - 1 - position);
-export const positionOf = placeOf;
+export const isFiltered = () => Object.keys(UNFILTERED).some((name) => model.filter[name]);
+
+// Pictures are displayed in any order, or only those on one side of the cut-off; places always count from the best.
+let ordered = null; // places in the order that the server made, null for an order by score
+let arranged = null; // places in the order in which they are shown, null where that is all of them, best first
+let positions = null; // of each place, -1 where it is not shown
+
+export const shownImages = () => (arranged ? arranged.length : model.view.images);
+export const placeOf = (position) => (arranged ? arranged[position] : position);
+export const positionOf = (place) => (positions ? positions[place] : place);
+
+// Whether places come one after the other, so that the cut-off is a line between them.
+export const isByScore = () => !ordered && !model.part;
+
+function arrange() {
+  const { view, cut, part } = model;
+  arranged = positions = null;
+  if (ordered || part || model.order === "worst") {
+    let places = ordered ?? Uint32Array.from({ length: view.images }, (_, n) => n);
+    if (model.order === "worst") places = places.reverse();
+    if (part) places = places.filter((place) => place < cut.place === (part === "kept") && !view.rejected.has(place));
+    arranged = places;
+    positions = new Int32Array(view.images).fill(-1);
+    places.forEach((place, position) => (positions[place] = position));
+  }
+  if (!(positionOf(model.active) >= 0)) model.active = placeOf(0) ?? 0;
+}
+
+async function fetchOrder(signal) {
+  if (!model.table.orders.includes(model.order)) return null;
+  return new Uint32Array(decode(await ask("/api/order", { ...model.filter, order: model.order }, signal)));
+}
+
+const decode = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
 
 // How many of the view reach a score, rejected ones among them.
 export function placeAt(score) {
@@ -100,9 +135,14 @@ export async function setRated(ratings) {
   if ([...rejected].join() !== before) await recut();
 }
 
+let rearranging = 0;
+const CUT_RESTS_MS = 120;
+
 function setCut(cut) {
   model.cut = cut;
   emit("cut");
+  clearTimeout(rearranging);
+  if (model.part) rearranging = setTimeout(() => show(model.order, model.part), CUT_RESTS_MS);
   remember();
 }
 
@@ -119,14 +159,16 @@ export async function loadView(cut = model.cut) {
   model.filter.asked = `${performance.timeOrigin + performance.now()}`;
   const asked = { ...model.filter, cut: cut.text || cut.name };
   const by = ranking(asked);
-  const { shapes, cut: found, rated, rejected, ...view } = await ask("/api/view", asked, signal);
+  const [{ shapes, cut: found, rated, rejected, ...view }, order] = await Promise.all([ask("/api/view", asked, signal), fetchOrder(signal)]);
   model.view = { ...view, rated: new Set(rated), rejected: new Set(rejected) };
   shown = by;
-  model.shapes = new Uint16Array(Uint8Array.from(atob(shapes), (letter) => letter.charCodeAt(0)).buffer);
-  model.active = Math.min(model.active, Math.max(0, view.images - 1));
+  model.shapes = new Uint16Array(decode(shapes));
   model.cut = { ...found, score: found.score ?? 0 };
+  ordered = order;
+  arrange();
   emit("view");
-  setCut(model.cut);
+  emit("cut");
+  remember();
 }
 
 const isOnStep = (score) => Math.abs(score / model.view.step - Math.round(score / model.view.step)) < 1e-6;
@@ -134,7 +176,7 @@ const isOnStep = (score) => Math.abs(score / model.view.step - Math.round(score 
 export async function changeFilter(changes) {
   const { filter: before, active } = model;
   model.filter = { ...model.filter, ...changes };
-  model.active = 0;
+  model.active = -1; // the first that is shown
   cuts.set(shown, model.cut);
   try {
     await loadView(cuts.get(ranking(model.filter)) ?? { text: "", name: "" });
@@ -146,9 +188,19 @@ export async function changeFilter(changes) {
   }
 }
 
-export function setOrder(order) {
+export async function setOrder(order) {
   model.order = order;
-  model.active = order === "best" ? 0 : Math.max(0, model.view.images - 1);
+  ordered = await fetchOrder();
+  model.active = -1;
+  show(order, model.part);
+}
+
+// Show only what is kept, what is dropped, or with an empty part all.
+export const setPart = (part) => show(model.order, part);
+
+function show(order, part) {
+  Object.assign(model, { order, part });
+  arrange();
   emit("order");
   remember();
 }
@@ -179,6 +231,7 @@ export function toHash() {
   state.set("cut", cut.text || cut.name);
   for (const [name, value] of Object.entries(filter)) if (value && name !== "asked") state.set(name, value);
   if (model.order !== "best") state.set("order", model.order);
+  if (model.part) state.set("part", model.part);
   if (model.show !== "pictures") state.set("show", model.show);
   if (model.dimension) state.set("by-slice", model.dimension);
   if (model.active) state.set("at", model.active);
@@ -190,7 +243,8 @@ export function toHash() {
 export function fromHash() {
   const state = new URLSearchParams(location.hash.slice(1));
   for (const name of Object.keys(model.filter)) model.filter[name] = state.get(name) ?? "";
-  model.order = state.get("order") === "worst" ? "worst" : "best";
+  model.order = state.get("order") ?? "best";
+  model.part = ["kept", "dropped"].includes(state.get("part")) ? state.get("part") : "";
   model.show = ["slices", "taste", "failures"].includes(state.get("show")) ? state.get("show") : "pictures";
   model.dimension = state.get("by-slice") ?? "";
   model.active = Number.parseInt(state.get("at") ?? "0", 10) || 0;

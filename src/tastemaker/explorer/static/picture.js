@@ -5,7 +5,7 @@ import { fetchPlaces } from "./chunks.js";
 import { goesOnSwitch, nextUnrated } from "./flow.js";
 import { columnName, count, element, score } from "./format.js";
 import { focusGrid, reveal } from "./grid.js";
-import { digits, emit, measure, model, on, placeOf, positionOf, setActive, toHash } from "./model.js";
+import { digits, emit, measure, model, on, placeOf, positionOf, setActive, shownImages, toHash } from "./model.js";
 import { pickedPlaces } from "./picked.js";
 import { clearStage, markPane, showStage, sourceOf, stage, startStage } from "./stage.js";
 import { makeRating, showRating } from "./stars.js";
@@ -47,7 +47,7 @@ export const openedPicture = () => shown;
 
 const numberOf = (place) => (list.length ? list.indexOf(place) : positionOf(place));
 const placeAtNumber = (number) => (list.length ? list[number] : placeOf(number));
-const listed = () => list.length || model.view.images;
+const listed = () => list.length || shownImages();
 
 export function startPicture() {
   const progress = element("span", { className: "progress" });
@@ -76,7 +76,7 @@ export function startPicture() {
 // What is picked side by side, else one picture.
 function open(place, fewest = 1) {
   list = pickedPlaces();
-  beside = Math.min(Math.max(list.length, fewest), MOST_BESIDE, model.view.images);
+  beside = Math.min(Math.max(list.length, fewest), MOST_BESIDE, shownImages());
   first = 0;
   goTo(list.length && !list.includes(place) ? list[0] : place);
 }
@@ -230,7 +230,7 @@ async function showFacts(picture, mine) {
   try {
     const facts = await ask(`/api/picture/${picture.row}`, model.filter);
     if (mine !== turn) return;
-    taken.textContent = describeShot(Object.fromEntries(facts.columns));
+    taken.textContent = facts.shot.join("\n");
     const rank = facts.rank ? `${count(facts.rank)} of ${count(facts.of)}` : "";
     const percentile = facts.percentile === null ? "" : `${model.view.like ? "more alike" : "better"} than ${facts.percentile.toFixed(1)}%`;
     const parts = [element("p", { className: "rank quiet", textContent: [rank && `rank ${rank}`, percentile].filter(Boolean).join(" · ") })];
@@ -246,16 +246,6 @@ async function showFacts(picture, mine) {
   } catch (error) {
     if (mine === turn) rest.replaceChildren(element("p", { className: "wrong", textContent: error.message }));
   }
-}
-
-// When and with what a picture was taken, as a photographer says it.
-function describeShot(of) {
-  const seconds = Number(of.exposure_time_s);
-  const exposure = seconds > 0 ? (seconds < 0.4 ? `1/${Math.round(1 / seconds)} s` : `${Number(seconds.toPrecision(2))} s`) : "";
-  const rounded = (name, before, after) => (Number(of[name]) > 0 ? `${before}${Number(Number(of[name]).toPrecision(3))}${after}` : "");
-  const values = [rounded("focal_length_mm", "", " mm"), rounded("aperture_f", "f/", ""), exposure, of.iso ? `ISO ${of.iso.replaceAll(",", "")}` : ""];
-  const lines = [of.captured_at?.replace(/\.\d+$/, ""), [of.camera, of.lens].filter(Boolean).join(" · "), values.filter(Boolean).join("  ")];
-  return lines.filter(Boolean).join("\n");
 }
 
 function group(name, pairs) {

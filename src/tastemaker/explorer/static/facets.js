@@ -1,0 +1,135 @@
+// Facets: what pictures are told apart by, to be clicked. Values of one facet are alternatives, facets are combined.
+
+import { ask } from "./api.js";
+import { apply } from "./filter.js";
+import { compact, count, element } from "./format.js";
+import { counted, emit, model, on, setPart } from "./model.js";
+
+const FEW = 8; // values that are shown before one asks for more
+const SEARCHED = 12; // values from which there is a search
+const PAUSE_MS = 200; // in typing a search, before it is made
+const TITLES = { rated: "Stars", date: "Taken", camera: "Camera", lens: "Lens", folder: "Folder or shard" };
+
+const form = document.getElementById("filter");
+const host = document.getElementById("facets");
+const unfolded = new Set(); // names of facets of which more is shown
+const searches = new Map(); // name -> what is searched for
+
+let turn = null;
+let pausing = 0;
+
+export function startFacets() {
+  for (const event of ["view", "filter-shown"]) on(event, load);
+  on("cut", showParts);
+  on("order", showParts);
+}
+
+// The values of a facet that are chosen; null stands for pictures of which it is not known.
+export const chosenOf = (name) => {
+  const text = model.filter[name];
+  if (!text || text === "next") return [];
+  return name === "rated" ? text.split(",") : JSON.parse(text);
+};
+
+// What is chosen, in words.
+export const describeFacets = () =>
+  Object.entries(TITLES).flatMap(([name, title]) => {
+    const chosen = model.filter[name] === "next" ? ["next"] : chosenOf(name);
+    return chosen.length ? [`${title.toLowerCase()}: ${chosen.map((value) => value ?? "not known").join(" or ")}`] : [];
+  });
+
+async function load() {
+  if (form.hidden) return;
+  turn?.abort();
+  turn = new AbortController();
+  const { signal } = turn;
+  try {
+    const facets = await ask("/api/facets", model.filter, signal);
+    const searched = [...searches].filter(([name, search]) => search && unfolded.has(name));
+    const found = await Promise.all(searched.map(([facet, search]) => ask("/api/facets", { ...model.filter, facet, search }, signal)));
+    for (const [facet] of found) Object.assign(facets.find(({ name }) => name === facet.name) ?? {}, facet);
+    show(facets);
+  } catch (error) {
+    if (error.name !== "AbortError") emit("trouble", error);
+  }
+}
+
+function show(facets) {
+  const focused = document.activeElement?.closest("#facets [data-key]")?.dataset.key;
+  const { scrollTop } = form;
+  host.replaceChildren(parts, ...facets.map(section));
+  showParts();
+  form.scrollTop = scrollTop;
+  if (focused) host.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+}
+
+function section({ name, values, others }) {
+  const isUnfolded = unfolded.has(name);
+  const shown = values.filter((value, n) => isUnfolded || n < FEW || value.is_on);
+  const parts = [element("h3", { textContent: TITLES[name] })];
+  if (isUnfolded && (values.length + others > SEARCHED || searches.get(name))) parts.push(searchField(name));
+  parts.push(element("div", { className: "values" }, ...shown.map((value) => button(name, value))));
+  if (isUnfolded && others) parts.push(element("p", { className: "quiet", textContent: `and ${count(others)} more: search for them` }));
+  const hidden = values.length - shown.length + (isUnfolded ? 0 : others);
+  if (hidden || isUnfolded) {
+    const more = element("button", { type: "button", className: "more", textContent: isUnfolded ? "fewer" : `${compact(hidden)} more` });
+    more.dataset.key = `${name} more`;
+    more.setAttribute("aria-expanded", isUnfolded);
+    more.addEventListener("click", () => {
+      if (!unfolded.delete(name)) unfolded.add(name);
+      searches.delete(name);
+      load();
+    });
+    parts.push(more);
+  }
+  const made = element("section", { className: isUnfolded ? "facet unfolded" : "facet" }, ...parts);
+  made.setAttribute("aria-label", TITLES[name]);
+  return made;
+}
+
+function searchField(name) {
+  const field = element("input", { type: "search", value: searches.get(name) ?? "", placeholder: `search in ${TITLES[name].toLowerCase()}`, autocomplete: "off", spellcheck: false });
+  field.setAttribute("aria-label", `Search in ${TITLES[name].toLowerCase()}`);
+  field.dataset.key = `${name} search`;
+  field.addEventListener("input", () => {
+    searches.set(name, field.value);
+    clearTimeout(pausing);
+    pausing = setTimeout(load, PAUSE_MS);
+  });
+  return field;
+}
+
+function button(facet, { value, name, images, is_on: isOn }) {
+  const shown = facet === "rated" && /^\d$/.test(name) ? "★".repeat(Number(name)) : name || "(top folder)";
+  const label = facet === "rated" && /^\d$/.test(name) ? `${name} ${name === "1" ? "star" : "stars"}` : shown;
+  return valueButton(`${facet} ${JSON.stringify(value)}`, shown, label, images, isOn, () => toggle(facet, value));
+}
+
+function valueButton(key, shown, label, images, isOn, action) {
+  const made = element("button", { type: "button", className: "value", title: shown, "aria-pressed": isOn, "aria-label": `${label}, ${count(images)}` },
+    element("span", { className: "called", dir: "auto", textContent: shown }), element("span", { className: "images", textContent: count(images) }));
+  made.dataset.key = key;
+  made.addEventListener("click", action);
+  return made;
+}
+
+function toggle(name, value) {
+  const chosen = chosenOf(name);
+  const values = chosen.includes(value) ? chosen.filter((other) => other !== value) : [...chosen, value];
+  return apply({ [name]: name === "rated" ? values.join() : values.length ? JSON.stringify(values) : "" });
+}
+
+// What lies on one side of the cut-off. It follows the handle, so it is no filter: counts and exports stay.
+const parts = element("section", { className: "facet", "aria-label": "Cut-off" });
+
+function showParts() {
+  if (form.hidden) return;
+  const focused = parts.contains(document.activeElement) ? document.activeElement.dataset.key : "";
+  const { kept } = model.cut;
+  const buttons = [["kept", kept], ["dropped", counted() - kept]].map(([part, images]) => {
+    const isOn = model.part === part;
+    return valueButton(part, part, part, images, isOn, () => setPart(isOn ? "" : part));
+  });
+  parts.replaceChildren(element("h3", { textContent: "Cut-off" }), element("div", { className: "values" }, ...buttons));
+  if (focused) parts.querySelector(`[data-key=${focused}]`)?.focus({ preventScroll: true });
+}
