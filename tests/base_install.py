@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 
 from tastemaker.demo import make_pictures
@@ -49,7 +50,20 @@ def main(python):
             assert summary["images"] == 35, summary
             assert summary["failed"] == 0, summary
         assert summary["kept"] == 35, summary
-    print("base install: the command line scores and filters")
+        look_at_the_page(*tastemaker, "explore", str(pictures), "--output", output, "--model-dir", str(models))
+    print("base install: the command line scores, filters and shows a page")
+
+
+def look_at_the_page(*command):
+    """Ask the explorer for its page, and for all that the page loads."""
+    with subprocess.Popen((*command, "--no-browser"), stdout=subprocess.PIPE, text=True) as process:
+        base, _, token = process.stdout.readline().strip().partition("/?token=")
+        wanted = ["/", "/api/table", *(f"/static/{name}" for name in ("app.js", "look.css", "waiting.html"))]
+        for path in wanted:
+            request = urllib.request.Request(base + path, headers={"x-tastemaker-token": token})
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                assert answer.read(), path
+        process.terminate()
 
 
 if __name__ == "__main__":
