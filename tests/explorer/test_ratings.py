@@ -16,7 +16,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.index import Filter
 from tastemaker.explorer.service import Explorer
 from tastemaker.imaging.ratings import file_rating
-from tastemaker.imaging.xmp import read_rating
+from tastemaker.imaging.xmp import read_label, read_rating
 from tastemaker.runs.options import RunOptions
 from tastemaker.runs.run import run_scoring
 from tastemaker.scores.cutoff import Top
@@ -198,6 +198,7 @@ def test_stars_of_the_explorer_go_into_sidecars_over_the_files_own(photos):
     marks = Marks(table)
     marks.change(0, stars=2)
     marks.change(1, rejected=True)
+    marks.change(3, label="green")
     marks.close()
     (photos / "photos" / "0.jpg.xmp").write_text(
         "<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
@@ -205,10 +206,11 @@ def test_stars_of_the_explorer_go_into_sidecars_over_the_files_own(photos):
     )
     everything = Selection(where="true", rank_by="technical_quality")
     report = write_stars(table, everything, StarOptions(bounds=(1.0,)))
-    assert (report.images, report.starred) == (3, 3)
+    assert (report.images, report.starred, report.labelled) == (3, 3, 1)
     sidecars = [photos / "photos" / f"{n}.jpg.xmp" for n in (0, 2, 3)]
     assert [read_rating(sidecar.read_bytes(), by_score=True) for sidecar in sidecars] == [2, 5, 5]
     assert [file_rating(photos / "photos" / f"{n}.jpg") for n in range(4)] == [2, None, None, None]
+    assert [read_label(sidecar.read_bytes()) for sidecar in sidecars] == ["", "", "green"]
     write_stars(table, Selection(row_ids=[1], rank_by="technical_quality", with_rejected=True))
     assert file_rating(photos / "photos" / "1.jpg") == -1
 

@@ -16,7 +16,7 @@ from conftest import encode
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.imaging.ratings import file_rating
-from tastemaker.imaging.xmp import make_xmp, read_rating
+from tastemaker.imaging.xmp import make_xmp, read_label, read_rating
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.selections.edits import Edits
 from tastemaker.selections.stars import parse_star_bounds, stars_by_percentile, write_xmp_sidecars
@@ -101,6 +101,21 @@ def test_sidecars_have_the_names_that_darktable_digikam_and_lightroom_read(photo
     assert file_rating(paths[0]) == 2
     others = Edits(photos.with_name("of-another-table.jsonl"))
     assert write_xmp_sidecars(rows(paths[0]), np.array([1], np.int8), ANYWHERE, others).already_rated == 1
+
+
+def test_colours_go_beside_the_stars_and_change_nothing_else(photos):
+    first, second = photos / "IMG_1.jpg", photos / "IMG_2.JPG"
+    sidecar = photos / "IMG_1.jpg.xmp"
+    sidecar.write_bytes(DEVELOPED)
+    report = write([first, second], [5, 0], labels={0: "red", 1: "green"})
+    assert (report.labelled, report.starred, report.already_rated, report.without_stars) == (2, 0, 1, 1)
+    labelled = sidecar.read_bytes()
+    assert labelled.replace(b' xmp:Label="Red"', b"") == DEVELOPED
+    assert read_label((photos / "IMG_2.JPG.xmp").read_bytes()) == "green"
+    write([first, second], [4, 3], labels={0: "blue"}, by_hand=True)
+    assert sidecar.read_bytes() == labelled.replace(b"Red", b"Blue").replace(b'Rating="2"', b'Rating="4"')
+    write([second], [3], labels={0: "purple"})
+    assert read_label((photos / "IMG_2.JPG.xmp").read_bytes()) == "purple"
 
 
 def test_a_dry_run_counts_and_writes_nothing(photos):

@@ -1,4 +1,4 @@
-"""Star ratings in XMP: read, and set without touching any other byte.
+"""Star ratings and colour labels in XMP: read, and set without touching any other byte.
 
 XMP comes from strangers. It is parsed up to a size and a number of parts, and document types are refused, so no entity
 is ever expanded. To set a rating, the bytes that look like one are edited, and the parser says whether they were it.
@@ -7,7 +7,8 @@ is ever expanded. To set a rating, the bytes that look like one are edited, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -26,18 +27,19 @@ REJECTED = -1
 _XMP = "http://ns.adobe.com/xap/1.0/"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
-_RATING, _SIDECAR_FOR = f"{{{_XMP}}}Rating", f"{{{_PHOTOSHOP}}}SidecarForExtension"
+_RATING, _LABEL = f"{{{_XMP}}}Rating", f"{{{_XMP}}}Label"
+_SIDECAR_FOR = f"{{{_PHOTOSHOP}}}SidecarForExtension"
 
 _TOOLKIT = "{adobe:ns:meta/}xmptk"
 _BY_HAND, _BY_SCORE = "Tastemaker", "Tastemaker scores"
 """What packets of ours say of who made them. A program that puts its edits into one puts its own name there."""
 
 _NUMBER = re.compile(r"\s*([+-]?\d{1,3})(?:\.\d{1,20})?\s*")
-_ATTRIBUTE = re.compile(rb"""\s[^\s=<>"'/]+:Rating\s*=\s*(?:"([^"<]*)"|'([^'<]*)')""")
-_ELEMENT = re.compile(rb"<([^\s<>/]+:Rating)(\s[^<>]*?)?(?:/>|>[^<]*</\1\s*>)")
+_ATTRIBUTE = rb"""\s[^\s=<>"'/]+:%s\s*=\s*(?:"([^"<]*)"|'([^'<]*)')"""
+_ELEMENT = rb"<([^\s<>/]+:%s)(\s[^<>]*?)?(?:/>|>[^<]*</\1\s*>)"
 _BEGIN = re.compile(rb"<[^\s<>/!?]+:Description(?=[\s/>])")
 _MAX_EDITS = 12
-"""So many places are tried for a rating. For each one the whole XMP is parsed."""
+"""So many places are tried for a property. For each one the whole XMP is parsed."""
 
 _PACKET = """<?xml version="1.0" encoding="UTF-8"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="{toolkit}">
@@ -109,15 +111,53 @@ def set_rating(xmp: bytes, rating: int) -> bytes:
         2
     """
     value = str(check_rating(rating)).encode()
+    if _parse_plain(xmp).number() == rating:
+        return xmp
+    return _set(xmp, b"Rating", value, _parse(xmp).rating, lambda found: found.number() == rating)
+
+
+def set_label(xmp: bytes, label: str) -> bytes:
+    """Return the XMP with this colour label, such as ``red``, written as Lightroom and Bridge do: ``Red``.
+
+    All other bytes stay what they are.
+
+    Raises:
+        MetadataError: As `set_rating` raises it.
+
+    Example:
+        >>> read_label(set_label(make_xmp(4), "red"))
+        'red'
+    """
+    value = label.capitalize()
+    if (before := _parse_plain(xmp).label) == value:
+        return xmp
+    return _set(xmp, b"Label", value.encode(), before, lambda found: found.label == value)
+
+
+def read_label(xmp: bytes) -> str:
+    """Return the colour label in XMP, in small letters; empty where there is none, or the XMP is damaged."""
+    try:
+        return (_parse(xmp).label or "").strip().lower()
+    except MetadataError:
+        return ""
+
+
+def _parse_plain(xmp: bytes) -> _Packet:
     if b"\0" in xmp.rstrip(b"\0") or len(xmp) > MAX_XMP_BYTES:
         raise MetadataError("the XMP is too large, or not in UTF-8")
-    found = _parse(xmp)
-    if found.number() == rating:
-        return xmp
-    for edited in islice(_insert(xmp, value) if found.rating is None else _replace(xmp, value), _MAX_EDITS):
-        if read_rating(edited, by_score=True) == rating:
-            return edited
-    raise MetadataError("the XMP has no rating, and no rdf:Description, that can be found in its bytes")
+    return _parse(xmp)
+
+
+def _set(xmp: bytes, name: bytes, value: bytes, before: str | None, is_right: Callable[[_Packet], bool]) -> bytes:
+    """Return the XMP with a property of this value: in place of the one before, or a new one where that is None."""
+    places = _insert(xmp, name, value) if before is None else _replace(xmp, name, value)
+    for edited in islice(places, _MAX_EDITS):
+        with suppress(MetadataError):
+            if is_right(_parse(edited)):
+                return edited
+    raise MetadataError(
+        f"the XMP has no {name.decode().lower()}, and no rdf:Description, that can be found in its bytes"
+    )
 
 
 def check_rating(rating: int) -> int:
@@ -137,11 +177,13 @@ class _Packet(NamedTuple):
     Attributes:
         rating: The text of the first rating; None where there is none.
         sidecar_for: The extension of the picture that the packet names; empty where it names none.
+        label: The text of the first colour label; None where there is none.
         is_by_score: Tastemaker made the stars of a score.
     """
 
     rating: str | None
     sidecar_for: str
+    label: str | None
     is_by_score: bool
 
     def number(self) -> int | None:
@@ -175,29 +217,31 @@ def _parse(xmp: bytes) -> _Packet:
         root: ElementTree.Element = parser.close()
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: of an encoding that Python lacks
         raise MetadataError(f"the XMP is damaged: {error}") from error
-    rating, sidecar_for = None, ""
+    rating, label, sidecar_for = None, None, ""
     for rdf in root.iter(f"{{{_RDF}}}RDF"):
         for description in rdf.iterfind(f"{{{_RDF}}}Description"):
             found = {**{child.tag: child.text or "" for child in reversed(description)}, **description.attrib}
             rating = found.get(_RATING) if rating is None else rating
+            label = found.get(_LABEL) if label is None else label
             sidecar_for = found.get(_SIDECAR_FOR, sidecar_for).strip()
-    return _Packet(rating, sidecar_for, root.get(_TOOLKIT) == _BY_SCORE)
+    return _Packet(rating, sidecar_for, label, root.get(_TOOLKIT) == _BY_SCORE)
 
 
-def _replace(xmp: bytes, value: bytes) -> Iterator[bytes]:
-    """Yield the XMP with each thing in it that looks like a rating replaced."""
-    for match in _ATTRIBUTE.finditer(xmp):
+def _replace(xmp: bytes, name: bytes, value: bytes) -> Iterator[bytes]:
+    """Yield the XMP with each thing in it that looks like the property replaced."""
+    for match in re.finditer(_ATTRIBUTE % name, xmp):
         start, end = match.span(1 if match[1] is not None else 2)
         yield xmp[:start] + value + xmp[end:]
-    for match in _ELEMENT.finditer(xmp):
-        name, attributes = match[1], match[2] or b""
-        yield xmp[: match.start()] + b"<%s%s>%s</%s>" % (name, attributes, value, name) + xmp[match.end() :]
+    for match in re.finditer(_ELEMENT % name, xmp):
+        tag, attributes = match[1], match[2] or b""
+        yield xmp[: match.start()] + b"<%s%s>%s</%s>" % (tag, attributes, value, tag) + xmp[match.end() :]
 
 
-def _insert(xmp: bytes, value: bytes) -> Iterator[bytes]:
-    """Yield the XMP with the rating as the first attribute of each thing in it that looks like a description."""
+def _insert(xmp: bytes, name: bytes, value: bytes) -> Iterator[bytes]:
+    """Yield the XMP with the property as the first attribute of each thing in it that looks like a description."""
     for match in _BEGIN.finditer(xmp):
         for prefix in (b"xmp", b"xap", b"tastemaker-xmp"):
             is_declared = b"xmlns:" + prefix in xmp
             declaration = b"" if is_declared else b' xmlns:%s="%s"' % (prefix, _XMP.encode())
-            yield xmp[: match.end()] + declaration + b' %s:Rating="%s"' % (prefix, value) + xmp[match.end() :]
+            added = declaration + b' %s:%s="%s"' % (prefix, name, value)
+            yield xmp[: match.end()] + added + xmp[match.end() :]

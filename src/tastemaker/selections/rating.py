@@ -41,7 +41,7 @@ def write_stars(
 ) -> StarsReport:
     """Write stars into XMP sidecars beside the selected originals, and return what was done.
 
-    Stars and rejections from the explorer are written as they are, over what the file says. Other images get stars by
+    Stars, rejections and colours from the explorer are written as they are, over what the file says. Other images get stars by
     their scores: how many depends on all scores of the table, not on what else is selected.
 
     Args:
@@ -55,13 +55,20 @@ def write_stars(
     """
     options = options or StarOptions()
     rows = choose_rows(table, selection).rows
-    stars, is_said = _choose_stars(table, selection.rank_by, options)
+    stars, is_said, labels = _choose_stars(table, selection.rank_by, options)
     known = [name for name in ("image_path", "shard", "size", "xxh3") if name in table.columns]
     images = table.take(rows, known)
     said, overwrite = is_said[rows], options.overwrite
     edits = _edits_of(table)
     return write_xmp_sidecars(
-        images, stars[rows], table.originals, edits, by_hand=said, overwrite=overwrite, dry_run=dry_run
+        images,
+        stars[rows],
+        table.originals,
+        edits,
+        by_hand=said,
+        labels={place: label for place, row in enumerate(rows.tolist()) if (label := labels.get(row))},
+        overwrite=overwrite,
+        dry_run=dry_run,
     )
 
 
@@ -84,14 +91,15 @@ def _edits_of(table: ScoreTable) -> Edits:
 
 def _choose_stars(
     table: ScoreTable, rank_by: str | None, options: StarOptions
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_]]:
-    """Return the stars of each row, -1 for rejected; and whether a person gave them in the explorer."""
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_], dict[int, str]]:
+    """Return the stars of each row, -1 for rejected; whether a person gave them in the explorer; row -> its label."""
     with closing(Marks(table)) as stored:
         marks = stored.current()
+    labels = {row: mark.label for row, mark in marks.items() if mark.label}
     is_said = np.zeros(len(table), np.bool_)
     is_said[[row for row, mark in marks.items() if mark.is_rating]] = True
     by_score = stars_by_percentile(table.values(rank_by), options.bounds)
-    return np.where(is_said, ratings_of(table, marks), by_score), is_said
+    return np.where(is_said, ratings_of(table, marks), by_score), is_said, labels
 
 
 class StarEmbedder:
@@ -103,7 +111,7 @@ class StarEmbedder:
     """
 
     def __init__(self, table: ScoreTable, rank_by: str | None, options: StarOptions) -> None:
-        self._stars, self._is_said = _choose_stars(table, rank_by, options)
+        self._stars, self._is_said, _ = _choose_stars(table, rank_by, options)
         self._overwrites = self._is_said | options.overwrite
         self.counts: Counter[str] = Counter()
         self.problems: dict[str, str] = {}

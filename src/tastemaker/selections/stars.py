@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import xxhash
 from tastemaker.errors import ConfigurationError, MetadataError
 from tastemaker.imaging.formats import RAW_EXTENSIONS
 from tastemaker.imaging.ratings import file_rating
-from tastemaker.imaging.xmp import belongs_to, make_xmp, read_rating, set_rating
+from tastemaker.imaging.xmp import belongs_to, make_xmp, read_label, read_rating, set_label, set_rating
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.schema import original_name
 from tastemaker.scores.sources import NOT_NAMED
@@ -90,6 +90,7 @@ class StarsReport:
         starred: Those whose sidecars have their stars now.
         created: Sidecars that are new.
         updated: Sidecars that were there without these stars; all else in them is as it was.
+        labelled: Images whose sidecars have their colour labels now.
         already_rated: Images left alone, because somebody had rated them.
         without_stars: Images that got no stars (0), for which nothing is written.
         changed: Images left alone, because they have changed since they were scored; they are in ``failed`` too.
@@ -102,6 +103,7 @@ class StarsReport:
     starred: int = 0
     created: int = 0
     updated: int = 0
+    labelled: int = 0
     already_rated: int = 0
     without_stars: int = 0
     changed: int = 0
@@ -111,12 +113,14 @@ class StarsReport:
     def lines(self, examples: int = 5) -> list[str]:
         """Return the report in words, with that many failures at most, and four times as many changes."""
         would = "would be " if self.dry_run else ""
-        files = f"{self.created:,} sidecars {would}created, {self.updated:,} {would}changed in their rating only"
+        files = f"{self.created:,} sidecars {would}created, {self.updated:,} {would}changed in nothing else"
         lines = [f"{self.starred:,} of {self.images:,} images {would}starred ({files})"]
         for path, old, new in self.changes[: 4 * examples]:
             lines.append(f"  {path}: {_in_words(old)} -> {_in_words(new)}")
         if len(self.changes) > 4 * examples:
             lines.append(f"  and {len(self.changes) - 4 * examples:,} more; --json has them all")
+        if self.labelled:
+            lines.append(f"{self.labelled:,} {would}given a colour")
         if self.already_rated:
             lines.append(f"{self.already_rated:,} left alone: they have a rating")
         if self.without_stars:
@@ -136,6 +140,7 @@ def write_xmp_sidecars(
     edits: Edits,
     *,
     by_hand: bool | npt.NDArray[np.bool_] = False,
+    labels: Mapping[int, str] | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> StarsReport:
@@ -152,6 +157,7 @@ def write_xmp_sidecars(
         named: Where originals may be looked at, and sidecars written.
         edits: Where changes are noted, so that they can be taken back.
         by_hand: Whether a person gave the stars, of all images or of each one. Those replace any that are there.
+        labels: Place among the rows -> colour label, which replaces one that is there, also where the rating stays.
         overwrite: Replace ratings that are there. Without, an image that somebody has rated (in a sidecar or in its own
             file) is left alone; stars that were made of a score are renewed.
         dry_run: Write nothing.
@@ -173,11 +179,13 @@ def write_xmp_sidecars(
         paths = [original_name(row["image_path"]) for row in known]
         _remove_leftovers({Path(path).parent for path in paths if path in named})
     hands = np.broadcast_to(by_hand, len(rows)).tolist()
-    for row, rating, is_by_hand in zip(known, stars.tolist(), hands, strict=True):
+    for place, (row, rating, is_by_hand) in enumerate(zip(known, stars.tolist(), hands, strict=True)):
+        label = (labels or {}).get(place, "")
         name, path = row["image_path"], Path(original_name(row["image_path"]))
         if rating == 0:
             report.without_stars += 1
-            continue
+            if not label:
+                continue
         if str(path) not in named:
             report.failed[name] = f"it {NOT_NAMED}"
             continue
@@ -186,7 +194,7 @@ def write_xmp_sidecars(
                 report.changed += 1
                 report.failed[name] = "it has changed since it was scored"
                 continue
-            _rate_one(path, rating, edits, report, by_hand=is_by_hand, overwrite=overwrite)
+            _rate_one(path, rating, label, edits, report, by_hand=is_by_hand, overwrite=overwrite)
         except OSError as error:
             report.failed[name] = error.strerror or str(error)
         except MetadataError as error:
@@ -214,23 +222,29 @@ def _has_changed(path: Path, size: int | None, xxh3: str | None) -> bool:
     return bool(xxh3) and xxhash.xxh3_64_hexdigest(path.read_bytes()) != xxh3
 
 
-def _rate_one(path: Path, rating: int, edits: Edits, report: StarsReport, *, by_hand: bool, overwrite: bool) -> None:
+def _rate_one(
+    path: Path, rating: int, label: str, edits: Edits, report: StarsReport, *, by_hand: bool, overwrite: bool
+) -> None:
     """Write the sidecars of one image, and count them; all contents are made before the first is written."""
     if not path.is_file():
         raise MetadataError("the image is not there")
     present = {sidecar: sidecar.read_bytes() for sidecar in _sidecars_of(path) if sidecar.exists()}
     is_ours = any(edits.is_ours(sidecar, content) for sidecar, content in present.items())
-    if not (by_hand or overwrite or is_ours) and (file_rating(path) or 0) != 0:
+    is_kept = not (by_hand or overwrite or is_ours) and (file_rating(path) or 0) != 0
+    if is_kept:
         report.already_rated += 1
+        rating, by_hand = file_rating(path) or 0, True
+    if is_kept and not label:
         return
     changes: list[tuple[Path, bytes | None, bytes]] = []
     for sidecar in _sidecars_of(path):
         before, is_by_stem = present.get(sidecar), sidecar.stem == path.stem
         new = make_xmp(rating, path.suffix[1:].upper() if is_by_stem else "", by_score=not by_hand)
-        if before is None or _is_made_here(before, path):
-            changes.append((sidecar, before, new))
-        elif not is_by_stem or belongs_to(before, path.suffix[1:]):
-            changes.append((sidecar, before, set_rating(before, rating)))
+        if before is not None and not _is_made_here(before, path):
+            if is_by_stem and not belongs_to(before, path.suffix[1:]):
+                continue
+            new = set_rating(before, rating) if rating else before
+        changes.append((sidecar, before, set_label(new, label) if label else new))
     changes = [(sidecar, before, after) for sidecar, before, after in changes if before != after]
     if report.dry_run:
         if not all(os.access(sidecar.parent, os.W_OK) for sidecar, _, _ in changes):
@@ -242,7 +256,8 @@ def _rate_one(path: Path, rating: int, edits: Edits, report: StarsReport, *, by_
         replace_files([(sidecar, after) for sidecar, _, after in changes])
     report.created += sum(before is None for _, before, _ in changes)
     report.updated += sum(before is not None for _, before, _ in changes)
-    report.starred += 1
+    report.starred += int(rating != 0 and not is_kept)
+    report.labelled += int(bool(label))
 
 
 def _sidecars_of(path: Path) -> list[Path]:
@@ -251,11 +266,12 @@ def _sidecars_of(path: Path) -> list[Path]:
 
 def _is_made_here(xmp: bytes, path: Path) -> bool:
     """Return whether a sidecar is Tastemaker's own as it was made, and nobody has put anything into it."""
-    rating = read_rating(xmp, by_score=True)
+    rating, label = read_rating(xmp, by_score=True), read_label(xmp)
+    if rating is None:
+        return False
     extensions = ("", path.suffix[1:].upper())
-    return rating is not None and any(
-        xmp == make_xmp(rating, extension, by_score=by_score) for extension in extensions for by_score in (True, False)
-    )
+    made = [make_xmp(rating, extension, by_score=score) for extension in extensions for score in (True, False)]
+    return xmp in [set_label(one, label) if label else one for one in made]
 
 
 def _in_words(rating: int | None) -> str:
