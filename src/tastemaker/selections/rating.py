@@ -41,8 +41,8 @@ def write_stars(
 ) -> StarsReport:
     """Write stars into XMP sidecars beside the selected originals, and return what was done.
 
-    Stars, rejections and colours from the explorer are written as they are, over what the file says. Other images get stars by
-    their scores: how many depends on all scores of the table, not on what else is selected.
+    Stars, rejections and colours from the explorer are written as they are, over what the file says. Other images get
+    stars by their scores: how many depends on all scores of the table, not on what else is selected.
 
     Args:
         table: The rows.
