@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from common import alternate, print_machine, print_rates
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from tastemaker import AestheticPredictor, ScoreTable, TextTower, rescore
+from tastemaker import ScoreTable, TextTower, rescore
+from tastemaker.explorer.learned import OwnTaste
 from tastemaker.models.hub import weights_path
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.schema import rows_schema
-from tastemaker.taste import learn_from_ratings
 from tastemaker.testing import random_predictor, random_text_tower, write_random_models, write_tokenizer
 
 ROWS_PER_FILE = 100_000
@@ -141,14 +141,11 @@ def main():
         measure("text tower, one text", 0, arguments.runs, lambda: tower.embed(["boats at sunset"]))
         table, query = ScoreTable(scores), tower.embed(["boats at sunset"])[0]
         measure("nearest rows", arguments.rows, arguments.runs, lambda: nearest_rows(table, query, 50))
-        head = load_file(next(models.glob("ttj/*/model.safetensors")))
-        base = AestheticPredictor([(head[f"layers.{n}.weight"], head[f"layers.{n}.bias"]) for n in (0, 2, 4, 6, 7)])
-        rng = np.random.default_rng(1)
-        vectors = rng.standard_normal((200, 768))
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        ratings = rng.integers(1, 6, 200)
-        learn = lambda: learn_from_ratings(vectors, ratings, np.arange(200), base)  # noqa: E731
-        measure("learn from 200 ratings", 0, arguments.runs, learn)
+        rng, ratings = np.random.default_rng(1), np.zeros(arguments.rows, np.int8)
+        ratings[rng.choice(arguments.rows, 200, replace=False)] = rng.integers(1, 6, 200)
+        own = OwnTaste(table, folder / "ratings.sqlite", str(models))
+        measure("learn from 200 ratings", 0, arguments.runs, lambda: own.learn(ratings))
+        measure("a dozen to rate", 0, arguments.runs, lambda: own.next_rows(ratings))
     print(f"largest memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
 
 
