@@ -113,6 +113,18 @@ def select(
         float,
         typer.Option("--min-similarity", help="Call images alike if the cosine of their embeddings is this or more."),
     ] = 0.95,
+    varied: Annotated[
+        int | None,
+        typer.Option(
+            "--varied", min=1, metavar="N", help="Of what is left, take the N best that are unlike each other."
+        ),
+    ] = None,
+    variety: Annotated[
+        float,
+        typer.Option(
+            "--variety", min=0, max=1, help="With --varied: 0 takes the best, 1 what is most unlike the others."
+        ),
+    ] = 0.5,
     with_rejected: Annotated[bool, typer.Option("--with-rejected", help="Take images that you rejected, too.")] = False,
     rank_by: RankByOption = None,
     images_per_tar: Annotated[
@@ -157,7 +169,15 @@ def select(
         _take_back(scores, to, originals or (), places, dry_run=dry_run, as_json=as_json)
         return
     best = parse_top(top) if top else None
-    if is_xmp and where is None and min_score is None and best is None and recipe is None and not best_of_group:
+    if (
+        is_xmp
+        and where is None
+        and min_score is None
+        and best is None
+        and recipe is None
+        and not best_of_group
+        and varied is None
+    ):
         where = "true"  # stars are for all images
     selection = Selection(
         where,
@@ -165,6 +185,8 @@ def select(
         best,
         rank_by,
         best_of_group=best_of_group,
+        varied=varied,
+        variety=variety,
         min_similarity=min_similarity,
         with_rejected=with_rejected,
         per=per,

@@ -68,11 +68,7 @@ def find_stacks(table: ScoreTable, rows: IntArray, min_similarity: float = MIN_S
         ConfigurationError: The rows have no embeddings.
         MissingExtraError: There are so many that it needs the extra ``groups``.
     """
-    if EMBEDDING not in table.columns or not table.embeddings.size:
-        raise ConfigurationError(
-            "the rows have no embeddings to group by; score without --no-embeddings, or embeddings with "
-            "--copy-embeddings"
-        )
+    check_embeddings(table)
     groups = group_duplicates(table.embeddings.take(rows), min_similarity=min_similarity)
     times = read_frames(table, rows).get("captured_at")
     if times is not None:
@@ -81,6 +77,15 @@ def find_stacks(table: ScoreTable, rows: IntArray, min_similarity: float = MIN_S
         groups[groups == groups[raw]] = groups[other]
     _, first, numbers = np.unique(groups, return_index=True, return_inverse=True)
     return rows[first[numbers]]
+
+
+def check_embeddings(table: ScoreTable) -> None:
+    """Raise `ConfigurationError` where the rows have no embeddings to compare pictures by."""
+    if EMBEDDING not in table.columns or not table.embeddings.size:
+        raise ConfigurationError(
+            "the rows have no embeddings to group by; score without --no-embeddings, or embeddings with "
+            "--copy-embeddings"
+        )
 
 
 def split_by_time(groups: IntArray, times: Floats) -> IntArray:

@@ -14,6 +14,7 @@ from tastemaker.scores.cutoff import Top
 from tastemaker.scores.fetch import ROW_ID, IntArray
 from tastemaker.scores.groups import MIN_SIMILARITY
 from tastemaker.scores.table import EMBEDDING, ScoreTable
+from tastemaker.scores.variety import VARIETY
 from tastemaker.selections.marks import REJECTED, ratings_of
 from tastemaker.selections.steps import (
     Best,
@@ -22,6 +23,7 @@ from tastemaker.selections.steps import (
     Left,
     Reach,
     Step,
+    Varied,
     Where,
     measure_funnel,
     parse_step,
@@ -47,6 +49,8 @@ class Selection:
         min_similarity: Cosine from which on pictures look alike, in (0, 1].
         with_rejected: Take what was rejected like the others.
         per: With ``top``: the best of each slice, of rows that have the same value in this column or SQL expression.
+        varied: Of what all that leaves, so many that are unlike each other, by ``rank_by`` (`choose_varied`).
+        variety: How much likeness counts against the score, from 0 (nothing) to 1.
         recipe: Steps, as `parse_step` takes them, in place of ``where``, ``min_score``, ``top`` and ``best_of_group``.
     """
 
@@ -60,6 +64,8 @@ class Selection:
     with_rejected: bool = False
     per: str | None = None
     recipe: tuple[str, ...] | None = None
+    varied: int | None = None
+    variety: float = VARIETY
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -72,13 +78,15 @@ class Selection:
             raise ConfigurationError("give a minimum score or a top share, not both")
         if self.per is not None and self.top is None:
             raise ConfigurationError("a cut per slice keeps a share or a number of each: add --top 20% or --top 1000")
-        chosen = (self.where, self.min_score, self.top, self.best_of_group or None)
+        chosen = (self.where, self.min_score, self.top, self.best_of_group or None, self.varied)
         if self.recipe is not None and any(value is not None for value in chosen):
-            raise ConfigurationError("a recipe says all: leave --where, --min-score, --top and --best-of-group out")
+            raise ConfigurationError(
+                "a recipe says all: leave --where, --min-score, --top, --best-of-group and --varied out"
+            )
         if all(value is None for value in (*chosen, self.row_ids, self.recipe)):
             raise ConfigurationError(
-                "say what to select: --min-score 5.5, --top 20%, --top 1000, --where CONDITION, --best-of-group or "
-                "--recipe FILE"
+                "say what to select: --min-score 5.5, --top 20%, --top 1000, --where CONDITION, --best-of-group, "
+                "--varied 40 or --recipe FILE"
             )
         if not 0 < self.min_similarity <= 1:
             raise ConfigurationError(f"a similarity of {self.min_similarity} is not in (0, 1]")
@@ -87,7 +95,7 @@ class Selection:
         """Return what is done to the rows, in order; ``ranking`` is what they are ranked by unless it is said."""
         by = self.rank_by or ranking
         if self.recipe is not None:
-            return [parse_step(text, by, self.min_similarity) for text in self.recipe]
+            return [parse_step(text, by, self.min_similarity, self.variety) for text in self.recipe]
         steps: list[Step] = [] if self.where is None else [Where(self.where)]
         if self.best_of_group:
             steps.append(BestOfGroup(by, self.min_similarity))
@@ -95,6 +103,8 @@ class Selection:
             steps.append(Best(by, self.top, self.per))
         if self.min_score is not None:
             steps.append(Reach(by, self.min_score))
+        if self.varied is not None:
+            steps.append(Varied(by, self.varied, self.variety))
         return steps
 
 

@@ -14,8 +14,9 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.scores.cutoff import Top, mark_best, parse_top
 from tastemaker.scores.fetch import IntArray
 from tastemaker.scores.groups import MIN_SIMILARITY
-from tastemaker.scores.stacks import best_of_group, find_stacks, find_twins, read_frames
+from tastemaker.scores.stacks import best_of_group, check_embeddings, find_stacks, find_twins, read_frames
 from tastemaker.scores.table import ScoreTable
+from tastemaker.scores.variety import VARIETY, choose_varied
 from tastemaker.storage.place import Place
 
 GROUP = "group"
@@ -30,6 +31,7 @@ PERCENTILE = "slice_percentile"
 _MAX_BYTES = 1_000_000
 
 _CUT = re.compile(r"(?P<by>.+?)\s+top\s+(?P<top>[\d.,_]+\s*%?)(?:\s+per\s+(?P<per>.+))?", re.IGNORECASE | re.DOTALL)
+_VARIED = re.compile(r"(?:(?P<by>.+?)\s+)?varied\s+(?P<count>[\d,_]+)", re.IGNORECASE | re.DOTALL)
 _BEST = re.compile(r"best\s+of\s+group(?:\s+by\s+(?P<by>.+))?", re.IGNORECASE | re.DOTALL)
 
 
@@ -94,6 +96,30 @@ class BestOfGroup:
 
 
 @dataclass(frozen=True)
+class Varied:
+    """The best rows by a column that are unlike each other, as `choose_varied` takes them."""
+
+    by: str
+    count: int
+    variety: float = VARIETY
+
+    def __str__(self) -> str:
+        return f"{self.by} varied {self.count}"
+
+    def __call__(self, table: ScoreTable, left: Left) -> Left:
+        """Return them: exactly so many, where so many have a value and an embedding."""
+        check_embeddings(table)
+        size = table.embeddings.size
+        chosen = choose_varied(
+            table.values(self.by)[left.rows],
+            lambda places: table.embeddings.take_unit(left.rows[places], size),
+            self.count,
+            self.variety,
+        )
+        return left.take(np.isin(np.arange(len(left.rows)), chosen))
+
+
+@dataclass(frozen=True)
 class Reach:
     """Rows with a value or more, compared in the column's own precision."""
 
@@ -152,14 +178,15 @@ def _percentiles(descending: npt.NDArray[np.floating]) -> npt.NDArray[np.float32
     return shares
 
 
-def parse_step(text: str, rank_by: str, min_similarity: float = MIN_SIMILARITY) -> Step:
-    """Return a step of a recipe: ``COLUMN top 20%``, ``best of group``, or else a condition in SQL.
+def parse_step(text: str, rank_by: str, min_similarity: float = MIN_SIMILARITY, variety: float = VARIETY) -> Step:
+    """Return a step of a recipe: ``COLUMN top 20%``, ``best of group``, ``varied 40``, or else a condition in SQL.
 
     Args:
         text: ``COLUMN top N`` and ``COLUMN top N%`` may go on with ``per COLUMN``, ``best of group`` with ``by
             COLUMN``.
-        rank_by: What ``best of group`` goes by, where it does not say.
+        rank_by: What ``best of group`` and ``varied`` go by, where they do not say.
         min_similarity: Cosine from which on pictures look alike.
+        variety: Of ``varied``, see `choose_varied`.
 
     Raises:
         ConfigurationError: The number after ``top`` is none.
@@ -173,6 +200,8 @@ def parse_step(text: str, rank_by: str, min_similarity: float = MIN_SIMILARITY) 
     text = text.strip()
     if cut := _CUT.fullmatch(text):
         return Best(cut["by"], parse_top(cut["top"]), cut["per"])
+    if varied := _VARIED.fullmatch(text):
+        return Varied(varied["by"] or rank_by, int(re.sub("[,_]", "", varied["count"]) or 0), variety)
     if best := _BEST.fullmatch(text):
         return BestOfGroup(best["by"] or rank_by, min_similarity)
     return Where(text)
