@@ -25,9 +25,10 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ import numpy as np
 import openvino  # noqa: F401
 import pyarrow.parquet as pq
 from common import print_machine
+from hub_server import HubServer
+from huggingface_hub import constants as hub_constants
 from safetensors.numpy import load_file, save_file
 from tiny import make_pictures, make_tiny_shards, picture
 from web_server import moto_server
@@ -50,6 +53,9 @@ from tastemaker import FilePartitioningStage, ImageReaderStage, ImageWriterStage
 from tastemaker.__main__ import main as tastemaker_main
 from tastemaker.explorer.index import Filter
 from tastemaker.explorer.service import Explorer
+from tastemaker.models.hub import file_sha256, weights_path
+from tastemaker.models.published import find_scorer
+from tastemaker.models.records import Scorer
 from tastemaker.storage.place import DRAFT_PREFIX, Place
 from tastemaker.testing import random_predictor, write_random_models
 
@@ -111,6 +117,44 @@ def export() -> None:
 
 def at_store(*arguments: str) -> None:
     cli(*arguments, "--storage-options", json.dumps({"endpoint_url": os.environ["KILLS_STORE"]}))
+
+
+def pull() -> None:
+    sys.modules["own"] = types.SimpleNamespace(TINY=offered_scorer())  # type: ignore[assignment]
+    hub_constants.ENDPOINT, hub_constants.HF_HUB_OFFLINE = os.environ["KILLS_HUB"], False
+    cli("scorers", "pull", "--model-dir", "models", "--scorer", "own:TINY")
+
+
+def offered_scorer() -> Scorer:
+    """Return the default scorer with the digests of the random weights."""
+    known = find_scorer()
+    assert known.backbone.text is not None
+    models = (known.backbone, known.backbone.text.tokenizer, known.head)
+    tower, tokenizer, head = (replace(model, sha256=file_sha256(weights_path(model))) for model in models)
+    text = replace(known.backbone.text, tokenizer=tokenizer)
+    return replace(known, backbone=replace(tower, text=text), head=head)
+
+
+def serve_hub() -> tuple[int, str]:
+    """Start a hub with the random weights in a process of its own; return that and its address."""
+    tower = weights_path(find_scorer().backbone)
+    rest = np.random.default_rng(0).integers(0, 256, 40_000_000, np.uint8)  # some pieces of a download
+    save_file(load_file(tower) | {"text_model.embeddings.token_embedding.weight": rest}, tower)
+    read, write = os.pipe()
+    child = os.fork()
+    if child:
+        with open(read) as answer:
+            return child, answer.readline().strip()
+    with HubServer() as hub:
+        models = offered_scorer().files
+        for name in {model.id for model in models}:
+            own = {model.filename: weights_path(model).read_bytes() for model in models if model.id == name}
+            repo = hub.add_repo(name, own)
+            repo.refs |= {model.revision or "main": repo.refs["main"] for model in models if model.id == name}
+        os.write(write, f"{hub.url}\n".encode())
+        os.close(write)
+        signal.pause()
+    os._exit(0)
 
 
 def scored() -> None:
@@ -192,6 +236,7 @@ COMMANDS = {
     "rescore-words": Command(of(cli, "rescore", "scores", "--scorer", "clip-score", "--scorer", "a: b | c"), scored),
     "rescore": Command(of(cli, "rescore", "scores", "--scorer", "head.safetensors"), with_head),
     "learn": Command(of(cli, "learn", "scores", "--from", "ratings.csv", "-o", "mine.safetensors"), rated),
+    "pull": Command(pull),
     "export": Command(export, scored),
     "pipeline": Command(pipeline),
     "score-to-s3": Command(of(at_store, "score", "s3://bucket/photos", "-o", "s3://bucket/out"), in_store=True),
@@ -215,6 +260,7 @@ class World:
         os.environ["TASTEMAKER_MODEL_DIR"] = str(write_random_models(root / "models"))
         os.environ["XDG_DATA_HOME"] = os.environ["XDG_CACHE_HOME"] = str(root / "home")
         os.environ["KILLS_STORE"] = f"http://127.0.0.1:{store_port}"
+        self.hub, os.environ["KILLS_HUB"] = serve_hub()
         tempfile.tempdir = os.environ["TMPDIR"] = str(self.here / "tmp")
 
     def make(self, command: Command) -> None:
@@ -416,6 +462,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, root)
         world = World(root, stack.enter_context(moto_server()))
+        stack.callback(os.kill, world.hub, signal.SIGKILL)
         for name in chosen:
             command = COMMANDS[name]
             prepare(world, command)
