@@ -59,6 +59,7 @@ class HubServer:
     def _start(self, handler):
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         server.daemon_threads = True
+        server.handle_error = lambda *_: None  # a client that went away is no news
         server.owner = self
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         return server

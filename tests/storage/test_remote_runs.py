@@ -28,6 +28,7 @@ from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.select import select_images
 from tastemaker.selections.selection import Selection
 from tastemaker.storage import look_anew
+from tastemaker.storage.place import Place
 
 pytestmark = pytest.mark.network
 
@@ -212,6 +213,25 @@ def test_remote_files_are_partitioned_as_local_ones(data, bucket):
         assert [g.partition.source_bytes for g in groups] == [g.partition.source_bytes for g in expected]
     with pytest.raises(ConfigurationError, match=r"shards/nothing.* does not exist"):
         FilePartitioningStage(f"{url}/shards/nothing*", storage_options=bucket.options).process()
+
+
+@pytest.mark.parametrize("name", ["in/../x.jpg", "in//x.jpg"])
+def test_an_object_with_a_name_that_is_no_path_is_one_failed_row_and_the_others_are_read(
+    bucket, photographs, tmp_path, model_dir, name
+):
+    body = photographs["rocket.jpg"]
+    for good in ("before/a.jpg", "in/0.jpg", "in/below/b.jpg", "z.jpg"):
+        bucket.store.put(good, body)
+    address = f"http://127.0.0.1:{bucket.server.forward_to}"
+    s3 = pytest.importorskip("boto3").client("s3", endpoint_url=address, region_name="us-east-1")
+    s3.put_object(Bucket=bucket.name, Key=name, Body=body)
+    run([bucket.url], tmp_path / "out", model_dir, bucket)
+    rows = ScoreTable(tmp_path / "out").to_arrow(["image_path", "status", "reason_kind"]).to_pylist()
+    paths = {row["image_path"].removeprefix(f"{bucket.url}/"): row["status"] for row in rows}
+    assert paths.pop(name) == "failed"
+    assert paths == dict.fromkeys(("before/a.jpg", "in/0.jpg", "in/below/b.jpg", "z.jpg"), "kept")
+    files = Place.of(f"{bucket.url}/in", bucket.options).list(recursive=False)
+    assert [entry.place.name for entry in files] == ["0.jpg"]
 
 
 def test_a_web_server_is_asked_for_named_files_only(web, tmp_path, photographs):

@@ -46,7 +46,9 @@ def list_scorers(context: typer.Context, model_dir: ModelDir = None, as_json: Js
 def pull(model_dir: ModelDir = None, scorer: ScorersOption = None) -> None:
     """Download the weights that are missing (1.7 GB for the default), check them, and print their paths."""
     from tastemaker.models.hub import ensure_weights
+    from tastemaker.storage.drafts import draft_folder
 
+    draft_folder()  # clears what a download that was killed left
     for model in _files(scorer):
         typer.echo(f"{model.id}: licence {model.licence or 'not known'}", err=True)
         typer.echo(ensure_weights(model, model_dir))

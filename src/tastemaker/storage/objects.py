@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +22,13 @@ T = TypeVar("T")
 _METADATA_ADDRESS = "169.254.169.254"
 """The address where a machine in a cloud asks for credentials if it finds none elsewhere."""
 
+_UNREADABLE = (
+    "%s: an object with an empty part, '.' or '..' in its name cannot be read. Nor are others of its folder that have "
+    "one, or whose names begin with a sign before the digits, such as '(' or '-'; rename them"
+)
+
+logger = logging.getLogger(__name__)
+
 
 class StorePlace(RemotePlace):
     """An object, or a folder of objects."""
@@ -30,15 +40,13 @@ class StorePlace(RemotePlace):
         return None if meta is None else self._entry(meta)
 
     def list(self, *, recursive: bool = True) -> list[Entry]:
-        def look(store: Any) -> Any:  # noqa: ANN401
-            if recursive:
-                return store.list(self._name_in_bucket).collect()
-            return store.list_with_delimiter(self._name_in_bucket)["objects"]
-
-        metas = self._ask("listed", look)
-        return sorted(
-            (self._entry(meta) for meta in metas if not self._is_mark(meta)), key=lambda entry: entry.place.address
-        )
+        unreadable: set[str] = set()
+        metas = self._ask("listed", lambda store: _list(store, self._name_in_bucket, unreadable, recursive=recursive))
+        entries = [self._entry(meta) for meta in metas if not self._is_mark(meta)]
+        for name in unreadable:
+            _warn(str(self._at_name(name)))
+            entries.append(Entry(self._at_name(name), 0, is_folder=True))
+        return sorted(entries, key=lambda entry: entry.place.address)
 
     def _is_mark(self, meta: dict[str, Any]) -> bool:
         """Return whether an object only marks a folder, as web consoles make them. obstore drops its final slash."""
@@ -119,14 +127,62 @@ class StorePlace(RemotePlace):
         return open_store(self.address, self.options, to_write=to_write)
 
     def _entry(self, meta: dict[str, Any]) -> Entry:
-        root = self.address.removesuffix("/").removesuffix(self._name_in_bucket).rstrip("/")
         version = (meta["e_tag"] or meta["version"] or "").strip('"')
-        place = self.at_url(f"{root}/{meta['path']}")
-        return Entry(place, meta["size"], meta["last_modified"].timestamp(), version)
+        return Entry(self._at_name(meta["path"]), meta["size"], meta["last_modified"].timestamp(), version)
+
+    def _at_name(self, name: str) -> StorePlace:
+        root = self.address.removesuffix("/").removesuffix(self._name_in_bucket).rstrip("/")
+        return self.at_url(f"{root}/{name}")
 
     def _put(self, data: bytes | Path, mode: Any = None) -> None:  # noqa: ANN401
         store = self._store(to_write=True)
         store.put(self._name_in_bucket, data, mode=mode, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+
+
+def _list(store: Any, folder: str, unreadable: set[str], *, recursive: bool) -> list[dict[str, Any]]:  # noqa: ANN401
+    """Return the objects in a folder, also where an object has a name that obstore does not list.
+
+    obstore gives up a whole answer of a thousand names for one of these. So the folder is found that has it, and listed
+    from the first letter on that comes behind such parts.
+
+    Args:
+        store: Of obstore.
+        folder: Its name, without a slash at its end.
+        unreadable: Takes up the first such name of each folder.
+        recursive: Also those in the folders below.
+    """
+    from obstore.exceptions import InvalidPathError
+
+    whole = ""
+    try:
+        if recursive:
+            return list(store.list(folder).collect())
+    except InvalidPathError as error:
+        whole = _name_in(error)
+    try:
+        found = store.list_with_delimiter(folder)
+    except InvalidPathError as error:
+        part = _name_in(error)
+        if recursive:
+            unreadable.add(whole if whole.startswith(part) else part)
+        below = f"{folder}/" if folder else ""
+        metas = store.list(folder, offset=f"{below}0").collect()
+        return [meta for meta in metas if recursive or "/" not in meta["path"].removeprefix(below)]
+    folders = found["common_prefixes"] if recursive else []
+    return [*found["objects"], *(meta for each in folders for meta in _list(store, each, unreadable, recursive=True))]
+
+
+def _name_in(error: Exception) -> str:
+    name = re.search(r'Path "(.*?)"(?: contained|: Enc)', str(error), re.DOTALL | re.IGNORECASE)
+    if name is None:
+        raise error
+    return name[1]
+
+
+@cache
+def _warn(address: str) -> None:
+    """Say once that an object cannot be read."""
+    logger.warning(_UNREADABLE, address)
 
 
 def _with_credentials(work: Callable[[], T]) -> T:

@@ -27,7 +27,7 @@ class Entry(NamedTuple):
         size: In bytes; 0 where a web server does not say.
         modified: When it was written last, in seconds since 1970; 0 where nobody says.
         version: Another one after each change: an ETag, a generation or a checksum; empty where there is none.
-        is_folder: It is a folder that fits a pattern.
+        is_folder: It is a folder that fits a pattern, or one that cannot be listed, or a name that cannot be read.
         passed_over: What it is, where it is no input: a ``linked folder`` or a ``hidden folder``.
     """
 

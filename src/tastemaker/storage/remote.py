@@ -83,7 +83,7 @@ class RemotePlace(Place):
         entries = without_results(self.list(), self.address)
         names = [relative_to(entry.path, self.address) for entry in entries]
         return [
-            entry._replace(passed_over="hidden file") if hidden(name) else entry
+            entry._replace(passed_over="hidden file") if hidden(name) and not entry.is_folder else entry
             for entry, name in zip(entries, names, strict=True)
         ]
 
