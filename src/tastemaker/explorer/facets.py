@@ -61,6 +61,11 @@ class Facet:
         return [shortened.get(value, value) for value in self.values]
 
     @cached_property
+    def tells_apart(self) -> bool:
+        """Whether the table's rows differ in it."""
+        return len(self.values) + bool((self.codes < 0).any()) > 1
+
+    @cached_property
     def numbers(self) -> dict[str, int]:
         """Value -> its number."""
         return {value: number for number, value in enumerate(self.values)}

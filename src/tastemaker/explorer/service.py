@@ -166,17 +166,17 @@ class Explorer:
         return base64.b64encode(places.astype("<u4").tobytes()).decode()
 
     def facets(self, chosen: Filter, name: str, search: str) -> list[_Json]:
-        """Return facets with their values, each with its pictures; all facets that have several, or only one of them.
+        """Return facets with their values, each with its pictures: those in which the rows differ, or only one of them.
 
         Args:
             chosen: The filter.
             name: Of the facet; empty for all.
             search: A part of the names of its values.
         """
-        found = []
+        ratings, found = self.index.ratings(), []
         for facet in [name] if name else FACETS:
-            values, others = self.index.count_values(chosen, facet, search)
-            if name or len(values) > 1 or getattr(chosen, facet):
+            if name or self.index.facets.facet(facet, ratings).tells_apart:
+                values, others = self.index.count_values(chosen, facet, search)
                 found.append({"name": facet, "values": [value._asdict() for value in values], "others": others})
         return found
 

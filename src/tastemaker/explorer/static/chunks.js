@@ -31,6 +31,7 @@ export function update(changes) {
 }
 
 async function fetchBlocks(from, to, all, at, kind) {
+  const turn = coming;
   const start = Math.max(0, from);
   const end = Math.min(to, all);
   const places = Array.from({ length: Math.max(0, end - start) }, (_, n) => at(start + n));
@@ -40,7 +41,7 @@ async function fetchBlocks(from, to, all, at, kind) {
     const whole = Array.from({ length: Math.min(BLOCK, all - first) }, (_, n) => at(first + n));
     return fetchBlock(`${kind} ${block}`, whole.filter((place) => !known.has(place)));
   }));
-  return places.map(peek);
+  return turn === coming ? places.map(peek) : []; // another view is shown by now
 }
 
 function fetchBlock(name, places) {

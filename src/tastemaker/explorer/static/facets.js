@@ -43,6 +43,7 @@ async function load() {
   turn?.abort();
   turn = new AbortController();
   const { signal } = turn;
+  if (!host.firstChild) host.append(element("p", { className: "quiet", textContent: "counting ..." })); // the first time, seconds for a million
   try {
     const facets = await ask("/api/facets", model.filter, signal);
     const searched = [...searches].filter(([name, search]) => search && unfolded.has(name));
