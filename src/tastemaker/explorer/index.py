@@ -221,6 +221,7 @@ class ScoreIndex:
         self.facets = Facets(table)
         self._marks = marks
         self._ratings = (marks.version, ratings_of(table, marks.current()))
+        self._kept_dozen = lru_cache(_KEPT_MASKS)(lambda asked: self.taste.next_rows(self.ratings()))
         self._kept_view = lru_cache(_KEPT_VIEWS)(self._make_view)
         self._kept_mask = lru_cache(_KEPT_MASKS)(self._meets)
         self._first = rank_by or table.ranking
@@ -320,7 +321,7 @@ class ScoreIndex:
         if condition is not None:
             passes &= self._kept_mask(condition)
         if chosen.rated == NEXT:
-            passes &= np.isin(np.arange(len(passes)), self.taste.next_rows(self.ratings()))
+            passes &= np.isin(np.arange(len(passes)), self._kept_dozen(chosen.asked))
         for name, wanted in chosen.facets.items():
             passes &= self.facets.facet(name, self.ratings()).meets(wanted)
         if chosen.group:

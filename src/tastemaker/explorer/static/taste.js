@@ -3,7 +3,7 @@
 import { ask, send } from "./api.js";
 import { apply } from "./filter.js";
 import { count, element } from "./format.js";
-import { changeFilter, emit, model, on, setShow } from "./model.js";
+import { UNFILTERED, changeFilter, emit, model, on, setPart, setShow } from "./model.js";
 
 const host = document.getElementById("taste");
 const bar = document.getElementById("proposal");
@@ -75,10 +75,7 @@ function offerRanking() {
   document.getElementById("by-label").hidden = Boolean(model.view.like);
 }
 
-function propose(event) {
-  const nothing = Object.fromEntries(Object.keys(model.filter).map((name) => [name, ""]));
-  return look(event.currentTarget, { ...nothing, by: model.filter.by, rated: "next" });
-}
+const propose = (event) => look(event.currentTarget, { ...UNFILTERED, rated: "next" });
 
 const rank = (event) => look(event.currentTarget, { by: state.name, like: "", rated: "" });
 
@@ -87,6 +84,7 @@ async function look(pressed, filter) {
   Object.assign(pressed, { disabled: true, textContent: "Looking ...", ariaBusy: "true" });
   try {
     await changeFilter(filter);
+    if (model.part) setPart("");
     setShow("pictures");
     document.getElementById("grid").focus({ preventScroll: true });
   } catch (error) {
