@@ -31,6 +31,7 @@ from tastemaker.runs.options import RunOptions
 from tastemaker.scores.cutoff import Top
 from tastemaker.selections.filter import filter_images
 from tastemaker.selections.marks import Marks
+from tastemaker.selections.selection import choose_rows
 from tastemaker.tasks import ImageObject
 
 HOSTILE = "</script><script>alert('1')</script><img src=x onerror=alert(2)> & \"quoted\""
@@ -288,6 +289,32 @@ def test_slices_tell_what_the_cut_keeps_of_them_the_farthest_first(tmp_path):
         ["square", "10", "100.0%", "+70.0"],
         ["wide", "50", "0.0%", "\u221230.0"],
         ["mixed", "40", "50.0%", "+20.0"],
+    ]
+
+
+def test_a_cut_in_each_slice_stands_beside_the_cut_of_the_whole(tmp_path):
+    rows = [photo(n, tmp_path / "sharp", 6.0 + n / 100, (48, 48), format="PNG") for n in range(10)]
+    rows += [photo(n, tmp_path / "soft", 4.0 + n / 100, (48, 48), format="JPEG") for n in range(30)]
+    write_rows(tmp_path / "a.parquet", rows)
+    summary, page = make(tmp_path / "a.parquet", tmp_path, top="20%", per="format")
+    found = [(part.name, part.scored, part.kept, part.kept_per) for part in summary.slices]
+    assert found == [("PNG", 10, 8, 2), ("JPEG", 30, 0, 6)]
+    chosen = choose_rows(ScoreTable(tmp_path / "a.parquet"), Selection(top=Top(share=0.2), per="format"))
+    assert len(chosen) == 8
+    section = page.section("per")
+    assert "keeps 8 images" in section
+    assert "--top 20% --per format --to kept" in section
+    assert [[*row[:4], *row[5:]] for row in rows_of(section)[1:]] == [
+        ["PNG", "10", "80.0%", "20.0%", "\u221260.0", "6.08"],
+        ["JPEG", "30", "0.0%", "20.0%", "+20.0", "4.24"],
+    ]
+    with pytest.raises(ConfigurationError, match="with top"):
+        write_report(tmp_path / "a.parquet", tmp_path / "b.html", min_score=5.0, per="format")
+    result = tastemaker("report", tmp_path / "a.parquet", "--top", "20%", "--per", "format", "-o", tmp_path / "b.html")
+    assert [line.split() for line in result.stdout.splitlines()[1:4]] == [
+        ["slice", "images", "keeps", "with", "--per"],
+        ["PNG", "10", "80.0%", "20.0%"],
+        ["JPEG", "30", "0.0%", "20.0%"],
     ]
 
 

@@ -146,3 +146,14 @@ def test_embeddings_are_those_of_the_rows_whether_or_not_memory_holds_them(tmp_p
         assert sorted(nearest_rows(table, 2)[0].tolist()) == [1, 6, 8]
     assert nearest_rows(table, 7)[0].tolist() == []  # no other row has two numbers
     assert table.embeddings.take(np.array([6, 7]), 2).tolist() == [[0, 0], [1, 2]]
+
+
+def test_embeddings_of_two_backbones_are_never_compared_though_they_are_of_one_length(tmp_path):
+    for name in ("b16", "b32"):
+        made_by = {"scores": {name: {"backbone": f"clip-{name}"}}}
+        rows = pq.read_table(write_scores(tmp_path / f"{name}.parquet", [5.0, 6.0], provenance=made_by))
+        rows = rows.append_column("embedding", pa.array([[1.0, 0.0], [0.0, 1.0]], EMBEDDING_TYPE))
+        pq.write_table(rows, tmp_path / f"{name}.parquet")
+    assert nearest_rows(ScoreTable(tmp_path / "b16.parquet"), 0)[0].tolist() == [1]
+    with pytest.raises(errors.ConfigurationError, match="clip-b16 and clip-b32 made the embeddings"):
+        nearest_rows(ScoreTable(tmp_path), 0)

@@ -20,9 +20,10 @@ def print_columns(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
 
 
 def plain_name(row: dict[str, Any]) -> str:
-    """Return what a row is called: of embeddings, only the identifier may be known.
+    """Return what a row is called, as `plain_text`: of embeddings, only the identifier may be known."""
+    return plain_text(row["image_path"] or row["image_id"] or "")
 
-    Names come from strangers. What would steer the terminal is shown as an escape.
-    """
-    name: str = row["image_path"] or row["image_id"] or ""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+def plain_text(text: str) -> str:
+    """Return a text that comes from strangers: what would steer the terminal is shown as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tastemaker.cli.columns import plain_text, print_columns
 from tastemaker.cli.options import JsonOption, OriginalsOption, StorageOptionsOption, parse_storage_options
 from tastemaker.cli.select import RankByOption
 from tastemaker.cli.stopping import stoppable
+
+if TYPE_CHECKING:
+    from tastemaker.explorer.slices import BothCuts
 
 EXAMPLE = "Example: tastemaker report scores/ --top 20% --output report.html"
 
@@ -32,6 +37,15 @@ def report(
     ] = None,
     top: Annotated[
         str | None, typer.Option("--top", help="Keep the best images instead: a share (20%) or a number (1000).")
+    ] = None,
+    per: Annotated[
+        str | None,
+        typer.Option(
+            "--per",
+            metavar="COLUMN",
+            help="With --top, compare the cut with the same cut in each slice: images with the same value in this "
+            "column or expression.",
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -66,11 +80,14 @@ def report(
             storage_options=parse_storage_options(storage_options),
             originals=originals or (),
             recipe=None if recipe is None else read_recipe(recipe),
+            per=per,
         )
     if as_json:
         typer.echo(json.dumps(asdict(summary), indent=2))
         return
     typer.echo(summary.finding)
+    if per is not None:
+        _print_slices(summary.slices)
     size = f"{summary.bytes / 1e6:.1f} MB" if summary.bytes >= 1e5 else f"{summary.bytes / 1e3:.0f} kB"
     pictures = f"{summary.pictures:,} picture{'' if summary.pictures == 1 else 's'}"
     missing = f", {summary.missing:,} of them placeholders" if summary.missing else ""
@@ -80,3 +97,21 @@ def report(
         typer.secho(
             f"tastemaker: not shown, of {summary.pictures:,} pictures: {summary.refused:,}, which are {where}", err=True
         )
+
+
+def _print_slices(slices: Sequence[BothCuts]) -> None:
+    """Print what the cut and the cut in each slice keep of the slices that change most."""
+    from tastemaker.explorer.report_data import MOST_SLICES
+
+    heads = ("slice", "images", "keeps", "with --per")
+    lines = [
+        (
+            plain_text(part.name),
+            f"{part.scored:,}",
+            *(f"{kept / part.scored:.1%}" for kept in (part.kept, part.kept_per)),
+        )
+        for part in slices[:MOST_SLICES]
+    ]
+    print_columns(heads, lines)
+    if len(slices) > len(lines):
+        typer.echo(f"and {len(slices) - len(lines):,} slices that change less")

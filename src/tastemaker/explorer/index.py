@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -24,7 +25,7 @@ from tastemaker.models.published.clip_score import CLIP_SCORE
 from tastemaker.scores.conditions import Condition
 from tastemaker.scores.cutoff import Top, name_cutoff, parse_top
 from tastemaker.scores.database import sql_text
-from tastemaker.scores.table import EMBEDDING, ScoreTable
+from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.marks import REJECTED, Marks, Ratings, ratings_of
 
 NEXT = "next"
@@ -216,7 +217,7 @@ class ScoreIndex:
         self._words = Words(table, model_dir)
         self.taste = OwnTaste(table, marks.path, model_dir)
         self.groups = Groups(table)
-        if EMBEDDING in table.columns:
+        with suppress(ConfigurationError):  # there are none, or two models made them: who asks for them is told
             table.embeddings.keep()
         self.facets = Facets(table)
         self._marks = marks

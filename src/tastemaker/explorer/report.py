@@ -7,7 +7,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 from tastemaker import __version__
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.page import format_share, render_page
-from tastemaker.explorer.report_data import ReportData, gather
+from tastemaker.explorer.report_data import MOST_SLICES, ReportData, gather
 from tastemaker.explorer.report_pictures import Thumbnail, make_thumbnails
+from tastemaker.explorer.slices import BothCuts
 from tastemaker.machine import usable_cores
 from tastemaker.scores.cutoff import Top, parse_top
 from tastemaker.scores.locations import Source as TableSource
@@ -57,6 +58,7 @@ class ReportSummary:
         pictures: Pictures in it.
         missing: Pictures that could not be shown; each has a placeholder with the reason.
         refused: Those of them that lie in no place that the user named.
+        slices: With ``per``, what the cut and the cut in each slice keep of each, those first that change most.
     """
 
     path: str
@@ -69,6 +71,7 @@ class ReportSummary:
     pictures: int
     missing: int
     refused: int = 0
+    slices: list[BothCuts] = field(default_factory=list)
 
 
 def write_report(
@@ -85,6 +88,7 @@ def write_report(
     storage_options: Mapping[str, Any] | None = None,
     originals: TableSource | Sequence[TableSource] = (),
     recipe: Sequence[str] | None = None,
+    per: str | None = None,
 ) -> ReportSummary:
     """Write one HTML page about the scores of a table: what they are like, and what a cut keeps.
 
@@ -104,6 +108,8 @@ def write_report(
         storage_options: For URLs; see docs/remote-data.md; a table has its own.
         originals: Places that originals may be read from, beside the inputs of your own runs; a table has its own.
         recipe: Steps, as `read_recipe` returns them. The page shows what each of them drops.
+        per: With ``top``, a column or SQL expression: the page shows beside each other what the cut keeps of each of
+            its slices, and what the same cut in each slice keeps.
 
     Raises:
         ConfigurationError: There are no rows, or an option is out of its range.
@@ -122,7 +128,9 @@ def write_report(
     if place.is_folder():
         raise ConfigurationError(f"{place} is a folder; the report is a file")
     OwnFiles.of_one_file(place).refuse_foreign(place.name)
-    data = gather(table, min_score=min_score, top=top, rank_by=rank_by, seed=seed, samples=samples, recipe=recipe)
+    data = gather(
+        table, min_score=min_score, top=top, rank_by=rank_by, seed=seed, samples=samples, recipe=recipe, per=per
+    )
     uses = Counter(row_id for ids in data.shown() for row_id in ids)
     room = MAX_BYTES - _PAGE_BYTES - _FIGURE_BYTES * uses.total()
     with OriginalsReader(table.originals) as reader:
@@ -133,7 +141,8 @@ def write_report(
         seed=seed,
         title=title or _name_of(places),
         places=places,
-        command=_next_command(data, places),
+        command=_next_command(data, places, data.options),
+        per_command=_next_command(data, places, (*data.options, "--per", data.per)) if data.per else "",
         date=_spell(made_on or data.scored_on),
         provenance=[(entry.rows, _provenance(entry.entries)) for entry in table.provenance],
     )
@@ -149,14 +158,13 @@ def write_report(
         pictures=len(thumbnails),
         missing=sum(not thumbnail.data for thumbnail in thumbnails.values()),
         refused=sum(NOT_NAMED in thumbnail.problem for thumbnail in thumbnails.values()),
+        slices=data.both_cuts,
     )
 
 
-def _next_command(data: ReportData, places: list[str]) -> str:
+def _next_command(data: ReportData, places: list[str], options: Sequence[str]) -> str:
     """Return the command that takes what passes; empty where nothing does."""
-    if not data.cut.kept:
-        return ""
-    return shlex.join(["tastemaker", "select", *places, *data.options, "--to", "kept"])
+    return shlex.join(["tastemaker", "select", *places, *options, "--to", "kept"]) if data.cut.kept else ""
 
 
 def _as_list(scores: ScoreTable | TableSource | Sequence[TableSource]) -> list[TableSource]:
@@ -177,6 +185,8 @@ def _content(data: ReportData, thumbnails: dict[int, Thumbnail], samples: int) -
         "path": data.view.chart.draw(data.view.ascending),
         "unscored": sum(reason["images"] for reason in data.reasons),
         "farthest": max([0.05, *differences]),
+        "farthest_per": max([0.05, *(abs(part.difference) for part in data.both_cuts)]),
+        "most_slices": MOST_SLICES,
         "bands": [(band, _fit_row(make(band.row_ids), samples)) for band in data.bands],
         "below": make(data.below, 2),
         "above": make(data.above, 2),

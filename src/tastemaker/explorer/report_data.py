@@ -15,7 +15,7 @@ from tastemaker.explorer.chart import band_width, decimals_of
 from tastemaker.explorer.dimensions import built_in_dimensions
 from tastemaker.explorer.failures import group_failures, list_failures
 from tastemaker.explorer.index import Cut, Filter, ScoreIndex, View
-from tastemaker.explorer.slices import Slices, slice_view
+from tastemaker.explorer.slices import BothCuts, Slices, compare_cuts, slice_view
 from tastemaker.models.published import scorer_of_column
 from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.scores.cutoff import Top
@@ -25,7 +25,7 @@ from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.filter import find_kept_cut
 from tastemaker.selections.marks import Marks
 from tastemaker.selections.selection import Selection, choose_rows
-from tastemaker.selections.steps import FunnelStep
+from tastemaker.selections.steps import Best, FunnelStep
 from tastemaker.storage import is_remote
 from tastemaker.storage.place import Place
 
@@ -101,6 +101,8 @@ class ReportData:
         scored_on: The day of the latest run.
         pictures: Row number -> the columns that a picture needs.
         funnel: What the steps of a recipe do; empty where there is no recipe.
+        per: The column or expression in each of whose slices a second cut is made; empty where there is none.
+        both_cuts: What the two cuts keep of each slice, those first that change most.
     """
 
     column: str
@@ -125,6 +127,8 @@ class ReportData:
     scored_on: date
     pictures: dict[int, dict[str, Any]] = field(default_factory=dict)
     funnel: list[FunnelStep] = field(default_factory=list)
+    per: str = ""
+    both_cuts: list[BothCuts] = field(default_factory=list)
 
     @property
     def scored(self) -> int:
@@ -150,6 +154,7 @@ def gather(
     seed: int = 0,
     samples: int = 8,
     recipe: Sequence[str] | None = None,
+    per: str | None = None,
 ) -> ReportData:
     """Return what a report says.
 
@@ -161,12 +166,15 @@ def gather(
         seed: Of the samples of each band.
         samples: Pictures in each row of samples; the other rows follow it.
         recipe: Steps whose funnel is shown.
+        per: Column or expression in each of whose slices ``top`` is cut, too, to compare.
     """
     marks = Marks(table)
     index = ScoreIndex(table, marks, rank_by)
     column, whole = index.ranked_by(), index.view(Filter())
     marks.close()
     view = whole.counted()
+    if per is not None and top is None:
+        raise ConfigurationError("per makes the cut in each slice: name a share or number with top")
     min_score, top, origin = _choose_cut(table, column, min_score, top)
     cut = view.cut(min_score, top)
     rows, place = view.rows.tolist(), cut.place
@@ -199,6 +207,8 @@ def gather(
         reasons=reasons,
         scored_on=_day_of(table),
         funnel=choose_rows(table, Selection(recipe=tuple(recipe))).funnel if recipe else [],
+        per=per or "",
+        both_cuts=compare_cuts(table, view, place, Best(column, top, per)) if per and top else [],
     )
     data.pictures.update(_picture_rows(table, view, place, data.shown()))
     return data

@@ -8,8 +8,9 @@ import numpy as np
 
 from tastemaker.explorer.dimensions import NOT_KNOWN, Dimension, code_rows, rank, sure_distance
 from tastemaker.explorer.index import View
-from tastemaker.scores.database import sql_text
+from tastemaker.scores.database import sql_name, sql_text
 from tastemaker.scores.table import ScoreTable
+from tastemaker.selections.steps import Best, Left
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,61 @@ def slice_view(table: ScoreTable, view: View, dimension: Dimension, place: int, 
         for code in present[:most]
     ]
     return Slices(dimension.name, slices, len(present) - len(slices))
+
+
+@dataclass(frozen=True, slots=True)
+class BothCuts:
+    """A slice under the cut of the whole, and under a cut of its own.
+
+    Attributes:
+        name: The value that its images have in common.
+        scored: Its images with a score.
+        kept: How many of them the cut of the whole keeps.
+        kept_per: How many the cut in each slice keeps.
+        lowest: The lowest score of the latter; None where there is none.
+    """
+
+    name: str
+    scored: int
+    kept: int
+    kept_per: int
+    lowest: float | None
+
+    @property
+    def difference(self) -> float:
+        """The share that its own cut keeps, less the share that the cut of the whole keeps."""
+        return (self.kept_per - self.kept) / self.scored
+
+
+def compare_cuts(table: ScoreTable, view: View, place: int, cut: Best) -> list[BothCuts]:
+    """Return the slices of a view under two cuts, those first that change most.
+
+    Args:
+        table: The rows.
+        view: The pictures, none of them rejected.
+        place: How many of the view the cut of the whole keeps.
+        cut: The cut in each slice.
+
+    Raises:
+        ConfigurationError: The slices are by no column or expression.
+    """
+    own = cut(table, Left(np.sort(view.rows).astype(np.int64), {})).rows
+    keys, codes = code_rows(
+        table, Dimension("", sql_name(str(cut.per)) if cut.per in table.columns else str(cut.per)).key
+    )
+    scored, kept, kept_per = (
+        np.bincount(codes[rows], minlength=len(keys)).tolist() for rows in (view.rows, view.rows[:place], own)
+    )
+    lowest = np.full(len(keys), np.inf)
+    scores = np.full(len(table), np.inf)
+    scores[view.rows] = view.scores
+    np.minimum.at(lowest, codes[own], scores[own])
+    parts = [
+        BothCuts(keys[n], scored[n], kept[n], kept_per[n], float(lowest[n]) if kept_per[n] else None)
+        for n in range(len(keys))
+        if scored[n]
+    ]
+    return sorted(parts, key=lambda part: (-abs(part.difference), -part.scored, part.name))
 
 
 def _condition(dimension: Dimension, key: str) -> str:

@@ -179,11 +179,19 @@ class ScoreTable:
         """The embeddings. They are kept in memory where they are needed again and there is room.
 
         Raises:
-            ConfigurationError: The rows have none.
+            ConfigurationError: The rows have none, or state that two models made them: these do not compare.
         """
         if EMBEDDING not in self.columns:
             raise ConfigurationError(
                 "the rows have no embeddings: score without --no-embeddings, or embeddings with --copy-embeddings"
+            )
+        made_by = list_provenances([source for source in self.sources if EMBEDDING in source.schema.names])
+        scores = [made for entry in made_by for made in entry.entries.get("scores", {}).values()]
+        backbones = sorted({made["backbone"] for made in scores if made.get("backbone")})
+        if len(backbones) > 1:
+            raise ConfigurationError(
+                f"{' and '.join(backbones)} made the embeddings of these rows, which do not compare: name the rows of "
+                "one of them"
             )
         return Vectors(self.sources, EMBEDDING, self.columns[EMBEDDING], self.storage_options)
 
