@@ -228,7 +228,9 @@ COMMANDS = {
     ),
     "select-links": Command(of(select, "--top", "50%", "--to", "out", "--as", "links"), scored),
     "select-manifest": Command(of(select, "--top", "50%", "--to", "out.parquet", "--as", "manifest"), scored),
-    "select-list": Command(of(select, "--top", "50%", "--to", "out.csv", "--as", "manifest"), scored),
+    "select-list": Command(
+        of(select, "--where", "lower(image_id) <> 'x'", "--top", "50%", "--to", "out.csv", "--as", "manifest"), scored
+    ),
     "select-recipe": Command(of(select, "--recipe", "recipe.yaml", "--to", "out", "--as", "folder"), with_recipe),
     "select-xmp": Command(of(select, "--as", "xmp"), scored),
     "report": Command(of(cli, "report", "scores", "-o", "page.html"), scored),

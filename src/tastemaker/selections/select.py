@@ -210,7 +210,7 @@ def _check_room(place: Place, export: Export) -> None:
     path = place.local_path
     free = shutil.disk_usage(path).free if path is not None else None
     if free is not None and export.bytes_to_write > free:
-        needed = f"the images have {export.bytes_to_write / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"
+        needed = f"the images have {export.bytes_to_write / 1e6:,.3f} MB, and {free / 1e6:,.3f} MB are free"
         raise TastemakerError(f"no room in {place}: {needed}")
 
 
