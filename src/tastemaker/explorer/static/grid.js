@@ -4,7 +4,7 @@ import { dropCell, fillCell, makeCell, prepareImage, showMark } from "./cell.js"
 import { fetchPositions, peek, update } from "./chunks.js";
 import { BESIDE, GAP, boxes, layOut, rowAt, rowOf } from "./layout.js";
 import { want } from "./loader.js";
-import { emit, isByScore, model, on, placeOf, positionOf, setActive, shownImages } from "./model.js";
+import { emit, isByScore, model, on, placeOf, positionOf, setActive, shownImages, shownShapes } from "./model.js";
 import { clearPicked, pickTo, togglePick } from "./picked.js";
 import { Scroller } from "./scroller.js";
 import { columnsAt, heightAt, linesBelow } from "./sizes.js";
@@ -86,8 +86,7 @@ export const focusGrid = () => grid.focus({ preventScroll: true });
 function relayOut(isNew) {
   const before = layout.rows ? placeOf(Math.min(layout.starts[rowAt(layout, scroller.top)], shownImages() - 1)) ?? 0 : 0;
   width = grid.clientWidth || 100;
-  const shapes = Uint16Array.from({ length: shownImages() }, (_, position) => model.shapes[placeOf(position)]);
-  layout = layOut(shapes, width, heightAt(width), columnsAt(width), linesBelow());
+  layout = layOut(shownShapes(), width, heightAt(width), columnsAt(width), linesBelow());
   for (const cell of cells.values()) dropCell(cell);
   cells = new Map();
   const kept = isNew ? model.active : before;

@@ -50,6 +50,14 @@ export const shownImages = () => (arranged ? arranged.length : model.view.images
 export const placeOf = (position) => (arranged ? arranged[position] : position);
 export const positionOf = (place) => (positions ? positions[place] : place);
 
+// The shapes of what is shown, in its order.
+export function shownShapes() {
+  if (!arranged) return model.shapes;
+  const shapes = new Uint16Array(arranged.length);
+  for (let n = 0; n < shapes.length; n++) shapes[n] = model.shapes[arranged[n]];
+  return shapes;
+}
+
 // Whether places come one after the other, so that the cut-off is a line between them.
 export const isByScore = () => !ordered && !model.part;
 
@@ -57,7 +65,7 @@ function arrange() {
   const { view, cut, part } = model;
   arranged = positions = null;
   if (ordered || part || model.order === "worst") {
-    let places = ordered ?? Uint32Array.from({ length: view.images }, (_, n) => n);
+    let places = ordered ?? new Uint32Array(view.images).map((_, n) => n);
     if (model.order === "worst") places = places.reverse();
     if (part) places = places.filter((place) => place < cut.place === (part === "kept") && !view.rejected.has(place));
     arranged = places;
@@ -72,7 +80,12 @@ async function fetchOrder(signal) {
   return new Uint32Array(decode(await ask("/api/order", { ...model.filter, order: model.order }, signal)));
 }
 
-const decode = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
+function decode(text) {
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let n = 0; n < letters.length; n++) bytes[n] = letters.charCodeAt(n); // a third of the time of Uint8Array.from
+  return bytes.buffer;
+}
 
 // How many of the view reach a score, rejected ones among them.
 export function placeAt(score) {
