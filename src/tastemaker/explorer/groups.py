@@ -60,6 +60,14 @@ class Groups:
         frames = {name: values[rows] for name, values in self._frames.items()}
         return np.flatnonzero(best_of_group(groups, -np.arange(len(rows)), frames).marks)
 
+    def sizes(self, rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        """Return how many pictures the table has of each of these rows' groups."""
+        return self._sizes[self.numbers()[rows]]
+
+    @cached_property
+    def _sizes(self) -> Numbers:
+        return np.bincount(self.numbers())
+
     def members(self, row: int) -> Numbers:
         """Return the rows of a row's group, with itself, ascending."""
         numbers = self.numbers()

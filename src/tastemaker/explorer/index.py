@@ -51,7 +51,8 @@ class Filter:
         like: Words that the pictures are ranked by, in place of ``by``: the likeness of each to them. Empty for none.
         rated, date, camera, lens, folder: Values of these facets, as `tastemaker.explorer.facets.parse_values` takes
             them; empty for all. A picture passes that has one of the values of each. ``rated`` may be `NEXT`, too.
-        group: ``best`` for only the best of each group, of what passes the others and is not rejected; empty for all.
+        group: ``best`` for only the best of each group, of what passes the others and is not rejected; the number of a
+            row for its group alone; empty for all.
         asked: Names the time from which the ratings are, so that nothing moves while one rates. Any text.
     """
 
@@ -85,12 +86,17 @@ class Filter:
     @property
     def has_rows_of_its_own(self) -> bool:
         """Whether no condition on columns says which pictures pass."""
-        return bool(self.facets or self.is_by_rating or self.like.strip() or self.by == TASTE)
+        return bool(self.facets or self.group or self.is_by_rating or self.like.strip() or self.by == TASTE)
 
     @property
     def is_by_rating(self) -> bool:
         """Whether a rating changes which pictures pass."""
-        return bool(self.rated or self.group)
+        return bool(self.rated or self.is_best_only)
+
+    @property
+    def is_best_only(self) -> bool:
+        """Whether one picture stands for each group."""
+        return self.group == "best"
 
 
 @dataclass(frozen=True)
@@ -237,8 +243,10 @@ class ScoreIndex:
             TastemakerError: There are words, and `Words.likeness` refuses.
         """
         by = self.ranked_by(chosen.by)
-        if chosen.group not in ("", "best"):
-            raise ConfigurationError(f"of groups only the best are shown, or all, not {chosen.group!r}")
+        if not (chosen.group in ("", "best") or (chosen.group.isdecimal() and int(chosen.group) < len(self.table))):
+            raise ConfigurationError(
+                f"of groups only the best are shown, or all, or that of a row, not {chosen.group!r}"
+            )
         asked = chosen.asked if chosen.is_by_rating else self.taste.version if by == TASTE else ""
         view = self._kept_view(replace(chosen, by=by, like=chosen.like.strip(), asked=asked))
         ratings = self.ratings()
@@ -302,7 +310,7 @@ class ScoreIndex:
         """
         facet = self.facets.facet(name, self.ratings())
         passes = self._passes(replace(chosen, **{name: ""}))
-        if chosen.group:
+        if chosen.is_best_only:
             passes = self._one_of_each(passes, facet)
         return facet.count(chosen.facets.get(name, ""), passes, search)
 
@@ -325,8 +333,11 @@ class ScoreIndex:
             passes &= np.isin(np.arange(len(passes)), self._kept_dozen(chosen.asked))
         for name, wanted in chosen.facets.items():
             passes &= self.facets.facet(name, self.ratings()).meets(wanted)
-        if chosen.group:
+        if chosen.is_best_only:
             passes &= self.ratings() != REJECTED
+        elif chosen.group:
+            numbers = self.groups.numbers()
+            passes &= numbers == numbers[int(chosen.group)]
         return passes
 
     def _meets(self, condition: Condition) -> Mask:
@@ -338,7 +349,7 @@ class ScoreIndex:
         values = self.values(chosen)
         rows = np.flatnonzero(self._passes(chosen)).astype(np.uint32)
         rows = rows[np.argsort(-values[rows], kind="stable")]
-        if chosen.group:
+        if chosen.is_best_only:
             rows = rows[self.groups.best(rows)]
         # A likeness is a CLIP score, and a taste is on the scale of LAION's score.
         like = CLIP_SCORE.column if chosen.like else find_scorer().column if chosen.by == TASTE else chosen.by

@@ -158,7 +158,11 @@ class Explorer:
         """Return the pictures at some places of a view."""
         view = self.index.view(chosen)
         known = [place for place in places[:MAX_ROWS_AT_ONCE] if 0 <= place < len(view.rows)]
-        return self._short(view.rows[known].tolist(), view.scores[known].tolist())
+        items = self._short(view.rows[known].tolist(), view.scores[known].tolist())
+        if chosen.is_best_only:
+            for item, size in zip(items, self.index.groups.sizes(view.rows[known]).tolist(), strict=True):
+                item["stack"] = size
+        return items
 
     def order(self, chosen: Filter, order: str) -> str:
         """Return the places of a view in another order, as `Facets.arrange` does: uint32, little endian, in base64."""

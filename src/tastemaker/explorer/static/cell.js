@@ -24,6 +24,7 @@ export function fillCell(cell, picture) {
   cell.querySelector(".score").textContent = score(picture.score, digits());
   cell.title = picture.name;
   cell.querySelector(".file").textContent = picture.file;
+  if (picture.stack > 1) cell.querySelector(".frame").append(element("span", { className: "stack", textContent: picture.stack, title: `The best of ${picture.stack}: G opens them` }));
   showMark(cell);
 }
 
@@ -43,13 +44,13 @@ export function prepareImage(cell, height) {
   const { picture } = cell;
   const frame = cell.querySelector(".frame");
   if (!picture) return null;
-  if (!frame.firstChild) {
+  if (!frame.querySelector("img")) {
     const image = element("img", { alt: altText(picture), decoding: "async", draggable: false });
     image.addEventListener("load", () => image.classList.add("here"));
     image.addEventListener("error", () => showReason(frame, image, picture));
-    frame.append(image);
+    frame.prepend(image);
   }
-  const image = frame.firstChild;
+  const image = frame.querySelector("img");
   return image.src === "" ? { image, source: pictureAt(picture.row, height) } : null;
 }
 

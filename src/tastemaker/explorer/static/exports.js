@@ -73,7 +73,7 @@ function describe() {
   const what = cut.text ? `the top ${cut.text.endsWith("%") ? cut.text : count(Number(cut.text))}${view.like ? ` by ${by}` : ""}` : `${by} from ${cut.name}`;
   const parts = [filter.where, filter.text && `containing “${filter.text}”`, ...describeFacets()].filter(Boolean);
   const rejected = view.rejected.size ? ". What is rejected is left out" : "";
-  return `${what}, ${share(cut.kept, counted())} of ${images(counted())}${parts.length ? ` where ${parts.join(" and ")}` : ""}${filter.group ? ", only the best of each group" : ""}${rejected}.`;
+  return `${what}, ${share(cut.kept, counted())} of ${images(counted())}${parts.length ? ` where ${parts.join(" and ")}` : ""}${filter.group === "best" ? ", only the best of each group" : filter.group ? ", of one stack" : ""}${rejected}.`;
 }
 
 async function start(to, as) {

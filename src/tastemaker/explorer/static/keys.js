@@ -3,6 +3,7 @@
 import { fetchPlaces, peek } from "./chunks.js";
 import { goesOn, nextUnrated, survey, toggleGoesOn } from "./flow.js";
 import { element } from "./format.js";
+import { openStack } from "./stacks.js";
 import { moveActive, reveal } from "./grid.js";
 import { emit, model, moveCut, setActive, setOrder, setShow, shownImages } from "./model.js";
 import { clearPicked, pickTo, pickedPlaces } from "./picked.js";
@@ -24,6 +25,7 @@ const KEYS = [
     ["Z", "100%; the next picture shows the same part"],
     ["-  and  +", "smaller and larger in the grid"],
     ["I", "names of the files"],
+    ["G", "stacks: one picture of each; on one, all of its pictures, and back"],
   ]],
   ["Rating", [
     ["1 to 5", "stars, for all that are picked"],
@@ -111,6 +113,7 @@ function actions() {
     f: () => setShow("failures"),
     e: () => emit("export-open"),
     i: () => toggleNames(),
+    g: () => openStack(current()),
     "-": () => resize(-1),
     "+": () => resize(1),
     "=": () => resize(1),
