@@ -405,6 +405,13 @@ def test_only_the_best_of_each_group_are_shown_and_counted(browser, tmp_path):
         wait_until(page, "location.hash.includes('group=best')")
         page.locator("#grid").focus()
         page.keyboard.press("Home")
+        assert page.locator(".cell .stack").all_inner_texts() == ["9"]
+        while not page.locator(".cell.active .stack").count():
+            page.keyboard.press("ArrowRight")
+        page.keyboard.press("g")
+        wait_until(page, "window.tastemaker.model.view.images === 9")
+        page.keyboard.press("g")
+        wait_until(page, "document.querySelector('.cell.active .stack') !== null")
         page.keyboard.press("Enter")
         wait_until(page, "document.querySelectorAll('.members button').length === 8")
         assert page.locator("#group-label").count() == 1
