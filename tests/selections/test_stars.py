@@ -183,6 +183,21 @@ def test_a_writing_is_taken_back_and_what_somebody_changed_since_is_left(photos)
     assert list(edits_of(photos).take_back(ANYWHERE).left) == [str(edited)]
 
 
+def test_a_colour_is_no_reason_to_give_other_stars_the_next_time(photos):
+    image, raw = photos / "IMG_1.jpg", photos / "IMG_2.DNG"
+    image.write_bytes(embed_rating(JPEG, 2))
+    (photos / "IMG_2.DNG.xmp").write_bytes(DEVELOPED)
+    before = snapshot(photos)
+    for rating, other in ((5, "Red"), (4, "Purple")):
+        assert write([image, raw], [rating] * 2, labels={0: "red", 1: other.lower()}).labelled == 2
+        assert [file_rating(image), file_rating(raw)] == [2, 2]
+        labelled = DEVELOPED.replace(b"<rdf:Description", b'<rdf:Description xmp:Label="%s"' % other.encode())
+        assert (photos / "IMG_2.DNG.xmp").read_bytes() == labelled
+    assert [read_label((photos / name).read_bytes()) for name in ("IMG_1.jpg.xmp", "IMG_2.xmp")] == ["red", "purple"]
+    assert edits_of(photos).take_back(ANYWHERE).files == 3
+    assert snapshot(photos) == before
+
+
 def test_the_raws_sidecar_does_not_rate_the_jpeg_beside_it(photos):
     assert write([photos / "IMG_2.DNG"], [5]).created == 2
     report = write([photos / "IMG_2.JPG"], [1])

@@ -54,6 +54,7 @@ class _Edit(NamedTuple):
         before, after: XXH3-64 of its bytes; ``before`` is empty where there was no file.
         start, added: In bytes.
         removed: As Latin-1.
+        by_score: The stars were made of a score: nobody gave them.
     """
 
     path: str
@@ -62,6 +63,7 @@ class _Edit(NamedTuple):
     start: int
     removed: str
     added: int
+    by_score: bool
 
     def undo(self, content: bytes) -> bytes | None:
         """Return the bytes as they were, None for no file."""
@@ -84,19 +86,25 @@ class Edits:
             for line in record.read_bytes().splitlines():
                 with suppress(ValueError, TypeError, RecursionError):  # half a line, of a process that was killed
                     self._edits.append(_Edit(*json.loads(line)))
-        self._last = {edit.path: edit.after for edit in self._edits}
+        self._last = {edit.path: edit for edit in self._edits}
 
-    def is_ours(self, path: Path, content: bytes) -> bool:
-        """Return whether a file is as it was left by the last change of it."""
-        return self._last.get(os.path.abspath(path)) == xxh3_of(content)
+    def is_by_score(self, path: Path, content: bytes) -> bool:
+        """Return whether a file is as the last change left it, which gave it the stars of a score."""
+        last = self._last.get(os.path.abspath(path))
+        return last is not None and last.by_score and last.after == xxh3_of(content)
 
-    def note(self, changes: list[tuple[Path, bytes | None, bytes]]) -> None:
-        """Note changes that are about to be made: (file, what it holds or None for no file, what it will hold)."""
-        edits = [_make_edit(os.path.abspath(path), before, after) for path, before, after in changes]
+    def note(self, changes: list[tuple[Path, bytes | None, bytes]], *, by_score: bool) -> None:
+        """Note changes that are about to be made.
+
+        Args:
+            changes: Of each, the file, what it holds (None for no file), and what it will hold.
+            by_score: The stars are of a score.
+        """
+        edits = [_make_edit(os.path.abspath(path), before, after, by_score) for path, before, after in changes]
         self._record.parent.mkdir(parents=True, exist_ok=True)
         with self._record.open("ab") as file:
             file.write(b"".join(json.dumps(edit).encode("ascii") + b"\n" for edit in edits))
-        self._last |= {edit.path: edit.after for edit in edits}
+        self._last |= {edit.path: edit for edit in edits}
 
     def take_back(self, may_change: Any, *, dry_run: bool = False) -> TakenBack:  # noqa: ANN401 - a container of paths
         """Undo all changes, the last one first, and forget those that are undone.
@@ -161,13 +169,13 @@ def replace_files(changes: list[tuple[Path, bytes]]) -> None:
             pending.discard()
 
 
-def _make_edit(path: str, before: bytes | None, after: bytes) -> _Edit:
+def _make_edit(path: str, before: bytes | None, after: bytes, by_score: bool) -> _Edit:
     if before is None:
-        return _Edit(path, "", xxh3_of(after), 0, "", len(after))
+        return _Edit(path, "", xxh3_of(after), 0, "", len(after), by_score)
     start = _count_same(before, after)
     end = _count_same(before[start:][::-1], after[start:][::-1])
     removed = before[start : len(before) - end].decode("latin-1")
-    return _Edit(path, xxh3_of(before), xxh3_of(after), start, removed, len(after) - end - start)
+    return _Edit(path, xxh3_of(before), xxh3_of(after), start, removed, len(after) - end - start, by_score)
 
 
 def _count_same(one: bytes, other: bytes) -> int:

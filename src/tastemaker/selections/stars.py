@@ -229,8 +229,8 @@ def _rate_one(
     if not path.is_file():
         raise MetadataError("the image is not there")
     present = {sidecar: sidecar.read_bytes() for sidecar in _sidecars_of(path) if sidecar.exists()}
-    is_ours = any(edits.is_ours(sidecar, content) for sidecar, content in present.items())
-    is_kept = not (by_hand or overwrite or is_ours) and (file_rating(path) or 0) != 0
+    is_by_score = any(edits.is_by_score(sidecar, content) for sidecar, content in present.items())
+    is_kept = not (by_hand or overwrite or is_by_score) and (file_rating(path) or 0) != 0
     if is_kept:
         report.already_rated += 1
         rating, by_hand = file_rating(path) or 0, True
@@ -252,7 +252,7 @@ def _rate_one(
         old = next((read_rating(content, by_score=True) for content in present.values()), None)
         report.changes.append((str(path), file_rating(path) if old is None else old, rating))
     elif changes:
-        edits.note(changes)
+        edits.note(changes, by_score=not by_hand)
         replace_files([(sidecar, after) for sidecar, _, after in changes])
     report.created += sum(before is None for _, before, _ in changes)
     report.updated += sum(before is not None for _, before, _ in changes)
