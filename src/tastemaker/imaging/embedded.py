@@ -1,7 +1,7 @@
 """What a picture's file says of itself beside its pixels: XMP, and what its EXIF says of rotation, stars and the shot.
 
 EXIF is read by `tastemaker.imaging.tiff_tags`, in a quarter of the time that Pillow takes for it: a picture of a data
-set is decoded in one or two milliseconds, and Pillow's reader needs a fifth of one (docs/decisions/0016-camera-files.md).
+set is decoded in one or two milliseconds, and Pillow's reader needs a fifth of one (decision 0016).
 """
 
 from __future__ import annotations
