@@ -113,7 +113,7 @@ class StarsReport:
     def lines(self, examples: int = 5) -> list[str]:
         """Return the report in words, with that many failures at most, and four times as many changes."""
         would = "would be " if self.dry_run else ""
-        files = f"{self.created:,} sidecars {would}created, {self.updated:,} {would}changed in nothing else"
+        files = f"{self.created:,} sidecars {would}created, {self.updated:,} {would}changed, and nothing else in them"
         lines = [f"{self.starred:,} of {self.images:,} images {would}starred ({files})"]
         for path, old, new in self.changes[: 4 * examples]:
             lines.append(f"  {path}: {_in_words(old)} -> {_in_words(new)}")
