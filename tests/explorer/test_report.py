@@ -16,7 +16,7 @@ import pytest
 from command import tastemaker
 from conftest import encode
 from PIL import Image
-from rows import mark_as_gone, write_rows
+from rows import make_image, mark_as_gone, write_rows
 
 from explorer.table import write_table
 from tastemaker import ConfigurationError, ScoreTable, Selection, write_report
@@ -27,6 +27,7 @@ from tastemaker.explorer.report_data import gather
 from tastemaker.explorer.service import Explorer
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.shards import Member
+from tastemaker.imaging.signals import SIGNAL_NAMES
 from tastemaker.runs.options import RunOptions
 from tastemaker.scores.cutoff import Top
 from tastemaker.selections.filter import filter_images
@@ -454,3 +455,12 @@ def test_rejected_pictures_are_told_and_are_in_no_number_and_no_row(tmp_path):
     assert 5 not in {row for rows in data.shown() for row in rows}
     _, page = make(folder, tmp_path)
     assert "1 rejected and not counted below" in page.text
+
+
+def test_the_best_and_the_worst_have_no_two_frames_of_a_stack(tmp_path):
+    images = [make_image(number, 9 - number / 10) for number in range(24)]
+    for number, image in enumerate(images):
+        image.embedding = np.eye(1, 768, number // 3, dtype=np.float32)[0]  # stacks of three
+        image.signals = dict.fromkeys(SIGNAL_NAMES, 0.5) | {"subject_sharpness": 0.2 if number % 3 == 1 else 0.1}
+    data = gather(ScoreTable(write_rows(tmp_path / "a.parquet", images, embeddings=True, signals=True)), samples=4)
+    assert (data.best, data.worst) == ([1, 4, 7, 10], [22, 19, 16, 13])

@@ -21,7 +21,8 @@ from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.distribution import PERCENTILES
 from tastemaker.scores.layout import read_note
-from tastemaker.scores.table import ScoreTable
+from tastemaker.scores.stacks import best_of_group, find_stacks, read_frames
+from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.selections.filter import find_kept_cut
 from tastemaker.selections.marks import Marks
 from tastemaker.selections.selection import Selection, choose_rows
@@ -37,6 +38,12 @@ KEEP_COUNTS = tuple(10**power for power in range(2, 10))
 EXAMPLES_OF_A_REASON = 3
 MOST_SLICES = 12
 """Rows of one kind of slice."""
+
+_COMPARED_ROWS = 100_000
+"""In larger tables, pictures that look alike may stand side by side: to read embeddings takes seconds for a million."""
+
+_WINDOW = 4
+"""So many times as many pictures as are shown are compared."""
 
 _PICTURE_COLUMNS = (
     *("row_id", "image_id", "image_path", "caption", "width", "height", "orientation"),
@@ -199,10 +206,10 @@ def gather(
         customary=[_keep_row(view, f"{score:g}", score) for score in _customary(column)],
         percentiles={p: float(np.percentile(finite, p)) for p in PERCENTILES if len(finite)},
         bands=_sample_bands(view, column, seed, samples),
-        below=rows[place : place + samples][::-1],
-        above=rows[max(0, place - samples) : place][::-1],
-        best=rows[: min(samples, len(rows) - half)],
-        worst=rows[::-1][: min(samples, half)],
+        below=_unlike(table, rows[place:], samples)[::-1],
+        above=_unlike(table, rows[:place][::-1], samples),
+        best=_unlike(table, rows[: len(rows) - half], samples),
+        worst=_unlike(table, rows[len(rows) - half :][::-1], samples),
         slices=[kind for kind in slices if len(kind.slices) > 1],
         reasons=reasons,
         scored_on=_day_of(table),
@@ -212,6 +219,19 @@ def gather(
     )
     data.pictures.update(_picture_rows(table, view, place, data.shown()))
     return data
+
+
+def _unlike(table: ScoreTable, rows: list[int], count: int) -> list[int]:
+    """Return the first of some rows, of each stack only its best frame; in a large table, the first as they are."""
+    window = np.array(rows[: _WINDOW * count], np.int64)
+    if EMBEDDING not in table.columns or len(table) > _COMPARED_ROWS or not table.embeddings.size:
+        return rows[:count]
+    ascending = np.sort(window)
+    ranks = np.argsort(np.argsort(window))  # of each row of the window, its place among them ascending
+    scores = np.empty(len(window))
+    scores[ranks] = -np.arange(len(window))
+    best = ascending[best_of_group(find_stacks(table, ascending), scores, read_frames(table, ascending)).marks]
+    return [int(row) for row in window[np.isin(window, best)][:count]]
 
 
 def _choose_cut(
