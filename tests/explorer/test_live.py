@@ -39,7 +39,7 @@ def test_new_rows_are_told_and_shown_and_old_numbers_are_refused(tmp_path):
         write_rows(tmp_path / "a.parquet", [make_image(number, 7.0) for number in range(3)])
         news = page.get("/api/news").json()
         assert (news["more"], news["stamp"] == stamp) == (3, False)
-        first = {"row": 0, "stars": 5, "filter": {}}
+        first = {"changes": [{"row": 0, "stars": 5}], "filter": {}}
         assert page.post("/api/ratings", params={"v": stamp}, json=first).status_code == 200  # row 0 is still 00007
 
         assert page.post("/api/news/show").json() == {"stamp": news["stamp"]}
@@ -92,7 +92,7 @@ def test_pictures_without_rows_are_scored_while_one_looks(tmp_path, photo_folder
     number = table["images"]
 
     table, errors = look({"more": ["--model-dir", str(model_dir)]}, is_over)
-    assert (table["images"], table["ranked_by"]) == (number, ["aesthetic_score"])
+    assert (table["images"], table["ranked_by"][0]) == (number, "aesthetic_score")
     assert {entry.name for entry in photo_folder.iterdir() if entry.name.startswith("_")} == set()
     assert len(ScoreTable(output)) == number
 
