@@ -40,8 +40,11 @@ CULL = """async ([pictures, pause]) => {
       return model.picture !== before && large?.src.includes(`/picture/${model.picture}/`);
     };
     document.body.dispatchEvent(new KeyboardEvent("keydown", { key, code, shiftKey: true, bubbles: true }));
-    do await new Promise(requestAnimationFrame);
-    while (!isShown());
+    while (!isShown()) {
+      await new Promise(requestAnimationFrame);
+      const waited = performance.now() - start;
+      if (waited > 20_000) throw new Error(`picture ${n + 2} did not come: ${document.querySelector(".stage").outerHTML}`);
+    }
     times.push(performance.now() - start);
     await new Promise((done) => setTimeout(done, pause));
   }

@@ -51,7 +51,7 @@ def rank_pictures() -> None:
 
 
 def take_pictures(address: str, report: str) -> None:
-    """Write the grid with the cut-off in it, a picture's page, and the top of the report, light and dark."""
+    """Write the grid with the cut-off in it, one picture, two, and the top of the report, light and dark."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         for theme in ("light", "dark"):
@@ -63,6 +63,8 @@ def take_pictures(address: str, report: str) -> None:
             page.keyboard.press("Enter")
             page.wait_for_selector("#picture .large.here")
             save(page, f"explorer-picture-{theme}")
+            page.keyboard.press("v")
+            save(page, f"explorer-beside-{theme}")
             page.goto(report)
             save(page, f"report-{theme}")
         browser.close()

@@ -10,6 +10,7 @@ const DEBOUNCE_MS = 60;
 const PATIENCE_MS = 700;
 
 const strip = document.getElementById("strip");
+const opened = document.getElementById("picture");
 const below = strip.querySelector(".below");
 const above = strip.querySelector(".strip-side.above");
 
@@ -20,6 +21,7 @@ let coming = []; // what is shown next
 export function startStrip() {
   for (const event of ["cut", "view"]) on(event, followSoon);
   new ResizeObserver(followSoon).observe(strip);
+  opened.addEventListener("close", followSoon);
 }
 
 function followSoon() {
@@ -32,7 +34,7 @@ async function follow() {
   const mine = ++turn;
   const { place } = model.cut;
   const high = below.clientHeight;
-  if (!high) return; // folded away
+  if (!high || opened.open) return; // folded away, or under a picture that is open
   try {
     const start = Math.max(0, place - EACH);
     const pictures = await fetchPlaces(start, place + EACH);
