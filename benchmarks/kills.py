@@ -232,7 +232,14 @@ COMMANDS = {
         of(select, "--where", "lower(image_id) <> 'x'", "--top", "50%", "--to", "out.csv", "--as", "manifest"), scored
     ),
     "select-recipe": Command(of(select, "--recipe", "recipe.yaml", "--to", "out", "--as", "folder"), with_recipe),
+    "select-varied": Command(of(select, "--varied", "4", "--to", "out", "--as", "folder"), scored),
+    "select-pdf": Command(of(select, "--top", "50%", "--to", "sheet.pdf", "--as", "pdf"), scored),
+    "select-undo": Command(
+        of(select, "--to", "out", "--undo"),
+        lambda: (scored(), select("--top", "50%", "--to", "out", "--as", "folder"))[0],
+    ),
     "select-xmp": Command(of(select, "--as", "xmp"), scored),
+    "undo-xmp": Command(of(select, "--as", "xmp", "--undo"), lambda: (scored(), select("--as", "xmp"))[0]),
     "report": Command(of(cli, "report", "scores", "-o", "page.html"), scored),
     "demo": Command(of(cli, "demo", "--output", "out")),
     "rescore-words": Command(of(cli, "rescore", "scores", "--scorer", "clip-score", "--scorer", "a: b | c"), scored),

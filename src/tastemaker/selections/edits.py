@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 from tastemaker.storage.drafts import make_durable
 from tastemaker.storage.owned import xxh3_of
-from tastemaker.storage.place import Draft, Place
+from tastemaker.storage.place import DRAFT_PREFIX, Draft, Place
 
 
 @dataclass
@@ -37,7 +38,7 @@ class TakenBack:
     def lines(self, examples: int = 5) -> list[str]:
         """Return it in words, with that many of the files that were left."""
         would = "would be " if self.dry_run else ""
-        lines = [f"{self.files:,} files {would}taken back"]
+        lines = [f"{self.files:,} files {would}taken back" if self.files else "There is nothing to take back."]
         if self.left:
             lines.append(f"{len(self.left):,} left as they are")
             lines += [f"  {path}: {why}" for path, why in list(self.left.items())[:examples]]
@@ -114,11 +115,16 @@ class Edits:
             dry_run: Change nothing.
         """
         report = TakenBack(dry_run=dry_run)
-        for path in dict.fromkeys(edit.path for edit in self._edits):
-            edits = [edit for edit in reversed(self._edits) if edit.path == path]
+        by_path: dict[str, list[_Edit]] = {}
+        for edit in reversed(self._edits):
+            by_path.setdefault(edit.path, []).append(edit)
+        ours = {path for path in by_path if path in may_change and path.lower().endswith(".xmp")}
+        if not dry_run:
+            remove_drafts_of_sidecars({Path(path).parent for path in ours})
+        for path, edits in by_path.items():
             try:
                 why = "it is no sidecar of these pictures"
-                if path in may_change and path.lower().endswith(".xmp"):
+                if path in ours:
                     why = self._take_back_one(Path(path), edits, dry_run=dry_run)
             except OSError as error:
                 why = error.strerror or str(error)
@@ -127,11 +133,16 @@ class Edits:
             else:
                 report.files += 1
         if not dry_run:
-            left = [edit for edit in self._edits if edit.path in report.left]
-            Place.of(self._record).write(b"".join(json.dumps(edit).encode("ascii") + b"\n" for edit in left))
-            if not left:
-                self._record.unlink()
+            self._forget(lambda edit: edit.path not in report.left)
         return report
+
+    def _forget(self, is_undone: Callable[[_Edit], bool]) -> None:
+        """Take changes out of the record; without any, there is none."""
+        _remove_drafts(self._record.parent, self._record.name)
+        if left := [edit for edit in self._edits if not is_undone(edit)]:
+            Place.of(self._record).write(b"".join(json.dumps(edit).encode("ascii") + b"\n" for edit in left))
+        else:
+            self._record.unlink(missing_ok=True)
 
     def _take_back_one(self, path: Path, edits: list[_Edit], *, dry_run: bool) -> str:
         """Return why a file is left alone; empty once it is as it was."""
@@ -149,6 +160,18 @@ class Edits:
         elif content != path.read_bytes():
             replace_files([(path, content)])
         return ""
+
+
+def remove_drafts_of_sidecars(folders: Iterable[Path]) -> None:
+    """Delete the unfinished sidecars that a killed process left in folders."""
+    for folder in folders:
+        _remove_drafts(folder, "*.[xX][mM][pP]")
+
+
+def _remove_drafts(folder: Path, name: str) -> None:
+    for leftover in folder.glob(f"{DRAFT_PREFIX}*-{name}"):
+        with suppress(OSError):
+            leftover.unlink()
 
 
 def replace_files(changes: list[tuple[Path, bytes]]) -> None:

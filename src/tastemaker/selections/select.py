@@ -109,7 +109,8 @@ def take_back_selection(
 ) -> TakenBack:
     """Delete what `select_images` wrote to a place: copies, links, tars or a list, and its notes.
 
-    A file that somebody changed since stays where it is, and so do all that no selection wrote.
+    A file that somebody changed since stays where it is, and so do all that no selection wrote. Where there is nothing
+    to take back, nothing happens, so that the same call goes on where a killed one stopped.
 
     Args:
         output: The folder, file or URL.
@@ -117,20 +118,22 @@ def take_back_selection(
         dry_run: Delete nothing.
 
     Raises:
-        ConfigurationError: No selection wrote there, or another process is writing.
+        ConfigurationError: Another process is writing there.
     """
     place = Place.of(output, storage_options)
-    is_list = place.is_file()
-    own = OwnFiles.of_one_file(place) if is_list else OwnFiles(place)
-    if not own.is_known:
-        raise ConfigurationError(f"{place} has no record of a selection: there is nothing to take back")
-    with nullcontext() if is_list or dry_run else _only_writer(place):
-        files, others = own.take_back(dry_run=dry_run)
-        if not (is_list or dry_run):
-            for note in (LISTING, RECORD):
-                (place / note).delete()
-    if not (is_list or dry_run):
-        _remove_if_empty(place / STATE_FOLDER, place)
+    is_folder = place.is_folder()
+    own = OwnFiles(place) if is_folder else OwnFiles.of_one_file(place)
+    is_ours = own.is_known or (is_folder and (place / _LOCK).exists())  # the lock is what a killed process left last
+    if not is_ours or dry_run:
+        files, others = own.take_back(dry_run=True)
+    else:
+        with _only_writer(place) if is_folder else nullcontext():
+            if is_folder:
+                for note in (LISTING, RECORD):
+                    (place / note).delete()
+            files, others = own.take_back()
+        if is_folder:
+            _remove_if_empty(place / STATE_FOLDER, place)
     left = {str(own.folder / name): "somebody changed it since" for name in others}
     return TakenBack(files, left, dry_run)
 

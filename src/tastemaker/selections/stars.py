@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -21,8 +20,7 @@ from tastemaker.imaging.xmp import belongs_to, make_xmp, read_label, read_rating
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.schema import original_name
 from tastemaker.scores.sources import NOT_NAMED
-from tastemaker.selections.edits import Edits, replace_files
-from tastemaker.storage.place import DRAFT_PREFIX
+from tastemaker.selections.edits import Edits, remove_drafts_of_sidecars, replace_files
 
 DEFAULT_BOUNDS = (0.05, 0.2, 0.5, 0.8, 1.0)
 """5 stars for the best 5%, 4 for the next 15%, 3 and 2 for 30% each, 1 for the last fifth."""
@@ -177,7 +175,7 @@ def write_xmp_sidecars(
     known = rows.select([name for name in ("image_path", "size", "xxh3") if name in rows.column_names]).to_pylist()
     if not dry_run:
         paths = [original_name(row["image_path"]) for row in known]
-        _remove_leftovers({Path(path).parent for path in paths if path in named})
+        remove_drafts_of_sidecars({Path(path).parent for path in paths if path in named})
     hands = np.broadcast_to(by_hand, len(rows)).tolist()
     for place, (row, rating, is_by_hand) in enumerate(zip(known, stars.tolist(), hands, strict=True)):
         label = (labels or {}).get(place, "")
@@ -290,10 +288,3 @@ def _as_spelt(sidecar: Path) -> Path:
     """Return the sidecar, or the one that is there under a name in capitals."""
     capital = sidecar.with_suffix(".XMP")
     return capital if not sidecar.exists() and capital.exists() else sidecar
-
-
-def _remove_leftovers(folders: set[Path]) -> None:
-    """Delete the unfinished sidecars of a command that was killed."""
-    for leftover in (path for folder in folders for path in folder.glob(f"{DRAFT_PREFIX}*.[xX][mM][pP]")):
-        with contextlib.suppress(OSError):
-            leftover.unlink()

@@ -217,9 +217,10 @@ class OwnFiles:
         if not dry_run:
             for name in ours:
                 (self.folder / name).delete()
-            (self._record / _FILES).delete()
-            self._delete_claims()
             self._remove_empty_folders(self._known)
+            self._delete_claims()
+            (self._record / _FILES).delete()  # last: a process that is killed before leaves what says what is ours
+            self._remove_empty_folders(())
         return len(ours), sorted({*there} - {*ours})
 
     def discard(self) -> None:
