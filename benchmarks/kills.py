@@ -130,14 +130,16 @@ def offered_scorer() -> Scorer:
     known = find_scorer()
     assert known.backbone.text is not None
     models = (known.backbone, known.backbone.text.tokenizer, known.head)
-    tower, tokenizer, head = (replace(model, sha256=file_sha256(weights_path(model))) for model in models)
+    offered = os.environ["KILLS_OFFERED"]
+    tower, tokenizer, head = (replace(model, sha256=file_sha256(weights_path(model, offered))) for model in models)
     text = replace(known.backbone.text, tokenizer=tokenizer)
     return replace(known, backbone=replace(tower, text=text), head=head)
 
 
 def serve_hub() -> tuple[int, str]:
-    """Start a hub with the random weights in a process of its own; return that and its address."""
-    tower = weights_path(find_scorer().backbone)
+    """Start a hub with random weights in a process of its own; return that and its address."""
+    offered = os.environ["KILLS_OFFERED"]
+    tower = weights_path(find_scorer().backbone, offered)
     rest = np.random.default_rng(0).integers(0, 256, 40_000_000, np.uint8)  # some pieces of a download
     save_file(load_file(tower) | {"text_model.embeddings.token_embedding.weight": rest}, tower)
     read, write = os.pipe()
@@ -148,7 +150,7 @@ def serve_hub() -> tuple[int, str]:
     with HubServer() as hub:
         models = offered_scorer().files
         for name in {model.id for model in models}:
-            own = {model.filename: weights_path(model).read_bytes() for model in models if model.id == name}
+            own = {model.filename: weights_path(model, offered).read_bytes() for model in models if model.id == name}
             repo = hub.add_repo(name, own)
             repo.refs |= {model.revision or "main": repo.refs["main"] for model in models if model.id == name}
         os.write(write, f"{hub.url}\n".encode())
@@ -267,6 +269,7 @@ class World:
         (shards / "3.tar").write_bytes((shards / "3.tar").read_bytes()[:2000])
         (self._inputs / "tmp").mkdir()
         os.environ["TASTEMAKER_MODEL_DIR"] = str(write_random_models(root / "models"))
+        os.environ["KILLS_OFFERED"] = str(write_random_models(root / "offered"))
         os.environ["XDG_DATA_HOME"] = os.environ["XDG_CACHE_HOME"] = str(root / "home")
         os.environ["KILLS_STORE"] = f"http://127.0.0.1:{store_port}"
         self.hub, os.environ["KILLS_HUB"] = serve_hub()

@@ -33,8 +33,12 @@ def rows(*paths, shard=None):
     return pa.table({"image_path": pa.array(map(str, paths)), "shard": pa.array([shard] * len(paths), pa.string())})
 
 
+def record_of(folder):
+    return folder.with_name(f"{folder.name}.jsonl")
+
+
 def edits_of(folder):
-    return Edits(folder.with_name(f"{folder.name}.jsonl"))
+    return Edits(record_of(folder))
 
 
 def write(paths, ratings, **options):
@@ -168,6 +172,8 @@ def test_a_writing_is_taken_back_and_what_somebody_changed_since_is_left(photos)
     (photos / "IMG_1.jpg.xmp").write_bytes(DEVELOPED)
     before = snapshot(photos)
     write(paths, [5, 4, 3], overwrite=True)
+    with record_of(photos).open("ab") as record:
+        record.write(b'["half a line of a process that was killed')
     write(paths, [4, 4, 2], overwrite=True)
     written = snapshot(photos)
     assert edits_of(photos).take_back(ANYWHERE, dry_run=True).files == 4

@@ -83,8 +83,11 @@ class Edits:
     def __init__(self, record: Path) -> None:
         self._record = record
         self._edits: list[_Edit] = []
+        self._separator = b""
         with suppress(FileNotFoundError):
-            for line in record.read_bytes().splitlines():
+            stored = record.read_bytes()
+            self._separator = b"" if stored.endswith(b"\n") else b"\n"
+            for line in stored.splitlines():
                 with suppress(ValueError, TypeError, RecursionError):  # half a line, of a process that was killed
                     self._edits.append(_Edit(*json.loads(line)))
         self._last = {edit.path: edit for edit in self._edits}
@@ -103,8 +106,10 @@ class Edits:
         """
         edits = [_make_edit(os.path.abspath(path), before, after, by_score) for path, before, after in changes]
         self._record.parent.mkdir(parents=True, exist_ok=True)
-        with self._record.open("ab") as file:
-            file.write(b"".join(json.dumps(edit).encode("ascii") + b"\n" for edit in edits))
+        with self._record.open("ab") as file:  # what was noted by a process that was killed is not noted again
+            new = b"".join(_as_line(edit) for edit in edits if self._last.get(edit.path) != edit)
+            file.write(self._separator + new if new else b"")
+        self._separator = b""
         self._last |= {edit.path: edit for edit in edits}
 
     def take_back(self, may_change: Any, *, dry_run: bool = False) -> TakenBack:  # noqa: ANN401 - a container of paths
@@ -140,7 +145,7 @@ class Edits:
         """Take changes out of the record; without any, there is none."""
         _remove_drafts(self._record.parent, self._record.name)
         if left := [edit for edit in self._edits if not is_undone(edit)]:
-            Place.of(self._record).write(b"".join(json.dumps(edit).encode("ascii") + b"\n" for edit in left))
+            Place.of(self._record).write(b"".join(map(_as_line, left)))
         else:
             self._record.unlink(missing_ok=True)
 
@@ -160,6 +165,10 @@ class Edits:
         elif content != path.read_bytes():
             replace_files([(path, content)])
         return ""
+
+
+def _as_line(edit: _Edit) -> bytes:
+    return json.dumps(edit).encode("ascii") + b"\n"
 
 
 def remove_drafts_of_sidecars(folders: Iterable[Path]) -> None:
