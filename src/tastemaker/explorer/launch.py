@@ -93,7 +93,8 @@ def explore(
 
 def _has_nothing(live: Live, scoring: Scoring) -> bool:
     """Return whether there is nothing to show, and nothing will come."""
-    return bool(scoring.problem) and live.explorer is None and not live.news()["more"]
+    # In this order: rows that are being shown count first as new ones, and then as an explorer.
+    return bool(scoring.problem) and not live.news()["more"] and live.explorer is None
 
 
 def _listen(port: int | None) -> socket.socket:
