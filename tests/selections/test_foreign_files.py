@@ -41,6 +41,7 @@ from tastemaker.runs.options import RunMode, RunOptions
 from tastemaker.runs.run import run_scoring
 from tastemaker.selections.filter import filter_images
 from tastemaker.selections.learn import learn_taste
+from tastemaker.selections.select import take_back_selection
 from tastemaker.storage.place import DRAFT_PREFIX
 
 EVERYTHING, FIRST = Selection(where="status = 'kept'"), Selection(where="image_id = 'a'")
@@ -193,6 +194,16 @@ def select_list(_inputs, output, _options, table):
     select_images(table, output / "a.csv" if output.is_dir() else output, FIRST, kind="manifest", overwrite=True)
 
 
+def select_sheet(_inputs, output, _options, table):
+    select_images(table, output / "a.pdf" if output.is_dir() else output, EVERYTHING, kind="pdf", overwrite=True)
+
+
+def select_and_undo(_inputs, output, _options, table):
+    with contextlib.suppress(ConfigurationError):
+        select_images(table, output, EVERYTHING, kind="folder")
+    take_back_selection(output)
+
+
 def write_page(_inputs, output, _options, table):
     write_report(table, output / "a.txt" if output.is_dir() else output)
 
@@ -251,7 +262,7 @@ def make_demo(_inputs, output, options, _table):
 
 
 COMMANDS = [score, score_and_cut, select_all, select_tars, select_links, select_list, write_page, add_stars, write_tars]
-COMMANDS += [learn, export_from_page, run_for_nemo, make_demo]
+COMMANDS += [select_sheet, select_and_undo, learn, export_from_page, run_for_nemo, make_demo]
 
 
 @pytest.fixture(scope="module", params=[".", "below", "mine", "mine/a.jpg", "../photos", "../link"])
@@ -261,7 +272,7 @@ def scene(tmp_path_factory, model_dir, request):
     photos = make_pictures(folder / "photos")
     run_scoring(photos, folder / "scores", options)
     make_pictures(photos / "mine", ["a.jpg", "kept.jpg", "kept/a.jpg", "rows/a.jpg"])
-    for name in ("a.txt", "a.csv", "a.safetensors", "input/a.jpg", "mine/input/a.jpg", "below/input/a.jpg"):
+    for name in ("a.txt", "a.csv", "a.pdf", "a.safetensors", "input/a.jpg", "mine/input/a.jpg", "below/input/a.jpg"):
         (photos / name).parent.mkdir(exist_ok=True)
         (photos / name).write_bytes(b"mine")
     (folder / "link").symlink_to(photos)
