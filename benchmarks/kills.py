@@ -364,8 +364,9 @@ def _content(path: Path) -> object:
         sources = metadata.get(b"tastemaker.sources", {})  # the demo makes its own, each time with other times
         sources["files"] = [entry[:2] for entry in sources.get("files", [])]
         return table.to_pylist(), metadata
-    if path.name == "files.jsonl":  # names, sizes and hashes; versions differ
-        return sorted(json.loads(line)[:3] for line in path.read_text().splitlines())
+    if path.name == "files.jsonl":  # names, sizes and hashes; versions differ, and so do hashes of files with the time
+        entries = map(json.loads, path.read_text().splitlines())
+        return sorted(entry[: 2 if entry[0].endswith(".safetensors") else 3] for entry in entries)
     if path.suffix == ".safetensors":  # its notes have the time
         return {name: array.tobytes() for name, array in load_file(path).items()}
     return path.read_bytes()
