@@ -73,7 +73,9 @@ def test_a_picture_shows_the_others_of_its_group_once_groups_are_known(grouped):
     grouped.index.view(BEST)
     found = grouped.picture(Filter(), 1)["group"]
     assert (found["images"], [item["row"] for item in found["others"]]) == (4, [0, 11, 2])
-    assert grouped.picture(Filter(), 5)["group"] == {"images": 1, "others": []}
+    assert (found["why"], found["is_best"]) == ("highest score of 4", False)
+    assert grouped.picture(Filter(), 0)["group"]["is_best"]
+    assert grouped.picture(Filter(), 5)["group"] == {"images": 1, "why": "", "is_best": True, "others": []}
 
 
 def test_an_export_has_the_best_of_each_group_as_the_page_shows_them(grouped, tmp_path):

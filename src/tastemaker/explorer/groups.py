@@ -60,6 +60,18 @@ class Groups:
         frames = {name: values[rows] for name, values in self._frames.items()}
         return np.flatnonzero(best_of_group(groups, -np.arange(len(rows)), frames).marks)
 
+    def best_frame(self, members: Numbers, scores: npt.NDArray[np.floating]) -> tuple[int, str]:
+        """Return the best row of a group and why it is; -1 and nothing where none has a score.
+
+        Args:
+            members: Its rows, as `members` returns them.
+            scores: What they are ranked by, (n,).
+        """
+        frames = {name: values[members] for name, values in self._frames.items()}
+        best = best_of_group(np.zeros(len(members), np.int64), scores, frames)
+        place = np.flatnonzero(best.marks)
+        return (int(members[place[0]]), best.reasons[place[0]] or "") if len(place) else (-1, "")
+
     def sizes(self, rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
         """Return how many pictures the table has of each of these rows' groups."""
         return self._sizes[self.numbers()[rows]]

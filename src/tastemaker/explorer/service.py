@@ -342,14 +342,19 @@ class Explorer:
         return whole.chart.draw(whole.ascending)
 
     def _group(self, row: int, chosen: Filter) -> _Json | None:
-        """Return the other pictures of a row's group, the best first; None where groups have not been looked for."""
+        """Return a row's group: why its best frame is that, whether it is this row, and the other pictures, best first.
+
+        None where groups have not been looked for.
+        """
         groups = self.index.groups
         if not (groups.are_offered and groups.are_known):
             return None
-        others = groups.members(row)
-        others = others[others != row]
-        order = np.argsort(-self.index.values(chosen)[others], kind="stable")[:MAX_MEMBERS]
-        return {"images": len(others) + 1, "others": self._scored(others[order].tolist(), chosen)}
+        members, values = groups.members(row), self.index.values(chosen)
+        best, why = groups.best_frame(members, values[members])
+        others = members[members != row]
+        order = np.lexsort((-values[others], others != best))[:MAX_MEMBERS]
+        shown = self._scored(others[order].tolist(), chosen)
+        return {"images": len(members), "why": why, "is_best": best == row, "others": shown}
 
     def _scored(self, numbers: list[int], chosen: Filter) -> list[_Json]:
         """Return rows as the page shows them, with what a filter ranks them by."""

@@ -168,10 +168,12 @@ def best_of_group(groups: npt.ArrayLike, scores: npt.ArrayLike, frames: Frames |
     order = np.lexsort((-score, group))  # stable, and NaN last
     order = order[~np.isnan(score[order])]
     marks, reasons = np.zeros(len(group), np.bool_), np.full(len(group), None, np.object_)
-    for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
-        if len(members):
-            best, why = _choose(members, frames) if len(members) > 1 else (members[0], None)
-            marks[best], reasons[best] = True, why
+    starts = np.flatnonzero(np.diff(group[order], prepend=group[order[:1]] - 1))
+    sizes = np.diff(starts, append=len(order))
+    marks[order[starts[sizes == 1]]] = True
+    for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
+        best, why = _choose(order[start : start + size], frames)
+        marks[best], reasons[best] = True, why
     return BestFrames(marks, reasons)
 
 

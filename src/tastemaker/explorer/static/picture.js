@@ -256,11 +256,12 @@ function group(name, pairs) {
   return folded(name, list);
 }
 
-function members({ images, others }) {
+function members({ images, why, is_best, others }) {
   const shown = element("div", { className: "members" }, ...others.map((picture) => makeThumb(picture, MEMBER, () => openRow(picture.row))));
   const more = images - 1 - others.length;
   return element("section", {},
-    element("h3", { textContent: `In a group of ${count(images)}` }), shown,
+    element("h3", { textContent: `In a group of ${count(images)}` }),
+    ...(why ? [element("p", { className: "quiet", textContent: is_best ? `the best frame: ${why}` : `the first is the best frame: ${why}` })] : []), shown,
     ...(more > 0 ? [element("p", { className: "quiet", textContent: `and ${count(more)} more` })] : []));
 }
 
