@@ -457,10 +457,12 @@ def test_rejected_pictures_are_told_and_are_in_no_number_and_no_row(tmp_path):
     assert "1 rejected and not counted below" in page.text
 
 
-def test_the_best_and_the_worst_have_no_two_frames_of_a_stack(tmp_path):
+def test_no_two_frames_of_a_stack_stand_side_by_side(tmp_path):
     images = [make_image(number, 9 - number / 10) for number in range(24)]
     for number, image in enumerate(images):
         image.embedding = np.eye(1, 768, number // 3, dtype=np.float32)[0]  # stacks of three
         image.signals = dict.fromkeys(SIGNAL_NAMES, 0.5) | {"subject_sharpness": 0.2 if number % 3 == 1 else 0.1}
     data = gather(ScoreTable(write_rows(tmp_path / "a.parquet", images, embeddings=True, signals=True)), samples=4)
     assert (data.best, data.worst) == ([1, 4, 7, 10], [22, 19, 16, 13])
+    for band in data.bands:
+        assert len({row // 3 for row in band.row_ids}) == len(band.row_ids)

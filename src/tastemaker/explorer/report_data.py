@@ -205,7 +205,7 @@ def gather(
         keep=_keep_rows(view),
         customary=[_keep_row(view, f"{score:g}", score) for score in _customary(column)],
         percentiles={p: float(np.percentile(finite, p)) for p in PERCENTILES if len(finite)},
-        bands=_sample_bands(view, column, seed, samples),
+        bands=_sample_bands(table, view, column, seed, samples),
         below=_unlike(table, rows[place:], samples)[::-1],
         above=_unlike(table, rows[:place][::-1], samples),
         best=_unlike(table, rows[: len(rows) - half], samples),
@@ -271,8 +271,8 @@ def _customary(column: str) -> Iterable[float]:
     return scorer.customary_cutoffs if scorer else ()
 
 
-def _sample_bands(view: View, column: str, seed: int, samples: int) -> list[Band]:
-    """Return some images of each band, drawn by the seed: the same scores and seed give the same ones."""
+def _sample_bands(table: ScoreTable, view: View, column: str, seed: int, samples: int) -> list[Band]:
+    """Return some images of each band, drawn by the seed: the same rows and seed give the same ones."""
     if not len(view.rows):
         return []
     low, high = view.chart.low, view.chart.high
@@ -283,11 +283,12 @@ def _sample_bands(view: View, column: str, seed: int, samples: int) -> list[Band
     ends[0], ends[-1] = len(view.rows), 0  # the outermost bands have what lies beyond the axis
     bands = []
     for number in range(len(edges) - 2, -1, -1):
-        places = np.arange(ends[number + 1], ends[number])
-        drawn = np.random.default_rng([seed, number]).permutation(places)[:samples]
+        rows = view.rows[ends[number + 1] : ends[number]]
+        mixed = np.random.default_rng([seed, number]).permutation(rows)[: _WINDOW * samples]
+        drawn = _unlike(table, mixed.tolist(), samples)
         low_end, high_end = (f"{edge:.{decimals_of(width)}f}" for edge in edges[number : number + 2])
-        if len(places):
-            bands.append(Band(f"{low_end}–{high_end}", len(places), view.rows[np.sort(drawn)].tolist()))
+        if len(rows):
+            bands.append(Band(f"{low_end}–{high_end}", len(rows), rows[np.isin(rows, drawn)].tolist()))
     return bands
 
 
