@@ -52,6 +52,8 @@ def test_a_manifest_follows_the_filter_on_ratings(explorer, tmp_path):
     import pyarrow.csv
 
     explorer.rate(Filter(), {1: {"stars": 5}, 2: {"stars": 3}})
+    sheet = export(explorer, tmp_path / "sheet.pdf", score=0.0, form="pdf", rated="4,5")
+    assert (sheet["state"], (tmp_path / "sheet.pdf").read_bytes()[:5]) == ("done", b"%PDF-"), sheet["message"]
     state = export(explorer, tmp_path / "list.csv", score=0.0, form="manifest", rated="4,5")
     assert state["state"] == "done", state["message"]
     assert pyarrow.csv.read_csv(tmp_path / "list.csv")["image_id"].to_pylist() == ["p00001"]

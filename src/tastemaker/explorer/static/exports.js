@@ -12,6 +12,7 @@ const FORMS = [
   ["folder", "Files in a folder", "originals with their sidecars"],
   ["webdataset", "Tar shards", "WebDataset, 1,000 samples each"],
   ["links", "Links", "symbolic links to loose originals"],
+  ["pdf", "Contact sheet", "pages of A4 to print: .pdf"],
   ["manifest", "Manifest", "all columns: .parquet, .csv or .jsonl"],
   ["uids", "Identifiers", "keys, one a line: .txt, or .npy"],
 ];
