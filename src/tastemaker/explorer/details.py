@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from tastemaker.errors import UnreadableImageError
+from tastemaker.explorer.upright import upright_size
 from tastemaker.imaging.signals import SIGNAL_NAMES
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.sources import OriginalsReader
@@ -38,6 +40,20 @@ def describe_picture(row: dict[str, Any], named: NamedPlaces) -> dict[str, Any]:
         "signals": [[name, f"{row[name]:.3f}"] for name in SIGNAL_NAMES if row.get(name) is not None],
         "sidecars": _read_sidecars(row, named),
         "metadata": _pretty(row.get("metadata")),
+    }
+
+
+def describe_cell(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the grid shows of a row: its names, and the size of the picture as it stands upright."""
+    width, height = upright_size(row)
+    name = row["image_id"] or row["image_path"] or ""
+    return {
+        "name": name,
+        "file": os.path.basename(row["image_path"] or "") or name,
+        "folder": os.path.dirname(row["image_id"] or ""),
+        "alt": row["caption"] or "",
+        "width": width,
+        "height": height,
     }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
-from tastemaker.explorer.details import describe_picture
+from tastemaker.explorer.details import describe_cell, describe_picture
 from tastemaker.explorer.dimensions import Dimension, list_dimensions, shape_conditions
 from tastemaker.explorer.exports import Exports, path_here
 from tastemaker.explorer.facets import FACETS
@@ -24,7 +24,6 @@ from tastemaker.explorer.learned import TASTE
 from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.report_data import DEFAULT_TOP
 from tastemaker.explorer.slices import slice_view
-from tastemaker.explorer.upright import upright_size
 from tastemaker.scores.cutoff import parse_top
 from tastemaker.scores.locations import RowsSource
 from tastemaker.scores.neighbours import nearest_rows
@@ -362,23 +361,14 @@ class Explorer:
         return self._short(numbers, [float(values[number]) for number in numbers])
 
     def _short(self, numbers: list[int], scores: list[Any]) -> list[_Json]:
-        items = []
-        for found, score in zip(self.lookup.rows(numbers), scores, strict=True):
-            width, height = upright_size(found)
-            name = found["image_id"] or found["image_path"] or ""
-            items.append(
-                {
-                    "score": score if score is None or np.isfinite(score) else None,
-                    "name": name,
-                    "file": os.path.basename(found["image_path"] or "") or name,
-                    "folder": os.path.dirname(found["image_id"] or ""),
-                    "alt": found["caption"] or "",
-                    "width": width,
-                    "height": height,
-                    **self._rating(found["row"]),
-                }
-            )
-        return items
+        return [
+            {
+                "score": score if score is None or np.isfinite(score) else None,
+                **describe_cell(found),
+                **self._rating(found["row"]),
+            }
+            for found, score in zip(self.lookup.rows(numbers), scores, strict=True)
+        ]
 
     def _rating(self, row: int) -> _Json:
         """Return the rating of a row that counts, who gave it (``page``, ``file``, or nobody), and its label."""
