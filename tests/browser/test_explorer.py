@@ -213,6 +213,7 @@ def test_a_server_that_was_stopped_is_told_where_one_looks(browser, tmp_path):
         page.get_by_role("button", name="Understood").click()  # three sentences, the first time only
         page.reload()
         page.wait_for_selector("body.ready")
+        page.wait_for_selector("#grid img")  # the page knows which picture it would rate
         assert not page.locator("#intro").is_visible()
     page.keyboard.press("4")
     wait_until(page, "document.getElementById('saved').textContent.startsWith('not saved')")

@@ -70,6 +70,8 @@ def test_pictures_without_rows_are_scored_while_one_looks(tmp_path, photo_folder
             *env.pop("more", []),
         ]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        # A job that a shell runs in the background ignores Ctrl-C.
+        pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
         with subprocess.Popen(command, env={**os.environ, **env}, **pipes) as process:
             address, token = process.stdout.readline().strip().split("?token=")
             page = httpx2.Client(base_url=address, headers={"x-tastemaker-token": token, "origin": address.rstrip("/")})
