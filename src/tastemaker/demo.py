@@ -15,7 +15,7 @@ from tastemaker.errors import ConfigurationError, MissingExtraError, WeightsNotF
 from tastemaker.explorer.report import write_report
 from tastemaker.models.hub import ensure_weights
 from tastemaker.models.published import find_scorer
-from tastemaker.runs.options import WITHOUT_MODEL, RunOptions
+from tastemaker.runs.options import WITHOUT_MODEL, RunMode, RunOptions
 from tastemaker.runs.summary import RunSummary
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.table import ScoreTable
@@ -81,7 +81,8 @@ def run_demo(output_dir: Path, model_dir: str | None = None) -> DemoResult:
     why = _why_no_models(model_dir)
     options = RunOptions(model_dir=model_dir, signals=True, rank_by=WITHOUT_MODEL if why else None)
     ranked_by = options.ranking
-    found = filter_images([str(pictures)], results, Selection(top=KEPT), options, kind="folder")
+    again = RunMode(overwrite=True)  # rows of a demo without models, or of an earlier version, may be there
+    found = filter_images([str(pictures)], results, Selection(top=KEPT), options, again, kind="folder")
     kept = found.selection.chosen if found.selection else 0
     table = ScoreTable(found.run.rows_files)
     rows = table.query(f"SELECT image_path, {ranked_by} FROM rows").to_pylist()

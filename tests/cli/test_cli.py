@@ -141,7 +141,7 @@ def test_without_weights_two_lines_say_what_to_do_and_ranking_by_technical_quali
     assert pq.read_table(tmp_path / "out" / "rows")["technical_quality"].null_count == 0
 
 
-def test_the_demo_ranks_originals_above_their_damaged_versions_and_writes_a_report(tmp_path):
+def test_the_demo_ranks_originals_above_their_damaged_versions_and_writes_a_report(tmp_path, model_dir):
     result = tastemaker("demo", "-o", tmp_path / "demo", env={"TASTEMAKER_MODEL_DIR": str(tmp_path / "none")})
     assert result.returncode == 0, result.stderr
     assert "ranked by technical quality instead" in result.stdout
@@ -153,6 +153,9 @@ def test_the_demo_ranks_originals_above_their_damaged_versions_and_writes_a_repo
     assert page.count("<figure>") > 35
     assert "http" not in page.replace("http-equiv", "")
     assert list((tmp_path / "demo" / "results" / "rows").glob("*.parquet"))
+    result = tastemaker("demo", "-o", tmp_path / "demo", "--model-dir", model_dir)  # once the weights are there
+    assert result.returncode == 0, result.stderr
+    assert "technical quality" not in result.stdout
 
 
 def test_a_nemo_curator_script_runs_unchanged(tmp_path, shard, model_dir):
