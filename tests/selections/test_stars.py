@@ -99,6 +99,10 @@ def test_sidecars_have_the_names_that_darktable_digikam_and_lightroom_read(photo
     assert after.keys() - before.keys() == {"IMG_1.jpg.xmp", "IMG_2.JPG.xmp", "IMG_2.DNG.xmp", "IMG_2.xmp"}
     assert {name: after[name] for name in before} == before, "an original was touched"
     assert [stars_in(path.with_name(f"{path.name}.xmp")) for path in paths] == [5, 4, -1]
+    assert [path.name for path in sorted(photos.glob("*.xmp")) if b'digiKam:PickLabel="1"' in path.read_bytes()] == [
+        "IMG_2.DNG.xmp",
+        "IMG_2.xmp",
+    ]
     assert [file_rating(path) for path in paths] == [None] * 3, "nobody gave them"
     assert write(paths, [3, 3, 3]).starred == 3, "they are renewed"
     assert write(paths[:1], [2], by_hand=True).starred == 1

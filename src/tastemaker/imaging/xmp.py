@@ -27,6 +27,7 @@ REJECTED = -1
 _XMP = "http://ns.adobe.com/xap/1.0/"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
+_DIGIKAM = "http://www.digikam.org/ns/1.0/"
 _RATING, _LABEL = f"{{{_XMP}}}Rating", f"{{{_XMP}}}Label"
 _SIDECAR_FOR = f"{{{_PHOTOSHOP}}}SidecarForExtension"
 
@@ -91,11 +92,12 @@ def make_xmp(rating: int, extension: str = "", *, by_score: bool = False) -> byt
     """Return a sidecar with nothing but a rating.
 
     Args:
-        rating: -1 to 5.
+        rating: -1 to 5. Where it is -1, digiKam's own word for rejected stands beside it: its ratings begin at 0.
         extension: Of the raw that it belongs to, where its name does not tell (``IMG_1.xmp``).
         by_score: Tastemaker made the stars of a score, and nobody gave them.
     """
     more = f'\n    xmlns:photoshop="{_PHOTOSHOP}"\n    photoshop:SidecarForExtension="{extension}"' if extension else ""
+    more += f'\n    xmlns:digiKam="{_DIGIKAM}"\n    digiKam:PickLabel="1"' if rating == REJECTED else ""
     toolkit = _BY_SCORE if by_score else _BY_HAND
     return _PACKET.format(toolkit=toolkit, rdf=_RDF, xmp=_XMP, more=more, rating=check_rating(rating)).encode()
 
