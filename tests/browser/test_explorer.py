@@ -4,12 +4,13 @@ import hashlib
 import signal
 import sqlite3
 import tarfile
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from explorer.table import SCORES, encode_picture, write_large_table, write_liked_table, write_table
+from explorer.table import SCORES, encode_picture, set_column, write_large_table, write_liked_table, write_table
 
 from browser.conftest import opened, served, started, text_of, wait_until
 from tastemaker import RunOptions, ScoreTable, TextSearch, rescore, run_scoring
@@ -396,6 +397,8 @@ def test_only_the_best_of_each_group_are_shown_and_counted(browser, tmp_path):
     names = ["a" if number < 9 else None for number in range(len(table))]
     table = table.drop_columns(["subject_sharpness", "exposure"])  # so that their scores say which is best
     pq.write_table(table.append_column("group", pa.array(names)), path)
+    taken = [datetime(2024, 5, 1, 9, 0, 59 - number) for number in range(len(table))]
+    set_column(folder, "captured_at", pa.array(taken, pa.timestamp("us")))
     with served(folder) as address, opened(browser, f"{address}#cut=5.42") as page:
         before = counts(page)
         page.locator("#group").check()
@@ -406,13 +409,24 @@ def test_only_the_best_of_each_group_are_shown_and_counted(browser, tmp_path):
         wait_until(page, "location.hash.includes('group=best')")
         page.locator("#grid").focus()
         page.keyboard.press("Home")
+        wait_until(page, "[...document.querySelectorAll('.cell')].every((cell) => cell.picture)")
         assert page.locator(".cell .stack").all_inner_texts() == ["9"]
         while not page.locator(".cell.active .stack").count():
             page.keyboard.press("ArrowRight")
         page.keyboard.press("g")
         wait_until(page, "window.tastemaker.model.view.images === 9")
+        wait_until(page, "[...document.querySelectorAll('.cell')].every((cell) => cell.picture)")
+        names = "Array.from({ length: 9 }, (_, n) => document.getElementById(`cell-${n}`).picture.name)"
+        assert page.evaluate(names) == [f"p{number:05d}" for number in reversed(range(9))]
+        assert page.locator(".stack.best").get_attribute("title") == "highest score of 9"
+        assert page.evaluate("document.querySelector('.cell.active').contains(document.querySelector('.stack.best'))")
+        page.get_by_role("button", name="Back to the stacks").click()
+        wait_until(page, "document.querySelector('.cell.active .stack:not(.best)') !== null")
+        assert page.locator("#order").input_value() == "best"
+        page.locator(".cell .stack").click()
+        wait_until(page, "window.tastemaker.model.view.images === 9")
         page.keyboard.press("g")
-        wait_until(page, "document.querySelector('.cell.active .stack') !== null")
+        wait_until(page, "document.querySelector('.cell.active .stack:not(.best)') !== null")
         page.keyboard.press("Enter")
         wait_until(page, "document.querySelectorAll('.members button').length === 8")
         assert page.locator("#group-label").count() == 1

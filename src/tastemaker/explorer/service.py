@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
@@ -161,6 +162,10 @@ class Explorer:
         if chosen.is_best_only:
             for item, size in zip(items, self.index.groups.sizes(view.rows[known]).tolist(), strict=True):
                 item["stack"] = size
+        elif chosen.group:
+            best, why = self._best_frame(view.rows.astype(np.int64), view.scores)
+            for item in items:
+                item["best"] = (why or "the only one that is not rejected") if item["row"] == best else ""
         return items
 
     def order(self, chosen: Filter, order: str) -> str:
@@ -349,11 +354,16 @@ class Explorer:
         if not (groups.are_offered and groups.are_known):
             return None
         members, values = groups.members(row), self.index.values(chosen)
-        best, why = groups.best_frame(members, values[members])
+        best, why = self._best_frame(members, values[members])
         others = members[members != row]
         order = np.lexsort((-values[others], others != best))[:MAX_MEMBERS]
         shown = self._scored(others[order].tolist(), chosen)
         return {"images": len(members), "why": why, "is_best": best == row, "others": shown}
+
+    def _best_frame(self, members: npt.NDArray[np.int64], scores: npt.NDArray[Any]) -> tuple[int, str]:
+        """Return the best frame of a group, as `Groups.best_frame` does; what a person rejected never is."""
+        is_rejected = self.index.ratings()[members] == REJECTED
+        return self.index.groups.best_frame(members, np.where(is_rejected, np.nan, scores))
 
     def _scored(self, numbers: list[int], chosen: Filter) -> list[_Json]:
         """Return rows as the page shows them, with what a filter ranks them by."""

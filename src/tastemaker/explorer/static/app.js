@@ -20,6 +20,7 @@ import { openRow, startPicture } from "./picture.js";
 import { startRatings, tell } from "./ratings.js";
 import { startSizes } from "./sizes.js";
 import { startSlices } from "./slices.js";
+import { startStacks } from "./stacks.js";
 import { startStrip } from "./strip.js";
 import { startTaste } from "./taste.js";
 import { startTheme } from "./theme.js";
@@ -36,7 +37,7 @@ async function start() {
   setStamp(model.table.stamp);
   document.title = `${model.table.name} - tastemaker`;
   for (const part of [startTheme, startChunks, startPicked, startHistogram, startFigures, startSizes, startGrid, startStrip, startFilter, startFacets]) part();
-  for (const part of [startSlices, startTaste, startFailures, startPicture, startFlow, startExports, startKeys]) part();
+  for (const part of [startSlices, startTaste, startFailures, startPicture, startFlow, startStacks, startExports, startKeys]) part();
   startHeader();
   startIntro();
   const { picture } = model;
@@ -65,7 +66,7 @@ function startHeader() {
   if (![...order.options].some(({ value }) => value === model.order)) model.order = "best"; // a mangled address
   order.value = model.order;
   order.addEventListener("change", () => setOrder(order.value).catch((error) => emit("trouble", error)));
-  on("order", showOrder);
+  for (const event of ["view", "order"]) on(event, showOrder);
   by.append(...model.table.ranked_by.map((name) => element("option", { value: name, textContent: columnName(name).replace(/ score$/, "") })));
   by.addEventListener("change", () => apply({ by: by.value }));
   for (const button of document.querySelectorAll("[data-show]")) {

@@ -24,7 +24,9 @@ export function fillCell(cell, picture) {
   cell.querySelector(".score").textContent = score(picture.score, digits());
   cell.title = picture.name;
   cell.querySelector(".file").textContent = picture.file;
-  if (picture.stack > 1) cell.querySelector(".frame").append(element("span", { className: "stack", textContent: picture.stack, title: `The best of ${picture.stack}: G opens them` }));
+  const badge = (className, textContent, title) => cell.querySelector(".frame").append(element("span", { className, textContent, title }));
+  if (picture.stack > 1) badge("stack", picture.stack, `The best of ${picture.stack}: a press, or G, opens them`);
+  if (picture.best) badge("stack best", "best", picture.best);
   showMark(cell);
 }
 

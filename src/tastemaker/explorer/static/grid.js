@@ -55,6 +55,10 @@ export function startGrid() {
   grid.addEventListener("click", (event) => {
     const cell = event.target.closest(".cell");
     if (!cell) return;
+    if (event.target.matches(".stack:not(.best)")) {
+      setActive(cell.place);
+      return emit("open-stack", cell.picture);
+    }
     if (event.shiftKey) pickTo(cell.place);
     else if (event.ctrlKey || event.metaKey) togglePick(cell.place);
     else clearPicked();

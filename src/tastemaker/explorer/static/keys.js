@@ -3,7 +3,6 @@
 import { fetchPlaces, peek } from "./chunks.js";
 import { goesOn, nextUnrated, survey, toggleGoesOn } from "./flow.js";
 import { element } from "./format.js";
-import { openStack } from "./stacks.js";
 import { moveActive, reveal } from "./grid.js";
 import { emit, model, moveCut, setActive, setOrder, setShow, shownImages } from "./model.js";
 import { clearPicked, pickTo, pickedPlaces } from "./picked.js";
@@ -113,7 +112,7 @@ function actions() {
     f: () => setShow("failures"),
     e: () => emit("export-open"),
     i: () => toggleNames(),
-    g: () => openStack(current()),
+    g: () => emit("open-stack", current()),
     "-": () => resize(-1),
     "+": () => resize(1),
     "=": () => resize(1),

@@ -186,17 +186,16 @@ export async function loadView(cut = model.cut) {
 
 const isOnStep = (score) => Math.abs(score / model.view.step - Math.round(score / model.view.step)) < 1e-6;
 
-export async function changeFilter(changes) {
-  const { filter: before, active } = model;
-  model.filter = { ...model.filter, ...changes };
-  model.active = -1; // the first that is shown
+// `active`: the place that is active then; that of the first picture that is shown, where there is no such place.
+export async function changeFilter(changes, { order = model.order, active = -1 } = {}) {
+  const before = { filter: model.filter, order: model.order, active: model.active };
+  Object.assign(model, { filter: { ...model.filter, ...changes }, order, active });
   cuts.set(shown, model.cut);
   try {
     await loadView(cuts.get(ranking(model.filter)) ?? { text: "", name: "" });
   } catch (error) {
     if (error.name === "AbortError") return;
-    model.filter = before;
-    model.active = active;
+    Object.assign(model, before);
     throw error;
   }
 }

@@ -1,19 +1,41 @@
-// Stacks: one cell for each group of pictures, its best frame. A key opens the one that is active, and closes it again.
+// Stacks: one cell for each group of pictures, its best frame. An opened stack shows all of its pictures as they were taken.
 
-import { changeFilter, emit, model, setActive } from "./model.js";
+import { fetchPlaces } from "./chunks.js";
+import { element, images } from "./format.js";
+import { changeFilter, emit, model, on, setActive } from "./model.js";
+import { tell } from "./ratings.js";
 
-let opened = 0; // place of the stack that is open
+const bar = document.getElementById("stack");
+const text = element("p");
 
-export async function openStack(picture) {
-  if (!model.table.groups) return;
-  const { group } = model.filter;
-  const isStack = group === "best" && picture?.stack > 1;
-  if (group === "best" && !isStack) return;
-  if (isStack) opened = model.active;
-  try {
-    await changeFilter({ group: isStack ? String(picture.row) : "best" });
-    if (group && !isStack) setActive(Math.min(opened, model.view.images - 1));
-  } catch (failure) {
-    emit("trouble", failure);
-  }
+let before = { order: "best", active: 0 }; // where one was when the stack was opened
+
+const isOpened = () => !["", "best"].includes(model.filter.group);
+
+export function startStacks() {
+  const back = element("button", { type: "button", className: "offer", textContent: "Back to the stacks" });
+  const open = (picture) => openStack(picture).catch((failure) => emit("trouble", failure));
+  back.addEventListener("click", () => open());
+  bar.append(text, back);
+  for (const event of ["view", "order"]) on(event, showBar);
+  if (model.table.groups) on("open-stack", open);
 }
+
+function showBar() {
+  bar.hidden = !isOpened();
+  const order = { oldest: ", as they were taken", name: ", by file name" }[model.order] ?? "";
+  text.textContent = `A stack of ${images(model.view.images)}${order}`;
+}
+
+// The stacks; all pictures of the one that is active; and back.
+async function openStack(picture) {
+  if (isOpened()) return closeStack();
+  if (model.filter.group !== "best") return changeFilter({ group: "best" });
+  if (!(picture?.stack > 1)) return tell("no stack: the picture is alone");
+  before = { order: model.order, active: model.active };
+  await changeFilter({ group: String(picture.row) }, { order: model.table.orders.includes("oldest") ? "oldest" : "name" });
+  const members = await fetchPlaces(0, model.view.images);
+  setActive(members.findIndex(({ row }) => row === picture.row));
+}
+
+const closeStack = () => changeFilter({ group: "best" }, before);
