@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tastemaker.machine import usable_cores
 from tastemaker.models.openvino_graph import import_openvino
 
-_BLOCK = 1024
+_BLOCK = 2048
 """Rows in one inference: what is computed from them fits the processor's cache."""
 
 
@@ -46,10 +46,23 @@ def score_many(
                 block = np.ascontiguousarray(embeddings[start : start + _BLOCK])
                 if len(block) < _BLOCK:
                     block = np.resize(block, (_BLOCK, block.shape[1]))
+                block = np.asarray(_Lent(block))
                 queue.start_async([block, weights], (start, block), share_inputs=True)  # which keeps the block alive
         finally:
             queue.wait_all()  # the next caller finds it idle, whatever was raised here
     return sums[0], np.sqrt(sums[1])
+
+
+class _Lent:
+    """An array that seems writeable: OpenVINO copies those that are read only, as mapped files are, and writes to none.
+
+    Args:
+        array: What it is made of.
+    """
+
+    def __init__(self, array: npt.NDArray[np.floating]) -> None:
+        self.array = array  # stays as long as what numpy makes of this
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
 
 
 @functools.cache
