@@ -22,7 +22,7 @@ from common import print_machine
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from tastemaker.imaging.shards import Member
+from tastemaker.imaging.tars import Member
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.schema import make_table, rows_schema
 from tastemaker.tasks import ImageObject

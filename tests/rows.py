@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.errors import ReasonKind
-from tastemaker.imaging.shards import Member
 from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.imaging.tars import Member
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.schema import DELETED, DELETED_REASON, make_table, rows_schema
 from tastemaker.tasks import ImageObject

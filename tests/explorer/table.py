@@ -11,7 +11,8 @@ from PIL import Image
 from rows import make_image, write_rows
 
 from tastemaker.errors import ReasonKind
-from tastemaker.imaging.shards import Member, read_samples
+from tastemaker.imaging.shards import read_samples
+from tastemaker.imaging.tars import Member
 from tastemaker.scores.schema import METADATA_KEY
 
 SCORES = [6.42, 5.0, 4.17, 5.42, 5.41, 7.003, 5.42, 3.3, 5.0, 6.1, 4.99, 5.75]

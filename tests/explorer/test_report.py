@@ -26,8 +26,8 @@ from tastemaker.explorer.index import Filter
 from tastemaker.explorer.report_data import gather
 from tastemaker.explorer.service import Explorer
 from tastemaker.imaging.decode import decode_image
-from tastemaker.imaging.shards import Member
 from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.imaging.tars import Member
 from tastemaker.runs.options import RunOptions
 from tastemaker.scores.cutoff import Top
 from tastemaker.selections.filter import filter_images

@@ -14,14 +14,9 @@ import pytest
 from conftest import make_tar
 from peak import PEAK, reads_peak
 
-from tastemaker.imaging.keys import is_unsafe_name
-from tastemaker.imaging.readers import PackedReader
-from tastemaker.imaging.shards import (
-    open_shard,
-    read_samples,
-    read_stream,
-    split_key,
-)
+from tastemaker.imaging.keys import is_unsafe_name, split_key
+from tastemaker.imaging.readers import PackedReader, open_shard
+from tastemaker.imaging.shards import read_samples, read_stream
 from tastemaker.storage.blocks import BlockReader
 
 JPEG = b"\xff\xd8\xff\xe0"  # enough of one for a reader that does not decode

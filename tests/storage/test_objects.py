@@ -108,7 +108,7 @@ def test_a_server_that_says_nothing_more_is_asked_again_after_the_timeout(place,
 @pytest.mark.parametrize("fault", [Fault(status=503), Fault(cut_after=10)])  # ten bytes are no progress
 def test_the_number_of_tries_is_bounded_and_the_error_says_what_failed(place, fault):
     file = place.open()
-    file.identify()
+    file.size_bytes()
     before, place.server.always = len(place.reads()), fault
     said = rf"^{re.escape(place.url)} cannot be read at byte 7: .*\(given up after 3 tries\)"
     with pytest.raises(RemoteError, match=said):

@@ -18,7 +18,7 @@ from tastemaker.embeddings.tables import TableSource
 from tastemaker.errors import ConfigurationError, ModelError, RemoteError, UnreadableImageError
 from tastemaker.imaging.formats import EXTENSIONS
 from tastemaker.imaging.pictures import holds_pictures
-from tastemaker.imaging.shards import TAR_EXTENSIONS
+from tastemaker.imaging.readers import TAR_EXTENSIONS
 from tastemaker.imaging.tables import TABLE_EXTENSIONS, Table, carried_columns, is_table
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer

@@ -18,7 +18,7 @@ from tastemaker.imaging.compressions import (
 from tastemaker.storage import Options, public_url
 from tastemaker.storage.blocks import BlockReader
 from tastemaker.storage.place import Place
-from tastemaker.storage.reading import Ranges, RangesFile
+from tastemaker.storage.ranges import Ranges, RangesFile
 
 TAR_EXTENSIONS = (".tar", *COMPRESSED_EXTENSIONS)
 
@@ -30,11 +30,7 @@ _kinds: dict[str, str] = {}
 """URL of a shard -> its compression, so that reading one image again is one request."""
 
 
-ShardReader = Ranges
-"""Bytes of a tar by position: of its file, or of what is packed in it."""
-
-
-class PackedReader:
+class PackedReader(Ranges):
     """A compressed file, cheap to read forwards only. Ends where it is cut or damaged.
 
     Attributes:
@@ -125,7 +121,7 @@ class Section:
 class SectionFile:
     """An open `Section`, read from its start to its end."""
 
-    def __init__(self, reader: ShardReader, section: Section) -> None:
+    def __init__(self, reader: Ranges, section: Section) -> None:
         self._reader, self._section, self._read = reader, section, 0
 
     def read(self, size: int = -1, /) -> bytes:
@@ -151,7 +147,7 @@ def _unread(path: str, error: OSError) -> UnreadableImageError:
     return UnreadableImageError(f"{public_url(path)} cannot be read: {error.strerror or error}", ReasonKind.MISSING)
 
 
-def open_shard(path: str, options: Options | None = None) -> ShardReader:
+def open_shard(path: str, options: Options | None = None) -> Ranges:
     """Return a reader for a shard, for reads anywhere. Its first bytes tell how it is compressed.
 
     Args:
@@ -164,7 +160,7 @@ def open_shard(path: str, options: Options | None = None) -> ShardReader:
     return _open(path, options, ahead=False)
 
 
-def open_stream(url: str, options: Options | None = None) -> ShardReader:
+def open_stream(url: str, options: Options | None = None) -> Ranges:
     """Return a reader for a remote shard that is read from its start to its end: in large blocks, ahead of their use.
 
     Raises:
@@ -173,9 +169,9 @@ def open_stream(url: str, options: Options | None = None) -> ShardReader:
     return _open(url, options, ahead=True)
 
 
-def _open(path: str, options: Options | None, *, ahead: bool) -> ShardReader:
+def _open(path: str, options: Options | None, *, ahead: bool) -> Ranges:
     place = Place.at(path, options)
-    file: ShardReader = place.open_ranges()
+    file: Ranges = place.open_ranges()
     if ahead:
         file = BlockReader(file)
         _kinds.pop(path, None)  # a pass through the whole shard asks it

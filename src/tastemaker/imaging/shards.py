@@ -11,25 +11,14 @@ from collections import deque
 from collections.abc import Iterator
 
 from tastemaker.errors import Problem, ReasonKind, UnreadableImageError
-from tastemaker.imaging.keys import (
-    Grouping,
-    Sample as Sample,
-    split_key as split_key,
-)
+from tastemaker.imaging.keys import Grouping, Sample
 from tastemaker.imaging.pictures import PictureTable
-from tastemaker.imaging.readers import (
-    TAR_EXTENSIONS as TAR_EXTENSIONS,
-    ShardReader as ShardReader,
-    open_shard as open_shard,
-    open_stream,
-)
+from tastemaker.imaging.readers import TAR_EXTENSIONS, open_shard, open_stream
 from tastemaker.imaging.tables import TABLE_EXTENSIONS, is_table
-from tastemaker.imaging.tars import (
-    HeaderWalk,
-    Member as Member,
-)
+from tastemaker.imaging.tars import HeaderWalk, Member
 from tastemaker.storage import Options, is_remote, public_url
 from tastemaker.storage.place import Place
+from tastemaker.storage.ranges import Ranges
 
 SHARD_EXTENSIONS = (*TAR_EXTENSIONS, *TABLE_EXTENSIONS)
 
@@ -103,11 +92,8 @@ def read_member(path: str, member: Member, options: Options | None = None) -> by
         OSError: The file cannot be opened or read.
         UnreadableImageError: It is a table, and damaged.
     """
-    if is_table(path):
-        with PictureTable(Place.at(path, options)) as table:
-            return next((data.get(member.name, b"") for *_, data in table.read([member.offset])), b"")
-    with contextlib.closing(open_shard(path, options)) as reader:
-        return reader.read_at(member.offset, member.size)
+    [(_, data)] = read_at_ranges(path, [Sample("", image=member)], options)
+    return data.get(member.name, b"")
 
 
 def _read_table(path: str, column: str | None, options: Options | None) -> Iterator[tuple[Sample, dict[str, bytes]]]:
@@ -130,7 +116,7 @@ def _read_rows(path: str, samples: list[Sample], options: Options | None) -> Ite
 _CUT_OFF = Problem(ReasonKind.MISSING, "the shard cannot be read behind it, so that members may lack")
 
 
-def read_stream(reader: ShardReader, window_bytes: int | None) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+def read_stream(reader: Ranges, window_bytes: int | None) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     """Yield every sample of a tar, in its order, with a bounded memory.
 
     With a window the tar is read in one pass. A sample is given out once the walk over the headers is a window behind
@@ -177,7 +163,7 @@ def _end_of(sample: Sample) -> int:
     return max(member.offset + member.size for member in sample.sidecars.values())
 
 
-def _give_out(reader: ShardReader, samples: list[Sample]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+def _give_out(reader: Ranges, samples: list[Sample]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     for sample in samples:
         try:
             yield sample, read_members(reader, sample)
@@ -186,7 +172,7 @@ def _give_out(reader: ShardReader, samples: list[Sample]) -> Iterator[tuple[Samp
             yield sample, {}
 
 
-def report_damage(reader: ShardReader, damage: str, *, found_any: bool) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+def report_damage(reader: Ranges, damage: str, *, found_any: bool) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     """Yield the sample of an empty key that says what is wrong with a shard that was read to its end, if anything."""
     if reader.damage:
         damage = f"damaged shard: {reader.damage}"
@@ -199,7 +185,7 @@ def report_damage(reader: ShardReader, damage: str, *, found_any: bool) -> Itera
 class _ReadAhead:
     """Small reads of a tar, one behind the other, as parts of larger ones."""
 
-    def __init__(self, reader: ShardReader) -> None:
+    def __init__(self, reader: Ranges) -> None:
         self._reader, self._data, self._start = reader, b"", 0
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -211,14 +197,14 @@ class _ReadAhead:
 
 
 def _read_each(
-    reader: ShardReader, samples: list[Sample], *, ahead: bool = False
+    reader: Ranges, samples: list[Sample], *, ahead: bool = False
 ) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     small = _ReadAhead(reader) if ahead else None
     for sample in samples:
         yield sample, read_members(reader, sample, small)
 
 
-def read_members(reader: ShardReader, sample: Sample, ahead: _ReadAhead | None = None) -> dict[str, bytes]:
+def read_members(reader: Ranges, sample: Sample, ahead: _ReadAhead | None = None) -> dict[str, bytes]:
     """Return member name -> bytes of a sample without a problem, of those members that are read with the picture.
 
     An image that is not all there becomes the sample's problem, a sidecar a note of it.
@@ -255,7 +241,7 @@ def _span(members: list[Member]) -> tuple[int, int]:
     return start, end
 
 
-def read_in_one_pass(reader: ShardReader, samples: list[Sample]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
+def read_in_one_pass(reader: Ranges, samples: list[Sample]) -> Iterator[tuple[Sample, dict[str, bytes]]]:
     """Read members in the order of the file, and give out each sample once it is complete.
 
     What waits in memory is what lies between the members of one sample: nothing in an ordinary shard.

@@ -12,7 +12,8 @@ from zlib import adler32
 
 from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.formats import EXTENSIONS, sniff_format
-from tastemaker.imaging.readers import STEP_BACK_BYTES, ShardReader
+from tastemaker.imaging.readers import STEP_BACK_BYTES
+from tastemaker.storage.ranges import Ranges
 
 _BLOCK = 512
 _READ_AHEAD = 2**14
@@ -64,7 +65,7 @@ class HeaderWalk:
         damage: What is wrong with the tar, empty if nothing is; complete after the last member.
     """
 
-    def __init__(self, reader: ShardReader) -> None:
+    def __init__(self, reader: Ranges) -> None:
         self._reader = reader
         self.damage = ""
 
@@ -131,7 +132,7 @@ class HeaderWalk:
         self.damage = self.damage or f"damaged shard: {damage}"
 
 
-def _read_plain_members(reader: ShardReader, position: int) -> list[Member]:
+def _read_plain_members(reader: Ranges, position: int) -> list[Member]:
     """Return the members from a position on whose headers are read at once, up to the first that is not ordinary.
 
     They are what `HeaderWalk` makes of them one by one, in half the time. Not for compressed files, where to ask
@@ -162,7 +163,7 @@ def _padded(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
 
 
-def _skip_zeros(reader: ShardReader, position: int) -> int:
+def _skip_zeros(reader: Ranges, position: int) -> int:
     """Return where the first block from ``position`` on begins that is not all zeros; the end if there is none."""
     while piece := reader.read_at(position, _SEARCHED_BYTES):
         rest = piece.lstrip(b"\0")
@@ -172,7 +173,7 @@ def _skip_zeros(reader: ShardReader, position: int) -> int:
     return position
 
 
-def _find_header(reader: ShardReader, position: int) -> int | None:
+def _find_header(reader: Ranges, position: int) -> int | None:
     """Return where the next sound header from ``position`` on begins, None if there is none."""
     while len(piece := reader.read_at(position, _SEARCHED_BYTES)) >= _BLOCK:
         magic = piece.find(b"ustar", 257)  # stands at byte 257 of a header

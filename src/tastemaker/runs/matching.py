@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import xxhash
 
 from tastemaker.imaging.folders import key_of
-from tastemaker.imaging.shards import Member, Sample, read_at_ranges
+from tastemaker.imaging.keys import Sample
+from tastemaker.imaging.shards import read_at_ranges
+from tastemaker.imaging.tars import Member
 from tastemaker.runs.index import RowsIndex, rows_path
 from tastemaker.scores.files import read_rows
 from tastemaker.scores.schema import caption_and_json, original_name

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from tastemaker.errors import ConfigurationError, ReasonKind
 from tastemaker.imaging.keys import CAPTION_EXTENSIONS, JSON_EXTENSIONS, gives_a_column
-from tastemaker.imaging.shards import Member
 from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.imaging.tars import Member
 from tastemaker.models.published import find_scorer
 from tastemaker.storage import public_url
 from tastemaker.tasks import ImageObject

@@ -18,13 +18,14 @@ from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.keys import MAX_IMAGE_BYTES, MAX_SIDECAR_BYTES, is_unsafe_name
 from tastemaker.imaging.pictures import PictureTable
-from tastemaker.imaging.readers import Section, ShardReader, open_shard
+from tastemaker.imaging.readers import Section, open_shard
 from tastemaker.imaging.tables import is_table
 from tastemaker.imaging.tars import is_header_of
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.schema import original_name
 from tastemaker.storage import is_remote, public_url
 from tastemaker.storage.place import Place
+from tastemaker.storage.ranges import Ranges
 
 NEEDED_COLUMNS = ("image_id", "image_path", "shard", "offset", "size", "sidecars", "reason", "xxh3")
 """Columns that are needed to find an original again; ``reason`` and ``xxh3`` may be missing."""
@@ -157,7 +158,7 @@ class OriginalsReader:
         self._workers = _REMOTE_READERS if remote else 1
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="originals")
         self._path = ""
-        self._reader: ShardReader | None = None
+        self._reader: Ranges | None = None
 
     def __enter__(self) -> OriginalsReader:
         return self
@@ -282,7 +283,7 @@ class OriginalsReader:
             rows = {row: data for row, _, data in table.read([part.offset for part in parts])}
         return {part: rows.get(part.offset, {}).get(part.name) for part in parts}
 
-    def _open(self, shard: str) -> ShardReader:
+    def _open(self, shard: str) -> Ranges:
         if self._workers > 1:
             return open_shard(shard, self._options)
         if shard != self._path or self._reader is None:

@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.image_metadata import Record, write_records
-from tastemaker.imaging.keys import MAX_IMAGE_BYTES
-from tastemaker.imaging.shards import split_key
+from tastemaker.imaging.keys import MAX_IMAGE_BYTES, split_key
 from tastemaker.progress import Progress
 from tastemaker.scores.copies import Copies, FileCopies, LinkCopies, Members, TarCopies, is_too_long
 from tastemaker.scores.named import NamedPlaces

@@ -7,7 +7,8 @@ from itertools import groupby
 
 from tastemaker.errors import Problem, ReasonKind
 from tastemaker.imaging.folders import FolderReader
-from tastemaker.imaging.shards import Sample, is_shard, read_at_ranges, read_samples
+from tastemaker.imaging.keys import Sample
+from tastemaker.imaging.shards import is_shard, read_at_ranges, read_samples
 from tastemaker.storage import Options
 
 _Read = tuple[str, Sample, dict[str, bytes]]

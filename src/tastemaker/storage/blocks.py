@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, wait
 
-from tastemaker.storage.reading import Ranges
+from tastemaker.storage.ranges import Ranges
 
 BLOCK_BYTES = 2**23
 HELD_BLOCKS = 6
@@ -14,7 +14,7 @@ AHEAD = 6
 and a GPU takes the pictures of several."""
 
 
-class BlockReader:
+class BlockReader(Ranges):
     """A `Ranges` over another: few large reads in place of many small ones.
 
     Memory holds ``held + ahead`` blocks at most, those that were asked for last. A block that was let go is read again
@@ -30,7 +30,7 @@ class BlockReader:
     def __init__(
         self, source: Ranges, block_bytes: int = BLOCK_BYTES, held: int = HELD_BLOCKS, ahead: int = AHEAD
     ) -> None:
-        self._source = source
+        self._source, self.compressed = source, source.compressed
         self._block_bytes = block_bytes
         self._ahead = min(ahead, 1) if source.compressed else ahead
         self._most = held + self._ahead
@@ -40,12 +40,7 @@ class BlockReader:
         self._broken: Exception | None = None
 
     @property
-    def compressed(self) -> bool:
-        """Whether the source is packed."""
-        return self._source.compressed
-
-    @property
-    def damage(self) -> str:
+    def damage(self) -> str:  # type: ignore[override]
         """What ended the reading of the source early; empty if nothing did."""
         return self._source.damage
 
@@ -69,7 +64,7 @@ class BlockReader:
         """Return whether the source has that many bytes; a packed one is read up to there, or to its end."""
         if size <= 0:
             return True
-        if not self._source.compressed:
+        if not self.compressed:
             return self._source.holds(size)
         last = (size - 1) // self._block_bytes
         for number in range(min(max(self._latest, 0), last), last + 1):
@@ -80,7 +75,7 @@ class BlockReader:
 
     def size_bytes(self) -> int | None:
         """Return how many bytes the source has; None of a packed one."""
-        return None if self._source.compressed else self._source.size_bytes()
+        return None if self.compressed else self._source.size_bytes()
 
     def close(self) -> None:
         """Close the source."""
@@ -114,7 +109,7 @@ class BlockReader:
         """Start to fetch the blocks that follow, because blocks are read one after the other."""
         for following in range(number + 1, number + 1 + self._ahead):
             if following not in self._blocks and not self._is_behind_end(following):
-                if not self._source.compressed and not self._source.holds(following * self._block_bytes + 1):
+                if not self.compressed and not self._source.holds(following * self._block_bytes + 1):
                     return
                 self._start(following)
 
@@ -128,7 +123,7 @@ class BlockReader:
         where headers are read ahead of the samples.
         """
         coming: Future[bytes] = Future()
-        if self._source.compressed:
+        if self.compressed:
             wait(self._blocks.values())
 
         def run() -> None:

@@ -23,6 +23,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.storage.drafts import FULL, make_durable
 from tastemaker.storage.inputs import without_results
 from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Lock, Place
+from tastemaker.storage.ranges import Ranges
 
 
 class LocalPlace(Place):
@@ -206,10 +207,8 @@ def _check_regular(path: str) -> None:
         raise OSError(errno.EINVAL, "is no file", path)
 
 
-class LocalRanges:
+class LocalRanges(Ranges):
     """A file on this machine, read by position."""
-
-    compressed, damage = False, ""
 
     def __init__(self, path: str) -> None:
         _check_regular(path)

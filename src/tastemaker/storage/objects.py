@@ -82,7 +82,7 @@ class StorePlace(RemotePlace):
         try:
             self._ask("written", lambda _: self._put(data, version or "create"))
         except RemoteError as error:
-            is_gone = version is not None and isinstance(error.__cause__, FileNotFoundError)
+            is_gone = version is not None and isinstance(error, FileNotFoundError)
             if is_gone or isinstance(error.__cause__, AlreadyExistsError | PreconditionError):
                 return False
             if status_of(error.__cause__) == 501:

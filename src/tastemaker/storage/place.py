@@ -13,7 +13,7 @@ from urllib.request import url2pathname
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.storage import STORE_SCHEMES, expand_path, is_remote, scheme_of
-from tastemaker.storage.reading import Ranges
+from tastemaker.storage.ranges import Ranges
 
 DRAFT_PREFIX = ".tastemaker-tmp-"
 """How the names of unfinished files begin. Listings leave them out."""

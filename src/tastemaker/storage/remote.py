@@ -12,13 +12,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar, cast
 
-from tastemaker.errors import ConfigurationError, RemoteError
+from tastemaker.errors import ConfigurationError
 from tastemaker.storage import canonical_url, is_pattern, options_for, public_url, relative_to
 from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.inputs import without_results
 from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Place
-from tastemaker.storage.ranges import RemoteRanges
-from tastemaker.storage.reading import RangesFile
+from tastemaker.storage.ranges import RangesFile, RemoteRanges
 
 T = TypeVar("T")
 
@@ -97,7 +96,7 @@ class RemotePlace(Place):
 
     def open(self) -> BinaryIO:
         file = self.open_ranges()
-        _or_not_found(file.identify)
+        file.size_bytes()  # says so where there is none
         return cast("BinaryIO", io.BufferedReader(RangesFile(file), _BUFFER_BYTES))
 
     @abstractmethod
@@ -105,9 +104,7 @@ class RemotePlace(Place):
 
     def read(self, max_bytes: int | None = None) -> bytes:
         with closing(self.open_ranges()) as file:
-            if max_bytes is not None:
-                return _or_not_found(lambda: file.read_at(0, max_bytes))
-            return _or_not_found(lambda: file.read_at(0, file.size_bytes() or _ALL))
+            return file.read_at(0, (file.size_bytes() or _ALL) if max_bytes is None else max_bytes)
 
     def fetch(self, target: Path, on_progress: Callable[[int], None] = lambda there: None) -> None:
         target.touch()
@@ -149,13 +146,3 @@ def or_none(work: Callable[[], T]) -> T | None:
         return work()
     except FileNotFoundError:
         return None
-
-
-def _or_not_found(work: Callable[[], T]) -> T:
-    """Return the result of ``work``. If there is no such file, raise `FileNotFoundError`."""
-    try:
-        return work()
-    except RemoteError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise error.__cause__ from None
-        raise

@@ -9,7 +9,7 @@ import random
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 from tastemaker.errors import ConfigurationError, RemoteError, TastemakerError
@@ -24,6 +24,9 @@ _PERMANENT_NUMBERS = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENOSPC)
 _LONGEST_ANNOUNCED_S = 600.0
 """Longest wait for a server that says when to come back."""
 
+_LONGEST_WAIT_S = 20.0
+"""Longest wait for one that does not."""
+
 _LONG_WAIT_S = 30.0
 """A longer wait is logged as a warning, so that a user knows why a run stands still."""
 
@@ -36,8 +39,7 @@ class Patience:
 
     Attributes:
         attempts: Tries in a row that bring nothing, or next to nothing.
-        wait_s: Seconds before the second try; twice as long before each further one, a random half of it off.
-        longest_wait_s: Seconds at most.
+        wait_s: Seconds before the second try; twice as long before each further one, up to 20, a random half of it off.
         total_s: Seconds from the first failure in a row after which nothing is tried again.
         timeout_s: Seconds without a connection or a byte that count as a failure.
         slowest_bytes_per_s: An upload gets so much more time as it takes at this rate.
@@ -45,19 +47,9 @@ class Patience:
 
     attempts: int = 6
     wait_s: float = 0.5
-    longest_wait_s: float = 20.0
     total_s: float = 180.0
     timeout_s: float = 30.0
     slowest_bytes_per_s: float = 2.0**17
-
-
-_VARIABLES = {
-    "attempts": "TASTEMAKER_REMOTE_ATTEMPTS",
-    "wait_s": "TASTEMAKER_REMOTE_WAIT_S",
-    "total_s": "TASTEMAKER_REMOTE_TOTAL_S",
-    "timeout_s": "TASTEMAKER_REMOTE_TIMEOUT_S",
-    "slowest_bytes_per_s": "TASTEMAKER_REMOTE_SLOWEST_BYTES_PER_S",
-}
 
 
 def current_patience() -> Patience:
@@ -67,13 +59,18 @@ def current_patience() -> Patience:
         ConfigurationError: A variable is no number.
     """
     values = {}
-    for name, variable in _VARIABLES.items():
+    for setting in fields(Patience):
+        variable = f"TASTEMAKER_REMOTE_{setting.name.upper()}"
         if text := os.environ.get(variable):
             try:
-                values[name] = int(text) if name == "attempts" else float(text)
+                values[setting.name] = int(text) if setting.name == "attempts" else float(text)
             except ValueError:
                 raise ConfigurationError(f"{variable}={text!r} is no number") from None
     return Patience(**values)  # type: ignore[arg-type]
+
+
+class NotThereError(RemoteError, FileNotFoundError):
+    """There is no such file."""
 
 
 class Attempts:
@@ -81,13 +78,12 @@ class Attempts:
 
     Args:
         what: Begins the error: ``s3://bucket/a.tar cannot be read``.
-        patience: How often and how long.
         secret: A URL whose query must not show up in the error.
     """
 
-    def __init__(self, what: str, patience: Patience, secret: str = "") -> None:
+    def __init__(self, what: str, secret: str = "") -> None:
         self._what = what
-        self._patience = patience
+        self._patience = current_patience()
         self._secret = secret
         self._failures = 0
         self._first_failure = 0.0
@@ -100,6 +96,7 @@ class Attempts:
             progressed: Whether the try brought at least a part: then the count begins anew.
 
         Raises:
+            NotThereError: There is no such file.
             RemoteError: It cannot be helped, or there were enough tries.
         """
         now = time.monotonic()
@@ -108,8 +105,9 @@ class Attempts:
         self._failures += 1
         reason = describe_error(error, self._secret)
         if is_permanent(error):
-            raise RemoteError(f"{self._what}: {reason}") from error
-        wait = min(self._patience.wait_s * 2 ** (self._failures - 1), self._patience.longest_wait_s)
+            kind = NotThereError if isinstance(error, FileNotFoundError) else RemoteError
+            raise kind(f"{self._what}: {reason}") from error
+        wait = min(self._patience.wait_s * 2 ** (self._failures - 1), _LONGEST_WAIT_S)
         wait *= random.uniform(0.5, 1)
         announced = min(announced_wait_s(error), _LONGEST_ANNOUNCED_S)
         if announced > wait:
@@ -129,7 +127,7 @@ def persist(what: str, work: Callable[[], T], secret: str = "") -> T:
     Raises:
         RemoteError: It cannot be helped, or there were enough tries.
     """
-    attempts = Attempts(what, current_patience(), secret)
+    attempts = Attempts(what, secret)
     while True:
         try:
             return work()

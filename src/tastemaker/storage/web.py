@@ -17,7 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore2
 import httpx2
 
-from tastemaker.errors import ConfigurationError, RemoteError
+from tastemaker.errors import ConfigurationError
 from tastemaker.storage import Options, public_url
 from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.place import Entry
@@ -52,12 +52,8 @@ class WebPlace(ReadOnlyPlace):
         file = self.open_ranges()
         try:
             persist(f"{self} cannot be looked at", file.look, self.address)
-        except RemoteError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return None
-            raise
-        finally:
-            file.close()
+        except FileNotFoundError:
+            return None
         return Entry(self, file.size or 0, file.modified, file.version)
 
     def is_folder(self) -> bool:
