@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import cos, pi, sin
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from tastemaker.checks import check_positive
 from tastemaker.errors import ConfigurationError, UnreadableImageError
@@ -20,6 +19,7 @@ from tastemaker.scores.fetch import IntArray
 from tastemaker.scores.small import read_picture, recorded_size, reduce_image
 from tastemaker.scores.sources import NEEDED_COLUMNS, OriginalsReader
 from tastemaker.scores.table import ScoreTable
+from tastemaker.selections.lettering import draw_text, find_font
 from tastemaker.selections.marks import REJECTED, ratings_of
 
 SHEETS = (".pdf",)
@@ -27,7 +27,7 @@ SHEETS = (".pdf",)
 _DPI = 150
 _PAGE = (1240, 1754)
 _MARGIN, _GAP = 70, 20
-_LINE, _LINES = 25, 3
+_LETTER, _LINE, _LINES = 19, 25, 3
 _STAR = 9
 _INK, _QUIET, _LIGHT = (0, 0, 0), (90, 90, 90), (225, 225, 225)
 
@@ -114,7 +114,6 @@ class _Page:
 
     def __init__(self, grid: Grid, foot: str) -> None:
         self._grid = grid
-        self._font = ImageFont.load_default(19)
         self._image = Image.new("RGB", _PAGE, (255, 255, 255))
         self._draw = ImageDraw.Draw(self._image)
         self._cell = (
@@ -122,31 +121,42 @@ class _Page:
             (_PAGE[1] - 2 * _MARGIN - _LINE) // grid.rows,
         )
         self.box = (self._cell[0] - _GAP, max(self._cell[1] - _LINES * _LINE - _GAP, 20))
-        self._draw.text((_MARGIN, _PAGE[1] - _MARGIN), foot, _QUIET, self._font)
+        self._write((_MARGIN, _PAGE[1] - _MARGIN), foot, lines=1, width=_PAGE[0] - 2 * _MARGIN)
 
     def draw(self, place: int, picture: Image.Image | str, name: str, score: str, rating: int) -> None:
         """Draw a picture, or why there is none, with what stands below it."""
         left = _MARGIN + place % self._grid.columns * self._cell[0]
         top = _MARGIN + place // self._grid.columns * self._cell[1]
-        letters = max(4, int(self.box[0] / self._font.getlength("n")))
         if isinstance(picture, str):
             self._draw.rectangle((left, top, left + self.box[0] - 1, top + self.box[1] - 1), outline=_LIGHT)
-            self._draw.text((left + 8, top + 8), textwrap.fill(picture, letters), _QUIET, self._font)
+            self._write((left + 8, top + 8), picture, lines=self.box[1] // _LINE, width=self.box[0] - 16)
         else:
             self._image.paste(picture, (left, top + self.box[1] - picture.height))
         below = top + self.box[1] + 5
-        self._draw.text((left, below), score, _INK, self._font)
+        self._write((left, below), score, lines=1, colour=_INK)
+        beside = left + find_font(score, _LETTER).font.getlength(f"{score}  ")
         if rating == REJECTED:
-            self._draw.text((left + self._font.getlength(f"{score}  "), below), "rejected", _QUIET, self._font)
+            self._write((beside, below), "rejected", lines=1)
         for n in range(max(rating, 0)):
-            self._draw_star(left + self._font.getlength(f"{score}  ") + _STAR * (2.3 * n + 1), below + 11)
-        self._draw.text((left, below + _LINE), "\n".join(textwrap.wrap(name, letters)[:2]), _QUIET, self._font)
+            self._draw_star(beside + _STAR * (2.3 * n + 1), below + 11)
+        self._write((left, below + _LINE), name, lines=2)
 
     def save(self, path: Path, *, is_first: bool, title: str) -> None:
         """Write the page behind those that are in the file."""
         dates = {"creationDate": None, "modDate": None}  # the same rows give the same bytes
         options: dict[str, Any] = {"title": title, **dates} if is_first else {"append": True, **dates}
         self._image.save(path, "PDF", resolution=_DPI, quality=88, **options)
+
+    def _write(
+        self,
+        place: tuple[float, float],
+        text: str,
+        *,
+        lines: int,
+        width: int = 0,
+        colour: tuple[int, int, int] = _QUIET,
+    ) -> None:
+        draw_text(self._draw, place, text, colour, _LETTER, width or self.box[0], lines)
 
     def _draw_star(self, x: float, y: float) -> None:
         points: Sequence[tuple[float, float]] = [
@@ -170,8 +180,7 @@ def _picture(row: dict[str, Any], reader: OriginalsReader, box: tuple[int, int])
 
 
 def _name(row: dict[str, Any]) -> str:
-    name = os.path.basename(row["image_path"] or "") or row["image_id"] or ""
-    return str(name).encode("utf-8", "replace").decode()  # half a letter, which no font has
+    return os.path.basename(row["image_path"] or "") or row["image_id"] or ""
 
 
 def _say(value: float) -> str:
