@@ -299,7 +299,7 @@ def test_a_picture_opens_by_key_walks_and_is_named_by_the_address(browser, small
 def test_a_picture_is_shown_at_its_own_size_and_the_next_one_in_the_same_place(browser, tmp_path):
     (tmp_path / "photos").mkdir()
     for number in range(3):
-        (tmp_path / "photos" / f"{number}.jpg").write_bytes(encode_picture(number, 3000, 2000))
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(encode_picture(number, 3001, 2001))
     run_scoring([str(tmp_path / "photos")], tmp_path / "out", RunOptions(rank_by="technical_quality", signals=True))
     with served(tmp_path / "out") as address, opened(browser, address) as page:
         page.keyboard.press("Enter")
@@ -309,9 +309,9 @@ def test_a_picture_is_shown_at_its_own_size_and_the_next_one_in_the_same_place(b
         for key in (None, "ArrowRight", "ArrowRight"):
             if key:
                 page.keyboard.press(key)
-            wait_until(page, "document.querySelector('#picture .large.here')?.naturalWidth === 3000")
+            wait_until(page, "document.querySelector('#picture .large.here')?.naturalWidth === 3001")
             shown, stage = page.locator(".fit").bounding_box(), page.locator(".stage").bounding_box()
-            assert (shown["width"], shown["height"]) == pytest.approx((3000, 2000), abs=1)
+            assert (shown["width"], shown["height"]) == (3001, 2001)
             middle = [stage[a] + stage[b] / 2 - shown[a] for a, b in (("x", "width"), ("y", "height"))]
             assert middle == pytest.approx([0.75 * 3000, 0.25 * 2000], abs=5)
         page.mouse.move(500, 400)
@@ -339,6 +339,15 @@ def test_a_picture_is_shown_at_its_own_size_and_the_next_one_in_the_same_place(b
         wait_until(page, "document.querySelector('.fit').getBoundingClientRect().width < 1200")
         page.keyboard.press("Escape")
         assert not page.locator("#picture").is_visible()
+    with served(tmp_path / "out") as address, opened(browser, address, device_scale_factor=2) as page:
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#picture .large.here")
+        page.keyboard.press("z")
+        wait_until(page, "document.querySelector('#picture .large.here')?.naturalWidth === 3001")
+        shown = page.locator(".fit").bounding_box()
+        assert [2 * shown[side] for side in ("width", "height")] == [3001, 2001], "a pixel is one of the screen's"
+        assert 2 * shown["x"] % 1 == 2 * shown["y"] % 1 == 0
+        assert "3001 × 2001 pixels" in text_of(page, ".taken")
 
 
 _PARTS = """[...document.querySelectorAll(".pane")].map((pane) => {

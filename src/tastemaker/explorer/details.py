@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from tastemaker.errors import UnreadableImageError
 from tastemaker.explorer.upright import upright_size
+from tastemaker.imaging.cameras import DEVELOPED, PREVIEW
 from tastemaker.imaging.signals import SIGNAL_NAMES
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.sources import OriginalsReader
@@ -19,6 +21,8 @@ _MAX_TEXT = 20_000
 
 _SLOW_S = 0.3
 """Exposure times below are shown as a fraction, as cameras do."""
+
+_RAW_PIXELS = {PREVIEW: "the camera's preview, not the raw", DEVELOPED: "the raw, developed at half its size"}
 
 MAX_SIDECAR_BYTES = 2**20
 """A longer sidecar is told by its size."""
@@ -58,13 +62,16 @@ def describe_cell(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_shot(row: Mapping[str, Any]) -> list[str]:
-    """Return in up to three lines when, with what and how a picture was taken, as far as it is known.
+    """Return in up to four lines when, with what and how a picture was taken, and how large it is at 100%.
 
     Example:
         >>> describe_shot({"camera": "NIKON D850", "exposure_time_s": 0.004, "aperture_f": 2.8, "iso": 400})
         ['NIKON D850', '1/250 s · f/2.8 · ISO 400']
+        >>> describe_shot({"width": 1616, "height": 1080, "orientation": 8, "metadata": '{"raw_pixels": "preview"}'})
+        ["1080 × 1616 pixels · the camera's preview, not the raw"]
     """
     taken, time, bias = row.get("captured_at"), row.get("exposure_time_s"), row.get("exposure_bias_ev")
+    width, height = upright_size({"width": None, "height": None, "orientation": None} | dict(row))
     exposure = [
         f"{row['focal_length_mm']:.4g} mm" if row.get("focal_length_mm") else "",
         f"{f'1/{1 / time:.0f}' if time < _SLOW_S else f'{time:.3g}'} s" if time else "",
@@ -76,8 +83,16 @@ def describe_shot(row: Mapping[str, Any]) -> list[str]:
         [f"{taken.day} {taken:%B %Y, %H:%M:%S}" if taken else ""],
         [row.get("camera") or "", row.get("lens") or ""],
         exposure,
+        [f"{width} × {height} pixels" if (width and height) else "", _pixels_of_raw(row.get("metadata"))],
     )
     return [line for parts in lines if (line := " · ".join(filter(None, parts)))]
+
+
+def _pixels_of_raw(metadata: str | None) -> str:
+    """Return where the pixels of a raw came from; empty for other pictures."""
+    with suppress(ValueError, RecursionError, AttributeError):
+        return _RAW_PIXELS.get(json.loads(metadata or "{}").get("raw_pixels"), "")
+    return ""
 
 
 def _read_sidecars(row: dict[str, Any], named: NamedPlaces) -> list[list[str]]:

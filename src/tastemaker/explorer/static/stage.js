@@ -72,12 +72,12 @@ const within = (part, half) => (half >= 0.5 ? 0.5 : Math.min(Math.max(part, half
 function place(pane) {
   const { picture, view, box } = pane;
   const scale = middle ? 1 / window.devicePixelRatio : fitOf(pane);
-  const sizes = sizeOf(picture).map((size) => Math.max(1, Math.floor(size * scale)));
+  const sizes = sizeOf(picture).map((size) => (middle ? size * scale : Math.max(1, Math.floor(size * scale))));
   Object.assign(box.style, { width: `${sizes[0]}px`, height: `${sizes[1]}px`, translate: "" });
   stage.classList.toggle("whole", middle !== null);
   if (!middle) return;
   const lefts = [view.clientWidth, view.clientHeight].map((room, n) => room / 2 - within(middle[n], room / 2 / sizes[n]) * sizes[n]);
-  box.style.translate = lefts.map((left) => `${left}px`).join(" ");
+  box.style.translate = lefts.map((left) => `${Math.round(left / scale) * scale}px`).join(" "); // pixels of the screen, not parts of them
 }
 
 // Show pictures side by side. Those that are there already stay; `captionOf` gives what stands below each of several.
