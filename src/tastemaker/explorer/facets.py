@@ -179,7 +179,10 @@ class Facets:
         if order == "stars":
             return np.argsort(-ratings[rows].astype(np.int64), kind="stable")
         if order == "name":
-            return np.argsort(self._name_ranks[rows], kind="stable")
+            places = np.full(len(self._table), -1, np.int64)
+            places[rows] = np.arange(len(rows))
+            named = places[self._by_name]
+            return named[named >= 0]
         times = self._times[rows]
         if order == "newest":
             times = np.where(times == _NO_TIME, times, -times)
@@ -197,13 +200,11 @@ class Facets:
         return times
 
     @cached_property
-    def _name_ranks(self) -> npt.NDArray[np.int64]:
-        """The place of each row by the name of its file, without its folders."""
-        base = r"lower(regexp_extract(coalesce(image_id, image_path, ''), '[^/\\]*$'))"
-        order = self._table.query(f"SELECT row_id FROM rows ORDER BY {base}, image_id, row_id").column(0).to_numpy()
-        ranks = np.empty(len(order), np.int64)
-        ranks[order] = np.arange(len(order))
-        return ranks
+    def _by_name(self) -> npt.NDArray[np.int64]:
+        """The numbers of all rows, by the names of their files without folders."""
+        base = "lower(parse_filename(coalesce(image_id, image_path, ''), false, 'both_slash'))"
+        found = self._table.query(f"SELECT row_id FROM rows ORDER BY {base}, image_id, row_id")
+        return np.asarray(found["row_id"], np.int64)
 
     def _sql(self, name: str) -> str:
         """Return an expression whose text is the value of a row; empty where the table has no such column."""
