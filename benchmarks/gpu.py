@@ -94,7 +94,6 @@ class Bench:
     def tower(self, mode: str, batch_size: int | None = None, precision: str | None = None) -> TorchClip:
         """Return our tower; graphs are for CUDA only."""
         started = time.perf_counter()
-        mode = "compiled" if mode == "graph" and not self.is_cuda else mode
         tower = TorchClip(self.weights, self.options.device, precision or self.precision, batch_size or self.size, mode)
         print(f"  ({mode}, {tower.batch_size} at a time: ready in {time.perf_counter() - started:.1f} s)", flush=True)
         return tower

@@ -9,6 +9,7 @@ and ratios to transformers (eager, f32), and each rate as a share of what the pr
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -22,8 +23,10 @@ from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip_openvino import OpenVinoClip
 from tastemaker.models.hub import weights_path
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
-from tastemaker.models.vit import read_dimensions
 from tastemaker.testing import VIT_L14, write_random_models
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from reference_towers import reference_embed
 
 FLOP_OF_IMAGE = 162.0e9
 LENGTH_OF_PREDICTOR = 17.996
@@ -68,9 +71,8 @@ def load_backends(weights: Path) -> dict[str, Embed]:
         from tastemaker.models.clip_torch import TorchClip
 
         backends["torch bf16, sdpa"] = TorchClip(weights, "cpu", "bf16", batch_size=8).embed
-        backends["torch bf16, compiled"] = TorchClip(weights, "cpu", "bf16", batch_size=8, mode="compiled").embed
     if find_spec("transformers"):
-        backends[BASELINE] = load_transformers(weights)
+        backends[BASELINE] = reference_embed(weights, CLIP_VIT_L14)
     return backends
 
 
@@ -90,40 +92,6 @@ def load_products() -> dict[str, Callable[[], object]]:
         request = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": kind}).create_infer_request()
         products[name] = lambda request=request: request.infer([matrix], share_inputs=True)
     return products
-
-
-def load_transformers(weights: Path) -> Embed:
-    import torch
-    from safetensors.numpy import load_file
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    config = read_dimensions(weights, CLIP_VIT_L14)
-    with torch.device("meta"):
-        tower = CLIPVisionModelWithProjection(
-            CLIPVisionConfig(
-                hidden_size=config.width,
-                intermediate_size=config.mlp,
-                num_hidden_layers=config.layers,
-                num_attention_heads=config.heads,
-                image_size=config.image_size,
-                patch_size=config.patch,
-                projection_dim=config.dimension,
-                attn_implementation="eager",
-            )
-        )
-    tensors = {n: torch.from_numpy(t) for n, t in load_file(weights).items() if not n.startswith("text_model.")}
-    tower.load_state_dict(tensors, assign=True, strict=False)
-    tower.vision_model.embeddings.position_ids = torch.arange(config.tokens)[None]
-    tower.eval()
-    mean, std = (np.array(of, np.float32) for of in (CLIP_VIT_L14.preprocess.mean, CLIP_VIT_L14.preprocess.std))
-
-    @torch.inference_mode()
-    def embed(pixels: np.ndarray) -> np.ndarray:
-        values = torch.from_numpy(((pixels.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2).copy())
-        embeddings = torch.cat([tower(pixel_values=part).image_embeds for part in values.split(8)])
-        return torch.nn.functional.normalize(embeddings, dim=-1).numpy()
-
-    return embed
 
 
 def print_errors(backends: dict[str, Embed], exact: np.ndarray, pixels: np.ndarray) -> None:

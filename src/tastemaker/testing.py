@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.models.aesthetic import LAYER_NUMBERS, SCORING_HEAD, SCORING_NUMBERS
-from tastemaker.models.heads import RELU_NUMBERS
 from tastemaker.models.hub import weights_path
+from tastemaker.models.layers import LAYER_NUMBERS, RELU_NUMBERS, SCORING_NUMBERS
 from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
-from tastemaker.models.published.layers import load_detector, load_relu
+from tastemaker.models.published.laion_nsfw import NSFW_DETECTOR
+from tastemaker.models.published.laion_v2 import LAION_V2_AVA_RELU
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.published.siglip import AESTHETIC_PREDICTOR_V2_5
-from tastemaker.models.records import Backbone, Head, LayerNames, TextHead
+from tastemaker.models.records import Backbone, Head, LayerNames, TensorShapes, TextHead
 from tastemaker.models.vit import VitDimensions
+
+Tensors = dict[str, npt.NDArray[np.float32]]
 
 VIT_L14 = VitDimensions(
     width=1024,
@@ -84,7 +86,7 @@ def write_random_models(
     return Path(model_dir)
 
 
-def _write_tensors(tensors: dict[str, npt.NDArray[np.float32]], path: Path) -> None:
+def _write_tensors(tensors: Tensors, path: Path) -> None:
     from safetensors.numpy import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,22 +98,20 @@ def _write_tensors(tensors: dict[str, npt.NDArray[np.float32]], path: Path) -> N
         torch.save({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, path)
 
 
-def _random_head(head: Head, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the tensors of a head whose layout its loader tells."""
-    if head.load is load_detector:
+def _random_head(head: Head, rng: np.random.Generator) -> Tensors:
+    """Return the tensors of a published head."""
+    if head == NSFW_DETECTOR:
         return random_detector(head.dimension, rng)
-    if head.load is load_relu:
+    if head == LAION_V2_AVA_RELU.head:
         return random_predictor(head.dimension, rng, RELU_NUMBERS)
     if head == AESTHETIC_PREDICTOR_V2_5:
-        return random_predictor(head.dimension, rng, SCORING_NUMBERS, SCORING_HEAD)
+        return random_predictor(head.dimension, rng, SCORING_NUMBERS, "scoring_head")
     if head.filename.endswith(".safetensors"):
         return random_predictor(head.dimension, rng)
     return {"weight": _normal(rng, 1, head.dimension, std=1.0), "bias": np.full(1, 5.0, np.float32)}
 
 
-def random_tower(
-    dimensions: VitDimensions, rng: np.random.Generator, backbone: Backbone = CLIP_VIT_L14
-) -> dict[str, npt.NDArray[np.float32]]:
+def random_tower(dimensions: VitDimensions, rng: np.random.Generator, backbone: Backbone = CLIP_VIT_L14) -> Tensors:
     """Return the tensors of a vision tower.
 
     Args:
@@ -119,31 +119,11 @@ def random_tower(
         rng: Where the numbers come from.
         backbone: What it is to pass for.
     """
-    config, names = dimensions, backbone.vit.names
-    width = config.width
-    tensors = {
-        **({names.class_token: _normal(rng, width)} if names.class_token else {}),
-        names.patches: _normal(rng, width, 3, config.patch, config.patch),
-        **({names.patches_bias: _normal(rng, width)} if names.patches_bias else {}),
-        names.positions: _normal(rng, config.tokens, width),
-        **({names.projection: _normal(rng, config.dimension, width)} if names.projection else {}),
-        **(_layer_norm(rng, names.first_norm, width) if names.first_norm else {}),
-        **_layer_norm(rng, names.last_norm, width),
-        **(_pool(rng, names.pool, width, config.mlp) if names.pool else {}),
-    }
-    return tensors | _layers(rng, names, config.layers, width, config.mlp)
-
-
-def _pool(rng: np.random.Generator, pool: str, width: int, mlp: int) -> dict[str, npt.NDArray[np.float32]]:
-    return {
-        f"{pool}.probe": _normal(rng, 1, 1, width, std=1.0),
-        f"{pool}.attention.in_proj_weight": _normal(rng, 3 * width, width, std=width**-0.5),
-        f"{pool}.attention.in_proj_bias": _normal(rng, 3 * width),
-        **_linear(rng, f"{pool}.attention.out_proj", width, width),
-        **_layer_norm(rng, f"{pool}.layernorm", width),
-        **_linear(rng, f"{pool}.mlp.fc1", mlp, width),
-        **_linear(rng, f"{pool}.mlp.fc2", width, mlp),
-    }
+    names = backbone.vit.names
+    shapes = names.required_tensors([f"{names.layers}.{dimensions.layers - 1}."], dimensions.dimension)
+    sizes = {"width": dimensions.width, "3 width": 3 * dimensions.width, "tokens": dimensions.tokens}
+    sizes |= {"patch": dimensions.patch, "mlp": dimensions.mlp}
+    return _draw(shapes, sizes, names, rng, {f"{names.pool}.probe": 1.0})
 
 
 def random_text_tower(
@@ -154,7 +134,7 @@ def random_text_tower(
     layers: int = 2,
     mlp: int = 128,
     words: int = 520,
-) -> dict[str, npt.NDArray[np.float32]]:
+) -> Tensors:
     """Return the tensors of a text tower that takes 77 tokens (of ViT-L/14: 768, 12, 3072, 49408).
 
     Raises:
@@ -163,26 +143,27 @@ def random_text_tower(
     if backbone.text is None:
         raise ConfigurationError(f"{backbone.id} embeds images only, not text")
     names = backbone.text.names
-    return {
-        names.vocabulary: _normal(rng, words, width, std=0.3),
-        names.positions: _normal(rng, 77, width),
-        names.projection: _normal(rng, backbone.dimension, width),
-        **_layer_norm(rng, names.last_norm, width),
-        **_layers(rng, names, layers, width, mlp),
-    }
+    shapes = names.required_tensors([f"{names.layers}.{layers - 1}."], backbone.dimension)
+    sizes = {"width": width, "tokens": 77, "mlp": mlp, "words": words}
+    return _draw(shapes, sizes, names, rng, {names.vocabulary: 0.3})
 
 
-def _layers(
-    rng: np.random.Generator, names: LayerNames, count: int, width: int, mlp: int
-) -> dict[str, npt.NDArray[np.float32]]:
-    tensors: dict[str, npt.NDArray[np.float32]] = {}
-    for number in range(count):
-        layer = f"{names.layers}.{number}"
-        tensors |= _layer_norm(rng, f"{layer}.{names.norm1}", width) | _layer_norm(rng, f"{layer}.{names.norm2}", width)
-        *attention, fc1, fc2 = names.linears(number)
-        for part in attention:
-            tensors |= _linear(rng, part, width, width)
-        tensors |= _linear(rng, fc1, mlp, width) | _linear(rng, fc2, width, mlp)
+def _draw(
+    shapes: TensorShapes,
+    sizes: Mapping[str, int],
+    names: LayerNames,
+    rng: np.random.Generator,
+    spreads: Mapping[str, float],
+) -> Tensors:
+    """Return tensors of these shapes: norms near 1, matrices that keep the size of what they multiply, small others."""
+    spreads = {names.positions: 0.03, names.projection or "": 0.03, **spreads}
+    tensors: Tensors = {}
+    for name, words in shapes.items():
+        shape = [sizes[word] if isinstance(word, str) else word for word in words]
+        spread = spreads.get(name, shape[-1] ** -0.5 if len(shape) == 2 else 0.03)
+        tensors[name] = _normal(rng, *shape, std=spread)
+        if len(shape) == 1 and name.endswith(".weight"):
+            tensors[name] += 1
     return tensors
 
 
@@ -216,34 +197,26 @@ def write_tokenizer(path: Path, merges: Sequence[tuple[str, str]] = ()) -> None:
 
 def random_predictor(
     embedding_size: int, rng: np.random.Generator, numbers: Sequence[int] = LAYER_NUMBERS, prefix: str = "layers"
-) -> dict[str, npt.NDArray[np.float32]]:
+) -> Tensors:
     """Return the tensors of an aesthetic predictor whose scores spread around 5, with these numbers of its layers."""
-    sizes = [embedding_size, 1024, 128, 64, 16, 1]
-    tensors: dict[str, npt.NDArray[np.float32]] = {}
-    for number, (inputs, outputs) in zip(numbers, pairwise(sizes), strict=True):
+    tensors: Tensors = {}
+    for number, (inputs, outputs) in zip(numbers, pairwise((embedding_size, 1024, 128, 64, 16, 1)), strict=True):
         tensors[f"{prefix}.{number}.weight"] = _normal(rng, outputs, inputs, std=2.2 * inputs**-0.5)
         tensors[f"{prefix}.{number}.bias"] = np.full(outputs, 5.0 if outputs == 1 else 0.0, np.float32)
     return tensors
 
 
-def random_detector(embedding_size: int, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:
+def random_detector(embedding_size: int, rng: np.random.Generator) -> Tensors:
     """Return the tensors of a detector like LAION's for what is not safe for work."""
     tensors = {
         "norm.mean": _normal(rng, embedding_size),
         "norm.variance": (0.0005 + 0.002 * rng.random(embedding_size)).astype(np.float32),
     }
     for number, (inputs, outputs) in enumerate(pairwise((embedding_size, 64, 512, 256, 1)), 1):
-        tensors |= _linear(rng, f"linear_{number}", outputs, inputs)
+        tensors[f"linear_{number}.weight"] = _normal(rng, outputs, inputs, std=inputs**-0.5)
+        tensors[f"linear_{number}.bias"] = _normal(rng, outputs)
     return tensors
 
 
 def _normal(rng: np.random.Generator, *shape: int, std: float = 0.03) -> npt.NDArray[np.float32]:
     return rng.standard_normal(shape, np.float32) * np.float32(std)
-
-
-def _layer_norm(rng: np.random.Generator, name: str, width: int) -> dict[str, npt.NDArray[np.float32]]:
-    return {f"{name}.weight": 1 + _normal(rng, width), f"{name}.bias": _normal(rng, width)}
-
-
-def _linear(rng: np.random.Generator, name: str, outputs: int, inputs: int) -> dict[str, npt.NDArray[np.float32]]:
-    return {f"{name}.weight": _normal(rng, outputs, inputs, std=inputs**-0.5), f"{name}.bias": _normal(rng, outputs)}

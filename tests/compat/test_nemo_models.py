@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import encode, make_tar
 from PIL import Image
-from reference_clip import reference_tower
+from reference_towers import reference_model
 from safetensors.numpy import load_file
 
 from tastemaker.compat.nemo_curator import models, stages
@@ -14,7 +14,6 @@ from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.text import TextTower
 from tastemaker.tasks import FileGroupTask
-from tastemaker.testing import TINY
 
 torch = pytest.importorskip("torch")
 
@@ -24,7 +23,7 @@ def reference(model_dir):
     """Function from a list of images to embeddings: transformers, eager, float32."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    model = reference_tower(weights_path(CLIP_VIT_L14, model_dir), TINY)
+    model = reference_model(weights_path(CLIP_VIT_L14, model_dir), CLIP_VIT_L14)
     processor = CLIPImageProcessorPil()
 
     def embed(images):

@@ -84,5 +84,5 @@ def test_other_weights_are_refused(detector, tmp_path):
     model_dir, _ = detector
     path = tmp_path / "laion" / "clip-autokeras-binary-nsfw" / "clip_autokeras_binary_nsfw.pth"
     torch.save({"weight": torch.zeros(3)}, path)
-    with pytest.raises(ModelError, match="not the head that was wanted"):
+    with pytest.raises(ModelError, match="not a known predictor"):
         NSFWScorer(model_dir).setup()

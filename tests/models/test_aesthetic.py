@@ -54,19 +54,6 @@ def test_the_published_predictor_has_the_stated_map(published):
     assert np.linalg.norm(published.weight) == pytest.approx(17.996, abs=1e-3)
 
 
-def score_by_layers(predictor, embeddings):
-    """The same scores by the layers one after the other in float32, as the reference computes them."""
-    x = embeddings
-    for weight, bias in predictor.layers:
-        x = x @ weight.astype(np.float32).T + bias.astype(np.float32)
-    return x[:, 0]
-
-
-def test_the_published_predictor_folds_to_the_chain_of_its_layers(published):
-    vectors = unit_vectors(2000)
-    np.testing.assert_allclose(published.score(vectors), score_by_layers(published, vectors), atol=1e-5, rtol=0)
-
-
 def test_the_published_predictor_scores_as_torch_does(torch, real_head, published):
     sizes = [768, 1024, 128, 64, 16, 1]
     layers = [torch.nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
@@ -84,9 +71,13 @@ def test_the_published_predictor_scores_as_torch_does(torch, real_head, publishe
 # Scores
 
 
-def test_the_fold_agrees_with_the_chain_of_layers(predictor):
-    vectors = unit_vectors(2000)
-    np.testing.assert_allclose(predictor.score(vectors), score_by_layers(predictor, vectors), atol=1e-5, rtol=0)
+@pytest.mark.parametrize("name", ["predictor", "published"])
+def test_the_fold_agrees_with_the_chain_of_layers(request, name):
+    predictor, vectors = request.getfixturevalue(name), unit_vectors(2000)
+    x = vectors
+    for weight, bias in predictor.layers:
+        x = x @ weight.astype(np.float32).T + bias.astype(np.float32)
+    np.testing.assert_allclose(predictor.score(vectors), x[:, 0], atol=1e-5, rtol=0)
 
 
 def test_a_score_is_the_same_bit_for_bit_beside_any_others(predictor):
@@ -213,12 +204,6 @@ def test_a_file_that_is_missing_or_of_another_kind_is_named(tmp_path, name, cont
 # Predictors that are refused
 
 
-def rename(tensors, numbers):
-    """The same layers under other numbers."""
-    known = dict(zip((0, 2, 4, 6, 7), numbers, strict=True))
-    return {re.sub(r"\d+", lambda match: str(known[int(match[0])]), name): t for name, t in tensors.items()}
-
-
 def refusal(tensors, tmp_path):
     save_file(tensors, tmp_path / "head.safetensors")
     with pytest.raises(ModelError) as caught:
@@ -226,19 +211,13 @@ def refusal(tensors, tmp_path):
     return str(caught.value)
 
 
-def test_a_head_with_activations_between_its_layers_is_refused(tmp_path):
-    """ReLU takes numbers in the state dict: folding such a head into one map would give wrong scores."""
-    tensors = random_predictor(768, np.random.default_rng(0))
-    message = refusal(rename(tensors, (0, 3, 6, 9, 11)), tmp_path)
-    assert "not a known predictor" in message
-    assert "layers.11.bias" in message
-
-
 def test_more_or_fewer_tensors_are_refused(tmp_path):
     tensors = random_predictor(768, np.random.default_rng(0))
     extra = {**tensors, "layers.1.weight": np.ones(3, np.float32)}
     fewer = {name: tensor for name, tensor in tensors.items() if name != "layers.7.bias"}
-    for wrong in (extra, fewer, {}):
+    scoring = random_predictor(8, np.random.default_rng(0), (0, 2, 4, 6, 9), "scoring_head")
+    with_relus = random_predictor(768, np.random.default_rng(0), (0, 3, 6, 9, 11))  # folded, its scores were wrong
+    for wrong in (extra, fewer, scoring, with_relus, {}):
         assert "not a known predictor" in refusal(wrong, tmp_path)
 
 
@@ -257,11 +236,6 @@ def test_weights_with_a_nan_are_refused(tmp_path):
     tensors = random_predictor(768, np.random.default_rng(0))
     tensors["layers.4.weight"][3, 3] = np.nan
     assert "NaN or an infinity" in refusal(tensors, tmp_path)
-
-
-def test_a_clip_tower_is_no_predictor(model_dir):
-    with pytest.raises(ModelError, match="not a known predictor"):
-        AestheticPredictor.from_file(model_dir / "openai" / "clip-vit-large-patch14" / "model.safetensors")
 
 
 # Many at once

@@ -46,18 +46,14 @@ def test_a_score_does_not_depend_on_the_rows_around_it(tmp_path, embeddings):
 
 def test_the_file_of_one_layout_is_refused_where_another_is_wanted(tmp_path):
     rng = np.random.default_rng(0)
-    relu, linear, detector = (
-        random_predictor(768, rng, (0, 3, 6, 9, 11)),
-        random_predictor(768, rng),
-        random_detector(768, rng),
-    )
-    for name, tensors in {"relu": relu, "linear": linear, "detector": detector}.items():
-        save_file(tensors, tmp_path / f"{name}.safetensors")
+    save_file(random_predictor(768, rng, (0, 3, 6, 9, 11)), tmp_path / "relu.safetensors")
+    save_file(random_predictor(768, rng), tmp_path / "linear.safetensors")
+    save_file(random_detector(768, rng), tmp_path / "detector.safetensors")
     for scorer, own in {"laion-v2-ava-relu": "relu", "laion-v2-ava-linear": "linear", "nsfw": "detector"}.items():
         load = find_scorer(scorer).head.load
         assert load(tmp_path / f"{own}.safetensors") is not None
         for other in {"relu", "linear", "detector"} - {own}:
-            with pytest.raises(ModelError):
+            with pytest.raises(ModelError, match="not a known predictor"):
                 load(tmp_path / f"{other}.safetensors")
 
 

@@ -1,7 +1,6 @@
 """The lane to a GPU, on a make-believe GPU whose streams run as late and in as odd an order as they are allowed to."""
 
 import contextlib
-import functools
 import random
 from collections import deque
 
@@ -12,7 +11,6 @@ torch = pytest.importorskip("torch")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from tastemaker.errors import ModelError  # noqa: E402
 from tastemaker.models.torch_cuda import CudaLane  # noqa: E402
 from tastemaker.models.torch_runner import BatchRunner, Program  # noqa: E402
 
@@ -131,25 +129,3 @@ def test_no_batch_is_read_before_it_is_there_or_overwritten_before_it_is_read(gp
             assert np.array_equal(runner.run(images[:count]), sums(images[:count]))
         assert runner._lane._graph is not None or not capture
         runner._lane.close()
-
-
-@pytest.mark.parametrize("seed", [0])
-@pytest.mark.parametrize("memory", [False, True])
-def test_a_capture_that_fails_leaves_the_compiled_function_and_is_no_lack_of_memory(gpu, monkeypatch, memory):
-    @contextlib.contextmanager
-    def capture(graph, **_):
-        yield
-        raise torch.OutOfMemoryError("CUDA out of memory") if memory else RuntimeError("capture invalidated")
-
-    monkeypatch.setattr(torch.cuda, "graph", capture)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    program = Program(lambda batch: gpu.compute(sums, batch), lambda batch: gpu.compute(sums, batch))
-    make = functools.partial(CudaLane, program, torch.device("cpu"), image_size=2, capture=True)
-    images = np.random.default_rng(0).integers(0, 256, (5, 2, 2, 3), np.uint8)
-    with gpu:
-        if memory:
-            with pytest.raises(ModelError, match="does not suffice for one image"):
-                BatchRunner(lambda size: make(batch_size=size), batch_size=4)
-        else:
-            assert np.array_equal(BatchRunner(lambda size: make(batch_size=size), 4).run(images), sums(images))
-    assert program.fast is not None

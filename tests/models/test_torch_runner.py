@@ -1,6 +1,5 @@
 """Batches, padding, memory that runs out and threads, on a processor. `test_gpu.py` has the same for GPUs."""
 
-import logging
 import threading
 import time
 
@@ -15,7 +14,6 @@ from tastemaker.models.torch_runner import (  # noqa: E402
     BatchRunner,
     DirectLane,
     Pending,
-    Program,
     is_out_of_memory,
 )
 
@@ -35,8 +33,8 @@ def expected_sums(images):
     return images.reshape(len(images), -1).sum(1, keepdims=True).astype(np.float32)
 
 
-def runner_of(program, batch_size):
-    return BatchRunner(lambda size: DirectLane(program, CPU, size), batch_size)
+def runner_of(forward, batch_size):
+    return BatchRunner(lambda _size: DirectLane(forward, CPU), batch_size)
 
 
 class SmallMemory:
@@ -60,28 +58,7 @@ class SmallMemory:
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
 def test_images_come_back_in_order_whatever_the_batch(count, batch_size):
     images = make_images(count)
-    assert np.array_equal(runner_of(Program(sums), batch_size).run(images), expected_sums(images))
-
-
-@pytest.mark.parametrize(("count", "plain_sizes"), [(15, []), (11, [3])])
-def test_only_a_nearly_full_batch_is_filled_up_for_a_compiled_function(count, plain_sizes):
-    plain, fast, images = SmallMemory(100), SmallMemory(100), make_images(count)
-    assert np.array_equal(runner_of(Program(plain, fast), 8).run(images), expected_sums(images))
-    assert plain.sizes == plain_sizes
-    assert set(fast.sizes) == {8}
-
-
-def test_a_compiler_that_fails_is_told_once_and_done_without(caplog):
-    def broken(_batch):
-        raise OSError("no C compiler")
-
-    images = make_images(16)
-    runner = runner_of(Program(sums, broken), 8)
-    assert np.array_equal(runner.run(images), expected_sums(images))
-    [record] = caplog.records
-    assert record.levelno == logging.WARNING
-    assert "torch.compile does not work here" in record.getMessage()
-    assert "no C compiler" in record.getMessage()
+    assert np.array_equal(runner_of(sums, batch_size).run(images), expected_sums(images))
 
 
 # Memory
@@ -89,7 +66,7 @@ def test_a_compiler_that_fails_is_told_once_and_done_without(caplog):
 
 def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(caplog):
     forward, images = SmallMemory(limit=5), make_images(41)
-    runner = runner_of(Program(forward), 32)
+    runner = runner_of(forward, 32)
     assert np.array_equal(runner.run(images), expected_sums(images))
     assert runner.batch_size == 4
     assert [record.args for record in caplog.records] == [(16,), (8,), (4,)]
@@ -98,17 +75,8 @@ def test_a_batch_too_large_for_the_memory_is_halved_until_it_fits(caplog):
     assert forward.sizes == [4, 4]  # the halved size stays
 
 
-def test_a_compiled_function_that_runs_out_of_memory_is_not_given_up():
-    program = Program(sums, SmallMemory(limit=8))
-    images = make_images(32)
-    runner = runner_of(program, 32)
-    assert np.array_equal(runner.run(images), expected_sums(images))
-    assert runner.batch_size == 8
-    assert program.fast is not None
-
-
 def test_no_memory_for_one_image_is_an_error_with_a_way_on():
-    runner = runner_of(Program(SmallMemory(limit=0)), 4)
+    runner = runner_of(SmallMemory(limit=0), 4)
     for _ in range(2):
         with pytest.raises(ModelError, match="does not suffice for one image; free some, or use device='cpu'"):
             runner.run(make_images(3))
@@ -200,7 +168,7 @@ def test_cancel_ends_a_wait_for_results():
 
 
 def test_threads_that_run_out_of_memory_together_lose_nothing():
-    runner, images, results = runner_of(Program(SmallMemory(limit=3)), 32), make_images(50), []
+    runner, images, results = runner_of(SmallMemory(limit=3), 32), make_images(50), []
     threads = [start(lambda: results.append(runner.run(images))) for _ in range(4)]
     for thread in threads:
         thread.join()

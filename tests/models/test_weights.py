@@ -1,5 +1,4 @@
 import json
-import mmap
 import re
 import struct
 
@@ -25,28 +24,6 @@ def write_raw(path, header, data=bytes(64), header_size=None):
 
 def entry(shape, start, end, dtype="F32"):
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-
-
-def test_a_float32_tensor_is_a_view_of_the_file(path):
-    values = np.random.default_rng(0).standard_normal((3, 5), np.float32)
-    save_file({"a": values, "b": values + 1}, path)
-    tensor = WeightsFile(path).tensor("a")
-    assert np.array_equal(tensor, values)
-    assert not tensor.flags.owndata
-    assert isinstance(_root(tensor).base.obj, mmap.mmap)
-
-
-def _root(array):
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
-
-
-def test_float16_is_converted(path):
-    values = np.array([0, 1, -2.5, 65504, 6e-8], np.float16)
-    save_file({"a": values}, path)
-    assert WeightsFile(path).tensor("a").dtype == np.float32
-    assert np.array_equal(WeightsFile(path).tensor("a"), values.astype(np.float32))
 
 
 def test_bfloat16_is_converted_bit_for_bit(path):
@@ -100,12 +77,3 @@ def test_a_truncated_or_missing_file_and_one_of_another_kind_are_refused(path):
     for other in (path.parent, path.with_name("nowhere.safetensors")):
         with pytest.raises(ModelError, match=re.escape(str(other))):
             WeightsFile(other)
-
-
-def test_memory_given_back_is_read_again(path):
-    values = np.random.default_rng(1).standard_normal((300, 500), np.float32)
-    save_file({"a": values}, path)
-    file = WeightsFile(path)
-    assert np.array_equal(file.tensor("a"), values)
-    file.release_memory()
-    assert np.array_equal(file.tensor("a"), values)

@@ -1,8 +1,4 @@
-"""Heads of linear layers, no activation between them, so one affine map: the LAION aesthetic predictors.
-
-Source of the layers' names: C. Schuhmann, "Improved Aesthetic Predictor", 2022. The dropout layers between the linear
-ones do nothing in evaluation, hence the gaps in their numbers.
-"""
+"""Heads of linear layers, no activation between them, so one affine map: the LAION aesthetic predictors."""
 
 from __future__ import annotations
 
@@ -14,22 +10,10 @@ import numpy.typing as npt
 
 from tastemaker.errors import ModelError
 from tastemaker.models.bulk import score_many
-from tastemaker.models.pth import read_pth
-from tastemaker.models.records import VitNames
-from tastemaker.models.weights import WeightsFile
+from tastemaker.models.layers import Floats, read_layers
 
 if TYPE_CHECKING:
     from tastemaker.models.records import Predictor
-
-LAYER_NUMBERS = (0, 2, 4, 6, 7)
-"""Numbers of the linear layers in LAION's state dict, ``layers.N.weight`` and ``layers.N.bias``."""
-
-SCORING_HEAD = "scoring_head"
-SCORING_NUMBERS = (0, 2, 4, 6, 8)
-"""The same of Aesthetic Predictor V2.5, ``scoring_head.N.weight`` and ``scoring_head.N.bias``."""
-
-PICKLED_SUFFIXES = (".pth", ".pt", ".ckpt")
-"""Files that torch wrote."""
 
 MAX_NORM_ERROR = 0.02
 """How far from 1 an embedding's length may be: float16 rounding stays below 0.002, a missing normalisation does not."""
@@ -40,7 +24,6 @@ MAX_UNIT_ERROR = 2e-3
 BULK_ROWS = 16_384
 """From so many rows on, embeddings are scored by `tastemaker.models.bulk`."""
 
-Floats = npt.NDArray[np.float32]
 Layer = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
@@ -75,28 +58,12 @@ class AestheticPredictor:
 
     @classmethod
     def from_file(cls, path: Path) -> AestheticPredictor:
-        """Return the predictor in a ``.safetensors`` or ``.pth`` (``.pt``, ``.ckpt``) file.
-
-        The state dict holds ``layers.{0,2,4,6,7}.{weight,bias}``, the same of ``scoring_head.{0,2,4,6,8}``, or one
-        linear layer (LAION v1: ``weight``, ``bias``, under any prefix), by itself or under ``state_dict``. A vision
-        tower beside it is passed over. No code in a ``.pth`` runs (see `tastemaker.models.pth`).
+        """Return the predictor in a file of linear layers, in any layout that `read_layers` knows.
 
         Raises:
             ModelError: The file cannot be read, or holds another kind of predictor.
         """
-        tensors = read_tensors(path)
-        weights = sorted(name for name in tensors if name.endswith("weight"))
-        for prefix, numbers in (("layers", LAYER_NUMBERS), (SCORING_HEAD, SCORING_NUMBERS)):
-            pairs = [(f"{prefix}.{number}.weight", f"{prefix}.{number}.bias") for number in numbers]
-            if set(tensors) == {name for pair in pairs for name in pair}:
-                return cls([(tensors[weight], tensors[bias]) for weight, bias in pairs])
-        if len(weights) == 1 and set(tensors) == {weights[0], weights[0].removesuffix("weight") + "bias"}:
-            return cls([(tensors[weights[0]], tensors[weights[0].removesuffix("weight") + "bias"])])
-        raise ModelError(
-            f"{path}: not a known predictor; it must hold layers.{{0,2,4,6,7}}.{{weight,bias}}, "
-            "scoring_head.{0,2,4,6,8}.{weight,bias} or one linear layer, and it holds "
-            f"{', '.join(sorted(tensors)[:12]) or 'nothing'}"
-        )
+        return cls(list(read_layers(path, "linear").layers))
 
     @property
     def embedding_size(self) -> int:
@@ -215,15 +182,3 @@ def check_layers(layers: list[Layer]) -> None:
             raise ModelError("the predictor's weights hold a NaN or an infinity; fetch the file again")
     if not layers:
         raise ModelError("a predictor needs at least one layer")
-
-
-def read_tensors(path: Path) -> dict[str, Floats]:
-    """Return the tensors of a head in a ``.safetensors`` or ``.pth`` file, without those of a vision tower.
-
-    Raises:
-        ModelError: The file cannot be read.
-    """
-    if path.suffix.lower() in PICKLED_SUFFIXES:
-        return {name: tensor for name, tensor in read_pth(path).items() if not VitNames().owns(name)}
-    file = WeightsFile(path)
-    return {name: file.tensor(name) for name in file.shapes if not VitNames().owns(name)}

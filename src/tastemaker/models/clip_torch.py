@@ -21,9 +21,9 @@ from tastemaker.models.vit import Embeddings, Pixels, VitDimensions, check_pixel
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-MODES = ("auto", "eager", "compiled", "graph")
-"""How a full batch is computed: kernel by kernel; with what torch.compile makes of the kernels between the matrix
-products; that and a CUDA graph."""
+MODES = ("eager", "compiled", "graph")
+"""How a full batch is computed on CUDA: kernel by kernel; with what torch.compile makes of the kernels between the
+matrix products; that and a CUDA graph."""
 
 CUDA_BATCH_SIZE = 256
 """Fixed, not measured: on another size cuBLAS takes other kernels, which round otherwise, and a run that is killed and
@@ -43,8 +43,7 @@ class TorchClip:
         device: ``cuda`` (the current one), ``cuda:N``, ``mps`` or ``cpu``.
         precision: ``auto`` (fp16 on a GPU, as OpenAI's own inference; else f32), ``f32``, ``bf16`` or ``fp16``.
         batch_size: Images in one inference; None for 256 on CUDA and 32 elsewhere.
-        mode: One of `MODES`; ``auto`` is ``graph`` on CUDA and ``eager`` elsewhere. See
-            docs/decisions/0007-gpu-inference.md.
+        mode: One of `MODES`, on CUDA. See docs/decisions/0007-gpu-inference.md.
         backbone: What the file holds.
 
     Attributes:
@@ -61,18 +60,17 @@ class TorchClip:
         device: str = "cuda",
         precision: str = "auto",
         batch_size: int | None = None,
-        mode: str = "auto",
+        mode: str = "graph",
         backbone: Backbone = CLIP_VIT_L14,
     ) -> None:
         is_cuda = device.startswith("cuda")
         if precision == "auto":
             precision = "f32" if device == "cpu" else "fp16"
-        if mode == "auto":
-            mode = "graph" if is_cuda else "eager"
         check_positive("batch_size", batch_size)
         if precision not in DTYPES:
             raise ConfigurationError(f"precision={precision!r} is not offered on {device}; use f32, bf16 or fp16")
         check_choice("mode", mode, MODES)
+        mode = mode if is_cuda else "eager"
         self.backbone = backbone
         self.dimensions = read_dimensions(weights, backbone)
         self.precision = precision
@@ -138,7 +136,7 @@ def _load_tower(
 
 def _make_lane(program: Program, device: torch.device, image_size: int, capture: bool, batch_size: int) -> Lane:
     if device.type != "cuda":
-        return DirectLane(program, device, batch_size)
+        return DirectLane(program.plain, device)
     return CudaLane(program, device, batch_size, image_size, capture=capture)
 
 

@@ -1,12 +1,7 @@
-"""Files of heads, by the names of their tensors, and heads that are more than one affine map.
-
-Source of the names: the state dicts of C. Schuhmann, "Improved Aesthetic Predictor", 2022, and of LAION-AI,
-"CLIP-based-NSFW-Detector", 2022. Dropout layers do nothing in evaluation, hence gaps in the numbers.
-"""
+"""Heads that are more than one affine map, and what reads a head of any kind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ModelError
-from tastemaker.models.aesthetic import (
-    BULK_ROWS,
-    AestheticPredictor,
-    Floats,
-    check_embeddings,
-    check_layers,
-    read_tensors,
-)
-
-RELU_NUMBERS = (0, 3, 6, 9, 11)
-"""Numbers of the linear layers in the state dict where a ReLU follows each but the last."""
-
-_DETECTOR = ("linear_1", "linear_2", "linear_3", "linear_4")
+from tastemaker.models.aesthetic import BULK_ROWS, AestheticPredictor, check_embeddings, check_layers
+from tastemaker.models.layers import Floats, read_layers
 
 Numbers = npt.NDArray[np.float64]
 
@@ -85,50 +69,24 @@ class Network:
         return scores
 
 
-def read_relu(path: Path) -> Network:
-    """Return a head of linear layers with ReLUs, ``layers.{0,3,6,9,11}``.
+def read_head(path: Path, kind: str | None = None) -> AestheticPredictor | Network:
+    """Return the head in a file of plain layers.
+
+    Args:
+        path: The file.
+        kind: What it must be, as `tastemaker.models.layers.StoredLayers.kind`; None for any.
 
     Raises:
         ModelError: The file cannot be read, or holds something else.
     """
-    return _read(path, read_tensors(path), [f"layers.{number}" for number in RELU_NUMBERS])
-
-
-def read_detector(path: Path) -> Network:
-    """Return a head like LAION's NSFW detector: ``norm.mean``, ``norm.variance`` and ``linear_{1,2,3,4}``.
-
-    An embedding is normalised by fixed numbers first, and a sigmoid makes a probability of the last layer.
-
-    Raises:
-        ModelError: The file cannot be read, or holds something else.
-    """
-    tensors = read_tensors(path)
-    mean, variance = (tensors.pop(f"norm.{name}", None) for name in ("mean", "variance"))
-    layers = _read(path, tensors, _DETECTOR).layers
-    shape = layers[0][0].shape[1:]
-    if mean is None or variance is None or not mean.shape == variance.shape == shape:
-        raise ModelError(f"{path}: norm.mean and norm.variance must hold {shape[0]} numbers each")
-    return Network(layers, mean.astype(np.float64), np.sqrt(variance.astype(np.float64)), is_probability=True)
-
-
-def read_head(path: Path) -> AestheticPredictor | Network:
-    """Return the head in a file: in the layout of `read_relu`, `read_detector` or `AestheticPredictor.from_file`.
-
-    Raises:
-        ModelError: The file cannot be read, or has none of them.
-    """
-    names = read_tensors(path).keys()
-    if f"layers.{RELU_NUMBERS[1]}.weight" in names:
-        return read_relu(path)
-    return read_detector(path) if "norm.mean" in names else AestheticPredictor.from_file(path)
-
-
-def _read(path: Path, tensors: Mapping[str, Floats], layers: Sequence[str]) -> Network:
-    wanted = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
-    if set(tensors) != wanted:
-        raise ModelError(
-            f"{path}: not the head that was wanted; it must hold {', '.join(layers)}, and it holds "
-            f"{', '.join(sorted(tensors)[:12]) or 'nothing'}"
-        )
-    pairs = [(tensors[f"{layer}.weight"], tensors[f"{layer}.bias"]) for layer in layers]
-    return Network([(weight.astype(np.float64), bias.astype(np.float64)) for weight, bias in pairs])
+    stored = read_layers(path, kind)
+    if stored.kind == "linear":
+        return AestheticPredictor(list(stored.layers))
+    layers = [(weight.astype(np.float64), bias.astype(np.float64)) for weight, bias in stored.layers]
+    if stored.mean is None or stored.variance is None:
+        return Network(layers)
+    size = layers[0][0].shape[1:]
+    if not stored.mean.shape == stored.variance.shape == size:
+        raise ModelError(f"{path}: norm.mean and norm.variance must hold {size[0]} numbers each")
+    scale = np.sqrt(stored.variance.astype(np.float64))
+    return Network(layers, stored.mean.astype(np.float64), scale, is_probability=True)

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tastemaker.errors import ConfigurationError
+from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.imaging.model_input import Preprocess
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import tokenizers
 
     Predictor = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
     """Embeddings (n, d) of unit length in, scores (n,) out."""
@@ -102,12 +103,8 @@ class LayerNames:
         }
 
     def required_tensors(self, names: Collection[str], dimension: int) -> TensorShapes:
-        """Return what all transformers have of tensors, for a file with these names."""
-        shapes: TensorShapes = {
-            self.positions: ("tokens", "width"),
-            **({self.projection: (dimension, "width")} if self.projection else {}),
-            **_layer_norm(self.last_norm),
-        }
+        """Return the tensors that a file with these names must have."""
+        shapes = self._tensors_around_layers(dimension)
         for layer in range(self.count_layers(names)):
             *attention, fc1, fc2 = self.linears(layer)
             shapes |= _layer_norm(f"{self.layers}.{layer}.{self.norm1}")
@@ -116,6 +113,13 @@ class LayerNames:
                 shapes |= _linear(name, "width", "width")
             shapes |= _linear(fc1, "mlp", "width") | _linear(fc2, "width", "mlp")
         return shapes
+
+    def _tensors_around_layers(self, dimension: int) -> TensorShapes:
+        return {
+            self.positions: ("tokens", "width"),
+            **({self.projection: (dimension, "width")} if self.projection else {}),
+            **_layer_norm(self.last_norm),
+        }
 
 
 @dataclass(frozen=True)
@@ -153,17 +157,23 @@ class VitNames(LayerNames):
 
     def required_tensors(self, names: Collection[str], dimension: int) -> TensorShapes:
         """Return the tensors that a file with these names must have."""
-        shapes: TensorShapes = {
-            **{name: ("width",) for name in (self.class_token, self.patches_bias) if name},
-            self.patches: ("width", 3, "patch", "patch"),
-            **(_layer_norm(self.first_norm) if self.first_norm else {}),
-            **super().required_tensors(names, dimension),
-            **(_pool_tensors(self.pool) if self.pool else {}),
-        }
+        shapes = super().required_tensors(names, dimension)
         if self.projection:
             return shapes
         known: dict[int | str, int] = {"width": dimension, "3 width": 3 * dimension}
         return {name: tuple(known.get(size, size) for size in shape) for name, shape in shapes.items()}
+
+    def _tensors_around_layers(self, dimension: int) -> TensorShapes:
+        return {
+            **({self.class_token: ("width",)} if self.class_token else {}),
+            self.patches: ("width", 3, "patch", "patch"),
+            **({self.patches_bias: ("width",)} if self.patches_bias else {}),
+            self.positions: ("tokens", "width"),
+            **({self.projection: (dimension, "width")} if self.projection else {}),
+            **(_layer_norm(self.first_norm) if self.first_norm else {}),
+            **_layer_norm(self.last_norm),
+            **(_pool_tensors(self.pool) if self.pool else {}),
+        }
 
 
 @dataclass(frozen=True)
@@ -180,9 +190,8 @@ class TextNames(LayerNames):
     projection: str = "text_projection.weight"
     vocabulary: str = "text_model.embeddings.token_embedding.weight"
 
-    def required_tensors(self, names: Collection[str], dimension: int) -> TensorShapes:
-        """Return the tensors that a file with these names must have."""
-        return {self.vocabulary: ("words", "width"), **super().required_tensors(names, dimension)}
+    def _tensors_around_layers(self, dimension: int) -> TensorShapes:
+        return {self.vocabulary: ("words", "width"), **super()._tensors_around_layers(dimension)}
 
 
 @dataclass(frozen=True)
@@ -219,15 +228,18 @@ class Tokenizer(WeightsRecord):
 
     filename: str = "tokenizer.json"
 
-    def load(self, path: Path) -> object:
+    def load(self, path: Path) -> tokenizers.Tokenizer:
         """Return the tokenizer in a file.
 
         Raises:
-            ModelError: It is none.
+            ModelError: The file cannot be read, or holds something else.
         """
-        from tastemaker.models.tokens import read_tokenizer
+        import tokenizers
 
-        return read_tokenizer(path)
+        try:
+            return tokenizers.Tokenizer.from_str(path.read_text("utf-8"))
+        except Exception as error:  # the library raises plain Exception
+            raise ModelError(f"{path} cannot be read as a tokenizer: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

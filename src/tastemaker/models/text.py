@@ -18,7 +18,6 @@ from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.models.openvino_graph import TransformerGraph, compile_graph, import_openvino
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.records import Backbone, TextConfig
-from tastemaker.models.tokens import read_tokenizer
 from tastemaker.models.vit import Embeddings, make_inference_lock
 from tastemaker.models.weights import WeightsFile
 
@@ -52,7 +51,7 @@ class TextTower:
             raise ModelError(f"{weights} holds no text tower of {backbone.id}: {'; '.join(problems[:3])}")
         words, width = self._weights.shapes[backbone.text.names.vocabulary]
         self.max_tokens = self._weights.shapes[backbone.text.names.positions][0]
-        self._tokenizer = read_tokenizer(tokenizer)
+        self._tokenizer = backbone.text.tokenizer.load(tokenizer)
         if self._tokenizer.get_vocab_size() > words:
             raise ModelError(f"{tokenizer} has {self._tokenizer.get_vocab_size()} tokens, and {weights} knows {words}")
         self._tokenizer.no_padding()

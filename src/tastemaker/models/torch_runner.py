@@ -19,9 +19,6 @@ import torch
 from tastemaker.errors import ModelError
 from tastemaker.models.vit import Embeddings, Pixels, make_inference_lock
 
-PAD_FROM = 0.75
-"""Share of a full batch from which the rest is filled up: below, the uncompiled function on fewer images is quicker."""
-
 _POLL_S = 0.001
 """How often a waiting thread looks: each look takes Python's lock, for which a dozen decoding threads queue."""
 
@@ -106,15 +103,13 @@ class DirectLane:
     """Copies, computes and copies back, in this order.
 
     Args:
-        program: What is computed.
+        forward: What is computed, of any number of images.
         device: Where.
-        batch_size: Images in a full batch.
     """
 
-    def __init__(self, program: Program, device: torch.device, batch_size: int) -> None:
-        self._program = program
+    def __init__(self, forward: Forward, device: torch.device) -> None:
+        self._forward = forward
         self._device = device
-        self._batch_size = batch_size
 
     def is_free(self) -> bool:
         """Return True: nothing is ever under way between two calls."""
@@ -123,14 +118,9 @@ class DirectLane:
     @torch.inference_mode()
     def launch(self, images: Pixels) -> Pending:
         """Return the results of a batch."""
-        count = len(images)
-        if self._program.fast is None or count < PAD_FROM * self._batch_size:
-            # np.require: torch wants memory in order, and warns of what it cannot write to
-            batch = torch.from_numpy(np.require(images, requirements=["C", "W"]))
-            return Pending(self._program.plain(batch.to(self._device)))
-        padded = np.zeros((self._batch_size, *images.shape[1:]), np.uint8)
-        padded[:count] = images
-        return Pending(self._program.run_full(torch.from_numpy(padded).to(self._device))[:count])
+        # np.require: torch wants memory in order, and warns of what it cannot write to
+        batch = torch.from_numpy(np.require(images, requirements=["C", "W"]))
+        return Pending(self._forward(batch.to(self._device)))
 
     def close(self) -> None:
         """Do nothing."""

@@ -6,7 +6,9 @@ is normalised by fixed numbers; then come layers of 64, 512, 256 and 1 with ReLU
 
 from __future__ import annotations
 
-from tastemaker.models.published.layers import load_detector
+from functools import partial
+
+from tastemaker.models.published.layers import load_layers
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.records import Head, Scorer
 
@@ -17,7 +19,7 @@ NSFW_DETECTOR = Head(
     url="https://github.com/LAION-AI/CLIP-based-NSFW-Detector/files/10250461/clip_autokeras_binary_nsfw.zip",
     licence="MIT",
     dimension=768,
-    load=load_detector,
+    load=partial(load_layers, kind="detector"),
 )
 
 NSFW = Scorer(

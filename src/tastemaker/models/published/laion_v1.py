@@ -5,7 +5,9 @@ Source: LAION-AI/aesthetic-predictor on GitHub. The files are small ``.pth``.
 
 from __future__ import annotations
 
-from tastemaker.models.published.layers import load_linear
+from functools import partial
+
+from tastemaker.models.published.layers import load_layers
 from tastemaker.models.published.openai_clip import CLIP_VIT_B16, CLIP_VIT_B32, CLIP_VIT_L14
 from tastemaker.models.records import Backbone, Head, Scorer
 
@@ -20,7 +22,7 @@ def _scorer(vit: str, backbone: Backbone, sha256: str | None) -> Scorer:
         sha256=sha256,
         licence="MIT",
         dimension=backbone.dimension,
-        load=load_linear,
+        load=partial(load_layers, kind="linear"),
     )
     name = f"laion-v1-{vit.replace('_', '')}"
     column = name.replace("-", "_")

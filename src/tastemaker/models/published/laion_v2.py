@@ -6,17 +6,12 @@ AVA, the two others on Logos and AVA; one of those has a ReLU after each of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import partial
 from urllib.parse import quote
 
-from tastemaker.models.published.layers import load_linear, load_relu
+from tastemaker.models.published.layers import load_layers
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.records import Head, Scorer
-
-if TYPE_CHECKING:
-    from tastemaker.models.records import Predictor
 
 AESTHETIC_PREDICTOR = Head(
     id="ttj/sac-logos-ava1-l14-linearMSE",
@@ -26,7 +21,7 @@ AESTHETIC_PREDICTOR = Head(
     size_bytes=3_700_000,
     licence="Apache-2.0",
     dimension=768,
-    load=load_linear,
+    load=partial(load_layers, kind="linear"),
 )
 
 LAION_V2 = Scorer(
@@ -39,7 +34,7 @@ LAION_V2 = Scorer(
 )
 
 
-def _trained_on_ava(kind: str, load: Callable[[Path], Predictor]) -> Scorer:
+def _trained_on_ava(kind: str) -> Scorer:
     filename = f"ava+logos-l14-{kind}MSE.pth"
     head = Head(
         id="christophschuhmann/improved-aesthetic-predictor",
@@ -48,7 +43,7 @@ def _trained_on_ava(kind: str, load: Callable[[Path], Predictor]) -> Scorer:
         url=f"https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/{quote(filename)}",
         licence="Apache-2.0",
         dimension=768,
-        load=load,
+        load=partial(load_layers, kind=kind),
     )
     name = f"laion-v2-ava-{kind}"
     return Scorer(
@@ -60,5 +55,5 @@ def _trained_on_ava(kind: str, load: Callable[[Path], Predictor]) -> Scorer:
     )
 
 
-LAION_V2_AVA_LINEAR = _trained_on_ava("linear", load_linear)
-LAION_V2_AVA_RELU = _trained_on_ava("relu", load_relu)
+LAION_V2_AVA_LINEAR = _trained_on_ava("linear")
+LAION_V2_AVA_RELU = _trained_on_ava("relu")

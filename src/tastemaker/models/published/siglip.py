@@ -7,8 +7,10 @@ discus0434/aesthetic-predictor-v2-5 on GitHub. No digest of the head's file is k
 
 from __future__ import annotations
 
+from functools import partial
+
 from tastemaker.imaging.model_input import Preprocess
-from tastemaker.models.published.layers import load_linear
+from tastemaker.models.published.layers import load_layers
 from tastemaker.models.records import Backbone, Head, Scorer, VitConfig, VitNames
 
 SIGLIP_SO400M = Backbone(
@@ -41,7 +43,7 @@ AESTHETIC_PREDICTOR_V2_5 = Head(
     url="https://github.com/discus0434/aesthetic-predictor-v2-5/raw/main/models/aesthetic_predictor_v2_5.pth",
     licence="AGPL-3.0",
     dimension=1152,
-    load=load_linear,
+    load=partial(load_layers, kind="linear"),
 )
 
 SIGLIP_V2_5 = Scorer(
