@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,15 +18,6 @@ from tastemaker.progress import show_one_after_the_other
 _USUAL = ", ".join(f"{cutoff:g}" for cutoff in find_scorer().customary_cutoffs)
 
 EXAMPLE = "Example: tastemaker filter photos/ --top 20% --output best/"
-
-
-class KeptAs(StrEnum):
-    """How the kept originals are written."""
-
-    AUTO = "auto"
-    WEBDATASET = "webdataset"
-    FOLDER = "folder"
-    LINKS = "links"
 
 
 @o.takes_run_options
@@ -46,11 +36,11 @@ def filter_images(
         str | None, typer.Option("--top", help="Keep the best images: a share (20%) or a number (1000).")
     ] = None,
     kept_as: Annotated[
-        KeptAs,
+        Literal["auto", "webdataset", "folder", "links"],
         typer.Option(
             "--as", help="Write the kept originals in this form. auto takes tars if an input is a tar, else files."
         ),
-    ] = KeptAs.AUTO,
+    ] = "auto",
     images_per_tar: Annotated[
         int, typer.Option("--images-per-tar", min=1, help="Put at most this many images into a tar.")
     ] = 1000,
@@ -87,7 +77,7 @@ def filter_images(
             selection,
             options,
             mode,
-            kind=kept_as.value,
+            kind=kept_as,
             images_per_tar=images_per_tar,
             on_scored=on_scored,
             on_selected=on_selected,

@@ -6,39 +6,12 @@ import functools
 import inspect
 import json
 from collections.abc import Callable
-from enum import StrEnum
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from tastemaker.cli.mode import run_mode
 from tastemaker.models.published import DEFAULT_SCORER
-
-
-class Precision(StrEnum):
-    """Arithmetic of the vision tower."""
-
-    AUTO = "auto"
-    F32 = "f32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-    INT8 = "int8"
-
-
-class Executor(StrEnum):
-    """What runs the stages."""
-
-    LOCAL = "local"
-    XENNA = "xenna"
-    RAY_DATA = "ray-data"
-
-
-class Preprocess(StrEnum):
-    """Which reference the centre crop follows."""
-
-    OPENAI = "openai"
-    TRANSFORMERS = "transformers"
-
 
 _MODEL, _IMAGES, _EMBEDDINGS, _OUTPUT = "Model", "Images", "Embeddings as input", "Results"
 _CLUSTER = "Cluster"
@@ -105,7 +78,7 @@ ScorersOption = Annotated[
     ),
 ]
 PrecisionOption = Annotated[
-    Precision,
+    Literal["auto", "f32", "bf16", "fp16", "int8"],
     typer.Option(
         "--precision",
         help="Compute in this precision. auto takes fp16 on a GPU, and bf16 or f32 on a processor.",
@@ -128,7 +101,7 @@ ThreadsOption = Annotated[
     ),
 ]
 PreprocessOption = Annotated[
-    Preprocess | None,
+    Literal["openai", "transformers"] | None,
     typer.Option(
         "--preprocess",
         help="Crop images as this program does: openai (LAION's own scripts) or transformers (NeMo Curator). "
@@ -159,7 +132,7 @@ VerboseOption = Annotated[
 def run_options(
     model_dir: ModelDirOption = None,
     scorer: ScorersOption = None,
-    precision: PrecisionOption = Precision.AUTO,
+    precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
     batch_size: Annotated[
         int | None,
@@ -254,13 +227,13 @@ def run_options(
         ),
     ] = False,
     executor: Annotated[
-        Executor,
+        Literal["local", "xenna", "ray-data"],
         typer.Option(
             "--executor",
             help="Run on this machine (local) or on a Ray cluster (xenna and ray-data, two names for the same).",
             rich_help_panel=_CLUSTER,
         ),
-    ] = Executor.LOCAL,
+    ] = "local",
     address: Annotated[
         str | None,
         typer.Option(
@@ -282,11 +255,11 @@ def run_options(
     return RunOptions(
         model_dir=model_dir,
         scorer=tuple(scorer or (DEFAULT_SCORER,)),
-        precision=precision.value,
+        precision=precision,
         device=device,
         batch_size=batch_size,
         threads=threads,
-        preprocess=preprocess.value if preprocess else None,
+        preprocess=preprocess,
         exif_rotate=exif_rotate,
         convert_profiles=convert_profiles,
         max_pixels=round(max_megapixels * 1e6),
@@ -298,7 +271,7 @@ def run_options(
         exclude=tuple(exclude or ()),
         copy_embeddings=copy_embeddings,
         verbose=verbose,
-        executor=executor.value,
+        executor=executor,
         address=address,
         storage_options=parse_storage_options(storage_options),
     )

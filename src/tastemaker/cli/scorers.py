@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tastemaker.cli.options import ScorersOption
+from tastemaker.cli.columns import print_columns
+from tastemaker.cli.options import JsonOption, ModelDirOption, ScorersOption
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer, published_scorers
 
 if TYPE_CHECKING:
@@ -18,17 +18,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List what can score, and fetch and verify the weights.", invoke_without_command=True)
 
-ModelDir = Annotated[
-    Path | None,
-    typer.Option(help="Look in this folder. Default: $TASTEMAKER_MODEL_DIR, else your cache folder."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 _HEADS = ("scorer", "column", "range", "cut-offs", "licence", "weights", "backbone")
 
 
 @app.callback(epilog="Example: tastemaker scorers --json")
-def list_scorers(context: typer.Context, model_dir: ModelDir = None, as_json: Json = False) -> None:
+def list_scorers(context: typer.Context, model_dir: ModelDirOption = None, as_json: JsonOption = False) -> None:
     """List the scorers: column, range, customary cut-offs, licence of the head, and whether the weights are here."""
     if context.invoked_subcommand is not None:
         return
@@ -36,14 +30,11 @@ def list_scorers(context: typer.Context, model_dir: ModelDir = None, as_json: Js
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    lines = [_HEADS, *(_cells(row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+    print_columns(_HEADS, [_cells(row) for row in rows])
 
 
 @app.command(epilog="Example: tastemaker scorers pull --model-dir /data/models")
-def pull(model_dir: ModelDir = None, scorer: ScorersOption = None) -> None:
+def pull(model_dir: ModelDirOption = None, scorer: ScorersOption = None) -> None:
     """Download the weights that are missing (1.7 GB for the default), check them, and print their paths."""
     from tastemaker.models.hub import ensure_weights
     from tastemaker.storage.drafts import draft_folder
@@ -55,7 +46,7 @@ def pull(model_dir: ModelDir = None, scorer: ScorersOption = None) -> None:
 
 
 @app.command(epilog="Example: tastemaker scorers verify --model-dir /data/models")
-def verify(model_dir: ModelDir = None, scorer: ScorersOption = None, as_json: Json = False) -> None:
+def verify(model_dir: ModelDirOption = None, scorer: ScorersOption = None, as_json: JsonOption = False) -> None:
     """Say where the weights are, and check their tensors and SHA-256. The exit code is 1 if anything is wrong."""
     from tastemaker.models.hub import find_weights
 
@@ -79,7 +70,7 @@ def _files(scorers: list[str] | None) -> list[Model]:
     return list(dict.fromkeys(model for name in scorers or [DEFAULT_SCORER] for model in find_scorer(name).files))
 
 
-def _describe(scorer: Scorer, model_dir: Path | None) -> dict[str, Any]:
+def _describe(scorer: Scorer, model_dir: str | None) -> dict[str, Any]:
     from tastemaker.models.hub import find_weights
 
     parts: dict[str, Model] = {"backbone": scorer.backbone, "head": scorer.head}
@@ -104,12 +95,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _print_check(model: Model, check: WeightsCheck) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(soft_wrap=True, highlight=False)  # a path stays on one line, however long
-    console.print(f"[bold]{model.id}[/] revision {model.revision or 'newest'}: {model.description}")
-    console.print(f"  {escape(str(check.path))}")
+    typer.echo(f"{model.id} revision {model.revision or 'newest'}: {model.description}")
+    typer.echo(f"  {check.path}")
     if check.size_bytes is not None:
-        console.print(f"  {check.size_bytes / 1e6:,.1f} MB" + (f", sha256 {check.sha256}" if check.sha256 else ""))
-    console.print(f"  [red]{escape('; '.join(check.problems))}[/]" if check.problems else "  [green]ok[/]")
+        typer.echo(f"  {check.size_bytes / 1e6:,.1f} MB" + (f", sha256 {check.sha256}" if check.sha256 else ""))
+    typer.echo(f"  {'; '.join(check.problems) or 'ok'}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tastemaker.cli import options as o
+from tastemaker.cli.columns import print_columns
 from tastemaker.cli.stopping import stoppable
 from tastemaker.errors import ConfigurationError
 from tastemaker.progress import show_progress
@@ -58,18 +58,6 @@ _STARS = {
 """What became of copies that stars were to go into, of one and of several."""
 
 
-class As(StrEnum):
-    """What is written."""
-
-    WEBDATASET = "webdataset"
-    FOLDER = "folder"
-    LINKS = "links"
-    MANIFEST = "manifest"
-    UIDS = "uids"
-    PDF = "pdf"
-    XMP = "xmp"
-
-
 def select(
     scores: ScoresArgument,
     to: Annotated[
@@ -81,13 +69,13 @@ def select(
         ),
     ] = None,
     written_as: Annotated[
-        As,
+        Literal["webdataset", "folder", "links", "manifest", "uids", "pdf", "xmp"],
         typer.Option(
             "--as",
             help="Write copies (webdataset, folder), links, a list (manifest, uids), a contact sheet (pdf), or stars "
             "beside originals (xmp).",
         ),
-    ] = As.WEBDATASET,
+    ] = "webdataset",
     min_score: Annotated[float | None, typer.Option("--min-score", help="Take images with this score or more.")] = None,
     top: Annotated[
         str | None, typer.Option("--top", help="Take the best images: a share (20%) or a number (1000).")
@@ -162,7 +150,7 @@ def select(
     from tastemaker.selections.stars import parse_star_bounds
     from tastemaker.selections.steps import read_recipe
 
-    is_xmp = written_as is As.XMP
+    is_xmp = written_as == "xmp"
     _check_options(to, is_xmp=is_xmp, embed=embed, dry_run=dry_run and not undo)
     places = o.parse_storage_options(storage_options)
     if undo:
@@ -202,7 +190,7 @@ def select(
         to,
         selection,
         as_json=as_json,
-        kind=written_as.value,
+        kind=written_as,
         images_per_tar=images_per_tar,
         overwrite=overwrite,
         stars=stars,
@@ -289,12 +277,9 @@ def _print(summary: SelectSummary) -> None:
 
 def _print_funnel(funnel: list[FunnelStep]) -> None:
     """Print a table of what each step did."""
-    if not funnel:
-        return
-    width = max(len(step.step) for step in funnel)
-    typer.echo(f"{'step':<{width}}  {'left':>13}  {'dropped':>13}  {'by it alone':>13}")
-    for step in funnel:
-        typer.echo(f"{step.step:<{width}}  {step.left:>13,}  {step.dropped:>13,}  {step.only:>13,}")
+    if funnel:
+        lines = [(step.step, f"{step.left:,}", f"{step.dropped:,}", f"{step.only:,}") for step in funnel]
+        print_columns(("step", "left", "dropped", "by it alone"), lines)
 
 
 def report_skipped(summary: SelectSummary) -> None:

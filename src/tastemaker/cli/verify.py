@@ -31,7 +31,7 @@ def verify(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Compare this many images, spread over all.")] = 32,
     model_dir: o.ModelDirOption = None,
     scorer: o.ScorerOption = DEFAULT_SCORER,
-    precision: o.PrecisionOption = o.Precision.AUTO,
+    precision: o.PrecisionOption = "auto",
     device: o.DeviceOption = "auto",
     threads: o.ThreadsOption = None,
     preprocess: o.PreprocessOption = None,
@@ -53,10 +53,10 @@ def verify(
             limit,
             model_dir=model_dir,
             device=device,
-            precision=precision.value,
+            precision=precision,
             threads=threads,
             scorer=scorer,
-            preprocess=preprocess.value if preprocess else None,
+            preprocess=preprocess,
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if as_json:
