@@ -4,7 +4,9 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote
+
+from web_server import part_of
 
 _API = re.compile(
     r"/api/(models|datasets)/([^/]+/[^/]+)/(revision|tree|paths-info|auth-check)(?:/([^/?]+)(?:/([^?]*))?)?"
@@ -42,56 +44,56 @@ class Repo:
         return sha
 
 
-def answer_about_repo(handler, hub):
-    """Answer a request that is about a repository; return whether it was."""
-    api, resolve = _API.match(handler.path), _RESOLVE.match(handler.path)
+def answer_about_repo(hub, url, headers, form):
+    """Return status, headers and body of the answer to a request that is about a repository; None for another."""
+    api, resolve = _API.match(url), _RESOLVE.match(url)
     if api:
         kind, name, what, revision, path = api.groups()
     elif resolve:
         (kind, name, revision, path), what = resolve.groups(), "resolve"
     else:
-        return False
+        return None
     repo = hub.repos.get(f"datasets/{name}" if kind == "datasets" else name)
     if repo is None and not api:
-        return False
-    token = (handler.headers["Authorization"] or "").removeprefix("Bearer ")
+        return None
+    token = (headers["Authorization"] or "").removeprefix("Bearer ")
     if repo is None or (repo.token and token != repo.token):
-        _refuse(handler, 404 if token else 401, "RepoNotFound", "Repository not found")
-        return True
+        return refuse(404 if token else 401, "RepoNotFound", "Repository not found")
     if repo.gated and what in ("resolve", "auth-check"):
-        _refuse(handler, 403 if token else 401, "GatedRepo", "Access is restricted")
-        return True
+        return refuse(403 if token else 401, "GatedRepo", "Access is restricted")
     commit = repo.refs.get(unquote(revision or "main"), unquote(revision or ""))
     if commit not in repo.commits:
-        _refuse(handler, 404, "RevisionNotFound", "Invalid rev id")
-        return True
-    _ANSWERS[what](handler, hub, repo, commit, unquote(path or ""))
-    return True
+        return refuse(404, "RevisionNotFound", "Invalid rev id")
+    files, path = repo.commits[commit], unquote(path or "")
+    if what == "tree":
+        return _list_tree(hub, url, files, path)
+    if what == "resolve":
+        return _resolve(hub, files, path)
+    if what == "paths-info":
+        entries = {entry["path"]: entry for entry in _entries(files, "", is_recursive=True)}
+        return _answer([entries[path] for path in parse_qs(form)["paths"] if path in entries])
+    return _answer({"id": repo.name, "sha": commit, "gated": "auto" if repo.gated else False})
 
 
-def _refuse(handler, status, code, message):
-    handler.answer(status, {"X-Error-Code": code, "X-Error-Message": message})
+def refuse(status, code, message):
+    return status, {"X-Error-Code": code, "X-Error-Message": message, "Content-Length": "0"}, b""
 
 
-def _send(handler, value, **headers):
-    handler.answer(200, {"Content-Type": "application/json"} | headers, json.dumps(value).encode())
+def _answer(value, **headers):
+    body = json.dumps(value).encode()
+    return 200, {"Content-Type": "application/json", "Content-Length": str(len(body))} | headers, body
 
 
-def _revision(handler, _hub, repo, commit, _path):
-    _send(handler, {"id": repo.name, "sha": commit, "gated": "auto" if repo.gated else False})
-
-
-def _tree(handler, hub, repo, commit, path):
-    query = parse_qs(urlsplit(handler.path).query)
-    is_recursive, start = query["recursive"] == ["true"], int(query.get("cursor", ["0"])[0])
-    entries = _entries(repo.commits[commit], path, is_recursive)
+def _list_tree(hub, url, files, path):
+    where, _, query = url.partition("?")
+    asked = parse_qs(query)
+    is_recursive, start = asked["recursive"] == ["true"], int(asked.get("cursor", ["0"])[0])
+    entries = _entries(files, path, is_recursive)
     if path and not entries:
-        _refuse(handler, 404, "EntryNotFound", f"{path} does not exist")
-        return
+        return refuse(404, "EntryNotFound", f"{path} does not exist")
     page, end = entries[start : start + hub.page_size], start + hub.page_size
-    where, _, _ = handler.path.partition("?")
-    more = f"<https://hub.invalid{where}?recursive={query['recursive'][0]}&expand=false&cursor={end}>"  # no such host
-    _send(handler, page, **({"Link": f'{more}; rel="next"'} if end < len(entries) else {}))
+    more = f"<https://hub.invalid{where}?recursive={asked['recursive'][0]}&expand=false&cursor={end}>"  # no such host
+    return _answer(page, **({"Link": f'{more}; rel="next"'} if end < len(entries) else {}))
 
 
 def _entries(files, folder, is_recursive):
@@ -116,36 +118,11 @@ def _file_entry(path, body):
     return entry | {"lfs": large, "xetHash": "0" * 64}
 
 
-def _paths_info(handler, _hub, repo, commit, _path):
-    files = repo.commits[commit]
-    wanted = parse_qs(handler.form)["paths"]
-    entries = {entry["path"]: entry for entry in _entries(files, "", is_recursive=True)}
-    _send(handler, [entries[path] for path in wanted if path in entries])
-
-
-def _resolve(handler, hub, repo, commit, path):
-    body = repo.commits[commit].get(path)
+def _resolve(hub, files, path):
+    body = files.get(path)
     if body is None:
-        _refuse(handler, 404, "EntryNotFound", "Entry not found")
-        return
-    headers = {"X-Repo-Commit": commit}
+        return refuse(404, "EntryNotFound", "Entry not found")
     if path.endswith(_SMALL):  # these have no ranges here
-        handler.answer(200, headers | {"ETag": f'"{hashlib.sha1(body).hexdigest()}"'}, body)
-        return
-    sha256 = hashlib.sha256(body).hexdigest()
-    linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": len(body), "X-Xet-Hash": "0" * 64}
-    place = f"{hub.cdn_url}/{sha256}/{quote(path)}?Signature={hub.signature}"
-    handler.answer(302, headers | linked | {"Location": place})
-
-
-def _auth_check(handler, *_):
-    handler.answer(200, {})
-
-
-_ANSWERS = {
-    "auth-check": _auth_check,
-    "revision": _revision,
-    "tree": _tree,
-    "paths-info": _paths_info,
-    "resolve": _resolve,
-}
+        return part_of(body, None)
+    address = f"{hub.cdn.url}/{hashlib.sha256(body).hexdigest()}/{quote(path)}?Signature={hub.signature}"
+    return 302, {"Location": address, "Content-Length": "0"}, b""

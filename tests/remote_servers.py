@@ -171,12 +171,12 @@ class AzureBucket(Bucket):
 
 
 class HubRepo:
-    """A dataset of its own on the hub; `server` stands in front of the CDN."""
+    """A dataset of its own on the hub; `server` is the CDN."""
 
     scheme = "hf"
 
-    def __init__(self, hub, server, **kwargs):
-        self.hub, self.server = hub, server
+    def __init__(self, hub, **kwargs):
+        self.hub, self.server = hub, hub.cdn
         self.name = f"datasets/tester/r{uuid.uuid4().hex[:12]}"
         self.repo = hub.add_repo(self.name, **kwargs)
         self.options = {"hf": {"endpoint": hub.url}}
@@ -194,11 +194,10 @@ class HubRepo:
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A hub whose CDN is behind a server that fails on demand."""
+    """A hub that this process takes for the public one."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # each test names this hub
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    with HubServer() as server, WebServer(forward_to=server.cdn_port) as front:
-        server.cdn_front, server.front = front.url, front
+    with HubServer() as server:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
         yield server
 
@@ -206,7 +205,7 @@ def hub(monkeypatch):
 @pytest.fixture
 def dataset(hub):
     """A dataset on that hub."""
-    return HubRepo(hub, hub.front)
+    return HubRepo(hub)
 
 
 @pytest.fixture(scope="session")

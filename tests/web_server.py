@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
@@ -22,6 +22,7 @@ class Fault:
     """What takes the place of one answer to a GET or PUT: a status; a body that breaks off or stalls; a reset."""
 
     status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
     cut_after: int | None = None
     stall_after: int | None = None
     reset: bool = False
@@ -34,6 +35,7 @@ class Request:
     method: str
     path: str
     byte_range: str | None
+    authorization: str | None
     sent: int = 0
 
 
@@ -50,6 +52,7 @@ class WebServer:
         self.faulty = {"GET", "PUT", "POST"}
         self.latency_s = 0.0
         self.released = threading.Event()  # ends the stalls
+        self.on_request = lambda _request: None  # called before each answer
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
         self._server.handle_error = lambda *_: None  # a client that went away is no news
@@ -99,8 +102,10 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.server.owner
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         path = unquote(self.path)  # obstore writes a dot in a name of Google's as %2E
-        request = Request(self.command, path, self.headers["Range"] or self.headers["x-ms-range"])
+        byte_range = self.headers["Range"] or self.headers["x-ms-range"]
+        request = Request(self.command, path, byte_range, self.headers["Authorization"])
         owner.requests.append(request)
+        owner.on_request(request)
         time.sleep(owner.latency_s)
         fault = owner.next_fault(path, request.byte_range) if self.command in owner.faulty else Fault()
         if fault.reset:
@@ -109,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if fault.status:
-            self.answer(fault.status, {"Content-Length": "0"}, b"", request, fault)
+            self.answer(fault.status, {"Content-Length": "0"} | fault.headers, b"", request, fault)
             return
         answer = owner.answer_itself(self.command, self.path, self.headers, body)
         self.answer(*(answer or (self.forward(body) if owner.forward_to else self.serve())), request, fault)
@@ -150,17 +155,20 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.server.owner.folder / unquote(self.path.lstrip("/").partition("?")[0])
         if not path.is_file():
             return 404, {"Content-Length": "0"}, b""
-        data = path.read_bytes()
-        headers = {"ETag": f'"{hashlib.md5(data).hexdigest()}"'}
-        wanted = self.headers["Range"] if self.server.owner.ranges else None
-        if not wanted:
-            return 200, headers | {"Content-Length": str(len(data))}, data
-        start, _, end = wanted.removeprefix("bytes=").partition("-")
-        part = data[int(start) : int(end) + 1 if end else None]
-        if not part:
-            return 416, headers | {"Content-Range": f"bytes */{len(data)}", "Content-Length": "0"}, b""
-        span = f"bytes {start}-{int(start) + len(part) - 1}/{len(data)}"
-        return 206, headers | {"Content-Range": span, "Content-Length": str(len(part))}, part
+        return part_of(path.read_bytes(), self.headers["Range"] if self.server.owner.ranges else None)
+
+
+def part_of(data, wanted):
+    """Return status, headers and body of the answer to a request for a file, or for a range of it."""
+    headers = {"ETag": f'"{hashlib.md5(data).hexdigest()}"'}
+    if not wanted:
+        return 200, headers | {"Content-Length": str(len(data))}, data
+    start, _, end = wanted.removeprefix("bytes=").partition("-")
+    part = data[int(start) : int(end) + 1 if end else None]
+    if not part:
+        return 416, headers | {"Content-Range": f"bytes */{len(data)}", "Content-Length": "0"}, b""
+    span = f"bytes {start}-{int(start) + len(part) - 1}/{len(data)}"
+    return 206, headers | {"Content-Range": span, "Content-Length": str(len(part))}, part
 
 
 @contextlib.contextmanager

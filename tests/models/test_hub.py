@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hub_server import Fault, HubServer
+from hub_server import HubServer
 from safetensors.numpy import save, save_file
 from tiny import snapshot
+from web_server import Fault
 
 from tastemaker.errors import ModelError, WeightsNotFoundError
 from tastemaker.models.hub import check_weights, ensure_weights, file_sha256, resolve_model_dir, weights_path
@@ -122,15 +123,15 @@ def test_processes_and_threads_that_ask_at_once_share_one_download(hub, path, tm
     hub.add(CLIP, weights)
     clients = [start_client(hub, tmp_path) for _ in range(2)]
     assert [client.wait(30) for client in clients] == [0, 0]
-    assert len(hub.downloads()) == 1
+    assert len(hub.cdn.requests) == 1
     assert path.read_bytes() == weights
 
 
 def test_a_connection_that_breaks_once_is_resumed_in_the_same_run(hub, path, weights):
     hub.add(CLIP, weights)
-    hub.faults = [Fault(cut_after=100_000)]
+    hub.cdn.faults = [Fault(cut_after=100_000)]
     assert ask() == path
-    first, second = (request.byte_range for request in hub.downloads())
+    first, second = (request.byte_range for request in hub.cdn.requests)
     assert first.startswith("bytes=0-")
     assert not second.startswith("bytes=0-")
     assert path.read_bytes() == weights
@@ -138,18 +139,18 @@ def test_a_connection_that_breaks_once_is_resumed_in_the_same_run(hub, path, wei
 
 def test_a_download_that_failed_is_resumed_by_the_next_run(hub, path, large_weights):
     hub.add(CLIP, large_weights)
-    hub.faults = [Fault(), *[Fault(status=503)] * 3]
+    hub.cdn.faults = [Fault(), *[Fault(status=503)] * 3]
     with pytest.raises(WeightsNotFoundError, match="503"):
         ask()
     assert not path.exists()
     assert ask() == path
-    assert hub.downloads()[-1].byte_range.startswith(f"bytes={CHUNK}-")
+    assert hub.cdn.requests[-1].byte_range.startswith(f"bytes={CHUNK}-")
     assert path.read_bytes() == large_weights
 
 
 def test_a_killed_download_is_resumed_by_the_next_run(hub, path, tmp_path, large_weights):
     hub.add(CLIP, large_weights)
-    hub.faults = [Fault(), Fault(stall_after=1000)]
+    hub.cdn.faults = [Fault(), Fault(stall_after=1000)]
     client = start_client(hub, tmp_path)
     deadline = time.monotonic() + 20
     while not any(part.stat().st_size >= CHUNK for part in path.parent.glob(".incomplete/*.safetensors")):
@@ -159,7 +160,7 @@ def test_a_killed_download_is_resumed_by_the_next_run(hub, path, tmp_path, large
     client.wait()
     assert not path.exists()
     assert ask() == path
-    start = hub.downloads()[-1].byte_range.removeprefix("bytes=").partition("-")[0]
+    start = hub.cdn.requests[-1].byte_range.removeprefix("bytes=").partition("-")[0]
     assert int(start) >= CHUNK
     assert path.read_bytes() == large_weights
 
@@ -193,8 +194,8 @@ def test_the_token_goes_to_the_hub_and_not_to_its_cdn(hub, monkeypatch, weights)
     hub.add(CLIP, weights)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     ask()
-    sent = {(request.server, request.authorization) for request in hub.requests}
-    assert sent == {("hub", "Bearer hf_secret"), ("cdn", None)}
+    assert {request.authorization for request in hub.requests} == {"Bearer hf_secret"}
+    assert {request.authorization for request in hub.cdn.requests} == {None}
 
 
 @pytest.mark.parametrize(

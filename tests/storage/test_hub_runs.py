@@ -29,11 +29,11 @@ def test_a_run_reads_one_commit_with_the_rows_of_a_local_run_and_the_next_scores
     hub.page_size = 2
     url, changed = dataset.upload(shards, "in/below/"), (shards / "2.tar").read_bytes()
 
-    def replace_meanwhile(request):
-        if request.server == "cdn" and len(dataset.repo.commits) == 2:
+    def replace_meanwhile(_request):
+        if len(dataset.repo.commits) == 2:
             dataset.repo.commit({"in/below/0.tar": changed, "in/below/1.tar": changed, "README.md": b"new"})
 
-    hub.on_request = replace_meanwhile
+    hub.cdn.on_request = replace_meanwhile
     keep([url], tmp_path / "there", model_dir, dataset, top=4)
     assert len(dataset.repo.commits) == 3
     there = local_files(tmp_path / "there")
@@ -48,10 +48,10 @@ def test_a_shard_is_one_question_to_the_hub_and_its_blocks_come_from_elsewhere(s
     file = Place.at(f"{url}/0.tar", dataset.options).open_ranges()
     body = (shards / "0.tar").read_bytes()
     assert b"".join(file.read_at(start, 2**16) for start in range(0, len(body), 2**16)) == body
-    asked = [request.path.split("?")[0] for request in hub.requests if request.server == "hub"]
+    asked = [request.path.split("?")[0] for request in hub.requests]
     assert [path.split("/")[-1] for path in asked if "/api/" not in path] == ["0.tar"]
     assert len(asked) == 3  # what is main, what is the file, where is it
-    assert len(hub.downloads()) == -(-len(body) // 2**16)
+    assert len(hub.cdn.requests) == -(-len(body) // 2**16)
 
 
 def test_an_address_that_has_run_out_is_asked_for_again(dataset, hub):
@@ -61,7 +61,7 @@ def test_an_address_that_has_run_out_is_asked_for_again(dataset, hub):
     hub.signature += 1
     assert file.read_at(50, 50) == bytes(range(50, 100))
     assert file.read_at(100, 500) == bytes(range(100, 200))
-    assert [request.path.rpartition("=")[2] for request in hub.downloads()] == ["0", "0", "1", "1"]
+    assert [request.path.rpartition("=")[2] for request in hub.cdn.requests] == ["0", "0", "1", "1"]
 
 
 def test_small_files_come_without_ranges_and_are_read_by_position(dataset):
@@ -85,13 +85,13 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(dataset):
 
 def test_the_hub_is_asked_again_when_it_says_so(dataset, hub):
     dataset.repo.commit({"a.bin": bytes(100_000)})
-    for refusal in ((429, {"Retry-After": "1"}), (429, {"RateLimit": '"api";r=0;t=1'})):
+    for headers in ({"Retry-After": "1"}, {"RateLimit": '"api";r=0;t=1'}):
         look_anew([dataset.url])
-        hub.refusals = [(503, {}), refusal]
+        hub.faults = [Fault(status=503), Fault(429, headers)]
         started = time.monotonic()
         assert Place.of(f"{dataset.url}/a.bin", dataset.options).read() == bytes(100_000)
         assert time.monotonic() - started > 1  # so long the hub said to wait
-    assert hub.refusals == []
+    assert hub.faults == []
 
 
 def test_a_listing_that_says_nothing_is_asked_for_again(shards, dataset, hub, monkeypatch):
@@ -111,7 +111,7 @@ def test_a_listing_that_says_nothing_is_asked_for_again(shards, dataset, hub, mo
 def test_a_private_dataset_is_read_with_a_token_that_goes_to_the_hub_only(
     tmp_path, shards, hub, model_dir, monkeypatch
 ):
-    private = HubRepo(hub, hub.front, token=SECRET)
+    private = HubRepo(hub, token=SECRET)
     url = private.upload(shards)
     with pytest.raises(ConfigurationError, match=r"or it is private: set HF_TOKEN") as caught:
         run([url], tmp_path / "no", model_dir, private)
@@ -122,13 +122,13 @@ def test_a_private_dataset_is_read_with_a_token_that_goes_to_the_hub_only(
     private.options = {"hf": {"endpoint": hub.url}}
     monkeypatch.setenv("HF_TOKEN", SECRET)
     assert run([f"{url}/0.tar"], tmp_path / "variable", model_dir, private).images == 3
-    assert {request.authorization for request in hub.requests if request.server == "hub"} == {f"Bearer {SECRET}"}
-    assert {request.authorization for request in hub.downloads()} == {None}
+    assert {request.authorization for request in hub.requests} == {f"Bearer {SECRET}"}
+    assert {request.authorization for request in hub.cdn.requests} == {None}
     assert not any(SECRET.encode() in body for body in local_files(tmp_path).values())
 
 
 def test_what_is_not_there_is_one_line(tmp_path, shards, dataset, hub, model_dir, monkeypatch):
-    gated = HubRepo(hub, hub.front, gated=True)
+    gated = HubRepo(hub, gated=True)
     problems = {
         "hf://datasets/tester/none/a.tar": "there is no dataset tester/none, or it is private",
         "hf://tester/none/a.tar": "there is no model tester/none, or it is private",
@@ -172,7 +172,7 @@ def test_rows_on_the_hub_are_a_table_and_their_originals_are_selected(tmp_path, 
     run([url], tmp_path / "out", model_dir, dataset)
     here = ScoreTable(tmp_path / "out", storage_options=dataset.options)
     scores = dataset.upload(tmp_path / "out", "scores/")
-    hub.refusals = [(503, {}), (503, {})]
+    hub.faults = [Fault(status=503)] * 2
     table = ScoreTable(scores, storage_options=dataset.options)
     assert len(table) == 9
     np.testing.assert_array_equal(table.values(), here.values())

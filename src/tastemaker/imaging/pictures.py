@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from tastemaker.errors import ConfigurationError, Problem, ReasonKind, UnreadableImageError
+from tastemaker.errors import ConfigurationError, Problem, ReasonKind
 from tastemaker.imaging.formats import EXTENSIONS, sniff_format
 from tastemaker.imaging.keys import Sample, is_unsafe_name
 from tastemaker.imaging.tables import CAPTION_COLUMNS, Table, carried_columns, is_bytes, is_text
@@ -47,7 +47,7 @@ class _Picture(NamedTuple):
     is_struct: bool
 
 
-class PictureTable:
+class PictureTable(Table):
     """The pictures of a table, as samples. Use it as a context.
 
     Args:
@@ -57,64 +57,43 @@ class PictureTable:
     Raises:
         UnreadableImageError: The file is no sound table.
         OSError: It is not there or cannot be read.
+
+    Attributes:
+        names: Of the columns with pictures.
+        chosen: The one whose pictures are scored; None where several could be meant.
     """
 
     def __init__(self, place: Place, wanted: str | None = None) -> None:
-        self._place = place
-        self._table = Table(place)
+        super().__init__(place)
+        self._stem = os.path.splitext(place.name)[0]
         try:
             self._pictures = self._find_columns()
         except BaseException:
-            self._table.close()
+            self.close()
             raise
-        self._names = [picture.name for picture in self._pictures]
-        self._usual = _usual(self._names)
-        self._chosen = self._usual if wanted is None else wanted
-        schema = self._table.schema
-        named = {column.name.lower(): column.name for column in schema if is_text(column.type)}
+        self.names = [picture.name for picture in self._pictures]
+        self._usual = _usual(self.names)
+        self.chosen = self._usual if wanted is None else wanted
+        named = {column.name.lower(): column.name for column in self.schema if is_text(column.type)}
         self._caption = next((named[name] for name in CAPTION_COLUMNS if name in named), None)
         structs = {picture.name for picture in self._pictures if picture.is_struct}
-        self._others = [name for name in carried_columns(schema).names if name not in structs]
-
-    def __enter__(self) -> PictureTable:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._table.close()
-
-    def has_pictures(self) -> bool:
-        """Return whether there are pictures in the wanted column, or in any.
-
-        Raises:
-            ConfigurationError: Several columns could be meant.
-        """
-        if self._names and self._chosen is None:
-            raise ConfigurationError(f"{self._place} has pictures in {', '.join(self._names)}; say --column NAME")
-        return self._chosen in self._names
+        others = [name for name in carried_columns(self.schema).names if name not in structs]
+        self._columns = [*self.names, *others]
 
     def samples(self) -> Iterator[tuple[Sample, dict[str, bytes]]]:
         """Yield every row as a sample with the bytes of its members, in the order of the table.
 
-        A damaged table ends with a sample of an empty key whose ``problem`` says so.
+        Raises:
+            UnreadableImageError: The table is damaged; the rows before have been given out.
         """
-        row = 0
-        if not self._names:
-            yield Sample("", problem=Problem(ReasonKind.NOT_AN_IMAGE, f"no pictures. {self._table.describe()}")), {}
-            return
-        try:
-            for block in self._table.blocks(self._columns, _BLOCK_ROWS):
-                for values in block.to_pylist():
-                    yield self._make(row, values)
-                    row += 1
-        except UnreadableImageError as error:
-            yield Sample("", problem=Problem(ReasonKind.DAMAGED_SHARD, f"damaged table: {error}")), {}
-            return
-        if not row:
+        if not self.names:
+            yield Sample("", problem=Problem(ReasonKind.NOT_AN_IMAGE, f"no pictures. {self.describe()}")), {}
+        elif not self.rows:
             yield Sample("", problem=Problem(ReasonKind.DAMAGED_SHARD, "empty table: it has no rows")), {}
+        else:
+            blocks = self.blocks(self._columns, _BLOCK_ROWS)
+            rows = (values for block in blocks for values in block.to_pylist())
+            yield from (self._make(row, values) for row, values in enumerate(rows))
 
     def read(self, rows: Sequence[int]) -> Iterator[tuple[int, Sample, dict[str, bytes]]]:
         """Yield some rows as samples, each with its number, in the order of the table.
@@ -123,45 +102,40 @@ class PictureTable:
             UnreadableImageError: The table is damaged.
         """
         wanted = sorted(set(rows))
-        for first, block in self._table.at(self._columns, wanted, _BLOCK_ROWS):
+        for first, block in self.at(self._columns, wanted, _BLOCK_ROWS):
             for row in wanted:
                 if first <= row < first + len(block):
                     (values,) = block.slice(row - first, 1).to_pylist()
                     yield row, *self._make(row, values)
 
-    @property
-    def _columns(self) -> list[str]:
-        return [*self._names, *self._others]
-
     def _find_columns(self) -> list[_Picture]:
-        candidates = [_Picture(column.name, _is_struct(column.type)) for column in self._table.schema]
-        candidates = [c for c in candidates if c.is_struct or is_bytes(self._table.schema.field(c.name).type)]
+        candidates = [_Picture(column.name, _is_struct(column.type)) for column in self.schema]
+        candidates = [c for c in candidates if c.is_struct or is_bytes(self.schema.field(c.name).type)]
         if not candidates:
             return []
-        block = next(self._table.blocks([c.name for c in candidates], _LOOKED_AT_ROWS), None)
+        block = next(self.blocks([c.name for c in candidates], _LOOKED_AT_ROWS), None)
         rows: list[dict[str, Any]] = block.to_pylist() if block is not None else []
         return [c for c in candidates if _holds_pictures(c, [row[c.name] for row in rows])]
 
     @cached_property
     def _keys(self) -> list[str]:
         """The key of each row: what the table says, where that is one row's alone and a safe name; else its number."""
-        named = {column.name: column for column in self._table.schema}
+        named = {column.name: column for column in self.schema}
         name = next((name for name in KEY_COLUMNS if name in named), None)
-        first = self._usual or self._names[0]
+        first = self._usual or self.names[0]
         if name is not None:
             given = self._read_texts(name)
         elif _Picture(first, is_struct=True) in self._pictures:
             given = [os.path.splitext(path)[0] for path in self._read_texts(f"{first}.path", "path")]
         else:
-            given = [""] * self._table.rows
+            given = [""] * self.rows
         safe = [base_name(key) if "://" in key or is_unsafe_name(key) else key for key in given]
         times = Counter(safe)
-        stem = os.path.splitext(self._place.name)[0]
-        return [key if key and times[key] == 1 else f"{stem}/{row:09d}" for row, key in enumerate(safe)]
+        return [key if key and times[key] == 1 else f"{self._stem}/{row:09d}" for row, key in enumerate(safe)]
 
     def _read_texts(self, column: str, field: str = "") -> list[str]:
         texts: list[str] = []
-        for block in self._table.blocks([column], 2**16):
+        for block in self.blocks([column], 2**16):
             values = block.column(0).to_pylist()
             values = [value and value.get(field) for value in values] if field else values
             texts += ["" if value is None else str(value) for value in values]
@@ -178,7 +152,7 @@ class PictureTable:
             if picture.name != self._usual:
                 extension = f"{picture.name}.{extension}"
             _add(sample, extension, content, row, data)
-            if picture.name == self._chosen:
+            if picture.name == self.chosen:
                 sample.image = sample.sidecars.pop(extension)
         caption = values.get(self._caption) if self._caption else None
         if caption is not None:
@@ -198,7 +172,9 @@ def holds_pictures(place: Place, wanted: str | None = None) -> bool:
         OSError: It cannot be read.
     """
     with PictureTable(place, wanted) as table:
-        return table.has_pictures()
+        if table.names and table.chosen is None:
+            raise ConfigurationError(f"{place} has pictures in {', '.join(table.names)}; say --column NAME")
+        return table.chosen in table.names
 
 
 def _usual(names: list[str]) -> str | None:
