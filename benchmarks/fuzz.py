@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=60_000, help="damaged files of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", nargs="*", choices=fuzzing.KINDS, default=list(fuzzing.KINDS))
+    parser.add_argument("--kinds", nargs="*", choices=fuzzing.SEEDS, default=list(fuzzing.SEEDS))
     arguments = parser.parse_args()
     print_machine("pillow", "simplejpeg", "pillow-heif", "rawpy", "pyarrow", "numpy")
     print(f"{'kind':24} {'files':>9} {'came out':>9} {'files/s':>8} {'MB':>5}  problems")

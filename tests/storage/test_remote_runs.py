@@ -27,8 +27,7 @@ from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.select import select_images
 from tastemaker.selections.selection import Selection
-from tastemaker.storage import look_anew
-from tastemaker.storage.place import Place
+from tastemaker.storage.place import Place, look_anew
 
 pytestmark = pytest.mark.network
 

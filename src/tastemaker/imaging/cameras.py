@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -29,20 +29,6 @@ MIN_PREVIEW_SIDE = 224
 
 _FLIP_TO_ORIENTATION = (1, 2, 4, 3, 5, 8, 6, 7)
 """LibRaw's flip (bits: mirrored, upside down, transposed) as an EXIF orientation."""
-
-
-class RawPicture(NamedTuple):
-    """What there is to see of a raw.
-
-    Attributes:
-        pixels: uint8 (height, width, 3), as stored: not turned.
-        orientation: How to turn them, as an EXIF orientation: 1 to 8.
-        source: `PREVIEW` or `DEVELOPED`.
-    """
-
-    pixels: Pixels
-    orientation: int
-    source: str
 
 
 def open_heif(file: io.BytesIO) -> ImageFile.ImageFile:
@@ -80,8 +66,11 @@ def _check_whole(data: memoryview) -> None:
 
 def read_raw(
     data: bytes, name: str, make_room: Callable[[int, int], None], decode_jpeg: Callable[[bytes], Pixels]
-) -> RawPicture:
+) -> tuple[Pixels, str, int]:
     """Return the camera's preview; where it is missing or a thumbnail, the raw developed at half its size.
+
+    The pixels, uint8 (height, width, 3), are as stored. With them come `PREVIEW` or `DEVELOPED`, and how to turn them,
+    as an EXIF orientation: 1 to 8.
 
     Args:
         data: The whole file.
@@ -101,9 +90,9 @@ def read_raw(
             orientation = _FLIP_TO_ORIENTATION[raw.sizes.flip & 7]
             preview = _read_preview(raw, decode_jpeg)
             if preview is None:
-                return RawPicture(_develop(raw, make_room), orientation, DEVELOPED)
+                return _develop(raw, make_room), DEVELOPED, orientation
             is_turned = orientation >= 5 and _is_upright(preview) != (raw.sizes.height > raw.sizes.width)
-            return RawPicture(preview, 1 if is_turned else orientation, PREVIEW)
+            return preview, PREVIEW, 1 if is_turned else orientation
     except UnreadableImageError as error:
         raise UnreadableImageError(f"{name}: {error}", error.reason_kind) from error
     except Exception as error:

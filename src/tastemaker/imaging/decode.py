@@ -162,8 +162,10 @@ def _read(given: bytes | str | os.PathLike[str] | BinaryIO) -> bytes:
 
 def _decode(data: bytes, name: str, make_room: Callable[[int, int], None]) -> DecodedImage:
     if name in RAW_FORMATS:
-        raw = read_raw(data, name, make_room, lambda preview: _decode_plain(preview, "JPEG", make_room)[0])
-        return DecodedImage(raw.pixels, name, raw.source, raw.orientation)
+        pixels, source, orientation = read_raw(
+            data, name, make_room, lambda preview: _decode_plain(preview, "JPEG", make_room)[0]
+        )
+        return DecodedImage(pixels, name, source, orientation)
     pixels, note = _decode_plain(data, name, make_room)
     return DecodedImage(pixels, name, "", read_orientation(data, name), note)
 

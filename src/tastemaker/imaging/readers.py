@@ -147,29 +147,17 @@ def _unread(path: str, error: OSError) -> UnreadableImageError:
     return UnreadableImageError(f"{public_url(path)} cannot be read: {error.strerror or error}", ReasonKind.MISSING)
 
 
-def open_shard(path: str, options: Options | None = None) -> Ranges:
+def open_shard(path: str, options: Options | None = None, *, ahead: bool = False) -> Ranges:
     """Return a reader for a shard, for reads anywhere. Its first bytes tell how it is compressed.
 
     Args:
         path: A local path, or a URL, of which only the bytes that are asked for are requested.
         options: Arguments of the URL's store.
+        ahead: The shard is read from its start to its end: in large blocks, ahead of their use.
 
     Raises:
         OSError: The file cannot be opened.
     """
-    return _open(path, options, ahead=False)
-
-
-def open_stream(url: str, options: Options | None = None) -> Ranges:
-    """Return a reader for a remote shard that is read from its start to its end: in large blocks, ahead of their use.
-
-    Raises:
-        OSError: The file cannot be opened.
-    """
-    return _open(url, options, ahead=True)
-
-
-def _open(path: str, options: Options | None, *, ahead: bool) -> Ranges:
     place = Place.at(path, options)
     file: Ranges = place.open_ranges()
     if ahead:

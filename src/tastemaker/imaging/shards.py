@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from tastemaker.errors import Problem, ReasonKind, UnreadableImageError
 from tastemaker.imaging.keys import Grouping, Sample
 from tastemaker.imaging.pictures import PictureTable
-from tastemaker.imaging.readers import TAR_EXTENSIONS, open_shard, open_stream
+from tastemaker.imaging.readers import TAR_EXTENSIONS, open_shard
 from tastemaker.imaging.tables import TABLE_EXTENSIONS, is_table
 from tastemaker.imaging.tars import HeaderWalk, Member
 from tastemaker.storage import Options, is_remote, public_url
@@ -81,8 +81,9 @@ def read_samples(
     if is_table(path):
         yield from _read_table(path, column, options)
         return
-    with contextlib.closing(open_stream(path, options) if is_remote(path) else open_shard(path)) as reader:
-        yield from read_stream(reader, WINDOW_BYTES if is_remote(path) else None)
+    is_streamed = is_remote(path)
+    with contextlib.closing(open_shard(path, options, ahead=is_streamed)) as reader:
+        yield from read_stream(reader, WINDOW_BYTES if is_streamed else None)
 
 
 def read_member(path: str, member: Member, options: Options | None = None) -> bytes:

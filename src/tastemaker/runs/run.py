@@ -32,10 +32,10 @@ from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.choice import without_sidecars
 from tastemaker.stages.embed import ImageEmbeddingStage
 from tastemaker.stages.partition import FilePartitioningStage
-from tastemaker.storage import look_anew, public_url
+from tastemaker.storage import public_url
 from tastemaker.storage.drafts import explain_full_disk
 from tastemaker.storage.inputs import name_inputs
-from tastemaker.storage.place import Place
+from tastemaker.storage.place import Place, look_anew
 from tastemaker.tasks import FileGroupTask, Task
 
 __all__ = ["Progress", "RunMode", "RunOptions", "run_scoring"]

@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER
 from tastemaker.scores.schema import METADATA_KEY, rows_schema
-from tastemaker.storage import look_anew
-from tastemaker.storage.place import Place
+from tastemaker.storage.place import Place, look_anew
 
 Source = str | os.PathLike[str]
 

@@ -16,9 +16,9 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.shards import SHARD_EXTENSIONS
 from tastemaker.stages.base import ProcessingStage, Resources
 from tastemaker.stages.choice import Choice, describe
-from tastemaker.storage import Options, base_name, folder_of, look_anew, relative_to, without_repeats
+from tastemaker.storage import Options, base_name, folder_of, relative_to, without_repeats
 from tastemaker.storage.inputs import Input, find_inputs, map_places, name_inputs
-from tastemaker.storage.place import Place
+from tastemaker.storage.place import Place, look_anew
 from tastemaker.tasks import EmptyTask, FileGroupTask, Partition
 
 _SHOWN_PLACES = 5

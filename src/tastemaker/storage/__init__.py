@@ -192,17 +192,3 @@ def _server_of(url: str) -> str:
     port = "" if parts.port in (None, {"http": 80, "https": 443}[parts.scheme]) else f":{parts.port}"
     host = parts.hostname or ""
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
-
-
-_looks = 0
-
-
-def look_anew(places: Iterable[str]) -> None:
-    """Forget which commits the branches of the hub point to, if one of these places is on the hub."""
-    global _looks
-    _looks += any(is_remote(place) and scheme_of(place) == "hf" for place in places)
-
-
-def count_looks() -> int:
-    """Return how often `look_anew` was called for the hub. What is known from before the last call does not count."""
-    return _looks

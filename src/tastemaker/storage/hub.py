@@ -17,7 +17,6 @@ import httpx2
 from huggingface_hub import constants, get_token
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.storage import count_looks
 from tastemaker.storage.place import Entry
 from tastemaker.storage.ranges import BeyondEndError
 from tastemaker.storage.remote import ReadOnlyPlace, or_none
@@ -87,7 +86,7 @@ class HubPlace(ReadOnlyPlace):
 
 
 def open_hub(endpoint: str | None = None, token: str | bool | None = None, **others: object) -> Hub:
-    """Return the hub at an address, as a user with this token sees it. It is made once, and anew after `look_anew`.
+    """Return the hub at an address, as a user with this token sees it; one until `forget` is called.
 
     Without an address it is that of ``HF_ENDPOINT``, else the public one.
 
@@ -97,20 +96,22 @@ def open_hub(endpoint: str | None = None, token: str | bool | None = None, **oth
     if others:
         names = ", ".join(sorted(others))
         raise ConfigurationError(f"hf:// cannot be used with these storage options: there is no option {names}")
-    looks = count_looks()
-    for key in [key for key in _hubs if key[0] != looks]:
-        _hubs.pop(key, None)
     endpoint = endpoint or constants.ENDPOINT
-    return _hubs.setdefault((looks, endpoint, token), Hub(endpoint, token))
+    return _hubs.setdefault((endpoint, token), Hub(endpoint, token))
 
 
-_hubs: dict[tuple[int, str, str | bool | None], Hub] = {}
+_hubs: dict[tuple[str, str | bool | None], Hub] = {}
+
+
+def forget() -> None:
+    """Forget which commits branches point to: the next question asks for them again."""
+    _hubs.clear()
 
 
 class Hub:
     """The hub's repositories, for reading.
 
-    What a branch or tag points to is asked once and holds until `look_anew`, so listings and the reads after them are
+    What a branch or tag points to is asked once and holds until `forget`, so listings and the reads after them are
     of the same commit.
 
     Args:
@@ -144,7 +145,7 @@ class Hub:
         )
 
     def commit_of(self, place: HubPath) -> str:
-        """Return the commit that a revision points to. It stays the same until `look_anew`."""
+        """Return the commit that a revision points to. It stays the same until `forget`."""
         if _COMMIT.fullmatch(place.revision):
             return place.revision
         key = (place.kind, place.repo, place.revision)

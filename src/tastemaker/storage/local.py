@@ -6,13 +6,12 @@ import errno
 import glob
 import json
 import os
-import shutil
 import socket
 import stat
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -57,9 +56,6 @@ class LocalPlace(Place):
 
     def __truediv__(self, below: str) -> Place:
         return LocalPlace(os.path.join(self.address, *below.split("/")))
-
-    def relative_to(self, folder: Place) -> str:
-        return os.path.relpath(self.address, folder.address or ".").replace(os.sep, "/")
 
     def stat(self) -> Entry | None:
         try:
@@ -145,9 +141,6 @@ class LocalPlace(Place):
     def read(self, max_bytes: int | None = None) -> bytes:
         with open(self.address, "rb") as file:
             return file.read(-1 if max_bytes is None else max_bytes)
-
-    def fetch(self, target: Path, on_progress: Callable[[int], None] = lambda there: None) -> None:
-        shutil.copyfile(self.address, target)
 
     def draft(self, beside: Place | None = None) -> Draft:
         beside_path = self.local_path if beside is None else Path(beside.address)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -12,11 +13,13 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.storage import STORE_SCHEMES, expand_path, is_remote, scheme_of
+from tastemaker.storage import STORE_SCHEMES, expand_path, is_remote, relative_to, scheme_of
 from tastemaker.storage.ranges import Ranges
 
 DRAFT_PREFIX = ".tastemaker-tmp-"
 """How the names of unfinished files begin. Listings leave them out."""
+
+_COPY_BYTES = 2**24
 
 
 class Entry(NamedTuple):
@@ -182,9 +185,9 @@ class Place(ABC):
     def __truediv__(self, below: str) -> Place:
         """Return the place below, of one or more parts: ``folder / "a/b.jpg"``."""
 
-    @abstractmethod
     def relative_to(self, folder: Place) -> str:
         """Return the path below a folder, with forward slashes."""
+        return relative_to(self.address, folder.address)
 
     @property
     @abstractmethod
@@ -300,17 +303,23 @@ class Place(ABC):
             OSError: It cannot be read.
         """
 
-    @abstractmethod
     def fetch(self, target: Path, on_progress: Callable[[int], None] = lambda there: None) -> None:
         """Copy the file to a local path; a copy that was interrupted goes on.
 
         Args:
             target: The local path.
-            on_progress: Called now and then with the bytes that are there, where the file is remote.
+            on_progress: Called now and then with the bytes that are there.
 
         Raises:
             OSError: It cannot be read or written.
         """
+        target.touch()
+        with closing(self.open_ranges()) as file, target.open("r+b") as opened:
+            position = opened.seek(0, os.SEEK_END)
+            while data := file.read_at(position, _COPY_BYTES):
+                opened.write(data)
+                position += len(data)
+                on_progress(position)
 
     # Writing
 
@@ -397,3 +406,9 @@ _KINDS = {
 
 AnyPlace = str | os.PathLike[str] | Place
 """What `Place.of` takes."""
+
+
+def look_anew(places: Iterable[str]) -> None:
+    """Forget which commits the branches of the hub point to, if one of these places is on the hub."""
+    if any(is_remote(place) and scheme_of(place) == "hf" for place in places):
+        import_module(_KINDS["hf"][0]).forget()

@@ -22,7 +22,6 @@ from tastemaker.storage.ranges import RangesFile, RemoteRanges
 T = TypeVar("T")
 
 _BUFFER_BYTES = 2**22
-_COPY_BYTES = 2**24
 _ALL = 2**62
 
 
@@ -64,9 +63,6 @@ class RemotePlace(Place):
     def __truediv__(self, below: str) -> Place:
         return self.at_url(f"{public_url(self.address).rstrip('/')}/{below}")
 
-    def relative_to(self, folder: Place) -> str:
-        return relative_to(self.address, folder.address)
-
     @property
     def is_pattern(self) -> bool:
         return is_pattern(self.address)
@@ -105,15 +101,6 @@ class RemotePlace(Place):
     def read(self, max_bytes: int | None = None) -> bytes:
         with closing(self.open_ranges()) as file:
             return file.read_at(0, (file.size_bytes() or _ALL) if max_bytes is None else max_bytes)
-
-    def fetch(self, target: Path, on_progress: Callable[[int], None] = lambda there: None) -> None:
-        target.touch()
-        with closing(self.open_ranges()) as file, target.open("r+b") as opened:
-            position = opened.seek(0, io.SEEK_END)
-            while data := file.read_at(position, _COPY_BYTES):
-                opened.write(data)
-                position += len(data)
-                on_progress(position)
 
     def draft(self, beside: Place | None = None) -> Draft:
         return Draft(draft_folder() / f"{DRAFT_PREFIX}{uuid.uuid4().hex[:12]}", self._send_draft)
