@@ -107,7 +107,7 @@ def pipeline() -> None:
 
 def export() -> None:
     explorer = Explorer(["scores"])
-    explorer.export(Filter(), "out", "folder", None, "50%")
+    explorer.export(Filter(), "out", "folder", "50%")
     while explorer.exports.state()["state"] == "running":
         time.sleep(0.005)
     if explorer.exports.state()["state"] != "done":

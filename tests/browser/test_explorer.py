@@ -89,6 +89,21 @@ def test_a_wrong_cut_off_changes_nothing_and_the_cut_off_moves_by_keys(browser, 
             assert counts(page)[0] == int((small.scores >= np.float32(score)).sum())
         wait_until(page, "document.getElementById('handle').ariaValueText.includes('5.20, keeps')")
         assert text_of(page, ".flag") == "5.20"
+        before = counts(page)
+        page.locator("#varied input[type=checkbox]").check()
+        wait_until(page, f"{CUT}.kept === 40 && document.querySelector('.cell')?.ariaSetSize === '40'")
+        page.keyboard.press("]")
+        page.keyboard.press("]")
+        wait_until(page, f"{CUT}.kept === 42 && document.querySelector('.cell')?.ariaSetSize === '42'")
+        page.locator("#varied input[type=range]").fill("7")
+        wait_until(page, f"{CUT}.kept === 7 && location.hash.includes('cut=varied+7')")
+        assert text_of(page, "#export-count") == "7"
+        field.fill("9")
+        page.keyboard.press("Enter")
+        wait_until(page, f"{CUT}.kept === 9")
+        page.locator("#varied input[type=checkbox]").uncheck()
+        wait_until(page, f"{CUT}.score === 5.2 && document.querySelector('.cell')?.ariaSetSize === '60'")
+        assert counts(page) == before
 
 
 def test_words_rank_the_pictures_and_without_them_the_score_does_again(browser, tmp_path, photo_folder, model_dir):

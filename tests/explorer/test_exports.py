@@ -13,8 +13,8 @@ from tastemaker.selections.select import select_images
 from tastemaker.selections.selection import Selection
 
 
-def start(explorer, to, *, form="folder", score=None, top=None, **chosen):
-    return explorer.export(Filter(**chosen), str(to), form, score, top)
+def start(explorer, to, *, form="folder", cut="", **chosen):
+    return explorer.export(Filter(**chosen), str(to), form, cut)
 
 
 def export(explorer, to, **options):
@@ -28,9 +28,9 @@ def test_an_export_is_what_select_writes(explorer, tmp_path):
     cut = Selection(where="(\nwidth > height\n)", top=Top(count=4))
     for number, (form, body, selection) in enumerate(
         (
-            ("folder", {"score": 5.42}, Selection(min_score=5.42)),
-            ("webdataset", {"top": "25%"}, Selection(top=Top(share=0.25))),
-            ("folder", {"top": "4", "where": "width > height"}, cut),
+            ("folder", {"cut": "5.42"}, Selection(min_score=5.42)),
+            ("webdataset", {"cut": "25%"}, Selection(top=Top(share=0.25))),
+            ("folder", {"cut": "top 4", "where": "width > height"}, cut),
         )
     ):
         page, chosen = tmp_path / f"page{number}", tmp_path / f"select{number}"
@@ -43,7 +43,7 @@ def test_an_export_is_what_select_writes(explorer, tmp_path):
 
 def test_rejected_pictures_are_left_out_and_a_number_is_kept_exactly(explorer, tmp_path):
     explorer.rate(Filter(), {5: {"rejected": True}})
-    state = export(explorer, tmp_path / "out", top="3")
+    state = export(explorer, tmp_path / "out", cut="top 3")
     assert state["done"] == state["images"] == 3
     assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {"p00000.jpg", "p00009.jpg", "p00011.jpg"}
 
@@ -52,9 +52,9 @@ def test_a_manifest_follows_the_filter_on_ratings(explorer, tmp_path):
     import pyarrow.csv
 
     explorer.rate(Filter(), {1: {"stars": 5}, 2: {"stars": 3}})
-    sheet = export(explorer, tmp_path / "sheet.pdf", score=0.0, form="pdf", rated="4,5")
+    sheet = export(explorer, tmp_path / "sheet.pdf", cut="0.0", form="pdf", rated="4,5")
     assert (sheet["state"], (tmp_path / "sheet.pdf").read_bytes()[:5]) == ("done", b"%PDF-"), sheet["message"]
-    state = export(explorer, tmp_path / "list.csv", score=0.0, form="manifest", rated="4,5")
+    state = export(explorer, tmp_path / "list.csv", cut="0.0", form="manifest", rated="4,5")
     assert state["state"] == "done", state["message"]
     assert pyarrow.csv.read_csv(tmp_path / "list.csv")["image_id"].to_pylist() == ["p00001"]
 
@@ -62,12 +62,12 @@ def test_a_manifest_follows_the_filter_on_ratings(explorer, tmp_path):
 def test_what_makes_no_sense_is_refused_at_once(explorer, tmp_path):
     explorer.rate(Filter(), {1: {"rejected": True}})
     for options in (
-        {"to": "", "score": 5.0},
-        {"to": "s3://bucket/kept", "score": 5.0},
-        {"score": 99.0},
-        {"score": None},
-        {"score": 5.0, "by": "width"},
-        {"score": 0.0, "rated": "rejected"},
+        {"to": "", "cut": "5.0"},
+        {"to": "s3://bucket/kept", "cut": "5.0"},
+        {"cut": "99.0"},
+        {"cut": ""},
+        {"cut": "5.0", "by": "width"},
+        {"cut": "0.0", "rated": "rejected"},
     ):
         with pytest.raises(ConfigurationError):
             start(explorer, **{"to": tmp_path / "out", **options})
@@ -77,16 +77,16 @@ def test_what_makes_no_sense_is_refused_at_once(explorer, tmp_path):
 def test_what_cannot_be_written_is_told_and_nothing_is_replaced(explorer, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("mine")
-    state = export(explorer, tmp_path / "mine", score=5.0)
+    state = export(explorer, tmp_path / "mine", cut="5.0")
     assert state["state"] == "failed"
     assert "mine" in state["message"]
     assert copies(tmp_path / "mine").keys() == {"precious.txt"}
-    assert export(explorer, tmp_path / "out", score=5.0, form="sculpture")["state"] == "failed"
+    assert export(explorer, tmp_path / "out", cut="5.0", form="sculpture")["state"] == "failed"
 
 
 def test_originals_that_are_gone_are_counted(explorer, tmp_path):
     (tmp_path / "shards" / "00000.tar").unlink()
-    state = export(explorer, tmp_path / "out", score=5.42)
+    state = export(explorer, tmp_path / "out", cut="5.42")
     assert "0 images written" in state["message"]
     assert "6 missing, not copied" in state["message"]
 

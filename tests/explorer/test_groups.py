@@ -79,7 +79,7 @@ def test_a_picture_shows_the_others_of_its_group_once_groups_are_known(grouped):
 
 
 def test_an_export_has_the_best_of_each_group_as_the_page_shows_them(grouped, tmp_path):
-    state = export(grouped, tmp_path / "out", score=5.42, group="best")
+    state = export(grouped, tmp_path / "out", cut="5.42", group="best")
     assert state["state"] == "done", state["message"]
     kept = [row for row in grouped.index.view(BEST).rows.tolist() if np.float32(SCORES[row]) >= np.float32(5.42)]
     assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {f"p{row:05d}.jpg" for row in kept}
@@ -104,3 +104,19 @@ def test_without_groups_and_embeddings_nothing_is_offered(tmp_path):
             explorer.index.view(chosen)
     assert explorer.picture(Filter(), 0)["group"] is None
     explorer.close()
+
+
+def test_pictures_that_are_unlike_each_other_are_those_that_select_chooses(grouped, tmp_path):
+    grouped.rate(Filter(), {5: {"rejected": True}})
+    for count in (40, 5, 1):
+        cut, view = grouped.cut(Filter(), f"varied {count}"), grouped.index.view(Filter())
+        chosen = choose_rows(grouped.table, Selection(varied=count)).rows.tolist()
+        assert sorted(view.rows[cut["places"]].tolist()) == chosen
+        assert cut["kept"] == len(chosen) == min(count, 9)
+    assert sum(part["kept"] for part in grouped.slices(Filter(), "shape", "varied 5")["slices"]) == 5
+    assert export(grouped, tmp_path / "out", cut="varied 5")["done"] == 5
+    chosen = choose_rows(grouped.table, Selection(varied=5)).rows
+    assert {path.stem for path in (tmp_path / "out").glob("*.jpg")} == {f"p{row:05d}" for row in chosen}
+    for text, said in (("varied 100000", "up to"), ("varied 0", "1 or more")):
+        with pytest.raises(ConfigurationError, match=said):
+            grouped.cut(Filter(), text)

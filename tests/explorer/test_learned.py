@@ -63,9 +63,9 @@ def test_a_cut_by_taste_exports_and_slices_those_pictures(page, liked, tmp_path)
     page.learn()
     cut = page.cut(BY_TASTE, "25%")
     best = [item["name"] for item in page.rows(BY_TASTE, 0, cut["place"])]
-    assert export(page, tmp_path / "kept", top="25%", by=TASTE)["done"] == len(best) == 15
+    assert export(page, tmp_path / "kept", cut="25%", by=TASTE)["done"] == len(best) == 15
     assert {path.stem for path in (tmp_path / "kept").rglob("*.jpg")} == set(best)
-    assert sum(each["kept"] for each in page.slices(BY_TASTE, "shape", cut["place"])["slices"]) == 15
+    assert sum(each["kept"] for each in page.slices(BY_TASTE, "shape", "25%")["slices"]) == 15
     assert page.failures(TASTE) == page.failures("")
 
 

@@ -211,7 +211,7 @@ def test_wrong_filters_and_numbers_are_answered_with_a_sentence(page):
         "/api/facets?facet=caption",
         "/api/order?order=caption",
         "/api/cutoff?cut=nan",
-        "/api/slices?dimension=shape&place=none",
+        "/api/slices?dimension=nothing",
         f"/api/rows?start={'9' * 5000}",
     ):
         answer = page.get(address)

@@ -19,7 +19,7 @@ from tastemaker.imaging.tars import Member
 
 
 def slices_of(explorer, name, score=5.0, chosen=Filter()):  # noqa: B008 - it is frozen
-    found = explorer.slices(chosen, name, explorer.cut(chosen, f"{score:.2f}")["place"])
+    found = explorer.slices(chosen, name, f"{score:.2f}")
     return {part["name"]: (part["scored"], part["kept"]) for part in found["slices"]}, found
 
 
@@ -41,7 +41,7 @@ def test_slices_count_what_a_cut_off_keeps_of_each_part(explorer):
 
 
 def test_every_slice_can_be_filtered_by_and_adds_up(explorer):
-    for name in explorer.slices(Filter(), "", 0)["dimensions"]:
+    for name in explorer.slices(Filter(), "", "20%")["dimensions"]:
         found, answer = slices_of(explorer, name)
         assert sum(images for images, _ in found.values()) == len(SCORES), name
         for part in answer["slices"]:
@@ -110,7 +110,7 @@ def test_shapes_are_those_in_which_pictures_are_seen(tmp_path):
 
 def test_unknown_slices_and_rows_are_refused(explorer):
     with pytest.raises(ConfigurationError, match="dimension"):
-        explorer.slices(Filter(), "1) --", 0)
+        explorer.slices(Filter(), "1) --", "5")
     for row in (-1, 14, 10**12):
         with pytest.raises(ConfigurationError, match="no row"):
             explorer.picture(Filter(), row)
@@ -147,7 +147,7 @@ def test_json_of_strangers_leaves_slices_and_details_whole(tmp_path):
     for name in ("json: place", "json: $.\"'[*]"):
         found, _ = slices_of(explorer, name)
         assert [counted for counted in found.values() if counted[0] == 3] == [(3, 3), (3, 3)]
-    assert [n for n in explorer.slices(Filter(), "", 0)["dimensions"] if n.startswith("json")] == [
+    assert [n for n in explorer.slices(Filter(), "", "5")["dimensions"] if n.startswith("json")] == [
         "json: $.\"'[*]",
         "json: place",
     ]
@@ -180,7 +180,7 @@ def test_pictures_that_are_gone_are_told_and_shown_nowhere(tmp_path):
     everything = Filter()
     view = explorer.view(everything)
     seen = explorer.rows(everything, 0, 100)
-    slices = explorer.slices(everything, "shape", 3)["slices"]
+    slices = explorer.slices(everything, "shape", "top 3")["slices"]
     failures = explorer.failures("")
     near = explorer.neighbours(0)
     told = explorer.describe()

@@ -65,7 +65,7 @@ def test_a_cut_by_likeness_counts_and_exports_those_pictures(words, found, tmp_p
     assert cut["kept"] == np.count_nonzero(cosines >= np.float32(f"{middle:.9f}")) > 1
     rejected = int(rows[0])
     words.rate(BOATS, {rejected: {"rejected": True}})
-    state = export(words, tmp_path / "kept", score=cut["score"], like=BOATS.like)
+    state = export(words, tmp_path / "kept", cut=cut["name"], like=BOATS.like)
     assert state["state"] == "done", state["message"]
     everything = set(words.table.to_arrow(["image_path"]).column(0).to_pylist())
     kept = words.table.take(rows[1 : cut["place"]], ["image_path"]).column(0).to_pylist()

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -25,7 +25,9 @@ from tastemaker.models.published.clip_score import CLIP_SCORE
 from tastemaker.scores.conditions import Condition
 from tastemaker.scores.cutoff import Top, name_cutoff, parse_top
 from tastemaker.scores.database import sql_text
+from tastemaker.scores.stacks import check_embeddings
 from tastemaker.scores.table import ScoreTable
+from tastemaker.scores.variety import LEAST_REACH, REACH, choose_varied
 from tastemaker.selections.marks import REJECTED, Marks, Ratings, ratings_of
 
 NEXT = "next"
@@ -33,6 +35,12 @@ NEXT = "next"
 
 ASPECT_UNIT = 1000
 """Aspect ratios travel as integers: width / height in thousandths."""
+
+MAX_VARIED = 500
+"""Pictures that are unlike each other are chosen up to this number: it takes time with its square."""
+
+FEW_VARIED = LEAST_REACH // REACH
+"""Up to this number they are chosen among the same pictures: fewer are the first of more."""
 
 QUERY_SECONDS = 60.0
 """A condition that takes longer is stopped."""
@@ -109,6 +117,8 @@ class Cut:
         kept: Their number.
         name: The cut-off with as many digits as it takes to keep the same pictures; empty where there is none.
         tied: Pictures behind the cut, and not rejected, whose score equals the lowest that is kept.
+        top: The share or number that was asked for; None for a score.
+        places: Of what is kept, where that is not all before the cut: pictures that are unlike each other. Else None.
     """
 
     score: float | None
@@ -116,6 +126,15 @@ class Cut:
     kept: int
     name: str
     tied: int
+    top: Top | None = None
+    places: list[int] | None = None
+
+    @property
+    def text(self) -> str:
+        """What asks for this share or number again, as `ScoreIndex.cut` takes it; empty for a score."""
+        if self.top is None or self.top.count is None:
+            return str(self.top or "")
+        return f"{'top' if self.places is None else 'varied'} {self.top}"
 
 
 @dataclass
@@ -129,6 +148,7 @@ class View:
         is_rejected: bool (n,): what a person rejected is shown, but never kept and in no count.
         version: Of the ratings that this is from.
         whole: The chart of all pictures, where the filter lets only some pass.
+        unlike: Version of the ratings and number -> places of so many that are unlike each other, as they were chosen.
     """
 
     rows: npt.NDArray[np.uint32]
@@ -137,6 +157,7 @@ class View:
     is_rejected: npt.NDArray[np.bool_]
     version: int
     whole: Chart | None = None
+    unlike: dict[tuple[int, int], list[int]] = field(default_factory=dict)
 
     @cached_property
     def ascending(self) -> npt.NDArray[Any]:
@@ -177,12 +198,22 @@ class View:
             return Cut(score, place, self._kept(place), name, 0)
         kept = top.of(self.images)
         if not kept:
-            return Cut(None, 0, 0, "", 0)
+            return Cut(None, 0, 0, "", 0, top)
         place = int(np.flatnonzero(~self.is_rejected)[kept - 1]) + 1 if self.is_rejected.any() else kept
         lowest = float(self.scores[place - 1])
         lower = float(self.scores[place]) if place < len(self.rows) else None
         tied = self._kept(self.count_from(lowest)) - kept
-        return Cut(lowest, place, kept, name_cutoff(lowest, lower, decimals, self.scores.dtype.type), tied)
+        name = name_cutoff(lowest, lower, decimals, self.scores.dtype.type)
+        return Cut(lowest, place, kept, name, tied, top)
+
+    def keeps(self, cut: Cut) -> Mask:
+        """Return bool (n,): which pictures a cut keeps."""
+        keeps = ~self.is_rejected
+        if cut.places is None:
+            keeps[cut.place :] = False
+        else:
+            keeps &= np.isin(np.arange(len(keeps)), cut.places)
+        return keeps
 
     def read_cut(self, text: str) -> tuple[float | None, Top | None]:
         """Return what a person typed as a cut-off: a score, or a share such as 20%, or a number such as 100k.
@@ -253,6 +284,39 @@ class ScoreIndex:
         if view.version != self._marks.version:
             view.is_rejected, view.version = ratings[view.rows] == REJECTED, self._marks.version
         return view
+
+    def cut(self, chosen: Filter, text: str) -> Cut:
+        """Return where a view is cut by what a person typed: what `View.read_cut` takes, or ``varied 40``.
+
+        The latter keeps the 40 best pictures that are unlike each other, as ``tastemaker select --varied 40`` does.
+
+        Raises:
+            ConfigurationError: It is no cut-off, or there are no embeddings, or too many are asked for.
+        """
+        view = self.view(chosen)
+        varied = re.fullmatch(r"varied\s+(\d+)", text.strip(), re.IGNORECASE)
+        return self._cut_varied(view, int(varied[1])) if varied else view.cut(*view.read_cut(text))
+
+    def _cut_varied(self, view: View, count: int) -> Cut:
+        if count > MAX_VARIED:
+            raise ConfigurationError(f"the page chooses up to {MAX_VARIED:,} pictures that are unlike each other")
+        if count < 1:
+            raise ConfigurationError("say how many pictures that are unlike each other: 1 or more")
+        asked = max(count, FEW_VARIED)
+        if (view.version, asked) not in view.unlike:
+            view.unlike[view.version, asked] = self._choose_varied(view, asked)
+        places = sorted(view.unlike[view.version, asked][:count])
+        last = places[-1] + 1 if places else 0
+        lowest = float(view.scores[last - 1]) if places else None
+        return Cut(lowest, last, len(places), f"{len(places)}", 0, Top(count), places)
+
+    def _choose_varied(self, view: View, count: int) -> list[int]:
+        check_embeddings(self.table)
+        counts = np.flatnonzero(~view.is_rejected)
+        counts = counts[np.argsort(view.rows[counts])]  # of equal pictures the first in the table is chosen
+        rows, size = view.rows[counts].astype(np.int64), self.table.embeddings.size
+        found = choose_varied(view.scores[counts], lambda at: self.table.embeddings.take_unit(rows[at], size), count)
+        return [int(place) for place in counts[found]]
 
     def places(self, chosen: Filter, rows: Sequence[int]) -> list[int]:
         """Return where rows are in a view, -1 for those that are not."""

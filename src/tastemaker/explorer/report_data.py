@@ -187,7 +187,7 @@ def gather(
     rows, place = view.rows.tolist(), cut.place
     half = len(rows) // 2
     present = len(table.present_rows())
-    slices = [slice_view(table, view, kind, place, MOST_SLICES) for kind in built_in_dimensions(table)]
+    slices = [slice_view(table, view, kind, view.keeps(cut), MOST_SLICES) for kind in built_in_dimensions(table)]
     reasons = group_failures(table, column)
     for reason in reasons:
         reason["examples"] = list_failures(table, column, reason["kind"], 0)[:EXAMPLES_OF_A_REASON]

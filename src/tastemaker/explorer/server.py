@@ -64,7 +64,7 @@ def create_app(live: Live, token: str, port: int) -> Guard:
         Route(
             "/api/neighbours/{row:int}", _one_by_one(ask(lambda e, r: e.neighbours(r.path_params["row"], _filter(r))))
         ),
-        Route("/api/slices", ask(lambda e, r: e.slices(_filter(r), _text(r, "dimension"), _number(r, "place")))),
+        Route("/api/slices", ask(lambda e, r: e.slices(_filter(r), _text(r, "dimension"), _text(r, "cut")))),
         Route("/api/failures", ask(lambda e, r: e.failures(_text(r, "by")))),
         Route(
             "/api/failures/rows", ask(lambda e, r: e.failed_rows(_text(r, "by"), _text(r, "kind"), _number(r, "start")))
@@ -178,8 +178,7 @@ async def _no_icon(request: Request) -> Response:
 
 
 def _export(explorer: Explorer, body: _Body) -> Any:  # noqa: ANN401 - plain data
-    score = None if body.get("score") is None else float(body["score"])
-    return explorer.export(_filter_in(body), str(body["to"]), str(body["as"]), score, body.get("top"))
+    return explorer.export(_filter_in(body), str(body["to"]), str(body["as"]), str(body["cut"]))
 
 
 def _rate(explorer: Explorer, body: _Body) -> Any:  # noqa: ANN401 - plain data

@@ -20,12 +20,11 @@ from tastemaker.explorer.dimensions import Dimension, list_dimensions, shape_con
 from tastemaker.explorer.exports import Exports, path_here
 from tastemaker.explorer.facets import FACETS
 from tastemaker.explorer.failures import group_failures, list_failures
-from tastemaker.explorer.index import Filter, ScoreIndex
+from tastemaker.explorer.index import Cut, Filter, ScoreIndex
 from tastemaker.explorer.learned import TASTE
 from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.report_data import DEFAULT_TOP
 from tastemaker.explorer.slices import slice_view
-from tastemaker.scores.cutoff import parse_top
 from tastemaker.scores.locations import RowsSource
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.small import encode_jpeg, read_picture, recorded_size, reduce_image
@@ -128,10 +127,6 @@ class Explorer:
             sum(g["images"] for g in groups if (g["status"] == "failed") == is_so) for is_so in (True, False)
         )
         view = self.index.view(chosen)
-        try:
-            found = self.cut(chosen, cut)
-        except ConfigurationError:  # a mangled address: as if it had none
-            found = self.cut(chosen, str(DEFAULT_TOP))
         shapes = self.index.aspects(view.rows).astype("<u2").tobytes()
         return {
             "by": by,
@@ -143,7 +138,7 @@ class Explorer:
             "ghost": "" if view.whole is None else self._ghost(chosen),
             "ticks": [[text, view.chart.percent(float(text))] for text in view.chart.ticks()],
             **{name: getattr(view.chart, name) for name in ("low", "high", "first", "step", "reaching")},
-            "cut": found,
+            "cut": self._as_json(self._cut_or_default(chosen, cut)),
             "shapes": base64.b64encode(shapes).decode(),
             "failed": failed,
             "unscored": unscored,
@@ -189,12 +184,18 @@ class Explorer:
         return found
 
     def cut(self, chosen: Filter, text: str) -> _Json:
-        """Return the cut-off for a score, a share or a number, as `View.cut` does; ``text`` is the share or number."""
-        view = self.index.view(chosen)
-        score, top = view.read_cut(text)
-        cut = view.cut(score, top)
+        """Return where a view is cut, as `ScoreIndex.cut` does."""
+        return self._as_json(self.index.cut(chosen, text))
+
+    def _cut_or_default(self, chosen: Filter, text: str) -> Cut:
+        try:
+            return self.index.cut(chosen, text)
+        except ConfigurationError:  # a mangled address: as if it had none
+            return self.index.cut(chosen, str(DEFAULT_TOP))
+
+    def _as_json(self, cut: Cut) -> _Json:
         score = cut.score if cut.score is None or np.isfinite(cut.score) else None
-        return asdict(cut) | {"score": score, "text": str(top or "")}
+        return asdict(cut) | {"score": score, "text": cut.text}
 
     def place(self, chosen: Filter, row: int) -> int:
         """Return where a row is in a view, -1 where it is not."""
@@ -235,13 +236,13 @@ class Explorer:
         short = self._scored(found.tolist(), chosen)
         return [{**item, "similarity": float(cosine)} for item, cosine in zip(short, similarities, strict=True)]
 
-    def slices(self, chosen: Filter, name: str, place: int) -> _Json:
+    def slices(self, chosen: Filter, name: str, cut: str) -> _Json:
         """Return the slices of a view by one dimension, and the names of all dimensions.
 
         Args:
             chosen: The view.
             name: Of the dimension; empty for the first.
-            place: How many of the view lie before the cut.
+            cut: A cut-off as `cut` takes it; the report's where it is none.
 
         Raises:
             ConfigurationError: There is no such dimension.
@@ -252,7 +253,9 @@ class Explorer:
         if not names:
             return {"dimensions": [], "title": "", "slices": [], "others": 0}
         check_choice("dimension", name := name or names[0], names)
-        found = slice_view(self.table, self.index.view(chosen), self._dimensions[name], place, MAX_SLICES)
+        view = self.index.view(chosen)
+        keeps = view.keeps(self._cut_or_default(chosen, cut))
+        found = slice_view(self.table, view, self._dimensions[name], keeps, MAX_SLICES)
         return {"dimensions": names, **asdict(found)}
 
     def failures(self, by: str) -> list[_Json]:
@@ -278,22 +281,19 @@ class Explorer:
         places = self.index.places(chosen, list(changes))
         return [self._rating(row) | {"place": place} for row, place in zip(changes, places, strict=True)]
 
-    def export(self, chosen: Filter, to: str, form: str, score: float | None, top: str | None) -> _Json:
-        """Start to write what is kept of a view, and return the export.
+    def export(self, chosen: Filter, to: str, form: str, text: str) -> _Json:
+        """Start to write what a cut-off keeps of a view, and return the export.
 
         Raises:
-            ConfigurationError: There is no cut-off, nothing is kept, or `Exports.start` refuses.
+            ConfigurationError: There is no such cut-off, nothing is kept, or `Exports.start` refuses.
         """
-        view, by = self.index.view(chosen), self.index.column(chosen.by)
-        best = parse_top(top) if top else None
-        cut = view.cut(score, best)
+        view, by, cut = self.index.view(chosen), self.index.column(chosen.by), self.index.cut(chosen, text)
         if not cut.kept:
             raise ConfigurationError("nothing is kept: there is nothing to export")
-        if chosen.has_rows_of_its_own:
-            kept = view.rows[: cut.place][~view.is_rejected[: cut.place]]
-            selection = Selection(row_ids=kept.tolist(), rank_by=by)
+        if chosen.has_rows_of_its_own or cut.places is not None:
+            selection = Selection(row_ids=view.rows[view.keeps(cut)].tolist(), rank_by=by)
         else:
-            selection = Selection(chosen.condition(self.table), None if best else score, best, by)
+            selection = Selection(chosen.condition(self.table), None if cut.top else cut.score, cut.top, by)
 
         def work(path: Path, on_progress: Callable[[int], None]) -> SelectSummary:
             return select_images(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tastemaker.explorer.dimensions import NOT_KNOWN, Dimension, code_rows, rank, sure_distance
+from tastemaker.explorer.facets import Mask
 from tastemaker.explorer.index import View
 from tastemaker.scores.database import sql_name, sql_text
 from tastemaker.scores.table import ScoreTable
@@ -51,20 +52,20 @@ class Slices:
     others: int
 
 
-def slice_view(table: ScoreTable, view: View, dimension: Dimension, place: int, most: int) -> Slices:
+def slice_view(table: ScoreTable, view: View, dimension: Dimension, keeps: Mask, most: int) -> Slices:
     """Return what a cut keeps of the slices of a view.
 
     Args:
         table: The rows.
         view: The pictures that are sliced; those that are rejected count nowhere.
         dimension: How.
-        place: How many of the view lie before the cut.
+        keeps: bool (n,): which of the view the cut keeps.
         most: Slices at most.
     """
     counts = ~view.is_rejected
     keys, codes = code_rows(table, dimension.key)
     codes, scores = codes[view.rows[counts]], view.scores[counts]
-    is_kept = (np.arange(len(counts)) < place)[counts]
+    is_kept = keeps[counts]
     scored = np.bincount(codes, minlength=len(keys)).tolist()
     kept = np.bincount(codes[is_kept], minlength=len(keys)).tolist()
     share = float(is_kept.mean()) if len(is_kept) else 0.0

@@ -24,6 +24,7 @@ import { startStacks } from "./stacks.js";
 import { startStrip } from "./strip.js";
 import { startTaste } from "./taste.js";
 import { startTheme } from "./theme.js";
+import { startVaried } from "./varied.js";
 
 const about = document.getElementById("about");
 const order = document.getElementById("order");
@@ -36,7 +37,7 @@ async function start() {
   model.table = await ask("/api/table");
   setStamp(model.table.stamp);
   document.title = `${model.table.name} - tastemaker`;
-  for (const part of [startTheme, startChunks, startPicked, startHistogram, startFigures, startSizes, startGrid, startStrip, startFilter, startFacets]) part();
+  for (const part of [startTheme, startChunks, startPicked, startHistogram, startFigures, startVaried, startSizes, startGrid, startStrip, startFilter, startFacets]) part();
   for (const part of [startSlices, startTaste, startFailures, startPicture, startFlow, startStacks, startExports, startKeys]) part();
   startHeader();
   startIntro();

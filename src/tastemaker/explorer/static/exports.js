@@ -3,7 +3,7 @@
 import { ask, send } from "./api.js";
 import { describeFacets } from "./facets.js";
 import { columnName, count, element, images, share } from "./format.js";
-import { counted, model, on } from "./model.js";
+import { counted, cutText, model, on } from "./model.js";
 
 const dialog = document.getElementById("export");
 const POLL_MS = 250;
@@ -71,15 +71,16 @@ function open() {
 function describe() {
   const { cut, filter, view } = model;
   const by = view.like ? `likeness to “${view.like}”` : columnName(view.by);
-  const what = cut.text ? `the top ${cut.text.endsWith("%") ? cut.text : count(Number(cut.text))}${view.like ? ` by ${by}` : ""}` : `${by} from ${cut.name}`;
+  const number = cut.text.endsWith("%") ? cut.text : count(Number(cut.text.split(" ").pop()));
+  const best = cut.places ? `${number} unlike each other` : `the top ${number}`;
+  const what = cut.text ? `${best}${view.like ? ` by ${by}` : ""}` : `${by} from ${cut.name}`;
   const parts = [filter.where, filter.text && `containing “${filter.text}”`, ...describeFacets()].filter(Boolean);
   const rejected = view.rejected.size ? ". What is rejected is left out" : "";
   return `${what}, ${share(cut.kept, counted())} of ${images(counted())}${parts.length ? ` where ${parts.join(" and ")}` : ""}${filter.group === "best" ? ", only the best of each group" : filter.group ? ", of one stack" : ""}${rejected}.`;
 }
 
 async function start(to, as) {
-  const { cut, filter } = model;
-  const body = { to, as, filter, ...(cut.text ? { top: cut.text } : { score: cut.score }) };
+  const body = { to, as, filter: model.filter, cut: cutText() };
   result.classList.remove("wrong");
   result.textContent = "";
   try {

@@ -2,7 +2,7 @@
 
 import { apply } from "./filter.js";
 import { columnName, compact, count, images, share } from "./format.js";
-import { counted, cutByText, model, moveCut, on } from "./model.js";
+import { counted, cutByText, cutVaried, model, moveCut, on } from "./model.js";
 
 const field = document.getElementById("cut");
 const note = document.getElementById("cut-note");
@@ -39,8 +39,9 @@ export function startFigures() {
 
 async function take() {
   const typed = field.value;
+  const isNumber = model.cut.places && /^\s*\d+\s*$/.test(typed);
   try {
-    if (typed !== asText()) await cutByText(typed);
+    if (typed !== asText()) await (isNumber ? cutVaried(Number(typed)) : cutByText(typed));
     settle();
   } catch (error) {
     if (field.value !== typed) return; // another text stands there now
@@ -63,8 +64,9 @@ function showNote() {
 const asText = () => model.cut.name;
 
 const noteText = () => {
-  const { text } = model.cut;
-  return text ? `top ${text.endsWith("%") ? text : compact(Number(text))}` : "";
+  const { text, places } = model.cut;
+  const number = /\d+$/.exec(text);
+  return places ? "" : number ? `top ${compact(Number(number))}` : text && `top ${text}`;
 };
 
 // What is cut by, where that is not the column: the words.
@@ -75,7 +77,7 @@ function showRanking() {
   back.textContent = `back to the ${columnName(by)}`;
 }
 
-const cutName = () => `cut-off ${model.view.like ? "by likeness " : ""}${asText()}`;
+const cutName = () => model.cut.places ? `${asText()} unlike each other` : `cut-off ${model.view.like ? "by likeness " : ""}${asText()}`;
 
 function show() {
   const { kept } = model.cut;

@@ -4,7 +4,7 @@ import { dropCell, fillCell, makeCell, prepareImage, showMark } from "./cell.js"
 import { fetchPositions, peek, update } from "./chunks.js";
 import { BESIDE, GAP, boxes, layOut, rowAt, rowOf } from "./layout.js";
 import { want } from "./loader.js";
-import { emit, isByScore, model, on, placeOf, positionOf, setActive, shownImages, shownShapes } from "./model.js";
+import { emit, isByScore, isKept, model, on, placeOf, positionOf, setActive, shownImages, shownShapes } from "./model.js";
 import { clearPicked, pickTo, togglePick } from "./picked.js";
 import { Scroller } from "./scroller.js";
 import { columnsAt, heightAt, linesBelow } from "./sizes.js";
@@ -180,8 +180,6 @@ function showKnown() {
   }
   want(sorted.map((cell) => prepareImage(cell, layout.heights[cell.row])).filter(Boolean));
 }
-
-const isKept = (place) => place < model.cut.place;
 
 function markKept(cell) {
   cell.classList.toggle("kept", isKept(cell.place));

@@ -26,9 +26,10 @@ export function makeBars(path, ghost = "") {
   return element("div", { className: "bars", "aria-hidden": "true" }, ...svgs);
 }
 
-export const percentOf = (value) => {
-  const { low, high } = model.view;
-  return `${100 * Math.min(Math.max((value - low) / (high - low), 0), 1)}%`;
+// Where the cut-off lies on the axis: at its end where pictures are kept for their variety.
+export const cutPercent = () => {
+  const { view: { low, high }, cut: { score: value, places } } = model;
+  return `${places ? 100 : 100 * Math.min(Math.max((value - low) / (high - low), 0), 1)}%`;
 };
 
 export function startHistogram() {
@@ -48,7 +49,6 @@ function draw() {
   host.querySelector(".bars").replaceWith(makeBars(bars, ghost));
   handle.min = Math.round(low / step);
   handle.max = Math.round(high / step);
-  handle.disabled = !images;
   axis.replaceChildren(...(images || ghost ? ticks : []).map(([text, percent], n) => element("span", { className: n % 2 ? "odd" : "", style: `left: ${percent}%`, textContent: text })));
   axis.classList.toggle("long", ticks.some(([text]) => text.length > 4));
   fillTable();
@@ -56,8 +56,9 @@ function draw() {
 }
 
 function place() {
-  const { score: value, kept, name } = model.cut;
-  host.style.setProperty("--cut", percentOf(value));
+  const { score: value, kept, name, places } = model.cut;
+  host.style.setProperty("--cut", cutPercent());
+  handle.disabled = !model.view.images || Boolean(places);
   handle.value = Math.round(value / model.view.step);
   handle.setAttribute("aria-valuetext", `${name}, keeps ${count(kept)}, ${share(kept, counted())}`);
   flag.textContent = name;

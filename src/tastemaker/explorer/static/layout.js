@@ -44,8 +44,8 @@ export function layOut(shapes, width, target, columns = 0, lines = 1) {
       end++;
       height = next;
     }
-    const isLast = end === number && height > target;
-    add(start, Math.min(height, isLast && !columns ? target : highest));
+    const isLast = end === number && height > target && end - start < most; // it is not blown up to the full width
+    add(start, Math.min(height, !isLast ? highest : columns && rows ? heights[rows - 1] : columns ? highest : target));
     start = end;
   }
   starts[rows] = number;

@@ -18,8 +18,9 @@ export const model = {
   view: { images: 0, rated: new Set(), rejected: new Set(), first: 0, step: 0.01, reaching: [], low: 0, high: 1, failed: 0, unscored: 0, by: "", like: "" },
   shapes: new Uint16Array(0), // aspect ratios in thousandths, best first
   // text: the share or number that was asked for, else empty; name: the cut-off with as many digits as it needs; place: how
-  // many of the view lie before it, rejected ones among them; kept: without those
-  cut: { score: 0, place: 0, kept: 0, name: "", text: "" },
+  // many of the view lie before it, rejected ones among them; kept: without those; places: of what is kept, where that is not
+  // all before the cut, but pictures that are unlike each other
+  cut: { score: 0, place: 0, kept: 0, name: "", text: "", places: null },
   active: 0, // place of the active picture, best first
   picked: new Set(), // places of the pictures that are picked together
   picture: null, // row of the opened picture
@@ -59,15 +60,17 @@ export function shownShapes() {
 }
 
 // Whether places come one after the other, so that the cut-off is a line between them.
-export const isByScore = () => !ordered && !model.part;
+export const isByScore = () => !ordered && !model.part && !model.cut.places;
+
+export const isKept = (place) => model.cut.places?.has(place) ?? place < model.cut.place;
 
 function arrange() {
-  const { view, cut, part } = model;
+  const { view, part } = model;
   arranged = positions = null;
   if (ordered || part || model.order === "worst") {
     let places = ordered ?? new Uint32Array(view.images).map((_, n) => n);
     if (model.order === "worst") places = places.reverse();
-    if (part) places = places.filter((place) => place < cut.place === (part === "kept") && !view.rejected.has(place));
+    if (part) places = places.filter((place) => isKept(place) === (part === "kept") && !view.rejected.has(place));
     arranged = places;
     positions = new Int32Array(view.images).fill(-1);
     places.forEach((place, position) => (positions[place] = position));
@@ -111,22 +114,45 @@ export function cutAt(score) {
 function setAt(score) {
   const snapped = snap(score);
   const place = placeAt(snapped);
-  setCut({ score: snapped, place, kept: keptBefore(place), name: snapped.toFixed(digits()), text: "" });
+  setCut({ score: snapped, place, kept: keptBefore(place), name: snapped.toFixed(digits()), text: "", places: null });
 }
 
 export function moveCut(steps) {
   const { step } = model.view;
+  if (model.cut.places) return cutVaried(variedCount() + steps).catch((error) => emit("trouble", error));
   const exact = model.cut.score / step;
   const from = steps > 0 ? Math.floor(exact + 1e-6) : Math.ceil(exact - 1e-6);
   cutAt((from + steps) * step);
 }
 
-// What somebody types: a score, a share (20%) or a number (100k). The server reads it and counts.
+// The cut-off as the server reads it.
+export const cutText = () => model.cut.text || model.cut.name;
+
+// What somebody types: a score, a share (20%), a number (100k), or so many that are unlike each other (varied 40). The server
+// reads it and counts.
 export async function cutByText(text) {
   if (/^-?\d*\.\d+$/.test(text) && isOnStep(Number(text))) return setAt(Number(text)); // its count is in the page
   const before = model.cut;
-  const { score, ...cut } = await ask("/api/cutoff", { ...model.filter, cut: text });
-  if (model.cut === before) setCut({ ...cut, score: score ?? 0 }); // not where it was moved meanwhile
+  const cut = await ask("/api/cutoff", { ...model.filter, cut: text });
+  if (model.cut === before) setCut(asCut(cut)); // not where it was moved meanwhile
+}
+
+const asCut = ({ score, places, ...cut }) => ({ ...cut, score: score ?? 0, places: places && new Set(places) });
+
+const variedCount = () => Number(model.cut.text.split(" ")[1]);
+
+// Cut by variety. The number is taken at once: keys and the slider go on from it before the pictures are chosen.
+export async function cutVaried(number) {
+  const before = model.cut;
+  const asked = { ...before, text: `varied ${Math.min(Math.max(number, 1), counted())}` };
+  model.cut = asked;
+  emit("choosing"); // the first time it takes a second or two in a large table
+  try {
+    await cutByText(asked.text);
+  } catch (error) {
+    if (model.cut === asked) setCut(before);
+    throw error;
+  }
 }
 
 // Count anew what the cut-off keeps, as after another picture is rejected.
@@ -176,7 +202,7 @@ export async function loadView(cut = model.cut) {
   model.view = { ...view, rated: new Set(rated), rejected: new Set(rejected) };
   shown = by;
   model.shapes = new Uint16Array(decode(shapes));
-  model.cut = { ...found, score: found.score ?? 0 };
+  model.cut = asCut(found);
   ordered = order;
   arrange();
   emit("view");
@@ -186,13 +212,14 @@ export async function loadView(cut = model.cut) {
 
 const isOnStep = (score) => Math.abs(score / model.view.step - Math.round(score / model.view.step)) < 1e-6;
 
-// `active`: the place that is active then; that of the first picture that is shown, where there is no such place.
-export async function changeFilter(changes, { order = model.order, active = -1 } = {}) {
+// `active`: the place that is active then; that of the first picture that is shown, where there is no such place. `cut`: that
+// of the ranking, unless another one is given.
+export async function changeFilter(changes, { order = model.order, active = -1, cut } = {}) {
   const before = { filter: model.filter, order: model.order, active: model.active };
   Object.assign(model, { filter: { ...model.filter, ...changes }, order, active });
   cuts.set(shown, model.cut);
   try {
-    await loadView(cuts.get(ranking(model.filter)) ?? { text: "", name: "" });
+    await loadView(cut ?? cuts.get(ranking(model.filter)) ?? { text: "", name: "" });
   } catch (error) {
     if (error.name === "AbortError") return;
     Object.assign(model, before);
@@ -239,8 +266,8 @@ export function remember() {
 
 export function toHash() {
   const state = new URLSearchParams();
-  const { cut, filter } = model;
-  state.set("cut", cut.text || cut.name);
+  const { filter } = model;
+  state.set("cut", cutText());
   for (const [name, value] of Object.entries(filter)) if (value && name !== "asked") state.set(name, value);
   if (model.order !== "best") state.set("order", model.order);
   if (model.part) state.set("part", model.part);

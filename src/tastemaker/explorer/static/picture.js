@@ -5,7 +5,7 @@ import { fetchPlaces } from "./chunks.js";
 import { goesOnSwitch, nextUnrated } from "./flow.js";
 import { columnName, count, element, score } from "./format.js";
 import { focusGrid, reveal } from "./grid.js";
-import { digits, emit, measure, model, on, placeOf, positionOf, setActive, shownImages, toHash } from "./model.js";
+import { digits, emit, isKept, measure, model, on, placeOf, positionOf, setActive, shownImages, toHash } from "./model.js";
 import { pickedPlaces } from "./picked.js";
 import { clearStage, markPane, showStage, sourceOf, stage, startStage } from "./stage.js";
 import { makeRating, showRating } from "./stars.js";
@@ -220,7 +220,7 @@ function showHead() {
 
 function showVerdict() {
   if (!shown) return;
-  const isBefore = shown.place >= 0 ? shown.place < model.cut.place : shown.score !== null && shown.score >= model.cut.score;
+  const isBefore = shown.place >= 0 ? isKept(shown.place) : shown.score !== null && shown.score >= model.cut.score;
   const isKept = isBefore && !shown.rejected;
   verdict.textContent = shown.rejected ? "rejected" : shown.score === null ? "" : isKept ? "kept" : "dropped";
   verdict.classList.toggle("kept", isKept);

@@ -3,8 +3,8 @@
 import { ask } from "./api.js";
 import { toggleCondition } from "./filter.js";
 import { columnName, count, element, share } from "./format.js";
-import { makeBars, percentOf } from "./histogram.js";
-import { counted, model, on, remember } from "./model.js";
+import { cutPercent, makeBars } from "./histogram.js";
+import { counted, cutText, model, on, remember } from "./model.js";
 
 const host = document.getElementById("slices");
 const REST_MS = 120; // of the handle, before they are counted again
@@ -26,7 +26,7 @@ async function load() {
   host.setAttribute("aria-busy", "true");
   if (!host.firstChild) host.append(element("p", { className: "quiet", textContent: "counting ..." }));
   try {
-    const found = await ask("/api/slices", { ...model.filter, dimension: model.dimension, place: model.cut.place });
+    const found = await ask("/api/slices", { ...model.filter, dimension: model.dimension, cut: cutText() });
     if (mine === turn) show(found);
   } catch (error) {
     if (mine === turn) host.replaceChildren(element("p", { className: "empty wrong", textContent: error.message }));
@@ -53,7 +53,7 @@ function show({ dimensions, title, slices, others }) {
   const head = [["slice"], ["images"], [model.view.like ? "likeness" : "scores", "histogram"], ["keeps"], ["", "drawn"], ["difference"]];
   const heads = head.map(([name, kind]) => element(name ? "th" : "td", { className: kind, textContent: name }));
   const farthest = Math.max(0.05, ...slices.map((slice) => Math.abs(slice.difference)));
-  host.style.setProperty("--cut", percentOf(model.cut.score));
+  host.style.setProperty("--cut", cutPercent());
   host.replaceChildren(
     element("div", { className: "page-head" }, element("label", { htmlFor: "dimension", textContent: "by" }),
       element("span", { className: "choose" }, choice), element("p", { className: "quiet", textContent: note })),

@@ -8,7 +8,7 @@ import { tell } from "./ratings.js";
 const bar = document.getElementById("stack");
 const text = element("p");
 
-let before = { order: "best", active: 0 }; // where one was when the stack was opened
+let before = { order: "best", active: 0, cut: { text: "20%" } }; // where one was when the stack was opened
 
 const isOpened = () => !["", "best"].includes(model.filter.group);
 
@@ -23,6 +23,7 @@ export function startStacks() {
 
 function showBar() {
   bar.hidden = !isOpened();
+  document.body.classList.toggle("in-stack", !bar.hidden);
   const order = { oldest: ", as they were taken", name: ", by file name" }[model.order] ?? "";
   text.textContent = `A stack of ${images(model.view.images)}${order}`;
 }
@@ -32,8 +33,9 @@ async function openStack(picture) {
   if (isOpened()) return closeStack();
   if (model.filter.group !== "best") return changeFilter({ group: "best" });
   if (!(picture?.stack > 1)) return tell("no stack: the picture is alone");
-  before = { order: model.order, active: model.active };
-  await changeFilter({ group: String(picture.row) }, { order: model.table.orders.includes("oldest") ? "oldest" : "name" });
+  before = { order: model.order, active: model.active, cut: model.cut };
+  const order = model.table.orders.includes("oldest") ? "oldest" : "name";
+  await changeFilter({ group: String(picture.row) }, { order, cut: { text: "100%" } }); // one compares them: nothing is cut off
   const members = await fetchPlaces(0, model.view.images);
   setActive(members.findIndex(({ row }) => row === picture.row));
 }
