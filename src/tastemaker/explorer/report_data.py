@@ -14,8 +14,9 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import band_width, decimals_of
 from tastemaker.explorer.dimensions import built_in_dimensions
 from tastemaker.explorer.failures import group_failures, list_failures
-from tastemaker.explorer.index import Cut, Filter, ScoreIndex, View
+from tastemaker.explorer.index import Filter, ScoreIndex
 from tastemaker.explorer.slices import BothCuts, Slices, compare_cuts, slice_view
+from tastemaker.explorer.view import Cut, View
 from tastemaker.models.published import scorer_of_column
 from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.scores.cutoff import Top

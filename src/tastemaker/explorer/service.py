@@ -20,11 +20,12 @@ from tastemaker.explorer.dimensions import Dimension, list_dimensions, shape_con
 from tastemaker.explorer.exports import Exports, path_here
 from tastemaker.explorer.facets import FACETS
 from tastemaker.explorer.failures import group_failures, list_failures
-from tastemaker.explorer.index import Cut, Filter, ScoreIndex
+from tastemaker.explorer.index import Filter, ScoreIndex
 from tastemaker.explorer.learned import TASTE
 from tastemaker.explorer.lookup import RowLookup
 from tastemaker.explorer.report_data import DEFAULT_TOP
 from tastemaker.explorer.slices import slice_view
+from tastemaker.explorer.view import Cut
 from tastemaker.scores.locations import RowsSource
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.small import encode_jpeg, read_picture, recorded_size, reduce_image

@@ -8,7 +8,7 @@ import numpy as np
 
 from tastemaker.explorer.dimensions import NOT_KNOWN, Dimension, code_rows, rank, sure_distance
 from tastemaker.explorer.facets import Mask
-from tastemaker.explorer.index import View
+from tastemaker.explorer.view import View
 from tastemaker.scores.database import sql_name, sql_text
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.steps import Best, Left
