@@ -1,6 +1,7 @@
 """Rows that come while one looks, and pictures that are scored meanwhile."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -97,6 +98,32 @@ def test_pictures_without_rows_are_scored_while_one_looks(tmp_path, photo_folder
     assert (table["images"], table["ranked_by"][0]) == (number, "aesthetic_score")
     assert {entry.name for entry in photo_folder.iterdir() if entry.name.startswith("_")} == set()
     assert len(ScoreTable(output)) == number
+
+
+def test_copies_that_a_selection_made_are_pictures_and_rows_that_cannot_be_shown_end_the_explorer(
+    tmp_path, photo_folder, model_dir
+):
+    shutil.copytree(photo_folder, tmp_path / "copies")
+    (tmp_path / "copies/_tastemaker").mkdir()
+    (tmp_path / "out/rows").mkdir(parents=True)
+    (tmp_path / "out/rows/foreign.parquet").write_bytes(b"PAR1 not really PAR1")
+    command = ("explore", "copies", "--output", "out", "--no-browser", "--model-dir", str(model_dir))
+    found = start_tastemaker(*command, cwd=tmp_path)
+    assert found.returncode == 2
+    assert "foreign.parquet is no rows file" in found.stderr.splitlines()[-1]
+
+
+def test_ctrl_c_in_a_terminal_ends_page_and_scoring_with_one_line_at_the_first_moment(tmp_path, photo_folder):
+    command = [*PROGRAM, "explore", str(photo_folder), "--output", str(tmp_path / "out"), "--no-browser"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, **pipes) as process:
+        assert "?token=" in process.stdout.readline()
+        time.sleep(0.5)  # the other process is being loaded
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors.count("Traceback")) == (130, 0)
+    assert errors.splitlines()[-1].startswith("tastemaker: stopped")
 
 
 @pytest.mark.parametrize("what", ["nowhere", "empty"])

@@ -82,19 +82,23 @@ def explore(
         )
         server = uvicorn.Server(config)
         if scoring is not None:
-            scoring.start(lambda: setattr(server, "should_exit", server.should_exit or _has_nothing(live, scoring)))
+            scoring.start(lambda: _end_without_rows(live, scoring, server))
         say(address, sources[0] if inputs else "")
         if open_browser:
             Timer(_BROWSER_DELAY_S, webbrowser.open, (address,)).start()
         server.run(sockets=[listening])
-        if scoring is not None and _has_nothing(live, scoring):
+        if scoring is not None and scoring.problem and live.explorer is None:
             raise ConfigurationError(scoring.problem)
 
 
-def _has_nothing(live: Live, scoring: Scoring) -> bool:
-    """Return whether there is nothing to show, and nothing will come."""
-    # In this order: rows that are being shown count first as new ones, and then as an explorer.
-    return bool(scoring.problem) and not live.news()["more"] and live.explorer is None
+def _end_without_rows(live: Live, scoring: Scoring, server: uvicorn.Server) -> None:
+    """End the server where the scoring is over and its rows cannot be shown: there are none, or they are refused."""
+    try:
+        if live.explorer is None:
+            live.show_new()
+    except ConfigurationError as error:
+        scoring.problem = scoring.problem or str(error)
+        server.should_exit = True
 
 
 def _listen(port: int | None) -> socket.socket:

@@ -56,7 +56,10 @@ class Scoring:
         Args:
             on_end: Called once it has ended, in a thread of its own.
         """
+        # A terminal sends Ctrl-C to all processes, and this one decides: the child ignores it from its first moment on.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._process.start()
+        signal.signal(signal.SIGINT, before)
         self._to_page.close()
         self._reader = Thread(target=self._read, args=[on_end], name="scoring", daemon=True)
         self._reader.start()
@@ -113,7 +116,7 @@ def _score(inputs: list[str], output: str, options: RunOptions, to_page: Connect
     try:
         try:
             again = _is_without_model(output)
-            mode = RunMode(overwrite=again, new_fingerprint_only=not again, rows_soon=True)
+            mode = RunMode(overwrite=again, new_fingerprint_only=not again, rows_soon=True, wait=True)
             run_scoring(inputs, output, options, mode, on_progress=tell)
         except WeightsNotFoundError as error:
             logging.getLogger(__name__).warning("%s", error)
@@ -121,7 +124,7 @@ def _score(inputs: list[str], output: str, options: RunOptions, to_page: Connect
                 "Ranked by sharpness, exposure and noise: the model's weights are not here, and cannot be fetched now."
             )
             without = RunOptions(rank_by=WITHOUT_MODEL, storage_options=options.storage_options)
-            mode = RunMode(new_fingerprint_only=True, rows_soon=True)
+            mode = RunMode(new_fingerprint_only=True, rows_soon=True, wait=True)
             run_scoring(inputs, output, without, mode, on_progress=tell)
     except TastemakerError as error:
         tell(str(error))

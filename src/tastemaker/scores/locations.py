@@ -85,9 +85,14 @@ def find_rows(sources: Source | Sequence[Source], storage_options: Mapping[str, 
 
 
 def is_of_rows(source: Source, storage_options: Mapping[str, Any] | None = None) -> bool:
-    """Return whether a place is one of rows: a Parquet file, a folder of results, or one with Parquet files in it."""
+    """Return whether a place is one of rows: a Parquet file, a folder of results, or one with Parquet files in it.
+
+    A folder of copies is none: it has notes, but no rows.
+    """
     place = Place.of(source, storage_options)
-    if (place / STATE_FOLDER).is_folder() or (place.name.endswith(".parquet") and not place.is_folder()):
+    if place.name.endswith(".parquet") and not place.is_folder():
+        return True
+    if (place / STATE_FOLDER).is_folder() and (place / ROWS_FOLDER).is_folder():
         return True
     return place.is_folder() and any(_is_wanted(entry.place.relative_to(place)) for entry in place.list())
 

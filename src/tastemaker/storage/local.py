@@ -177,7 +177,8 @@ class LocalPlace(Place):
         except OSError as error:
             if error.errno in FULL:
                 raise
-            raise ConfigurationError(f"{self} cannot be written to: {error.strerror}; choose another place") from error
+            why = "a file has that name" if isinstance(error, FileExistsError) else error.strerror
+            raise ConfigurationError(f"{self} cannot be written to: {why}; choose another place") from error
 
     def lock(self) -> Lock:
         return _FileLock(self.local_path)
@@ -240,7 +241,7 @@ class _FileLock(Lock):
         self._lock = filelock.FileLock(path)
 
     def acquire(self, wait_s: float = 0.0) -> bool:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        LocalPlace(str(self._path.parent)).make_folder()
         try:
             self._lock.acquire(timeout=-1 if wait_s == float("inf") else wait_s)
         except filelock.Timeout:

@@ -9,16 +9,16 @@ if (localStorage.getItem("tastemaker-theme")) document.documentElement.dataset.t
 
 async function look() {
   try {
-    const { more, scoring } = await ask("/api/news");
-    if (more) {
+    const { stamp, scoring } = await ask("/api/news");
+    document.getElementById("scoring").textContent = scoring?.text || "no pictures yet";
+    document.getElementById("problem").textContent = scoring?.problem ?? "";
+    if (stamp) {
       await send("/api/news/show");
       location.reload();
       return;
     }
-    document.getElementById("scoring").textContent = scoring?.text || "no pictures yet";
-    document.getElementById("problem").textContent = scoring?.problem ?? "";
-  } catch {
-    // told where one looks, and asked again
+  } catch (error) {
+    document.getElementById("problem").textContent = error.message;
   }
   setTimeout(look, EVERY_MS);
 }
