@@ -221,9 +221,9 @@ function showHead() {
 function showVerdict() {
   if (!shown) return;
   const isBefore = shown.place >= 0 ? isKept(shown.place) : shown.score !== null && shown.score >= model.cut.score;
-  const isKept = isBefore && !shown.rejected;
-  verdict.textContent = shown.rejected ? "rejected" : shown.score === null ? "" : isKept ? "kept" : "dropped";
-  verdict.classList.toggle("kept", isKept);
+  const passes = isBefore && !shown.rejected;
+  verdict.textContent = shown.rejected ? "rejected" : shown.score === null ? "" : passes ? "kept" : "dropped";
+  verdict.classList.toggle("kept", passes);
 }
 
 async function showFacts(picture, mine) {
