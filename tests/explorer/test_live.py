@@ -93,6 +93,8 @@ def test_pictures_without_rows_are_scored_while_one_looks(tmp_path, photo_folder
     assert "--rank-by technical_quality" in errors
     assert str(output) in errors
     number = table["images"]
+    table, errors = look({**without, "more": ["--rank-by", "technical_quality"]}, is_over)
+    assert (table["images"], "weights" in errors) == (number, False), "what the message says is done"
 
     table, errors = look({"more": ["--model-dir", str(model_dir)]}, is_over)
     assert (table["images"], table["ranked_by"][0]) == (number, "aesthetic_score")

@@ -17,7 +17,7 @@ from tastemaker.explorer.live import Live
 from tastemaker.explorer.scoring import Scoring, default_output
 from tastemaker.explorer.server import create_app
 from tastemaker.explorer.service import Explorer, name_of
-from tastemaker.runs.options import RunOptions
+from tastemaker.runs.options import WITHOUT_MODEL, RunOptions
 from tastemaker.scores.locations import is_of_rows
 
 HOST = "127.0.0.1"
@@ -49,6 +49,7 @@ def explore(
         storage_options: For rows and originals that are URLs; see docs/remote-data.md.
         originals: Places that originals may be read from, beside the inputs of your own runs.
         rank_by: The column or SQL expression that pictures are ranked by at first; None for that of the first scorer.
+            With ``technical_quality``, pictures without rows are measured and not scored.
         model_dir: Directory of models, for a search by words; None for ``$TASTEMAKER_MODEL_DIR`` or the user's cache.
         output: Where rows of pictures go; None for a folder among the user's data, see `default_output`.
 
@@ -68,7 +69,8 @@ def explore(
         return explorer
 
     with closing(_listen(port)) as listening, ExitStack() as stack:
-        options = RunOptions(model_dir=model_dir, storage_options=dict(storage_options or {}))
+        by = WITHOUT_MODEL if rank_by == WITHOUT_MODEL else None
+        options = RunOptions(model_dir=model_dir, rank_by=by, storage_options=dict(storage_options or {}))
         scoring = Scoring(inputs, sources[0], options) if inputs else None
         if scoring is not None:
             stack.enter_context(closing(scoring))

@@ -115,7 +115,7 @@ def _score(inputs: list[str], output: str, options: RunOptions, to_page: Connect
 
     try:
         try:
-            again = _is_without_model(output)
+            again = options.is_by_model and _is_without_model(output)
             mode = RunMode(overwrite=again, new_fingerprint_only=not again, rows_soon=True, wait=True)
             run_scoring(inputs, output, options, mode, on_progress=tell)
         except WeightsNotFoundError as error:

@@ -182,7 +182,7 @@ class _Run:
         plan = make_plan(matches, self.index, self.fingerprint, self.mode, self.options.max_pixels)
         self._save_index(plan)
         if plan.work < len(plan.matches):
-            logger.info("%d of %d partitions are finished already", len(matches) - plan.work, len(matches))
+            logger.info("partitions: %d of %d are finished already", len(matches) - plan.work, len(matches))
         return plan
 
     def _save_index(self, plan: Plan) -> None:

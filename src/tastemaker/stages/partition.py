@@ -114,7 +114,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         for _, below_one_root in groupby(loose, key=lambda file: file.root):
             parts += self._split(list(below_one_root), LOOSE_FILES_PER_PARTITION)
         groups = _name_groups(parts, {file.path for file in shards}, self.storage_options)[: self.limit]
-        logger.info("found %d files in %d groups", len(found), len(groups))
+        logger.info("files: %d, groups of them: %d", len(found), len(groups))
         if self.passed_over:
             logger.info("passed over: %s", describe(self.passed_over))
         return groups
