@@ -11,7 +11,7 @@ const NARROW = 116; // px that a score and five stars take
 export function makeCell(position, place) {
   const frame = element("div", { className: "frame" });
   const label = element("div", { className: "label" }, element("span", { className: "score" }), element("span", { className: "mark" }));
-  const cell = element("div", { className: "cell", role: "option", id: `cell-${position}` }, frame, label, element("div", { className: "file", dir: "auto" }));
+  const cell = element("div", { className: "cell", role: "option", id: `cell-${position}`, title: "not here yet" }, frame, label, element("div", { className: "file", dir: "auto" }));
   cell.setAttribute("aria-setsize", shownImages());
   cell.setAttribute("aria-posinset", position + 1);
   cell.setAttribute("aria-selected", "false");
