@@ -17,9 +17,9 @@ import unicodedata
 import zipfile
 from pathlib import Path
 
+from tastemaker.models.tokens import read_tokenizer
 from transformers import CLIPTokenizer
 
-from tastemaker.models.tokens import read_tokenizer
 from tastemaker.testing import write_tokenizer
 
 VOCABULARY = "open_clip/bpe_simple_vocab_16e6.txt.gz"

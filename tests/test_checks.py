@@ -13,7 +13,6 @@ from tastemaker import (
     ImageWriterStage,
     Resources,
 )
-from tastemaker.embeddings.stages import EmbeddingReaderStage
 from tastemaker.runs.options import RunMode, RunOptions, Slice
 from tastemaker.selections.selection import Selection
 
@@ -31,7 +30,6 @@ from tastemaker.selections.selection import Selection
         (ImageSignalsStage, "min_technical_quality", "0.5"),
         (lambda **options: FilePartitioningStage("photos", **options), "limit", "1"),
         (lambda **options: ImageWriterStage("out", **options), "images_per_tar", "1000"),
-        (EmbeddingReaderStage, "batch_size", "5"),
         (Resources, "cpus", "1"),
         (RunOptions, "min_technical_quality", "0.5"),
         (RunMode, "metrics_port", "9000"),

@@ -71,7 +71,7 @@ class Source:
     dtype: str = field(default="", init=False)
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]), init=False)
 
-    def blocks(self, block_rows: int = BLOCK_ROWS) -> Iterator[EmbeddingBlock]:
+    def blocks(self) -> Iterator[EmbeddingBlock]:
         """Yield the embeddings in order, each block with its part of the other columns.
 
         Raises:
@@ -104,13 +104,13 @@ class ArraySource(Source):
         _check(header, self.size, shown)
         self.rows, self.dtype = header.shape[0], header.dtype.name
 
-    def blocks(self, block_rows: int = BLOCK_ROWS) -> Iterator[EmbeddingBlock]:
+    def blocks(self) -> Iterator[EmbeddingBlock]:
         """See `Source.blocks`."""
         with readable(str(self.place)), self._open() as file:
             dtype = _read_header(file).dtype
             row_bytes = dtype.itemsize * self.size
-            for start in range(0, self.rows, block_rows):
-                wanted = min(block_rows, self.rows - start)
+            for start in range(0, self.rows, BLOCK_ROWS):
+                wanted = min(BLOCK_ROWS, self.rows - start)
                 content = file.read(wanted * row_bytes)
                 there = len(content) // row_bytes
                 if there:

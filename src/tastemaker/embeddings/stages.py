@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tastemaker.checks import check_numbers
 from tastemaker.embeddings.arrays import BLOCK_ROWS, EmbeddingBlock, Source
 from tastemaker.embeddings.columns import ColumnPlan
 from tastemaker.embeddings.find import EmbeddingFile, EmbeddingFileTask
@@ -23,7 +22,7 @@ from tastemaker.models.words import refuse_captions
 from tastemaker.provenance import add_provenance, add_scores
 from tastemaker.scores.files import RowsFile, remove_drafts
 from tastemaker.scores.schema import rows_schema, score_columns
-from tastemaker.stages.base import ProcessingStage, Resources
+from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.head import HeadStage
 from tastemaker.storage import Options
 from tastemaker.storage.place import Place
@@ -32,18 +31,9 @@ from tastemaker.tasks import FileGroupTask
 
 @dataclass
 class EmbeddingReaderStage(ProcessingStage[EmbeddingFileTask, EmbeddingBatch]):
-    """Reads files of embeddings in blocks, each with its part of the columns that come with them.
+    """Reads files of embeddings in blocks, each with its part of the columns that come with them."""
 
-    Args:
-        batch_size: Embeddings in a block.
-    """
-
-    batch_size: int = BLOCK_ROWS
     name: str = "embedding_reader"
-
-    def __post_init__(self) -> None:
-        check_numbers(self)
-        self.resources = Resources()
 
     def process(self, task: EmbeddingFileTask) -> list[EmbeddingBatch]:
         """Return all embeddings of a file, in blocks."""
@@ -70,7 +60,7 @@ class EmbeddingReaderStage(ProcessingStage[EmbeddingFileTask, EmbeddingBatch]):
             source = file.open()
             given_schema = source.schema if file.metadata is None else file.metadata_schema()[0]
             add_provenance(partition, embeddings=_describe(file, source))
-            for block in _with_metadata(source, file, self.batch_size):
+            for block in _with_metadata(source, file):
                 size = len(block.vectors)
                 yield make_batch(block)
                 first += size
@@ -98,7 +88,6 @@ class EmbeddingScoreStage(HeadStage[EmbeddingBatch, EmbeddingBatch]):
     _made_by: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_numbers(self)
         super().__post_init__()
         again = "which rows have: score with --copy-embeddings, then `tastemaker rescore` with this scorer"
         refuse_captions(self._scorers, again)
@@ -136,10 +125,6 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
     name: str = "embedding_writer"
     is_sink_stage: bool = field(default=True, init=False, repr=False)
     _open: dict[str, RowsFile] = field(default_factory=dict, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        check_numbers(self)
-        self.resources = Resources()
 
     def teardown(self) -> None:
         """Delete what is unfinished."""
@@ -179,14 +164,14 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
         return RowsFile(output / f"{name}.parquet", pa.schema([*rows, *plan.fields], rows.metadata))
 
 
-def _with_metadata(source: Source, file: EmbeddingFile, block_rows: int) -> Iterator[EmbeddingBlock]:
+def _with_metadata(source: Source, file: EmbeddingFile) -> Iterator[EmbeddingBlock]:
     """Yield the blocks of a file, each with its rows of the metadata beside it."""
     if file.metadata is None:
-        yield from source.blocks(block_rows)
+        yield from source.blocks()
         return
     with Table(file.metadata) as metadata:
-        tables = metadata.blocks(file.metadata_schema()[0].names, block_rows)
-        for block in source.blocks(block_rows):
+        tables = metadata.blocks(file.metadata_schema()[0].names, BLOCK_ROWS)
+        for block in source.blocks():
             table = next(tables, None)
             if table is None or len(table) < len(block.vectors):
                 raise UnreadableImageError(f"{file.metadata} has fewer rows than there are embeddings")

@@ -28,10 +28,10 @@ class TableSource(Source):
         self.dtype = str(schema.field(self.name).type.value_type)
         self.schema = carried_columns(schema)
 
-    def blocks(self, block_rows: int = BLOCK_ROWS) -> Iterator[EmbeddingBlock]:
+    def blocks(self) -> Iterator[EmbeddingBlock]:
         """See `Source.blocks`."""
         with Table(self.place) as table:
-            for block in table.blocks([self.name, *self.schema.names], block_rows):
+            for block in table.blocks([self.name, *self.schema.names], BLOCK_ROWS):
                 vectors, lengths = vectors_of(block[self.name].combine_chunks(), self.size)
                 yield EmbeddingBlock(vectors, lengths, block.select(self.schema.names))
 

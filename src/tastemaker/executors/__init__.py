@@ -8,9 +8,8 @@ from typing import Any
 from tastemaker.checks import check_choice
 from tastemaker.executors.base import BaseExecutor, StageCount
 from tastemaker.executors.local import LocalExecutor
-from tastemaker.executors.ray_data import RayDataExecutor
+from tastemaker.executors.ray_data import RayDataExecutor, XennaExecutor
 from tastemaker.executors.ray_session import has_cluster
-from tastemaker.executors.xenna import XennaExecutor
 
 __all__ = [
     "EXECUTORS",

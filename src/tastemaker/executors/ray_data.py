@@ -77,3 +77,7 @@ class RayDataExecutor(BaseExecutor):
             from tastemaker.executors.pool import ActorPool
 
             return ActorPool(self, list_nodes(ignore_head_node=self.ignore_head_node), chain).run(tasks)
+
+
+class XennaExecutor(RayDataExecutor):
+    """`RayDataExecutor` under the other name that NeMo Curator has: cosmos-xenna itself is not used."""

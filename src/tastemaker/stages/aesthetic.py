@@ -14,6 +14,7 @@ from tastemaker.errors import ModelError, ReasonKind
 from tastemaker.models.published import DEFAULT_SCORER, Scorers
 from tastemaker.provenance import add_scores
 from tastemaker.scores.schema import caption_and_json
+from tastemaker.stages.base import OfBatches
 from tastemaker.stages.head import HeadStage
 from tastemaker.storage import Options, public_url
 from tastemaker.tasks import ImageBatch
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class ImageAestheticFilterStage(HeadStage[ImageBatch, ImageBatch]):
+class ImageAestheticFilterStage(OfBatches, HeadStage[ImageBatch, ImageBatch]):
     """Scores every image with the heads of scorers, and keeps those whose first score reaches the cut-off.
 
     The scores are in `ImageObject.scores`, by column. The other images go into ``ImageBatch.dropped`` with scores and
@@ -56,14 +57,6 @@ class ImageAestheticFilterStage(HeadStage[ImageBatch, ImageBatch]):
     def __post_init__(self) -> None:
         check_numbers(self)
         super().__post_init__()
-
-    def inputs(self) -> tuple[list[str], list[str]]:
-        """Return what the stage reads."""
-        return ["data"], []
-
-    def outputs(self) -> tuple[list[str], list[str]]:
-        """Return what the stage sets."""
-        return ["data"], []
 
     def check(self) -> None:
         """Say so if the cut-off keeps everything."""

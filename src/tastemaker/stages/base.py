@@ -81,7 +81,6 @@ class ProcessingStage(ABC, Generic[X, Y]):
     Attributes:
         name: Shown in logs, errors and statistics.
         resources: What one worker needs.
-        batch_size: Tasks handed to `process_batch` at a time by executors that batch.
         concurrent_tasks: Tasks that a worker may process at the same time, each in a thread of its own.
         handles_empty: Whether the stage wants to see batches that no image is left in.
         is_sink_stage: Whether images end here: what it returns is no batch, and None is no loss. None, the default, is
@@ -90,7 +89,6 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     name: str = "stage"
     resources: Resources = Resources()
-    batch_size: int = 1
     concurrent_tasks: int = 1
     handles_empty: bool = False
     is_sink_stage: bool | None = None
@@ -107,10 +105,6 @@ class ProcessingStage(ABC, Generic[X, Y]):
     @abstractmethod
     def process(self, task: X) -> Y | list[Y] | None:
         """Return the result of one task: a task, several, or None where nothing is left of it."""
-
-    def process_batch(self, tasks: list[X]) -> list[Y]:
-        """Return the results of several tasks, in order."""
-        return [result for task in tasks for result in self.stream(task)]
 
     def stream(self, task: X) -> Iterator[Y]:
         """Yield the results of one task as they come. Stages that make many override this."""
@@ -167,6 +161,18 @@ class ProcessingStage(ABC, Generic[X, Y]):
 
     def __repr__(self) -> str:
         return type(self).__name__
+
+
+class OfBatches:
+    """What stages that take an `ImageBatch` say of themselves; it stands before `ProcessingStage` among their bases."""
+
+    def inputs(self) -> StageSpec:
+        """Return that the stage reads images."""
+        return ["data"], []
+
+    def outputs(self) -> StageSpec:
+        """Return that the stage sets or leaves out images."""
+        return ["data"], []
 
 
 def run_stage(stage: ProcessingStage[Any, Any], task: Task[Any]) -> Iterator[Task[Any]]:

@@ -20,7 +20,7 @@ from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
 from tastemaker.models.records import Backbone
 from tastemaker.models.vit import PRECISIONS, VisionTower
 from tastemaker.provenance import add_provenance, weights_digest, weights_provenance
-from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata
+from tastemaker.stages.base import NodeInfo, OfBatches, ProcessingStage, Resources, WorkerMetadata
 from tastemaker.storage import Options
 from tastemaker.tasks import ImageBatch, ImageObject
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
+class ImageEmbeddingStage(OfBatches, ProcessingStage[ImageBatch, ImageBatch]):
     """Embeds every image with the backbone of a scorer: `ImageObject.embedding`, float32 (d,), unit length.
 
     Takes the reader's model input. Where a stage in between set or asked for ``image_data``, those pixels are
@@ -84,14 +84,6 @@ class ImageEmbeddingStage(ProcessingStage[ImageBatch, ImageBatch]):
     @property
     def _how(self) -> Preprocess:
         return self._backbone.preprocess.with_rounding(self.preprocess)
-
-    def inputs(self) -> tuple[list[str], list[str]]:
-        """Return what the stage reads."""
-        return ["data"], []
-
-    def outputs(self) -> tuple[list[str], list[str]]:
-        """Return what the stage sets."""
-        return ["data"], []
 
     def check(self) -> None:
         """Raise `ConfigurationError` for a device that this machine does not have."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tastemaker.models.published import Scorers, find_scorers
 from tastemaker.models.words import fetch_head, load_head
 from tastemaker.provenance import score_provenance, weights_digest
-from tastemaker.stages.base import NodeInfo, ProcessingStage, Resources, WorkerMetadata, X, Y
+from tastemaker.stages.base import NodeInfo, ProcessingStage, WorkerMetadata, X, Y
 from tastemaker.storage import Options
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ class HeadStage(ProcessingStage[X, Y]):
 
     def __post_init__(self) -> None:
         find_scorers(self.scorer, self.storage_options)
-        self.resources = Resources()
 
     @property
     def _scorers(self) -> tuple[Scorer, ...]:

@@ -31,7 +31,7 @@ from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
 from tastemaker.provenance import add_provenance, reader_provenance
 from tastemaker.stages.base import ProcessingStage, WorkerMetadata, is_careful
 from tastemaker.stages.child import ChildDecoder
-from tastemaker.stages.samples import GroupReader
+from tastemaker.stages.samples import read_group
 from tastemaker.storage import public_url
 from tastemaker.tasks import FileGroupTask, ImageBatch, ImageObject
 
@@ -187,19 +187,9 @@ class ImageReaderStage(ProcessingStage[FileGroupTask, ImageBatch]):
         )
 
     def _read(self, task: FileGroupTask) -> Iterator[ImageObject]:
-        partition = task.partition
-        options = partition.storage_options
-        is_named = bool(partition.name)
-        reader = GroupReader(
-            options,
-            partition.root if is_named else None,
-            partition.samples,
-            self.column,
-            are_loose=partition.is_loose if is_named else None,
-        )
-        for index, (path, sample, data) in enumerate(reader.read(task.data)):
+        for index, (path, sample, data) in enumerate(read_group(task, self.column)):
             image = self._make_image(path, sample, data, index)
-            image.storage_options = options
+            image.storage_options = task.partition.storage_options
             yield image
 
     def _make_image(self, path: str, sample: Sample, data: dict[str, bytes], index: int) -> ImageObject:

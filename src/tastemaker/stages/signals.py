@@ -12,7 +12,7 @@ from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.signals import SIGNALS_VERSION, compute_signals
 from tastemaker.machine import usable_cores
 from tastemaker.provenance import add_provenance
-from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
+from tastemaker.stages.base import ProcessingStage
 from tastemaker.tasks import ImageBatch, ImageObject
 
 logger = logging.getLogger(__name__)
@@ -35,35 +35,21 @@ class ImageSignalsStage(ProcessingStage[ImageBatch, ImageBatch]):
     name: str = "image_signals"
     is_sink_stage = False
     handles_empty: bool = field(default=True, init=False, repr=False)
-    _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_numbers(self)
         if self.min_technical_quality is not None and not 0 <= self.min_technical_quality <= 1:
             raise ConfigurationError(f"min_technical_quality={self.min_technical_quality} is not between 0 and 1")
-        self.resources = Resources()
 
     def outputs(self) -> tuple[list[str], list[str]]:
         """Return what the stage sets."""
         return ["data"], ["signals"]
 
-    def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
-        """Start the threads that measure."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(min(self.num_threads, usable_cores()), thread_name_prefix="signals")
-
-    def teardown(self) -> None:
-        """Stop the threads that measure."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
-
     def process(self, task: ImageBatch) -> ImageBatch:
         """Return the batch with `ImageObject.signals` in every image, and those below the minimum dropped."""
-        self.setup()
-        assert self._pool is not None
         add_provenance(task.partition, signals=SIGNALS_VERSION)
-        left = [image for image in self._pool.map(self._measure, task.data) if image.reason]
+        with ThreadPoolExecutor(min(self.num_threads, usable_cores()), thread_name_prefix="signals") as threads:
+            left = [image for image in threads.map(self._measure, task.data) if image.reason]
         task.data = [image for image in task.data if not image.reason]
         task.dropped += left
         return task

@@ -21,7 +21,7 @@ from tastemaker.scores.copies import TarCopies
 from tastemaker.scores.files import RowsFile, check_own_rows, remove_drafts
 from tastemaker.scores.merge import merge_rows
 from tastemaker.scores.schema import make_table, rows_schema, status_of
-from tastemaker.stages.base import ProcessingStage, Resources, WorkerMetadata
+from tastemaker.stages.base import OfBatches, ProcessingStage, WorkerMetadata
 from tastemaker.storage import Options, expand_path, relative_to
 from tastemaker.storage.inputs import digest_of
 from tastemaker.storage.owned import OwnFiles
@@ -55,7 +55,7 @@ class _Partition:
 
 
 @dataclass
-class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
+class ImageWriterStage(OfBatches, ProcessingStage[ImageBatch, FileGroupTask]):
     """Writes the kept originals, byte for byte with their sidecars, and one Parquet row for every image.
 
     For each partition (an input shard, or a group of loose files) there are ``<partition>.parquet`` and
@@ -92,20 +92,11 @@ class ImageWriterStage(ProcessingStage[ImageBatch, FileGroupTask]):
         check_numbers(self)
         check_choice("originals", self.originals, ORIGINALS)
         check_positive("images_per_tar", self.images_per_tar)
-        self.resources = Resources()
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what of the stage decides what is in its files."""
         without = {"output_dir", *(("images_per_tar", "deterministic_name") if self.originals == "none" else ())}
         return {name: value for name, value in super().fingerprint().items() if name not in without}
-
-    def inputs(self) -> tuple[list[str], list[str]]:
-        """Return what the stage reads."""
-        return ["data"], []
-
-    def outputs(self) -> tuple[list[str], list[str]]:
-        """Return what the stage sets."""
-        return ["data"], []
 
     def setup(self, worker_metadata: WorkerMetadata | None = None) -> None:
         """Make the output directory."""

@@ -24,7 +24,7 @@ from tastemaker.compat.nemo_curator.stages import ProcessingStage
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.groups import group_duplicates
 from tastemaker.scores.vectors import embeddings_of
-from tastemaker.stages.base import WorkerMetadata
+from tastemaker.stages.base import OfBatches, WorkerMetadata
 from tastemaker.storage import expand_path
 from tastemaker.storage.inputs import digest_of
 from tastemaker.storage.owned import OwnFiles
@@ -127,7 +127,7 @@ class ParquetWriter(ProcessingStage[DocumentBatch, FileGroupTask]):
 
 
 @dataclass
-class ImageDuplicatesRemovalStage(ProcessingStage[ImageBatch, ImageBatch]):
+class ImageDuplicatesRemovalStage(OfBatches, ProcessingStage[ImageBatch, ImageBatch]):
     """Leaves out the images that a list of duplicates names. They get a row each, as dropped by this stage.
 
     Args:
@@ -141,14 +141,6 @@ class ImageDuplicatesRemovalStage(ProcessingStage[ImageBatch, ImageBatch]):
     verbose: bool = False
     name: str = "image_dedup_filter"
     _removed: frozenset[str] = field(default=frozenset(), init=False, repr=False)
-
-    def inputs(self) -> tuple[list[str], list[str]]:
-        """Return what the stage reads."""
-        return ["data"], []
-
-    def outputs(self) -> tuple[list[str], list[str]]:
-        """Return what the stage sets."""
-        return ["data"], []
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the options and what the list holds."""

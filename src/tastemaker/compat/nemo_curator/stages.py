@@ -37,6 +37,7 @@ class ProcessingStage(base.ProcessingStage[X, Y]):
     """
 
     name: str = "ProcessingStage"
+    batch_size: int = 1
     runtime_env: dict[str, Any] | None = None
 
     _name = _old_name_of("name")
@@ -224,7 +225,7 @@ class ImageEmbeddingStage(embed.ImageEmbeddingStage, ProcessingStage[ImageBatch,
 
 
 @dataclass
-class BaseFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
+class BaseFilterStage(base.OfBatches, ProcessingStage[ImageBatch, ImageBatch]):
     """What filters of one's own derive from: NeMo Curator's parameters, and images in batches for a model."""
 
     model_dir: str | None = None
@@ -236,14 +237,6 @@ class BaseFilterStage(ProcessingStage[ImageBatch, ImageBatch]):
 
     def __post_init__(self) -> None:
         self.resources = base.Resources(gpus=self.num_gpus_per_worker)
-
-    def inputs(self) -> base.StageSpec:
-        """Return that it reads images."""
-        return ["data"], []
-
-    def outputs(self) -> base.StageSpec:
-        """Return that it leaves images out."""
-        return ["data"], []
 
     def yield_next_batch(self, task: ImageBatch) -> Iterator[list[ImageObject]]:
         """Yield the images of a batch, ``model_inference_batch_size`` at a time."""
