@@ -332,7 +332,7 @@ def has_samples(path, _folder):
 
 
 def has_embeddings(path, folder):
-    return sum(len(block.vectors) for block in EmbeddingFile(path, folder).open().blocks(2)) > 0
+    return sum(len(block.vectors) for block in EmbeddingFile(path, folder).open().blocks()) > 0
 
 
 READERS = {

@@ -7,7 +7,8 @@ import tarfile
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import encode, make_tar
+from conftest import encode, make_tar, read_rows
+from tiny import write_nasty_data
 
 from tastemaker import (
     FilePartitioningStage,
@@ -97,42 +98,20 @@ def test_rows_hold_where_an_image_lies_and_what_made_its_score(tmp_path, photogr
     assert {"tastemaker", "pillow", "simplejpeg", "backend_version", "scores"} <= set(provenance)
 
 
-def nasty_members(photographs):
-    good = photographs["rocket.jpg"]
-    pixels = np.zeros((40, 60, 3), np.uint8)
-    return [
-        ("good.jpg", good),
-        ("truncated.jpg", good[: len(good) // 2]),
-        ("empty.jpg", b""),
-        ("text.jpg", b"this is no image"),
-        ("../climbs.jpg", good),
-        ("twice.png", encode(pixels, "PNG")),
-        ("twice.png", encode(pixels + 1, "PNG")),
-        ("bomb.bmp", b"BM" + bytes(16) + (40000).to_bytes(4, "little") * 2 + bytes(40)),
-        ("caption-only.txt", b"no image"),
-        ("last.webp", encode(pixels, "WEBP")),
-    ]
-
-
 def test_every_bad_image_is_a_row_with_a_reason_and_the_others_are_scored(tmp_path, photographs, model_dir):
-    folder = tmp_path / "shards"
-    folder.mkdir()
-    nasty = make_tar(folder / "0-nasty.tar", nasty_members(photographs))
-    (folder / "1-cut.tar").write_bytes(nasty.read_bytes()[:5_000])  # in the middle of good.jpg
-    (folder / "2-empty.tar").write_bytes(bytes(10240))
-    make_shard(folder / "3-fine.tar", photographs)
-
+    folder = write_nasty_data(tmp_path / "in", photographs)
     make_pipeline(folder, model_dir, 0.0, ImageWriterStage(str(tmp_path / "out"))).run()
-
-    rows = [row for path in sorted((tmp_path / "out").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
-    failed = {
-        (row["shard"].rpartition("/")[2], row["image_id"]): row["reason"] for row in rows if row["status"] == "failed"
-    }
-    assert sorted(row["image_id"] for row in rows if row["status"] == "kept") == sorted(
-        ["good", "twice", "last", *(name.partition(".")[0] for name in photographs)]
+    rows = read_rows(tmp_path / "out")
+    bad = [row for row in rows if row["status"] == "failed"]
+    failed = {((row["shard"] or "").rpartition("/")[2], row["image_id"]): row["reason"] for row in bad}
+    kept = [row["image_id"] for row in rows if row["status"] == "kept"]
+    names = [name.partition(".")[0] for name in photographs]
+    expected = ["good", "twice", "\u5bcc\u58eb\u5c71 \u00e9t\u00e9", "loose/below/\u00fcber"]
+    assert sorted(kept) == sorted(
+        [*expected, *(f"{where}{name}" for where in ("", "more/", "loose/") for name in names)]
     )
     expected = {
-        ("0-nasty.tar", "truncated"): "truncated",
+        ("0-nasty.tar", "cut"): "truncated",
         ("0-nasty.tar", "empty"): "empty",
         ("0-nasty.tar", "text"): "not an image",
         ("0-nasty.tar", "../climbs"): "unsafe name",
@@ -140,13 +119,15 @@ def test_every_bad_image_is_a_row_with_a_reason_and_the_others_are_scored(tmp_pa
         ("0-nasty.tar", "bomb"): "",
         ("0-nasty.tar", "caption-only"): "no image",
         ("1-cut.tar", "good"): "truncated",
+        ("1-cut.tar", ""): "",
         ("2-empty.tar", ""): "no images",
+        ("", "loose/below/cut"): "truncated",
     }
-    assert set(expected) <= set(failed)
+    assert failed.keys() == expected.keys()
     for where, part in expected.items():
         assert failed[where].startswith("unreadable: ")
         assert part in failed[where]
-    assert all(row["aesthetic_score"] is None for row in rows if row["status"] == "failed")
+    assert all(row["aesthetic_score"] is None for row in bad)
 
 
 def test_a_stage_of_the_users_own_loses_no_image(tmp_path, photo_folder, model_dir):
@@ -165,7 +146,7 @@ def test_a_stage_of_the_users_own_loses_no_image(tmp_path, photo_folder, model_d
     pipeline = make_pipeline(photo_folder, model_dir, 0.0, ImageWriterStage(str(tmp_path / "out")))
     pipeline.stages.insert(2, KeepSquares())
     pipeline.run()
-    rows = [row for path in (tmp_path / "out").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    rows = read_rows(tmp_path / "out")
     assert len(rows) == 7
     assert {row["image_id"] for row in rows if row["status"] == "kept"} == {"astronaut"}
     assert {row["reason"] for row in rows if row["status"] != "kept"} == {"dropped by stage 'keep_squares'"}
@@ -196,7 +177,7 @@ def test_signals_are_columns_and_a_first_filter(tmp_path, photo_folder, model_di
     pipeline = make_pipeline(photo_folder, model_dir, 0.0, ImageWriterStage(str(tmp_path / "out")))
     pipeline.stages.insert(2, ImageSignalsStage(min_technical_quality=0.5))
     pipeline.run()
-    rows = [row for path in (tmp_path / "out").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    rows = read_rows(tmp_path / "out")
     flat = next(row for row in rows if row["image_id"] == "flat")
     assert flat["status"] == "dropped"
     assert flat["reason"].startswith("technical_quality 0.")

@@ -10,6 +10,7 @@ from conftest import make_tar, write_predictor
 from typer.testing import CliRunner
 
 from tastemaker.cli import app
+from tastemaker.cli.verify import print_report
 from tastemaker.errors import ConfigurationError
 from tastemaker.models.published import find_scorer
 from tastemaker.parity import Scored, compare_scores, find_certificate, verify_parity
@@ -108,6 +109,12 @@ def test_verify_prints_the_figures_and_ends_with_the_verdict(model_dir, photo_fo
     record = json.loads(CliRunner().invoke(app, [*arguments, "--precision", "f32", "--json"]).stdout)
     assert record["is_within_tolerance"] is True
     assert record["images"] == 4
+
+
+def test_few_images_are_told_to_say_little(capsys):
+    for images in (3, 30):
+        print_report(compare([5.0] * images, [5.0] * images), "your images")
+        assert ("3 images say little of others" in capsys.readouterr().out) == (images == 3)
 
 
 def test_verify_ends_with_1_beyond_the_tolerance(model_dir, steep):

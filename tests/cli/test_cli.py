@@ -158,27 +158,6 @@ def test_the_demo_ranks_originals_above_their_damaged_versions_and_writes_a_repo
     assert "technical quality" not in result.stdout
 
 
-def test_a_nemo_curator_script_runs_unchanged(tmp_path, shard, model_dir):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys\n"
-        "from nemo_curator.pipeline import Pipeline\n"
-        "from nemo_curator.stages.file_partitioning import FilePartitioningStage\n"
-        "from nemo_curator.stages.image.embedders.clip_embedder import ImageEmbeddingStage\n"
-        "from nemo_curator.stages.image.filters.aesthetic_filter import ImageAestheticFilterStage\n"
-        "from nemo_curator.stages.image.io.image_reader import ImageReaderStage\n"
-        "pipeline = Pipeline(name='p')\n"
-        "pipeline.add_stage(FilePartitioningStage(file_paths=sys.argv[1], file_extensions=['.tar']))\n"
-        "pipeline.add_stage(ImageReaderStage(dali_batch_size=4))\n"
-        "pipeline.add_stage(ImageEmbeddingStage(model_dir=sys.argv[2]))\n"
-        "pipeline.add_stage(ImageAestheticFilterStage(model_dir=sys.argv[2], score_threshold=0.5))\n"
-        "print([len(batch.data) for batch in pipeline.run()])\n"
-    )
-    result = tastemaker("run", script, shard, model_dir)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == "[4, 2]\n"
-
-
 @pytest.mark.parametrize("loaded", ["typer", "tastemaker.cli.score"])
 def test_ctrl_c_while_the_command_is_being_loaded_is_quiet(loaded):
     script = f"""

@@ -7,13 +7,6 @@ from pathlib import Path
 
 import tastemaker
 
-RUN = """
-import sys
-from pathlib import Path
-from tastemaker.cli.run import run_script
-run_script(Path(sys.argv[1]), sys.argv[2:])
-"""
-
 CURATE = """
 import argparse
 import time
@@ -174,8 +167,8 @@ pipeline.run(initial_tasks=[EmptyTask])
 
 
 def run_as_user(script, *arguments, path=()):
-    """Run a script through run_script in a fresh process."""
+    """Run a script by the command, in a process of its own."""
     source = str(Path(tastemaker.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, path), source])}
-    command = [sys.executable, "-c", RUN, str(script), *map(str, arguments)]
+    command = [sys.executable, "-m", "tastemaker", "run", str(script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)

@@ -3,9 +3,11 @@
 import importlib
 import importlib.util
 import pickle
+import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from nemo_scripts import run_as_user
@@ -25,6 +27,13 @@ def names():
 def test_every_name_of_the_table_is_there(names, module, name):
     home, _, attribute = NAMES[module][name].partition(":")
     assert getattr(importlib.import_module(module), name) is getattr(importlib.import_module(home), attribute)
+
+
+def test_page_lists_exactly_the_names_there_are():
+    page = Path(__file__).resolve().parents[2] / "docs" / "nemo-compatibility.md"
+    rows = re.findall(r"^\| `(nemo_curator[\w.]*)` \| (.*?) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    listed = {module: set(re.findall(r"`(\w+)`", names)) for module, names in rows}
+    assert listed == {module: set(names) for module, names in NAMES.items()}
 
 
 def test_all_forms_of_import_reach_the_same_module(names):

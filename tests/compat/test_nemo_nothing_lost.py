@@ -4,13 +4,11 @@ import tarfile
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from conftest import encode, make_tar
 
 from tastemaker.compat.nemo_curator.engines import Pipeline
 from tastemaker.compat.nemo_curator.stages import (
-    FilePartitioningStage,
     ImageReaderStage,
     ImageWriterStage,
     ProcessingStage,
@@ -44,16 +42,6 @@ def test_group_of_files_made_by_hand_is_one_partition(tmp_path, between):
     (task,) = Pipeline("x", stages=stages).run(initial_tasks=[FileGroupTask(dataset_name="d", data=[str(shard)])])
     assert read_tars(task) == members
     assert task._metadata["num_images"] == 5
-
-
-def test_equal_names_of_grouped_shards_do_not_replace_each_other(tmp_path):
-    for number, name in enumerate("ab"):
-        make_tar(tmp_path / f"{name}.tar", [("x.png", encode(noise(number), "PNG")), ("x.txt", name.encode())])
-    stages = [FilePartitioningStage(str(tmp_path), 2), ImageReaderStage(), ImageWriterStage(str(tmp_path / "out"))]
-    (task,) = Pipeline("x", stages=stages).run()
-    assert [data for name, data in read_tars(task) if name == "x.txt"] == [b"a", b"b"]
-    rows = pq.read_table(task.data[-1]).to_pylist()
-    assert len({row["tar_file"] for row in rows}) == 2
 
 
 def test_images_without_a_name_are_numbered(tmp_path):

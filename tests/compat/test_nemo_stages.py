@@ -133,11 +133,6 @@ def test_partitioning_a_folder_of_shards(tmp_path):
     assert stage.num_workers() == 1
 
 
-def test_partitioning_by_count_and_by_size_is_a_value_error():
-    with pytest.raises(ValueError, match="not both"):
-        FilePartitioningStage("x", files_per_partition=1, blocksize="1MB")
-
-
 def test_reader_turns_images_as_dali_does(tmp_path):
     image = Image.fromarray(np.zeros((30, 40, 3), np.uint8))
     exif = Image.Exif()
@@ -177,11 +172,6 @@ def test_filter_keeps_order_metadata_and_the_images_at_the_cut(model_dir):
         image.image_id for image in result.data
     }
     assert (result.dataset_name, result._metadata["custom_key"], result.task_id) == ("test", "custom_value", "7")
-
-
-def test_filter_without_embeddings_is_an_error(model_dir):
-    with pytest.raises(ValueError, match="has no embedding"):
-        ImageAestheticFilterStage(str(model_dir)).process(ImageBatch(data=random_images(1), dataset_name="test"))
 
 
 def test_writer_writes_images_that_are_pixels_only(tmp_path):

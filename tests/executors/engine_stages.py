@@ -173,36 +173,6 @@ def write_shards(folder, shards=4, images=6, replaced=()):
     return folder
 
 
-def write_nasty_data(folder, photographs):
-    """Write everything that can be wrong with shards and folders, beside what is right."""
-    good, pixels = photographs["rocket.jpg"], np.zeros((40, 60, 3), np.uint8)
-    (folder / "loose" / "below").mkdir(parents=True)
-    members = [
-        ("good.jpg", good),
-        ("good.txt", "a rocket, na\u00efve".encode()),
-        ("good.json", b'{"a": 1}'),
-        ("cut.jpg", good[: len(good) // 2]),
-        ("empty.jpg", b""),
-        ("text.jpg", b"no image"),
-        ("../climbs.jpg", good),
-        ("twice.png", encode(pixels, "PNG")),
-        ("twice.png", encode(pixels + 1, "PNG")),
-        ("\u5bcc\u58eb\u5c71 \u00e9t\u00e9.webp", encode(pixels, "WEBP")),
-        ("caption-only.txt", b"no image"),
-        *((f"more/{name}", data) for name, data in photographs.items()),
-    ]
-    nasty = make_tar(folder / "0-nasty.tar", members)
-    (folder / "1-cut.tar").write_bytes(nasty.read_bytes()[:70_000])
-    (folder / "2-empty.tar").write_bytes(bytes(10240))
-    make_tar(folder / "3-\u7a7a.tar", list(photographs.items()))
-    for name, data in photographs.items():
-        (folder / "loose" / name).write_bytes(data)
-    (folder / "loose" / "coffee.txt").write_text("a cup")
-    (folder / "loose" / "below" / "\u00fcber.jpg").write_bytes(good)
-    (folder / "loose" / "below" / "cut.jpg").write_bytes(good[:9000])
-    return folder
-
-
 def wait_until(condition, timeout_s=10.0):
     """Return what the condition says once it is true, or when time is up."""
     deadline = time.monotonic() + timeout_s

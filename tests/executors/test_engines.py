@@ -20,9 +20,9 @@ from engine_stages import (
     make_stages,
     read_diary,
     wait_until,
-    write_nasty_data,
     write_shards,
 )
+from tiny import write_nasty_data
 
 from tastemaker import LocalExecutor, Pipeline, RayDataExecutor, StageError, XennaExecutor
 from tastemaker.errors import ConfigurationError, MissingExtraError, ReasonKind, WeightsNotFoundError
