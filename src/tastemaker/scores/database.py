@@ -33,6 +33,11 @@ from tastemaker.storage.system import PlaceSystem
 EMBEDDING = "embedding"
 """This column is read only if it is named: it is a hundred times as large as all others together."""
 
+NO_EMBEDDINGS = (
+    "the rows have no embeddings: score with a model (not --rank-by technical_quality) and without --no-embeddings, or "
+    "embeddings with --copy-embeddings"
+)
+
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 

@@ -14,6 +14,7 @@ from tastemaker.models.hub import ensure_weights, file_sha256
 from tastemaker.models.published import find_scorer, published_scorers
 from tastemaker.models.records import Scorer
 from tastemaker.models.text import TextTower
+from tastemaker.scores.database import NO_EMBEDDINGS
 from tastemaker.scores.neighbours import Found, cosines_of_rows, nearest_rows
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 
@@ -42,7 +43,7 @@ class TextSearch:
     ) -> None:
         backbone = (find_scorer(scorer) if scorer else stated_scorer(table)).backbone
         if EMBEDDING not in table.columns:
-            raise ConfigurationError("a search needs the embeddings, and these rows were made with --no-embeddings")
+            raise ConfigurationError(NO_EMBEDDINGS)
         if backbone.text is None:
             raise ConfigurationError(
                 f"{backbone.id} embeds images only, not text: these rows cannot be searched by words"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.formats import RAW_FORMATS
 from tastemaker.imaging.signals import CONTRAST_CURVE
-from tastemaker.scores.database import sql_text
+from tastemaker.scores.database import NO_EMBEDDINGS, sql_text
 from tastemaker.scores.fetch import ROW_ID
 from tastemaker.scores.groups import MIN_SIMILARITY, group_duplicates
 from tastemaker.scores.table import EMBEDDING, ScoreTable
@@ -82,10 +82,7 @@ def find_stacks(table: ScoreTable, rows: IntArray, min_similarity: float = MIN_S
 def check_embeddings(table: ScoreTable) -> None:
     """Raise `ConfigurationError` where the rows have no embeddings to compare pictures by."""
     if EMBEDDING not in table.columns or not table.embeddings.size:
-        raise ConfigurationError(
-            "the rows have no embeddings to group by; score without --no-embeddings, or embeddings with "
-            "--copy-embeddings"
-        )
+        raise ConfigurationError(NO_EMBEDDINGS)
 
 
 def split_by_time(groups: IntArray, times: Floats) -> IntArray:

@@ -13,7 +13,12 @@ import pyarrow.compute as pc
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.conditions import Condition, check_condition, explain_refusal
-from tastemaker.scores.database import EMBEDDING as EMBEDDING, Database, sql_name
+from tastemaker.scores.database import (
+    EMBEDDING as EMBEDDING,
+    NO_EMBEDDINGS,
+    Database,
+    sql_name,
+)
 from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
 from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows
 from tastemaker.scores.locations import Provenance, RowsSource, Source, as_list, find_rows, list_provenances
@@ -182,9 +187,7 @@ class ScoreTable:
             ConfigurationError: The rows have none, or state that two models made them: these do not compare.
         """
         if EMBEDDING not in self.columns:
-            raise ConfigurationError(
-                "the rows have no embeddings: score without --no-embeddings, or embeddings with --copy-embeddings"
-            )
+            raise ConfigurationError(NO_EMBEDDINGS)
         made_by = list_provenances([source for source in self.sources if EMBEDDING in source.schema.names])
         scores = [made for entry in made_by for made in entry.entries.get("scores", {}).values()]
         backbones = sorted({made["backbone"] for made in scores if made.get("backbone")})
