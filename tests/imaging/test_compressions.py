@@ -10,8 +10,6 @@ import pyarrow as pa
 import pytest
 from conftest import make_tar
 
-from tastemaker.errors import RemoteError
-from tastemaker.imaging.compressions import decompress
 from tastemaker.imaging.readers import open_shard
 from tastemaker.imaging.shards import is_shard, read_samples, read_stream
 from tastemaker.storage.blocks import BlockReader
@@ -108,34 +106,6 @@ def test_zeros_behind_a_compressed_archive_are_padding(plain, kind):
     path = pack(plain, kind)
     path.write_bytes(path.read_bytes() + bytes(200_000))
     assert summary(read_samples(str(path))) == summary(read_samples(str(plain)))
-
-
-@every_kind
-def test_a_server_that_fails_is_not_taken_for_damage(plain, kind):
-    data = COMPRESS[kind](plain.read_bytes())
-
-    class Failing:
-        position = 0
-
-        def seek(self, position, whence=0):
-            self.position = position
-
-        def read(self, size=-1):
-            if self.position > 500_000:
-                raise RemoteError("the connection is gone")
-            piece = data[self.position : self.position + size]
-            self.position += len(piece)
-            return piece
-
-        readable = seekable = lambda self: True
-        closed = False
-
-        def tell(self):
-            return self.position
-
-    names = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "zstd"}
-    with pytest.raises(RemoteError, match="the connection is gone"):
-        list(decompress(Failing(), names[kind]))
 
 
 def test_frames_to_skip_before_zstd_are_skipped(plain):

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from conftest import encode
 
-from tastemaker.imaging import decode, room
+from tastemaker.imaging import decode
 from tastemaker.imaging.room import Room
-from tastemaker.machine import CORES_VARIABLE, usable_memory_bytes
 from tastemaker.stages.read import ImageReaderStage
 from tastemaker.tasks import FileGroupTask
 
@@ -102,9 +101,3 @@ def test_the_reader_holds_room_for_what_it_decodes(tmp_path, monkeypatch, kind):
     files = FileGroupTask("d", sorted(map(str, tmp_path.iterdir())))
     assert sum(len(batch.data) for batch in Watched().stream(files)) == 6
     assert most == [1] * 6
-
-
-def test_a_worker_that_learns_its_share_of_the_machine_after_the_import_has_room_by_that(monkeypatch):
-    place = Room()
-    monkeypatch.setenv(CORES_VARIABLE, "1")
-    assert place.pixels == room.room_on(usable_memory_bytes())

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from conftest import make_tar
+from test_compressions import COMPRESS
 from test_shards import picture
 from web_server import WebServer
 
@@ -70,17 +71,18 @@ def test_the_first_sample_comes_before_the_shard_was_read(tmp_path):
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+@pytest.mark.parametrize("kind", ["", *COMPRESS])
 def test_samples_that_are_whole_are_given_out_before_a_connection_fails_for_good(tmp_path, kind, monkeypatch):
     for name, value in {"ATTEMPTS": "2", "WAIT_S": "0.01"}.items():
         monkeypatch.setenv(f"TASTEMAKER_REMOTE_{name}", value)
-    members = [(f"{n:03d}.jpg", picture(n, 1_000_000)) for n in range(30)]
-    make_tar(tmp_path / f"a.{kind}", members, **({"mode": "w:gz", "compresslevel": 1} if kind == "tar.gz" else {}))
+    members = [(f"{n:03d}.jpg", picture(n, 1_000_000)) for n in range(18)]
+    path = make_tar(tmp_path / "a.tar", members)
+    path.write_bytes(COMPRESS.get(kind, bytes)(path.read_bytes()))
     with WebServer(tmp_path) as web:
         web.broken_from = 2 * BLOCK_BYTES
         found = []
         with pytest.raises(RemoteError, match="given up after 2 tries"):
-            found.extend(read_samples(f"{web.url}/a.{kind}"))  # what came before the error is in the list
+            found.extend(read_samples(f"{web.url}/a.tar"))  # what came before the error is in the list
     whole = [data for sample, data in found if not sample.problem]
     assert whole == [{name: content} for name, content in members[: len(whole)]]
     assert len(whole) >= 7  # a block of 8 MiB of the tar itself, but for its last sample, which may lack members

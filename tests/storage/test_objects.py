@@ -21,7 +21,6 @@ from remote_servers import (  # noqa: F401 - fixtures
 from web_server import Fault
 
 from tastemaker.errors import RemoteError
-from tastemaker.storage.blocks import BlockReader
 from tastemaker.storage.place import Place
 
 pytestmark = pytest.mark.network
@@ -152,21 +151,3 @@ def test_from_a_server_without_ranges_a_file_is_fetched_once_and_read_by_positio
         assert file.read_at(start, 250_000) == DATA[start : start + 250_000]
     assert len(plain_web.reads()) == 2  # cut once
     file.close()
-
-
-@pytest.mark.parametrize("place", ["web"], indirect=True)
-def test_blocks_are_few_requests(place):
-    blocks = BlockReader(place.open(), block_bytes=2**17, held=3, ahead=2)
-    assert b"".join(blocks.read_at(start, 1000) for start in range(0, len(DATA), 1000)) == DATA
-    assert len(place.reads()) == -(-len(DATA) // 2**17)
-    assert sum(read.sent for read in place.reads()) == len(DATA)
-
-
-@pytest.mark.parametrize("place", ["web"], indirect=True)
-def test_a_block_that_was_let_go_is_read_again(place):
-    blocks = BlockReader(place.open(), block_bytes=2**17, held=2, ahead=1)
-    rng = random.Random(3)
-    for _ in range(60):
-        start, size = rng.randrange(len(DATA)), rng.randrange(300_000)
-        assert blocks.read_at(start, size) == DATA[start : start + size]
-    assert len(place.reads()) > 2 * len(DATA) / 2**17  # memory has no room for all of them

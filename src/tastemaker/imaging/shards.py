@@ -7,6 +7,7 @@ in one pass. A damaged archive yields what is whole in it, and says what is not.
 from __future__ import annotations
 
 import contextlib
+import io
 from collections import deque
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ from tastemaker.imaging.tables import TABLE_EXTENSIONS, is_table
 from tastemaker.imaging.tars import HeaderWalk, Member
 from tastemaker.storage import Options, is_remote, public_url
 from tastemaker.storage.place import Place
-from tastemaker.storage.ranges import Ranges
+from tastemaker.storage.ranges import Ranges, RangesFile
 
 SHARD_EXTENSIONS = (*TAR_EXTENSIONS, *TABLE_EXTENSIONS)
 
@@ -183,29 +184,15 @@ def report_damage(reader: Ranges, damage: str, *, found_any: bool) -> Iterator[t
         yield Sample("", problem=Problem(ReasonKind.DAMAGED_SHARD, damage)), {}
 
 
-class _ReadAhead:
-    """Small reads of a tar, one behind the other, as parts of larger ones."""
-
-    def __init__(self, reader: Ranges) -> None:
-        self._reader, self._data, self._start = reader, b"", 0
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Return up to ``size`` bytes from ``offset``."""
-        at = offset - self._start
-        if at < 0 or at + size > len(self._data):
-            self._data, self._start, at = self._reader.read_at(offset, max(size, _READ_AHEAD)), offset, 0
-        return self._data[at : at + size]
-
-
 def _read_each(
     reader: Ranges, samples: list[Sample], *, ahead: bool = False
 ) -> Iterator[tuple[Sample, dict[str, bytes]]]:
-    small = _ReadAhead(reader) if ahead else None
+    small = io.BufferedReader(RangesFile(reader), _READ_AHEAD) if ahead else None
     for sample in samples:
         yield sample, read_members(reader, sample, small)
 
 
-def read_members(reader: Ranges, sample: Sample, ahead: _ReadAhead | None = None) -> dict[str, bytes]:
+def read_members(reader: Ranges, sample: Sample, ahead: io.BufferedReader | None = None) -> dict[str, bytes]:
     """Return member name -> bytes of a sample without a problem, of those members that are read with the picture.
 
     An image that is not all there becomes the sample's problem, a sidecar a note of it.
@@ -219,8 +206,11 @@ def read_members(reader: Ranges, sample: Sample, ahead: _ReadAhead | None = None
         for member in members:
             _keep(reader.read_at(member.offset, member.size), member, sample, data)
         return data
-    # To take many bytes out of a larger read would be a copy more.
-    span = (ahead if ahead and end - start < _READ_AHEAD else reader).read_at(start, end - start)
+    if ahead is not None and end - start < _READ_AHEAD:  # to take many bytes out of a larger read would be a copy more
+        ahead.seek(start)
+        span = ahead.read(end - start)
+    else:
+        span = reader.read_at(start, end - start)
     for member in members:
         name, offset, size, *_ = member
         content = span[offset - start : offset - start + size]

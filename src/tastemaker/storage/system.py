@@ -31,10 +31,6 @@ class PlaceSystem(AbstractFileSystem):  # type: ignore[misc]
     def _strip_protocol(cls, path: str) -> str:
         return path.partition("://")[2] if "://" in path else path
 
-    def unstrip_protocol(self, name: str) -> str:
-        """Return a path as a URL."""
-        return f"{self.protocol}://{self._strip_protocol(name)}"
-
     def glob(self, path: str, maxdepth: int | None = None, **_: Any) -> list[str]:  # noqa: ANN401
         """Return the path itself, which is never a pattern."""
         return [self._strip_protocol(path)]
