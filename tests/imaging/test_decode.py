@@ -159,13 +159,10 @@ def test_a_cut_file_is_refused_or_gives_the_pixels_of_the_whole_one(kind):
 
 @pytest.mark.parametrize("data", [deep(), deep().astype(">u2")], ids=["little-endian", "big-endian"])
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled_to_8_bits_where_pillow_clips_it(data, file_format):
+def test_12_and_16_bit_grey_are_scaled_to_8_bits_where_pillow_clips_it(data, file_format):
     encoded = encode(data, file_format)
     assert np.array_equal(decode_image(encoded).pixels[..., 0], np.asarray(in_mode("L")))
     assert (pillows(encoded) == 255).mean() > 0.5
-
-
-def test_12_bit_grey_is_scaled_too():
     assert decode_image(twelve_bit_tiff([0, 16, 2048, 4095])).pixels[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
@@ -215,7 +212,8 @@ def with_gap(data):
 
 
 def with_wrong_scan_parameters(data):
-    at = data.index(b"\xff\xda") + 11
+    at = data.index(b"\xff\xda")
+    at += 5 + 2 * data[at + 4]  # behind its components
     return data[:at] + b"\0\0\0" + data[at + 3 :]
 
 
@@ -224,6 +222,7 @@ def with_padding(data, padding):
 
 
 HARMLESS = {
+    "wrong parameters of its scan": with_wrong_scan_parameters,
     "trailing bytes": lambda data: data + b"trailing bytes" * 99,
     "zeros before the end marker": lambda data: with_padding(data, bytes(5000)),
     "fill bytes before the end marker": lambda data: with_padding(data, b"\xff" * 500),
@@ -239,15 +238,10 @@ HARMLESS = {
 )
 def test_an_odd_jpeg_of_which_nothing_is_missing_is_decoded(kind, oddity):
     data = sample(kind)
-    if "JFIF" in oddity and b"JFIF" not in data:
-        pytest.skip("CMYK has no JFIF segment")
+    if ("JFIF" in oddity and b"JFIF" not in data) or ("scan" in oddity and "progressive" in kind):
+        pytest.skip("CMYK has no JFIF segment, and a progressive scan needs its parameters")
     odd = HARMLESS[oddity](data)
     assert np.array_equal(decode_image(odd).pixels, decode_image(data).pixels)
-
-
-def test_a_sequential_jpeg_with_wrong_scan_parameters_is_decoded():
-    data = sample("jpeg RGB")
-    assert np.array_equal(decode_image(with_wrong_scan_parameters(data)).pixels, decode_image(data).pixels)
 
 
 def cut_and_closed(data):
@@ -476,14 +470,11 @@ def test_a_colour_profile_is_applied_only_where_asked_for(file_format):
     converted = decode_image(data, convert_profile=True)
     assert np.abs(converted.pixels[..., [1, 0, 2]].astype(int) - pillows(data)).max() <= 2
     assert converted.note == ""
+    long = encode(photograph(), file_format, icc_profile=profile_of(swapped=True) + bytes(70_000), **options)
+    assert file_format != "JPEG" or long.count(b"ICC_PROFILE") == 2  # it is in several segments
+    assert np.array_equal(decode_image(long, convert_profile=True).pixels, converted.pixels)
     plain = encode(photograph(), file_format, icc_profile=profile_of(), **options)
     assert np.abs(decode_image(plain, convert_profile=True).pixels.astype(int) - pillows(plain)).max() <= 2
-
-
-def test_a_profile_in_several_segments_of_a_jpeg_is_put_together():
-    data = encode(photograph(), "JPEG", icc_profile=profile_of(swapped=True) + bytes(70_000))
-    assert data.count(b"ICC_PROFILE") == 2
-    assert not np.array_equal(decode_image(data, convert_profile=True).pixels, pillows(data))
 
 
 def test_a_damaged_profile_is_a_note_and_one_of_another_colour_space_is_ignored():
