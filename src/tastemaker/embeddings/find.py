@@ -23,8 +23,8 @@ from tastemaker.imaging.tables import TABLE_EXTENSIONS, Table, carried_columns, 
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
 from tastemaker.storage import Options, public_url, relative_to, without_repeats
-from tastemaker.storage.inputs import Input, find_inputs, source_of
-from tastemaker.storage.place import Place
+from tastemaker.storage.inputs import find_inputs, source_of
+from tastemaker.storage.place import Entry, Place
 from tastemaker.tasks import FileGroupTask, Partition
 
 ARRAY_EXTENSIONS = (".npy", ".npz")
@@ -181,7 +181,7 @@ def _files_in(top: EmbeddingFile) -> list[EmbeddingFile]:
     return _choose(files, top)
 
 
-def _is_private(file: Input) -> bool:
+def _is_private(file: Entry) -> bool:
     names = relative_to(file.path, file.root).split("/")
     return bool(file.passed_over) or any(name.startswith(("_", ".")) for name in names)
 

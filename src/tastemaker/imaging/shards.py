@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections import deque
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from tastemaker.errors import Problem, ReasonKind, UnreadableImageError
 from tastemaker.imaging.keys import Grouping, Sample
@@ -192,7 +193,7 @@ def _read_each(
         yield sample, read_members(reader, sample, small)
 
 
-def read_members(reader: Ranges, sample: Sample, ahead: io.BufferedReader | None = None) -> dict[str, bytes]:
+def read_members(reader: Ranges, sample: Sample, ahead: BinaryIO | None = None) -> dict[str, bytes]:
     """Return member name -> bytes of a sample without a problem, of those members that are read with the picture.
 
     An image that is not all there becomes the sample's problem, a sidecar a note of it.

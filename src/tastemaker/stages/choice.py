@@ -24,9 +24,9 @@ from tastemaker.imaging.kinds import (
 from tastemaker.imaging.pictures import holds_pictures
 from tastemaker.imaging.shards import is_shard
 from tastemaker.imaging.tables import is_table
-from tastemaker.storage import Options, base_name, relative_to
-from tastemaker.storage.inputs import Input, map_places
-from tastemaker.storage.place import Place
+from tastemaker.storage import base_name, relative_to
+from tastemaker.storage.inputs import map_places
+from tastemaker.storage.place import Entry, Place
 
 _PICTURE, _SHARD = "picture", "shard"
 _SHOWN_KINDS = 8
@@ -35,8 +35,8 @@ _SHOWN_KINDS = 8
 class Chosen(NamedTuple):
     """The files that are read: shards, and loose pictures."""
 
-    shards: list[Input]
-    loose: list[Input]
+    shards: list[Entry]
+    loose: list[Entry]
 
 
 @dataclass
@@ -48,7 +48,6 @@ class Choice:
         exclude: Patterns of what is left out. One without a slash fits names of files and folders, one with a slash
             paths below the input folder.
         column: Of tables, the column with the pictures.
-        options: Settings of the stores of URLs.
 
     Attributes:
         passed_over: What was not chosen and is no sidecar -> number of files.
@@ -57,15 +56,14 @@ class Choice:
     extensions: list[str] | None = None
     exclude: list[str] | None = None
     column: str | None = None
-    options: Options | None = field(default=None, repr=False)
     passed_over: Counter[str] = field(default_factory=Counter, init=False)
 
-    def choose(self, found: Iterable[Input]) -> Chosen:
+    def choose(self, found: Iterable[Entry]) -> Chosen:
         """Return the files that are read, and count the others."""
         files = list(found)
         kinds = [self._by_path(file) or self._by_name(file) for file in files]
         unknown = [file for file, kind in zip(files, kinds, strict=True) if not kind]
-        looks = map_places(self._by_content, (Place.at(file.path, self.options) for file in unknown))
+        looks = map_places(self._by_content, (file.place for file in unknown))
         looked = {file.path: self._judge(file, kind) for file, kind in zip(unknown, looks, strict=True)}
         kinds = [kind or looked[file.path] for file, kind in zip(files, kinds, strict=True)]
         by_kind = {
@@ -86,7 +84,7 @@ class Choice:
             return base_name(path).lower().endswith(wanted)
         return (is_shard(path) and not is_table(path)) or is_picture_name(path)
 
-    def _by_path(self, file: Input) -> str:
+    def _by_path(self, file: Entry) -> str:
         """Return why a file is passed over wherever its kind; empty where it is not."""
         below = relative_to(file.path, file.root)
         if file.passed_over:
@@ -99,7 +97,7 @@ class Choice:
         is_hidden = base_name(file.path).startswith(".") and not file.is_named
         return "hidden file" if is_hidden else ""
 
-    def _by_name(self, file: Input) -> str:
+    def _by_name(self, file: Entry) -> str:
         """Return the kind of a file, or why it is passed over; empty where only its content tells."""
         if self.is_named_so(file.path) or file.problem:
             return _SHARD if is_shard(file.path) else _PICTURE
@@ -121,7 +119,7 @@ class Choice:
             return ""
         return _SHARD if kind == "tar" else kind
 
-    def _judge(self, file: Input, kind: str) -> str:
+    def _judge(self, file: Entry, kind: str) -> str:
         """Return what becomes of a file whose content was looked at; one that the user named is read if in doubt."""
         if kind in (_SHARD, _PICTURE):
             return kind

@@ -17,8 +17,8 @@ from tastemaker.imaging.shards import SHARD_EXTENSIONS
 from tastemaker.stages.base import ProcessingStage, Resources
 from tastemaker.stages.choice import Choice, describe
 from tastemaker.storage import Options, base_name, folder_of, relative_to, without_repeats
-from tastemaker.storage.inputs import Input, find_inputs, map_places, name_inputs
-from tastemaker.storage.place import Place, look_anew
+from tastemaker.storage.inputs import find_inputs, map_places, name_inputs, source_from
+from tastemaker.storage.place import Entry, Place, look_anew
 from tastemaker.tasks import EmptyTask, FileGroupTask, Partition
 
 _SHOWN_PLACES = 5
@@ -99,7 +99,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         names = name_inputs(self.file_paths)
         look_anew(names)
         places = [Place.at(name, self.storage_options) for name in names]
-        choice = Choice(self.file_extensions, self.exclude, self.column, self.storage_options)
+        choice = Choice(self.file_extensions, self.exclude, self.column)
         listed = (file for files in map_places(partial(self._find, choice), places) for file in files)
         shards, loose = choice.choose(without_repeats(listed))
         found, self.passed_over = [*shards, *loose], choice.passed_over
@@ -119,13 +119,13 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             logger.info("passed over: %s", describe(self.passed_over))
         return groups
 
-    def _find(self, choice: Choice, place: Place) -> list[Input]:
+    def _find(self, choice: Choice, place: Place) -> list[Entry]:
         """Return the files that a place stands for."""
         try:
             found = find_inputs(place)
         except OSError as error:
             if not place.is_pattern and choice.is_named_so(place.address):
-                return [Input(place.address, place.parent.address, problem=str(error))]
+                return [Entry(place, 0, root=place.parent.address, problem=str(error))]
             raise ConfigurationError(str(error)) from error
         if not found and not place.is_folder():
             hint = "; a list of files is read with --files-from" if place.address[:1] in ("-", "@") else ""
@@ -143,7 +143,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             return text
         return f"{text}. Passed over: {describe(self.passed_over, with_sidecars=True)}"
 
-    def _split(self, files: list[Input], default_count: int) -> Iterator[list[Input]]:
+    def _split(self, files: list[Entry], default_count: int) -> Iterator[list[Entry]]:
         if self.blocksize is not None:
             yield from _split_by_size(files, parse_size(self.blocksize))
             return
@@ -167,8 +167,8 @@ def parse_size(size: int | str) -> int:
     return int(float(match[1]) * factor)
 
 
-def _split_by_size(files: list[Input], max_bytes: int) -> Iterator[list[Input]]:
-    group: list[Input] = []
+def _split_by_size(files: list[Entry], max_bytes: int) -> Iterator[list[Entry]]:
+    group: list[Entry] = []
     filled = 0
     for file in files:
         if group and filled + file.size > max_bytes:
@@ -180,7 +180,7 @@ def _split_by_size(files: list[Input], max_bytes: int) -> Iterator[list[Input]]:
         yield group
 
 
-def _name_groups(parts: list[list[Input]], paths_of_shards: set[str], options: Options | None) -> list[FileGroupTask]:
+def _name_groups(parts: list[list[Entry]], paths_of_shards: set[str], options: Options | None) -> list[FileGroupTask]:
     """Return the groups, each with the name of its output (see docs/rows.md)."""
     owners: dict[str, str] = {}
     shards = {
@@ -204,7 +204,7 @@ def _name_groups(parts: list[list[Input]], paths_of_shards: set[str], options: O
             first.root,
             folder,
             is_loose=first.path not in shards,
-            files=tuple(file.source for file in files),
+            files=tuple(map(source_from, files)),
             source_bytes=sum(file.size for file in files),
             storage_options=options,
         )
@@ -238,7 +238,7 @@ def _distinct(name: str, owner: str, owners: dict[str, str]) -> str:
     return chosen
 
 
-def _shard_name(file: Input) -> str:
+def _shard_name(file: Entry) -> str:
     """Return a shard's path below its input folder, without its extension."""
     relative = relative_to(file.path, file.root)
     extension = next((e for e in SHARD_EXTENSIONS if relative.lower().endswith(e)), "")

@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from tastemaker.errors import ConfigurationError, RemoteError
-from tastemaker.storage import SELECTION_FILE, STATE_FOLDER, canonical_url, expand_path, is_remote, public_url
+from tastemaker.storage import SELECTION_FILE, STATE_FOLDER, canonical_url, expand_path, is_remote
 from tastemaker.storage.place import Entry, Place
 
 T = TypeVar("T")
@@ -29,33 +29,6 @@ _MAY_HOLD_IMAGES = re.compile(r"image/|application/x-tar")
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _MOST_EXPANDED = 1_000_000
-
-
-class Input(NamedTuple):
-    """A file of the input.
-
-    Attributes:
-        path: Its path or URL.
-        root: The folder that its name counts from: the one that the user named, or its own.
-        size: In bytes; 0 where that is not known.
-        version: Another one after each change; empty where that is not known.
-        is_named: The user named this very file; or it is a folder that cannot be read. It is input in any case.
-        problem: Why it could not be looked at; empty where it could.
-        passed_over: What it is, where nobody looks into it: a ``linked folder``, a ``hidden folder``.
-    """
-
-    path: str
-    root: str
-    size: int = 0
-    version: str = ""
-    is_named: bool = False
-    problem: str = ""
-    passed_over: str = ""
-
-    @property
-    def source(self) -> SourceFile:
-        """What shows later whether the file has changed."""
-        return public_url(self.path), self.size, UNKNOWN_VERSION if self.problem else self.version
 
 
 def name_inputs(given: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> list[str]:
@@ -110,10 +83,19 @@ def source_of(place: Place) -> SourceFile:
         return str(place), 0, UNKNOWN_VERSION
     if entry is None:
         return str(place), -1 if place.is_gone() else 0, ""
-    return str(place), entry.size, _version(entry)
+    return source_from(entry)
 
 
-def find_inputs(place: Place) -> list[Input]:
+def source_from(entry: Entry) -> SourceFile:
+    """Return what shows later whether a file has changed: its path, size and version.
+
+    On this machine the version is the time of change in nanoseconds, which a file keeps when it is moved.
+    """
+    version = entry.version if entry.place.local_path is None else entry.version.partition("-")[0]
+    return str(entry.place), entry.size, UNKNOWN_VERSION if entry.problem else version
+
+
+def find_inputs(place: Place) -> list[Entry]:
     """Return the files that a place stands for: itself, those below a folder, or those that fit a pattern.
 
     What is hidden or was written by Tastemaker is left out. There are none where the place does not exist. Paths are
@@ -125,7 +107,7 @@ def find_inputs(place: Place) -> list[Input]:
     """
     if not place.is_pattern:
         if not place.address.endswith("/") and (entry := place.stat()):
-            return [_alone(entry, is_named=True)]
+            return [_alone(entry)._replace(is_named=True)]
         return _below(place.resolve())
     found = []
     for entry in place.glob():
@@ -133,25 +115,16 @@ def find_inputs(place: Place) -> list[Input]:
     return found
 
 
-def _below(folder: Place) -> list[Input]:
+def _below(folder: Place) -> list[Entry]:
     root = folder.address.rstrip("/") or folder.address
-    return [_input(entry, root, is_named=entry.is_folder and not entry.passed_over) for entry in folder.list_inputs()]
+    return [
+        entry._replace(root=root, is_named=entry.is_folder and not entry.passed_over) for entry in folder.list_inputs()
+    ]
 
 
-def _input(entry: Entry, root: str, *, is_named: bool = False) -> Input:
-    return Input(
-        entry.place.address, root, entry.size, _version(entry), is_named=is_named, passed_over=entry.passed_over
-    )
-
-
-def _alone(entry: Entry, *, is_named: bool = False) -> Input:
+def _alone(entry: Entry) -> Entry:
     place = entry.place.resolve()
-    return _input(entry._replace(place=place), place.parent.address, is_named=is_named)
-
-
-def _version(entry: Entry) -> str:
-    """Return the time of change of a file in nanoseconds, which it keeps when it is moved, or its ETag."""
-    return entry.version if entry.place.local_path is None else entry.version.partition("-")[0]
+    return entry._replace(place=place, root=place.parent.address)
 
 
 def map_places(work: Callable[[Place], T], places: Iterable[Place]) -> Iterator[T]:

@@ -23,7 +23,7 @@ _COPY_BYTES = 2**24
 
 
 class Entry(NamedTuple):
-    """A file as its file system or store describes it.
+    """A file as its file system or store describes it, and what it is as an input.
 
     Attributes:
         place: Where it is.
@@ -32,6 +32,9 @@ class Entry(NamedTuple):
         version: Another one after each change: an ETag, a generation or a checksum; empty where there is none.
         is_folder: It is a folder that fits a pattern, or one that cannot be listed, or a name that cannot be read.
         passed_over: What it is, where it is no input: a ``linked folder`` or a ``hidden folder``.
+        root: Of an input, the folder that its name counts from: the one that the user named, or its own.
+        is_named: The user named this very file; or it is a folder that cannot be read. It is input in any case.
+        problem: Why it could not be looked at; empty where it could.
     """
 
     place: Place
@@ -40,6 +43,9 @@ class Entry(NamedTuple):
     version: str = ""
     is_folder: bool = False
     passed_over: str = ""
+    root: str = ""
+    is_named: bool = False
+    problem: str = ""
 
     @property
     def path(self) -> str:
