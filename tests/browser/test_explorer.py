@@ -616,6 +616,11 @@ def test_axe_finds_nothing_serious(browser, small, theme, size):
     with opened(browser, small.address, color_scheme=theme, bypass_csp=True, reduced_motion="reduce") as page:
         page.set_viewport_size({"width": size[0], "height": size[1]})
         wait_until(page, "[...document.querySelectorAll('.cell')].every((cell) => cell.picture)")
+        page.get_by_role("button", name="View", exact=True).click()
+        assert serious_faults(page) == []
+        page.locator("#names").click()
+        assert page.locator(".cell .file").first.is_visible()
+        page.keyboard.press("Escape")
         for keys in (
             [],
             ["/"],

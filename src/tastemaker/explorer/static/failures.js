@@ -10,7 +10,8 @@ let loaded = null;
 export function startFailures() {
   on("view", () => {
     const { failed, unscored } = model.view;
-    document.getElementById("failure-count").textContent = failed + unscored ? count(failed + unscored) : "";
+    document.getElementById("failure-count").textContent = count(failed + unscored);
+    document.querySelector("[data-show=failures]").hidden = !(failed + unscored);
   });
   for (const event of ["show", "view"]) on(event, () => model.show === "failures" && load());
 }

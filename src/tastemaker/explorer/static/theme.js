@@ -23,5 +23,4 @@ const isDark = () => (dataset.theme ? dataset.theme === "dark" : system.matches)
 
 function show() {
   button.textContent = isDark() ? "Light" : "Dark";
-  button.setAttribute("aria-label", isDark() ? "Switch to light" : "Switch to dark");
 }
