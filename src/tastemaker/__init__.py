@@ -1,198 +1,38 @@
 """Tastemaker scores, ranks and filters images by aesthetic quality.
 
-The names below are loaded when they are first used: ``import tastemaker`` imports no model, engine or table library.
+Its names are listed in ``__init__.pyi``, for people, type checkers and this module. Each is loaded when it is first
+used: ``import tastemaker`` imports no model, engine or table library.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 
-TYPE_CHECKING = False  # typing's own: importing that takes longer than the rest of this file
-if TYPE_CHECKING:
-    from typing import Any
-
 __version__ = "0.1.0"
 
-_HOMES = {
-    "AestheticPredictor": "models.aesthetic",
-    "BaseExecutor": "executors",
-    "Backbone": "models.records",
-    "CLIP_VIT_B16": "models.published.openai_clip",
-    "CLIP_VIT_B32": "models.published.openai_clip",
-    "CLIP_VIT_L14": "models.published.openai_clip",
-    "ConfigurationError": "errors",
-    "Cutoff": "scores.distribution",
-    "EmptyTask": "tasks",
-    "FileGroupTask": "tasks",
-    "FilePartitioningStage": "stages.partition",
-    "Head": "models.records",
-    "ImageAestheticFilterStage": "stages.aesthetic",
-    "ImageBatch": "tasks",
-    "ImageEmbeddingStage": "stages.embed",
-    "ImageObject": "tasks",
-    "ImageReaderStage": "stages.read",
-    "ImageSignalsStage": "stages.signals",
-    "ImageWriterStage": "stages.write",
-    "LocalExecutor": "executors",
-    "MissingExtraError": "errors",
-    "ModelError": "errors",
-    "OpenVinoClip": "models.clip_openvino",
-    "ParityReport": "parity",
-    "Pipeline": "pipeline",
-    "Preprocess": "imaging.model_input",
-    "ProcessingStage": "stages.base",
-    "RayDataExecutor": "executors",
-    "ReportSummary": "explorer.report",
-    "Resources": "stages.base",
-    "RunMode": "runs.options",
-    "RunOptions": "runs.options",
-    "RunSummary": "runs.summary",
-    "ScoreTable": "scores.table",
-    "Scorer": "models.records",
-    "SelectSummary": "selections.select",
-    "Selection": "selections.selection",
-    "Signals": "imaging.signals",
-    "Slice": "runs.options",
-    "StageError": "errors",
-    "StarOptions": "selections.rating",
-    "TableSummary": "scores.distribution",
-    "Task": "tasks",
-    "TextConfig": "models.records",
-    "TextNames": "models.records",
-    "TextSearch": "scores.search",
-    "TextTower": "models.text",
-    "Tokenizer": "models.records",
-    "TastemakerError": "errors",
-    "Top": "scores.cutoff",
-    "TorchClip": "models.clip_torch",
-    "UnreadableImageError": "errors",
-    "VisionTower": "models.vit",
-    "VitConfig": "models.records",
-    "VitNames": "models.records",
-    "WeightsNotFoundError": "errors",
-    "XennaExecutor": "executors",
-    "BestFrames": "scores.stacks",
-    "best_of_group": "scores.stacks",
-    "compute_signals": "imaging.signals",
-    "decode_image": "imaging.decode",
-    "embed_rating": "imaging.jpeg_metadata",
-    "ensure_weights": "models.hub",
-    "find_scorer": "models.published",
-    "group_duplicates": "scores.groups",
-    "learn_taste": "selections.learn",
-    "load_clip": "models.clip",
-    "preprocess": "imaging.preprocess",
-    "nearest_rows": "scores.neighbours",
-    "published_scorers": "models.published",
-    "rescore": "runs.rescore",
-    "run_scoring": "runs.run",
-    "select_images": "selections.select",
-    "take_back_selection": "selections.select",
-    "take_back_stars": "selections.rating",
-    "verify_parity": "parity",
-    "write_report": "explorer.report",
-    "write_stars": "selections.rating",
-}
-
-__all__ = ["__version__", *sorted(_HOMES.keys() - {"TorchClip"})]  # `import *` is to work without torch
-
-if TYPE_CHECKING:
-    from tastemaker.errors import (
-        ConfigurationError as ConfigurationError,
-        MissingExtraError as MissingExtraError,
-        ModelError as ModelError,
-        StageError as StageError,
-        TastemakerError as TastemakerError,
-        UnreadableImageError as UnreadableImageError,
-        WeightsNotFoundError as WeightsNotFoundError,
-    )
-    from tastemaker.executors import (
-        BaseExecutor as BaseExecutor,
-        LocalExecutor as LocalExecutor,
-        RayDataExecutor as RayDataExecutor,
-        XennaExecutor as XennaExecutor,
-    )
-    from tastemaker.explorer.report import ReportSummary as ReportSummary, write_report as write_report
-    from tastemaker.imaging.decode import decode_image as decode_image
-    from tastemaker.imaging.jpeg_metadata import embed_rating as embed_rating
-    from tastemaker.imaging.model_input import Preprocess as Preprocess
-    from tastemaker.imaging.preprocess import preprocess as preprocess
-    from tastemaker.imaging.signals import Signals as Signals, compute_signals as compute_signals
-    from tastemaker.models.aesthetic import AestheticPredictor as AestheticPredictor
-    from tastemaker.models.clip import load_clip as load_clip
-    from tastemaker.models.clip_openvino import OpenVinoClip as OpenVinoClip
-    from tastemaker.models.clip_torch import TorchClip as TorchClip
-    from tastemaker.models.hub import ensure_weights as ensure_weights
-    from tastemaker.models.published import find_scorer as find_scorer, published_scorers as published_scorers
-    from tastemaker.models.published.openai_clip import (
-        CLIP_VIT_B16 as CLIP_VIT_B16,
-        CLIP_VIT_B32 as CLIP_VIT_B32,
-        CLIP_VIT_L14 as CLIP_VIT_L14,
-    )
-    from tastemaker.models.records import (
-        Backbone as Backbone,
-        Head as Head,
-        Scorer as Scorer,
-        TextConfig as TextConfig,
-        TextNames as TextNames,
-        Tokenizer as Tokenizer,
-        VitConfig as VitConfig,
-        VitNames as VitNames,
-    )
-    from tastemaker.models.text import TextTower as TextTower
-    from tastemaker.models.vit import VisionTower as VisionTower
-    from tastemaker.parity import (
-        ParityReport as ParityReport,
-        verify_parity as verify_parity,
-    )
-    from tastemaker.pipeline import Pipeline as Pipeline
-    from tastemaker.runs.options import RunMode as RunMode, RunOptions as RunOptions, Slice as Slice
-    from tastemaker.runs.rescore import rescore as rescore
-    from tastemaker.runs.run import run_scoring as run_scoring
-    from tastemaker.runs.summary import RunSummary as RunSummary
-    from tastemaker.scores.cutoff import Top as Top
-    from tastemaker.scores.distribution import Cutoff as Cutoff, TableSummary as TableSummary
-    from tastemaker.scores.groups import group_duplicates as group_duplicates
-    from tastemaker.scores.neighbours import nearest_rows as nearest_rows
-    from tastemaker.scores.search import TextSearch as TextSearch
-    from tastemaker.scores.stacks import BestFrames as BestFrames, best_of_group as best_of_group
-    from tastemaker.scores.table import ScoreTable as ScoreTable
-    from tastemaker.selections.learn import learn_taste as learn_taste
-    from tastemaker.selections.rating import (
-        StarOptions as StarOptions,
-        take_back_stars as take_back_stars,
-        write_stars as write_stars,
-    )
-    from tastemaker.selections.select import (
-        SelectSummary as SelectSummary,
-        select_images as select_images,
-        take_back_selection as take_back_selection,
-    )
-    from tastemaker.selections.selection import Selection as Selection
-    from tastemaker.stages.aesthetic import ImageAestheticFilterStage as ImageAestheticFilterStage
-    from tastemaker.stages.base import ProcessingStage as ProcessingStage, Resources as Resources
-    from tastemaker.stages.embed import ImageEmbeddingStage as ImageEmbeddingStage
-    from tastemaker.stages.partition import FilePartitioningStage as FilePartitioningStage
-    from tastemaker.stages.read import ImageReaderStage as ImageReaderStage
-    from tastemaker.stages.signals import ImageSignalsStage as ImageSignalsStage
-    from tastemaker.stages.write import ImageWriterStage as ImageWriterStage
-    from tastemaker.tasks import (
-        EmptyTask as EmptyTask,
-        FileGroupTask as FileGroupTask,
-        ImageBatch as ImageBatch,
-        ImageObject as ImageObject,
-        Task as Task,
-    )
+_homes: dict[str, str] = {}  # name -> its module; read when the first of them is asked for
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
-    home = _HOMES.get(name)
-    if home is None:
+def __getattr__(name: str) -> object:
+    if not _homes:
+        _read_names()
+    if name == "__all__":
+        value: object = ["__version__", *sorted(_homes.keys() - {"TorchClip"})]  # `import *` is to work without torch
+    elif name in _homes:
+        value = getattr(import_module(_homes[name]), name)
+    else:
         raise AttributeError(f"module 'tastemaker' has no attribute {name!r}")
-    value = getattr(import_module(f"tastemaker.{home}"), name)
     globals()[name] = value
     return value
 
 
-def __dir__() -> list[str]:
-    return __all__
+def __dir__() -> object:
+    return __getattr__("__all__")
+
+
+def _read_names() -> None:
+    import re
+
+    with open(f"{__file__}i", encoding="utf-8") as stub:
+        for module, names in re.findall(r"^from (\S+) import ([^()\n]+|\([^()]+\))$", stub.read(), re.MULTILINE):
+            _homes.update(dict.fromkeys(re.findall(r"(\w+) as \1\b", names), module))
