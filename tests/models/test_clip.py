@@ -132,6 +132,27 @@ def test_threads_share_a_tower(load, weights, pixels):
     assert all(np.array_equal(result, expected) for result in results)
 
 
+def test_cancel_ends_an_embed_in_another_thread_and_every_later_one(load, weights, pixels):
+    clip, errors, started = load(weights), [], threading.Event()
+
+    def embed():
+        try:
+            while True:
+                clip.embed(pixels)
+                started.set()
+        except ModelError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=embed, daemon=True)
+    thread.start()
+    started.wait(30)
+    clip.cancel()
+    thread.join(30)
+    assert errors == ["the inference was cancelled"]
+    with pytest.raises(ModelError, match="the inference was cancelled"):
+        clip.embed(pixels[:1])
+
+
 INTERRUPTED = """
 import sys, threading
 from pathlib import Path

@@ -1,7 +1,6 @@
 """Batches, padding, memory that runs out and threads, on a processor. `test_gpu.py` has the same for GPUs."""
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ torch = pytest.importorskip("torch")
 from tastemaker.models.torch_runner import (  # noqa: E402
     BatchRunner,
     DirectLane,
-    Pending,
+    Program,
     is_out_of_memory,
 )
 
@@ -51,14 +50,16 @@ class SmallMemory:
         return sums(batch)
 
 
-# Batches
+def test_a_compiler_that_fails_is_told_once_and_done_without(caplog):
+    def broken(_batch):
+        raise OSError("no C compiler")
 
-
-@pytest.mark.parametrize("count", [1, 8, 41])
-@pytest.mark.parametrize("batch_size", [1, 7, 100])
-def test_images_come_back_in_order_whatever_the_batch(count, batch_size):
-    images = make_images(count)
-    assert np.array_equal(runner_of(sums, batch_size).run(images), expected_sums(images))
+    program, batch = Program(sums, broken), torch.from_numpy(make_images(16))
+    for _ in range(2):
+        assert torch.equal(program.run_full(batch), sums(batch))
+    [record] = caplog.records
+    assert "torch.compile does not work here" in record.getMessage()
+    assert "no C compiler" in record.getMessage()
 
 
 # Memory
@@ -100,71 +101,10 @@ def test_an_error_that_came_of_full_memory_is_known_as_one():
 # Threads
 
 
-class SlowLane:
-    """A lane whose results are there when the test says so, like those of a GPU."""
-
-    def __init__(self):
-        self.launched = []
-        self.may_finish = threading.Event()
-
-    def is_free(self):
-        return len(self.launched) < 2 or self.may_finish.is_set()
-
-    def launch(self, images):
-        self.launched.append(len(images))
-        return Pending(sums(torch.from_numpy(images)), Query(self.may_finish))
-
-    def close(self):
-        pass
-
-
-class Query:
-    def __init__(self, event):
-        self.query = event.is_set
-
-
 def start(target):
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
     return thread
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
-def test_a_thread_launches_while_another_waits_for_its_results():
-    lane, results = SlowLane(), {}
-    runner, images = BatchRunner(lambda _size: lane, 8), make_images(16)
-    threads = [start(lambda n=n: results.update({n: runner.run(images[n * 8 : n * 8 + 8])})) for n in range(2)]
-    wait_until(lambda: len(lane.launched) == 2)
-    assert not results
-    lane.may_finish.set()
-    for thread in threads:
-        thread.join()
-    assert np.array_equal(np.concatenate([results[0], results[1]]), expected_sums(images))
-
-
-def test_cancel_ends_a_wait_for_results():
-    lane, errors = SlowLane(), []
-    runner = BatchRunner(lambda _size: lane, 8)
-
-    def run():
-        try:
-            runner.run(make_images(64))
-        except ModelError as error:
-            errors.append(str(error))
-
-    thread = start(run)
-    wait_until(lambda: len(lane.launched) == 2)
-    runner.cancel()
-    thread.join(10)
-    assert errors == ["the inference was cancelled"]
-    with pytest.raises(ModelError, match="cancelled"):
-        runner.run(make_images(1))
 
 
 def test_threads_that_run_out_of_memory_together_lose_nothing():

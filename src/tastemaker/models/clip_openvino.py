@@ -100,7 +100,12 @@ class OpenVinoClip:
         with self._lock:
             if self._is_cancelled:
                 raise ModelError("the inference was cancelled")
-            result: Embeddings = self._request.infer([np.ascontiguousarray(chunk)], share_inputs=True)[0]
+            try:
+                result: Embeddings = self._request.infer([np.ascontiguousarray(chunk)], share_inputs=True)[0]
+            except RuntimeError as error:
+                if not self._is_cancelled:
+                    raise
+                raise ModelError("the inference was cancelled") from error
             if self._is_first:  # the compiled model has made its own arrangement of nearly all weights
                 self._weights.release_memory()
                 self._is_first = False
