@@ -281,7 +281,8 @@ class ImageObject:
         try:
             image = decode_image(self.read_encoded(), **self.decode_options)
         except UnreadableImageError as error:
-            if error.size is not None:  # a later run with another limit knows by it whether the image fits
+            # A later run with another limit knows by it whether the image fits; nothing has more pixels than this.
+            if error.size is not None and max(error.size) < 2**31:
                 self.width, self.height = error.size
             raise
         self.width, self.height, self.format = image.width, image.height, image.format

@@ -155,6 +155,10 @@ def test_the_command_prints_the_funnel(table, tmp_path, write_recipe):
         ("stages: []\nsteps: []", "nothing else"),
         ("a: &a [x, x]\nsteps: [*a, [*a, *a]]", "nothing else"),
         (f"steps: [{'x ' * 600_000}]", "larger than"),
+        ("steps: [width >= 512]\nsteps: [height >= 512]", "says `steps:` twice"),
+        ("steps:\n\t- a", "in line 2"),
+        ("steps: [" + "width > 3, " * 101 + "]", "100 is the limit"),
+        ("steps: [width > 3, widht > 3]", "widht > 3: the query cannot be answered: there is no column widht"),
     ],
 )
 def test_what_is_no_recipe_is_refused(tmp_path, table, write_recipe, text, said):

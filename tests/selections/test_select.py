@@ -456,14 +456,17 @@ def test_a_selection_is_taken_back_and_what_somebody_changed_or_added_stays(tmp_
     to = tmp_path / ("list.parquet" if kind == "manifest" else "best")
     command = ["select", tmp_path / "scores", "--top", "3", "--to", to, "--as", kind]
     assert tastemaker(*command).returncode == 0
-    assert "files would be taken back" in tastemaker(*command, "--undo", "--dry-run").stdout
+    assert "would be taken back" in tastemaker(*command, "--undo", "--dry-run").stdout
     assert to.exists()
+    # What a killed process leaves of a list, or of a copy.
+    draft = (tmp_path / "_tastemaker/written" if kind == "manifest" else to) / ".tastemaker-tmp-0123456789ab-a"
+    (next(draft.parent.iterdir()) / draft.name if kind == "manifest" else draft).write_bytes(b"half")
     if kind == "folder":
         changed, added = next(path for path in to.rglob("*.*g") if path.is_file()), to / "mine.txt"
         changed.write_bytes(b"mine")
         added.write_bytes(b"mine, too")
         found = tastemaker(*command, "--undo")
-        assert (found.returncode, "1 left as they are" in found.stdout) == (1, True)
+        assert (found.returncode, "1 left as it is" in found.stdout) == (1, True)
         assert {path for path in to.rglob("*") if path.is_file()} == {changed, added}
     else:
         assert tastemaker(*command, "--undo").returncode == 0

@@ -29,6 +29,7 @@ from tastemaker.cli import (
     top,
     verify,
 )
+from tastemaker.cli.columns import plain_text
 from tastemaker.errors import ConfigurationError, TastemakerError
 
 app = typer.Typer(
@@ -99,7 +100,7 @@ def main() -> None:
         _refuse_empty(sys.argv[1:])
         app()
     except TastemakerError as error:
-        typer.secho(f"tastemaker: {error}", fg=red, err=True)
+        typer.secho(plain_text(f"tastemaker: {error}", "\n"), fg=red, err=True)
         sys.exit(2 if isinstance(error, ValueError) else 1)
     except KeyboardInterrupt:  # while the commands are put together
         sys.exit(130)
@@ -109,7 +110,8 @@ def main() -> None:
     except OSError as error:
         place = "" if error.filename is None else f"{os.fspath(error.filename)}: "
         help_ = "; set TMPDIR to a folder that can be written to" if "temporary directory" in str(error) else ""
-        typer.secho(f"tastemaker: {place}{error.strerror or error}{help_}", fg=red, err=True)
+        said = plain_text(f"tastemaker: {place}{error.strerror or error}{help_}")
+        typer.secho(said, fg=red, err=True)
         sys.exit(1)
 
 

@@ -24,6 +24,6 @@ def plain_name(row: dict[str, Any]) -> str:
     return plain_text(row["image_path"] or row["image_id"] or "")
 
 
-def plain_text(text: str) -> str:
+def plain_text(text: str, kept: str = "") -> str:
     """Return a text that comes from strangers: what would steer the terminal is shown as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tastemaker.cli import options as o
-from tastemaker.cli.columns import print_columns
+from tastemaker.cli.columns import plain_text, print_columns
 from tastemaker.cli.stopping import stoppable
 from tastemaker.errors import ConfigurationError
 from tastemaker.progress import show_progress
@@ -232,7 +232,7 @@ def _take_back(
             report = take_back_stars(table, dry_run=dry_run)
         else:
             report = take_back_selection(to, storage_options=storage_options, dry_run=dry_run)
-    typer.echo(json.dumps(asdict(report), indent=2) if as_json else "\n".join(report.lines()))
+    typer.echo(json.dumps(asdict(report), indent=2) if as_json else "\n".join(map(plain_text, report.lines())))
     if report.left:
         raise typer.Exit(1)
 
@@ -244,7 +244,7 @@ def _write_stars(
 
     with stoppable("the same command goes on from here"):
         report = write_stars(table, selection, stars, dry_run=dry_run)
-    typer.echo(json.dumps(asdict(report), indent=2) if as_json else "\n".join(report.lines()))
+    typer.echo(json.dumps(asdict(report), indent=2) if as_json else "\n".join(map(plain_text, report.lines())))
     if report.failed:
         raise typer.Exit(1)
 
@@ -289,7 +289,7 @@ def report_skipped(summary: SelectSummary) -> None:
         typer.secho(f"tastemaker: moved {number:,} earlier files to {folder}: {why}", err=True)
     if summary.skipped:
         skipped = f"tastemaker: skipped {_counts(summary.skipped)}, such as: {summary.skipped_first}"
-        typer.secho(f"{skipped}; see {summary.skipped_file}", err=True)
+        typer.secho(plain_text(f"{skipped}; see {summary.skipped_file}"), err=True)
         raise typer.Exit(1)
 
 

@@ -106,10 +106,10 @@ def _to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _to_pixels(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return int32; what is no number of pixels becomes null (pandas stores missing ones as NaN)."""
+    """Return int64; what is no number of pixels becomes null (pandas stores missing ones as NaN)."""
     wide = column.cast(pa.float64(), safe=False)
     sound = pc.and_(pc.greater_equal(wide, 0), pc.less(wide, 2**31))  # False for NaN
-    return pc.if_else(sound, wide, None).cast(pa.int32(), safe=False)
+    return pc.if_else(sound, wide, None).cast(pa.int64(), safe=False)
 
 
 _RULES = {

@@ -145,7 +145,9 @@ def _built_in(columns: Collection[str]) -> Iterable[Dimension]:
     have = set(columns)
     if {"width", "height"} <= have:
         cases = " ".join(f"WHEN least(width, height) < {below} THEN '{name}'" for below, name in _SIZES)
-        yield Dimension("size", f"CASE {cases} WHEN width + height IS NOT NULL THEN '2048 px and more' END")
+        yield Dimension(
+            "size", f"CASE {cases} WHEN width IS NOT NULL AND height IS NOT NULL THEN '2048 px and more' END"
+        )
         aspect = aspect_sql(columns)
         yield Dimension(
             "shape",

@@ -122,7 +122,7 @@ def write_report(
         if isinstance(scores, ScoreTable)
         else ScoreTable(places, storage_options=storage_options, originals=originals)
     )
-    top = parse_top(top) if isinstance(top, str) else top
+    top = None if top is None else parse_top(top)
     place = Place.of(output, table.storage_options)
     place.check_writable()
     if place.is_folder():

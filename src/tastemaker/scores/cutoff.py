@@ -34,8 +34,8 @@ class Top:
         return min(scored, max(1, round(scored * (self.share or 0))))
 
 
-def parse_top(text: str) -> Top:
-    """Return what ``20%`` or ``1000`` means.
+def parse_top(text: str | Top) -> Top:
+    """Return what ``20%`` or ``1000`` means; what is read already comes back as it is.
 
     Raises:
         ConfigurationError: It means nothing.
@@ -44,6 +44,10 @@ def parse_top(text: str) -> Top:
         >>> parse_top("20%"), parse_top("1,000")
         (Top(count=None, share=0.2), Top(count=1000, share=None))
     """
+    if isinstance(text, Top):
+        return text
+    if not isinstance(text, str):
+        raise ConfigurationError(f"{text!r} is no text: write a share as '20%', a number as '1000'")
     percent = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", text)
     if percent and 0 < float(percent[1]) <= 100:
         return Top(share=float(percent[1]) / 100)

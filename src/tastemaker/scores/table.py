@@ -128,9 +128,7 @@ class ScoreTable:
             return self._database.ask(sql, parameters, limit_s)
         except duckdb.Error as error:
             why = explain_refusal(str(error), self.columns)
-            raise ConfigurationError(
-                f"the query cannot be answered: {why}\nIt was: {sql} (the table is called rows)"
-            ) from error
+            raise ConfigurationError(f"the query cannot be answered: {why}") from error
 
     def to_arrow(
         self, columns: Sequence[str] | None = None, where: str | None = None, *, limit_s: float | None = None

@@ -38,9 +38,10 @@ class TakenBack:
     def lines(self, examples: int = 5) -> list[str]:
         """Return it in words, with that many of the files that were left."""
         would = "would be " if self.dry_run else ""
-        lines = [f"{self.files:,} files {would}taken back" if self.files else "There is nothing to take back."]
+        files = "1 file" if self.files == 1 else f"{self.files:,} files"
+        lines = [f"{files} {would}taken back" if self.files or self.left else "There is nothing to take back."]
         if self.left:
-            lines.append(f"{len(self.left):,} left as they are")
+            lines.append("1 left as it is" if len(self.left) == 1 else f"{len(self.left):,} left as they are")
             lines += [f"  {path}: {why}" for path, why in list(self.left.items())[:examples]]
         if len(self.left) > examples:
             lines.append(f"  and {len(self.left) - examples:,} more; --json has them all")

@@ -123,12 +123,14 @@ def take_back_selection(
     place = Place.of(output, storage_options)
     is_folder = place.is_folder()
     own = OwnFiles(place) if is_folder else OwnFiles.of_one_file(place)
-    is_ours = own.is_known or (is_folder and (place / _LOCK).exists())  # the lock is what a killed process left last
+    # The lock is what a killed process left last, and beside a single file an unfinished record.
+    is_ours = own.is_known or ((place / _LOCK).exists() if is_folder else own.has_record)
     if not is_ours or dry_run:
         files, others = own.take_back(dry_run=True)
     else:
         with _only_writer(place) if is_folder else nullcontext():
             if is_folder:
+                place.remove_drafts()
                 for note in (LISTING, RECORD):
                     (place / note).delete()
             files, others = own.take_back()

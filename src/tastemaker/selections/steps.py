@@ -28,7 +28,7 @@ BEST_REASON = "best_reason"
 PERCENTILE = "slice_percentile"
 """The column of what is selected that says which percentage of its slice's values are not above the row's."""
 
-_MAX_BYTES = 1_000_000
+_MAX_BYTES, _MAX_STEPS = 1_000_000, 100
 
 _CUT = re.compile(r"(?P<by>.+?)\s+top\s+(?P<top>[\d.,_]+\s*%?)(?:\s+per\s+(?P<per>.+))?", re.IGNORECASE | re.DOTALL)
 _VARIED = re.compile(r"(?:(?P<by>.+?)\s+)?varied\s+(?P<count>[\d,_]+)", re.IGNORECASE | re.DOTALL)
@@ -225,11 +225,19 @@ def read_recipe(path: str | os.PathLike[str]) -> tuple[str, ...]:
     if entry.size > _MAX_BYTES:
         raise ConfigurationError(f"{place} is larger than {_MAX_BYTES:,} bytes, which no recipe is")
     try:
-        recipe = yaml.safe_load(place.read())
+        text = place.read()
+        node = yaml.compose(text, yaml.SafeLoader)
+        names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+        recipe = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        why = f"{getattr(error, 'problem', error)}" + (f" in line {mark.line + 1}" if mark else "")
         raise ConfigurationError(
-            f"{place} is no YAML: {error}\nPut a step in quotes where YAML takes signs in it for its own"
+            f"{place} is no YAML: {why}. Put a step in quotes where YAML takes signs in it for its own"
         ) from error
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigurationError(f"{place} says `{twice}:` twice; once is meant")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("steps"), list):
         raise ConfigurationError(f"{place} is no recipe: it needs a list of steps under `steps:`")
     if not recipe.keys() <= {"name", "description", "steps"}:
@@ -237,6 +245,8 @@ def read_recipe(path: str | os.PathLike[str]) -> tuple[str, ...]:
     wrong = next((number for number, step in enumerate(recipe["steps"], 1) if not isinstance(step, str)), None)
     if wrong is not None:
         raise ConfigurationError(f"{place}: step {wrong} is no text; put it in quotes")
+    if len(recipe["steps"]) > _MAX_STEPS:
+        raise ConfigurationError(f"{place} has {len(recipe['steps'])} steps; {_MAX_STEPS} is the limit")
     return tuple(recipe["steps"])
 
 
@@ -261,7 +271,10 @@ def run_steps(table: ScoreTable, rows: IntArray, steps: Sequence[Step]) -> list[
     """Return what is there before the first step and after each: one more than there are steps."""
     stages = [Left(rows, {})]
     for step in steps:
-        stages.append(step(table, stages[-1]))
+        try:
+            stages.append(step(table, stages[-1]))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{step}: {error}") from error
     return stages
 
 

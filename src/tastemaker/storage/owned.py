@@ -92,6 +92,11 @@ class OwnFiles:
         """Whether anything was written here before."""
         return bool(self._known) or self._claims > 0
 
+    @property
+    def has_record(self) -> bool:
+        """Whether there is a record, perhaps one with nothing in it but what a killed process left."""
+        return self._record.is_folder()
+
     def remove_drafts(self) -> None:
         """Delete unfinished files of the record that a killed process left. No other process may be using it."""
         self._record.remove_drafts()
@@ -215,6 +220,7 @@ class OwnFiles:
         there = [name for name in self._known if self._entry(name) is not None or self._link_target(name) is not None]
         ours = [name for name in there if self._find(name) is not None]
         if not dry_run:
+            self.remove_drafts()
             for name in ours:
                 (self.folder / name).delete()
             self._remove_empty_folders(self._known)
