@@ -41,10 +41,9 @@ from PIL.TiffImagePlugin import IFDRational
 from tastemaker.embeddings.find import EmbeddingFile
 from tastemaker.errors import MetadataError, TastemakerError, UnreadableImageError
 from tastemaker.imaging.decode import decode_image
-from tastemaker.imaging.embedded import Embedded, read_embedded
+from tastemaker.imaging.embedded import Embedded, find_rating, read_embedded
 from tastemaker.imaging.folders import FolderReader
 from tastemaker.imaging.jpeg_metadata import embed_rating
-from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.shards import read_samples
 from tastemaker.imaging.xmp import belongs_to, make_xmp, set_rating
 from tastemaker.scores.schema import make_table, rows_schema

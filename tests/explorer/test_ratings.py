@@ -15,7 +15,7 @@ from tastemaker import ScoreTable, Selection, StarOptions, select_images, write_
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.index import Filter
 from tastemaker.explorer.service import Explorer
-from tastemaker.imaging.ratings import file_rating
+from tastemaker.imaging.embedded import file_rating
 from tastemaker.imaging.xmp import read_label, read_rating
 from tastemaker.runs.options import RunOptions
 from tastemaker.runs.run import run_scoring

@@ -9,9 +9,8 @@ from PIL import Image, ImageCms
 
 from tastemaker import decode_image
 from tastemaker.errors import MetadataError
-from tastemaker.imaging.embedded import read_embedded
+from tastemaker.imaging.embedded import find_rating, read_embedded
 from tastemaker.imaging.jpeg_metadata import XMP_MARK, embed_rating, read_jpeg_metadata, read_segments
-from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.xmp import make_xmp
 
 PADDED = b'<?xpacket begin=""?>' + make_xmp(2).partition(b"?>\n")[2] + b" " * 200 + b'<?xpacket end="w"?>'

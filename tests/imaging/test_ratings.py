@@ -8,9 +8,8 @@ from camera_files import make_dng
 from conftest import encode
 from PIL import Image, PngImagePlugin
 
-from tastemaker.imaging.embedded import Embedded, read_embedded
+from tastemaker.imaging.embedded import Embedded, file_rating, find_rating, read_embedded
 from tastemaker.imaging.jpeg_metadata import embed_rating
-from tastemaker.imaging.ratings import file_rating, find_rating
 from tastemaker.imaging.xmp import make_xmp
 
 NOTHING = Embedded()

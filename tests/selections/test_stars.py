@@ -14,8 +14,8 @@ from camera_files import make_dng
 from conftest import encode
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.imaging.embedded import file_rating
 from tastemaker.imaging.jpeg_metadata import embed_rating
-from tastemaker.imaging.ratings import file_rating
 from tastemaker.imaging.xmp import make_xmp, read_label, read_rating
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.selections.edits import Edits

@@ -21,10 +21,9 @@ from PIL import Image, ImageCms
 
 from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.cameras import read_raw
-from tastemaker.imaging.embedded import PILLOW_READERS, check_exif_segments, open_metadata, read_orientation
+from tastemaker.imaging.embedded import PILLOW_READERS, check_exif_segments, open_metadata, read_orientation, strip_png
 from tastemaker.imaging.formats import RAW_FORMATS, name_format, sniff_format
 from tastemaker.imaging.jpeg_pixels import decode_jpeg
-from tastemaker.imaging.png_chunks import strip_png
 from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.tiff_pixels import check_tiff, choose_page, is_wide, reduce_to_8_bits
 

@@ -1,5 +1,7 @@
 """What a picture's file says of itself beside its pixels: XMP, and what its EXIF says of rotation, stars and the shot.
 
+Which of the ratings that a picture may have counts is decided here, too.
+
 EXIF is read by `tastemaker.imaging.tiff_tags`, in a quarter of the time that Pillow takes for it: a picture of a data
 set is decoded in one or two milliseconds, and Pillow's reader needs a fifth of one (decision 0016).
 """
@@ -9,9 +11,11 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from PIL import (
@@ -29,9 +33,9 @@ from tastemaker.errors import ReasonKind, UnreadableImageError
 from tastemaker.imaging.cameras import open_heif
 from tastemaker.imaging.formats import HEIF_FORMATS, sniff_format
 from tastemaker.imaging.jpeg_metadata import EXIF_MARK, exif_rating, read_jpeg_metadata
-from tastemaker.imaging.png_chunks import strip_png
 from tastemaker.imaging.shots import NO_SHOT, Shot, read_shot
 from tastemaker.imaging.tiff_tags import ORIENTATION, XMP, TiffDirectory, read_directories
+from tastemaker.imaging.xmp import read_rating
 
 PILLOW_READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
@@ -59,6 +63,9 @@ _MAX_HEADER_BYTES = 2**20
 
 _CR3_BOXES = (b"CMT1", b"CMT2", b"CMT4")
 """In a CR3, what lies in the three directories of an EXIF block: one box each, in the first kilobytes."""
+
+_NO_PNG_END = "the PNG lacks its end mark, and nothing else"
+_PNG_MARK_BYTES = 8
 
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
@@ -93,6 +100,43 @@ def read_embedded(data: bytes) -> Embedded:
         return Embedded()
 
 
+def find_rating(embedded: Embedded, sidecars: Mapping[str, bytes], extension: str) -> int | None:
+    """Return the rating of a picture: -1 (rejected), 0 (no stars), 1 to 5; None where nothing says.
+
+    The first that has one counts: ``<whole name>.xmp``, ``<stem>.xmp``, the XMP inside the file, its EXIF. Programs
+    that write sidecars leave what is inside the file as it was, so the sidecar is the newer one.
+
+    Args:
+        embedded: What the file says of itself.
+        sidecars: What follows the stem or the key (``jpg.xmp``, ``xmp``) -> bytes.
+        extension: What follows it in the picture's own name.
+    """
+    lower = {name.lower(): content for name, content in sidecars.items()}
+    whole, stem = f"{extension}.xmp".lower(), f"{extension.rpartition('.')[0]}.xmp".lower().lstrip(".")
+    own = extension.rpartition(".")[2]
+    for name, belongs_to in ((whole, ""), (stem, own)):
+        rating = read_rating(lower[name], belongs_to) if name in lower else None
+        if rating is not None:
+            return rating
+    rating = read_rating(embedded.xmp)
+    return embedded.rating if rating is None else rating
+
+
+def file_rating(path: Path) -> int | None:
+    """Return the rating of a picture on disk, as `find_rating` does.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    sidecars: dict[str, bytes] = {}
+    for stem in (path.name, path.stem):
+        for extension in (".xmp", ".XMP"):
+            sidecar = path.with_name(stem + extension)
+            if sidecar.is_file():
+                sidecars.setdefault(f"{stem}{extension}"[len(path.stem) + 1 :].lower(), sidecar.read_bytes())
+    return find_rating(read_embedded(path.read_bytes()), sidecars, path.suffix[1:])
+
+
 def read_orientation(data: bytes, name: str) -> int:
     """Return how the decoded pixels of an image that is no raw are to be turned, as an EXIF orientation: 1 to 8.
 
@@ -119,6 +163,39 @@ def open_metadata(data: bytes, name: str) -> ImageFile.ImageFile:
     if name == "PNG":
         data = strip_png(data, _PNG_METADATA, without=b"IDAT")[0]
     return PILLOW_READERS[name](io.BytesIO(data))
+
+
+def strip_png(data: bytes, kept: tuple[bytes, ...] = (), *, without: bytes = b"") -> tuple[bytes, str]:
+    """Return a PNG with its critical chunks only, and a note where its end mark is missing.
+
+    Pillow refuses sound pixels for a damaged or large chunk beside them, and does not look at
+    the checksums of the pixels, which are compared here. Where the file is cut inside a
+    critical chunk, that comes last, for the decoder to judge.
+
+    Args:
+        data: The whole file.
+        kept: Names of other chunks to keep where their checksum is right.
+        without: Name of critical chunks to leave out.
+
+    Raises:
+        UnreadableImageError: The checksum of a critical chunk is wrong.
+    """
+    view, at = memoryview(data), _PNG_MARK_BYTES
+    parts = [view[:at]]
+    while (end := at + 12 + int.from_bytes(view[at : at + 4])) <= len(data):
+        kind = bytes(view[at + 4 : at + 8])
+        is_critical = kind[:1].isupper()
+        if (is_critical and kind != without) or kind in kept:
+            if zlib.crc32(view[at + 4 : end - 4]) == int.from_bytes(view[end - 4 : end]):
+                parts.append(view[at:end])
+            elif is_critical:
+                raise UnreadableImageError(f"damaged PNG: wrong checksum of chunk {kind.decode('ascii', 'replace')}")
+        if kind == b"IEND":
+            return b"".join(parts), ""
+        at = end
+    if bytes(view[at + 4 : at + 5]).isupper():
+        parts.append(view[at:])
+    return b"".join(parts), _NO_PNG_END
 
 
 def check_exif_segments(data: bytes) -> None:

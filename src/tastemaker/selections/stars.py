@@ -14,8 +14,8 @@ import pyarrow as pa
 import xxhash
 
 from tastemaker.errors import ConfigurationError, MetadataError
+from tastemaker.imaging.embedded import file_rating
 from tastemaker.imaging.formats import RAW_EXTENSIONS
-from tastemaker.imaging.ratings import file_rating
 from tastemaker.imaging.xmp import belongs_to, make_xmp, read_label, read_rating, set_label, set_rating
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.schema import original_name

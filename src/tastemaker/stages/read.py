@@ -18,11 +18,10 @@ import xxhash
 from tastemaker.checks import check_choice, check_numbers, check_positive
 from tastemaker.errors import MissingExtraError, UnreadableImageError
 from tastemaker.imaging.decode import MAX_IMAGE_PIXELS
-from tastemaker.imaging.embedded import read_embedded
+from tastemaker.imaging.embedded import find_rating, read_embedded
 from tastemaker.imaging.keys import Sample, split_key
 from tastemaker.imaging.model_input import ROUNDINGS, Preprocess
 from tastemaker.imaging.preprocess import RESIZES, Pixels, preprocess, preprocess_with_torch
-from tastemaker.imaging.ratings import find_rating
 from tastemaker.imaging.room import ROOM
 from tastemaker.imaging.signals import SIGNALS_VERSION, compute_signals
 from tastemaker.machine import usable_cores
