@@ -168,9 +168,9 @@ def open_metadata(data: bytes, name: str) -> ImageFile.ImageFile:
 def strip_png(data: bytes, kept: tuple[bytes, ...] = (), *, without: bytes = b"") -> tuple[bytes, str]:
     """Return a PNG with its critical chunks only, and a note where its end mark is missing.
 
-    Pillow refuses sound pixels for a damaged or large chunk beside them, and does not look at
-    the checksums of the pixels, which are compared here. Where the file is cut inside a
-    critical chunk, that comes last, for the decoder to judge.
+    Pillow refuses sound pixels for a damaged or large chunk beside them, and does not look at the checksums of the
+    pixels, which are compared here. Where the file is cut inside a critical chunk, that comes last, for the decoder to
+    judge.
 
     Args:
         data: The whole file.

@@ -160,10 +160,23 @@ class Grouping:
         return begun
 
     def finish(self, sample: Sample) -> list[Sample]:
-        """Return a sample that has all its members, see `finish_sample`; links are followed to members found so far."""
+        """Return a sample that has all its members, its picture taken out of the sidecars, and what is wrong noted.
+
+        Links are followed to members found so far. What is wrong with a sidecar is a note, and the picture is scored
+        without it. Pictures that only differ behind the first dot of their names (``22.05.png``, ``22.06.png``) are a
+        sample each; of ``a.jpg`` and ``a.seg.png``, or ``a.image.jpg`` and ``a.mask.png``, the first is the picture.
+        """
         for extension, member in [*sample.sidecars.items()] if self._has_links else ():
             sample.sidecars[extension] = self._follow(member)
-        return finish_sample(sample)
+        parts = _split_pictures(sample)
+        for part in parts:
+            _finish(part)
+            if len(parts) > 1:
+                part.notes.append(
+                    f"{len(parts)} pictures of this shard have the key {sample.key!r}, which ends at the first dot: "
+                    "WebDataset's readers take them for one sample, so give them names that differ before it"
+                )
+        return parts
 
     def _follow(self, member: Member) -> Member:
         """Return a member with the bytes that its link leads to; itself, with its problem, where there are none."""
@@ -179,24 +192,6 @@ class Grouping:
 def _has_no_key(key: str) -> bool:
     base = key.rpartition("/")[2]
     return not base or (base.startswith("__") and base.endswith("__"))
-
-
-def finish_sample(sample: Sample) -> list[Sample]:
-    """Return a sample that has all its members, its picture taken out of the sidecars, and what is wrong noted.
-
-    What is wrong with a sidecar is a note, and the picture is scored without it. Pictures that only differ behind the
-    first dot of their names (``22.05.png``, ``22.06.png``) are a sample each; of ``a.jpg`` and ``a.seg.png``, or
-    ``a.image.jpg`` and ``a.mask.png``, the first is the picture.
-    """
-    parts = _split_pictures(sample)
-    for part in parts:
-        _finish(part)
-        if len(parts) > 1:
-            part.notes.append(
-                f"{len(parts)} pictures of this shard have the key {sample.key!r}, which ends at the first dot: "
-                "WebDataset's readers take them for one sample, so give them names that differ before it"
-            )
-    return parts
 
 
 def _split_pictures(sample: Sample) -> list[Sample]:

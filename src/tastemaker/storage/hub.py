@@ -249,40 +249,28 @@ class HubRanges(WebRanges):
         super().read_into(data, offset, size)
 
     def ask(self, headers: dict[str, str]) -> httpx2.Response:
-        if (answer := self._ask_elsewhere(headers)) is not None:
-            return answer
-        answer = send(self.address, self._hub.headers() | headers)
-        self._check(answer)
+        """See `WebRanges.ask`. The server that gave bytes before is asked first, unless its address has run out."""
+        answer = None
+        try:
+            if self._elsewhere:
+                answer = send(self._elsewhere, headers, named=self._hub.endpoint)
+            if answer is not None and answer.status_code in _EXPIRED:
+                answer.close()
+                answer = None
+            if answer is None:
+                answer = send(self.address, self._hub.headers() | headers)
+            check_answer(answer, self._place)
+        except BaseException:
+            self._elsewhere = ""
+            if answer is not None:
+                answer.close()
+            raise
         if urlsplit(str(answer.url)).netloc != urlsplit(self._hub.endpoint).netloc:
             self._elsewhere = str(answer.url)
         return answer
 
     def take_note(self, answer: httpx2.Response, size: int | None) -> None:
         self.note(size, self.version)  # that of an answer is none of the hub's
-
-    def _ask_elsewhere(self, headers: dict[str, str]) -> httpx2.Response | None:
-        """Return an answer of the server that has the bytes; None if the hub must be asked for its address first."""
-        elsewhere, is_good = self._elsewhere, False
-        if not elsewhere:
-            return None
-        try:
-            answer = send(elsewhere, headers, named=self._hub.endpoint)
-            if answer.status_code in _EXPIRED:
-                answer.close()
-                return None
-            self._check(answer)
-            is_good = True
-            return answer
-        finally:
-            if not is_good and self._elsewhere == elsewhere:
-                self._elsewhere = ""
-
-    def _check(self, answer: httpx2.Response) -> None:
-        try:
-            check_answer(answer, self._place)
-        except BaseException:
-            answer.close()
-            raise
 
 
 def check_answer(answer: httpx2.Response, place: HubPath) -> None:

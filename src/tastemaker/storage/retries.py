@@ -181,7 +181,7 @@ def describe_error(error: BaseException, secret: str = "") -> str:
         text = text.replace(secret, public_url(secret))
     text = re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)  # some libraries encode the query anew
     text = " ".join(text.split())[:300].strip()
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and not isinstance(error, RemoteError):
         return "there is no such file"
     return text or type(error).__name__
 
