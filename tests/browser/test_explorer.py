@@ -316,9 +316,18 @@ def test_a_picture_is_shown_at_its_own_size_and_the_next_one_in_the_same_place(b
     for number in range(3):
         (tmp_path / "photos" / f"{number}.jpg").write_bytes(encode_picture(number, 3001, 2001))
     run_scoring([str(tmp_path / "photos")], tmp_path / "out", RunOptions(rank_by="technical_quality", signals=True))
-    with served(tmp_path / "out") as address, opened(browser, address) as page:
+    with served(tmp_path / "out") as address, opened(browser, address, has_touch=True) as page:
         page.keyboard.press("Enter")
         page.wait_for_selector("#picture .large.here")
+        move_fingers(page, [[(600, 400)], [(500, 405)], [(400, 405)]])  # on to the next picture, and back
+        wait_until(page, f"{MODEL}.active === 1")
+        move_fingers(page, [[(400, 400)], [(500, 400)], [(700, 400)]])
+        wait_until(page, f"{MODEL}.active === 0 && document.querySelector('#picture .large.here')")
+        fits = page.locator(".fit").bounding_box()["width"]
+        move_fingers(page, [[(450, 400), (550, 400)], [(400, 400), (600, 400)], [(350, 400), (650, 400)]])
+        assert page.locator(".fit").bounding_box()["width"] == pytest.approx(3 * fits, rel=0.01)
+        move_fingers(page, [[(350, 400), (650, 400)], [(450, 400), (550, 400)], [(480, 400), (520, 400)]])
+        assert page.locator(".fit").bounding_box()["width"] == pytest.approx(fits)
         box = page.locator(".fit").bounding_box()
         page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"])
         for key in (None, "ArrowRight", "ArrowRight"):
@@ -363,6 +372,17 @@ def test_a_picture_is_shown_at_its_own_size_and_the_next_one_in_the_same_place(b
         assert [2 * shown[side] for side in ("width", "height")] == [3001, 2001], "a pixel is one of the screen's"
         assert 2 * shown["x"] % 1 == 2 * shown["y"] % 1 == 0
         assert "3001 × 2001 pixels" in text_of(page, ".taken")
+
+
+def move_fingers(page, steps):
+    """Put fingers on a page and move them: at each step [x, y] of each."""
+    touches = page.context.new_cdp_session(page)
+    for number, fingers in enumerate(steps):
+        points = [{"x": x, "y": y, "id": n} for n, (x, y) in enumerate(fingers)]
+        touches.send(
+            "Input.dispatchTouchEvent", {"type": "touchMove" if number else "touchStart", "touchPoints": points}
+        )
+    touches.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
 
 _PARTS = """[...document.querySelectorAll(".pane")].map((pane) => {

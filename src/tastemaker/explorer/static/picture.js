@@ -53,7 +53,7 @@ export function startPicture() {
   const progress = element("span", { className: "progress" });
   dialog.append(element("div", { className: "picture-tools" }, progress, several, back, onward, close), stage, row, facts);
   row.hidden = !model.table.embeddings; // where there may be some, their place is kept free
-  startStage({ onPress: pressPane, onLeave: () => dialog.close(), onShown: preload });
+  startStage({ onPress: pressPane, onLeave: () => dialog.close(), onSwipe: walk, onShown: preload });
   dialog.addEventListener("close", closed);
   on("open", (place) => open(place));
   on("go", (place) => (isOpen() ? goTo(place) : (setActive(place), reveal(place))));

@@ -1,4 +1,4 @@
-// Where opened pictures lie, one to four: as large as fit, or at 100%, where all show the same part and move together.
+// Where opened pictures lie, one to four: as large as fit, or zoomed in, where all show the same part and move together.
 
 import { pictureAt, whyNot } from "./api.js";
 import { element } from "./format.js";
@@ -6,12 +6,16 @@ import { altText } from "./thumb.js";
 
 const LARGEST = 1.5; // times as large as it is, a picture is shown at most
 const STILL = 4; // px that a click may move
+const SWIPE = 48; // px from which on a finger goes to the next picture
 
 export const stage = element("div", { className: "stage" });
 
 let panes = []; // {picture, element, view, box}
-let middle = null; // at 100%: which part of the pictures is in the middle, as [x, y] from 0 to 1
+let middle = null; // zoomed in: which part of the pictures is in the middle, as [x, y] from 0 to 1
+let scale = 1; // of the pictures then
+const pointers = new Map(); // number -> [x, y] of each finger or mouse that is down
 let moved = 0;
+let swiped = 0;
 let onShown = () => {};
 
 const sizeOf = (picture) => [picture.width || 1, picture.height || 1];
@@ -26,7 +30,8 @@ const sourceIn = (pane, picture) => pictureAt(picture.row, middle ? Infinity : s
 // The address of a picture that is going to be shown like those that are.
 export const sourceOf = (picture) => sourceIn(panes[0], picture);
 
-// `actions`: onPress(row) for a press on a pane, onLeave() for one beside a single picture, onShown() once one is there.
+// `actions`: onPress(row) for a press on a pane, onLeave() for one beside a single picture, onSwipe(steps) for a finger that
+// goes to another picture, onShown() once one is there.
 export function startStage(actions) {
   onShown = actions.onShown;
   stage.addEventListener("click", (event) => {
@@ -36,8 +41,12 @@ export function startStage(actions) {
     if (pane?.box.contains(event.target)) zoom(event, pane);
     else if (panes.length === 1) actions.onLeave();
   });
-  stage.addEventListener("pointerdown", () => (moved = 0));
-  stage.addEventListener("pointermove", (event) => event.buttons && pan(event.movementX, event.movementY));
+  stage.addEventListener("pointerdown", (event) => {
+    if (!pointers.size) moved = swiped = 0;
+    pointers.set(event.pointerId, [event.clientX, event.clientY]);
+  });
+  stage.addEventListener("pointermove", follow);
+  for (const name of ["pointerup", "pointercancel"]) window.addEventListener(name, (event) => pointers.delete(event.pointerId) && settle(actions.onSwipe));
   new ResizeObserver(() => panes.forEach(place)).observe(stage);
 }
 
@@ -46,18 +55,58 @@ export function zoom(event, pane = panes[0]) {
   const box = pane?.box.getBoundingClientRect();
   if (middle || !box) middle = null;
   else middle = event ? [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height] : [0.5, 0.5];
+  scale = 1 / window.devicePixelRatio;
+  for (const each of panes) show(each);
+}
+
+// A finger or the mouse moves: the part that is shown goes with it. Before one zooms in, a finger draws the next picture on.
+function follow(event) {
+  const before = pointers.get(event.pointerId);
+  if (!before) return;
+  const now = [event.clientX, event.clientY];
+  const [x, y] = now.map((at, side) => at - before[side]);
+  pointers.set(event.pointerId, now);
+  moved += Math.abs(x) + Math.abs(y);
+  const other = [...pointers].find(([id]) => id !== event.pointerId)?.[1];
+  if (other) pinch(other, before, now);
+  else if (middle) pan(x, y);
+  else if (event.pointerType === "touch") stage.style.translate = `${(swiped += x)}px`;
+}
+
+// Two fingers: what lies between them stays there.
+function pinch(fixed, before, now) {
+  const pane = panes[0];
+  if (!pane) return;
+  const fit = fitOf(pane);
+  if (!middle) [middle, scale] = [[0.5, 0.5], fit];
+  const [from, to] = [before, now].map(([x, y]) => Math.hypot(x - fixed[0], y - fixed[1]));
+  const old = scale;
+  scale = Math.min(Math.max((scale * to) / Math.max(from, 1), fit), Math.max(fit, 2 / window.devicePixelRatio));
+  const room = pane.view.getBoundingClientRect();
+  const off = [room.x + room.width / 2, room.y + room.height / 2].map((centre, side) => (now[side] + fixed[side]) / 2 - centre);
+  middle = middle.map((part, side) => part + (off[side] / sizeOf(pane.picture)[side]) * (1 / old - 1 / scale));
+  pan((now[0] - before[0]) / 2, (now[1] - before[1]) / 2);
+}
+
+// A finger is lifted.
+function settle(onSwipe) {
+  stage.style.translate = "";
+  if (pointers.size) return;
+  if (!middle && Math.abs(swiped) > SWIPE) onSwipe(-Math.sign(swiped));
+  swiped = 0;
+  if (middle && panes.length && scale <= fitOf(panes[0])) middle = null;
   for (const each of panes) show(each);
 }
 
 export function clearStage() {
   middle = null;
   panes = [];
+  pointers.clear();
   stage.replaceChildren();
 }
 
 function pan(x, y) {
-  moved += Math.abs(x) + Math.abs(y);
-  if (!middle || !panes.length) return;
+  if (!panes.length) return;
   const box = panes[0].box.getBoundingClientRect();
   for (const [side, way] of [[0, x / box.width], [1, y / box.height]]) {
     const name = side ? "Height" : "Width";
@@ -71,8 +120,7 @@ const within = (part, half) => (half >= 0.5 ? 0.5 : Math.min(Math.max(part, half
 
 function place(pane) {
   const { picture, view, box } = pane;
-  const scale = middle ? 1 / window.devicePixelRatio : fitOf(pane);
-  const sizes = sizeOf(picture).map((size) => (middle ? size * scale : Math.max(1, Math.floor(size * scale))));
+  const sizes = sizeOf(picture).map((size) => (middle ? size * scale : Math.max(1, Math.floor(size * fitOf(pane)))));
   Object.assign(box.style, { width: `${sizes[0]}px`, height: `${sizes[1]}px`, translate: "" });
   stage.classList.toggle("whole", middle !== null);
   if (!middle) return;
