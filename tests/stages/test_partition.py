@@ -7,7 +7,6 @@ import pytest
 from conftest import make_tar
 
 from tastemaker import ConfigurationError, FilePartitioningStage, ImageReaderStage
-from tastemaker.stages.partition import parse_size
 from tastemaker.storage import relative_to, without_repeats
 from tastemaker.storage.inputs import without_results
 from tastemaker.storage.place import Entry, Place
@@ -133,10 +132,6 @@ def test_what_is_not_there_is_an_error(tree):
             FilePartitioningStage(paths).process()
     with pytest.raises(ConfigurationError, match="no images"):
         FilePartitioningStage(str(tree), file_extensions=[".heic"]).check()
-
-
-def test_sizes_are_read_as_people_write_them():
-    assert [parse_size(size) for size in ("100", "1k", "2 MB", "1.5GiB", 7)] == [100, 1000, 2_000_000, 1610612736, 7]
 
 
 def test_no_task_shows_the_key_of_a_store(tmp_path, photographs):

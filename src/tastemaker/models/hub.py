@@ -56,21 +56,18 @@ class WeightsCheck:
     problems: list[str] = field(default_factory=list)
 
 
-def default_model_dir() -> Path:
-    """Return ``$TASTEMAKER_MODEL_DIR``, or ``models`` in the user's cache directory where that is not set."""
-    named = os.environ.get("TASTEMAKER_MODEL_DIR")
-    return Path(named) if named else cache_dir() / "models"
-
-
 def resolve_model_dir(model_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Return ``model_dir``, or the default one for None, as an absolute path.
+    """Return a directory of models as an absolute path.
+
+    None stands for ``$TASTEMAKER_MODEL_DIR``, and where that is not set for ``models`` in the user's cache directory.
 
     Raises:
         ConfigurationError: It is a URL, which only `ensure_weights` takes.
     """
     if model_dir and is_remote(model_dir):
         raise ConfigurationError(f"{public_url(str(model_dir))}: a local directory of models is needed here")
-    return Path(expand_path(model_dir or default_model_dir())).absolute()
+    named = model_dir or os.environ.get("TASTEMAKER_MODEL_DIR") or cache_dir() / "models"
+    return Path(expand_path(named)).absolute()
 
 
 def weights_path(model: Model, model_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -97,8 +94,8 @@ def ensure_weights(
 
     Args:
         model: Which weights.
-        model_dir: Directory of models; None for `default_model_dir`. One at a URL is copied to the user's cache, and
-            each call asks the server for the version: a file that was replaced is fetched anew.
+        model_dir: Directory of models; None as `resolve_model_dir` takes it. One at a URL is copied to the user's
+            cache, and each call asks the server for the version: a file that was replaced is fetched anew.
         options: Settings of the URL's store.
 
     Raises:

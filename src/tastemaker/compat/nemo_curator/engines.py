@@ -43,17 +43,7 @@ class Pipeline(pipeline.Pipeline):
         initial_tasks: list[Task[Any]] | None = None,
         checkpoint_path: str | Path | None = None,
     ) -> list[Task[Any]]:
-        """Run all stages, and return what the last one made, in the order of the input.
-
-        Args:
-            executor: Where to run; None for `XennaExecutor`.
-            initial_tasks: For the first stage; None for one empty task.
-            checkpoint_path: As `tastemaker.Pipeline.run` takes it.
-
-        Raises:
-            ConfigurationError: No stages, or one cannot run as it is configured. Raised before any work.
-            StageError: A stage raised.
-        """
+        """Return what the last stage makes, as `tastemaker.Pipeline.run` does; None runs on `XennaExecutor`."""
         self.build()
         return super().run(executor or XennaExecutor(), _make_tasks(initial_tasks), checkpoint_path)
 

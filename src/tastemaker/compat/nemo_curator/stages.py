@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -39,6 +39,9 @@ class ProcessingStage(base.ProcessingStage[X, Y]):
     name: str = "ProcessingStage"
     batch_size: int = 1
     runtime_env: dict[str, Any] | None = None
+
+    _kept_by_with: ClassVar[tuple[str, ...]] = ()
+    """What `with_` takes and does not change."""
 
     _name = _old_name_of("name")
     _resources = _old_name_of("resources")
@@ -126,7 +129,8 @@ class ProcessingStage(base.ProcessingStage[X, Y]):
         """
         given = {"name": name, "resources": resources, "batch_size": batch_size, "runtime_env": runtime_env}
         own = {name: value for name, value in changes.items() if name not in (*_SIZES, *_SPECS)}
-        changed = super().with_(**{name: value for name, value in given.items() if value is not None}, **own)
+        wanted = {name: value for name, value in given.items() if value is not None and name not in self._kept_by_with}
+        changed = super().with_(**wanted, **own)
         for option in (option for option in _SIZES if option in changes):
             setattr(changed, option, partial(_return, changes[option]))
         for option in (option for option in _SPECS if changes.get(option) is not None):
@@ -204,16 +208,7 @@ class ImageReaderStage(read.ImageReaderStage, ProcessingStage[FileGroupTask, Ima
         super().__post_init__(dali_batch_size, task_batch_size)
         self.dali_batch_size = self.batch_size
 
-    def with_(
-        self,
-        name: str | None = None,
-        resources: base.Resources | None = None,
-        batch_size: int | None = None,
-        runtime_env: dict[str, Any] | None = None,
-        **changes: Any,  # noqa: ANN401
-    ) -> base.ProcessingStage[FileGroupTask, ImageBatch]:
-        """Return a copy with other attributes. ``batch_size`` is NeMo Curator's here: tasks at a time, no images."""
-        return super().with_(name, resources, None, runtime_env, **changes)
+    _kept_by_with = ("batch_size",)  # of images; that of `with_` is NeMo Curator's: tasks at a time
 
 
 @dataclass
