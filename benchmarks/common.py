@@ -6,25 +6,21 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
-"""Flags of a processor that matter here."""
+from tastemaker.machine import describe_machine, package_version
 
 
 def print_machine(*packages: str) -> None:
     """Print the processor, its cores and load, and the versions of packages."""
-    info = _lines("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info if line.startswith("model name")]
-    flags = next((line for line in info if line.startswith(("flags", "Features"))), "").split()
-    known = " ".join(flag for flag in INSTRUCTIONS if flag in flags)
-    print(f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores ({known}),", end="")
-    print(f" load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d')}")
-    print(", ".join([f"Python {platform.python_version()}", *filter(None, map(_version, packages))]))
+    machine = describe_machine()
+    known = f"{machine['processor']}, {os.cpu_count()} cores ({' '.join(machine['instructions'])})"
+    print(f"{known}, load {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d')}")
+    there = [f"{name} {version}" for name in packages if (version := package_version(name))]
+    print(", ".join([f"Python {platform.python_version()}", *there]))
 
 
 def alternate(
@@ -91,14 +87,3 @@ def smooth_pixels(count: int, side: int = 224) -> np.ndarray:
 
 def _figure(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
-
-
-def _version(name: str) -> str:
-    try:
-        return f"{name} {version(name)}"
-    except PackageNotFoundError:
-        return ""

@@ -252,19 +252,11 @@ def _read(
 
 
 def _draw(count: int, scorer: Scorer) -> Pixels:
-    """Return pictures: soft and rough textures, edges and gradients, from dark to bright; uint8 (n, s, s, 3)."""
-    rng = np.random.default_rng(0)
-    size = scorer.backbone.preprocess.size
-    rows, columns = np.mgrid[0:size, 0:size] / size
-    pictures = np.empty((count, size, size, 3), np.uint8)
-    for number in range(count):
-        picture = np.full((size, size, 3), 40 + 170 * rng.random())
-        for cells in (2, 4, 7, 14, 28, 56, 112, size):
-            noise = rng.standard_normal((cells, cells, 3)) * 90 / cells ** (0.3 + 0.9 * rng.random())
-            coarse = np.arange(size) * cells // size
-            picture += noise[coarse][:, coarse]
-        angle = 2 * np.pi * rng.random()
-        side = np.cos(angle) * (rows - 0.5) + np.sin(angle) * (columns - 0.5) > 0.3 * (rng.random() - 0.5)
-        picture += (side if number % 2 else rows + columns - 1)[..., None] * rng.uniform(-120, 120, 3)
-        pictures[number] = picture.clip(0, 255)
-    return pictures
+    """Return pictures of soft and rough textures with edges, from dark to bright; uint8 (n, s, s, 3)."""
+    rng, size = np.random.default_rng(0), scorer.backbone.preprocess.size
+    pictures = np.full((count, size, size, 3), 128.0)
+    for cells in (1, 2, 4, 7, 14, 28, 56, 112, size):
+        places, strength = np.arange(size) * cells // size, 60 / cells ** rng.uniform(0.3, 1.2, (count, 1, 1, 1))
+        noise = rng.standard_normal((count, cells, cells, 3)) * strength
+        pictures += noise[:, places][:, :, places]
+    return pictures.clip(0, 255).astype(np.uint8)
