@@ -9,22 +9,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ModelError
 from tastemaker.imaging.preprocess import preprocess
-from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.clip import load_clip
 from tastemaker.models.device import choose_device
 from tastemaker.models.hub import ensure_weights, weights_path
 from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
-from tastemaker.models.records import Model
+from tastemaker.models.records import Head, Model
 from tastemaker.models.text import TextTower
 from tastemaker.models.vit import VisionTower
+
+if TYPE_CHECKING:
+    from tastemaker.models.records import Predictor
 
 PRECISION = "f32"
 """What NeMo Curator computes in, on processors and GPUs alike. Reduced precision moves a score by up to 0.05."""
@@ -137,32 +139,35 @@ class CLIPImageEmbeddings(PublishedModel):
         return TextTower(ensure_weights(CLIP_VIT_L14, self.model_dir), tokenizer)
 
 
-class AestheticScorer(PublishedModel):
-    """Embeddings to aesthetic scores, by the LAION predictor. See `PublishedModel` for the argument."""
+class HeadModel(PublishedModel):
+    """Embeddings to scores. See `PublishedModel` for the argument."""
+
+    weights: ClassVar[Head]
+
+    def load(self, path: Path) -> Predictor:
+        """Return the head."""
+        return self.weights.load(path)
+
+    def __call__(self, embeddings: Any) -> Any:  # noqa: ANN401 - torch may not be there to name its type
+        """Return the score of each embedding, float32 (n,).
+
+        Args:
+            embeddings: float (n, d), each row of unit length: an array or a tensor.
+
+        Raises:
+            ModelError: Another dimension, a NaN, or a length far from 1.
+        """
+        return to_tensor(self.loaded(to_array(embeddings)))
+
+
+class AestheticScorer(HeadModel):
+    """Embeddings to aesthetic scores, roughly 1 to 10, by the LAION predictor."""
 
     weights = AESTHETIC_PREDICTOR
 
     def get_weights_path(self) -> str:
         """Return where the weights lie, whether they are there or not."""
         return str(weights_path(AESTHETIC_PREDICTOR, self.model_dir))
-
-    def load(self, path: Path) -> AestheticPredictor:
-        """Return the predictor."""
-        return AestheticPredictor.from_file(path)
-
-    def __call__(self, embeddings: Any) -> Any:  # noqa: ANN401 - torch may not be there to name its type
-        """Return the score of each embedding.
-
-        Args:
-            embeddings: float (n, d), each row of unit length: an array or a tensor.
-
-        Returns:
-            float32 (n,), roughly 1 to 10.
-
-        Raises:
-            ModelError: Another dimension, a NaN, or a length far from 1.
-        """
-        return to_tensor(self.loaded.score(to_array(embeddings)))
 
 
 class CLIPAestheticScorer(CLIPImageEmbeddings):

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from tastemaker.compat.nemo_curator.models import PublishedModel, to_array, to_tensor
+from tastemaker.compat.nemo_curator.models import HeadModel
 from tastemaker.compat.nemo_curator.stages import ImageAestheticFilterStage
-from tastemaker.models.heads import Network
 from tastemaker.models.published import Scorers
 from tastemaker.models.published.laion_nsfw import NSFW, NSFW_DETECTOR
 
 
-class NSFWScorer(PublishedModel):
-    """Embeddings to the probability that an image is not safe for work. See `PublishedModel` for the argument."""
+class NSFWScorer(HeadModel):
+    """Embeddings to the probability that an image is not safe for work, from 0 (safe) to 1."""
 
     weights = NSFW_DETECTOR
-
-    def load(self, path: Path) -> Network:
-        """Return the network."""
-        return NSFW_DETECTOR.load(path)  # type: ignore[return-value]
-
-    def __call__(self, embeddings: Any) -> Any:  # noqa: ANN401 - torch may not be there to name its type
-        """Return the probability of each embedding, float32 (n,), from 0 (safe) to 1.
-
-        Args:
-            embeddings: float (n, d), each row of unit length: an array or a tensor.
-
-        Raises:
-            ModelError: Another dimension, a NaN, or a length far from 1.
-        """
-        return to_tensor(self.loaded(to_array(embeddings)))
 
 
 @dataclass
