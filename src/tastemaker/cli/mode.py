@@ -36,6 +36,38 @@ def run_mode(
         bool,
         typer.Option("--wait", help="Wait until another run on the same folder ends.", rich_help_panel=_AGAIN),
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            min=1,
+            max=65535,
+            help="Serve Prometheus metrics at http://127.0.0.1:PORT/metrics.",
+            rich_help_panel="Cluster",
+        ),
+    ] = None,
+) -> Any:  # noqa: ANN401 - RunMode, which is imported only when a command runs
+    """Return the `RunMode` of a command; `tastemaker.cli.options.takes_run_options` gives it these parameters.
+
+    Raises:
+        ConfigurationError: Options that do not go together.
+    """
+    from tastemaker.runs.options import RunMode
+
+    if overwrite and new_fingerprint_only:
+        raise ConfigurationError(
+            "--overwrite replaces old rows, and --new-fingerprint-only keeps them. Give one of the two"
+        )
+    return RunMode(
+        overwrite=overwrite,
+        new_fingerprint_only=new_fingerprint_only,
+        retry_failed=retry_failed,
+        wait=wait,
+        metrics_port=metrics_port,
+    )
+
+
+def run_part(
     shard_index: Annotated[
         int | None,
         typer.Option(
@@ -52,40 +84,18 @@ def run_mode(
             "--slurm-array", help="Take part and number of parts from the Slurm job array.", rich_help_panel=_PARTS
         ),
     ] = False,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            "--metrics-port",
-            min=1,
-            max=65535,
-            help="Serve Prometheus metrics at http://127.0.0.1:PORT/metrics.",
-            rich_help_panel=_PARTS,
-        ),
-    ] = None,
-) -> Any:  # noqa: ANN401 - RunMode, which is imported only when a command runs
-    """Return the `RunMode` of a command; `tastemaker.cli.options.takes_run_options` gives it these parameters.
+) -> Any:  # noqa: ANN401 - Slice or None, the same
+    """Return the part of a run that a command does, None for all of it.
 
     Raises:
         ConfigurationError: Options that do not go together.
     """
-    from tastemaker.runs.options import RunMode, Slice, slice_of_slurm_array
+    from tastemaker.runs.options import Slice, slice_of_slurm_array
 
-    if overwrite and new_fingerprint_only:
-        raise ConfigurationError(
-            "--overwrite replaces old rows, and --new-fingerprint-only keeps them. Give one of the two"
-        )
     if (shard_index is None) != (num_shards is None):
         raise ConfigurationError("give --shard-index and --num-shards together, such as --shard-index 0 --num-shards 8")
     if slurm_array and shard_index is not None:
         raise ConfigurationError("--slurm-array chooses the part. Leave out --shard-index and --num-shards")
-    part = slice_of_slurm_array() if slurm_array else None
     if shard_index is not None and num_shards is not None:
-        part = Slice(shard_index, num_shards)
-    return RunMode(
-        overwrite=overwrite,
-        new_fingerprint_only=new_fingerprint_only,
-        retry_failed=retry_failed,
-        wait=wait,
-        part=part,
-        metrics_port=metrics_port,
-    )
+        return Slice(shard_index, num_shards)
+    return slice_of_slurm_array() if slurm_array else None

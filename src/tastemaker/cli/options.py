@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from tastemaker.cli.mode import run_mode
+from tastemaker.cli.mode import run_mode, run_part
 from tastemaker.models.published import DEFAULT_SCORER
 
 _MODEL, _IMAGES, _EMBEDDINGS, _OUTPUT = "Model", "Images", "Embeddings as input", "Results"
@@ -303,11 +303,12 @@ def parse_storage_options(text: str | None) -> dict[str, Any] | None:
 
 
 def takes_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the parameters of `run_options` and `run_mode` beside its own.
+    """Give a command the parameters of `run_options`, `run_mode` and `run_part` beside its own.
 
-    It gets their results as ``options`` and ``mode``.
+    It gets their results as ``options``, ``mode`` and ``part``, those of them that it takes.
     """
-    makers: dict[str, Callable[..., Any]] = {"options": run_options, "mode": run_mode}
+    known: dict[str, Callable[..., Any]] = {"options": run_options, "mode": run_mode, "part": run_part}
+    makers = {name: maker for name, maker in known.items() if name in inspect.signature(command).parameters}
     shared = {name: inspect.signature(maker).parameters for name, maker in makers.items()}
     own = [p for p in inspect.signature(command).parameters.values() if p.name not in makers]
 

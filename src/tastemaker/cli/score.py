@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tastemaker.cli import options as o
@@ -18,6 +19,7 @@ def score(
     output: o.AnyOutputOption,
     options: Any,  # noqa: ANN401 - RunOptions, which is imported only when a command runs
     mode: Any,  # noqa: ANN401 - RunMode, the same
+    part: Any,  # noqa: ANN401 - Slice, the same
     inputs: o.InputsArgument = None,
     files_from: o.FilesFromOption = None,
     null: o.NullOption = False,
@@ -31,6 +33,6 @@ def score(
     with stoppable("the same command goes on from here"), show_progress("scoring") as update:
         from tastemaker.runs.run import run_scoring
 
-        summary = run_scoring(named, output, options, mode, on_progress=update)
+        summary = run_scoring(named, output, options, replace(mode, part=part), on_progress=update)
     print_summary(summary, as_json=as_json, verbose=options.verbose)
     check_failures(summary, max_failures)
