@@ -226,7 +226,7 @@ def learn(inputs, output, options, _table):
 def export_from_page(_inputs, output, _options, table):
     folder = Path(table.sources[0].path).parents[1]
     explorer = Explorer([str(folder)])
-    explorer.export(Filter(), str(output), "folder", None, "100%")
+    explorer.export(Filter(), str(output), "folder", "100%")
     while explorer.exports.state()["state"] == "running":
         time.sleep(0.01)
     explorer.close()
