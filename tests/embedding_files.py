@@ -1,14 +1,15 @@
 """Files of embeddings as others write them, for tests of what reads them."""
 
+import functools
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny
 
-
-def unit_vectors(count, seed=0, dtype=np.float16):
-    vectors = np.random.default_rng(seed).standard_normal((count, 768), np.float32)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(dtype)
+unit_vectors = functools.partial(tiny.unit_vectors, dtype=np.float16)
+"""As the files have them that others publish."""
 
 
 @pytest.fixture

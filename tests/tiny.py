@@ -17,6 +17,12 @@ def picture(seed, file_format="JPEG"):
     return encode(np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8), file_format)
 
 
+def unit_vectors(count, seed=0, dtype=np.float32):
+    """Return embeddings of unit length, (count, 768)."""
+    vectors = np.random.default_rng(seed).standard_normal((count, 768), np.float32)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(dtype)
+
+
 def make_pictures(folder, names=("a.jpg", "b.jpg", "below/c.jpg", "below/d.png")):
     """Write a picture under each name, the second with a caption, and return the folder."""
     for seed, name in enumerate(names):

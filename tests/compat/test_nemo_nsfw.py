@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from tiny import unit_vectors
 
 from tastemaker.compat.nemo_curator.nsfw import ImageNSFWFilterStage, NSFWScorer
 from tastemaker.errors import ModelError
@@ -39,8 +40,7 @@ def detector(tmp_path):
 
 @pytest.fixture
 def embeddings():
-    rows = np.random.default_rng(1).standard_normal((50, 768), np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit_vectors(50, seed=1)
 
 
 def batch_of(embeddings):

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import encode, make_tar
 from PIL import Image
+from tiny import unit_vectors
 
 from tastemaker.compat.nemo_curator.engines import Pipeline, RayDataExecutor, SlurmRayClient, XennaExecutor
 from tastemaker.compat.nemo_curator.functions import processing_stage
@@ -45,11 +46,6 @@ def random_images(count, size=224, **attributes):
 def names_in(path):
     with tarfile.open(path) as tar:
         return tar.getnames()
-
-
-def unit_embeddings(count):
-    rows = np.random.default_rng(1).standard_normal((count, 768), np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 PARAMETERS = {  # of NeMo Curator 1.4, in order, without `name`
@@ -157,7 +153,7 @@ def test_embedding_stage_embeds_pixels_and_returns_the_same_batch(model_dir):
 
 def test_filter_keeps_order_metadata_and_the_images_at_the_cut(model_dir):
     images = random_images(6)
-    for image, embedding in zip(images, unit_embeddings(6), strict=True):
+    for image, embedding in zip(images, unit_vectors(6), strict=True):
         image.embedding = embedding
     batch = ImageBatch(data=images, dataset_name="test", _metadata={"custom_key": "custom_value"}, task_id="7")
     stage = ImageAestheticFilterStage(str(model_dir), score_threshold=-1000)

@@ -6,17 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tiny import unit_vectors
 
 from tastemaker.errors import ModelError
 from tastemaker.models.aesthetic import AestheticPredictor
 from tastemaker.models.hub import weights_path
 from tastemaker.models.published.laion_v2 import AESTHETIC_PREDICTOR
 from tastemaker.testing import random_predictor
-
-
-def unit_vectors(count, seed=0, size=768):
-    vectors = np.random.default_rng(seed).standard_normal((count, size))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

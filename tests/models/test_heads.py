@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tiny import unit_vectors
 
 from tastemaker import ModelError, find_scorer
 from tastemaker.models.heads import read_head
@@ -16,8 +17,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture
 def embeddings():
-    rows = np.random.default_rng(1).standard_normal((50, 768), np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit_vectors(50, seed=1)
 
 
 def test_laions_head_with_relus_scores_as_torchs_layers_do(tmp_path, embeddings):

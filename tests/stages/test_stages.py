@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import encode, make_tar
 from PIL import Image
-from tiny import picture
+from tiny import picture, unit_vectors
 
 from tastemaker import (
     ConfigurationError,
@@ -32,11 +32,6 @@ from tastemaker.tasks import Partition
 
 def random_pixels(seed=0, shape=(50, 70, 3)):
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
-
-def unit_vectors(number, seed=0):
-    vectors = np.random.default_rng(seed).standard_normal((number, 768)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def batch_with_embeddings(number):

@@ -35,6 +35,7 @@ class ImageSignalsStage(ProcessingStage[ImageBatch, ImageBatch]):
     name: str = "image_signals"
     is_sink_stage = False
     handles_empty: bool = field(default=True, init=False, repr=False)
+    _pool: ThreadPoolExecutor | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -45,11 +46,17 @@ class ImageSignalsStage(ProcessingStage[ImageBatch, ImageBatch]):
         """Return what the stage sets."""
         return ["data"], ["signals"]
 
+    def teardown(self) -> None:
+        """Stop the threads that measure."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
     def process(self, task: ImageBatch) -> ImageBatch:
         """Return the batch with `ImageObject.signals` in every image, and those below the minimum dropped."""
         add_provenance(task.partition, signals=SIGNALS_VERSION)
-        with ThreadPoolExecutor(min(self.num_threads, usable_cores()), thread_name_prefix="signals") as threads:
-            left = [image for image in threads.map(self._measure, task.data) if image.reason]
+        self._pool = self._pool or ThreadPoolExecutor(min(self.num_threads, usable_cores()), "signals")
+        left = [image for image in self._pool.map(self._measure, task.data) if image.reason]
         task.data = [image for image in task.data if not image.reason]
         task.dropped += left
         return task
