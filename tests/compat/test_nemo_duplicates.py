@@ -128,6 +128,10 @@ def test_duplicates_are_those_with_a_cosine_of_one_less_eps(tmp_path):
     for eps, listed in ((0.01, ["1"]), (0.02, ["1", "2"]), (0.001, [])):
         result = SemanticDeduplicationWorkflow(str(folder), str(tmp_path / "out"), 5, eps=eps).run()
         assert result.get_metadata("num_duplicates") == len(listed)
+        result.add_metadata("a", 1)
+        result.extend_metadata({"b": 2})
+        result.add_pipeline_tasks("empty", None)
+        assert (result.get_metadata("a"), result.get_metadata("b"), result.pipeline_tasks["empty"]) == (1, 2, [])
         assert pq.read_table(tmp_path / "out" / "duplicates")["id"].to_pylist() == listed
 
 

@@ -376,6 +376,7 @@ def test_a_composite_stage_is_run_as_the_stages_that_it_is_made_of():
         def decompose(self):
             return [Given(), Logged(name="second", limit=3)]
 
+    assert Both().get_description() == "Composite stage: both"
     pipeline = Pipeline("x", stages=[Both().with_({"second": {"name": "last"}})])
     assert [stage.name for stage in pipeline.stages] == ["ProcessingStage", "last"]
     with pytest.raises(ConfigurationError, match="'both' has no stage 'third'"):

@@ -11,7 +11,7 @@ from typing import Any
 
 from tastemaker.errors import ConfigurationError, TastemakerError
 from tastemaker.selections.select import SelectSummary
-from tastemaker.storage import is_remote
+from tastemaker.storage import expand_path, is_remote
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def path_here(typed: str, command: str) -> Path:
         raise ConfigurationError("say where it goes: type a path on this machine")
     if is_remote(text):
         raise ConfigurationError(f"the page writes on this machine only; `tastemaker {command} URL` writes to a URL")
-    return Path(text).expanduser().absolute()
+    return Path(expand_path(text)).absolute()
 
 
 def _describe(summary: SelectSummary, path: Path) -> str:

@@ -211,7 +211,7 @@ class ScoreIndex:
         """
         known = [self._first, *self.table.rankings, *([TASTE] if self.taste.version else [])]
         if by and by not in known:
-            raise ConfigurationError(f"pictures are ranked by {' or '.join(known)}, not by {by!r}")
+            raise ConfigurationError(f"pictures are ranked by {' or '.join(dict.fromkeys(known))}, not by {by!r}")
         return by or self._first
 
     def column(self, by: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 import anyio
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -25,6 +26,7 @@ from tastemaker.machine import usable_cores
 
 _FILTER = [field.name for field in fields(Filter)]
 _STATIC = Path(__file__).parent / "static"
+_MAX_BODY_BYTES = 16_000_000
 _FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 _NEVER = {"cache-control": "no-store"}
 
@@ -146,8 +148,15 @@ def _take(live: Live, order: Callable[[Explorer, _Body], Any]) -> _Endpoint:
     """Return an endpoint that does what the JSON in its body says."""
 
     async def endpoint(request: Request) -> Response:
+        data = bytearray()
         try:
-            body = await request.json()
+            async for part in request.stream():
+                data += part
+                if len(data) > _MAX_BODY_BYTES:
+                    return JSONResponse({"error": "the request is too large"}, status_code=413)
+            body = json.loads(data)
+        except ClientDisconnect:
+            return Response(status_code=499)
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
@@ -163,7 +172,7 @@ async def _reply(work: Callable[[], Any]) -> Response:
     except TastemakerError as error:
         status = 409 if isinstance(error, NewRowsError) else 400
         return JSONResponse({"error": str(error)}, status_code=status, headers=_NEVER)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         return JSONResponse({"error": f"the request is not understood: {error!r}"}, status_code=400, headers=_NEVER)
     except OSError as error:  # deleted, or on a disk that was unplugged
         return JSONResponse({"error": f"the rows cannot be read: {error}"}, status_code=500, headers=_NEVER)

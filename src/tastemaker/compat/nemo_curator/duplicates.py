@@ -189,6 +189,18 @@ class WorkflowRunResult:
         """Return a figure; None where there is none of that name."""
         return self.metadata.get(key)
 
+    def add_metadata(self, key: str, value: Any) -> None:  # noqa: ANN401
+        """Note a figure."""
+        self.metadata[key] = value
+
+    def extend_metadata(self, updates: dict[str, Any] | None = None) -> None:
+        """Note several figures."""
+        self.metadata |= updates or {}
+
+    def add_pipeline_tasks(self, pipeline_name: str, tasks: list[Task[Any]] | None) -> None:
+        """Note what a part returned; None is no tasks."""
+        self.pipeline_tasks[pipeline_name] = list(tasks or [])
+
 
 class WorkflowBase(ABC):
     """Something that runs as a whole, as pipelines do."""

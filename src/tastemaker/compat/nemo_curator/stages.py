@@ -183,6 +183,10 @@ class CompositeStage(ProcessingStage[X, Y]):
             stages = [stage.with_(**changes[stage.name]) if stage.name in changes else stage for stage in stages]
         return stages
 
+    def get_description(self) -> str:
+        """Return what the stage is, for a person to read."""
+        return f"Composite stage: {self.name}"
+
     def process(self, task: X) -> Y | list[Y] | None:
         """Raise `NotImplementedError`: the stages of `decompose` do the work."""
         raise NotImplementedError(f"{self.name!r} is run by a pipeline, as the stages that it is made of")
