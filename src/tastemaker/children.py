@@ -49,6 +49,11 @@ class Child:
             self.kill()
             raise
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can do more work."""
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """End the child, whatever it does. Another thread may wait for its answer."""
         self._process.kill()

@@ -55,12 +55,10 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Taste:
-    """What was learned, and what it is worth on pictures that it was not learned from.
+class Worth:
+    """What it is worth that was learned, on pictures that it was not learned from.
 
     Attributes:
-        weight: float64 (d,). The score of an embedding is ``weight . embedding + bias``.
-        bias: The constant.
         kind: ``ratings`` or ``pairs``.
         examples: How many there were.
         measure: What the figures are: ``rank correlation`` (Spearman's; 0 is chance) or ``share of pairs in the right
@@ -73,8 +71,6 @@ class Taste:
             tell, or would change little.
     """
 
-    weight: Array
-    bias: float
     kind: str
     examples: int
     measure: str
@@ -83,6 +79,19 @@ class Taste:
     difference: Estimate
     gain: Estimate
     verdict: str
+
+
+@dataclass(frozen=True)
+class Taste(Worth):
+    """What was learned.
+
+    Attributes:
+        weight: float64 (d,). The score of an embedding is ``weight . embedding + bias``.
+        bias: The constant.
+    """
+
+    weight: Array
+    bias: float
 
 
 def learn_from_ratings(
@@ -116,7 +125,7 @@ def learn_from_ratings(
     weight, bias = space.unfold(coefficients)
     figures = _compare(_rank_correlation, held_out[0], held_out[1], space.base, scaled, groups)
     verdict = _judge(*figures, chance=0.0, examples=len(given), kind="ratings")
-    return Taste(weight, bias + intercept, "ratings", len(given), "rank correlation", *figures, verdict)
+    return Taste("ratings", len(given), "rank correlation", *figures, verdict, weight, bias + intercept)
 
 
 def learn_from_pairs(
@@ -159,7 +168,7 @@ def learn_from_pairs(
     scores = embeddings.astype(np.float64) @ weight + bias
     scale = 1.5 / max(float(scores.std()), 1e-12)
     bias = 5.5 + scale * (bias - float(scores.mean()))
-    return Taste(weight * scale, bias, "pairs", len(pairs), "share of pairs in the right order", *figures, verdict)
+    return Taste("pairs", len(pairs), "share of pairs in the right order", *figures, verdict, weight * scale, bias)
 
 
 class _Space:

@@ -122,8 +122,7 @@ def test_a_file_of_somebody_else_is_never_replaced(page, liked, tmp_path):
         with pytest.raises(ConfigurationError, match="this machine"):
             page.save_taste(to)
     assert (tmp_path / "foreign.safetensors").read_bytes() == b"my weights"
-    foreign = liked[0] / "_tastemaker" / "ratings.safetensors"
-    shutil.rmtree(foreign.parent / "_tastemaker")  # our records
+    shutil.rmtree(liked[0] / "_tastemaker" / "written")  # our records
     with pytest.raises(ConfigurationError, match="did not write it"):
         page.learn()
 

@@ -101,9 +101,10 @@ class Database:
         except ChildDiedError as error:
             in_time = limit_s is None or time.monotonic() - started < limit_s
             raise (ConfigurationError("the query ended its process") if in_time else _stopped(limit_s)) from error
-        self._idle.append(child)
-        if isinstance(found, str):
-            raise duckdb.Error(found)
+        if child.is_alive:  # the time may have been up just when the answer came
+            self._idle.append(child)
+        if isinstance(found, Exception):
+            raise found
         return pa.ipc.open_stream(found).read_all()
 
 
@@ -123,7 +124,7 @@ def _stopped(limit_s: float | None) -> ConfigurationError:
 
 @contextmanager
 def _limited(seconds: float | None, stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` if the block takes longer."""
+    """Call ``stop`` if the block takes longer; never once the block has ended."""
     timer = threading.Timer(seconds or 0, stop)
     timer.daemon = True
     if seconds is not None:
@@ -132,20 +133,22 @@ def _limited(seconds: float | None, stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+        if seconds is not None:
+            timer.join()
 
 
 def _serve(
     open_: Callable[[], duckdb.DuckDBPyConnection],
-) -> Callable[[tuple[str, Parameters]], pa.Buffer | str]:
+) -> Callable[[tuple[str, Parameters]], pa.Buffer | Exception]:
     """Open the database, and return what answers a question with a table in Arrow's format, or with an error."""
     database = open_()
 
-    def answer(question: tuple[str, Parameters]) -> pa.Buffer | str:
+    def answer(question: tuple[str, Parameters]) -> pa.Buffer | Exception:
         try:
             with database.cursor() as cursor:
                 found = _answer(cursor, *question)
-        except duckdb.Error as error:
-            return str(error)
+        except (duckdb.Error, ConfigurationError) as error:
+            return error
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, found.schema) as stream:
             stream.write_table(found)

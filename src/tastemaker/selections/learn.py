@@ -26,7 +26,8 @@ from tastemaker.scores.groups import group_duplicates
 from tastemaker.scores.search import stated_scorer
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.marks import REJECTED, Ratings, ratings_of
-from tastemaker.storage import expand_path
+from tastemaker.storage import STATE_FOLDER, expand_path
+from tastemaker.storage.inputs import digest_of
 from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
 
@@ -34,35 +35,19 @@ Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class LearnSummary:
-    """What was learned, and what it is worth; see `tastemaker.taste.Taste`.
+class LearnSummary(taste.Worth):
+    """What was learned, and what it is worth.
 
     Attributes:
         output: The file.
         source: Where the examples come from.
-        kind: ``ratings`` or ``pairs``.
-        examples: How many were used.
         unmatched: Lines of the CSV that name no picture of the table, or one without an embedding.
-        measure: What the figures are.
-        own: Of what was learned, on pictures that it was not learned from.
-        reference: Of the scorer that it began with, on the same pictures.
-        difference: Own less reference.
-        gain: Own less what half of the examples teach.
-        verdict: What they allow to claim.
-        scorer: The scorer that it began with.
+        scorer: The scorer that it began with; ``reference`` is of that.
     """
 
     output: str
     source: str
-    kind: str
-    examples: int
     unmatched: int
-    measure: str
-    own: taste.Estimate
-    reference: taste.Estimate
-    difference: taste.Estimate
-    gain: taste.Estimate
-    verdict: str
     scorer: str
 
 
@@ -109,7 +94,8 @@ def learn_taste(
     place = Place.of(output, storage_options)
     if not place.address.endswith(".safetensors"):
         raise ConfigurationError(f"{place} does not end in .safetensors")
-    OwnFiles.of_one_file(place).refuse_foreign(place.name)
+    own, name = _record_of(place)
+    own.refuse_foreign(name)
     stored = table.embeddings
     options = dict(storage_options or {})
     found = find_scorer(scorer, options) if scorer else stated_scorer(table)
@@ -137,11 +123,23 @@ def learn_taste(
     else:
         used = is_there[first] & is_there[second]
         learned = taste.learn_from_pairs(embeddings, first[used], second[used], groups, base)
-    told = {name: value for name, value in vars(learned).items() if name not in ("weight", "bias")}
+    worth = {field: value for field, value in vars(learned).items() if field not in ("weight", "bias")}
     unmatched = chosen.unmatched + int((~used).sum())
-    summary = LearnSummary(place.address, chosen.source, unmatched=unmatched, scorer=found.name, **told)
-    _write(place, learned, summary, found.backbone.id)
+    summary = LearnSummary(output=place.address, source=chosen.source, unmatched=unmatched, scorer=found.name, **worth)
+    content = _as_file(learned, summary, found.backbone.id)
+    if name == place.name:
+        OwnFiles.write_one_file(place, content)
+    else:
+        own.write({name: content})
+        own.finish()
     return summary
+
+
+def _record_of(place: Place) -> tuple[OwnFiles, str]:
+    """Return the record of the file, and its name in it. The page's taste lies in the folder that has the records."""
+    if place.parent.name != STATE_FOLDER:
+        return OwnFiles.of_one_file(place), place.name
+    return OwnFiles(place.parent.parent, f"written/{digest_of(place.name)}"), f"{STATE_FOLDER}/{place.name}"
 
 
 def _read_ratings(ratings: Ratings) -> _Examples:
@@ -208,10 +206,10 @@ def _rows_by_name(table: ScoreTable, wanted: Collection[str]) -> dict[str, int]:
     return found
 
 
-def _write(place: Place, learned: taste.Taste, summary: LearnSummary, backbone: str) -> None:
+def _as_file(learned: taste.Taste, summary: LearnSummary, backbone: str) -> bytes:
     from safetensors.numpy import save
 
     stated = {name: value for name, value in asdict(summary).items() if name != "output"}
     notes = stated | {"backbone": backbone, "learned_at": datetime.now(UTC).isoformat(timespec="seconds")}
     tensors = {"weight": learned.weight[None].astype(np.float32), "bias": np.array([learned.bias], np.float32)}
-    OwnFiles.write_one_file(place, save(tensors, {NOTES_KEY: json.dumps(notes)}))
+    return save(tensors, {NOTES_KEY: json.dumps(notes)})
