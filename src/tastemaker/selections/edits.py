@@ -1,7 +1,7 @@
 """What Tastemaker wrote into files beside a person's pictures, so that it can be taken back.
 
-Each change is noted before it is made: where in the file, what stood there, and the hash of both states. A file that is
-in another state now was changed by somebody since, and is left alone.
+Each change is noted before it is made: what the file held, and the hash of what it holds then. A file that is in another
+state now was changed by somebody since, and is left alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -49,29 +48,19 @@ class TakenBack:
 
 
 class _Edit(NamedTuple):
-    """A change of one file: ``removed`` stood at ``start``, where ``added`` bytes stand now.
+    """A change of one file.
 
     Attributes:
         path: Of the file.
-        before, after: XXH3-64 of its bytes; ``before`` is empty where there was no file.
-        start, added: In bytes.
-        removed: As Latin-1.
+        before: Its bytes before the change, as Latin-1; None where there was no file.
+        after: XXH3-64 of its bytes after it.
         by_score: The stars were made of a score: nobody gave them.
     """
 
     path: str
-    before: str
+    before: str | None
     after: str
-    start: int
-    removed: str
-    added: int
     by_score: bool
-
-    def undo(self, content: bytes) -> bytes | None:
-        """Return the bytes as they were, None for no file."""
-        if not self.before:
-            return None
-        return content[: self.start] + self.removed.encode("latin-1") + content[self.start + self.added :]
 
 
 class Edits:
@@ -105,7 +94,10 @@ class Edits:
             changes: Of each, the file, what it holds (None for no file), and what it will hold.
             by_score: The stars are of a score.
         """
-        edits = [_make_edit(os.path.abspath(path), before, after, by_score) for path, before, after in changes]
+        edits = [
+            _Edit(os.path.abspath(path), None if old is None else old.decode("latin-1"), xxh3_of(new), by_score)
+            for path, old, new in changes
+        ]
         self._record.parent.mkdir(parents=True, exist_ok=True)
         with self._record.open("ab") as file:  # what was noted by a process that was killed is not noted again
             new = b"".join(_as_line(edit) for edit in edits if self._last.get(edit.path) != edit)
@@ -154,10 +146,10 @@ class Edits:
         """Return why a file is left alone; empty once it is as it was."""
         content: bytes | None = path.read_bytes() if path.is_file() else None
         for edit in edits:
-            state = "" if content is None else xxh3_of(content)
-            if state == edit.after and content is not None:
-                content = edit.undo(content)
-            elif state != edit.before:  # else it was noted, and not made any more
+            before = None if edit.before is None else edit.before.encode("latin-1")
+            if content is not None and xxh3_of(content) == edit.after:
+                content = before
+            elif content != before:  # else it was noted, and not made any more
                 return "somebody changed it since" if content is not None else "somebody deleted it"
         if dry_run:
             return ""
@@ -200,18 +192,3 @@ def replace_files(changes: list[tuple[Path, bytes]]) -> None:
     finally:
         for pending in drafts:
             pending.discard()
-
-
-def _make_edit(path: str, before: bytes | None, after: bytes, by_score: bool) -> _Edit:
-    if before is None:
-        return _Edit(path, "", xxh3_of(after), 0, "", len(after), by_score)
-    start = _count_same(before, after)
-    end = _count_same(before[start:][::-1], after[start:][::-1])
-    removed = before[start : len(before) - end].decode("latin-1")
-    return _Edit(path, xxh3_of(before), xxh3_of(after), start, removed, len(after) - end - start, by_score)
-
-
-def _count_same(one: bytes, other: bytes) -> int:
-    """Return how many bytes two texts have in common at their beginning."""
-    lengths = range(1, min(len(one), len(other)) + 1)
-    return bisect_left(lengths, True, key=lambda length: one[:length] != other[:length])
