@@ -124,7 +124,7 @@ def test_links_lead_to_loose_files_and_shards_have_none(tmp_path, scored, photo_
     select_images(scored, tmp_path / "links", loose, kind="links")
     names = ("coffee.json", "coffee.png", "coffee.txt")
     assert [(tmp_path / "links" / name).readlink() for name in names] == [photo_folder / name for name in names]
-    with pytest.raises(ConfigurationError, match="no file to link to"):
+    with pytest.raises(ConfigurationError, match="no file of an image to link to"):
         select_images(scored, tmp_path / "none", ALL, kind="links")
     assert not (tmp_path / "none").exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import posixpath
 import shutil
 import tarfile
@@ -160,7 +161,7 @@ class FileCopies:
         prefix, self.left_out = self._names.prefix(sources), {}
         for name, data in members.items():
             try:
-                self._put(prefix + name, data, sources[name])
+                self._put(prefix + name, data)
             except UnreadableImageError as error:
                 self.left_out[name] = str(error)
         image = prefix + next(iter(members))
@@ -175,7 +176,7 @@ class FileCopies:
         """Give up the files that wait."""
         self._waiting.clear()
 
-    def _put(self, name: str, data: bytes | Section, source: str) -> None:
+    def _put(self, name: str, data: bytes | Section) -> None:
         if isinstance(data, Section):
             self._copy(name, data)
             return
@@ -195,10 +196,13 @@ class FileCopies:
 
 
 class LinkCopies(FileCopies):
-    """Symbolic links to loose files. The bytes of members do not matter; a source is a path on this machine."""
+    """Symbolic links to the files of this machine that members are."""
 
-    def _put(self, name: str, data: bytes | Section, source: str) -> None:
-        self._own.link(name, source)
+    def _put(self, name: str, data: bytes | Section) -> None:
+        assert isinstance(data, Section)
+        if not os.path.exists(data.path):
+            raise UnreadableImageError(f"{data.path} is gone")
+        self._own.link(name, os.path.abspath(data.path))
 
 
 Copies = TarCopies | FileCopies

@@ -144,6 +144,7 @@ class OriginalsReader:
         named: Where originals may be read, with the options of their stores.
         remote: Read several at once, as a network wants it.
         with_new_xmp: Read XMP sidecars that have come since the image was scored, too.
+        for_links: Read no loose file: look at its size, and give it as a section.
     """
 
     def __init__(
@@ -152,9 +153,10 @@ class OriginalsReader:
         *,
         remote: bool = False,
         with_new_xmp: bool = False,
+        for_links: bool = False,
     ) -> None:
         self._named, self._options = named, named.options
-        self._folders = FolderReader() if with_new_xmp else None
+        self._folders, self._for_links = FolderReader() if with_new_xmp else None, for_links
         self._workers = _REMOTE_READERS if remote else 1
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="originals")
         self._path = ""
@@ -227,7 +229,7 @@ class OriginalsReader:
         except SkippedError as problem:
             return [problem]
         except OSError as error:
-            return [as_skipped(error, first.path)] * len(originals)
+            return [_as_skipped(error, first.path)] * len(originals)
         except UnreadableImageError as error:
             return [SkippedError("changed", first.path, f"has changed since it was scored: {error}")] * len(originals)
         return [_check(original, found) for original in originals]
@@ -264,17 +266,18 @@ class OriginalsReader:
 
     def _read_files(self, parts: list[Part]) -> dict[Part, bytes | Section | None]:
         """Return a loose image with its sidecars; a large or unreadable sidecar is left to who copies it."""
-        found: dict[Part, bytes | Section | None] = {parts[0]: self._read_file(parts[0])}
+        found: dict[Part, bytes | Section | None] = {parts[0]: self._read_file(parts[0], MAX_IMAGE_BYTES)}
         for part in parts[1:]:
             found[part] = self._section(part)
             with suppress(OSError):
-                if part.size <= MAX_SIDECAR_BYTES:
-                    found[part] = self._read_file(part)
-                elif not is_remote(part.path):
-                    check_file(part)
+                found[part] = self._read_file(part, MAX_SIDECAR_BYTES)
         return found
 
-    def _read_file(self, part: Part) -> bytes:
+    def _read_file(self, part: Part, most_bytes: int) -> bytes | Section:
+        if self._for_links or part.size > most_bytes:
+            if not is_remote(part.path):
+                _check_file(part)
+            return self._section(part)
         with closing(Place.at(part.path, self._options).open_ranges()) as file:
             return file.read_at(0, part.size + 1)
 
@@ -295,13 +298,13 @@ class OriginalsReader:
         return self._reader
 
 
-def as_skipped(error: OSError, path: str) -> SkippedError:
+def _as_skipped(error: OSError, path: str) -> SkippedError:
     """Return why a file that cannot be opened is skipped."""
     is_gone = isinstance(error, FileNotFoundError)
     return SkippedError("missing", path, "is gone" if is_gone else f"cannot be read: {error.strerror or error}")
 
 
-def check_file(part: Part) -> None:
+def _check_file(part: Part) -> None:
     """Raise `SkippedError` if a loose file is no regular file any more, or has another size."""
     status = os.stat(part.path)
     if not stat.S_ISREG(status.st_mode) or status.st_size != part.size:
@@ -328,7 +331,7 @@ def find_original(
     except SkippedError as problem:
         return problem
     except OSError as error:
-        return as_skipped(error, original_name(row["image_path"]))
+        return _as_skipped(error, original_name(row["image_path"]))
 
 
 def _with_present_xmp(original: Original, folders: FolderReader | None) -> Original:

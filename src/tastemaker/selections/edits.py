@@ -1,6 +1,6 @@
 """What Tastemaker wrote into files beside a person's pictures, so that it can be taken back.
 
-Each change is noted before it is made: what the file held, and the hash of what it holds then. A file that is in another
+Each change is noted before it is made: what the file held, and the hash of what it will hold. A file that is in another
 state now was changed by somebody since, and is left alone.
 """
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -21,7 +21,6 @@ from tastemaker.imaging.image_metadata import Record, write_records
 from tastemaker.imaging.keys import MAX_IMAGE_BYTES, split_key
 from tastemaker.progress import Progress
 from tastemaker.scores.copies import Copies, FileCopies, LinkCopies, Members, TarCopies, is_too_long
-from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.schema import COPY_FIELDS, original_name, printable
 from tastemaker.scores.sources import (
     NEEDED_COLUMNS,
@@ -29,15 +28,13 @@ from tastemaker.scores.sources import (
     OriginalsReader,
     Part,
     SkippedError,
-    as_skipped,
-    check_file,
     find_original,
 )
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.rating import StarEmbedder
 from tastemaker.selections.selection import Chosen
 from tastemaker.selections.steps import FunnelStep
-from tastemaker.storage import STATE_FOLDER
+from tastemaker.storage import STATE_FOLDER, is_remote
 from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
 
@@ -138,13 +135,16 @@ class Export:
             own: What was written to the folder before; `OwnFiles.list_there` has been called.
 
         Raises:
-            ConfigurationError: An original lies in the folder, or a file of somebody else is in the way.
+            ConfigurationError: An original lies in the folder, or has no file to link to; or a file of somebody else is
+                in the way.
         """
         inside = _Inside(own.folder)
         has_foreign = bool(own.foreign())
         for _, part in self._chosen.iterate():
             for row in part.select([n for n in NEEDED_COLUMNS if n in part.column_names]).to_pylist():
                 path = original_name(row.get("shard") or row["image_path"] or "")
+                if self._form == "links" and (row.get("shard") or is_remote(path)):
+                    raise ConfigurationError(f"{path}: there is no file of an image to link to; use --as folder")
                 if path in self._named and inside(path):
                     raise ConfigurationError(
                         f"{path} is one of the chosen originals and lies in the output; choose another"
@@ -168,7 +168,7 @@ class Export:
             own: As in `check`.
 
         Raises:
-            ConfigurationError: An original has no file to link to; a file of somebody else is in the way.
+            ConfigurationError: A file of somebody else is in the way.
             OSError: The disk is full.
         """
         folder, copies = own.folder, self._make_copies(own)
@@ -200,7 +200,9 @@ class Export:
         with (
             open(listing, "wb") as file,
             pq.ParquetWriter(file, schema, compression="zstd") as writer,
-            OriginalsReader(self._named, remote=self._is_remote, with_new_xmp=True) as reader,
+            OriginalsReader(
+                self._named, remote=self._is_remote, with_new_xmp=True, for_links=self._form == "links"
+            ) as reader,
         ):
             for numbers, part in self._chosen.iterate():
                 writer.write_table(self._copy(numbers.tolist(), part, reader, copies).select(schema.names))
@@ -214,9 +216,8 @@ class Export:
         """Copy the originals of some rows; return the rows of those that were."""
         wanted = [name for name in (*NEEDED_COLUMNS, "rating") if name in part.column_names]
         rows = part.select(wanted).to_pylist()
-        found = _find_links(rows, self._named) if self._form == "links" else reader.read_rows(rows)
         placed: list[tuple[str, str] | None] = []
-        for row_id, row, original in zip(numbers, rows, found, strict=True):
+        for row_id, row, original in zip(numbers, rows, reader.read_rows(rows), strict=True):
             try:
                 if isinstance(original, SkippedError):
                     raise original
@@ -234,10 +235,7 @@ class Export:
             raise SkippedError("refused", f"the name {long[:40]!r}...", "is too long for a file; tars take it")
         if self._embedder is not None:
             members = self._embedder.embed(row_id, row, members)
-        sources = {
-            part.name: os.path.abspath(part.path) if self._form == "links" else part.source
-            for part in found.original.parts
-        }
+        sources = {part.name: part.source for part in found.original.parts}
         record = self._record_of(found.original.parts[0])
         if record is not None and self._form == "webdataset":
             members, sources = _with_record(members, sources, record)
@@ -249,7 +247,9 @@ class Export:
         for problem in copies.left_out.values():
             self._skip(row_id, row, "sidecar", problem)
         self._summary.written += 1
-        self._summary.bytes_written += sum(len(data) for name, data in members.items() if name not in copies.left_out)
+        if self._form != "links":
+            copied = (len(data) for name, data in members.items() if name not in copies.left_out)
+            self._summary.bytes_written += sum(copied)
         self._summary.checked_by_size_only += not found.original.xxh3 or self._form == "links"
         return place
 
@@ -280,33 +280,6 @@ def _with_record(members: Members, sources: dict[str, str], record: Record) -> t
     there = {name.rpartition(".")[2].lower() for name in members}
     added = {f"{stem}.{ending}": text for ending, text in record.sidecars().items() if ending not in there}
     return {**members, **added}, {**sources, **{name: f"{sources[image]}:{name}" for name in added}}
-
-
-def _find_links(rows: Iterable[Mapping[str, Any]], named: NamedPlaces) -> Iterator[FoundOriginal | SkippedError]:
-    """Yield what can be linked to for each row, name -> nothing, or why it cannot.
-
-    Raises:
-        ConfigurationError: An image lies in a shard.
-    """
-    folders = FolderReader()
-    for row in rows:
-        original = find_original(row, named, folders)
-        if isinstance(original, SkippedError):
-            yield original
-            continue
-        image = original.parts[0]
-        if image.shard:
-            raise ConfigurationError(
-                f"{image.name} lies in {image.shard}: there is no file to link to; use --as folder"
-            )
-        try:
-            for part in original.parts:
-                check_file(part)
-            yield FoundOriginal(original, {part.name: b"" for part in original.parts})
-        except SkippedError as problem:
-            yield problem
-        except OSError as error:
-            yield as_skipped(error, image.path)
 
 
 class _Inside:
