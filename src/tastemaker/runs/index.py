@@ -19,7 +19,7 @@ from tastemaker.errors import RemoteError
 from tastemaker.runs.fingerprint import canonical
 from tastemaker.scores.files import read_metadata
 from tastemaker.scores.layout import ROWS_FOLDER, ROWS_SUFFIX, STATE_FOLDER, read_note
-from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY, SOURCES_KEY
+from tastemaker.scores.schema import COUNTS_KEY, SOURCES_KEY, provenance_of
 from tastemaker.storage.inputs import map_places
 from tastemaker.storage.place import Place
 
@@ -139,7 +139,7 @@ class RowsIndex:
             if isinstance(error, RemoteError) or getattr(error, "errno", None) not in (None, errno.ENOENT):
                 raise  # the file may be whole: it was not read
             return None
-        fingerprint = json.loads(metadata.get(METADATA_KEY, b"{}")).get("fingerprint")
+        fingerprint = provenance_of(metadata).get("fingerprint")
         return RowsNote(
             size,
             version,

@@ -23,7 +23,7 @@ from tastemaker.provenance import check_backbone, score_provenance
 from tastemaker.runs.lock import only_run_on
 from tastemaker.scores.files import RowsFile, check_own_rows
 from tastemaker.scores.layout import ROWS_FOLDER
-from tastemaker.scores.locations import RowsSource, open_rows, provenance_of
+from tastemaker.scores.locations import RowsSource
 from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY, check_score_columns, score_columns
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.scores.vectors import Floats, vectors_of
@@ -92,9 +92,9 @@ def rescore(
     table, found = ScoreTable(scores, storage_options=storage_options), find_scorers(scorer, storage_options)
     stored = table.embeddings
     for file in table.sources:
-        check_own_rows(Place.at(file.path, storage_options))
+        check_own_rows(file.place)
         for each in found:
-            check_backbone(provenance_of(file.schema), each)
+            check_backbone(file.provenance, each)
             _check_free(file, each.column)
     columns = {}
     for each in found:
@@ -105,7 +105,7 @@ def rescore(
     with only_run_on(results), ThreadPoolExecutor(usable_cores()) as pool:
         (results / ROWS_FOLDER).remove_drafts()
         try:
-            done = list(pool.map(partial(_rescore, columns=columns, options=storage_options), table.sources))
+            done = list(pool.map(partial(_rescore, columns=columns), table.sources))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -128,22 +128,21 @@ def _results_of(place: Place) -> Place:
 
 def _check_free(file: RowsSource, column: str) -> None:
     check_score_columns([column])
-    if column in file.schema.names and column not in score_columns(provenance_of(file.schema)):
+    if column in file.schema.names and column not in score_columns(file.provenance):
         raise ConfigurationError(f"{file.path} has a column {column} that no scorer filled: rename the scorer's file")
 
 
-def _rescore(file: RowsSource, columns: Mapping[str, _Column], options: Options | None) -> bool:
+def _rescore(file: RowsSource, columns: Mapping[str, _Column]) -> bool:
     """Fill what a file lacks of some columns; return whether it lacked any."""
-    made_by = provenance_of(file.schema)
+    made_by = file.provenance
     stated = made_by.get("scores", {})
     wanted = {name: column for name, column in columns.items() if not _is_filled(stated.get(name, {}), column)}
     if not wanted:
         return False
-    place = Place.at(file.path, options)
     schema = _new_schema(file.schema, made_by, wanted)
-    rows = RowsFile(place, schema)
+    rows = RowsFile(file.place, schema)
     try:
-        with open_rows(file.path, options) as opened:
+        with file.place.open() as opened:
             parquet = pq.ParquetFile(opened)
             counts = json.loads((parquet.metadata.metadata or {}).get(COUNTS_KEY, b"{}"))
             rows.more_counts.update(counts.get("more", {}))

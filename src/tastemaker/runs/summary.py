@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,7 +15,7 @@ from tastemaker.parity import ParityReport
 from tastemaker.runs.index import RowsIndex, rows_path
 from tastemaker.scores.distribution import find_percentiles
 from tastemaker.scores.files import read_metadata, read_rows
-from tastemaker.scores.schema import DELETED, METADATA_KEY
+from tastemaker.scores.schema import DELETED, provenance_of
 from tastemaker.storage.place import Place
 
 SAMPLED_PARTITIONS = 2000
@@ -126,7 +125,7 @@ def summarise(names: list[str], index: RowsIndex, rank_by: str) -> RunSummary:
         percentiles=_percentiles(scores),
         embeddings_normalised=sum(note.counts.get("more", {}).get("normalised", 0) for note in notes.values()),
         percentiles_of=f"{len(sampled):,} of {len(names):,} partitions" if len(sampled) < len(names) else "",
-        provenance=json.loads(read_metadata(rows_path(output_dir, last)).get(METADATA_KEY, b"{}")) if last else {},
+        provenance=provenance_of(read_metadata(rows_path(output_dir, last))) if last else {},
     )
 
 

@@ -27,7 +27,6 @@ from tastemaker.scores.fetch import ROW_ID
 from tastemaker.scores.locations import RowsSource
 from tastemaker.storage import Options, is_remote
 from tastemaker.storage.drafts import draft_folder
-from tastemaker.storage.place import Place
 from tastemaker.storage.system import PlaceSystem
 
 EMBEDDING = "embedding"
@@ -61,7 +60,7 @@ class Database:
         self._folder = Path(tempfile.mkdtemp(dir=draft_folder()))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._open = partial(open_database, self._folder, columns=dict(columns), options=options)
-        self._sources, self._options = sources, options
+        self._sources = sources
         self._here = self._open(sources)
         self._idle: list[Child] = []
         weakref.finalize(self, _end, self._idle)
@@ -92,7 +91,8 @@ class Database:
         try:
             child = self._idle.pop()
         except IndexError:
-            pinned = [replace(source, path=_pin(source.path, self._options)) for source in self._sources]
+            # What this process sees at a URL, also once its branch has got another commit.
+            pinned = [replace(source, path=source.place.pinned().address) for source in self._sources]
             child = Child(partial(_serve, partial(self._open, pinned)))
         started = time.monotonic()
         try:
@@ -155,11 +155,6 @@ def _serve(
         return sink.getvalue()
 
     return answer
-
-
-def _pin(path: str, options: Options) -> str:
-    """Return the address of what this process sees at a URL, also once its branch has got another commit."""
-    return Place.at(path, options).pinned().address if is_remote(path) else path
 
 
 def _end(children: list[Child]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tastemaker.scores.locations import RowsSource, open_rows
+from tastemaker.scores.locations import RowsSource
 
 IntArray = npt.NDArray[np.int64]
 
@@ -23,7 +22,6 @@ def fetch_rows(
     sources: Sequence[RowsSource],
     row_ids: IntArray,
     columns: Mapping[str, pa.DataType],
-    storage_options: Mapping[str, Any] | None = None,
 ) -> Iterator[pa.Table]:
     """Yield rows in their order, a table for each row group that has any of them.
 
@@ -31,24 +29,19 @@ def fetch_rows(
         sources: The files of the table.
         row_ids: int64 (n,), ascending.
         columns: Name -> type of what is wanted, also ``row_id``. Where a file does not have a column, it is null.
-        storage_options: For files that are URLs.
     """
     starts = accumulate((source.rows for source in sources), initial=0)
     for source, start in zip(sources, starts, strict=False):
         inside = _between(row_ids, start, source.rows)
         if len(inside):
-            yield from _fetch_from(source, inside, start, columns, storage_options)
+            yield from _fetch_from(source, inside, start, columns)
 
 
 def _fetch_from(
-    source: RowsSource,
-    row_ids: IntArray,
-    start: int,
-    columns: Mapping[str, pa.DataType],
-    storage_options: Mapping[str, Any] | None,
+    source: RowsSource, row_ids: IntArray, start: int, columns: Mapping[str, pa.DataType]
 ) -> Iterator[pa.Table]:
     present = [name for name in columns if name in source.schema.names]
-    with open_rows(source.path, storage_options) as file:
+    with source.place.open() as file:
         parquet = pq.ParquetFile(file)
         for group in range(parquet.num_row_groups):
             rows = parquet.metadata.row_group(group).num_rows

@@ -7,16 +7,16 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER
-from tastemaker.scores.schema import METADATA_KEY, rows_schema
+from tastemaker.scores.schema import provenance_of, rows_schema
 from tastemaker.storage.place import Place, look_anew
 
 Source = str | os.PathLike[str]
@@ -56,11 +56,23 @@ class RowsSource:
         path: A local path, or a URL.
         rows: How many there are.
         schema: Its columns; the metadata has the provenance.
+        options: For a URL.
     """
 
     path: str
     rows: int
     schema: pa.Schema
+    options: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def place(self) -> Place:
+        """Where it lies."""
+        return Place.at(self.path, self.options)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made its rows; nothing where another program damaged it."""
+        return provenance_of(self.schema.metadata)
 
 
 def find_rows(sources: Source | Sequence[Source], storage_options: Mapping[str, Any] | None = None) -> list[RowsSource]:
@@ -106,27 +118,13 @@ def list_provenances(sources: Sequence[RowsSource]) -> list[Provenance]:
     """Return what made the scores: one entry for each run that differs, with the number of its rows."""
     found: dict[str, Provenance] = {}
     for source in sources:
-        entries = provenance_of(source.schema)
+        entries = source.provenance
         of_the_run = {name: value for name, value in entries.items() if name not in _OF_ONE_PARTITION}
         key = json.dumps(of_the_run, sort_keys=True)
         before = found[key].rows if key in found else 0
         shown = {name: value for name, value in entries.items() if name != "sources"}
         found[key] = Provenance(shown, before + source.rows)
     return list(found.values())
-
-
-def provenance_of(schema: pa.Schema) -> dict[str, Any]:
-    """Return what made the scores; nothing where another program damaged it."""
-    try:
-        entries = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
-    except ValueError:
-        return {}
-    return entries if isinstance(entries, dict) else {}
-
-
-def open_rows(path: str, storage_options: Mapping[str, Any] | None) -> BinaryIO:
-    """Return a file of rows, open for reading."""
-    return Place.at(path, storage_options).open()
 
 
 def _find(place: Place) -> list[Place]:
@@ -159,7 +157,7 @@ def _full_address(place: Place) -> str:
 
 def _read_footer(path: str, storage_options: Mapping[str, Any] | None) -> RowsSource:
     try:
-        with open_rows(path, storage_options) as file:  # pyarrow itself takes no path that is no UTF-8
+        with Place.at(path, storage_options).open() as file:  # pyarrow itself takes no path that is no UTF-8
             footer = pq.ParquetFile(file)
             rows, schema = footer.metadata.num_rows, footer.schema_arrow
     except (pa.ArrowException, OSError) as error:
@@ -173,7 +171,8 @@ def _read_footer(path: str, storage_options: Mapping[str, Any] | None) -> RowsSo
     taken = [name for name in schema.names if name.lower() in _TAKEN]
     if taken:
         raise ConfigurationError(f"{path} has a column {taken[0]}, which DuckDB takes for its own: rename it")
-    return RowsSource(path, rows, pa.schema([_checked(field, path) for field in schema], schema.metadata))
+    checked = pa.schema([_checked(field, path) for field in schema], schema.metadata)
+    return RowsSource(path, rows, checked, storage_options)
 
 
 def _checked(field: pa.Field, path: str) -> pa.Field:

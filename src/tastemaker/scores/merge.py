@@ -17,6 +17,7 @@ from tastemaker.scores.schema import (
     SOURCES_KEY,
     original_name,
     printable,
+    provenance_of,
     rows_metadata,
     score_columns,
 )
@@ -81,7 +82,7 @@ def _with_added_scores(old: pa.Table, redone: pa.Table) -> pa.Table:
 
     Their entries in the provenance say that they are not in all rows, so that `tastemaker.runs.rescore` fills them.
     """
-    before, now = _provenance(old), _provenance(redone)
+    before, now = provenance_of(old.schema.metadata), provenance_of(redone.schema.metadata)
     if before.get("fingerprint") != now.get("fingerprint"):
         return redone
     added = {name: made for name, made in before.get("scores", {}).items() if name not in score_columns(now)}
@@ -137,18 +138,13 @@ def _identity(row: dict[str, Any]) -> tuple[str, int | None]:
     return row["image_path"], row["offset"] if row["shard"] else None
 
 
-def _provenance(table: pa.Table) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
-    return found
-
-
 def _fingerprint(table: pa.Table) -> object:
-    return _provenance(table).get("fingerprint")
+    return provenance_of(table.schema.metadata).get("fingerprint")
 
 
 def _align(table: pa.Table, schema: pa.Schema, *, same_models: bool) -> pa.Table:
     """Return a table with the columns of a schema and no metadata. Columns that it lacks are null."""
-    by_models = () if same_models else (*score_columns(_provenance(table)), "embedding")
+    by_models = () if same_models else (*score_columns(provenance_of(table.schema.metadata)), "embedding")
     columns = [
         table[field.name].cast(field.type)
         if field.name in table.column_names and field.name not in by_models

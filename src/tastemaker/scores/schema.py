@@ -130,6 +130,15 @@ def rows_metadata(provenance: Mapping[str, Any]) -> dict[bytes, bytes]:
     return metadata
 
 
+def provenance_of(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    """Return what made rows, by the metadata of their schema; nothing where it does not say, or was damaged."""
+    try:
+        entries = json.loads((metadata or {}).get(METADATA_KEY, b"{}"))
+    except ValueError:
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
 def make_table(
     images: Sequence[ImageObject], schema: pa.Schema, placed: Mapping[int, tuple[str, str]] | None = None
 ) -> pa.Table:

@@ -175,7 +175,7 @@ class ScoreTable:
         types = self._types(columns)
         if len(row_ids) and not 0 <= row_ids[0] <= row_ids[-1] < len(self):
             raise ConfigurationError(f"row {row_ids[-1]} is not in a table of {len(self)} rows")
-        return fetch_rows(self.sources, row_ids, types, self.storage_options)
+        return fetch_rows(self.sources, row_ids, types)
 
     @cached_property
     def embeddings(self) -> Vectors:
@@ -194,7 +194,7 @@ class ScoreTable:
                 f"{' and '.join(backbones)} made the embeddings of these rows, which do not compare: name the rows of "
                 "one of them"
             )
-        return Vectors(self.sources, EMBEDDING, self.columns[EMBEDDING], self.storage_options)
+        return Vectors(self.sources, EMBEDDING, self.columns[EMBEDDING])
 
     def values(self, column: str | None = None, where: str | None = None) -> Values:
         """Return a column of numbers, in the order of the table: float (n,), NaN for nulls and pictures that are gone.

@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tastemaker.machine import MEMORY_SHARE, usable_cores, usable_memory_bytes
-from tastemaker.scores.locations import RowsSource, open_rows
-from tastemaker.storage import Options
+from tastemaker.scores.locations import RowsSource
 
 Floats = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
@@ -76,13 +75,10 @@ class Vectors:
         sources: The files of the table.
         column: Name of the column.
         kind: Its type.
-        storage_options: For files that are URLs.
     """
 
-    def __init__(
-        self, sources: Sequence[RowsSource], column: str, kind: pa.DataType, storage_options: Options | None = None
-    ) -> None:
-        self._column, self._options = column, storage_options
+    def __init__(self, sources: Sequence[RowsSource], column: str, kind: pa.DataType) -> None:
+        self._column = column
         self._files = list(zip(sources, accumulate((s.rows for s in sources), initial=0), strict=False))
         self._count = sum(source.rows for source in sources)
         self._dtype = np.float16 if kind.value_type == pa.float16() else np.float32
@@ -98,7 +94,7 @@ class Vectors:
         """How many numbers the first embedding has; 0 where there is none."""
         for source, _ in self._files:
             if self._column in source.schema.names:
-                with open_rows(source.path, self._options) as file:
+                with source.place.open() as file:
                     for batch in pq.ParquetFile(file).iter_batches(_BLOCK_ROWS, columns=[self._column]):
                         lengths = pc.list_value_length(batch.column(0)).drop_null()
                         if len(lengths):
@@ -183,7 +179,7 @@ class Vectors:
 
         def read(task: tuple[RowsSource, int, int]) -> None:
             source, start, part = task
-            with open_rows(source.path, self._options) as file:
+            with source.place.open() as file:
                 parquet = pq.ParquetFile(file)
                 for group in range(parquet.num_row_groups):
                     end = start + parquet.metadata.row_group(group).num_rows
