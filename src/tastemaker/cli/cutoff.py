@@ -39,7 +39,7 @@ def cutoff(
     table = ScoreTable(scores, storage_options=o.parse_storage_options(storage_options))
     rows = choose_rows(table, Selection(where or "true")).rows  # without what is rejected
     values = np.sort(table.values(rank_by)[rows])  # NaN last
-    cuts = [find_cutoff(values, top=t.share, keep=t.count) for t in tops]
+    cuts = [find_cutoff(values, wanted) for wanted in tops]
     if as_json:
         typer.echo(json.dumps([asdict(cut) for cut in cuts], indent=2))
         return

@@ -22,13 +22,12 @@ from tastemaker.models.words import CaptionLikeness, load_head
 from tastemaker.provenance import check_backbone, score_provenance
 from tastemaker.runs.lock import only_run_on
 from tastemaker.scores.files import RowsFile, check_own_rows
-from tastemaker.scores.layout import ROWS_FOLDER
+from tastemaker.scores.layout import ROWS_FOLDER, results_of
 from tastemaker.scores.locations import RowsSource
 from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY, check_score_columns, score_columns
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.scores.vectors import Floats, vectors_of
 from tastemaker.storage import Options
-from tastemaker.storage.place import Place
 
 if TYPE_CHECKING:
     from tastemaker.models.records import Scorer
@@ -101,7 +100,7 @@ def rescore(
         head, weights = load_head(each, model_dir, storage_options)
         made_by = {**score_provenance(each, weights), "embedding": "float16"}
         columns[each.column] = _Column(head, each, made_by)
-    results = _results_of(Place.of(scores, storage_options))
+    results = results_of(table.sources[0].place.parent)
     with only_run_on(results), ThreadPoolExecutor(usable_cores()) as pool:
         (results / ROWS_FOLDER).remove_drafts()
         try:
@@ -114,16 +113,6 @@ def rescore(
     sample, is_there = stored.take_unit(np.arange(min(len(table), _SAMPLED)), found[0].backbone.dimension)
     rounding = {name: _rounding(column.head, sample[is_there]) for name, column in columns.items()}
     return RescoreSummary(len(table), scored, len(done), len(done) - sum(done), rounding)
-
-
-def _results_of(place: Place) -> Place:
-    """Return the directory of results that rows lie in, where runs lock each other out."""
-    folder = place
-    while folder.name not in (ROWS_FOLDER, ""):
-        folder = folder.parent
-    if folder.name == ROWS_FOLDER:
-        return folder.parent
-    return place.parent if place.is_file() else place
 
 
 def _check_free(file: RowsSource, column: str) -> None:

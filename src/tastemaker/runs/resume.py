@@ -206,7 +206,9 @@ class _Planner:
         if any(not row["image_id"] for row in rows):
             self._plan.tasks.append(match.task)
             return
-        done = [row for row in rows if row["offset"] is not None and row["size"] and not _is_of_the_shard(row)]
+        done = [
+            row for row in rows if row["offset"] is not None and row["size"] and row["reason_kind"] not in _OF_THE_SHARD
+        ]
         self._plan.not_retried += len(rows) - len(done)
         self._plan.redone["failed before"] -= len(rows) - len(done)
         if done:
@@ -216,10 +218,6 @@ class _Planner:
 
     def _update(self, match: Match, files: tuple[SourceFile, ...]) -> None:
         self._plan.updates.append((match, files))
-
-
-def _is_of_the_shard(row: dict[str, Any]) -> bool:
-    return row["reason_kind"] in _OF_THE_SHARD
 
 
 def _some_of(task: FileGroupTask, paths: list[str], source_bytes: int, **parts: Any) -> FileGroupTask:  # noqa: ANN401

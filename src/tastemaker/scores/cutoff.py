@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tastemaker.checks import check_positive
 from tastemaker.errors import ConfigurationError
 
 
@@ -19,10 +20,18 @@ class Top:
     Attributes:
         count: How many; None where a share is meant.
         share: Which part of the scored images, in (0, 1]; None where a number is meant.
+
+    Raises:
+        ConfigurationError: A share that is not in (0, 1], or a number below 1.
     """
 
     count: int | None = None
     share: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.share is not None and not 0 < self.share <= 1:
+            raise ConfigurationError(f"{self.share:g} is no share of the images: the best fifth is 0.2")
+        check_positive("count", self.count)
 
     def __str__(self) -> str:
         return f"{self.count}" if self.share is None else f"{self.share * 100:g}%"

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tastemaker.checks import check_positive
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.cutoff import Top
 
@@ -67,48 +66,30 @@ class TableSummary:
     percentiles: dict[int, float] = field(default_factory=dict)
 
 
-def find_cutoff(
-    values: Values, *, top: float | None = None, keep: int | None = None, min_score: float | None = None
-) -> Cutoff:
+def find_cutoff(values: Values, cut: Top | float) -> Cutoff:
     """Return where a cut lies; `tastemaker.scores.cutoff.mark_best` marks the same images.
 
     Args:
         values: float (n,), NaN where there is none.
-        top: Keep this share of the values, in (0, 1], rounded, and 1 at least.
-        keep: Or this many.
-        min_score: Or all from this value on, compared in the values' own precision.
+        cut: Keep the best of the values, or all from this value on, compared in the values' own precision.
 
     Raises:
-        ConfigurationError: Not exactly one of the three is given, or it is out of its range.
+        ConfigurationError: The value is NaN.
 
     Example:
-        >>> find_cutoff(np.array([5, 7, np.nan, 5], np.float32), keep=2)
+        >>> find_cutoff(np.array([5, 7, np.nan, 5], np.float32), Top(count=2))
         Cutoff(score=5.0, kept=2, share=0.6666666666666666, scored=3)
     """
-    if sum(value is not None for value in (top, keep, min_score)) != 1:
-        raise ConfigurationError("say where to cut: top=0.2, or keep=1000, or min_score=5.5")
     present = values[~np.isnan(values)]
-    if min_score is not None:
-        if math.isnan(min_score):
-            raise ConfigurationError(f"a cut-off of {min_score} is no number, and no score reaches it")
-        passing = present[present >= values.dtype.type(min_score)]
-        kept, score = len(passing), float(passing.min()) if len(passing) else None
-    else:
-        kept = make_top(top, keep).of(len(present))
+    if isinstance(cut, Top):
+        kept = cut.of(len(present))
         score = float(np.partition(present, len(present) - kept)[len(present) - kept]) if kept else None
+    else:
+        if math.isnan(cut):
+            raise ConfigurationError(f"a cut-off of {cut} is no number, and no score reaches it")
+        passing = present[present >= values.dtype.type(cut)]
+        kept, score = len(passing), float(passing.min()) if len(passing) else None
     return Cutoff(score, kept, kept / len(present) if len(present) else 0.0, len(present))
-
-
-def make_top(top: float | None, keep: int | None) -> Top:
-    """Return the best by share or by number.
-
-    Raises:
-        ConfigurationError: A share that is not in (0, 1], or a number below 1.
-    """
-    if top is not None and not 0 < top <= 1:
-        raise ConfigurationError(f"top={top} is no share: 0.2 is the best fifth; keep={top:g} is a number of images")
-    check_positive("keep", keep)
-    return Top(keep, top)
 
 
 def describe_values(values: Values) -> dict[str, object]:

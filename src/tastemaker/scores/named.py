@@ -21,7 +21,7 @@ from urllib.parse import unquote
 import platformdirs
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER, read_note
+from tastemaker.scores.layout import STATE_FOLDER, read_note, results_of
 from tastemaker.storage import is_remote, public_url, with_one_scheme
 from tastemaker.storage.place import Place
 
@@ -69,9 +69,9 @@ def note_inputs(inputs: Iterable[str], earlier: object) -> dict[str, Any]:
 def find_noted(rows_files: Iterable[str], options: Mapping[str, Any] | None) -> set[str]:
     """Return the inputs that runs of this user noted beside rows, as `NamedPlaces` takes them."""
     found: set[str] = set()
-    for folder in {folder for path in rows_files for folder in _folders_of_results(Place.at(path, options))}:
+    for folder in {Place.at(path, options).parent for path in rows_files}:
         with suppress(OSError, ConfigurationError):  # a web server has no listing; a folder may be unreadable
-            for entry in (folder / STATE_FOLDER).list(recursive=False):
+            for entry in (results_of(folder) / STATE_FOLDER).list(recursive=False):
                 if re.fullmatch(r"run.*\.json", entry.place.name):
                     found |= _read_places(read_note(entry.place).get("originals"))
     return found
@@ -83,14 +83,6 @@ def _read_places(note: object) -> set[str]:
         return set()
     mark = _mark(note["places"])
     return set(note["places"]) if mark and hmac.compare_digest(note["mark"].encode(), mark.encode()) else set()
-
-
-def _folders_of_results(rows: Place) -> Iterator[Place]:
-    """Yield the folders whose rows a file may be."""
-    while rows.name:
-        if rows.name == ROWS_FOLDER:
-            yield rows.parent
-        rows = rows.parent
 
 
 def _mark(places: list[str], *, make_key: bool = False) -> str | None:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.conditions import Condition, check_condition, explain_refusal
+from tastemaker.scores.cutoff import Top
 from tastemaker.scores.database import (
     EMBEDDING as EMBEDDING,
     NO_EMBEDDINGS,
@@ -314,7 +315,9 @@ class ScoreTable:
         Raises:
             ConfigurationError: Not exactly one of the three is given, or it is out of its range.
         """
-        return find_cutoff(self.values(column, where), top=top, keep=keep, min_score=min_score)
+        if sum(value is not None for value in (top, keep, min_score)) != 1:
+            raise ConfigurationError("say where to cut: top=0.2, or keep=1000, or min_score=5.5")
+        return find_cutoff(self.values(column, where), Top(keep, top) if min_score is None else min_score)
 
     def where_clause(self, where: str | None) -> str:
         """Return a condition as the WHERE clause of a query over ``rows``; empty where there is none.

@@ -12,7 +12,7 @@ from tastemaker.runs.options import RunMode, RunOptions
 from tastemaker.runs.run import run_scoring
 from tastemaker.runs.summary import RunSummary
 from tastemaker.scores.cutoff import Top, parse_top
-from tastemaker.scores.layout import KEPT_FOLDER, ROWS_FOLDER, read_note
+from tastemaker.scores.layout import KEPT_FOLDER, read_note, results_of
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.select import RECORD, SelectSummary, select_images
 from tastemaker.selections.selection import Selection
@@ -91,7 +91,7 @@ def _choose_kind(table: ScoreTable) -> str:
 
 def find_kept_cut(table: ScoreTable, column: str) -> tuple[float | None, Top | None]:
     """Return the cut that the last `filter_images` made by a column, as score or as share; two None for none."""
-    folders = {Place.at(source.path, table.storage_options).parent for source in table.sources}
+    folders = {source.place.parent for source in table.sources}
     cuts = {cut for folder in folders if (cut := _read_cut(folder, column)) is not None}
     min_score, top = cuts.pop() if len(cuts) == 1 else (None, None)
     return min_score, parse_top(top) if top else None
@@ -99,11 +99,7 @@ def find_kept_cut(table: ScoreTable, column: str) -> tuple[float | None, Top | N
 
 def _read_cut(rows: Place, column: str) -> tuple[float | None, str | None] | None:
     """Return the cut of the copies that lie beside a folder of rows, or a folder in it."""
-    while rows.name not in (ROWS_FOLDER, ""):
-        rows = rows.parent
-    record = rows.parent / KEPT_FOLDER / RECORD
-    if not rows.name or not record.is_file():
-        return None
+    record = results_of(rows) / KEPT_FOLDER / RECORD
     try:
         asked = read_note(record)["request"]["selection"]
         if asked["rank_by"] != column:

@@ -23,10 +23,9 @@ import platformdirs
 
 from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER
+from tastemaker.scores.layout import STATE_FOLDER, results_of
 from tastemaker.scores.schema import DELETED
 from tastemaker.scores.table import ScoreTable
-from tastemaker.storage import is_remote
 
 MARKS_FILE = f"{STATE_FOLDER}/ratings.sqlite"
 """Below the directory of the results."""
@@ -249,10 +248,8 @@ def marks_path(table: ScoreTable) -> Path:
     Args:
         table: The rows; of several places the first one counts.
     """
-    source = table.sources[0].path
-    if not is_remote(source):
-        folder = Path(source).absolute().parent
-        folder = folder.parent if folder.name == ROWS_FOLDER else folder
+    source, folder = table.sources[0].path, results_of(table.sources[0].place.parent).local_path
+    if folder is not None:
         beside = folder / MARKS_FILE
         if os.access(beside if beside.exists() else beside.parent if beside.parent.exists() else folder, os.W_OK):
             return beside
