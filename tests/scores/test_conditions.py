@@ -1,5 +1,6 @@
 """What a condition may say, and that nothing else gets as far as the rows."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -95,6 +96,11 @@ def test_a_condition_is_stopped_at_its_limit_within_a_block_too_and_the_next_is_
     table = ScoreTable(folder)
     with pytest.raises(ConfigurationError, match=r"took longer than 2 seconds and was stopped"):
         table.to_arrow(["image_id"], slow, limit_s=2)
+    for limit in (60, 0.001, 0.01, 0.1, 60):  # the time may be up before, when and after the answer comes
+        with contextlib.suppress(ConfigurationError):
+            assert len(table.to_arrow(["image_id"], "length(caption) = 10000", limit_s=limit)) == 2000
+    with pytest.raises(ConfigurationError, match="a query is one SELECT"):
+        table.query(f"SELECT 1; {table.check('length(caption) = 1')}")
     assert len(table.to_arrow(["image_id"], "length(caption) = 10000", limit_s=60)) == 2000
 
 
