@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sys
-from itertools import count
+from itertools import count, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.imaging.xmp import make_xmp, read_label, read_rating
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.selections.edits import Edits
-from tastemaker.selections.stars import parse_star_bounds, stars_by_percentile, write_xmp_sidecars
+from tastemaker.selections.stars import Rating, parse_star_bounds, stars_by_percentile, write_xmp_sidecars
 from tastemaker.storage.place import DRAFT_PREFIX
 
 JPEG = encode(np.linspace(0, 255, 80 * 60 * 3).reshape(60, 80, 3).astype(np.uint8), "JPEG")
@@ -41,9 +41,10 @@ def edits_of(folder):
     return Edits(record_of(folder))
 
 
-def write(paths, ratings, **options):
+def write(paths, stars, by_hand=False, labels=(), **options):
     edits = edits_of(Path(paths[0]).parent)
-    return write_xmp_sidecars(rows(*paths), np.array(ratings, np.int8), ANYWHERE, edits, **options)
+    ratings = [Rating(number, by_hand, label) for number, label in zip_longest(stars, labels, fillvalue="")]
+    return write_xmp_sidecars(rows(*paths), ratings, ANYWHERE, edits, **options)
 
 
 def stars_in(sidecar):
@@ -108,21 +109,21 @@ def test_sidecars_have_the_names_that_darktable_digikam_and_lightroom_read(photo
     assert write(paths[:1], [2], by_hand=True).starred == 1
     assert file_rating(paths[0]) == 2
     others = Edits(photos.with_name("of-another-table.jsonl"))
-    assert write_xmp_sidecars(rows(paths[0]), np.array([1], np.int8), ANYWHERE, others).already_rated == 1
+    assert write_xmp_sidecars(rows(paths[0]), [Rating(1)], ANYWHERE, others).already_rated == 1
 
 
 def test_colours_go_beside_the_stars_and_change_nothing_else(photos):
     first, second = photos / "IMG_1.jpg", photos / "IMG_2.JPG"
     sidecar = photos / "IMG_1.jpg.xmp"
     sidecar.write_bytes(DEVELOPED)
-    report = write([first, second], [5, 0], labels={0: "red", 1: "green"})
+    report = write([first, second], [5, 0], labels=["red", "green"])
     assert (report.labelled, report.starred, report.already_rated, report.without_stars) == (2, 0, 1, 1)
     labelled = sidecar.read_bytes()
     assert labelled.replace(b' xmp:Label="Red"', b"") == DEVELOPED
     assert read_label((photos / "IMG_2.JPG.xmp").read_bytes()) == "green"
-    write([first, second], [4, 3], labels={0: "blue"}, by_hand=True)
+    write([first, second], [4, 3], labels=["blue"], by_hand=True)
     assert sidecar.read_bytes() == labelled.replace(b"Red", b"Blue").replace(b'Rating="2"', b'Rating="4"')
-    write([second], [3], labels={0: "purple"})
+    write([second], [3], labels=["purple"])
     assert read_label((photos / "IMG_2.JPG.xmp").read_bytes()) == "purple"
 
 
@@ -199,7 +200,7 @@ def test_a_colour_is_no_reason_to_give_other_stars_the_next_time(photos):
     (photos / "IMG_2.DNG.xmp").write_bytes(DEVELOPED)
     before = snapshot(photos)
     for rating, other in ((5, "Red"), (4, "Purple")):
-        assert write([image, raw], [rating] * 2, labels={0: "red", 1: other.lower()}).labelled == 2
+        assert write([image, raw], [rating] * 2, labels=["red", other.lower()]).labelled == 2
         assert [file_rating(image), file_rating(raw)] == [2, 2]
         labelled = DEVELOPED.replace(b"<rdf:Description", b'<rdf:Description xmp:Label="%s"' % other.encode())
         assert (photos / "IMG_2.DNG.xmp").read_bytes() == labelled
@@ -270,7 +271,7 @@ def test_a_picture_that_changed_since_it_was_scored_gets_no_stars(photos, has_ha
     hashes = [xxhash.xxh3_64_hexdigest(path.read_bytes()) if has_hash else None for path in paths]
     scored = scored.append_column("xxh3", [pa.array(hashes, pa.string())])
     paths[0].write_bytes(JPEG[:-2] + b"ab" if has_hash else JPEG + b"more")
-    report = write_xmp_sidecars(scored, np.array([5, 4], np.int8), ANYWHERE, edits_of(photos))
+    report = write_xmp_sidecars(scored, [Rating(5), Rating(4)], ANYWHERE, edits_of(photos))
     assert (report.starred, report.changed) == (1, 1)
     assert report.failed == {str(paths[0]): "it has changed since it was scored"}
     assert not (photos / "IMG_1.jpg.xmp").exists()
@@ -280,7 +281,7 @@ def test_a_picture_that_changed_since_it_was_scored_gets_no_stars(photos, has_ha
 def test_images_in_tars_are_refused_before_anything_is_written(photos):
     table = pa.concat_tables([rows(photos / "IMG_1.jpg"), rows("a.tar/b.jpg", shard="a.tar")])
     with pytest.raises(ConfigurationError, match="1 of the 2 images lie in tars"):
-        write_xmp_sidecars(table, np.array([5, 5], np.int8), ANYWHERE, edits_of(photos))
+        write_xmp_sidecars(table, [Rating(5)] * 2, ANYWHERE, edits_of(photos))
     assert not (photos / "IMG_1.jpg.xmp").exists()
 
 

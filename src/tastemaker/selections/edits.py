@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,11 +41,15 @@ class TakenBack:
         files = "1 file" if self.files == 1 else f"{self.files:,} files"
         lines = [f"{files} {would}taken back" if self.files or self.left else "There is nothing to take back."]
         if self.left:
-            lines.append("1 left as it is" if len(self.left) == 1 else f"{len(self.left):,} left as they are")
-            lines += [f"  {path}: {why}" for path, why in list(self.left.items())[:examples]]
-        if len(self.left) > examples:
-            lines.append(f"  and {len(self.left) - examples:,} more; --json has them all")
+            left = "1 left as it is" if len(self.left) == 1 else f"{len(self.left):,} left as they are"
+            lines += [left, *list_some(self.left.items(), examples)]
         return lines
+
+
+def list_some(found: Collection[tuple[str, str]], most: int) -> list[str]:
+    """Return a line for each of the first of these files, and how many more there are."""
+    lines = [f"  {path}: {what}" for path, what in islice(found, most)]
+    return lines + ([f"  and {len(found) - most:,} more; --json has them all"] if len(found) > most else [])
 
 
 class _Edit(NamedTuple):

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from tastemaker.errors import MetadataError
 from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.scores.copies import Members
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.edits import Edits, TakenBack
-from tastemaker.selections.marks import Marks, marks_path, ratings_of
+from tastemaker.selections.marks import REJECTED, Mark, Marks, marks_path
 from tastemaker.selections.selection import Selection, choose_rows
-from tastemaker.selections.stars import DEFAULT_BOUNDS, StarsReport, stars_by_percentile, write_xmp_sidecars
+from tastemaker.selections.stars import DEFAULT_BOUNDS, Rating, StarsReport, stars_by_percentile, write_xmp_sidecars
 
 _JPEG_MARK = b"\xff\xd8\xff"
 
@@ -55,19 +52,14 @@ def write_stars(
     """
     options = options or StarOptions()
     rows = choose_rows(table, selection).rows
-    stars, is_said, labels = _choose_stars(table, selection.rank_by, options)
+    rating_of = _choose_ratings(table, selection.rank_by, options)
     known = [name for name in ("image_path", "shard", "size", "xxh3") if name in table.columns]
-    images = table.take(rows, known)
-    said, overwrite = is_said[rows], options.overwrite
-    edits = _edits_of(table)
     return write_xmp_sidecars(
-        images,
-        stars[rows],
+        table.take(rows, known),
+        map(rating_of, rows.tolist()),
         table.originals,
-        edits,
-        by_hand=said,
-        labels={place: label for place, row in enumerate(rows.tolist()) if (label := labels.get(row))},
-        overwrite=overwrite,
+        _edits_of(table),
+        overwrite=options.overwrite,
         dry_run=dry_run,
     )
 
@@ -89,17 +81,18 @@ def _edits_of(table: ScoreTable) -> Edits:
     return Edits(marks_path(table).with_suffix(".stars.jsonl"))
 
 
-def _choose_stars(
-    table: ScoreTable, rank_by: str | None, options: StarOptions
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_], dict[int, str]]:
-    """Return the stars of each row, -1 for rejected; whether a person gave them in the explorer; row -> its label."""
+def _choose_ratings(table: ScoreTable, rank_by: str | None, options: StarOptions) -> Callable[[int], Rating]:
+    """Return what tells what a row is given: what a person said in the explorer, or else the stars of its score."""
     with closing(Marks(table)) as stored:
         marks = stored.current()
-    labels = {row: mark.label for row, mark in marks.items() if mark.label}
-    is_said = np.zeros(len(table), np.bool_)
-    is_said[[row for row, mark in marks.items() if mark.is_rating]] = True
     by_score = stars_by_percentile(table.values(rank_by), options.bounds)
-    return np.where(is_said, ratings_of(table, marks), by_score), is_said, labels
+
+    def rating_of(row: int) -> Rating:
+        mark = marks.get(row, Mark())
+        stars = REJECTED if mark.rejected else mark.stars or int(by_score[row])
+        return Rating(stars, mark.is_rating, mark.label)
+
+    return rating_of
 
 
 class StarEmbedder:
@@ -111,8 +104,7 @@ class StarEmbedder:
     """
 
     def __init__(self, table: ScoreTable, rank_by: str | None, options: StarOptions) -> None:
-        self._stars, self._is_said, _ = _choose_stars(table, rank_by, options)
-        self._overwrites = self._is_said | options.overwrite
+        self._rating_of, self._overwrite = _choose_ratings(table, rank_by, options), options.overwrite
         self.counts: Counter[str] = Counter()
         self.problems: dict[str, str] = {}
 
@@ -124,12 +116,12 @@ class StarEmbedder:
         """
         name, image = next(iter(members.items()))
         assert isinstance(image, bytes)
-        overwrites = bool(self._overwrites[row_id])
-        outcome = self._refuse(row, image, rating := int(self._stars[row_id]), overwrites)
+        rating = self._rating_of(row_id)
+        overwrites = rating.by_hand or self._overwrite
+        outcome = self._refuse(row, image, rating.stars, overwrites)
         if not outcome:
             try:
-                by_score = not self._is_said[row_id]
-                rated = embed_rating(image, rating, overwrite=overwrites, by_score=by_score)
+                rated = embed_rating(image, rating.stars, overwrite=overwrites, by_score=not rating.by_hand)
                 outcome = "embedded" if rated != image else "already_rated"
                 members = {**members, name: rated}
             except MetadataError as error:

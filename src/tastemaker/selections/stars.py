@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tastemaker.imaging.xmp import belongs_to, make_xmp, read_label, read_rating
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.scores.schema import original_name
 from tastemaker.scores.sources import NOT_NAMED
-from tastemaker.selections.edits import Edits, remove_drafts_of_sidecars, replace_files
+from tastemaker.selections.edits import Edits, list_some, remove_drafts_of_sidecars, replace_files
 
 DEFAULT_BOUNDS = (0.05, 0.2, 0.5, 0.8, 1.0)
 """5 stars for the best 5%, 4 for the next 15%, 3 and 2 for 30% each, 1 for the last fifth."""
@@ -78,6 +78,21 @@ def parse_star_bounds(text: str) -> tuple[float, ...]:
     return bounds
 
 
+@dataclass(frozen=True)
+class Rating:
+    """What a picture is given.
+
+    Attributes:
+        stars: 1 to 5, 0 for none, -1 for rejected.
+        by_hand: A person gave them: they replace any that are there.
+        label: A colour label, which replaces one that is there, also where the rating stays; empty for none.
+    """
+
+    stars: int
+    by_hand: bool = False
+    label: str = ""
+
+
 @dataclass
 class StarsReport:
     """What became of the stars.
@@ -113,10 +128,7 @@ class StarsReport:
         would = "would be " if self.dry_run else ""
         files = f"{self.created:,} sidecars {would}created, {self.updated:,} {would}changed, and nothing else in them"
         lines = [f"{self.starred:,} of {self.images:,} images {would}starred ({files})"]
-        for path, old, new in self.changes[: 4 * examples]:
-            lines.append(f"  {path}: {_in_words(old)} -> {_in_words(new)}")
-        if len(self.changes) > 4 * examples:
-            lines.append(f"  and {len(self.changes) - 4 * examples:,} more; --json has them all")
+        lines += list_some([(path, f"{_in_words(a)} -> {_in_words(b)}") for path, a, b in self.changes], 4 * examples)
         if self.labelled:
             lines.append(f"{self.labelled:,} {would}given a colour")
         if self.already_rated:
@@ -124,21 +136,16 @@ class StarsReport:
         if self.without_stars:
             lines.append(f"{self.without_stars:,} without stars")
         if self.failed:
-            lines.append(f"{len(self.failed):,} failed")
-            lines += [f"  {path}: {reason}" for path, reason in list(self.failed.items())[:examples]]
-        if len(self.failed) > examples:
-            lines.append(f"  and {len(self.failed) - examples:,} more; --json has them all")
+            lines += [f"{len(self.failed):,} failed", *list_some(self.failed.items(), examples)]
         return lines
 
 
 def write_xmp_sidecars(
     rows: pa.Table,
-    stars: npt.NDArray[np.int8],
+    ratings: Iterable[Rating],
     named: NamedPlaces,
     edits: Edits,
     *,
-    by_hand: bool | npt.NDArray[np.bool_] = False,
-    labels: Mapping[int, str] | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> StarsReport:
@@ -151,20 +158,16 @@ def write_xmp_sidecars(
     Args:
         rows: With the columns ``image_path`` and ``shard``. With ``size`` and ``xxh3``, an image that has changed since
             it was scored gets no stars, for they are those of another picture.
-        stars: One for each row: -1 (rejected) or 1 to 5; 0 for none.
+        ratings: One for each row.
         named: Where originals may be looked at, and sidecars written.
         edits: Where changes are noted, so that they can be taken back.
-        by_hand: Whether a person gave the stars, of all images or of each one. Those replace any that are there.
-        labels: Place among the rows -> colour label, which replaces one that is there, also where the rating stays.
         overwrite: Replace ratings that are there. Without, an image that somebody has rated (in a sidecar or in its own
             file) is left alone; stars that were made of a score are renewed.
         dry_run: Write nothing.
 
     Raises:
-        ConfigurationError: Images lie in tars, beside which no program looks for sidecars; or the lengths differ.
+        ConfigurationError: Images lie in tars, beside which no program looks for sidecars.
     """
-    if len(stars) != len(rows):
-        raise ConfigurationError(f"{len(stars)} ratings for {len(rows)} images")
     inside = len(rows) - rows["shard"].null_count
     if inside:
         raise ConfigurationError(
@@ -176,14 +179,11 @@ def write_xmp_sidecars(
     if not dry_run:
         paths = [original_name(row["image_path"]) for row in known]
         remove_drafts_of_sidecars({Path(path).parent for path in paths if path in named})
-    hands = np.broadcast_to(by_hand, len(rows)).tolist()
-    for place, (row, rating, is_by_hand) in enumerate(zip(known, stars.tolist(), hands, strict=True)):
-        label = (labels or {}).get(place, "")
+    for row, rating in zip(known, ratings, strict=True):
         name, path = row["image_path"], Path(original_name(row["image_path"]))
-        if rating == 0:
-            report.without_stars += 1
-            if not label:
-                continue
+        report.without_stars += rating.stars == 0
+        if not rating.stars and not rating.label:
+            continue
         if str(path) not in named:
             report.failed[name] = f"it {NOT_NAMED}"
             continue
@@ -192,7 +192,7 @@ def write_xmp_sidecars(
                 report.changed += 1
                 report.failed[name] = "it has changed since it was scored"
                 continue
-            _rate_one(path, rating, label, edits, report, by_hand=is_by_hand, overwrite=overwrite)
+            _rate_one(path, rating, edits, report, overwrite=overwrite)
         except OSError as error:
             report.failed[name] = error.strerror or str(error)
         except MetadataError as error:
@@ -220,41 +220,40 @@ def _has_changed(path: Path, size: int | None, xxh3: str | None) -> bool:
     return bool(xxh3) and xxhash.xxh3_64_hexdigest(path.read_bytes()) != xxh3
 
 
-def _rate_one(
-    path: Path, rating: int, label: str, edits: Edits, report: StarsReport, *, by_hand: bool, overwrite: bool
-) -> None:
+def _rate_one(path: Path, rating: Rating, edits: Edits, report: StarsReport, *, overwrite: bool) -> None:
     """Write the sidecars of one image, and count them; all contents are made before the first is written."""
     if not path.is_file():
         raise MetadataError("the image is not there")
     present = {sidecar: sidecar.read_bytes() for sidecar in _sidecars_of(path) if sidecar.exists()}
     is_by_score = any(edits.is_by_score(sidecar, content) for sidecar, content in present.items())
-    is_kept = not (by_hand or overwrite or is_by_score) and (file_rating(path) or 0) != 0
+    is_kept = not (rating.by_hand or overwrite or is_by_score) and (file_rating(path) or 0) != 0
     if is_kept:
         report.already_rated += 1
-        rating, by_hand = file_rating(path) or 0, True
+        rating = Rating(file_rating(path) or 0, True, rating.label)
+    stars, label = rating.stars, rating.label
     if is_kept and not label:
         return
     changes: list[tuple[Path, bytes | None, bytes]] = []
     for sidecar in _sidecars_of(path):
         before, is_by_stem = present.get(sidecar), sidecar.stem == path.stem
-        new = make_xmp(rating, path.suffix[1:].upper() if is_by_stem else "", by_score=not by_hand)
+        new = make_xmp(stars, path.suffix[1:].upper() if is_by_stem else "", by_score=not rating.by_hand)
         if before is not None and not _is_made_here(before, path):
             if is_by_stem and not belongs_to(before, path.suffix[1:]):
                 continue
-            new = set_rating(before, rating) if rating else before
+            new = set_rating(before, stars) if stars else before
         changes.append((sidecar, before, set_label(new, label) if label else new))
     changes = [(sidecar, before, after) for sidecar, before, after in changes if before != after]
     if report.dry_run:
         if not all(os.access(sidecar.parent, os.W_OK) for sidecar, _, _ in changes):
             raise MetadataError("its folder cannot be written to")
         old = next((read_rating(content, by_score=True) for content in present.values()), None)
-        report.changes.append((str(path), file_rating(path) if old is None else old, rating))
+        report.changes.append((str(path), file_rating(path) if old is None else old, stars))
     elif changes:
-        edits.note(changes, by_score=not by_hand)
+        edits.note(changes, by_score=not rating.by_hand)
         replace_files([(sidecar, after) for sidecar, _, after in changes])
     report.created += sum(before is None for _, before, _ in changes)
     report.updated += sum(before is not None for _, before, _ in changes)
-    report.starred += int(rating != 0 and not is_kept)
+    report.starred += int(stars != 0 and not is_kept)
     report.labelled += int(bool(label))
 
 
