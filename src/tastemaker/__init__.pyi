@@ -53,8 +53,7 @@ from tastemaker.runs.options import RunMode as RunMode, RunOptions as RunOptions
 from tastemaker.runs.rescore import rescore as rescore
 from tastemaker.runs.run import run_scoring as run_scoring
 from tastemaker.runs.summary import RunSummary as RunSummary
-from tastemaker.scores.cutoff import Top as Top
-from tastemaker.scores.distribution import Cutoff as Cutoff, TableSummary as TableSummary
+from tastemaker.scores.cutoff import Cutoff as Cutoff, TableSummary as TableSummary, Top as Top
 from tastemaker.scores.groups import group_duplicates as group_duplicates
 from tastemaker.scores.neighbours import nearest_rows as nearest_rows
 from tastemaker.scores.search import TextSearch as TextSearch

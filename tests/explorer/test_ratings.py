@@ -54,7 +54,8 @@ def said(table):
 def test_a_rating_survives_a_kill_and_is_found_by_the_picture_not_by_its_row(scores, tmp_path):
     code = (
         "import os, sys; from tastemaker import ScoreTable; from tastemaker.selections.marks import Marks; "
-        "m = Marks(ScoreTable(sys.argv[1])); m.change(3, stars=4); m.change(5, rejected=True); os.kill(os.getpid(), 9)"
+        "m = Marks(ScoreTable(sys.argv[1])); m.change({3: {'stars': 4}}); m.change({5: {'rejected': True}}); "
+        "os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(scores)], check=False).returncode == -9
     write_table(tmp_path / "before")  # twelve rows in front of these
@@ -67,8 +68,8 @@ def test_a_rating_survives_a_kill_and_is_found_by_the_picture_not_by_its_row(sco
 
 def test_a_folder_that_was_renamed_keeps_its_ratings(photos):
     marks = Marks(ScoreTable(photos / "out"))
-    marks.change(1, stars=4)
-    marks.change(2, rejected=True)
+    marks.change({1: {"stars": 4}})
+    marks.change({2: {"rejected": True}})
     (photos / "photos").rename(photos / "other")
     (photos / "other" / "1.jpg").rename(photos / "other" / "first.jpg")
     score(photos, "other")
@@ -78,7 +79,7 @@ def test_a_folder_that_was_renamed_keeps_its_ratings(photos):
 
 def test_a_picture_that_was_edited_keeps_its_rating(photos):
     marks = Marks(ScoreTable(photos / "out"))
-    marks.change(2, rejected=True)
+    marks.change({2: {"rejected": True}})
     with open(photos / "photos" / "2.jpg", "ab") as file:
         file.write(b"edited")
     score(photos)
@@ -91,7 +92,7 @@ def test_of_two_copies_of_a_picture_only_the_one_that_was_rated_is(photos):
     table = ScoreTable(photos / "out")
     row = [row["image_id"] for row in table.to_arrow().to_pylist()].index("copy")
     marks = Marks(table)
-    marks.change(row, rejected=True)
+    marks.change({row: {"rejected": True}})
     marks.close()
     assert [key for key, rating in said(ScoreTable(photos / "out")).items() if rating] == ["copy"]
 
@@ -126,10 +127,10 @@ def test_ratings_lie_among_the_users_data_where_the_table_cannot_be_written(scor
 def test_a_rating_that_cannot_be_saved_is_an_error_and_not_kept(scores, tmp_path):
     marks = Marks(ScoreTable(scores), tmp_path / "folder.sqlite")
     with pytest.raises(ConfigurationError, match="0 to 5"):
-        marks.change(0, stars=6)
+        marks.change({0: {"stars": 6}})
     (tmp_path / "folder.sqlite").mkdir()
     with pytest.raises(ConfigurationError, match="not saved"):
-        marks.change(0, stars=3)
+        marks.change({0: {"stars": 3}})
     (tmp_path / "folder.sqlite").rmdir()
     assert not marks.current()
 
@@ -196,9 +197,9 @@ def test_counts_of_page_and_selection_leave_out_what_is_rejected(explorer, tmp_p
 def test_stars_of_the_explorer_go_into_sidecars_over_the_files_own(photos):
     table = ScoreTable(photos / "out")
     marks = Marks(table)
-    marks.change(0, stars=2)
-    marks.change(1, rejected=True)
-    marks.change(3, label="green")
+    marks.change({0: {"stars": 2}})
+    marks.change({1: {"rejected": True}})
+    marks.change({3: {"label": "green"}})
     marks.close()
     (photos / "photos" / "0.jpg.xmp").write_text(
         "<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"

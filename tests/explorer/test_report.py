@@ -445,7 +445,7 @@ def test_rejected_pictures_are_told_and_are_in_no_number_and_no_row(tmp_path):
     folder = write_table(tmp_path)
     table = ScoreTable(folder)
     marks = Marks(table)
-    marks.change(5, rejected=True)  # the best
+    marks.change({5: {"rejected": True}})  # the best
     marks.close()
     data = gather(table, top=Top(share=0.25))
     explorer = Explorer([str(folder)])

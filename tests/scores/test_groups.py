@@ -144,7 +144,8 @@ def test_embeddings_are_those_of_the_rows_whether_or_not_memory_holds_them(tmp_p
         assert (table.embeddings.take(np.array([1, 3, 7, 8])) == expected[[1, 3, 7, 8]]).all()
         assert (table.embeddings.take(np.arange(9)) == expected).all()
         assert sorted(nearest_rows(table, 2)[0].tolist()) == [1, 6, 8]
-    assert nearest_rows(table, 7)[0].tolist() == []  # no other row has two numbers
+    with pytest.raises(errors.ModelError, match="8 numbers"):
+        nearest_rows(table, 7)  # which has two
     assert table.embeddings.take(np.array([6, 7]), 2).tolist() == [[0, 0], [1, 2]]
 
 

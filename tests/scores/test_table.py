@@ -14,8 +14,7 @@ from rows import make_image, mark_as_gone, write_rows, write_scores
 
 from tastemaker import ConfigurationError, ScoreTable
 from tastemaker.errors import ReasonKind
-from tastemaker.scores.cutoff import Top, mark_best
-from tastemaker.scores.distribution import Cutoff
+from tastemaker.scores.cutoff import Cutoff, Top, mark_best
 from tastemaker.scores.schema import EMBEDDING_TYPE
 from tastemaker.storage.place import Place
 

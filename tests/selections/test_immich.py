@@ -76,8 +76,8 @@ def test_pictures_in_immich_get_the_stars_of_the_explorer_and_of_their_scores(
     }
     by_hand, rejected, elsewhere, in_trash, by_score = list(rows)[:5]
     marks = Marks(table)
-    marks.change(rows[by_hand], stars=2)
-    marks.change(rows[rejected], rejected=True)
+    marks.change({rows[by_hand]: {"stars": 2}})
+    marks.change({rows[rejected]: {"rejected": True}})
     for path in rows.keys() - {elsewhere}:
         immich.uploads[hashlib.sha1(path.read_bytes()).digest()] = str(uuid.uuid4())
     ids = {path: immich.uploads.get(hashlib.sha1(path.read_bytes()).digest()) for path in rows}

@@ -60,7 +60,7 @@ def test_stars_and_rejections_of_the_explorer_teach(world, model_dir, tmp_path):
     table = ScoreTable(folder)
     marks = Marks(table, tmp_path / "ratings.sqlite")
     for row, stars in enumerate(stars_of(liking)[:80]):
-        marks.change(row, None if stars == 1 else int(stars), rejected=True if stars == 1 else None)
+        marks.change({row: {"rejected": True} if stars == 1 else {"stars": int(stars)}})
     marks.close()
     (tmp_path / "ratings.sqlite").rename(folder / "_tastemaker" / "ratings.sqlite")
     done = learn_taste(table, tmp_path / "mine.safetensors", model_dir=model_dir)

@@ -30,8 +30,7 @@ def cutoff(
     """Print the cut-off score that keeps a share or number of images, of those that you did not reject."""
     import numpy as np
 
-    from tastemaker.scores.cutoff import name_cutoff, parse_top
-    from tastemaker.scores.distribution import find_cutoff
+    from tastemaker.scores.cutoff import find_cutoff, name_cutoff, parse_top
     from tastemaker.scores.table import ScoreTable
     from tastemaker.selections.selection import Selection, choose_rows
 

@@ -19,8 +19,7 @@ from tastemaker.explorer.slices import BothCuts, Slices, compare_cuts, slice_vie
 from tastemaker.explorer.view import Cut, View
 from tastemaker.models.published import scorer_of_column
 from tastemaker.runs.runfile import RUN_FILE
-from tastemaker.scores.cutoff import Top
-from tastemaker.scores.distribution import PERCENTILES
+from tastemaker.scores.cutoff import PERCENTILES, Top
 from tastemaker.scores.layout import read_note
 from tastemaker.scores.stacks import best_of_group, find_stacks, read_frames
 from tastemaker.scores.table import EMBEDDING, ScoreTable

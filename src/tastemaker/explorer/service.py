@@ -278,7 +278,7 @@ class Explorer:
         """
         for row in changes:
             self._check(row)
-        self.marks.change_all(changes)
+        self.marks.change(changes)
         places = self.index.places(chosen, list(changes))
         return [self._rating(row) | {"place": place} for row, place in zip(changes, places, strict=True)]
 

@@ -45,16 +45,12 @@ class ProgressCounter:
             self._tell(0)
 
     def count(self, count: StageCount) -> None:
-        """Count what a stage has done."""
+        """Count the images that a stage has done, and the bytes that they have in the input files."""
         if count.stage == self.counted:
-            self.add(count.images, count.source_bytes)
-
-    def add(self, images: int, source_bytes: int) -> None:
-        """Count images and the bytes that they have in the input files."""
-        self.images += images
-        self.bytes_done += source_bytes
-        self.last_batch = time.time()
-        self._tell(images)
+            self.images += count.images
+            self.bytes_done += count.source_bytes
+            self.last_batch = time.time()
+            self._tell(count.images)
 
     def _tell(self, images: int) -> None:
         done = min(self.bytes_done, self.bytes_total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
+import time
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ _SAVE_EVERY_S = 30.0
 
 
 class RunFile:
-    """The file of one run. It is written when the run starts, twice a minute, and when the run ends for any reason.
+    """The file of one run. It is written when the run starts, twice a minute while images are done, and when it ends.
 
     Args:
         output_dir: Directory of the results.
@@ -50,8 +50,7 @@ class RunFile:
         self.path = run_file(output_dir, part)
         self._started = datetime.now(UTC)
         self._per_minute: Counter[int] = Counter()  # minute from the start -> images
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
+        self._saved = 0.0
         before = read_note(self.path)
         self._record: dict[str, Any] = {
             "state": "running",
@@ -71,18 +70,17 @@ class RunFile:
             "summary": None,
             "earlier_runs": _list_earlier(before),
         }
-        self._thread = threading.Thread(target=self._save_regularly, name="run-file", daemon=True)
 
     def start(self) -> None:
-        """Write the file now, and then twice a minute."""
+        """Write the file."""
         self._save()
-        self._thread.start()
 
     def count(self, images: int) -> None:
-        """Count images that were done just now."""
-        minute = int((datetime.now(UTC) - self._started).total_seconds() // 60)
-        with self._lock:
-            self._per_minute[minute] += images
+        """Count images that were done just now, and write the file if that was half a minute ago."""
+        self._per_minute[int((datetime.now(UTC) - self._started).total_seconds() // 60)] += images
+        if time.monotonic() - self._saved >= _SAVE_EVERY_S:
+            with suppress(OSError):
+                self._save()
 
     def finish(self, summary: RunSummary) -> None:
         """Write the summary of a run that has finished."""
@@ -93,27 +91,19 @@ class RunFile:
 
     def stop(self, error: BaseException) -> None:
         """Write what stopped the run, unless it has ended already. On a full disk, nothing is written."""
-        if not self._ended.is_set():
+        if self._record["state"] == "running":
             self._record["error"] = f"{type(error).__name__}: {error}"
             with suppress(OSError):
                 self._end("stopped")
 
     def _end(self, state: str) -> None:
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
         self._record |= {"state": state, "ended": datetime.now(UTC).isoformat(timespec="seconds")}
         self._save()
 
-    def _save_regularly(self) -> None:
-        while not self._ended.wait(_SAVE_EVERY_S):
-            with suppress(OSError):
-                self._save()
-
     def _save(self) -> None:
-        with self._lock:
-            minutes = [self._per_minute[minute] for minute in range(max(self._per_minute, default=-1) + 1)]
-            record = self._record | {"images_done": self._per_minute.total(), "images_per_minute": minutes}
+        self._saved = time.monotonic()
+        minutes = [self._per_minute[minute] for minute in range(max(self._per_minute, default=-1) + 1)]
+        record = self._record | {"images_done": self._per_minute.total(), "images_per_minute": minutes}
         self.path.write((json.dumps(record, indent=2) + "\n").encode())
 
 

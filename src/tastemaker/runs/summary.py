@@ -13,7 +13,7 @@ from tastemaker.errors import ReasonKind
 from tastemaker.executors.timing import StageTiming, find_bottleneck
 from tastemaker.parity import ParityReport
 from tastemaker.runs.index import RowsIndex, rows_path
-from tastemaker.scores.distribution import find_percentiles
+from tastemaker.scores.cutoff import find_percentiles
 from tastemaker.scores.files import read_metadata, read_rows
 from tastemaker.scores.schema import DELETED, provenance_of
 from tastemaker.storage.place import Place

@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from tastemaker.errors import ModelError
 from tastemaker.models.bulk import score_many
-from tastemaker.scores.table import EMBEDDING, ScoreTable
-from tastemaker.scores.vectors import vectors_of
+from tastemaker.scores.table import ScoreTable
 
 Floats = npt.NDArray[np.floating]
 Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
@@ -34,12 +33,12 @@ def nearest_rows(table: ScoreTable, query: int | npt.NDArray[np.floating], k: in
 
     Raises:
         ConfigurationError: The table has no embeddings.
-        ModelError: The row has none, or the query is none.
+        ModelError: The row has none, or one of another dimension than most; or the query is none.
     """
     if not isinstance(query, int | np.integer):
         cosines = cosines_of_rows(table, query)
     else:
-        cosines = cosines_of_rows(table, _embedding_of(table, query))
+        cosines = cosines_of_rows(table, table.embeddings.take(np.array([query]))[0])
         cosines[query] = np.nan
     found = _largest(cosines, k)
     return found, cosines[found]
@@ -74,14 +73,6 @@ def cosines_of_rows(table: ScoreTable, vector: Floats) -> npt.NDArray[np.float32
         table.embeddings.visit(compare, size)
     cosines[is_gone] = np.nan
     return cosines
-
-
-def _embedding_of(table: ScoreTable, row: int) -> Floats:
-    """Return the embedding of a row, (d,); empty where it has none."""
-    own = table.take([row], [EMBEDDING]).column(0).combine_chunks()
-    size = len(own[0].values) if own[0].is_valid else 0
-    vectors, _ = vectors_of(own, max(size, 1))
-    return vectors[0, :size]
 
 
 def _unit(vector: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.float64]:

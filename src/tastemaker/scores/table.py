@@ -13,14 +13,8 @@ import pyarrow.compute as pc
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.conditions import Condition, check_condition, explain_refusal
-from tastemaker.scores.cutoff import Top
-from tastemaker.scores.database import (
-    EMBEDDING as EMBEDDING,
-    NO_EMBEDDINGS,
-    Database,
-    sql_name,
-)
-from tastemaker.scores.distribution import Cutoff, TableSummary, Values, describe_values, find_cutoff
+from tastemaker.scores.cutoff import Cutoff, TableSummary, Top, Values, describe_values, find_cutoff
+from tastemaker.scores.database import EMBEDDING as EMBEDDING, NO_EMBEDDINGS, Database, sql_name
 from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows
 from tastemaker.scores.locations import Provenance, RowsSource, Source, as_list, find_rows, list_provenances
 from tastemaker.scores.named import NamedPlaces, find_noted

@@ -131,14 +131,7 @@ class Marks:
                 self._refresh()
             return self._by_row
 
-    def change(
-        self, row: int, stars: int | None = None, rejected: bool | None = None, label: str | None = None
-    ) -> Mark:
-        """Change the mark of a row in what is given, as `change_all` does, and return it."""
-        given = {"stars": stars, "rejected": rejected, "label": label}
-        return self.change_all({row: {name: value for name, value in given.items() if value is not None}})[row]
-
-    def change_all(self, changes: Mapping[int, Mapping[str, Any]]) -> dict[int, Mark]:
+    def change(self, changes: Mapping[int, Mapping[str, Any]]) -> dict[int, Mark]:
         """Change the marks of rows in what is given, all of them or none, and return them.
 
         Args:
