@@ -18,9 +18,8 @@ from tastemaker.runs.fingerprint import Fingerprint, make_fingerprint
 from tastemaker.runs.index import RowsIndex, rows_path
 from tastemaker.runs.lock import only_run_on
 from tastemaker.runs.matching import describe_sources, match_inputs
-from tastemaker.runs.metrics import RunCollector, serve_metrics
+from tastemaker.runs.metrics import ProgressCounter, RunCollector, serve_metrics
 from tastemaker.runs.options import RunMode, RunOptions
-from tastemaker.runs.progress import ProgressCounter
 from tastemaker.runs.recipe import check_embedding_options, make_embedding_stages, make_stages, state_parity
 from tastemaker.runs.resume import Plan, make_plan
 from tastemaker.runs.runfile import RunFile

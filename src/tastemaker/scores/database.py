@@ -23,8 +23,7 @@ from tastemaker.children import Child, ChildDiedError
 from tastemaker.errors import ConfigurationError
 from tastemaker.machine import usable_cores
 from tastemaker.scores.conditions import APART
-from tastemaker.scores.fetch import ROW_ID
-from tastemaker.scores.locations import RowsSource
+from tastemaker.scores.locations import ROW_ID, RowsSource
 from tastemaker.storage import Options, is_remote
 from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.system import PlaceSystem

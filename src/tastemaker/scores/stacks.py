@@ -13,10 +13,9 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.imaging.formats import RAW_FORMATS
 from tastemaker.imaging.signals import CONTRAST_CURVE
 from tastemaker.scores.database import NO_EMBEDDINGS, sql_text
-from tastemaker.scores.fetch import ROW_ID
 from tastemaker.scores.groups import MIN_SIMILARITY, group_duplicates
+from tastemaker.scores.locations import ROW_ID, IntArray
 from tastemaker.scores.table import EMBEDDING, ScoreTable
-from tastemaker.scores.vectors import IntArray
 
 MAX_GAP_S = 60.0
 """Pictures that look alike are of one stack while each was taken at most so many seconds after the one before."""

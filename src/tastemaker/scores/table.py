@@ -15,8 +15,17 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.scores.conditions import Condition, check_condition, explain_refusal
 from tastemaker.scores.cutoff import Cutoff, TableSummary, Top, Values, describe_values, find_cutoff
 from tastemaker.scores.database import EMBEDDING as EMBEDDING, NO_EMBEDDINGS, Database, sql_name
-from tastemaker.scores.fetch import ROW_ID, IntArray, fetch_rows
-from tastemaker.scores.locations import Provenance, RowsSource, Source, as_list, find_rows, list_provenances
+from tastemaker.scores.locations import (
+    ROW_ID,
+    IntArray,
+    Provenance,
+    RowsSource,
+    Source,
+    as_list,
+    fetch_rows,
+    find_rows,
+    list_provenances,
+)
 from tastemaker.scores.named import NamedPlaces, find_noted
 from tastemaker.scores.schema import DELETED, score_columns
 from tastemaker.scores.vectors import Vectors

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.scores.vectors import IntArray
+from tastemaker.scores.locations import IntArray
 
 VARIETY = 0.5
 """How much likeness to those chosen before counts against the place by score. 0 is the score alone."""

@@ -16,10 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tastemaker.machine import MEMORY_SHARE, usable_cores, usable_memory_bytes
-from tastemaker.scores.locations import RowsSource
+from tastemaker.scores.locations import IntArray, RowsSource
 
 Floats = npt.NDArray[np.floating]
-IntArray = npt.NDArray[np.int64]
 
 _BLOCK_ROWS = 4096
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from tastemaker.checks import check_positive
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.progress import Progress
-from tastemaker.scores.fetch import IntArray
+from tastemaker.scores.locations import IntArray
 from tastemaker.scores.small import read_picture, recorded_size, reduce_image
 from tastemaker.scores.sources import NEEDED_COLUMNS, OriginalsReader
 from tastemaker.scores.table import ScoreTable

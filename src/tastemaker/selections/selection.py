@@ -11,8 +11,8 @@ import pyarrow as pa
 from tastemaker.checks import check_numbers
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.cutoff import Top
-from tastemaker.scores.fetch import ROW_ID, IntArray
 from tastemaker.scores.groups import MIN_SIMILARITY
+from tastemaker.scores.locations import ROW_ID, IntArray
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.scores.variety import VARIETY
 from tastemaker.selections.marks import REJECTED, ratings_of

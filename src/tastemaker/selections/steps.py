@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.cutoff import Top, mark_best, parse_top
-from tastemaker.scores.fetch import IntArray
 from tastemaker.scores.groups import MIN_SIMILARITY
+from tastemaker.scores.locations import IntArray
 from tastemaker.scores.stacks import best_of_group, check_embeddings, find_stacks, find_twins, read_frames
 from tastemaker.scores.table import ScoreTable
 from tastemaker.scores.variety import VARIETY, choose_varied
