@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -77,18 +77,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Original:
-    """The files of one row, the image first; ``xxh3`` of the image is empty in rows of older runs."""
+    """The files of one row, the image first.
+
+    Attributes:
+        parts: Where they lie.
+        xxh3: Of the image; empty in rows of older runs.
+        members: Once they were read: name -> bytes. Large sidecars are yet to be read.
+    """
 
     parts: list[Part]
     xxh3: str
-
-
-@dataclass(frozen=True)
-class FoundOriginal:
-    """An original that was read: ``members`` are name -> bytes, the image first. Large sidecars are yet to be read."""
-
-    original: Original
-    members: dict[str, bytes | Section]
+    members: dict[str, bytes | Section] = field(default_factory=dict)
 
 
 def original_of(row: Mapping[str, Any], named: NamedPlaces) -> Original:
@@ -203,7 +202,7 @@ class OriginalsReader:
         assert isinstance(content, bytes)
         return content
 
-    def read_rows(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[FoundOriginal | SkippedError]:
+    def read_rows(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Original | SkippedError]:
         """Yield the original of each row with its sidecars, or why there is none; the next are read meanwhile.
 
         Args:
@@ -214,14 +213,14 @@ class OriginalsReader:
         for original in originals:
             yield original if isinstance(original, SkippedError) else next(samples)
 
-    def _read(self, originals: Sequence[Original]) -> Iterator[FoundOriginal | SkippedError]:
+    def _read(self, originals: Sequence[Original]) -> Iterator[Original | SkippedError]:
         chunks = _chunks(originals)
         pending = deque(self._pool.submit(self._read_chunk, chunk) for chunk in islice(chunks, self._workers + 1))
         while pending:
             yield from pending.popleft().result()
             pending.extend(self._pool.submit(self._read_chunk, chunk) for chunk in islice(chunks, 1))
 
-    def _read_chunk(self, originals: list[Original]) -> list[FoundOriginal | SkippedError]:
+    def _read_chunk(self, originals: list[Original]) -> list[Original | SkippedError]:
         """Read originals of one shard, or a loose one."""
         first = originals[0].parts[0]
         try:
@@ -355,7 +354,7 @@ def _as_it_is(part: Part) -> Part:
     return replace(part, size=os.path.getsize(part.path))
 
 
-def _check(original: Original, read: Mapping[Part, bytes | Section | None]) -> FoundOriginal | SkippedError:
+def _check(original: Original, read: Mapping[Part, bytes | Section | None]) -> Original | SkippedError:
     """Return an original whose files are there with their sizes, and its image with its hash; else what is wrong."""
     found: dict[str, bytes | Section] = {}
     for part in original.parts:
@@ -368,7 +367,7 @@ def _check(original: Original, read: Mapping[Part, bytes | Section | None]) -> F
     content = found[image.name]
     if original.xxh3 and isinstance(content, bytes) and xxhash.xxh3_64_hexdigest(content) != original.xxh3:
         return SkippedError("changed", image.path, f"has changed since it was scored: {image.name!r} has other bytes")
-    return FoundOriginal(original, found)
+    return replace(original, members=found)
 
 
 def _chunks(originals: Sequence[Original]) -> Iterator[list[Original]]:

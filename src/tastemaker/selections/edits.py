@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -136,16 +136,13 @@ class Edits:
             else:
                 report.files += 1
         if not dry_run:
-            self._forget(lambda edit: edit.path not in report.left)
+            _remove_drafts(self._record.parent, self._record.name)
+            if report.left:
+                left = (edit for edit in self._edits if edit.path in report.left)
+                Place.of(self._record).write(b"".join(map(_as_line, left)))
+            else:
+                self._record.unlink(missing_ok=True)
         return report
-
-    def _forget(self, is_undone: Callable[[_Edit], bool]) -> None:
-        """Take changes out of the record; without any, there is none."""
-        _remove_drafts(self._record.parent, self._record.name)
-        if left := [edit for edit in self._edits if not is_undone(edit)]:
-            Place.of(self._record).write(b"".join(map(_as_line, left)))
-        else:
-            self._record.unlink(missing_ok=True)
 
     def _take_back_one(self, path: Path, edits: list[_Edit], *, dry_run: bool) -> str:
         """Return why a file is left alone; empty once it is as it was."""

@@ -24,7 +24,7 @@ from tastemaker.scores.copies import Copies, FileCopies, LinkCopies, Members, Ta
 from tastemaker.scores.schema import COPY_FIELDS, original_name, printable
 from tastemaker.scores.sources import (
     NEEDED_COLUMNS,
-    FoundOriginal,
+    Original,
     OriginalsReader,
     Part,
     SkippedError,
@@ -228,29 +228,27 @@ class Export:
             self._report(row["size"] or 0)
         return _with_places(part, placed)
 
-    def _add(self, row_id: int, row: dict[str, Any], found: FoundOriginal, copies: Copies) -> tuple[str, str]:
+    def _add(self, row_id: int, row: dict[str, Any], found: Original, copies: Copies) -> tuple[str, str]:
         members: Members = found.members
         long = None if self._form == "webdataset" else next(filter(is_too_long, members), None)
         if long is not None:
             raise SkippedError("refused", f"the name {long[:40]!r}...", "is too long for a file; tars take it")
         if self._embedder is not None:
             members = self._embedder.embed(row_id, row, members)
-        sources = {part.name: part.source for part in found.original.parts}
-        record = self._record_of(found.original.parts[0])
+        sources = {part.name: part.source for part in found.parts}
+        record = self._record_of(found.parts[0])
         if record is not None and self._form == "webdataset":
             members, sources = _with_record(members, sources, record)
-        place = copies.add(members, sources, found.original.parts[0].shard)
+        place = copies.add(members, sources, found.parts[0].shard)
         if record is not None and self._form != "webdataset":
-            self._records.setdefault(place[1].removesuffix(found.original.parts[0].name) + record.file, []).append(
-                record
-            )
+            self._records.setdefault(place[1].removesuffix(found.parts[0].name) + record.file, []).append(record)
         for problem in copies.left_out.values():
             self._skip(row_id, row, "sidecar", problem)
         self._summary.written += 1
         if self._form != "links":
             copied = (len(data) for name, data in members.items() if name not in copies.left_out)
             self._summary.bytes_written += sum(copied)
-        self._summary.checked_by_size_only += not found.original.xxh3 or self._form == "links"
+        self._summary.checked_by_size_only += not found.xxh3 or self._form == "links"
         return place
 
     def _record_of(self, image: Part) -> Record | None:

@@ -160,28 +160,24 @@ def _write_originals(place: Place, export: Export, request: dict[str, Any], *, o
     place.make_folder()
     try:
         with _only_writer(place) as lock:
-            return _write_locked(place, lock, export, request, overwrite=overwrite)
+            place.remove_drafts()
+            own = _look_at(place)
+            _check_folder(own, request, overwrite=overwrite)
+            export.check(own)
+            _check_room(place, export)
+            _write_record(place, request, "unfinished")
+            try:
+                export.write(own)
+            except BaseException:
+                own.discard()
+                if not own.is_known:
+                    (place / RECORD).delete()
+                raise
+            lock.check()
+            _write_record(place, request, "finished")
+            return own
     finally:
         _remove_if_empty(place / STATE_FOLDER, place)
-
-
-def _write_locked(place: Place, lock: Lock, export: Export, request: dict[str, Any], *, overwrite: bool) -> OwnFiles:
-    place.remove_drafts()
-    own = _look_at(place)
-    _check_folder(own, request, overwrite=overwrite)
-    export.check(own)
-    _check_room(place, export)
-    _write_record(place, request, "unfinished")
-    try:
-        export.write(own)
-    except BaseException:
-        own.discard()
-        if not own.is_known:
-            (place / RECORD).delete()
-        raise
-    lock.check()
-    _write_record(place, request, "finished")
-    return own
 
 
 def _remove_if_empty(*folders: Place) -> None:

@@ -200,15 +200,18 @@ def write_xmp_sidecars(
     return report
 
 
-def sidecar_names(path: Path) -> list[Path]:
-    """Return where programs look for the sidecars of an image, the name that is written first.
+def sidecars_of(path: Path) -> list[Path]:
+    """Return where programs look for the sidecars of an image, or those that are there under a name in capitals.
 
     Example:
-        >>> [name.name for name in sidecar_names(Path("IMG_1.CR2"))]
+        >>> [name.name for name in sidecars_of(Path("IMG_1.CR2"))]
         ['IMG_1.CR2.xmp', 'IMG_1.xmp']
     """
-    whole = path.with_name(f"{path.name}.xmp")
-    return [whole, path.with_suffix(".xmp")] if path.suffix[1:].lower() in RAW_EXTENSIONS else [whole]
+    names = [path.with_name(f"{path.name}.xmp")]
+    if path.suffix[1:].lower() in RAW_EXTENSIONS:
+        names.append(path.with_suffix(".xmp"))
+    capitals = [name.with_suffix(".XMP") for name in names]
+    return [big if big.exists() and not name.exists() else name for name, big in zip(names, capitals, strict=True)]
 
 
 def _has_changed(path: Path, size: int | None, xxh3: str | None) -> bool:
@@ -224,7 +227,7 @@ def _rate_one(path: Path, rating: Rating, edits: Edits, report: StarsReport, *, 
     """Write the sidecars of one image, and count them; all contents are made before the first is written."""
     if not path.is_file():
         raise MetadataError("the image is not there")
-    present = {sidecar: sidecar.read_bytes() for sidecar in _sidecars_of(path) if sidecar.exists()}
+    present = {sidecar: sidecar.read_bytes() for sidecar in sidecars_of(path) if sidecar.exists()}
     is_by_score = any(edits.is_by_score(sidecar, content) for sidecar, content in present.items())
     is_kept = not (rating.by_hand or overwrite or is_by_score) and (file_rating(path) or 0) != 0
     if is_kept:
@@ -234,7 +237,7 @@ def _rate_one(path: Path, rating: Rating, edits: Edits, report: StarsReport, *, 
     if is_kept and not label:
         return
     changes: list[tuple[Path, bytes | None, bytes]] = []
-    for sidecar in _sidecars_of(path):
+    for sidecar in sidecars_of(path):
         before, is_by_stem = present.get(sidecar), sidecar.stem == path.stem
         new = make_xmp(stars, path.suffix[1:].upper() if is_by_stem else "", by_score=not rating.by_hand)
         if before is not None and not _is_made_here(before, path):
@@ -257,10 +260,6 @@ def _rate_one(path: Path, rating: Rating, edits: Edits, report: StarsReport, *, 
     report.labelled += int(bool(label))
 
 
-def _sidecars_of(path: Path) -> list[Path]:
-    return [_as_spelt(sidecar) for sidecar in sidecar_names(path)]
-
-
 def _is_made_here(xmp: bytes, path: Path) -> bool:
     """Return whether a sidecar is Tastemaker's own as it was made, and nobody has put anything into it."""
     rating, label = read_rating(xmp, by_score=True), read_label(xmp)
@@ -281,9 +280,3 @@ def _in_words(rating: int | None) -> str:
     if not rating:
         return "none"
     return "rejected" if rating < 0 else f"{rating} star{'s' if rating > 1 else ''}"
-
-
-def _as_spelt(sidecar: Path) -> Path:
-    """Return the sidecar, or the one that is there under a name in capitals."""
-    capital = sidecar.with_suffix(".XMP")
-    return capital if not sidecar.exists() and capital.exists() else sidecar
