@@ -184,8 +184,8 @@ class ScoreIndex:
         check_embeddings(self.table)
         counts = np.flatnonzero(~view.is_rejected)
         counts = counts[np.argsort(view.rows[counts])]  # of equal pictures the first in the table is chosen
-        rows, size = view.rows[counts].astype(np.int64), self.table.embeddings.size
-        found = choose_varied(view.scores[counts], lambda at: self.table.embeddings.take_unit(rows[at], size), count)
+        rows = view.rows[counts].astype(np.int64)
+        found = choose_varied(view.scores[counts], lambda at: self.table.embeddings.take_unit(rows[at]), count)
         return [int(place) for place in counts[found]]
 
     def places(self, chosen: Filter, rows: Sequence[int]) -> list[int]:

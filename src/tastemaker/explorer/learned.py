@@ -140,7 +140,7 @@ class OwnTaste:
             ConfigurationError: The rows have no embeddings.
         """
         rows, vectors = self._sample
-        known, is_there = self._table.embeddings.take_unit(np.flatnonzero(ratings), vectors.shape[1])
+        known, is_there = self._table.embeddings.take_unit(np.flatnonzero(ratings))
         return rows[propose(vectors, known[is_there], ratings[rows] != 0, _DOZEN)]
 
     @cached_property
@@ -149,7 +149,7 @@ class OwnTaste:
         rows = self._table.present_rows()
         if len(rows) > _SAMPLED:
             rows = np.sort(np.random.default_rng(0).choice(rows, _SAMPLED, replace=False))
-        vectors, is_there = self._table.embeddings.take_unit(rows, stated_scorer(self._table).backbone.dimension)
+        vectors, is_there = self._table.embeddings.take_unit(rows)
         return rows[is_there], vectors[is_there]
 
     def _score(self, _version: str) -> npt.NDArray[np.float32]:
@@ -163,7 +163,7 @@ class OwnTaste:
         def score(start: int, block: Floats) -> None:
             scores[start : start + len(block)] = score_of_any_length(head, block)[0]
 
-        self._table.embeddings.visit(score, scorer.backbone.dimension)
+        self._table.embeddings.visit(score)
         scores[is_gone] = np.nan
         return scores
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tastemaker.errors import ConfigurationError
+from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.machine import usable_cores
 from tastemaker.models.aesthetic import AestheticPredictor, score_of_any_length
 from tastemaker.models.published import DEFAULT_SCORER, Scorers, find_scorers
@@ -95,6 +95,10 @@ def rescore(
         for each in found:
             check_backbone(file.provenance, each)
             _check_free(file, each.column)
+    if stored.size not in (0, found[0].backbone.dimension):
+        raise ModelError(
+            f"the embeddings have {stored.size} numbers, {found[0].name} takes {found[0].backbone.dimension}"
+        )
     columns = {}
     for each in found:
         head, weights = load_head(each, model_dir, storage_options)
@@ -110,7 +114,7 @@ def rescore(
             raise
     after = ScoreTable(scores, storage_options=storage_options)
     scored = {name: int(np.isfinite(after.values(name)).sum()) for name in columns}
-    sample, is_there = stored.take_unit(np.arange(min(len(table), _SAMPLED)), found[0].backbone.dimension)
+    sample, is_there = stored.take_unit(np.arange(min(len(table), _SAMPLED)))
     rounding = {name: _rounding(column.head, sample[is_there]) for name, column in columns.items()}
     return RescoreSummary(len(table), scored, len(done), len(done) - sum(done), rounding)
 

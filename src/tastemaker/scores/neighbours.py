@@ -59,10 +59,9 @@ def cosines_of_rows(table: ScoreTable, vector: Floats) -> npt.NDArray[np.float32
 
     Raises:
         ConfigurationError: The table has no embeddings.
-        ModelError: The vector is none.
+        ModelError: The vector is none of the table's dimension.
     """
-    size = len(vector)
-    unit = _unit(vector, size)
+    unit = _unit(vector, table.embeddings.size)
     cosines, is_gone = np.full(len(table), np.nan, np.float32), np.ones(len(table), np.bool_)
     is_gone[table.present_rows()] = False
 
@@ -70,7 +69,7 @@ def cosines_of_rows(table: ScoreTable, vector: Floats) -> npt.NDArray[np.float32
         cosines[start : start + len(block)] = _cosines(block, unit)
 
     with _ONE_AT_A_TIME:
-        table.embeddings.visit(compare, size)
+        table.embeddings.visit(compare)
     cosines[is_gone] = np.nan
     return cosines
 

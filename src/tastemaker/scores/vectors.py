@@ -100,52 +100,48 @@ class Vectors:
                             return int(lengths[0].as_py())
         return 0
 
-    def visit(self, work: Callable[[int, Floats], None], size: int) -> None:
+    def visit(self, work: Callable[[int, Floats], None]) -> None:
         """Call a function with blocks of embeddings, from several threads at once, until it was called with all.
 
         Args:
             work: Takes the number of a block's first row, and the block: float16 or float32 (n, size). Embeddings that
-                are null or have another number of numbers are zeros. It must not change the block.
-            size: How many numbers an embedding has.
+                are null, or have another number of numbers than the first, are zeros. It must not change the block.
         """
-        held = self._hold() if self._is_kept and size == self.size else None
+        held = self._hold() if self._is_kept and self.size else None
         self.keep()
         if held is None:
-            self._read(work, size)
+            self._read(work)
         else:
             work(0, held)
 
-    def take(self, rows: IntArray, size: int | None = None) -> Floats:
+    def take(self, rows: IntArray) -> Floats:
         """Return the embeddings of some rows: float16 or float32 (m, size), zeros as in `visit`. They are read only.
 
         Args:
             rows: int64 (m,), ascending.
-            size: As in `visit`; None for that of the first embedding.
         """
-        size = self.size if size is None else size
         blocks = len(np.unique(rows // _BLOCK_ROWS))  # that have some of them
         is_most = self._is_kept and 2 * blocks * _BLOCK_ROWS >= self._count
-        if size == self.size and (is_most or len(rows) == self._count):
+        if is_most or len(rows) == self._count:
             self._hold()
-        if self._held is not None and size == self.size:
+        if self._held is not None:
             return self._held if len(rows) == self._count else self._held[rows]
-        found = np.zeros((len(rows), size), self._dtype)
+        found = np.zeros((len(rows), self.size), self._dtype)
 
         def keep(start: int, block: Floats) -> None:
             first, last = np.searchsorted(rows, [start, start + len(block)])
             found[first:last] = block[rows[first:last] - start]
 
-        self._read(keep, size, rows)
+        self._read(keep, rows)
         return found
 
-    def take_unit(self, rows: IntArray, size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    def take_unit(self, rows: IntArray) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """Return the embeddings of some rows divided by their lengths, float32 (m, size), and which rows have one.
 
         Args:
             rows: int64 (m,), ascending.
-            size: As in `visit`.
         """
-        vectors = self.take(rows, size).astype(np.float32)
+        vectors = self.take(rows).astype(np.float32)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         is_there: npt.NDArray[np.bool_] = np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)
         vectors /= np.where(is_there[:, None], lengths, 1)
@@ -166,13 +162,15 @@ class Vectors:
                 def keep(start: int, block: Floats) -> None:
                     held[start : start + len(block)] = block
 
-                self._read(keep, self.size)
+                self._read(keep)
                 held.flags.writeable = False
                 self._held = held
             return self._held
 
-    def _read(self, work: Callable[[int, Floats], None], size: int, rows: IntArray | None = None) -> None:
+    def _read(self, work: Callable[[int, Floats], None], rows: IntArray | None = None) -> None:
         """Call a function with the blocks that have any of some rows, or with all that there are."""
+        if not (size := self.size):
+            return
         files = [(source, start) for source, start in self._files if self._column in source.schema.names]
         parts = -(-usable_cores() // max(1, len(files)))
 

@@ -110,11 +110,13 @@ def learn_taste(
     else:
         chosen = _read_ratings(ratings_of(table) if examples is None else examples)
     rows, places = np.unique(np.concatenate([chosen.rows, chosen.losers]), return_inverse=True)
-    embeddings, is_there = stored.take_unit(rows, base.embedding_size)
-    if not is_there.any():
+    if stored.size != base.embedding_size:
         raise ConfigurationError(
-            f"none of the rated pictures has an embedding of {base.embedding_size} numbers; name their --scorer"
+            f"the embeddings have {stored.size} numbers, {found.name} takes {base.embedding_size}: name their --scorer"
         )
+    embeddings, is_there = stored.take_unit(rows)
+    if not is_there.any():
+        raise ConfigurationError("none of the rated pictures has an embedding")
     groups = group_duplicates(embeddings)
     first, second = places[: len(chosen.rows)], places[len(chosen.rows) :]
     if chosen.ratings is not None:

@@ -109,10 +109,9 @@ class Varied:
     def __call__(self, table: ScoreTable, left: Left) -> Left:
         """Return them: exactly so many, where so many have a value and an embedding."""
         check_embeddings(table)
-        size = table.embeddings.size
         chosen = choose_varied(
             table.values(self.by)[left.rows],
-            lambda places: table.embeddings.take_unit(left.rows[places], size),
+            lambda places: table.embeddings.take_unit(left.rows[places]),
             self.count,
             self.variety,
         )
