@@ -58,7 +58,7 @@ class Database:
     def __init__(self, sources: Sequence[RowsSource], columns: Mapping[str, pa.DataType], options: Options) -> None:
         self._folder = Path(tempfile.mkdtemp(dir=draft_folder()))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._open = partial(open_database, self._folder, columns=dict(columns), options=options)
+        self._open = partial(_open_database, self._folder, columns=dict(columns), options=options)
         self._sources = sources
         self._here = self._open(sources)
         self._idle: list[Child] = []
@@ -161,20 +161,10 @@ def _end(children: list[Child]) -> None:
         child.kill()
 
 
-def open_database(
+def _open_database(
     folder: Path, sources: Sequence[RowsSource], columns: Mapping[str, pa.DataType], options: Options
 ) -> duckdb.DuckDBPyConnection:
-    """Return a database in memory with the view ``rows`` over files of rows. It can read these files, and nothing else.
-
-    Args:
-        folder: For temporary files.
-        sources: The files, in the order of the rows.
-        columns: Name -> type of all columns.
-        options: For files at URLs.
-
-    Raises:
-        duckdb.Error: The files cannot be read together.
-    """
+    """Return a database in memory with the view ``rows`` over files. It can read these files, and nothing else."""
     database = duckdb.connect(
         ":memory:",
         config={

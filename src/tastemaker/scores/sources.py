@@ -90,12 +90,8 @@ class Original:
     members: dict[str, bytes | Section] = field(default_factory=dict)
 
 
-def original_of(row: Mapping[str, Any], named: NamedPlaces) -> Original:
-    """Return where the original of a row lies.
-
-    Args:
-        row: With `NEEDED_COLUMNS`, as far as the table has them.
-        named: Where originals may be read.
+def _original_of(row: Mapping[str, Any], named: NamedPlaces) -> Original:
+    """Return where the original of a row with `NEEDED_COLUMNS` lies.
 
     Raises:
         SkippedError: The row has none, or a file of it lies elsewhere.
@@ -178,7 +174,7 @@ class OriginalsReader:
         Raises:
             SkippedError: They are gone, or not what was scored.
         """
-        original = original_of(row, self._named)
+        original = _original_of(row, self._named)
         return self._read_part(Original(original.parts[:1], original.xxh3))
 
     def read_sidecar(self, row: Mapping[str, Any], number: int) -> bytes:
@@ -191,7 +187,7 @@ class OriginalsReader:
         Raises:
             SkippedError: It is gone, or has another size.
         """
-        parts = [_as_it_is(part) for part in original_of(row, self._named).parts[number + 1 :][:1]]
+        parts = [_as_it_is(part) for part in _original_of(row, self._named).parts[number + 1 :][:1]]
         return self._read_part(Original(parts, ""))
 
     def _read_part(self, original: Original) -> bytes:
@@ -316,12 +312,12 @@ def find_original(
     """Return where the original of a row lies, to be copied, or why it cannot be.
 
     Args:
-        row: As `original_of` takes it.
+        row: As `OriginalsReader.read_rows` takes it.
         named: Where originals may be read.
         folders: Finds XMP beside a loose image that the row does not know; None to leave that where it is.
     """
     try:
-        original = original_of(row, named)
+        original = _original_of(row, named)
         unsafe = next((part.name for part in original.parts if is_unsafe_name(part.name)), None)
         if unsafe is not None:
             return SkippedError("refused", f"unsafe name {unsafe!r}:", "it leads out of the output folder")

@@ -106,7 +106,6 @@ class StarsReport:
         labelled: Images whose sidecars have their colour labels now.
         already_rated: Images left alone, because somebody had rated them.
         without_stars: Images that got no stars (0), for which nothing is written.
-        changed: Images left alone, because they have changed since they were scored; they are in ``failed`` too.
         failed: Path of the image -> why it could not be rated.
         changes: Of a dry run: path of the image, its rating now (None for none), and the one that it would get.
     """
@@ -119,7 +118,6 @@ class StarsReport:
     labelled: int = 0
     already_rated: int = 0
     without_stars: int = 0
-    changed: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     changes: list[tuple[str, int | None, int]] = field(default_factory=list)
 
@@ -189,7 +187,6 @@ def write_xmp_sidecars(
             continue
         try:
             if _has_changed(path, row.get("size"), row.get("xxh3")):
-                report.changed += 1
                 report.failed[name] = "it has changed since it was scored"
                 continue
             _rate_one(path, rating, edits, report, overwrite=overwrite)
