@@ -153,12 +153,6 @@ def test_the_command_says_how_many_and_how_exact(scores, heads):
     assert json.loads(tastemaker(*command, "--json").stdout)["finished_before"] > 0
 
 
-def test_rows_without_embeddings_are_refused(tmp_path, photo_folder, model_dir):
-    run_scoring(photo_folder, tmp_path / "bare", RunOptions(model_dir=str(model_dir), embeddings=False))
-    with pytest.raises(ConfigurationError, match="--no-embeddings"):
-        rescore(tmp_path / "bare", model_dir=model_dir)
-
-
 def test_row_groups_stay_small_however_many_rows_come_at_once(tmp_path):
     schema = rows_schema(with_embeddings=False, with_signals=False)
     many = pa.table([pa.nulls(10_000, field.type) for field in schema], schema=schema)

@@ -6,8 +6,21 @@ import shutil
 import numpy as np
 import pytest
 from command import tastemaker
+from rows import write_scores
 
-from tastemaker import CLIP_VIT_L14, ConfigurationError, RunOptions, ScoreTable, TextTower, run_scoring
+from tastemaker import (
+    CLIP_VIT_L14,
+    ConfigurationError,
+    RunOptions,
+    ScoreTable,
+    Selection,
+    TextTower,
+    learn_taste,
+    nearest_rows,
+    rescore,
+    run_scoring,
+    select_images,
+)
 from tastemaker.errors import WeightsNotFoundError
 from tastemaker.models.hub import weights_path
 from tastemaker.scores.search import TextSearch
@@ -54,10 +67,21 @@ def test_embeddings_of_another_model_are_not_compared(scores, model_dir, tmp_pat
         TextSearch(ScoreTable(scores), others)
 
 
-def test_rows_without_embeddings_are_refused(tmp_path, photo_folder, model_dir):
-    run_scoring(photo_folder, tmp_path / "bare", RunOptions(model_dir=str(model_dir), embeddings=False))
-    with pytest.raises(ConfigurationError, match="--no-embeddings"):
-        TextSearch(ScoreTable(tmp_path / "bare"), model_dir)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda table, _: TextSearch(table),
+        lambda table, _: nearest_rows(table, 0),
+        lambda table, _: select_images(table, "no", Selection(best_of_group=True)),
+        lambda table, _: select_images(table, "no", Selection(varied=3)),
+        lambda table, folder: learn_taste(table, folder / "no.safetensors"),
+        lambda _, folder: rescore(folder),
+    ],
+)
+def test_what_needs_embeddings_says_so_of_rows_without(tmp_path, ask):
+    write_scores(tmp_path / "rows" / "a.parquet", [5.0, 9.0])
+    with pytest.raises(ConfigurationError, match=r"the rows have no embeddings: .* --no-embeddings"):
+        ask(ScoreTable(tmp_path), tmp_path)
 
 
 def test_a_tokenizer_that_is_not_there_is_named(scores, model_dir, tmp_path, monkeypatch):

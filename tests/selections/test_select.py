@@ -224,10 +224,7 @@ def test_of_each_group_the_best_is_kept_before_the_cut(tmp_path):
     assert choose_rows(near, Selection(best_of_group=True)).rows.tolist() == [1, 2, 3, 5]
 
 
-def test_grouping_needs_embeddings_and_a_similarity_that_is_one(tmp_path):
-    table = ScoreTable(write_scores(tmp_path / "a.parquet", [5.0, 9.0]))
-    with pytest.raises(ConfigurationError, match="the rows have no embeddings"):
-        choose_rows(table, Selection(best_of_group=True))
+def test_a_similarity_that_is_none_is_refused():
     with pytest.raises(ConfigurationError, match="not in"):
         Selection(best_of_group=True, min_similarity=1.5)
 
