@@ -9,9 +9,7 @@ from conftest import encode
 from PIL import Image, ImageOps
 
 from tastemaker import UnreadableImageError, decode_image
-from tastemaker.imaging import decode
 from tastemaker.imaging.formats import name_format, sniff_format
-from tastemaker.imaging.room import Room
 
 rawpy = pytest.importorskip("rawpy")
 
@@ -60,21 +58,10 @@ def test_without_a_preview_of_use_the_raw_is_developed_at_half_its_size(preview)
     assert image.pixels.std() > 20
 
 
-def test_a_raw_that_is_developed_waits_for_room_as_any_large_image(monkeypatch):
-    taken = []
-
-    class Watched(Room):
-        def take(self, pixels):
-            taken.append(pixels)
-            super().take(pixels)
-
-    monkeypatch.setattr(decode, "ROOM", Watched(1_000_000, large_pixels=1000))
-    decode_image(make_dng((600, 450)))
-    assert taken == [600 * 450]
+def test_the_limit_of_pixels_is_for_the_raw_that_is_developed_and_for_the_preview_that_is_decoded():
     with pytest.raises(UnreadableImageError, match="DNG: decompression bomb: 600x450 is 0 megapixels"):
         decode_image(make_dng((600, 450)), max_pixels=600 * 450 - 1)
-    decode_image(make_dng((600, 450), PREVIEW))
-    assert taken == [600 * 450, 480 * 320]
+    assert decode_image(make_dng((600, 450), PREVIEW), max_pixels=480 * 320).source == "preview"
 
 
 @pytest.mark.parametrize(

@@ -46,41 +46,16 @@ def test_a_large_image_waits_until_there_is_room_and_a_small_one_does_not():
     first.join(10), waiting.join(10)
 
 
-def test_an_image_larger_than_all_the_room_is_worked_on_alone():
-    place = Room(100, large_pixels=10)
-    with place.hold():
-        place.take(500)
-        place.take(500)  # of a preview inside it, say: the same thread does not wait for itself
-        came = threading.Event()
-        thread = take(place, 11, came.set)
-        assert not came.wait(SOON_S)
-    assert came.wait(10)
-    thread.join(10)
-
-
-def test_room_is_given_back_after_an_error_and_counted_within_a_block_only():
-    place = Room(100, large_pixels=10)
-
-    @place.hold()
-    def decode_damaged():
-        place.take(90)
-        raise ValueError("damaged")
-
-    with pytest.raises(ValueError, match="damaged"):
-        decode_damaged()
-    place.take(90)  # in no block: nobody would give it back
-    came = threading.Event()
-    take(place, 100, came.set).join(10)
-    assert came.is_set()
-
-
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_the_reader_holds_room_for_what_it_decodes(tmp_path, monkeypatch, kind):
-    """With room for one image, a second thread has no pixels before the first has its model input."""
-    monkeypatch.setattr(decode, "ROOM", place := Room(5000, large_pixels=1000))
+def test_the_reader_works_on_images_that_need_all_the_room_one_by_one_also_behind_a_damaged_one(
+    tmp_path, monkeypatch, kind
+):
+    """A second thread has no pixels before the first has its model input."""
+    monkeypatch.setattr(decode, "ROOM", place := Room(3000, large_pixels=1000))
     monkeypatch.setattr("tastemaker.stages.read.ROOM", place)
-    for number in range(6):
-        (tmp_path / f"{number}.{kind.lower()}").write_bytes(encode(np.zeros((60, 70, 3), np.uint8), kind))
+    whole = encode(np.zeros((60, 70, 3), np.uint8), kind)
+    for number in range(7):
+        (tmp_path / f"{number}.{kind.lower()}").write_bytes(whole[:-40] if number == 1 else whole)
     held, most = [], []
 
     class Watched(ImageReaderStage):

@@ -223,12 +223,6 @@ def test_no_secret_is_shown():
     assert (bucket / "a").options == {"key": "k", "secret": "WORD"}
 
 
-def test_options_are_those_of_the_scheme():
-    options = {"s3": {"anon": True}, "gs": {"token": "t"}}
-    assert Place.of("s3://b/a", options).options == {"anon": True}
-    assert (Place.of("gs://b/a", options) / "x").options == {"token": "t"}
-
-
 @pytest.mark.parametrize("url", ["https://host/a", "hf://datasets/o/n/a"])
 def test_what_cannot_be_written_to_says_so(url):
     place = Place.of(url)
