@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
@@ -103,26 +103,17 @@ class Section:
     def __len__(self) -> int:
         return self.size
 
-    @contextmanager
-    def open(self) -> Iterator[SectionFile]:
-        """Open the part for a `with` block.
-
-        Raises:
-            UnreadableImageError: It cannot be read, here or in the block.
-        """
-        try:
-            reader = open_shard(self.path, self.options)
-        except OSError as error:
-            raise _unread(self.path, error) from error
-        with closing(reader):
-            yield SectionFile(reader, self)
+    def open(self) -> closing[SectionFile]:
+        """Return the part as a file, for a `with` block."""
+        return closing(SectionFile(self))
 
 
 class SectionFile:
-    """An open `Section`, read from its start to its end."""
+    """A `Section` as a file, read from its start to its end. It is opened with the first read."""
 
-    def __init__(self, reader: Ranges, section: Section) -> None:
-        self._reader, self._section, self._read = reader, section, 0
+    def __init__(self, section: Section) -> None:
+        self._section, self._read = section, 0
+        self._reader: Ranges | None = None
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to so many bytes, all with -1; none at the end of the part.
@@ -134,17 +125,21 @@ class SectionFile:
         left = section.size - self._read
         wanted = left if size < 0 else min(size, left)
         try:
+            if self._reader is None:
+                self._reader = open_shard(section.path, section.options)
             data = self._reader.read_at(section.offset + self._read, wanted)
         except OSError as error:
-            raise _unread(section.path, error) from error
+            why = f"{public_url(section.path)} cannot be read: {error.strerror or error}"
+            raise UnreadableImageError(why, ReasonKind.MISSING) from error
         if len(data) < wanted:
-            raise UnreadableImageError(f"{section.path} is shorter than it was", ReasonKind.CHANGED)
+            raise UnreadableImageError(f"{public_url(section.path)} is shorter than it was", ReasonKind.CHANGED)
         self._read += wanted
         return data
 
-
-def _unread(path: str, error: OSError) -> UnreadableImageError:
-    return UnreadableImageError(f"{public_url(path)} cannot be read: {error.strerror or error}", ReasonKind.MISSING)
+    def close(self) -> None:
+        """Close the file."""
+        if self._reader is not None:
+            self._reader.close()
 
 
 def open_shard(path: str, options: Options | None = None, *, ahead: bool = False) -> Ranges:
