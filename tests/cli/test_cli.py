@@ -84,6 +84,7 @@ def test_max_failures_decides_the_exit_code(tmp_path, shard, model_dir):
     ("arguments", "part"),
     [
         (["score", "missing", "-o", "out"], "missing does not exist"),
+        (["explore", "missing"], "missing does not exist"),
         (["filter", ".", "-o", "out"], "nothing says which images to keep"),
         (["filter", ".", "-o", "out", "--top", "lots"], "'lots' is neither a share"),
         (["score", ".", "-o", "out"], "no images in ."),
