@@ -11,7 +11,7 @@ from contextlib import closing
 
 from tastemaker.errors import ConfigurationError, Problem, ReasonKind, RemoteError
 from tastemaker.imaging.formats import EXTENSIONS, HEIF_EXTENSIONS, RAW_EXTENSIONS
-from tastemaker.imaging.image_metadata import ImageMetadata, Record
+from tastemaker.imaging.image_metadata import Record, read_records
 from tastemaker.imaging.keys import MAX_IMAGE_BYTES, Sample, gives_a_column, too_large, too_long
 from tastemaker.imaging.takeout import names_of, picture_of
 from tastemaker.imaging.tars import Member
@@ -35,7 +35,7 @@ class FolderReader:
         self._options = options
         self._listings: dict[str, dict[str, dict[str, int]]] = {}  # folder -> stem -> name -> size
         self._lock = threading.RLock()
-        self._records = ImageMetadata(options, lambda folder: self._list(folder).get("metadata", {}))
+        self._records: dict[str, dict[str, tuple[str, str]]] = {}  # folder -> picture -> metadata file and record
 
     def read_samples(
         self, paths: Iterable[str], root: str | None = None
@@ -95,13 +95,26 @@ class FolderReader:
         return _sidecars_of(path, self._list_beside(path))
 
     def record_of(self, path: str, root: str) -> Record | None:
-        """Return what a metadata file of the folder, or of one above up to ``root``, says of a picture.
+        """Return what a metadata file of the folder, or of the nearest above up to ``root``, says of a picture.
 
         Raises:
             OSError: There is such a file, and it cannot be read.
         """
+        parts = relative_to(public_url(path), root).split("/")
         with self._lock:
-            return self._records.record_of(root, relative_to(public_url(path), root))
+            for depth in range(len(parts) - 1, -1, -1):
+                above = "/".join(parts[:depth])
+                found = self._records_in(root, above).get("/".join(parts[depth:]))
+                if found is not None:
+                    return Record(f"{above}/{found[0]}".lstrip("/"), found[1])
+        return None
+
+    def _records_in(self, root: str, below: str) -> dict[str, tuple[str, str]]:
+        folder = Place.at(root, self._options) / below if below else Place.at(root, self._options)
+        if folder.address not in self._records:
+            names = self._list(folder.address).get("metadata", {})
+            self._records[folder.address] = read_records(folder, names)
+        return self._records[folder.address]
 
     def _read_image(self, path: str, size: int, data: dict[str, bytes]) -> tuple[Member, Problem | None]:
         """Read an image into ``data``; return where it lies, and why it cannot be read where that is so."""

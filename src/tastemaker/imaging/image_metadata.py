@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from tastemaker.imaging.tables import CAPTION_COLUMNS
-from tastemaker.storage import Options
 from tastemaker.storage.place import Place
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
@@ -57,48 +56,23 @@ def _encode(text: str) -> bytes:
         return text.encode("utf-8", "backslashreplace")
 
 
-class ImageMetadata:
-    """Finds the records of pictures in the metadata files of their folder and of those above, up to the input folder.
+def read_records(folder: Place, names: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Return what the metadata files of a folder say: path of a picture below it -> name of the file, and the record.
 
     Args:
-        options: Settings of the store of pictures at URLs.
-        list_folder: Returns the names of the files in a folder, as far as they may be metadata files.
+        folder: The folder.
+        names: Of the files in it.
+
+    Raises:
+        OSError: A metadata file is there and cannot be read.
     """
-
-    def __init__(self, options: Options | None, list_folder: Callable[[str], Collection[str]]) -> None:
-        self._options, self._list_folder = options, list_folder
-        self._found: dict[str, dict[str, tuple[str, str]]] = {}  # folder -> name -> metadata file and record
-
-    def record_of(self, root: str, name: str) -> Record | None:
-        """Return what is known of a picture; of several records that of the nearest folder.
-
-        Args:
-            root: The input folder, or its URL.
-            name: Path of the picture below it.
-
-        Raises:
-            OSError: A metadata file is there and cannot be read.
-        """
-        parts = name.split("/")
-        for depth in range(len(parts) - 1, -1, -1):
-            above = "/".join(parts[:depth])
-            found = self._records_in(root, above).get("/".join(parts[depth:]))
-            if found is not None:
-                return Record(f"{above}/{found[0]}".lstrip("/"), found[1])
-        return None
-
-    def _records_in(self, root: str, below: str) -> dict[str, tuple[str, str]]:
-        folder = Place.at(root, self._options) / below if below else Place.at(root, self._options)
-        if folder.address not in self._found:
-            records: dict[str, tuple[str, str]] = {}
-            for name in sorted({*METADATA_FILES} & {*self._list_folder(folder.address)}, key=METADATA_FILES.index):
-                file = folder / name
-                entry = file.stat()
-                if entry is not None and entry.size <= _MAX_BYTES:
-                    version = f"{entry.size} {entry.modified} {entry.version}"
-                    records = {picture: (name, text) for picture, text in _read_file(file, version).items()} | records
-            self._found[folder.address] = records
-        return self._found[folder.address]
+    records: dict[str, tuple[str, str]] = {}
+    for file in (folder / name for name in METADATA_FILES if name in names):
+        entry = file.stat()
+        if entry is not None and entry.size <= _MAX_BYTES:
+            version = f"{entry.size} {entry.modified} {entry.version}"
+            records = {picture: (file.name, text) for picture, text in _read_file(file, version).items()} | records
+    return records
 
 
 def write_records(name: str, records: Iterable[Record]) -> bytes:
