@@ -52,19 +52,14 @@ def run_mode(
     Raises:
         ConfigurationError: Options that do not go together.
     """
+    given = dict(locals())
     from tastemaker.runs.options import RunMode
 
     if overwrite and new_fingerprint_only:
         raise ConfigurationError(
             "--overwrite replaces old rows, and --new-fingerprint-only keeps them. Give one of the two"
         )
-    return RunMode(
-        overwrite=overwrite,
-        new_fingerprint_only=new_fingerprint_only,
-        retry_failed=retry_failed,
-        wait=wait,
-        metrics_port=metrics_port,
-    )
+    return RunMode(**given)
 
 
 def run_part(

@@ -245,36 +245,18 @@ def run_options(
     verbose: VerboseOption = False,
     storage_options: StorageOptionsOption = None,
 ) -> Any:  # noqa: ANN401 - RunOptions, which is imported only when a command runs
-    """Return the `RunOptions` of a command; `takes_run_options` gives it these parameters."""
+    """Return the `RunOptions` of a command; `takes_run_options` gives it these parameters, called as its fields."""
+    given = dict(locals())
     import logging
 
     from tastemaker.runs.options import RunOptions
 
     if verbose:
         logging.getLogger("tastemaker").setLevel(logging.INFO)
-    return RunOptions(
-        model_dir=model_dir,
-        scorer=tuple(scorer or (DEFAULT_SCORER,)),
-        precision=precision,
-        device=device,
-        batch_size=batch_size,
-        threads=threads,
-        preprocess=preprocess,
-        exif_rotate=exif_rotate,
-        convert_profiles=convert_profiles,
-        max_pixels=round(max_megapixels * 1e6),
-        signals=signals,
-        min_technical_quality=min_technical_quality,
-        rank_by=rank_by,
-        embeddings=not no_embeddings,
-        column=column,
-        exclude=tuple(exclude or ()),
-        copy_embeddings=copy_embeddings,
-        verbose=verbose,
-        executor=executor,
-        address=address,
-        storage_options=parse_storage_options(storage_options),
-    )
+    given["embeddings"] = not given.pop("no_embeddings")
+    given["max_pixels"] = round(given.pop("max_megapixels") * 1e6)
+    given |= {"scorer": tuple(scorer or (DEFAULT_SCORER,)), "exclude": tuple(exclude or ())}
+    return RunOptions(**{**given, "storage_options": parse_storage_options(storage_options)})
 
 
 def parse_storage_options(text: str | None) -> dict[str, Any] | None:
