@@ -19,12 +19,14 @@ class Progress:
         bytes_done: Bytes of their files done so far.
         bytes_total: Bytes of all files; 0 where nobody knows.
         images_total: All images; None where nobody knows, as of shards that are still to be read.
+        found: Files found so far, while the input is still listed; None once it is.
     """
 
     images: int
     bytes_done: int = 0
     bytes_total: int = 0
     images_total: int | None = None
+    found: int | None = None
 
 
 @contextmanager
@@ -109,6 +111,8 @@ class Meter:
 
     def describe(self, progress: Progress) -> str:
         """Return ``312 of 804 images, 39%, 2.5 images/s, about 3 min left``, as far as that is known."""
+        if progress.found is not None:
+            return f"looking for files, {progress.found:,} so far"
         now, done, total = time.monotonic(), progress.bytes_done, progress.bytes_total
         all_images = f" of {progress.images_total:,}" if progress.images_total is not None else ""
         parts = [f"{progress.images:,}{all_images} images"]

@@ -274,9 +274,11 @@ def test_a_pipeline_shows_its_progress_on_a_terminal_unless_somebody_else_listen
 
 def test_lines_of_progress_say_what_is_known(capsys):
     with show_progress("work", line_every_s=0) as update:
+        update(Progress(images=0, found=1200))
         update(Progress(images=3, bytes_done=0, bytes_total=0, images_total=None))
         update(Progress(images=6, bytes_done=50, bytes_total=100, images_total=12))
-    first, second = capsys.readouterr().err.splitlines()
+    listing, first, second = capsys.readouterr().err.splitlines()
+    assert listing == "work: looking for files, 1,200 so far"
     assert first == "work: 3 images"
     assert re.match(r"work: 6 of 12 images, 50%, [\d.]+ images/s, about 0 s left", second)
 

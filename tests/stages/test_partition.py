@@ -7,8 +7,8 @@ import pytest
 from conftest import make_tar
 
 from tastemaker import ConfigurationError, FilePartitioningStage, ImageReaderStage
-from tastemaker.storage import relative_to, without_repeats
-from tastemaker.storage.inputs import without_results
+from tastemaker.storage import inputs, relative_to, without_repeats
+from tastemaker.storage.inputs import Listing, without_results
 from tastemaker.storage.place import Entry, Place
 
 
@@ -140,3 +140,13 @@ def test_no_task_shows_the_key_of_a_store(tmp_path, photographs):
     for task in FilePartitioningStage(str(tmp_path), storage_options=options).process():
         assert task.partition.storage_options == options
         assert "keep-it" not in repr([task, *ImageReaderStage().process(task)])
+
+
+def test_a_place_is_listed_once_and_how_many_files_it_has_is_told_meanwhile(tree, monkeypatch):
+    monkeypatch.setattr(inputs, "_TELL_S", -1)
+    told = []
+    listing = Listing(told.append)
+    found = listing(Place.of(tree))
+    (tree / "new.jpg").write_bytes(b"12345")
+    assert listing(Place.of(tree)) is found
+    assert told == list(range(1, len(found) + 1))

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -92,6 +92,7 @@ def find_embeddings(
     column: str | None = None,
     storage_options: Options | None = None,
     scorer: str | Scorer = DEFAULT_SCORER,
+    find: Callable[[Place], list[Entry]] = find_inputs,
 ) -> list[EmbeddingFile]:
     """Return the files of embeddings among some inputs, in the order of their paths; none where the inputs are images.
 
@@ -104,6 +105,7 @@ def find_embeddings(
         column: Name of the array or column that holds the embeddings.
         storage_options: Of URLs.
         scorer: What they are to be scored by; its backbone says how many numbers an embedding has.
+        find: Finds the files that a place stands for.
 
     Raises:
         ConfigurationError: Images and embeddings together; metadata with another number of rows.
@@ -114,7 +116,7 @@ def find_embeddings(
     images: list[str] = []
     size = find_scorer(scorer).backbone.dimension
     for path in map(os.fspath, inputs):
-        below = _files_in(EmbeddingFile(path, "", None, column, storage_options, size))
+        below = _files_in(EmbeddingFile(path, "", None, column, storage_options, size), find)
         found += below
         if not below:
             images.append(path)
@@ -155,7 +157,7 @@ def group_embeddings(files: list[EmbeddingFile]) -> list[FileGroupTask]:
     return groups
 
 
-def _files_in(top: EmbeddingFile) -> list[EmbeddingFile]:
+def _files_in(top: EmbeddingFile, find: Callable[[Place], list[Entry]]) -> list[EmbeddingFile]:
     """Return the files of embeddings that an input stands for; none where it is, or holds, images.
 
     A pattern of URLs is looked up only where it may mean embeddings: a listing takes long.
@@ -170,27 +172,32 @@ def _files_in(top: EmbeddingFile) -> list[EmbeddingFile]:
     ):
         return []
     try:
-        inputs = find_inputs(place)
+        inputs = find(place)
     except RemoteError as error:
         if is_known:
             raise
         raise ConfigurationError(str(error)) from error
-    files = [replace(top, path=file.path, root=file.root) for file in inputs if file.is_named or not _is_private(file)]
     if len(inputs) == 1 and inputs[0].is_named:
-        return [file for file in files if file.extension in EXTENSIONS_OF_EMBEDDINGS and not _has_pictures(file)]
-    return _choose(files, top)
+        file = replace(top, path=inputs[0].path, root=inputs[0].root)
+        return [file] if file.extension in EXTENSIONS_OF_EMBEDDINGS and not _has_pictures(file) else []
+    return _choose(inputs, top)
 
 
 def _is_private(file: Entry) -> bool:
     names = relative_to(file.path, file.root).split("/")
-    return bool(file.passed_over) or any(name.startswith(("_", ".")) for name in names)
+    return not file.is_named and (bool(file.passed_over) or any(name.startswith(("_", ".")) for name in names))
 
 
-def _choose(files: list[EmbeddingFile], top: EmbeddingFile) -> list[EmbeddingFile]:
+def _choose(inputs: list[Entry], top: EmbeddingFile) -> list[EmbeddingFile]:
     """Return the files of embeddings among those of a folder; none where it is one of images."""
-    pictures = {os.path.splitext(file.path)[0] for file in files if file.path.lower().endswith(_IMAGE_EXTENSIONS)}
+    images: list[Entry] = []
+    rest: list[Entry] = []
+    for entry in inputs:  # there may be millions
+        (images if entry.path.lower().endswith(_IMAGE_EXTENSIONS) else rest).append(entry)
+    files = [replace(top, path=entry.path, root=entry.root) for entry in rest if not _is_private(entry)]
     arrays = [file for file in files if file.extension in ARRAY_EXTENSIONS]
-    if pictures:
+    if not all(map(_is_private, images)):
+        pictures = {os.path.splitext(entry.path)[0] for entry in images} if arrays else set()
         others = [file.path for file in arrays if os.path.splitext(file.path)[0] not in pictures]
         if others:
             logger.warning("%s holds images; files beside them such as %s are passed over", top.path, others[0])

@@ -33,7 +33,7 @@ from tastemaker.stages.embed import ImageEmbeddingStage
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.storage import public_url
 from tastemaker.storage.drafts import explain_full_disk
-from tastemaker.storage.inputs import name_inputs
+from tastemaker.storage.inputs import Listing, name_inputs
 from tastemaker.storage.place import Place, look_anew
 from tastemaker.tasks import FileGroupTask, Task
 
@@ -60,7 +60,7 @@ def run_scoring(
         output_dir: Directory of the results, or a URL.
         options: What to do; None for the defaults.
         mode: How to treat what is there already; None for the defaults.
-        on_progress: Called when the work begins and after each batch, in a thread of the run.
+        on_progress: Called while the input is listed, when the work begins, and after each batch, in a thread of it.
 
     Raises:
         ConfigurationError: Wrong options or inputs; rows that were made otherwise; a second run on the directory.
@@ -76,7 +76,7 @@ def run_scoring(
     place.check_writable()
     if place.local_path is not None and place.is_file():
         raise ConfigurationError(f"{place} is a file, not a directory of results")
-    groups, is_of_embeddings, passed_over = _find_groups(paths, options)
+    groups, is_of_embeddings, passed_over = _find_groups(paths, options, on_progress)
     stages = (make_embedding_stages if is_of_embeddings else make_stages)(place, options)
     fingerprint = make_fingerprint(stages)
     with explain_full_disk(place):
@@ -116,11 +116,14 @@ def _fetch_weights(stages: list[ProcessingStage[Any, Any]], new_folder: Place) -
         raise
 
 
-def _find_groups(paths: list[str], options: RunOptions) -> tuple[list[FileGroupTask], bool, dict[str, int]]:
+def _find_groups(
+    paths: list[str], options: RunOptions, on_progress: Callable[[Progress], None] | None
+) -> tuple[list[FileGroupTask], bool, dict[str, int]]:
     """Return the input in groups, whether it is embeddings, and what was passed over. URLs are looked at anew."""
     own = [scorer.head.path or "" for scorer in options.scorers]
     look_anew([*paths, options.model_dir or "", *own])
-    embeddings = find_embeddings(paths, options.column, options.storage_options, options.scorers[0])
+    find = Listing((lambda files: on_progress(Progress(0, found=files))) if on_progress else lambda _files: None)
+    embeddings = find_embeddings(paths, options.column, options.storage_options, options.scorers[0], find)
     if embeddings:
         check_embedding_options(options)
         return group_embeddings(embeddings), True, {}
@@ -131,7 +134,7 @@ def _find_groups(paths: list[str], options: RunOptions) -> tuple[list[FileGroupT
         exclude=list(options.exclude),
         root=options.root,
     )
-    groups = finder.process()
+    groups = finder.make_groups(find)
     return groups, False, without_sidecars(finder.passed_over)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, groupby
@@ -83,7 +83,7 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         Raises:
             ConfigurationError: A path does not exist, or there are no images.
         """
-        self._groups = self._make_groups()
+        self._groups = self.make_groups()
 
     def process(self, _: EmptyTask | None = None) -> list[FileGroupTask]:
         """Return the groups, in the order of their paths."""
@@ -95,12 +95,20 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
         """Return 1: there is one list to make."""
         return 1
 
-    def _make_groups(self) -> list[FileGroupTask]:
+    def make_groups(self, find: Callable[[Place], list[Entry]] = find_inputs) -> list[FileGroupTask]:
+        """Return the groups, in the order of their paths.
+
+        Args:
+            find: Finds the files that a place stands for.
+
+        Raises:
+            ConfigurationError: A path does not exist, or there are no images.
+        """
         names = name_inputs(self.file_paths)
         look_anew(names)
         places = [Place.at(name, self.storage_options) for name in names]
         choice = Choice(self.file_extensions, self.exclude, self.column)
-        listed = (file for files in map_places(partial(self._find, choice), places) for file in files)
+        listed = (file for files in map_places(partial(self._find, choice, find), places) for file in files)
         shards, loose = choice.choose(without_repeats(listed))
         found, self.passed_over = [*shards, *loose], choice.passed_over
         if not found:
@@ -119,10 +127,10 @@ class FilePartitioningStage(ProcessingStage[EmptyTask, FileGroupTask]):
             logger.info("passed over: %s", describe(self.passed_over))
         return groups
 
-    def _find(self, choice: Choice, place: Place) -> list[Entry]:
+    def _find(self, choice: Choice, find: Callable[[Place], list[Entry]], place: Place) -> list[Entry]:
         """Return the files that a place stands for."""
         try:
-            found = find_inputs(place)
+            found = find(place)
         except OSError as error:
             if not place.is_pattern and choice.is_named_so(place.address):
                 return [Entry(place, 0, root=place.parent.address, problem=str(error))]

@@ -6,6 +6,7 @@ import hashlib
 import mimetypes
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage import SELECTION_FILE, STATE_FOLDER, canonical_url, expand_path, is_remote
-from tastemaker.storage.place import Entry, Place
+from tastemaker.storage.place import Entry, Place, Watch
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ UNKNOWN_VERSION = "unknown"
 """Version of a file whose server did not answer."""
 
 _AT_ONCE = 16
+_TELL_S = 0.5
 _MAY_HOLD_IMAGES = re.compile(r"image/|application/x-tar")
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
@@ -95,11 +97,39 @@ def source_from(entry: Entry) -> SourceFile:
     return str(entry.place), entry.size, UNKNOWN_VERSION if entry.problem else version
 
 
-def find_inputs(place: Place) -> list[Entry]:
+class Listing:
+    """Finds the files that places stand for, as `find_inputs` does, each place once however often it is asked for.
+
+    Args:
+        on_found: Told twice a second how many files there are so far, where it takes that long.
+    """
+
+    def __init__(self, on_found: Callable[[int], None] = lambda _files: None) -> None:
+        self._on_found = on_found
+        self._known: dict[str, list[Entry]] = {}
+        self._files, self._told = 0, time.monotonic()
+
+    def __call__(self, place: Place) -> list[Entry]:
+        """Return the files that a place stands for."""
+        if place.address not in self._known:
+            self._known[place.address] = find_inputs(place, self._watch)
+        return self._known[place.address]
+
+    def _watch(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        for entry in entries:
+            self._files += 1
+            if time.monotonic() - self._told > _TELL_S:
+                self._told = time.monotonic()
+                self._on_found(self._files)
+            yield entry
+
+
+def find_inputs(place: Place, watch: Watch = iter) -> list[Entry]:
     """Return the files that a place stands for: itself, those below a folder, or those that fit a pattern.
 
     What is hidden or was written by Tastemaker is left out. There are none where the place does not exist. Paths are
-    real ones, so that a file has one path however its folder is spelt or linked.
+    real ones, so that a file has one path however its folder is spelt or linked. ``watch`` sees them pass while they
+    are found.
 
     Raises:
         ConfigurationError: A web server has no list of its files.
@@ -108,17 +138,18 @@ def find_inputs(place: Place) -> list[Entry]:
     if not place.is_pattern:
         if not place.address.endswith("/") and (entry := place.stat()):
             return [_alone(entry)._replace(is_named=True)]
-        return _below(place.resolve())
+        return _below(place.resolve(), watch)
     found = []
     for entry in place.glob():
-        found += _below(entry.place.resolve()) if entry.is_folder else [_alone(entry)]
+        found += _below(entry.place.resolve(), watch) if entry.is_folder else [_alone(entry)]
     return found
 
 
-def _below(folder: Place) -> list[Entry]:
+def _below(folder: Place, watch: Watch) -> list[Entry]:
     root = folder.address.rstrip("/") or folder.address
     return [
-        entry._replace(root=root, is_named=entry.is_folder and not entry.passed_over) for entry in folder.list_inputs()
+        entry._replace(root=root, is_named=entry.is_folder and not entry.passed_over)
+        for entry in folder.list_inputs(watch)
     ]
 
 

@@ -21,7 +21,7 @@ import filelock
 from tastemaker.errors import ConfigurationError
 from tastemaker.storage.drafts import FULL, make_durable
 from tastemaker.storage.inputs import without_results
-from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Lock, Place
+from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Lock, Place, Watch
 from tastemaker.storage.ranges import Ranges
 
 
@@ -95,8 +95,8 @@ class LocalPlace(Place):
         places = map(LocalPlace, sorted(glob.glob(_escape_existing(self.address), recursive=True)))
         return [place.stat() or Entry(place, 0, is_folder=place.is_folder()) for place in places]
 
-    def list_inputs(self) -> list[Entry]:
-        entries = without_results(self._walk(self.address, for_input=True), self.address)
+    def list_inputs(self, watch: Watch = iter) -> list[Entry]:
+        entries = without_results(watch(self._walk(self.address, for_input=True)), self.address)
         return sorted(entries, key=lambda entry: entry.place.address)
 
     def list(self, *, recursive: bool = True) -> list[Entry]:

@@ -53,6 +53,10 @@ class Entry(NamedTuple):
         return self.place.address
 
 
+Watch = Callable[[Iterable[Entry]], Iterable[Entry]]
+"""Sees files pass while they are found, and yields them."""
+
+
 class Draft:
     """An unfinished file: a local file that any library may write. Nobody sees it until `commit`.
 
@@ -255,12 +259,15 @@ class Place(ABC):
         """
 
     @abstractmethod
-    def list_inputs(self) -> list[Entry]:
+    def list_inputs(self, watch: Watch = iter) -> list[Entry]:
         """Return the files in a folder and those below it that may be input, in the order of their addresses.
 
         Those that are hidden and those that Tastemaker wrote are left out. A folder that cannot be read, a link that
         leads nowhere, and whatever else is no file is among them, with the size 0: it is not to be passed over. Hidden
         folders, and links to folders, are among them with `Entry.passed_over`: nobody looks into them.
+
+        Args:
+            watch: Sees them pass while they are found.
 
         Raises:
             ConfigurationError: A web server has no listings.

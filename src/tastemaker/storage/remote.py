@@ -16,7 +16,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.storage import canonical_url, is_pattern, options_for, public_url, relative_to
 from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.inputs import without_results
-from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Place
+from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Place, Watch
 from tastemaker.storage.ranges import RangesFile, RemoteRanges
 
 T = TypeVar("T")
@@ -73,9 +73,9 @@ class RemotePlace(Place):
     def is_folder(self) -> bool:
         return bool(self.list())
 
-    def list_inputs(self) -> list[Entry]:
+    def list_inputs(self, watch: Watch = iter) -> list[Entry]:
         hidden = re.compile(r"(^|/)\.").search
-        entries = without_results(self.list(), self.address)
+        entries = without_results(watch(self.list()), self.address)
         names = [relative_to(entry.path, self.address) for entry in entries]
         return [
             entry._replace(passed_over="hidden file") if hidden(name) and not entry.is_folder else entry

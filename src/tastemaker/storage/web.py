@@ -20,7 +20,7 @@ import httpx2
 from tastemaker.errors import ConfigurationError
 from tastemaker.storage import Options, public_url
 from tastemaker.storage.drafts import draft_folder
-from tastemaker.storage.place import Entry
+from tastemaker.storage.place import Entry, Watch
 from tastemaker.storage.ranges import BeyondEndError, RemoteRanges
 from tastemaker.storage.remote import ReadOnlyPlace
 from tastemaker.storage.retries import current_patience, persist
@@ -59,7 +59,7 @@ class WebPlace(ReadOnlyPlace):
     def is_folder(self) -> bool:
         return False
 
-    def list_inputs(self) -> list[Entry]:
+    def list_inputs(self, watch: Watch = iter) -> list[Entry]:
         return self.list() if self.address.endswith("/") else []
 
     def list(self, *, recursive: bool = True) -> list[Entry]:
