@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from tastemaker.models.torch_runner import (  # noqa: E402
     BatchRunner,
-    DirectLane,
+    Lane,
     Program,
     is_out_of_memory,
 )
@@ -33,7 +33,7 @@ def expected_sums(images):
 
 
 def runner_of(forward, batch_size):
-    return BatchRunner(lambda _size: DirectLane(forward, CPU), batch_size)
+    return BatchRunner(lambda _size: Lane(forward, CPU), batch_size)
 
 
 class SmallMemory:

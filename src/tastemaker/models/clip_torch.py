@@ -15,7 +15,7 @@ from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.models.records import Backbone
 from tastemaker.models.torch_cuda import CudaLane
-from tastemaker.models.torch_runner import BatchRunner, DirectLane, Lane, Program, is_out_of_memory
+from tastemaker.models.torch_runner import BatchRunner, Lane, Program, is_out_of_memory
 from tastemaker.models.torch_tower import Kernels, TorchTower
 from tastemaker.models.vit import Embeddings, Pixels, VitDimensions, check_pixels, read_dimensions
 
@@ -136,7 +136,7 @@ def _load_tower(
 
 def _make_lane(program: Program, device: torch.device, image_size: int, capture: bool, batch_size: int) -> Lane:
     if device.type != "cuda":
-        return DirectLane(program.plain, device)
+        return Lane(program.plain, device)
     return CudaLane(program, device, batch_size, image_size, capture=capture)
 
 

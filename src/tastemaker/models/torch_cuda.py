@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tastemaker.models.torch_runner import Pending, Program, is_out_of_memory
+from tastemaker.models.torch_runner import Lane, Pending, Program, is_out_of_memory
 from tastemaker.models.vit import Pixels
 
 BUFFERS = 2
@@ -46,8 +46,8 @@ class _Buffer:
     read: torch.cuda.Event = field(default_factory=lambda: torch.cuda.Event())
 
 
-class CudaLane:
-    """Overlaps the copy of a batch with the computation of the one before. See `tastemaker.models.torch_runner.Lane`.
+class CudaLane(Lane):
+    """Overlaps the copy of a batch with the computation of the one before.
 
     ::
 
@@ -72,8 +72,8 @@ class CudaLane:
     def __init__(
         self, program: Program, device: torch.device, batch_size: int, image_size: int, *, capture: bool
     ) -> None:
+        super().__init__(program.plain, device)
         self._program = program
-        self._device = device
         self._batch_size = batch_size
         self._graph: torch.cuda.CUDAGraph | None = None
         self._output: Tensor | None = None
@@ -128,7 +128,7 @@ class CudaLane:
         """Return the results of the first images of the input. What stands behind them is computed and left out."""
         size = fill_up(count, self._batch_size)
         if size < self._batch_size:
-            return self._program.plain(self._input[:size])[:count]
+            return self._forward(self._input[:size])[:count]
         if self._graph is None:
             return self._program.run_full(self._input)[:count]
         assert self._output is not None

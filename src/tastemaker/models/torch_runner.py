@@ -1,7 +1,7 @@
 """Batches of images through a function on a device: who waits for what, and what happens when memory runs out.
 
-A *lane* takes batches to a device and brings results back. `DirectLane` is the plain one, for processors and Apple's
-GPUs; `tastemaker.models.torch_cuda.CudaLane` overlaps copies with computation. `BatchRunner` lets threads share a lane.
+A *lane* takes batches to a device and brings results back. `Lane` is the plain one, for processors and Apple's GPUs;
+`tastemaker.models.torch_cuda.CudaLane` overlaps copies with computation. `BatchRunner` lets threads share a lane.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -83,24 +83,8 @@ class Pending:
         return result
 
 
-class Lane(Protocol):
-    """A way to a device and back, for one thread at a time."""
-
-    def is_free(self) -> bool:
-        """Return whether `launch` can take a batch without waiting for one before it."""
-        ...
-
-    def launch(self, images: Pixels) -> Pending:
-        """Start the computation of a batch."""
-        ...
-
-    def close(self) -> None:
-        """Wait until the device is idle, and free what is held there."""
-        ...
-
-
-class DirectLane:
-    """Copies, computes and copies back, in this order.
+class Lane:
+    """A way to a device and back, for one thread at a time. This one copies, computes and copies back, in this order.
 
     Args:
         forward: What is computed, of any number of images.
@@ -112,18 +96,18 @@ class DirectLane:
         self._device = device
 
     def is_free(self) -> bool:
-        """Return True: nothing is ever under way between two calls."""
+        """Return whether `launch` can take a batch without waiting for one before it."""
         return True
 
     @torch.inference_mode()
     def launch(self, images: Pixels) -> Pending:
-        """Return the results of a batch."""
+        """Start the computation of a batch."""
         # np.require: torch wants memory in order, and warns of what it cannot write to
         batch = torch.from_numpy(np.require(images, requirements=["C", "W"]))
         return Pending(self._forward(batch.to(self._device)))
 
     def close(self) -> None:
-        """Do nothing."""
+        """Wait until the device is idle, and free what is held there."""
 
 
 class BatchRunner:
