@@ -19,82 +19,52 @@ VERSION = f"1.4.0+tastemaker.{__version__}"
 """``nemo_curator.__version__``: the version whose names these are, and who answers for them."""
 
 _HERE = "tastemaker.compat.nemo_curator"
-_DUPLICATES = f"{_HERE}.duplicates"
-_TASKS = "tastemaker.tasks"
-_BASE = "tastemaker.stages.base"
+_ENGINES, _MODELS, _STAGES = f"{_HERE}.engines", f"{_HERE}.models", f"{_HERE}.stages"
+_DUPLICATES, _NSFW = f"{_HERE}.duplicates", f"{_HERE}.nsfw"
+_TASKS, _BASE = "tastemaker.tasks", "tastemaker.stages.base"
+
+
+def _at(home: str, *names: str) -> dict[str, str]:
+    return {name: f"{home}:{name}" for name in names}
+
 
 NAMES: dict[str, dict[str, str]] = {
     "nemo_curator": {"__version__": f"{_HERE}.names:VERSION"},
-    "nemo_curator.backends.base": {
-        "BaseExecutor": "tastemaker.executors:BaseExecutor",
-        "NodeInfo": f"{_BASE}:NodeInfo",
-        "WorkerMetadata": f"{_BASE}:WorkerMetadata",
-    },
-    "nemo_curator.backends.ray_actor_pool": {"RayActorPoolExecutor": f"{_HERE}.engines:RayActorPoolExecutor"},
-    "nemo_curator.backends.ray_data": {"RayDataExecutor": f"{_HERE}.engines:RayDataExecutor"},
-    "nemo_curator.backends.xenna": {"XennaExecutor": f"{_HERE}.engines:XennaExecutor"},
-    "nemo_curator.core.client": {
-        "RayClient": f"{_HERE}.engines:RayClient",
-        "SlurmRayClient": f"{_HERE}.engines:SlurmRayClient",
-    },
-    "nemo_curator.models.aesthetics": {"AestheticScorer": f"{_HERE}.models:AestheticScorer"},
-    "nemo_curator.models.base": {"ModelInterface": f"{_HERE}.models:ModelInterface"},
-    "nemo_curator.models.clip": {
-        "CLIPAestheticScorer": f"{_HERE}.models:CLIPAestheticScorer",
-        "CLIPImageEmbeddings": f"{_HERE}.models:CLIPImageEmbeddings",
-    },
-    "nemo_curator.models.nsfw": {"NSFWScorer": f"{_HERE}.nsfw:NSFWScorer"},
-    "nemo_curator.pipeline": {"Pipeline": f"{_HERE}.engines:Pipeline"},
-    "nemo_curator.pipeline.workflow": {
-        "WorkflowBase": f"{_DUPLICATES}:WorkflowBase",
-        "WorkflowRunResult": f"{_DUPLICATES}:WorkflowRunResult",
-    },
-    "nemo_curator.stages.base": {
-        "CompositeStage": f"{_HERE}.stages:CompositeStage",
-        "ProcessingStage": f"{_HERE}.stages:ProcessingStage",
-        "Resources": f"{_BASE}:Resources",
-    },
-    "nemo_curator.stages.deduplication.semantic": {
-        "SemanticDeduplicationWorkflow": f"{_DUPLICATES}:SemanticDeduplicationWorkflow"
-    },
-    "nemo_curator.stages.file_partitioning": {"FilePartitioningStage": f"{_HERE}.stages:FilePartitioningStage"},
-    "nemo_curator.stages.image.deduplication.removal": {
-        "ImageDuplicatesRemovalStage": f"{_DUPLICATES}:ImageDuplicatesRemovalStage"
-    },
-    "nemo_curator.stages.image.embedders": {"ImageEmbeddingStage": f"{_HERE}.stages:ImageEmbeddingStage"},
-    "nemo_curator.stages.function_decorators": {"processing_stage": f"{_HERE}.functions:processing_stage"},
-    "nemo_curator.stages.image.filters": {
-        "ImageAestheticFilterStage": f"{_HERE}.stages:ImageAestheticFilterStage",
-        "ImageNSFWFilterStage": f"{_HERE}.nsfw:ImageNSFWFilterStage",
-    },
-    "nemo_curator.stages.image.filters.base": {"BaseFilterStage": f"{_HERE}.stages:BaseFilterStage"},
-    "nemo_curator.stages.image.io": {"ImageReaderStage": f"{_HERE}.stages:ImageReaderStage"},
-    "nemo_curator.stages.image.io.convert": {
-        "ConvertImageBatchToDocumentBatchStage": f"{_DUPLICATES}:ConvertImageBatchToDocumentBatchStage"
-    },
-    "nemo_curator.stages.image.io.image_writer": {"ImageWriterStage": f"{_HERE}.stages:ImageWriterStage"},
-    "nemo_curator.stages.resources": {"Resources": f"{_BASE}:Resources"},
-    "nemo_curator.stages.text.io.writer": {"ParquetWriter": f"{_DUPLICATES}:ParquetWriter"},
-    "nemo_curator.tasks": {
-        "DocumentBatch": f"{_DUPLICATES}:DocumentBatch",
-        "EmptyTask": f"{_TASKS}:EmptyTask",
-        "FileGroupTask": f"{_TASKS}:FileGroupTask",
-        "ImageBatch": f"{_TASKS}:ImageBatch",
-        "ImageObject": f"{_TASKS}:ImageObject",
-        "Task": f"{_TASKS}:Task",
-        "_EmptyTask": f"{_TASKS}:EmptyTask",
-    },
-    "nemo_curator.tasks.document": {"DocumentBatch": f"{_DUPLICATES}:DocumentBatch"},
-    "nemo_curator.tasks.file_group": {"FileGroupTask": f"{_TASKS}:FileGroupTask"},
-    "nemo_curator.tasks.image": {"ImageBatch": f"{_TASKS}:ImageBatch", "ImageObject": f"{_TASKS}:ImageObject"},
-    "nemo_curator.tasks.sentinels": {"EmptyTask": f"{_TASKS}:EmptyTask"},
-    "nemo_curator.tasks.tasks": {
-        "EmptyTask": f"{_TASKS}:EmptyTask",
-        "Task": f"{_TASKS}:Task",
-        "_EmptyTask": f"{_TASKS}:EmptyTask",
-    },
-    "nemo_curator.tasks.utils": {"TaskPerfUtils": f"{_HERE}.perf:TaskPerfUtils"},
-    "nemo_curator.utils.performance_utils": {"StagePerfStats": f"{_TASKS}:StagePerfStats"},
+    "nemo_curator.backends.base": _at("tastemaker.executors", "BaseExecutor")
+    | _at(_BASE, "NodeInfo", "WorkerMetadata"),
+    "nemo_curator.backends.ray_actor_pool": _at(_ENGINES, "RayActorPoolExecutor"),
+    "nemo_curator.backends.ray_data": _at(_ENGINES, "RayDataExecutor"),
+    "nemo_curator.backends.xenna": _at(_ENGINES, "XennaExecutor"),
+    "nemo_curator.core.client": _at(_ENGINES, "RayClient", "SlurmRayClient"),
+    "nemo_curator.models.aesthetics": _at(_MODELS, "AestheticScorer"),
+    "nemo_curator.models.base": _at(_MODELS, "ModelInterface"),
+    "nemo_curator.models.clip": _at(_MODELS, "CLIPAestheticScorer", "CLIPImageEmbeddings"),
+    "nemo_curator.models.nsfw": _at(_NSFW, "NSFWScorer"),
+    "nemo_curator.pipeline": _at(_ENGINES, "Pipeline"),
+    "nemo_curator.pipeline.workflow": _at(_DUPLICATES, "WorkflowBase", "WorkflowRunResult"),
+    "nemo_curator.stages.base": _at(_STAGES, "CompositeStage", "ProcessingStage") | _at(_BASE, "Resources"),
+    "nemo_curator.stages.deduplication.semantic": _at(_DUPLICATES, "SemanticDeduplicationWorkflow"),
+    "nemo_curator.stages.file_partitioning": _at(_STAGES, "FilePartitioningStage"),
+    "nemo_curator.stages.image.deduplication.removal": _at(_DUPLICATES, "ImageDuplicatesRemovalStage"),
+    "nemo_curator.stages.image.embedders": _at(_STAGES, "ImageEmbeddingStage"),
+    "nemo_curator.stages.function_decorators": _at(f"{_HERE}.functions", "processing_stage"),
+    "nemo_curator.stages.image.filters": _at(_STAGES, "ImageAestheticFilterStage") | _at(_NSFW, "ImageNSFWFilterStage"),
+    "nemo_curator.stages.image.filters.base": _at(_STAGES, "BaseFilterStage"),
+    "nemo_curator.stages.image.io": _at(_STAGES, "ImageReaderStage"),
+    "nemo_curator.stages.image.io.convert": _at(_DUPLICATES, "ConvertImageBatchToDocumentBatchStage"),
+    "nemo_curator.stages.image.io.image_writer": _at(_STAGES, "ImageWriterStage"),
+    "nemo_curator.stages.resources": _at(_BASE, "Resources"),
+    "nemo_curator.stages.text.io.writer": _at(_DUPLICATES, "ParquetWriter"),
+    "nemo_curator.tasks": _at(_DUPLICATES, "DocumentBatch")
+    | _at(_TASKS, "EmptyTask", "FileGroupTask", "ImageBatch", "ImageObject", "Task")
+    | {"_EmptyTask": f"{_TASKS}:EmptyTask"},
+    "nemo_curator.tasks.document": _at(_DUPLICATES, "DocumentBatch"),
+    "nemo_curator.tasks.file_group": _at(_TASKS, "FileGroupTask"),
+    "nemo_curator.tasks.image": _at(_TASKS, "ImageBatch", "ImageObject"),
+    "nemo_curator.tasks.sentinels": _at(_TASKS, "EmptyTask"),
+    "nemo_curator.tasks.tasks": _at(_TASKS, "EmptyTask", "Task") | {"_EmptyTask": f"{_TASKS}:EmptyTask"},
+    "nemo_curator.tasks.utils": _at(f"{_HERE}.perf", "TaskPerfUtils"),
+    "nemo_curator.utils.performance_utils": _at(_TASKS, "StagePerfStats"),
 }
 """Module of NeMo Curator -> name in it -> ``module:name`` of ours. The modules above these are packages."""
 
