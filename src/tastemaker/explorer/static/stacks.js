@@ -17,13 +17,13 @@ export function startStacks() {
   const open = (picture) => openStack(picture).catch((failure) => emit("trouble", failure));
   back.addEventListener("click", () => open());
   bar.append(text, back);
-  for (const event of ["view", "order"]) on(event, showBar);
+  for (const event of ["view", "order", "show"]) on(event, showBar);
   if (model.table.groups) on("open-stack", open);
 }
 
 function showBar() {
-  bar.hidden = !isOpened();
-  document.body.classList.toggle("in-stack", !bar.hidden);
+  bar.hidden = !isOpened() || model.show !== "pictures";
+  document.body.classList.toggle("in-stack", isOpened());
   const order = { oldest: ", as they were taken", name: ", by file name" }[model.order] ?? "";
   text.textContent = `A stack of ${images(model.view.images)}${order}`;
 }
