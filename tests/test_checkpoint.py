@@ -5,15 +5,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from conftest import make_tar
-from tiny import make_tiny_shards, picture
+from tiny import make_tiny_shards, picture, usual_stages
 
 from tastemaker import (
     BaseExecutor,
-    FilePartitioningStage,
-    ImageAestheticFilterStage,
-    ImageEmbeddingStage,
-    ImageReaderStage,
-    ImageWriterStage,
     LocalExecutor,
     Pipeline,
     ProcessingStage,
@@ -40,16 +35,7 @@ def shards(tmp_path):
 
 
 def make_pipeline(shards, output, model_dir, **reader):
-    return Pipeline(
-        "checkpointed",
-        stages=[
-            FilePartitioningStage(str(shards)),
-            ImageReaderStage(batch_size=4, **reader),
-            ImageEmbeddingStage(model_dir=str(model_dir)),
-            ImageAestheticFilterStage(model_dir=str(model_dir), score_threshold=3.4),
-            ImageWriterStage(str(output)),
-        ],
-    )
+    return Pipeline("checkpointed", stages=usual_stages(shards, model_dir, output, threshold=3.4, **reader))
 
 
 def described(tasks):

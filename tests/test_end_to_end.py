@@ -8,13 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import encode, make_tar, read_rows
-from tiny import write_nasty_data
+from tiny import usual_stages, write_nasty_data
 
 from tastemaker import (
-    FilePartitioningStage,
-    ImageAestheticFilterStage,
     ImageEmbeddingStage,
-    ImageReaderStage,
     ImageSignalsStage,
     ImageWriterStage,
     Pipeline,
@@ -23,14 +20,7 @@ from tastemaker import (
 
 
 def make_pipeline(paths, model_dir, threshold, *more):
-    pipeline = Pipeline(name="aesthetic_filtering", description="Filter images by aesthetic quality")
-    pipeline.add_stage(FilePartitioningStage(file_paths=str(paths), files_per_partition=1))
-    pipeline.add_stage(ImageReaderStage(batch_size=4, num_gpus_per_worker=0.25))
-    pipeline.add_stage(ImageEmbeddingStage(model_dir=str(model_dir), model_inference_batch_size=32))
-    pipeline.add_stage(ImageAestheticFilterStage(model_dir=str(model_dir), score_threshold=threshold))
-    for stage in more:
-        pipeline.add_stage(stage)
-    return pipeline
+    return Pipeline("end to end", stages=[*usual_stages(paths, model_dir, threshold=threshold), *more])
 
 
 def make_shard(path, photographs):

@@ -9,12 +9,29 @@ import numpy as np
 import pyarrow.parquet as pq
 from conftest import encode, make_tar
 
+from tastemaker import (
+    FilePartitioningStage,
+    ImageAestheticFilterStage,
+    ImageEmbeddingStage,
+    ImageReaderStage,
+    ImageWriterStage,
+)
 from tastemaker.storage import STATE_FOLDER
 
 
 def picture(seed, file_format="JPEG"):
     """Return a picture of noise that no other seed gives."""
     return encode(np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8), file_format)
+
+
+class Trap:
+    """Unpickled, it makes a file: ``open(path, "w")``."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
 
 
 def unit_vectors(count, seed=0, dtype=np.float32):
@@ -40,6 +57,18 @@ def make_tiny_shards(folder, shards=3, images=4, *, captions=True):
         members += [(f"{number}{n}.txt", b"a caption") for n in range(images - 1) if captions]
         make_tar(folder / f"{number}.tar", [*members, (f"{number}bad.jpg", picture(0)[:400])])
     return folder
+
+
+def usual_stages(source, model_dir, output=None, *own, batch_size=4, threshold=0.0, images_per_tar=1000, **reader):
+    """Return the stages of an ordinary pipeline, with others after the reader; without an output, no writer."""
+    return [
+        FilePartitioningStage(str(source), files_per_partition=1),
+        ImageReaderStage(batch_size=batch_size, **reader),
+        *own,
+        ImageEmbeddingStage(model_dir=str(model_dir)),
+        ImageAestheticFilterStage(model_dir=str(model_dir), score_threshold=threshold),
+        *([] if output is None else [ImageWriterStage(str(output), images_per_tar=images_per_tar)]),
+    ]
 
 
 def write_nasty_data(folder, photographs):

@@ -9,19 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from embedding_files import unit_vectors
+from tiny import Trap
 
 from tastemaker import errors
 from tastemaker.runs.run import RunOptions, run_scoring
-
-
-class Trap:
-    """Unpickling it leaves a file behind."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
 
 
 @pytest.fixture

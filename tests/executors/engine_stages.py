@@ -10,16 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from conftest import encode, make_tar
+from tiny import usual_stages
 
-from tastemaker import (
-    FilePartitioningStage,
-    ImageAestheticFilterStage,
-    ImageEmbeddingStage,
-    ImageReaderStage,
-    ImageWriterStage,
-    ProcessingStage,
-    Resources,
-)
+from tastemaker import ProcessingStage, Resources
 
 DEADLY_FILE = b"\x89PNG\r\n\x1a\n is deadly"
 
@@ -148,15 +141,9 @@ def peak_kb():
 
 def make_stages(source, model_dir, output, *own, batch_size=4, threshold=9.0):
     """Return the usual stages, with others after the reader. A worker of them all takes one core."""
-    stages = [
-        ImageReaderStage(batch_size=batch_size),
-        *own,
-        ImageEmbeddingStage(model_dir=str(model_dir)),
-        ImageAestheticFilterStage(model_dir=str(model_dir), score_threshold=threshold),
-        ImageWriterStage(str(output), images_per_tar=5),
-    ]
-    small = [stage.with_(resources=Resources(cpus=1 / len(stages))) for stage in stages]
-    return [FilePartitioningStage(str(source), files_per_partition=1), *small]
+    options = {"batch_size": batch_size, "threshold": threshold, "images_per_tar": 5}
+    first, *stages = usual_stages(source, model_dir, output, *own, **options)
+    return [first, *(stage.with_(resources=Resources(cpus=1 / len(stages))) for stage in stages)]
 
 
 def write_shards(folder, shards=4, images=6, replaced=()):

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny import unit_vectors
+from tiny import Trap, unit_vectors
 
 from tastemaker.errors import ModelError
 from tastemaker.models.aesthetic import AestheticPredictor
@@ -159,19 +159,9 @@ def test_a_predictor_in_one_file_with_a_vision_tower_is_found(weights, predictor
     assert np.array_equal(AestheticPredictor.from_file(path).score(vectors), predictor.score(vectors))
 
 
-class Payload:
-    """Unpickled, it calls open(path, "w")."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
 @pytest.mark.parametrize("is_zip", [False, True])
 def test_a_pth_with_code_in_it_is_refused_and_the_code_does_not_run(torch, state, tmp_path, is_zip):
-    path, trap = tmp_path / "hostile.pth", Payload(tmp_path / "harm")
+    path, trap = tmp_path / "hostile.pth", Trap(tmp_path / "harm")
     if is_zip:
         torch.save({**state, "layers.0.weight": trap}, path)
     else:
