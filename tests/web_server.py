@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
@@ -34,9 +35,16 @@ class Request:
 
     method: str
     path: str
-    byte_range: str | None
-    authorization: str | None
+    headers: Message
     sent: int = 0
+
+    @property
+    def byte_range(self):
+        return self.headers["Range"] or self.headers["x-ms-range"]
+
+    @property
+    def authorization(self):
+        return self.headers["Authorization"]
 
 
 class WebServer:
@@ -102,8 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.server.owner
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         path = unquote(self.path)  # obstore writes a dot in a name of Google's as %2E
-        byte_range = self.headers["Range"] or self.headers["x-ms-range"]
-        request = Request(self.command, path, byte_range, self.headers["Authorization"])
+        request = Request(self.command, path, self.headers)
         owner.requests.append(request)
         owner.on_request(request)
         time.sleep(owner.latency_s)

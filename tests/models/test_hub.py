@@ -1,3 +1,5 @@
+# ruff: noqa: F811 - fixtures are arguments
+
 import hashlib
 import io
 import os
@@ -9,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hub_server import HubServer
+from remote_servers import _impatient, hub  # noqa: F401 - fixtures
 from safetensors.numpy import save, save_file
 from tiny import snapshot
 from web_server import Fault
@@ -45,17 +47,6 @@ def tiny_clip(layers=2, extra=0):
 
 def tiny_predictor():
     return random_predictor(768, np.random.default_rng(0))
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """A hub that this process takes for the public one."""
-    with HubServer() as server:
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
-        for name, value in (("ATTEMPTS", "3"), ("WAIT_S", "0.05"), ("TIMEOUT_S", "5")):
-            monkeypatch.setenv(f"TASTEMAKER_REMOTE_{name}", value)
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -170,9 +170,7 @@ def _insert_packet(jpeg: bytes, rating: int, *, by_score: bool) -> bytes:
         if segment.marker != _APP0 and not is_exif:
             break
         at = segment.end
-    packet = make_xmp(rating, by_score=by_score).partition(b"?>\n")[
-        2
-    ]  # without the XML declaration: a packet has its own wrapper
+    _, _, packet = make_xmp(rating, by_score=by_score).partition(b"?>\n")  # a packet has a declaration of its own
     body = XMP_MARK + _PACKET_BEGIN + packet + _PACKET_END
     return jpeg[:at] + b"\xff\xe1" + _length(body) + body + jpeg[at:]
 
