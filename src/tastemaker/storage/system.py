@@ -20,7 +20,6 @@ class PlaceSystem(AbstractFileSystem):  # type: ignore[misc]
     """
 
     cachable = False
-    root_marker = ""
 
     def __init__(self, scheme: str, options: Options | None = None) -> None:
         super().__init__()
