@@ -46,6 +46,13 @@ def test_a_planted_taste_is_found_again_as_well_as_its_noise_allows(world):
     assert np.median(unseen) == pytest.approx(5.5, abs=1)
 
 
+def test_ratings_of_which_one_differs_give_figures(world):
+    embeddings, base, _ = world
+    taste = learn_from_ratings(embeddings[:60], np.eye(1, 60)[0], np.arange(60), base)
+    figures = (taste.own, taste.reference, taste.difference, taste.gain)
+    assert np.isfinite([(figure.value, figure.low, figure.high) for figure in figures]).all()
+
+
 def test_shuffled_ratings_tell_nothing_and_nothing_is_claimed(world):
     embeddings, base, liking = world
     values, claims = [], 0

@@ -272,10 +272,10 @@ def _compare(
 
 
 def _rank_correlation(predictions: Array, values: Array) -> float:
-    """Return Spearman's rank correlation; NaN where all values are the same."""
+    """Return Spearman's rank correlation: 0 where all predictions are the same, NaN where all values are."""
     first, second = (ranks - ranks.mean() for ranks in (_ranks(predictions), _ranks(values)))
     length = math.sqrt(float((first**2).sum() * (second**2).sum()))
-    return float((first * second).sum()) / length if length else math.nan
+    return float((first * second).sum()) / length if length else 0.0 if second.any() else math.nan
 
 
 def _ranks(values: Array) -> Array:

@@ -11,14 +11,14 @@ from tastemaker.selections.selection import choose_rows
 
 @pytest.fixture
 def table(tmp_path):
-    """Five sunsets, the best of all, and three other scenes; one picture without a score, one without an embedding."""
-    scenes = [0, 0, 0, 0, 0, 1, 2, 3, 4, None]
+    """Five sunsets, the best of all, and three other scenes; one picture without a score, two without an embedding."""
+    scenes = [0, 0, 0, 0, 0, 1, 2, 3, 4, None, None]
     images = [make_image(number, None if scene == 4 else 9.0 - number / 10) for number, scene in enumerate(scenes)]
     for image, scene in zip(images, scenes, strict=True):
         if scene is not None:
             image.embedding = np.eye(1, 768, scene, dtype=np.float32)[0]
         else:
-            image.embedding = np.zeros(768, np.float32)
+            image.embedding = np.full(768, 0 if image is images[9] else np.nan, np.float32)
     return ScoreTable(write_rows(tmp_path / "rows.parquet", images, embeddings=True))
 
 

@@ -129,6 +129,8 @@ def test_other_files_are_never_replaced(world, model_dir, tmp_path):
         (("image", "rating"), [], "neither"),
         (("image", "rating"), [("x.jpg", 3)], "no line .* names a picture .*x.jpg"),
         (("image", "rating"), [("000", "good")], "'good' is no rating"),
+        (("image", "rating"), [("000", "1e308")], "'1e308' is no rating"),
+        (("winner", "loser"), [("000", "000")] * 30, "no line"),
         (("image", "rating"), [("000", 1), ("001", 2)], "2 ratings are too few"),
     ],
 )

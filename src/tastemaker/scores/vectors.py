@@ -138,6 +138,8 @@ class Vectors:
     def take_unit(self, rows: IntArray) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """Return the embeddings of some rows divided by their lengths, float32 (m, size), and which rows have one.
 
+        Those that have none, or one with a NaN, are zeros.
+
         Args:
             rows: int64 (m,), ascending.
         """
@@ -145,6 +147,7 @@ class Vectors:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         is_there: npt.NDArray[np.bool_] = np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)
         vectors /= np.where(is_there[:, None], lengths, 1)
+        vectors[~is_there] = 0
         return vectors, is_there
 
     def _hold(self) -> Floats | None:

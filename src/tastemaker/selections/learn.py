@@ -33,6 +33,8 @@ from tastemaker.storage.place import Place
 
 Rows = npt.NDArray[np.int64]
 
+_LARGEST_RATING = 1e9
+
 
 @dataclass(frozen=True)
 class LearnSummary(taste.Worth):
@@ -41,7 +43,7 @@ class LearnSummary(taste.Worth):
     Attributes:
         output: The file.
         source: Where the examples come from.
-        unmatched: Lines of the CSV that name no picture of the table, or one without an embedding.
+        unmatched: Lines of the CSV that name no picture of the table, one without an embedding, or one twice.
         scorer: The scorer that it began with; ``reference`` is of that.
     """
 
@@ -159,7 +161,8 @@ def _read_csv(table: ScoreTable, path: Path) -> _Examples:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
-        raise ConfigurationError(f"{path} cannot be read as a CSV: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"{path} cannot be read as a CSV: {why}") from error
     columns = set(lines[0]) if lines else set()
     names = ["image"] if {"image", "rating"} <= columns else ["winner", "loser"]
     if not set(names) <= columns:
@@ -167,6 +170,8 @@ def _read_csv(table: ScoreTable, path: Path) -> _Examples:
     known = _rows_by_name(table, {line[name] or "" for line in lines for name in names})
     rows = np.array([[known.get(line[name] or "", -1) for name in names] for line in lines], np.int64)  # (n, 1 or 2)
     is_known = (rows >= 0).all(axis=1)
+    if len(names) == 2:
+        is_known &= rows[:, 0] != rows[:, 1]
     if not is_known.any():
         raise ConfigurationError(
             f"no line of {path} names a picture of the table; the first names {lines[0][names[0]]!r}"
@@ -181,8 +186,8 @@ def _number(text: str | None, path: Path) -> float:
         value = float(text or "")
     except ValueError:
         value = float("nan")
-    if not np.isfinite(value):
-        raise ConfigurationError(f"{path}: {text!r} is no rating")
+    if not abs(value) <= _LARGEST_RATING:
+        raise ConfigurationError(f"{path}: {text!r} is no rating; a rating is a number")
     return value
 
 

@@ -180,6 +180,7 @@ class OwnFiles:
             ConfigurationError: A file of somebody else is in the way.
         """
         self.refuse_foreign(name)
+        self.folder.make_folder()
         self.remove_drafts()
         draft = (self.folder / name).draft(beside=self._record / name)
         try:
