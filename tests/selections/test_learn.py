@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 
 import numpy as np
 import pyarrow as pa
@@ -100,16 +101,16 @@ def test_the_command_prints_figures_a_verdict_and_what_to_do_next(world, model_d
     folder, liking = world
     lines = [(f"{n:03d}", stars) for n, stars in enumerate(stars_of(liking))]
     examples = write_csv(tmp_path / "ratings.csv", ("image", "rating"), lines)
-    output = tmp_path / "mine.safetensors"
+    output = tmp_path / "my taste.safetensors"
     command = ("learn", folder, "--from", examples, "--output", output, "--model-dir", model_dir)
     result = tastemaker(*command)
     assert result.returncode == 0, result.stderr
     assert "the rank correlation with 95% interval" in result.stdout
-    assert f"rescore {folder} --scorer {output}" in result.stdout
+    (next_,) = re.findall("See its scores: tastemaker (.*)", result.stdout)
     assert tastemaker(*command).returncode == 0
-    assert tastemaker("rescore", folder, "--scorer", output, "--model-dir", model_dir).returncode == 0
-    assert np.corrcoef(ScoreTable(folder).values("mine"), liking)[0, 1] > 0.8
-    (made_by,) = {entry.entries["scores"]["mine"]["learned"] for entry in ScoreTable(folder).provenance}
+    assert tastemaker(*shlex.split(next_), "--model-dir", model_dir).returncode == 0
+    assert np.corrcoef(ScoreTable(folder).values("my_taste"), liking)[0, 1] > 0.8
+    (made_by,) = {entry.entries["scores"]["my_taste"]["learned"] for entry in ScoreTable(folder).provenance}
     assert re.fullmatch(rf"{COUNT} ratings, 20..-..-..T\S+, rank correlation 0\.\d\d \(.*\)", made_by)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -58,4 +59,5 @@ def learn(
     typer.echo(f"  difference         {summary.difference}")
     typer.echo(f"  gained since half  {summary.gain}")
     typer.echo(summary.verdict)
-    typer.echo(f"See its scores: tastemaker rescore {' '.join(scores)} --scorer {summary.output}")
+    for place in scores:
+        typer.echo(f"See its scores: {shlex.join(['tastemaker', 'rescore', place, '--scorer', summary.output])}")
