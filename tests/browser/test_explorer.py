@@ -229,11 +229,16 @@ def test_a_server_that_was_stopped_is_told_where_one_looks(browser, tmp_path):
         page.get_by_role("button", name="Understood").click()  # three sentences, the first time only
         page.reload()
         page.wait_for_selector("body.ready")
-        page.wait_for_selector("#grid img")  # the page knows which picture it would rate
         assert not page.locator("#intro").is_visible()
+        page.context.clear_cookies()  # as after a start with another token
+        page.wait_for_selector("#gone:not([hidden])")
+        page.goto(address)
+        page.wait_for_selector("body.ready")
+        page.wait_for_selector("#grid img")  # the page knows which picture it would rate
+        assert not page.locator("#gone").is_visible()
     page.keyboard.press("4")
     wait_until(page, "document.getElementById('saved').textContent.startsWith('not saved')")
-    assert "The server does not answer, and nothing is saved" in text_of(page, "#gone")
+    assert "The server does not answer this page, and nothing is saved" in text_of(page, "#gone")
     page.keyboard.press("f")
     wait_until(page, "document.getElementById('failures').textContent.includes('the server does not answer')")
     page.close()

@@ -38,11 +38,11 @@ async function reach(path, options) {
   return response.json();
 }
 
-// A server that was stopped is told where one looks, until it answers again.
+// A server that was stopped, or started anew with another token, is told where one looks, until it answers again.
 async function request(path, options) {
   try {
     const response = await fetch(path, options);
-    gone.hidden = true;
+    gone.hidden = response.status !== 403;
     return response;
   } catch (error) {
     if (error.name === "AbortError") throw error;
