@@ -33,6 +33,6 @@ def __dir__() -> object:
 def _read_names() -> None:
     import re
 
-    with open(f"{__file__}i", encoding="utf-8") as stub:
+    with open(f"{__path__[0]}/__init__.pyi", encoding="utf-8") as stub:
         for module, names in re.findall(r"^from (\S+) import ([^()\n]+|\([^()]+\))$", stub.read(), re.MULTILINE):
             _homes.update(dict.fromkeys(re.findall(r"(\w+) as \1\b", names), module))

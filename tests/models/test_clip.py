@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -329,6 +330,22 @@ def test_torch_takes_f32_on_a_processor_and_refuses_int8_and_batches_of_nothing(
 def test_fewer_than_one_thread_is_refused(weights):
     with pytest.raises(ConfigurationError, match="threads=0 is less than 1"):
         load_clip(weights, device="cpu", threads=0)
+
+
+WITHOUT_TELEMETRY = """
+import sys
+from tastemaker.models.clip_openvino import processor_capabilities
+assert "FP32" in processor_capabilities()
+assert "openvino_telemetry" not in sys.modules
+import openvino_telemetry  # whoever wants it has it
+"""
+
+
+def test_importing_openvino_sends_and_notes_nothing_about_the_user(tmp_path):
+    pytest.importorskip("openvino_telemetry")
+    environment = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", WITHOUT_TELEMETRY], env=environment, timeout=60, check=True)
+    assert not (tmp_path / "intel").exists()
 
 
 def test_nothing_but_the_torch_backend_imports_torch(weights):
