@@ -91,10 +91,10 @@ def test_a_wrong_cut_off_changes_nothing_and_the_cut_off_moves_by_keys(browser, 
         assert text_of(page, ".flag") == "5.20"
         before = counts(page)
         page.locator("#varied input[type=checkbox]").check()
-        wait_until(page, f"{CUT}.kept === 40 && document.querySelector('.cell')?.ariaSetSize === '40'")
+        wait_until(page, f"{CUT}.kept === 15 && document.querySelector('.cell')?.ariaSetSize === '15'")
         page.keyboard.press("]")
         page.keyboard.press("]")
-        wait_until(page, f"{CUT}.kept === 42 && document.querySelector('.cell')?.ariaSetSize === '42'")
+        wait_until(page, f"{CUT}.kept === 17 && document.querySelector('.cell')?.ariaSetSize === '17'")
         page.locator("#varied input[type=range]").fill("7")
         wait_until(page, f"{CUT}.kept === 7 && location.hash.includes('cut=varied+7')")
         assert text_of(page, "#export-count") == "7"

@@ -86,19 +86,6 @@ def list_dimensions(table: ScoreTable) -> list[Dimension]:
     return found + [Dimension(name, sql) for name in SIGNAL_NAMES if name in have and (sql := _fifths(table, name))]
 
 
-def shape_conditions(columns: Collection[str]) -> list[tuple[str, str]]:
-    """Return (name, SQL) of the shapes that a filter offers: as pictures are seen."""
-    if not {"width", "height"} <= set(columns):
-        return []
-    aspect = aspect_sql(columns)
-    aspect = aspect if aspect.isidentifier() else f"({aspect})"
-    return [
-        ("landscape", f"{aspect} > {_SQUARE}"),
-        ("portrait", f"{aspect} < 1 / {_SQUARE}"),
-        ("square", f"greatest({aspect}, 1 / {aspect}) <= {_SQUARE}"),
-    ]
-
-
 def sure_distance(kept: int, scored: int, share: float) -> float:
     """Return how far a slice's share is from the whole's at least: 0 where chance may explain it.
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
 from tastemaker.explorer.details import describe_cell, describe_picture
-from tastemaker.explorer.dimensions import Dimension, list_dimensions, shape_conditions
+from tastemaker.explorer.dimensions import Dimension, list_dimensions
 from tastemaker.explorer.exports import Exports, path_here
 from tastemaker.explorer.facets import FACETS
 from tastemaker.explorer.failures import group_failures, list_failures
@@ -105,7 +105,6 @@ class Explorer:
             "embeddings": EMBEDDING in self.table.columns,
             "columns": [[name, str(kind)] for name, kind in self.table.columns.items() if name != EMBEDDING],
             "groups": self.index.groups.are_offered,
-            "shapes": shape_conditions(self.table.columns),
             "ranked_by": [*self.index.columns, *([TASTE] if self.index.taste.version else [])],
             "orders": self.index.facets.orders,
             "stamp": self.stamp,

@@ -13,7 +13,7 @@ import { startFlow } from "./flow.js";
 import { startHistogram } from "./histogram.js";
 import { startIntro } from "./intro.js";
 import { startKeys } from "./keys.js";
-import { emit, fromHash, isFiltered, loadView, measure, model, on, setOrder, setShow, shownImages, UNFILTERED } from "./model.js";
+import { allImages, emit, fromHash, isFiltered, loadView, measure, model, on, setOrder, setShow, shownImages, UNFILTERED } from "./model.js";
 import { startNews } from "./news.js";
 import { startPicked } from "./picked.js";
 import { openRow, startPicture } from "./picture.js";
@@ -82,7 +82,7 @@ function startHeader() {
 function showAbout() {
   const { name, images: all, deleted, ranked_by: columns } = model.table;
   const { images: shown, failed, unscored, by: ranked, like } = model.view;
-  about.replaceChildren(element("span", { textContent: name }), " · ", isFiltered() ? `${count(shown)} of ${images(all)}` : images(all));
+  about.replaceChildren(element("span", { textContent: name }), " · ", isFiltered() ? `${count(shown)} of ${images(allImages())}` : images(allImages()));
   if (deleted) about.append(` · ${count(deleted)} gone`);
   by.value = ranked;
   document.getElementById("by-label").hidden = columns.length < 2 || Boolean(like);

@@ -25,7 +25,7 @@ export function startFacets() {
 }
 
 // The values of a facet that are chosen; null stands for pictures of which it is not known.
-export const chosenOf = (name) => {
+const chosenOf = (name) => {
   const text = model.filter[name];
   if (!text || text === "next") return [];
   return name === "rated" ? text.split(",") : JSON.parse(text);

@@ -1,7 +1,7 @@
-// The filter's drawer: a part of the text, words to rank by, a condition in SQL, and chips that write conditions. Facets are in facets.js.
+// The filter's drawer: a part of the text, words to rank by, and a condition in SQL. Facets are in facets.js.
 
 import { count, element } from "./format.js";
-import { changeFilter, emit, isFiltered, model, on, setPart, UNFILTERED } from "./model.js";
+import { allImages, changeFilter, emit, isFiltered, model, on, setPart, UNFILTERED } from "./model.js";
 
 const form = document.getElementById("filter");
 const toggle = document.getElementById("filter-toggle");
@@ -9,17 +9,11 @@ const text = document.getElementById("filter-text");
 const like = document.getElementById("filter-like");
 const where = document.getElementById("filter-where");
 const error = document.getElementById("filter-error");
-const chips = document.getElementById("filter-chips");
 const groups = document.getElementById("group-label");
 const groupBox = document.getElementById("group");
 
 const WORDS_PAUSE_MS = 900; // in typing words, before they are searched for
 let pausing = 0;
-
-const SIZES = [
-  ["from 512 px", "least(width, height) >= 512"],
-  ["from 1024 px", "least(width, height) >= 1024"],
-];
 
 export function startFilter() {
   toggle.addEventListener("click", () => show(form.hidden));
@@ -58,7 +52,7 @@ export function startFilter() {
   document.getElementById("filter-clear").addEventListener("click", clear);
   groups.hidden = !model.table.groups;
   groupBox.addEventListener("change", changeGroups);
-  fillChips();
+  fillColumns();
 }
 
 const typed = () => ({ text: text.value, like: like.value, where: where.value });
@@ -113,11 +107,7 @@ function show(isShown) {
   else toggle.focus();
 }
 
-function fillChips() {
-  const have = new Set(model.table.columns.map(([name]) => name));
-  const known = [...(have.has("width") ? [...model.table.shapes, ...SIZES] : []), ...(have.has("caption") ? [["captioned", "caption IS NOT NULL"]] : [])];
-  const conditions = known.map(([name, condition]) => chip(name, () => toggleCondition(condition), { condition }));
-  chips.append(...conditions);
+function fillColumns() {
   const columns = model.table.columns.map(([name, kind]) => {
     const button = element("button", { type: "button", textContent: name, title: kind, className: "plain" });
     button.addEventListener("click", () => {
@@ -131,23 +121,13 @@ function fillChips() {
 
 const plainKind = (kind) => (/string/.test(kind) && !/list|struct/.test(kind) ? "text" : /^(u?int|float|double|half)/.test(kind) ? "number" : kind.split("<")[0]);
 
-function chip(name, action, data) {
-  const button = element("button", { type: "button", textContent: name, className: "chip", "aria-pressed": "false" });
-  Object.assign(button.dataset, data);
-  button.addEventListener("click", action);
-  return button;
-}
-
 function reflect() {
   const { filter } = model;
   groupBox.checked = filter.group === "best";
   if (document.activeElement !== text) text.value = filter.text;
   if (document.activeElement !== like) like.value = filter.like;
   if (document.activeElement !== where) where.value = filter.where;
-  for (const button of chips.querySelectorAll("button")) {
-    button.setAttribute("aria-pressed", filter.where.includes(button.dataset.condition));
-  }
-  document.getElementById("filter-count").textContent = isFiltered() ? `${count(model.view.images)} of ${count(model.table.images)}` : "";
+  document.getElementById("filter-count").textContent = isFiltered() ? `${count(model.view.images)} of ${count(allImages())}` : "";
   showState();
 }
 
@@ -158,4 +138,3 @@ function showState() {
   toggle.classList.toggle("on", number > 0);
   document.getElementById("filter-clear").disabled = !number;
 }
-

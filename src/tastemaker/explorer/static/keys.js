@@ -169,7 +169,7 @@ async function mark(changes, isLeft) {
   }
 }
 
-export function goToCut() {
+function goToCut() {
   const { place } = model.cut;
   if (!shownImages()) return;
   setShow("pictures");

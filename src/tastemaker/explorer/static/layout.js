@@ -3,7 +3,7 @@
 const WIDEST = 8; // a wider picture gets a box of this shape, and lies in it uncropped
 const NARROWEST = 0.3;
 
-export const LABEL = 24; // px of a line below each picture
+const LABEL = 24; // px of a line below each picture
 export const GAP = 12; // px below the label
 export const BESIDE = 12; // px between pictures
 

@@ -40,6 +40,9 @@ export const digits = () => digitsOf(model.view.step);
 // What the pictures are ranked by, in a word: words give a likeness.
 export const measure = () => (model.view.like ? "likeness" : "score");
 
+// Pictures that have what they are ranked by, whatever passes the filter; the others are failures.
+export const allImages = () => model.table.images - model.view.failed - model.view.unscored;
+
 export const isFiltered = () => Object.keys(UNFILTERED).some((name) => model.filter[name]);
 
 // Pictures are displayed in any order, or only those on one side of the cut-off; places always count from the best.
@@ -103,7 +106,7 @@ export const counted = () => model.view.images - model.view.rejected.size;
 
 const keptBefore = (place) => place - [...model.view.rejected].filter((rejected) => rejected < place).length;
 
-export const snap = (score) => Number((Math.round(score / model.view.step) * model.view.step).toFixed(digits()));
+const snap = (score) => Number((Math.round(score / model.view.step) * model.view.step).toFixed(digits()));
 
 // Move the cut-off to a score that an arrow key can reach: its count is in the page.
 export function cutAt(score) {

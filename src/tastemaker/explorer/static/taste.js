@@ -126,7 +126,7 @@ function show() {
 function advice() {
   const { learned, ratings, needed } = state;
   if (!learned && isDue()) return `${count(ratings)} pictures are rated. That is enough to learn which you like.`;
-  if (!learned) return `Rate ${needed} pictures, with the keys 1 to 5, or X for what you reject. Then the page can learn which you like, and rank all pictures by it. ${count(ratings)} are rated.`;
+  if (!learned) return `Rate ${needed} pictures, with the keys 1 to 5, or X for what you reject. Then the page can learn which you like, and rank all pictures by it. ${ratings === 1 ? "One is" : `${count(ratings)} are`} rated.`;
   const day = new Date(learned.learned_at).toLocaleDateString("en-GB", { dateStyle: "long" });
   const now = ratings > learned.examples ? ` There are ${count(ratings)} now${isDue() ? ", enough to learn again" : ""}.` : "";
   return `On ${day}, from your ${learned.source}.${now}`;
@@ -174,7 +174,7 @@ function saving() {
 function showBar() {
   bar.hidden = !isProposing() || model.show !== "pictures";
   document.body.classList.toggle("proposing", !bar.hidden);
-  document.body.classList.toggle("without-cut", !bar.hidden || model.show === "taste");
+  document.body.classList.toggle("without-cut", !bar.hidden || ["taste", "failures"].includes(model.show));
   if (bar.hidden) return;
   const { images, rated } = model.view;
   const isDone = images > 0 && rated.size >= images;

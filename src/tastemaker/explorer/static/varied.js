@@ -35,7 +35,7 @@ function show() {
   box.checked = isOn;
   slider.hidden = !isOn;
   slider.max = Math.max(1, Math.min(MOST, counted()));
-  if (document.activeElement !== slider) slider.value = isOn ? number : USUAL;
+  if (document.activeElement !== slider) slider.value = isOn ? number : Math.min(USUAL, Math.ceil(counted() / 4));
   name.textContent = isOn ? "unlike each other" : `only ${slider.value} unlike each other`;
   document.body.classList.toggle("varied", isOn);
 }
