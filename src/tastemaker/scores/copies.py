@@ -59,14 +59,13 @@ class TarCopies:
         self._samples = 0
         own.refuse_foreign(self._name(0))
 
-    def add(self, members: Members, sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
+    def add(self, members: Members, shard: str = "") -> tuple[str, str]:
         """Append one sample; return the tar that it is in, below the folder, and the name of its image there.
 
         Member names and bytes go in as they are; times and owners are left out.
 
         Args:
             members: Name -> bytes, the image first.
-            sources: Name -> which file these bytes are.
             shard: The shard that the sample is from; empty for loose files.
         """
         image = next(iter(members))
@@ -148,7 +147,7 @@ class FileCopies:
         self._waiting: dict[str, bytes] = {}
         self._bytes = 0
 
-    def add(self, members: Members, sources: Mapping[str, str], shard: str = "") -> tuple[str, str]:
+    def add(self, members: Members, sources: Mapping[str, str]) -> tuple[str, str]:
         """Write one sample; return the place of its image below the folder, twice.
 
         A name that a file of another source has goes below a numbered folder.
@@ -156,7 +155,6 @@ class FileCopies:
         Args:
             members: Name -> bytes, the image first.
             sources: Name -> which file these bytes are.
-            shard: As in `TarCopies`.
         """
         prefix, self.left_out = self._names.prefix(sources), {}
         for name, data in members.items():
@@ -206,7 +204,7 @@ class LinkCopies(FileCopies):
 
 
 Copies = TarCopies | FileCopies
-"""Takes samples one after the other; `finish` writes what waits, `discard` gives it up."""
+"""Take samples one after the other; `finish` writes what waits, `discard` gives it up."""
 
 
 def is_too_long(name: str) -> bool:

@@ -235,13 +235,15 @@ class Export:
             raise SkippedError("refused", f"the name {long[:40]!r}...", "is too long for a file; tars take it")
         if self._embedder is not None:
             members = self._embedder.embed(row_id, row, members)
-        sources = {part.name: part.source for part in found.parts}
-        record = self._record_of(found.parts[0])
-        if record is not None and self._form == "webdataset":
-            members, sources = _with_record(members, sources, record)
-        place = copies.add(members, sources, found.parts[0].shard)
-        if record is not None and self._form != "webdataset":
-            self._records.setdefault(place[1].removesuffix(found.parts[0].name) + record.file, []).append(record)
+        image = found.parts[0]
+        record = self._record_of(image)
+        if isinstance(copies, TarCopies):
+            members = members if record is None else _with_record(members, record)
+            place = copies.add(members, image.shard)
+        else:
+            place = copies.add(members, {part.name: part.source for part in found.parts})
+            if record is not None:
+                self._records.setdefault(place[1].removesuffix(image.name) + record.file, []).append(record)
         for problem in copies.left_out.values():
             self._skip(row_id, row, "sidecar", problem)
         self._summary.written += 1
@@ -271,13 +273,12 @@ class Export:
             self._on_progress(Progress(self._done, self._bytes_done, self._bytes_total, len(self._chosen.rows)))
 
 
-def _with_record(members: Members, sources: dict[str, str], record: Record) -> tuple[Members, dict[str, str]]:
+def _with_record(members: Members, record: Record) -> Members:
     """Return the members of a sample with what a metadata file says of it, where they do not say it themselves."""
-    image = next(iter(members))
-    stem = os.path.splitext(image)[0]
+    stem = os.path.splitext(next(iter(members)))[0]
     there = {name.rpartition(".")[2].lower() for name in members}
     added = {f"{stem}.{ending}": text for ending, text in record.sidecars().items() if ending not in there}
-    return {**members, **added}, {**sources, **{name: f"{sources[image]}:{name}" for name in added}}
+    return {**members, **added}
 
 
 class _Inside:

@@ -179,7 +179,7 @@ class ImageWriterStage(OfBatches, ProcessingStage[ImageBatch, FileGroupTask]):
                 raise UnreadableImageError(
                     f"unsafe name {unsafe!r}: it leads out of the output folder", ReasonKind.UNSAFE_NAME
                 )
-            tar, member = tars.add(members, dict.fromkeys(members, image.image_path), image.shard)
+            tar, member = tars.add(members, image.shard)
             for name, why in tars.left_out.items():
                 image.note(f"{name} is left out: {why}")
         except UnreadableImageError as error:
