@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pytest
+from rows import write_scores
 
 from explorer.table import SCORES, encode_picture, set_column, write_table
 from tastemaker import ScoreTable, Selection, StarOptions, select_images, write_stars
@@ -223,3 +224,12 @@ def test_a_view_by_ratings_stays_as_it_is_while_one_rates(explorer):
     assert explorer.index.view(unrated).rows.tolist() == before
     assert explorer.index.view(Filter(rated="unrated", asked="2")).rows.tolist() == before[1:]
     assert np.array_equal(explorer.marks.current()[before[0]], Mark(3))
+
+
+def test_ratings_lie_beside_the_rows_of_their_run_wherever_in_it_and_below_what_the_rows_are(tmp_path):
+    (tmp_path / "rows" / "out" / "_tastemaker").mkdir(parents=True)
+    for below in ("rows/a.parquet", "rows/more/a.parquet", "rows/rows/a.parquet"):
+        path = write_scores(tmp_path / "rows" / "out" / below, [5.0])
+        assert marks_path(ScoreTable(path)) == tmp_path / "rows" / "out" / MARKS_FILE
+    path = write_scores(tmp_path / "rows" / "project" / "mine.parquet", [5.0])
+    assert marks_path(ScoreTable(path)) == path.parent / MARKS_FILE

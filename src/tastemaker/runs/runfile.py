@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -50,6 +51,7 @@ class RunFile:
         self.path = run_file(output_dir, part)
         self._started = datetime.now(UTC)
         self._per_minute: Counter[int] = Counter()  # minute from the start -> images
+        self._lock = threading.Lock()
         self._saved = 0.0
         before = read_note(self.path)
         self._record: dict[str, Any] = {
@@ -77,7 +79,8 @@ class RunFile:
 
     def count(self, images: int) -> None:
         """Count images that were done just now, and write the file if that was half a minute ago."""
-        self._per_minute[int((datetime.now(UTC) - self._started).total_seconds() // 60)] += images
+        with self._lock:
+            self._per_minute[int((datetime.now(UTC) - self._started).total_seconds() // 60)] += images
         if time.monotonic() - self._saved >= _SAVE_EVERY_S:
             with suppress(OSError):
                 self._save()
@@ -102,8 +105,9 @@ class RunFile:
 
     def _save(self) -> None:
         self._saved = time.monotonic()
-        minutes = [self._per_minute[minute] for minute in range(max(self._per_minute, default=-1) + 1)]
-        record = self._record | {"images_done": self._per_minute.total(), "images_per_minute": minutes}
+        with self._lock:
+            minutes = [self._per_minute[minute] for minute in range(max(self._per_minute, default=-1) + 1)]
+        record = self._record | {"images_done": sum(minutes), "images_per_minute": minutes}
         self.path.write((json.dumps(record, indent=2) + "\n").encode())
 
 

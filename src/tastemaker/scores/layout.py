@@ -24,16 +24,18 @@ ROWS_SUFFIX = ".parquet"
 def results_of(rows: Place) -> Place:
     """Return the directory of results that a folder of rows belongs to; the folder itself where it belongs to none.
 
-    That is the folder above a ``rows``: of several the nearest with notes, for a shard may lie in a folder ``rows``.
+    That is the folder above a ``rows``. It needs notes unless it is the only one and just above, for shards may lie in
+    folders, also in one called ``rows``, and so may the directory of results itself.
     """
     found, above = [], rows
     while above.name:
         if above.name == ROWS_FOLDER:
             found.append(above.parent)
         above = above.parent
-    if len(found) > 1:
-        found = [folder for folder in found if (folder / STATE_FOLDER).is_folder()] or found
-    return found[0] if found else rows
+    nearest = rows.parent if rows.name == ROWS_FOLDER else rows
+    if found == [nearest]:
+        return nearest
+    return next((folder for folder in found if (folder / STATE_FOLDER).is_folder()), nearest)
 
 
 def read_note(place: Place) -> dict[str, Any]:
