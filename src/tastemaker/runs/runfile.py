@@ -104,11 +104,11 @@ class RunFile:
         self._save()
 
     def _save(self) -> None:
-        self._saved = time.monotonic()
-        with self._lock:
+        with self._lock:  # a thread of the run may be at it when the run ends, and the end is to be written last
+            self._saved = time.monotonic()
             minutes = [self._per_minute[minute] for minute in range(max(self._per_minute, default=-1) + 1)]
-        record = self._record | {"images_done": sum(minutes), "images_per_minute": minutes}
-        self.path.write((json.dumps(record, indent=2) + "\n").encode())
+            record = self._record | {"images_done": sum(minutes), "images_per_minute": minutes}
+            self.path.write((json.dumps(record, indent=2) + "\n").encode())
 
 
 def run_file(output_dir: Place, part: Slice | None) -> Place:
