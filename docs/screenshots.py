@@ -58,6 +58,7 @@ def take_pictures(address: str, report: str) -> None:
             page = browser.new_page(viewport=SIZE, color_scheme=theme)
             page.goto(f"{address}#cut=20%25")
             page.wait_for_selector("body.ready")
+            page.get_by_role("button", name="Understood").click()
             save(page, f"explorer-{theme}")
             page.keyboard.press("ArrowRight")
             page.keyboard.press("Enter")

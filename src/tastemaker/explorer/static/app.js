@@ -8,7 +8,7 @@ import { startFailures } from "./failures.js";
 import { startFigures } from "./figures.js";
 import { apply, clear, startFilter } from "./filter.js";
 import { columnName, count, element, images } from "./format.js";
-import { gridState, reveal, startGrid } from "./grid.js";
+import { focusGrid, gridState, reveal, startGrid } from "./grid.js";
 import { startFlow } from "./flow.js";
 import { startHistogram } from "./histogram.js";
 import { startIntro } from "./intro.js";
@@ -75,7 +75,7 @@ function startHeader() {
   }
   document.getElementById("skip").addEventListener("click", (event) => {
     event.preventDefault();
-    document.getElementById("grid").focus();
+    focusGrid();
   });
 }
 

@@ -1,5 +1,7 @@
 // Three sentences for whoever is here for the first time.
 
+import { focusGrid } from "./grid.js";
+
 const KEY = "tastemaker-introduced";
 
 export function startIntro() {
@@ -8,6 +10,6 @@ export function startIntro() {
   intro.querySelector("button").addEventListener("click", () => {
     localStorage.setItem(KEY, "yes");
     intro.hidden = true;
-    document.getElementById("grid").focus();
+    focusGrid();
   });
 }

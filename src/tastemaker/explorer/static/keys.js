@@ -3,7 +3,7 @@
 import { fetchPlaces, peek } from "./chunks.js";
 import { goesOn, nextUnrated, survey, toggleGoesOn } from "./flow.js";
 import { element } from "./format.js";
-import { moveActive, reveal } from "./grid.js";
+import { focusGrid, moveActive, reveal } from "./grid.js";
 import { emit, model, moveCut, setActive, setOrder, setShow, shownImages } from "./model.js";
 import { clearPicked, pickTo, pickedPlaces } from "./picked.js";
 import { isOpen, openedPicture, showBeside, walk } from "./picture.js";
@@ -142,7 +142,7 @@ function move(event) {
   }
   if (model.show !== "pictures" || !shownImages()) return;
   act(event, () => {
-    document.getElementById("grid").focus({ preventScroll: true });
+    focusGrid();
     const from = model.active;
     moveActive(event.key);
     if (event.shiftKey) pickTo(model.active, from);
@@ -175,7 +175,7 @@ function goToCut() {
   setShow("pictures");
   setActive(place - (model.order === "worst" || model.part === "kept" ? 1 : 0));
   reveal(model.active, true);
-  document.getElementById("grid").focus({ preventScroll: true });
+  focusGrid();
 }
 
 function fillHelp() {

@@ -3,6 +3,7 @@
 import { ask, send } from "./api.js";
 import { apply } from "./filter.js";
 import { count, element } from "./format.js";
+import { focusGrid } from "./grid.js";
 import { UNFILTERED, changeFilter, emit, model, on, setPart, setShow } from "./model.js";
 
 const host = document.getElementById("taste");
@@ -86,7 +87,7 @@ async function look(pressed, filter) {
     await changeFilter(filter);
     if (model.part) setPart("");
     setShow("pictures");
-    document.getElementById("grid").focus({ preventScroll: true });
+    focusGrid();
   } catch (error) {
     emit("trouble", error);
   }
