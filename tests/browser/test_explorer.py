@@ -644,7 +644,7 @@ def test_axe_finds_nothing_serious(browser, small, theme, size):
         page.get_by_role("button", name="View", exact=True).click()
         assert serious_faults(page) == []
         page.locator("#names").click()
-        assert page.locator(".cell .file").first.is_visible()
+        page.locator(".cell .file").first.wait_for()
         page.keyboard.press("Escape")
         for keys in (
             [],

@@ -7,7 +7,7 @@ import { startFacets } from "./facets.js";
 import { startFailures } from "./failures.js";
 import { startFigures } from "./figures.js";
 import { apply, clear, startFilter } from "./filter.js";
-import { columnName, count, element, images } from "./format.js";
+import { button, columnName, count, element, images } from "./format.js";
 import { focusGrid, gridState, reveal, startGrid } from "./grid.js";
 import { startFlow } from "./flow.js";
 import { startHistogram } from "./histogram.js";
@@ -89,7 +89,7 @@ function showAbout() {
   document.getElementById("grid").setAttribute("aria-label", `Pictures by ${measure()}`);
   document.body.classList.toggle("nothing", !shown && !isFiltered());
   const empty = document.getElementById("empty");
-  const offer = (name, action) => Object.assign(element("button", { type: "button", className: "offer", textContent: name }), { onclick: action });
+  const offer = (name, action) => button(name, action, { className: "offer" });
   if (!all) empty.textContent = "There are no rows in this table yet.";
   else if (isFiltered() && !shown) empty.replaceChildren("No picture passes the filter. ", offer("Clear the filter", clear));
   else if (!shown) empty.replaceChildren(`None of ${images(failed + unscored)} has a score. `, offer("Show why", () => setShow("failures")));

@@ -2,7 +2,7 @@
 
 import { ask, send } from "./api.js";
 import { describeFacets } from "./facets.js";
-import { columnName, count, element, images, share } from "./format.js";
+import { button, columnName, count, element, images, share } from "./format.js";
 import { counted, cutText, model, on } from "./model.js";
 
 const dialog = document.getElementById("export");
@@ -28,13 +28,11 @@ const said = element("p", { className: "said" });
 const form = element("form", { method: "dialog", className: "export-form" });
 const progress = element("progress", { max: 1, value: 0 });
 const progressText = element("p", { className: "progress-text", role: "status" });
-const stop = element("button", { type: "button", textContent: "Stop" });
+const stop = button("Stop", () => isRunning && send("/api/export/stop"));
 const running_ = element("div", { className: "running", hidden: true }, progress, progressText, stop);
 const result = element("p", { className: "result", role: "status" });
 
 function build() {
-  const close = element("button", { type: "button", textContent: "Close" });
-  close.addEventListener("click", () => dialog.close());
   const title = element("h2", { id: "export-title" });
   const choices = FORMS.map(([value, name, note], n) => {
     const input = element("input", { type: "radio", name: "form", value, checked: n === 0, id: `form-${value}` });
@@ -52,8 +50,7 @@ function build() {
     event.preventDefault();
     start(to.value, form.elements.form.value);
   });
-  stop.addEventListener("click", () => isRunning && send("/api/export/stop"));
-  dialog.append(element("div", { className: "sheet-head" }, title, close), said, form, running_, result);
+  dialog.append(element("div", { className: "sheet-head" }, title, button("Close", () => dialog.close())), said, form, running_, result);
 }
 
 function open() {

@@ -1,7 +1,7 @@
 // Failures: the rows without a score, by reason.
 
 import { ask } from "./api.js";
-import { count, element } from "./format.js";
+import { button, count, element } from "./format.js";
 import { model, on } from "./model.js";
 
 const host = document.getElementById("failures");
@@ -44,7 +44,7 @@ function makeGroup(group, most, by) {
   const summary = element("summary", {},
     element("span", { className: "number", textContent: count(group.images) }), bar, element("span", { textContent: group.reason + kind }));
   const list = element("ul", { className: "rows" });
-  const more = element("button", { type: "button", textContent: "Show more" });
+  const more = button("Show more", () => fetchMore());
   const box = element("details", { className: "group" }, summary, list, more);
   more.hidden = true;
   const fetchMore = async () => {
@@ -52,7 +52,6 @@ function makeGroup(group, most, by) {
     list.append(...rows.map(makeRow));
     more.hidden = list.children.length >= group.images || !rows.length;
   };
-  more.addEventListener("click", fetchMore);
   box.addEventListener("toggle", () => box.open && !list.firstChild && fetchMore());
   return box;
 }

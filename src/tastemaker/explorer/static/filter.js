@@ -1,6 +1,6 @@
 // The filter's drawer: a part of the text, words to rank by, and a condition in SQL. Facets are in facets.js.
 
-import { count, element } from "./format.js";
+import { button, count, element } from "./format.js";
 import { allImages, changeFilter, emit, isFiltered, model, on, setPart, UNFILTERED } from "./model.js";
 
 const form = document.getElementById("filter");
@@ -109,12 +109,11 @@ function show(isShown) {
 
 function fillColumns() {
   const columns = model.table.columns.map(([name, kind]) => {
-    const button = element("button", { type: "button", textContent: name, title: kind, className: "plain" });
-    button.addEventListener("click", () => {
+    const add = () => {
       where.value = `${where.value.trim()}${where.value.trim() ? " AND " : ""}${name} `;
       where.focus();
-    });
-    return element("li", {}, button, " ", element("span", { className: "quiet", textContent: plainKind(kind) }));
+    };
+    return element("li", {}, button(name, add, { title: kind, className: "plain" }), " ", element("span", { className: "quiet", textContent: plainKind(kind) }));
   });
   document.getElementById("filter-columns").append(...columns);
 }

@@ -1,7 +1,7 @@
 // The flow of culling: how much is rated, how long the rest takes, where one goes after a rating, and a look at what was kept.
 
 import { apply } from "./filter.js";
-import { count, element } from "./format.js";
+import { button, count, element } from "./format.js";
 import { emit, model, on, placeOf, positionOf, shownImages } from "./model.js";
 import { tell } from "./ratings.js";
 
@@ -23,7 +23,6 @@ export function startFlow() {
     show();
   });
   for (const event of ["view", "progress", "picked"]) on(event, show);
-  document.addEventListener("click", (event) => event.target.closest(".survey") && survey());
 }
 
 function show() {
@@ -34,7 +33,7 @@ function show() {
   if (rated.size && left) parts.push(`${count(rated.size)} of ${count(images)} rated`, ...(paces.length >= FEWEST ? [timeLeft(left)] : []));
   for (const place of document.querySelectorAll(".progress")) {
     place.textContent = parts.join(" · ");
-    if (images && !left) place.append(`all ${count(images)} rated `, element("button", { type: "button", className: "offer survey", textContent: "see what has stars" }));
+    if (images && !left) place.append(`all ${count(images)} rated `, button("see what has stars", survey, { className: "offer survey" }));
   }
 }
 

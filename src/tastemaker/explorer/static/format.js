@@ -41,3 +41,5 @@ export function element(tag, properties = {}, ...children) {
   made.append(...children);
   return made;
 }
+
+export const button = (textContent, onclick, properties = {}) => element("button", { type: "button", textContent, onclick, ...properties });

@@ -2,7 +2,7 @@
 
 import { fetchPlaces, peek } from "./chunks.js";
 import { goesOn, nextUnrated, survey, toggleGoesOn } from "./flow.js";
-import { element } from "./format.js";
+import { button, element } from "./format.js";
 import { focusGrid, moveActive, reveal } from "./grid.js";
 import { emit, model, moveCut, setActive, setOrder, setShow, shownImages } from "./model.js";
 import { clearPicked, pickTo, pickedPlaces } from "./picked.js";
@@ -40,7 +40,7 @@ const KEYS = [
   ["Cut-off", [
     ["[  and  ]", "move by a hundredth; { and } by a tenth"],
     ["C", "show where it crosses the pictures"],
-    ["K", "type a score, a share (20%) or a number (100k)"],
+    ["K", "type a score, a share (20%), a number (100k) or varied 40"],
   ]],
   ["Page", [
     ["/", "filter"],
@@ -180,13 +180,11 @@ function goToCut() {
 
 function fillHelp() {
   const title = element("h2", { id: "help-title", textContent: "Keys" });
-  const close = element("button", { type: "button", textContent: "Close" });
-  close.addEventListener("click", () => help.close());
   const groups = KEYS.map(([name, keys]) => {
     const list = element("dl");
     for (const [key, meaning] of keys) list.append(element("dt", { textContent: key }), element("dd", { textContent: meaning }));
     return element("section", {}, element("h3", { textContent: name }), list);
   });
-  help.append(element("div", { className: "sheet-head" }, title, close), ...groups);
+  help.append(element("div", { className: "sheet-head" }, title, button("Close", () => help.close())), ...groups);
 }
 

@@ -1,7 +1,7 @@
 // What there is beside what is shown: rows that are new or gone, how far their scoring is. Told below the header.
 
 import { ask, send } from "./api.js";
-import { count, element } from "./format.js";
+import { button, count, element } from "./format.js";
 import { model } from "./model.js";
 import { tell } from "./ratings.js";
 
@@ -31,7 +31,7 @@ async function show({ stamp, more, scoring }) {
   told = parts.join();
   bar.hidden = !parts.length;
   bar.replaceChildren(...parts.map((text) => element("span", { textContent: text })));
-  if (isNew) bar.append(element("button", { type: "button", className: "offer", textContent: "Show them", onclick: showNew }));
+  if (isNew) bar.append(button("Show them", showNew, { className: "offer" }));
 }
 
 function what(more) {

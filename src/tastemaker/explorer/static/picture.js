@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { fetchPlaces } from "./chunks.js";
 import { goesOnSwitch, nextUnrated } from "./flow.js";
-import { columnName, count, element, score } from "./format.js";
+import { button, columnName, count, element, score } from "./format.js";
 import { focusGrid, reveal } from "./grid.js";
 import { digits, emit, isKept, measure, model, on, placeOf, positionOf, setActive, shownImages, toHash } from "./model.js";
 import { pickedPlaces } from "./picked.js";
@@ -23,11 +23,7 @@ const facts = element("aside", { className: "facts", tabIndex: 0 });
 facts.setAttribute("aria-label", "About this picture");
 const row = element("div", { className: "neighbour-row", role: "group" });
 row.setAttribute("aria-label", "Pictures that look like it");
-const tool = (textContent, className, action) => {
-  const button = element("button", { type: "button", textContent, className });
-  button.addEventListener("click", action);
-  return button;
-};
+const tool = (textContent, className, action) => button(textContent, action, { className });
 const close = tool("Close", "close", () => dialog.close());
 const back = tool("Previous", "step back", () => walk(-1));
 const onward = tool("Next", "step onward", () => walk(1));

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { toggleCondition } from "./filter.js";
-import { columnName, count, element, share } from "./format.js";
+import { button, columnName, count, element, share } from "./format.js";
 import { cutPercent, makeBars } from "./histogram.js";
 import { counted, cutText, model, on, remember } from "./model.js";
 
@@ -63,8 +63,7 @@ function show({ dimensions, title, slices, others }) {
 }
 
 function makeRow(slice, farthest) {
-  const name = element("button", { type: "button", className: "plain", dir: "auto", textContent: slice.name || "(empty)", title: `Filter by ${slice.name}` });
-  name.addEventListener("click", () => toggleCondition(slice.where));
+  const name = button(slice.name || "(empty)", () => toggleCondition(slice.where), { className: "plain", dir: "auto", title: `Filter by ${slice.name}` });
   const drawn = element("div");
   const length = (50 * Math.abs(slice.difference)) / farthest;
   drawn.style.setProperty("--left", `${slice.difference > 0 ? 50 : 50 - length}%`);

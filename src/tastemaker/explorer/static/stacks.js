@@ -1,7 +1,7 @@
 // Stacks: one cell for each group of pictures, its best frame. An opened stack shows all of its pictures as they were taken.
 
 import { fetchPlaces } from "./chunks.js";
-import { element, images } from "./format.js";
+import { button, element, images } from "./format.js";
 import { changeFilter, emit, model, on, setActive } from "./model.js";
 import { tell } from "./ratings.js";
 
@@ -13,10 +13,8 @@ let before = { order: "best", active: 0, cut: { text: "20%" } }; // where one wa
 const isOpened = () => !["", "best"].includes(model.filter.group);
 
 export function startStacks() {
-  const back = element("button", { type: "button", className: "offer", textContent: "Back to the stacks" });
   const open = (picture) => openStack(picture).catch((failure) => emit("trouble", failure));
-  back.addEventListener("click", () => open());
-  bar.append(text, back);
+  bar.append(text, button("Back to the stacks", () => open(), { className: "offer" }));
   for (const event of ["view", "order", "show"]) on(event, showBar);
   if (model.table.groups) on("open-stack", open);
 }

@@ -2,7 +2,7 @@
 
 import { ask, send } from "./api.js";
 import { apply } from "./filter.js";
-import { count, element } from "./format.js";
+import { button, count, element } from "./format.js";
 import { focusGrid } from "./grid.js";
 import { UNFILTERED, changeFilter, emit, model, on, setPart, setShow } from "./model.js";
 
@@ -93,8 +93,6 @@ async function look(pressed, filter) {
   }
   showAll();
 }
-
-const button = (textContent, action, properties = {}) => Object.assign(element("button", { type: "button", textContent, ...properties }), { onclick: action });
 
 function learnButton() {
   if (isLearning) return button("Learning ...", null, { disabled: true, "aria-busy": "true" });
