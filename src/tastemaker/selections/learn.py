@@ -26,8 +26,7 @@ from tastemaker.scores.groups import group_duplicates
 from tastemaker.scores.search import stated_scorer
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.marks import REJECTED, Ratings, ratings_of
-from tastemaker.storage import STATE_FOLDER, expand_path
-from tastemaker.storage.inputs import digest_of
+from tastemaker.storage import expand_path
 from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
 
@@ -96,8 +95,7 @@ def learn_taste(
     place = Place.of(output, storage_options)
     if not place.address.endswith(".safetensors"):
         raise ConfigurationError(f"{place} does not end in .safetensors")
-    own, name = _record_of(place)
-    own.refuse_foreign(name)
+    OwnFiles.of_one_file(place).refuse_foreign(place.name)
     stored = table.embeddings
     options = dict(storage_options or {})
     found = find_scorer(scorer, options) if scorer else stated_scorer(table)
@@ -130,20 +128,8 @@ def learn_taste(
     worth = {field: value for field, value in vars(learned).items() if field not in ("weight", "bias")}
     unmatched = chosen.unmatched + int((~used).sum())
     summary = LearnSummary(output=place.address, source=chosen.source, unmatched=unmatched, scorer=found.name, **worth)
-    content = _as_file(learned, summary, found.backbone.id)
-    if name == place.name:
-        OwnFiles.write_one_file(place, content)
-    else:
-        own.write({name: content})
-        own.finish()
+    OwnFiles.write_one_file(place, _as_file(learned, summary, found.backbone.id))
     return summary
-
-
-def _record_of(place: Place) -> tuple[OwnFiles, str]:
-    """Return the record of the file, and its name in it. The page's taste lies in the folder that has the records."""
-    if place.parent.name != STATE_FOLDER:
-        return OwnFiles.of_one_file(place), place.name
-    return OwnFiles(place.parent.parent, f"written/{digest_of(place.name)}"), f"{STATE_FOLDER}/{place.name}"
 
 
 def _read_ratings(ratings: Ratings) -> _Examples:

@@ -53,7 +53,7 @@ class OwnFiles:
 
     Args:
         folder: The folder.
-        record: Folder of the record, below `STATE_FOLDER`.
+        record: Folder of the record, below `STATE_FOLDER`, or below the folder itself where that is one.
 
     Attributes:
         moved_aside: Names of files that were changed by somebody, or are in `keep`, and lie below `ASIDE_FOLDER` now.
@@ -64,7 +64,8 @@ class OwnFiles:
         self.folder = folder
         self.moved_aside: list[str] = []
         self.keep: Container[str] = ()
-        self._record = folder / STATE_FOLDER / record
+        notes = folder if folder.name == STATE_FOLDER else folder / STATE_FOLDER
+        self._record = notes / record
         self._known: dict[str, list[Written]] = {}
         self._now: dict[str, Written] = {}
         self._there: dict[str, Entry] | None = None
