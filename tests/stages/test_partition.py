@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import make_tar
 
-from tastemaker import ConfigurationError, FilePartitioningStage, ImageReaderStage
+from tastemaker import ConfigurationError, FilePartitioningStage, ImageReaderStage, RunOptions, ScoreTable, run_scoring
 from tastemaker.storage import inputs, relative_to, without_repeats
 from tastemaker.storage.inputs import Listing, without_results
 from tastemaker.storage.place import Entry, Place
@@ -96,6 +96,18 @@ def test_outputs_have_the_names_of_their_inputs_and_never_the_same(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pipes there")
+@pytest.mark.parametrize("name", ["_best", ".hidden", "..", "é" * 125])
+def test_rows_of_a_folder_of_any_name_are_found_again(tmp_path, photographs, model_dir, name):
+    folder = tmp_path / "photos" if name == ".." else tmp_path / name
+    for below in (folder, folder / "_"):
+        below.mkdir()
+        (below / "rocket.jpg").write_bytes(photographs["rocket.jpg"])
+    make_tar(folder / "_train.tar", [("a.jpg", photographs["rocket.jpg"])])
+    given = folder / "_" / name if name == ".." else folder
+    summary = run_scoring([str(given)], tmp_path / "out", RunOptions(model_dir=str(model_dir)))
+    assert len(ScoreTable(tmp_path / "out")) == summary.images == 3
+
+
 def test_a_pipe_without_an_extension_is_not_waited_for(tree):
     os.mkfifo(tree / "pipe")
     assert groups_of(str(tree))[-1] == ["a/x.JPG", "a/y.webp", "no_extension"]

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import count
 
 import pyarrow as pa
 
@@ -22,6 +21,7 @@ from tastemaker.imaging.readers import TAR_EXTENSIONS
 from tastemaker.imaging.tables import TABLE_EXTENSIONS, Table, carried_columns, is_table
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
+from tastemaker.stages.partition import distinct_name
 from tastemaker.storage import Options, public_url, relative_to, without_repeats
 from tastemaker.storage.inputs import find_inputs, source_of
 from tastemaker.storage.place import Entry, Place
@@ -133,12 +133,11 @@ def find_embeddings(
 
 def group_embeddings(files: list[EmbeddingFile]) -> list[FileGroupTask]:
     """Return a partition for each file, named after it as shards are (see docs/rows.md)."""
-    names: set[str] = set()
+    owners: dict[str, str] = {}
     groups: list[FileGroupTask] = []
     for index, file in enumerate(files):
         stem = os.path.splitext(file.place.relative_to(Place.at(file.root, file.storage_options)))[0]
-        name = next(name for number in count(1) if (name := stem if number == 1 else f"{stem}-{number}") not in names)
-        names.add(name)
+        name = distinct_name(stem, str(index), owners)
         places = [file.place, *([file.metadata] if file.metadata else [])]
         sources = tuple(map(source_of, places))
         source_bytes = sum(max(size, 0) for _, size, _ in sources)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Set
@@ -30,6 +31,9 @@ _UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY_UNITS = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 logger = logging.getLogger(__name__)
+
+_LONGEST = 150
+"""Bytes in a part of a name: a number, an extension, and the mark of a draft come to it, and 255 are the limit."""
 
 
 @dataclass
@@ -192,7 +196,7 @@ def _name_groups(parts: list[list[Entry]], paths_of_shards: set[str], options: O
     """Return the groups, each with the name of its output (see docs/rows.md)."""
     owners: dict[str, str] = {}
     shards = {
-        first.path: _distinct(_shard_name(first), first.path, owners)
+        first.path: distinct_name(_shard_name(first), first.path, owners)
         for first, *_ in parts
         if first.path in paths_of_shards
     }
@@ -204,7 +208,7 @@ def _name_groups(parts: list[list[Entry]], paths_of_shards: set[str], options: O
         if first.path in shards:
             name = folder = shards[first.path]
         else:
-            folder = _distinct(base_name(first.root) or "images", first.root, owners)
+            folder = distinct_name(base_name(first.root) or "images", first.root, owners)
             name = loose_name(folder, next(numbered.setdefault(folder, free_numbers(folder, taken))))
         paths = [file.path for file in files]
         partition = Partition(
@@ -238,12 +242,21 @@ def free_numbers(folder: str, taken: Set[str]) -> Iterator[int]:
     return (number for number in count() if loose_name(folder, number) not in taken)
 
 
-def _distinct(name: str, owner: str, owners: dict[str, str]) -> str:
-    """Return ``name``, or ``name-2`` and so on where another owner has it."""
+def distinct_name(name: str, owner: str, owners: dict[str, str]) -> str:
+    """Return the name of a partition: ``name``, or ``name-2`` and so on where another owner has it.
+
+    No part of it begins with ``_`` or ``.``, because programs that read Parquet pass over such files, and none is long.
+    """
+    parts = [part.lstrip("._") or "images" for part in name.split("/")]
+    name = "/".join(part if len(os.fsencode(part)) <= _LONGEST else _cut(part) for part in parts)
     candidates = (name if number == 1 else f"{name}-{number}" for number in count(1))
     chosen = next(candidate for candidate in candidates if owners.get(candidate, owner) == owner)
     owners[chosen] = owner
     return chosen
+
+
+def _cut(name: str) -> str:
+    return os.fsencode(name)[:_LONGEST].decode(errors="ignore")
 
 
 def _shard_name(file: Entry) -> str:
