@@ -174,7 +174,7 @@ class ScoreIndex:
             raise ConfigurationError("say how many pictures that are unlike each other: 1 or more")
         asked = max(count, FEW_VARIED)
         if (view.version, asked) not in view.unlike:
-            view.unlike[view.version, asked] = self._choose_varied(view, asked)
+            view.unlike = {(view.version, asked): self._choose_varied(view, asked)}
         places = sorted(view.unlike[view.version, asked][:count])
         last = places[-1] + 1 if places else 0
         lowest = float(view.scores[last - 1]) if places else None
