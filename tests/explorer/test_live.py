@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from contextlib import closing
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -14,8 +15,10 @@ from rows import make_image, write_rows
 from starlette.testclient import TestClient
 
 from tastemaker.explorer.live import Live
+from tastemaker.explorer.scoring import default_output
 from tastemaker.explorer.server import create_app
 from tastemaker.explorer.service import Explorer
+from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.table import ScoreTable
 
 BASE = "http://127.0.0.1:8765"
@@ -126,6 +129,15 @@ def test_ctrl_c_in_a_terminal_ends_page_and_scoring_with_one_line_at_the_first_m
         _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors.count("Traceback")) == (130, 0)
     assert errors.splitlines()[-1].startswith("tastemaker: stopped")
+
+
+def test_rows_of_a_folder_with_a_long_name_have_a_place(tmp_path, photographs, model_dir):
+    folder = tmp_path / ("\N{SPARKLES}" * 63)
+    folder.mkdir()
+    (folder / "rocket.jpg").write_bytes(photographs["rocket.jpg"])
+    (tmp_path / "data").mkdir()
+    output = tmp_path / "data" / Path(default_output([str(folder)])).name
+    assert run_scoring([str(folder)], output, RunOptions(model_dir=str(model_dir))).images == 1
 
 
 @pytest.mark.parametrize("what", ["nowhere", "empty"])

@@ -95,7 +95,8 @@ class Scoring:
 def default_output(inputs: Sequence[str]) -> str:
     """Return the folder among the user's data where rows of these inputs go: nothing is written among the pictures."""
     places = [Place.of(source).resolve().address for source in inputs]
-    name = f"{base_name(places[0].rstrip('/')) or 'pictures'}-{digest_of(chr(0).join(places))[:8]}"
+    shown = base_name(places[0].rstrip("/"))[:50] or "pictures"  # a name has 255 bytes at most
+    name = f"{shown}-{digest_of(chr(0).join(places))[:8]}"
     return str(Path(platformdirs.user_data_dir("tastemaker")) / "explored" / name)
 
 
