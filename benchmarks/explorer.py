@@ -40,7 +40,7 @@ ASKED = (
     "/api/facets",
     "/api/view?rated=unrated",
     "/api/order?order=name",
-    "/api/slices?dimension=size&place=1000",
+    "/api/slices?dimension=size&cut=1000",
     "/api/failures",
 )
 
