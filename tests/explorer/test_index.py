@@ -51,6 +51,7 @@ def test_a_cut_off_is_named_with_the_digits_that_keep_the_same_pictures(tmp_path
         assert index.table.cutoff(min_score=float(cut.name)).kept == cut.kept == kept
         assert len(cut.name) <= 9
     assert name_cutoff(5.5, 5.5, 2) == "5.5"  # no cut-off parts equal scores
+    assert name_cutoff(float(np.float32(6.4)), float(np.float32(6.4)), 2) == "6.4"  # and not 6.400000095367432
 
 
 def test_a_share_or_number_cuts_where_select_does(scores, index_of):

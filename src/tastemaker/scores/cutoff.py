@@ -113,7 +113,7 @@ def name_cutoff(
         named = float(f"{named - 10.0**-digits:.{digits}f}") if kind(named) > kind(lowest) else named
         if next_lower is None or kind(named) > kind(next_lower):
             return f"{named:.{digits}f}"
-    return f"{kind(lowest)}"
+    return str(kind(lowest))  # as few digits as tell it from other numbers of its type
 
 
 @dataclass(frozen=True)
