@@ -216,6 +216,17 @@ def test_output_that_cannot_be_written_is_one_line():
     assert (result.returncode, result.stderr) == (1, "tastemaker: No space left on device\n")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="others keep a folder that somebody is in")
+def test_a_command_in_a_folder_that_is_gone_says_so(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    found = start_tastemaker("score", "photos", "-o", "out", cwd=gone, preexec_fn=lambda: os.rmdir(gone))
+    assert (found.returncode, found.stderr) == (
+        1,
+        "tastemaker: the folder that you are in is gone; change to another\n",
+    )
+
+
 def test_a_run_needs_no_standard_streams(tmp_path, shard, model_dir):
     command = '"$0" -m tastemaker score "$1" -o "$2" --model-dir "$3" <&- >&- 2>&-'
     arguments = [sys.executable, shard, tmp_path / "out", model_dir]

@@ -110,7 +110,10 @@ def main() -> None:
     except OSError as error:
         place = "" if error.filename is None else f"{os.fspath(error.filename)}: "
         help_ = "; set TMPDIR to a folder that can be written to" if "temporary directory" in str(error) else ""
-        said = plain_text(f"tastemaker: {place}{error.strerror or error}{help_}")
+        what = error.strerror or str(error)
+        if isinstance(error, FileNotFoundError) and error.strerror and error.filename is None:
+            what = "the folder that you are in is gone; change to another"
+        said = plain_text(f"tastemaker: {place}{what}{help_}")
         typer.secho(said, fg=red, err=True)
         sys.exit(1)
 
