@@ -450,13 +450,14 @@ def test_a_selection_is_taken_back_and_what_somebody_changed_or_added_stays(tmp_
     scored = tastemaker("score", photo_folder, "-o", tmp_path / "scores", "--rank-by", "technical_quality")
     assert scored.returncode == 0, scored.stderr
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
-    to = tmp_path / ("list.parquet" if kind == "manifest" else "best")
+    (tmp_path / "mine").mkdir()
+    to = tmp_path / ("mine/list.parquet" if kind == "manifest" else "best")
     command = ["select", tmp_path / "scores", "--top", "3", "--to", to, "--as", kind]
     assert tastemaker(*command).returncode == 0
     assert "would be taken back" in tastemaker(*command, "--undo", "--dry-run").stdout
     assert to.exists()
     # What a killed process leaves of a list, or of a copy.
-    draft = (tmp_path / "_tastemaker/written" if kind == "manifest" else to) / ".tastemaker-tmp-0123456789ab-a"
+    draft = (tmp_path / "mine/_tastemaker/written" if kind == "manifest" else to) / ".tastemaker-tmp-0123456789ab-a"
     (next(draft.parent.iterdir()) / draft.name if kind == "manifest" else draft).write_bytes(b"half")
     if kind == "folder":
         changed, added = next(path for path in to.rglob("*.*g") if path.is_file()), to / "mine.txt"
@@ -468,6 +469,7 @@ def test_a_selection_is_taken_back_and_what_somebody_changed_or_added_stays(tmp_
     else:
         assert tastemaker(*command, "--undo").returncode == 0
         assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+        assert [path.name for path in tmp_path.iterdir() if path.is_dir() and not any(path.iterdir())] == ["mine"]
         assert not (tmp_path / "best").exists()
     again = tastemaker(*command, "--undo")
     assert (again.returncode, again.stdout) == (0, "There is nothing to take back.\n")

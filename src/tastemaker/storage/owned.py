@@ -29,6 +29,7 @@ ASIDE_FOLDER = f"{STATE_FOLDER}/aside"
 """Where files go that were changed after they were written, instead of being replaced or deleted."""
 
 _FILES = "files.jsonl"
+_OF_ONE_FILE = "written/"
 _LINK = "link to "
 _WRITTEN_AT_ONCE = 8
 _PIECE_BYTES = 2**20
@@ -76,7 +77,7 @@ class OwnFiles:
     @classmethod
     def of_one_file(cls, place: Place) -> OwnFiles:
         """Return the record of a single file, such as a report. The record lies beside the file."""
-        return cls(place.parent, f"written/{digest_of(place.name)}")
+        return cls(place.parent, f"{_OF_ONE_FILE}{digest_of(place.name)}")
 
     @classmethod
     def write_one_file(cls, place: Place, data: bytes) -> None:
@@ -225,10 +226,10 @@ class OwnFiles:
             self.remove_drafts()
             for name in ours:
                 (self.folder / name).delete()
-            self._remove_empty_folders(self._known)
+            self._remove_empty_folders(self._known, taken_back=True)
             self._delete_claims()
             (self._record / _FILES).delete()  # last: a process that is killed before leaves what says what is ours
-            self._remove_empty_folders(())
+            self._remove_empty_folders((), taken_back=True)
         return len(ours), sorted({*there} - {*ours})
 
     def discard(self) -> None:
@@ -242,12 +243,15 @@ class OwnFiles:
             self._delete_claims()
         self._remove_empty_folders(self._now)
 
-    def _remove_empty_folders(self, names: Iterable[str]) -> None:
+    def _remove_empty_folders(self, names: Iterable[str], *, taken_back: bool = False) -> None:
+        """Delete the folders of names in which nothing is, but not the one that a single file was written into."""
         root = self.folder.local_path
         if root is None:  # a store has no folders
             return
         names = [*names, f"{self._record.relative_to(self.folder)}/{_FILES}"]
         folders = {root / folder for name in names for folder in PurePosixPath(name).parents}
+        if taken_back and self._record.relative_to(self.folder).startswith(f"{STATE_FOLDER}/{_OF_ONE_FILE}"):
+            folders.discard(root)
         for folder in sorted(folders, reverse=True):
             with contextlib.suppress(OSError):  # what is not empty stays
                 folder.rmdir()
