@@ -124,3 +124,11 @@ class StageError(TastemakerError):
 
 class DiskFullError(TastemakerError):
     """The results have no room left. What is finished stays, and the same run goes on from there."""
+
+
+def was_interrupted(error: BaseException) -> bool:
+    """Return whether Ctrl-C or SIGTERM is behind an error: C modules that are being loaded make an ImportError of it."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, KeyboardInterrupt):
+        behind = behind.__cause__ or behind.__context__
+    return behind is not None

@@ -10,12 +10,13 @@ from tastemaker.cli.stopping import stoppable
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_code_is_that_of_the_signal_though_a_library_raises_an_exception_of_its_own(number, capsys):
+@pytest.mark.parametrize("own", [KeyboardInterrupt, ImportError])  # Ray while it waits; C modules while they are loaded
+def test_the_code_is_that_of_the_signal_though_a_library_raises_an_exception_of_its_own(number, own, capsys):
     def library():
         try:
             os.kill(os.getpid(), number)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt from None  # as Ray does while it waits
+        except KeyboardInterrupt as interrupt:
+            raise own from (None if own is KeyboardInterrupt else interrupt)
 
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     before = signal.getsignal(signal.SIGTERM)

@@ -30,7 +30,7 @@ from tastemaker.cli import (
     verify,
 )
 from tastemaker.cli.columns import plain_text
-from tastemaker.errors import ConfigurationError, TastemakerError
+from tastemaker.errors import ConfigurationError, TastemakerError, was_interrupted
 
 app = typer.Typer(
     name="tastemaker",
@@ -102,7 +102,9 @@ def main() -> None:
     except TastemakerError as error:
         typer.secho(plain_text(f"tastemaker: {error}", "\n"), fg=red, err=True)
         sys.exit(2 if isinstance(error, ValueError) else 1)
-    except KeyboardInterrupt:  # while the commands are put together
+    except (KeyboardInterrupt, ImportError) as error:  # while the commands are put together
+        if not was_interrupted(error):
+            raise
         sys.exit(130)
     except MemoryError:
         typer.secho("tastemaker: the process has too little memory", fg=red, err=True)

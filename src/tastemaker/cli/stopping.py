@@ -9,6 +9,8 @@ from types import FrameType
 
 import typer
 
+from tastemaker.errors import was_interrupted
+
 
 @contextmanager
 def stoppable(left: str) -> Iterator[None]:
@@ -27,7 +29,9 @@ def stoppable(left: str) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not was_interrupted(error):
+            raise
         typer.secho(f"tastemaker: stopped; {left}", err=True)
         raise typer.Exit(code) from None
     finally:

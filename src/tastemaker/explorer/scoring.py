@@ -16,7 +16,7 @@ from typing import Any
 
 import platformdirs
 
-from tastemaker.errors import ConfigurationError, TastemakerError, WeightsNotFoundError
+from tastemaker.errors import ConfigurationError, TastemakerError, WeightsNotFoundError, was_interrupted
 from tastemaker.progress import Meter, Progress
 from tastemaker.runs.options import WITHOUT_MODEL, RunMode, RunOptions
 from tastemaker.scores.table import ScoreTable
@@ -131,8 +131,9 @@ def _score(inputs: list[str], output: str, options: RunOptions, to_page: Connect
         tell(str(error))
     except OSError as error:
         tell(f"{error.filename or output}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        pass
+    except (KeyboardInterrupt, ImportError) as error:
+        if not was_interrupted(error):
+            raise
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
