@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx2
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from command import PROGRAM, start_tastemaker
 from rows import make_image, write_rows
@@ -19,6 +21,7 @@ from tastemaker.explorer.scoring import default_output
 from tastemaker.explorer.server import create_app
 from tastemaker.explorer.service import Explorer
 from tastemaker.runs.run import RunOptions, run_scoring
+from tastemaker.scores.locations import is_of_rows
 from tastemaker.scores.table import ScoreTable
 
 BASE = "http://127.0.0.1:8765"
@@ -147,3 +150,8 @@ def test_a_place_without_pictures_is_one_line(tmp_path, what):
     assert found.returncode == 2
     assert what in found.stderr.splitlines()[-1]
     assert "no rows" not in found.stderr
+
+
+def test_pictures_with_a_parquet_file_of_something_else_beside_them_are_no_rows(tmp_path):
+    pq.write_table(pa.table({"anything": [1]}), tmp_path / "notes.parquet")
+    assert not is_of_rows(tmp_path)

@@ -105,16 +105,24 @@ def find_rows(sources: Source | Sequence[Source], storage_options: Mapping[str, 
 
 
 def is_of_rows(source: Source, storage_options: Mapping[str, Any] | None = None) -> bool:
-    """Return whether a place is one of rows: a Parquet file, a folder of results, or one with Parquet files in it.
+    """Return whether a place is one of rows: a Parquet file, a folder of results, or one with rows files in it.
 
-    A folder of copies is none: it has notes, but no rows.
+    A folder of copies is none: it has notes, but no rows. Nor is one of pictures with a Parquet file of something else.
     """
     place = Place.of(source, storage_options)
     if place.name.endswith(".parquet") and not place.is_folder():
         return True
     if (place / STATE_FOLDER).is_folder() and (place / ROWS_FOLDER).is_folder():
         return True
-    return place.is_folder() and any(_is_wanted(entry.place.relative_to(place)) for entry in place.list())
+    files = place.list() if place.is_folder() else []
+    first = next((file.place for file in files if _is_wanted(file.place.relative_to(place))), None)
+    if first is None:
+        return False
+    try:
+        _read_footer(first.address, storage_options)
+    except ConfigurationError:
+        return False
+    return True
 
 
 def as_list(sources: Source | Sequence[Source]) -> list[Source]:
