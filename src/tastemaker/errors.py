@@ -127,7 +127,7 @@ class DiskFullError(TastemakerError):
 
 
 def was_interrupted(error: BaseException) -> bool:
-    """Return whether Ctrl-C or SIGTERM is behind an error: C modules that are being loaded make an ImportError of it."""
+    """Return whether Ctrl-C or SIGTERM is behind an error: C modules that are just loaded make an ImportError of it."""
     behind: BaseException | None = error
     while behind is not None and not isinstance(behind, KeyboardInterrupt):
         behind = behind.__cause__ or behind.__context__
