@@ -120,9 +120,9 @@ const within = (part, half) => (half >= 0.5 ? 0.5 : Math.min(Math.max(part, half
 
 function place(pane) {
   const { picture, view, box } = pane;
+  stage.classList.toggle("whole", middle !== null); // first: it changes the room that there is
   const sizes = sizeOf(picture).map((size) => (middle ? size * scale : Math.max(1, Math.floor(size * fitOf(pane)))));
   Object.assign(box.style, { width: `${sizes[0]}px`, height: `${sizes[1]}px`, translate: "" });
-  stage.classList.toggle("whole", middle !== null);
   if (!middle) return;
   const lefts = [view.clientWidth, view.clientHeight].map((room, n) => room / 2 - within(middle[n], room / 2 / sizes[n]) * sizes[n]);
   box.style.translate = lefts.map((left) => `${Math.round(left / scale) * scale}px`).join(" "); // pixels of the screen, not parts of them
