@@ -27,7 +27,7 @@ export function startFigures() {
       field.value = asText();
     } else if (event.key === "Enter") {
       await take();
-      field.select();
+      if (document.activeElement === field) field.select(); // which would take the focus back
     } else if (event.key === "Escape") {
       settle();
       field.blur();
