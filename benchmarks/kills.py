@@ -56,7 +56,8 @@ from tastemaker.explorer.service import Explorer
 from tastemaker.models.hub import file_sha256, weights_path
 from tastemaker.models.published import find_scorer
 from tastemaker.models.records import Scorer
-from tastemaker.storage.place import DRAFT_PREFIX, Place
+from tastemaker.storage.place import Place
+from tastemaker.storage.unfinished import DRAFT_PREFIX
 from tastemaker.testing import random_predictor, write_random_models
 
 CALLS = (

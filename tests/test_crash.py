@@ -31,7 +31,7 @@ from tastemaker.runs.rescore import rescore
 from tastemaker.runs.run import RunOptions, run_scoring
 from tastemaker.scores.cutoff import Top
 from tastemaker.selections.filter import filter_images
-from tastemaker.storage.place import DRAFT_PREFIX
+from tastemaker.storage.unfinished import DRAFT_PREFIX
 from tastemaker.testing import random_predictor
 
 SEEDS, QUICK = 63, 9

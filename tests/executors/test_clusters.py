@@ -17,7 +17,7 @@ from engine_stages import Diary, make_stages, marked_processes, read_diary, wait
 from tastemaker import LocalExecutor, Pipeline, RayDataExecutor, Resources
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors.ray_session import ray_session
-from tastemaker.storage.place import DRAFT_PREFIX
+from tastemaker.storage.unfinished import DRAFT_PREFIX
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 pytest.importorskip("ray")

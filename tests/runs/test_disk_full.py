@@ -11,7 +11,7 @@ from tiny import copies, make_tiny_shards, rows_of
 
 from tastemaker import ScoreTable, Selection, select_images
 from tastemaker.runs.run import RunOptions, run_scoring
-from tastemaker.storage.place import DRAFT_PREFIX
+from tastemaker.storage.unfinished import DRAFT_PREFIX
 
 EVERYTHING = Selection(where="true")
 

@@ -42,7 +42,7 @@ from tastemaker.runs.run import run_scoring
 from tastemaker.selections.filter import filter_images
 from tastemaker.selections.learn import learn_taste
 from tastemaker.selections.select import take_back_selection
-from tastemaker.storage.place import DRAFT_PREFIX
+from tastemaker.storage.unfinished import DRAFT_PREFIX
 
 EVERYTHING, FIRST = Selection(where="status = 'kept'"), Selection(where="image_id = 'a'")
 FOREIGN = "Tastemaker did not write it|no selection wrote it"

@@ -20,7 +20,7 @@ from tastemaker.imaging.xmp import make_xmp, read_label, read_rating
 from tastemaker.scores.named import NamedPlaces
 from tastemaker.selections.edits import Edits
 from tastemaker.selections.stars import Rating, parse_star_bounds, stars_by_percentile, write_xmp_sidecars
-from tastemaker.storage.place import DRAFT_PREFIX
+from tastemaker.storage.unfinished import DRAFT_PREFIX
 
 JPEG = encode(np.linspace(0, 255, 80 * 60 * 3).reshape(60, 80, 3).astype(np.uint8), "JPEG")
 DEVELOPED = make_xmp(2).replace(

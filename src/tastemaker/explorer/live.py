@@ -9,8 +9,9 @@ from threading import Lock
 from typing import Any
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.explorer.lookup import stamp_of
 from tastemaker.explorer.scoring import Scoring
-from tastemaker.explorer.service import Explorer, stamp_of
+from tastemaker.explorer.service import Explorer
 from tastemaker.scores.layout import ROWS_FOLDER
 from tastemaker.scores.locations import find_rows
 from tastemaker.storage import expand_path, is_remote

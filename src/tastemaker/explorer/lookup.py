@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from tastemaker.scores.locations import RowsSource
 from tastemaker.scores.table import ScoreTable
+from tastemaker.storage import is_remote
 from tastemaker.storage.drafts import draft_folder
 
 _COLUMNS = {
@@ -70,3 +74,12 @@ def _write(table: ScoreTable, path: Path) -> None:
             for batch in part.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS):
                 writer.write_batch(batch)
     pa.default_memory_pool().release_unused()
+
+
+def stamp_of(sources: Sequence[RowsSource]) -> str:
+    """Return a text that changes when files of rows do: row numbers, and what browsers remember, are of one stamp."""
+    digest = hashlib.sha256()
+    for source in sources:
+        changed = 0 if is_remote(source.path) else os.stat(source.path).st_mtime_ns
+        digest.update(f"{source.path}\n{source.rows}\n{changed}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:12]

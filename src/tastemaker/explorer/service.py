@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -22,11 +21,10 @@ from tastemaker.explorer.facets import FACETS
 from tastemaker.explorer.failures import group_failures, list_failures
 from tastemaker.explorer.index import Filter, ScoreIndex
 from tastemaker.explorer.learned import TASTE
-from tastemaker.explorer.lookup import RowLookup
+from tastemaker.explorer.lookup import RowLookup, stamp_of
 from tastemaker.explorer.report_data import DEFAULT_TOP
 from tastemaker.explorer.slices import slice_view
 from tastemaker.explorer.view import Cut
-from tastemaker.scores.locations import RowsSource
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.small import encode_jpeg, read_picture, recorded_size, reduce_image
 from tastemaker.scores.sources import OriginalsReader
@@ -34,7 +32,6 @@ from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.selections.marks import REJECTED, Mark, Marks
 from tastemaker.selections.select import SelectSummary, select_images
 from tastemaker.selections.selection import Selection
-from tastemaker.storage import is_remote
 
 MAX_ROWS_AT_ONCE = 1000
 NEIGHBOURS = 12
@@ -395,12 +392,3 @@ class Explorer:
 def name_of(sources: Sequence[str]) -> str:
     """Return what a page is called that shows these folders or files."""
     return ", ".join(source.rstrip("/").rpartition("/")[2] or source for source in sources)
-
-
-def stamp_of(sources: Sequence[RowsSource]) -> str:
-    """Return a text that changes when files of rows do: row numbers, and what browsers remember, are of one stamp."""
-    digest = hashlib.sha256()
-    for source in sources:
-        changed = 0 if is_remote(source.path) else os.stat(source.path).st_mtime_ns
-        digest.update(f"{source.path}\n{source.rows}\n{changed}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:12]

@@ -18,7 +18,7 @@ from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.keys import split_key
 from tastemaker.imaging.readers import Section
 from tastemaker.storage.owned import OwnFiles, fold
-from tastemaker.storage.place import Draft
+from tastemaker.storage.unfinished import Draft
 
 _TOGETHER_FILES, _TOGETHER_BYTES = 256, 2**26
 """Files that are written together: as many, or of so many bytes."""

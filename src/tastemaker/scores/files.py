@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY
-from tastemaker.storage.place import DRAFT_PREFIX, AnyPlace, Place
+from tastemaker.storage.place import AnyPlace, Place
+from tastemaker.storage.unfinished import DRAFT_PREFIX
 
 ROW_GROUP_ROWS = 4096
 """Rows in a row group of a rows file: 7 MB with embeddings."""

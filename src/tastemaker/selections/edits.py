@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 from tastemaker.storage.drafts import make_durable
 from tastemaker.storage.owned import xxh3_of
-from tastemaker.storage.place import DRAFT_PREFIX, Draft, Place
+from tastemaker.storage.place import Place
+from tastemaker.storage.unfinished import DRAFT_PREFIX, Draft
 
 
 @dataclass

@@ -21,8 +21,9 @@ import filelock
 from tastemaker.errors import ConfigurationError
 from tastemaker.storage.drafts import FULL, make_durable
 from tastemaker.storage.inputs import without_results
-from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Lock, Place, Watch
+from tastemaker.storage.place import Entry, Lock, Place, Watch
 from tastemaker.storage.ranges import Ranges
+from tastemaker.storage.unfinished import DRAFT_PREFIX, Draft
 
 
 class LocalPlace(Place):

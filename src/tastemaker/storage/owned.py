@@ -23,7 +23,8 @@ import xxhash
 from tastemaker.errors import ConfigurationError
 from tastemaker.storage import STATE_FOLDER
 from tastemaker.storage.inputs import digest_of
-from tastemaker.storage.place import Draft, Entry, Place
+from tastemaker.storage.place import Entry, Place
+from tastemaker.storage.unfinished import Draft
 
 ASIDE_FOLDER = f"{STATE_FOLDER}/aside"
 """Where files go that were changed after they were written, instead of being replaced or deleted."""

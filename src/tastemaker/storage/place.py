@@ -15,9 +15,7 @@ from urllib.request import url2pathname
 from tastemaker.errors import ConfigurationError
 from tastemaker.storage import STORE_SCHEMES, expand_path, is_remote, relative_to, scheme_of
 from tastemaker.storage.ranges import Ranges
-
-DRAFT_PREFIX = ".tastemaker-tmp-"
-"""How the names of unfinished files begin. Listings leave them out."""
+from tastemaker.storage.unfinished import Draft
 
 _COPY_BYTES = 2**24
 
@@ -55,49 +53,6 @@ class Entry(NamedTuple):
 
 Watch = Callable[[Iterable[Entry]], Iterable[Entry]]
 """Sees files pass while they are found, and yields them."""
-
-
-class Draft:
-    """An unfinished file: a local file that any library may write. Nobody sees it until `commit`.
-
-    As a context manager it commits at the end of the block, and discards where the block raises.
-
-    Args:
-        path: The local file. It is not made yet.
-        put: Makes the bytes of a local file durable, and puts them in their place, whole, instead of what was there.
-
-    Attributes:
-        path: The same.
-    """
-
-    def __init__(self, path: Path, put: Callable[[Path], None]) -> None:
-        self.path, self._put = path, put
-
-    def commit(self) -> None:
-        """Put the file in its place.
-
-        Raises:
-            OSError: It cannot be written.
-            RemoteError: It cannot be uploaded, whatever was tried. The draft is still there.
-        """
-        self._put(self.path)
-
-    def discard(self) -> None:
-        """Delete what was written."""
-        self.path.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self.discard()
-            return
-        try:
-            self.commit()
-        except BaseException:
-            self.discard()
-            raise
 
 
 class Lock(ABC):

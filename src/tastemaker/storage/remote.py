@@ -16,8 +16,9 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.storage import canonical_url, is_pattern, options_for, public_url, relative_to
 from tastemaker.storage.drafts import draft_folder
 from tastemaker.storage.inputs import without_results
-from tastemaker.storage.place import DRAFT_PREFIX, Draft, Entry, Place, Watch
+from tastemaker.storage.place import Entry, Place, Watch
 from tastemaker.storage.ranges import RangesFile, RemoteRanges
+from tastemaker.storage.unfinished import DRAFT_PREFIX, Draft
 
 T = TypeVar("T")
 
