@@ -174,6 +174,11 @@ def read_rows(folder):
     return [row for path in sorted(folder.rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
+def finished_files(output):
+    """The files of rows that are whole: a process that is killed leaves unfinished ones, with names of their own."""
+    return list(output.glob("rows/[!.]*.parquet"))
+
+
 def rows_by_file(folder):
     return {path.name: pq.read_table(path).to_pylist() for path in sorted(folder.glob("*.parquet"))}
 

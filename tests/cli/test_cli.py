@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 from command import start_tastemaker, tastemaker
-from conftest import make_tar
+from conftest import finished_files, make_tar
 from typer.testing import CliRunner
 
 from tastemaker.cli import app
@@ -186,7 +186,7 @@ def test_a_stopped_run_ends_with_the_code_of_its_signal_and_the_same_command_goe
     arguments = ("score", tmp_path, "-o", tmp_path / "out", "--model-dir", model_dir)
     command = [sys.executable, "-m", "tastemaker", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while not list((tmp_path / "out" / "rows").glob("*.parquet")) and process.poll() is None:
+        while not finished_files(tmp_path / "out") and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=30)

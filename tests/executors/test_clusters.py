@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import rows_by_file
+from conftest import finished_files, rows_by_file
 from engine_stages import Diary, make_stages, marked_processes, read_diary, wait_until, write_shards
 
 from tastemaker import LocalExecutor, Pipeline, RayDataExecutor, Resources
@@ -197,7 +197,7 @@ def test_a_run_that_is_told_to_stop_says_so_and_leaves_nothing(
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        assert wait_until(lambda: list(output.rglob("*.parquet")), 60)
+        assert wait_until(lambda: finished_files(output), 60)
         (os.killpg if to_all else os.kill)(process.pid, number)
         printed, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors
@@ -207,7 +207,7 @@ def test_a_run_that_is_told_to_stop_says_so_and_leaves_nothing(
     record = json.loads((output / "_tastemaker" / "run.json").read_text())
     assert record["state"] == "stopped"
 
-    done = len(list(output.rglob("*.parquet")))
+    done = len(finished_files(output))
     again = [*command_line(many_shards, output, "local"), "--json"]
     summary = json.loads(subprocess.run(again, env=environment, check=True, capture_output=True).stdout)
     assert (summary["images"], summary["images_scored_now"]) == (480, 20 * (24 - done))
