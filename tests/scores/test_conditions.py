@@ -43,6 +43,18 @@ def test_a_condition_over_columns_is_answered(table, condition):
 
 
 @pytest.mark.parametrize(
+    ("condition", "same"),
+    [
+        ("min(width, height) / MAX(height, min(width, 9)) > 0.5", "least(width, height) / greatest(height, 9) > 0.5"),
+        ("field('width')::DOUBLE > 3 AND 'é' <> max(caption, 'b')", "width > 3 AND 'é' <> greatest(caption, 'b')"),
+        ("field('nothing') IS NULL", "true"),
+    ],
+)
+def test_words_of_a_row_are_translated(table, condition, same):
+    assert table.to_arrow(["image_id"], condition) == table.to_arrow(["image_id"], same)
+
+
+@pytest.mark.parametrize(
     ("condition", "problem"),
     [
         ("(" * 30_000, "30,000 characters; 4,000 is the limit"),
@@ -65,6 +77,9 @@ def test_a_condition_over_columns_is_answered(table, condition):
         ("EXISTS (SELECT * FROM '/etc/passwd')", "may not use another query"),
         ("width = ANY([1, 2])", "may not use another query"),
         ("read_text('/etc/passwd') IS NULL", r"may not use read_text\(\)"),
+        ("min(width) > 1", r"may not use min\(\) of a whole column"),
+        ("field(caption) = 'x'", "a field is the name of one in single quotes"),
+        ("field('a\" OR true OR \"') IS NULL", "a field is the name of one in single quotes"),
         ("getenv('HOME') = ''", r"may not use getenv\(\)"),
         ("sum(width) > 1", r"may not use sum\(\)"),
         ("row_number() OVER () > 1", "may not use window"),

@@ -43,13 +43,16 @@ array_contains array_extract hash json_valid list_contains list_extract list_has
 date_part day hour month year
 rank_average
 """
-FUNCTIONS = {*_REGEXPS, *_PATHS, *_OTHERS.split()}
+_OF_A_ROW = {"min": "least", "max": "greatest"}
+"""What somebody may write -> what DuckDB calls it. Its own ``min`` and ``max`` are of a whole column."""
+
+FUNCTIONS = {*_REGEXPS, *_PATHS, *_OTHERS.split(), "field"}
 """What a condition may call. DuckDB's names of ``LIKE`` and ``ILIKE`` are ``~~`` and ``~~*``."""
 
+_FIELD = re.compile(rb"""(?i)field\s*\(\s*'([^'"\\]+)'\s*\)""")
+_BEFORE = "SELECT 1 FROM rows WHERE\n"
+
 _QUICK = {"", *"+-*/%"}
-
-
-_OF_A_ROW = {"min": "least", "max": "greatest"}
 
 
 class Condition(str):
@@ -58,12 +61,14 @@ class Condition(str):
     __slots__ = ()
 
 
-def check_condition(text: str, cursor: duckdb.DuckDBPyConnection) -> Condition:
+def check_condition(text: str, cursor: duckdb.DuckDBPyConnection, columns: Collection[str]) -> Condition:
     """Return a condition or another expression that somebody wrote, once it is sure that it may be asked.
 
     Args:
-        text: In DuckDB's SQL.
+        text: In DuckDB's SQL, in which ``min(a, b)`` and ``max(a, b)`` are those of a row, and ``field('licence')`` is
+            a column, or else a field of the column ``json``.
         cursor: Parses it; nothing is run.
+        columns: Of the table.
 
     Raises:
         ConfigurationError: It is no single condition, or says more than one may say.
@@ -77,12 +82,13 @@ def check_condition(text: str, cursor: duckdb.DuckDBPyConnection) -> Condition:
     try:
         tree = _parse(text, cursor)
         problem = _find_problem(tree)
+        translated = text if problem else _translate(text, tree, columns)
     except (ValueError, RecursionError) as error:
         why = re.sub(r"^syntax error at (or near (?P<sign>.+)|end of input)$", _say_where, str(error))
         raise ConfigurationError(f"the condition {shown} cannot be read: {why}") from None
     if problem:
         raise ConfigurationError(f"the condition {shown} may not use {problem}: docs/score-table.md says what it may")
-    return Condition(text if _is_quick(tree) else f"{text}\n{APART}")
+    return Condition(translated if _is_quick(tree) else f"{translated}\n{APART}")
 
 
 def explain_refusal(message: str, columns: Collection[str]) -> str:
@@ -103,7 +109,7 @@ def explain_refusal(message: str, columns: Collection[str]) -> str:
     if match := re.search(r"Could not convert string ('.*?') to (U?INT|FLOAT|DOUBLE|DECIMAL)", message):
         return f"{match[1]} is no number"
     if "Cannot compare values of type" in message:
-        return "a text is compared with a number: write both with single quotes, or both without"
+        return "a text is compared with a number: put ::DOUBLE behind the text, or the number in single quotes"
     if match := re.search(r"No function matches the given name and argument types '(.+?)\(", message):
         return f"{match[1]} does not go with such values"
     return _first_line(message).partition(" Error: ")[2] or _first_line(message)
@@ -114,7 +120,7 @@ def _parse(text: str, cursor: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     try:
         (stored,) = cursor.execute(
             "SELECT json_serialize_sql($1::VARCHAR, skip_null := true, skip_empty := true)",
-            [f"SELECT 1 FROM rows WHERE\n{text}"],
+            [f"{_BEFORE}{text}"],
         ).fetchall()[0]
     except duckdb.Error as error:
         raise ValueError(_first_line(error)) from None
@@ -128,6 +134,29 @@ def _parse(text: str, cursor: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         raise ValueError("it is more than one condition")
     tree: dict[str, Any] = node["where_clause"]
     return tree
+
+
+def _translate(text: str, tree: dict[str, Any], columns: Collection[str]) -> str:
+    """Return a condition as DuckDB is to read it: with `_OF_A_ROW`, and without ``field``."""
+    calls = {node["query_location"]: _name_of(node) for node in _nodes(tree) if _name_of(node) in {*_OF_A_ROW, "field"}}
+    written = f"{_BEFORE}{text}".encode()  # DuckDB counts bytes
+    for place, name in sorted(calls.items(), reverse=True):
+        call = written[place:]
+        if name in _OF_A_ROW:
+            call = re.sub(rb"(?i)" + name.encode(), _OF_A_ROW[name].encode(), call, count=1)
+        elif found := _FIELD.match(call):
+            call = _look_up(found[1].decode(), columns).encode() + call[found.end() :]
+        else:
+            raise ValueError("a field is the name of one in single quotes: field('licence')")
+        written = written[:place] + call
+    return written.decode().removeprefix(_BEFORE)
+
+
+def _look_up(name: str, columns: Collection[str]) -> str:
+    """Return SQL for a column or else for a field of the JSON beside a picture, a text; NULL where there is neither."""
+    places = [f'"{name}"::VARCHAR'] if name.lower() in {column.lower() for column in columns} else []
+    places += [f"json ->> '$.\"{name}\"'"] if "json" in columns else []
+    return f"coalesce({', '.join([*places, 'NULL::VARCHAR'])})"
 
 
 def _say_where(match: re.Match[str]) -> str:
@@ -167,8 +196,10 @@ def _refuse(node: dict[str, Any]) -> str:
         return str(node["type"]).lower().replace("_", " ")
     if kind == "TYPE" and node["type_name"].upper() not in _TYPES:
         return f"the type {node['type_name']}"
-    if name and name not in FUNCTIONS:
-        return f"{name}()" + (f"; in a row it is {_OF_A_ROW[name]}()" if name in _OF_A_ROW else "")
+    if name in _OF_A_ROW and len(node.get("arguments", [])) < 2:
+        return f"{name}() of a whole column; in a row it has two values or more"
+    if name and name not in {*FUNCTIONS, *_OF_A_ROW}:
+        return f"{name}()"
     if name not in _REGEXPS | _PATHS:
         return ""
     pattern = _pattern_of(node)

@@ -336,7 +336,7 @@ class ScoreTable:
         Raises:
             ConfigurationError: It is none, or says more than a condition may say.
         """
-        return text if isinstance(text, Condition) else check_condition(text, self._database.cursor())
+        return text if isinstance(text, Condition) else check_condition(text, self._database.cursor(), self.columns)
 
     def _types(self, columns: Sequence[str] | None) -> dict[str, pa.DataType]:
         names = [name for name in self.columns if name != EMBEDDING] if columns is None else columns
