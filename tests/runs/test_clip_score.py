@@ -94,14 +94,22 @@ def test_scores_are_those_of_single_pairs_whatever_the_lengths_and_repeats(tower
     assert likeness(images[:0], []).shape == (0,)
 
 
-def test_embeddings_without_pictures_are_scored_afterwards(model_dir, tmp_path):
+def test_embeddings_are_scored_by_the_captions_that_come_with_them(model_dir, tower, tmp_path):
     vectors = np.random.default_rng(1).standard_normal((3, 768)).astype(np.float32)
-    pq.write_table(pa.table({"embedding": list(vectors), "caption": ["a cat", None, "a dog"]}), tmp_path / "e.parquet")
-    options = RunOptions(model_dir=str(model_dir), copy_embeddings=True)
-    with pytest.raises(ConfigurationError, match="score with --copy-embeddings, then `tastemaker rescore`"):
-        run_scoring(tmp_path / "e.parquet", tmp_path / "no", RunOptions(model_dir=str(model_dir), scorer="clip-score"))
-    run_scoring(tmp_path / "e.parquet", tmp_path / "scores", options)
-    assert rescore(tmp_path / "scores", "clip-score", model_dir=model_dir).scored == {"clip_score": 2}
+    texts = {"caption": ["a cat", None, "a dog"], "by blip": ["one", "two", None], "number": [1, 2, 3]}
+    pq.write_table(pa.table({"embedding": list(vectors), **texts}), tmp_path / "e.parquet")
+    for chosen, name in ((None, "caption"), ("by blip", "by blip")):
+        options = RunOptions(model_dir=str(model_dir), scorer="clip-score", caption_column=chosen)
+        run_scoring(tmp_path / "e.parquet", tmp_path / name, options)
+        table = ScoreTable(tmp_path / name)
+        assert table.to_arrow(["caption"])["caption"].to_pylist() == texts[name]
+        expected = CaptionLikeness(tower)(vectors, texts[name])
+        np.testing.assert_allclose(table.values("clip_score"), expected, atol=1e-6)  # NaN is equal to NaN
+    assert "given_caption" in table.columns
+    with pytest.raises(ConfigurationError, match="has no column 'number' of texts for captions; it has caption, by b"):
+        run_scoring(tmp_path / "e.parquet", tmp_path / "no", RunOptions(caption_column="number"))
+    with pytest.raises(ConfigurationError, match=r"made otherwise.*caption_column"):
+        run_scoring(tmp_path / "e.parquet", tmp_path / "caption", options)
 
 
 def test_what_has_no_captions_asks_for_another_scorer(model_dir):

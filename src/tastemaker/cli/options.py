@@ -226,6 +226,14 @@ def run_options(
             "--copy-embeddings", help="Store the given embeddings in the rows, too.", rich_help_panel=_EMBEDDINGS
         ),
     ] = False,
+    caption_column: Annotated[
+        str | None,
+        typer.Option(
+            "--caption-column",
+            help="Take the captions from this column of the table or metadata. Default: caption or text.",
+            rich_help_panel=_EMBEDDINGS,
+        ),
+    ] = None,
     executor: Annotated[
         Literal["local", "xenna", "ray-data"],
         typer.Option(

@@ -29,6 +29,7 @@ class ColumnPlan:
     Args:
         given: The columns that come with the embeddings.
         scores: The columns of scores that the rows will have.
+        caption: The column with the captions; None to recognise it.
 
     Attributes:
         sources: Column of the rows -> given column.
@@ -39,6 +40,7 @@ class ColumnPlan:
 
     given: pa.Schema
     scores: Sequence[str]
+    caption: str | None = None
     sources: dict[str, str] = field(default_factory=dict, init=False)
     others: dict[str, str] = field(default_factory=dict, init=False)
     fields: list[pa.Field] = field(default_factory=list, init=False)
@@ -49,6 +51,8 @@ class ColumnPlan:
             named = {column.name.lower(): column.name for column in self.given if rule.fits(column.type)}
             if source := next((named[name] for name in rule.names if name in named), None):
                 self.sources[target] = source
+        if self.caption is not None:
+            self.sources["caption"] = self.caption
         for name in TAKEN_AS_THEY_ARE:
             if name in self.given.names and self.given.field(name).type.equals(rows.field(name).type):
                 self.sources[name] = name

@@ -18,7 +18,7 @@ from tastemaker.errors import ConfigurationError, ModelError, RemoteError, Unrea
 from tastemaker.imaging.formats import EXTENSIONS
 from tastemaker.imaging.pictures import holds_pictures
 from tastemaker.imaging.readers import TAR_EXTENSIONS
-from tastemaker.imaging.tables import TABLE_EXTENSIONS, Table, carried_columns, is_table
+from tastemaker.imaging.tables import TABLE_EXTENSIONS, Table, carried_columns, is_table, is_text
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer
 from tastemaker.models.records import Scorer
 from tastemaker.stages.partition import distinct_name
@@ -47,6 +47,7 @@ class EmbeddingFile:
         root: The input folder in which it was found.
         metadata: The Parquet file with a row for each embedding; None if there is none.
         column: The name of the array or column, if the user gave one.
+        caption_column: The name of the column with the captions, if the user gave one.
         storage_options: Settings of the store, for a URL.
         dimension: Numbers in an embedding.
     """
@@ -57,6 +58,7 @@ class EmbeddingFile:
     column: str | None = None
     storage_options: Options | None = field(default=None, repr=False)
     dimension: int = find_scorer().backbone.dimension
+    caption_column: str | None = None
 
     @property
     def place(self) -> Place:
@@ -93,6 +95,7 @@ def find_embeddings(
     storage_options: Options | None = None,
     scorer: str | Scorer = DEFAULT_SCORER,
     find: Callable[[Place], list[Entry]] = find_inputs,
+    caption_column: str | None = None,
 ) -> list[EmbeddingFile]:
     """Return the files of embeddings among some inputs, in the order of their paths; none where the inputs are images.
 
@@ -106,9 +109,10 @@ def find_embeddings(
         storage_options: Of URLs.
         scorer: What they are to be scored by; its backbone says how many numbers an embedding has.
         find: Finds the files that a place stands for.
+        caption_column: Name of the column with the captions that come with the embeddings.
 
     Raises:
-        ConfigurationError: Images and embeddings together; metadata with another number of rows.
+        ConfigurationError: Images and embeddings together; metadata of another length, or without that column.
         ModelError: A file holds something else than embeddings of that dimension.
         RemoteError: A server does not answer.
     """
@@ -116,7 +120,7 @@ def find_embeddings(
     images: list[str] = []
     size = find_scorer(scorer).backbone.dimension
     for path in map(os.fspath, inputs):
-        below = _files_in(EmbeddingFile(path, "", None, column, storage_options, size), find)
+        below = _files_in(EmbeddingFile(path, "", None, column, storage_options, size, caption_column), find)
         found += below
         if not below:
             images.append(path)
@@ -240,14 +244,22 @@ def _with_metadata(file: EmbeddingFile) -> EmbeddingFile:
     found = _find_metadata(file) if file.extension in ARRAY_EXTENSIONS else None
     file = replace(file, metadata=found)
     try:
-        promised = file.open().rows
-        rows = file.metadata_schema()[1] if found else promised
+        source = file.open()
+        promised = source.rows
+        schema, rows = file.metadata_schema() if found else (source.schema, promised)
     except (UnreadableImageError, OSError):
         return file
     if rows != promised:
         raise ConfigurationError(
             f"{found} has {rows:,} rows and {public_url(file.path)} {promised:,} embeddings, so that nothing tells "
             "which row belongs to which; move the metadata away to score without it"
+        )
+    name = file.caption_column
+    if name is not None and (name not in schema.names or not is_text(schema.field(name).type)):
+        texts = [column.name for column in schema if is_text(column.type)]
+        raise ConfigurationError(
+            f"{found or public_url(file.path)} has no column {name!r} of texts for captions; it has "
+            f"{', '.join(texts) or 'none'}"
         )
     return file
 

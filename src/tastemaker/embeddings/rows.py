@@ -15,7 +15,7 @@ from tastemaker.embeddings.arrays import EmbeddingBlock
 from tastemaker.embeddings.columns import ColumnPlan
 from tastemaker.embeddings.find import EmbeddingFile
 from tastemaker.errors import ReasonKind
-from tastemaker.scores.schema import embedding_column, printable
+from tastemaker.scores.schema import embedding_column, printable, score_columns
 from tastemaker.tasks import Task
 
 
@@ -45,6 +45,18 @@ class EmbeddingBatch(Task[EmbeddingBlock | None]):
     normalised: int = field(default=0, kw_only=True)
     file: EmbeddingFile = field(kw_only=True)
     given_schema: pa.Schema = field(kw_only=True)
+
+    def plan(self) -> ColumnPlan:
+        """Return which column of the rows comes from which given one."""
+        return ColumnPlan(self.given_schema, score_columns(self.partition.provenance), self.file.caption_column)
+
+    def captions(self) -> list[str | None]:
+        """Return the captions that come with the embeddings, None where there is none."""
+        source, given = self.plan().sources.get("caption"), None if self.data is None else self.data.columns
+        if source is None or given is None:
+            return [None] * self.num_items
+        captions: list[str | None] = given[source].cast(pa.string()).to_pylist()
+        return captions
 
     @property
     def num_items(self) -> int:

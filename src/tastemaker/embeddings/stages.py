@@ -18,10 +18,9 @@ from tastemaker.errors import UnreadableImageError
 from tastemaker.imaging.tables import Table
 from tastemaker.models.aesthetic import MAX_UNIT_ERROR, score_of_any_length
 from tastemaker.models.published import DEFAULT_SCORER, Scorers
-from tastemaker.models.words import refuse_captions
 from tastemaker.provenance import add_provenance, add_scores
 from tastemaker.scores.files import RowsFile, remove_drafts
-from tastemaker.scores.schema import rows_schema, score_columns
+from tastemaker.scores.schema import rows_schema
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.head import HeadStage
 from tastemaker.storage import Options
@@ -31,8 +30,15 @@ from tastemaker.tasks import FileGroupTask
 
 @dataclass
 class EmbeddingReaderStage(ProcessingStage[EmbeddingFileTask, EmbeddingBatch]):
-    """Reads files of embeddings in blocks, each with its part of the columns that come with them."""
+    """Reads files of embeddings in blocks, each with its part of the columns that come with them.
 
+    Args:
+        column: Name of the array or column that the files were found by; None where it was recognised.
+        caption_column: The same of the captions.
+    """
+
+    column: str | None = None
+    caption_column: str | None = None
     name: str = "embedding_reader"
 
     def process(self, task: EmbeddingFileTask) -> list[EmbeddingBatch]:
@@ -87,11 +93,6 @@ class EmbeddingScoreStage(HeadStage[EmbeddingBatch, EmbeddingBatch]):
     _heads: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _made_by: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        again = "which rows have: score with --copy-embeddings, then `tastemaker rescore` with this scorer"
-        refuse_captions(self._scorers, again)
-
     def process(self, task: EmbeddingBatch) -> EmbeddingBatch:
         """Return the batch with its scores, and why a row has none."""
         if not self._heads:
@@ -99,8 +100,15 @@ class EmbeddingScoreStage(HeadStage[EmbeddingBatch, EmbeddingBatch]):
         add_scores(task.partition, self._made_by)
         if task.data is None:
             return task
-        for column, head in self._heads.items():
-            task.scores[column], norms = score_of_any_length(head, task.data.vectors)
+        captions = task.captions() if any(scorer.reads_captions for scorer in self._scorers) else []
+        vectors, norms = task.data.vectors, None
+        for scorer in self._scorers:
+            head = self._heads[scorer.column]
+            if scorer.reads_captions:
+                task.scores[scorer.column] = head(vectors, captions)
+            else:
+                task.scores[scorer.column], norms = score_of_any_length(head, vectors)
+        norms = np.linalg.norm(vectors.astype(np.float32), axis=1) if norms is None else norms
         task.failures = _explain_failures(norms, task.data)
         is_failed = ~task.failures.is_null().to_numpy(zero_copy_only=False)
         for scores in task.scores.values():
@@ -134,7 +142,7 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
 
     def process(self, task: EmbeddingBatch) -> FileGroupTask | None:
         """Write one batch. Return the rows file of its partition with the last batch of it, None before."""
-        name, plan = task.partition.name, ColumnPlan(task.given_schema, score_columns(task.partition.provenance))
+        name, plan = task.partition.name, task.plan()
         if name not in self._open:
             self._open[name] = self._start(name, task, plan)
         rows = self._open[name]

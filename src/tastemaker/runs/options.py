@@ -43,6 +43,7 @@ class RunOptions:
         exclude: Patterns of files and folders that are left out: ``*.png``, ``drafts``, ``2019/*``.
         root: Folder that the ids of files begin below that are named one by one; None for their own folders.
         copy_embeddings: Where the input is embeddings: store them in the rows, too.
+        caption_column: Where the input is embeddings: the column with their captions; None for ``caption`` or ``text``.
         rank_by: The column of one of the scorers; None for that of the first; or ``technical_quality``, for which no
             model is loaded.
         verbose: Log each image that is dropped or cannot be read.
@@ -68,6 +69,7 @@ class RunOptions:
     exclude: Sequence[str] = ()
     root: str | None = None
     copy_embeddings: bool = False
+    caption_column: str | None = None
     rank_by: str | None = None
     verbose: bool = False
     executor: str = "local"

@@ -128,7 +128,7 @@ def make_embedding_stages(output_dir: Place, options: RunOptions) -> list[Proces
     """Return the stages that read, score and write embeddings."""
     places = options.storage_options
     return [
-        EmbeddingReaderStage(),
+        EmbeddingReaderStage(options.column, options.caption_column),
         EmbeddingScoreStage(options.model_dir, options.scorers, places),
         EmbeddingWriterStage((output_dir / ROWS_FOLDER).address, options.copy_embeddings, storage_options=places),
     ]

@@ -123,14 +123,19 @@ def _find_groups(
     own = [scorer.head.path or "" for scorer in options.scorers]
     look_anew([*paths, options.model_dir or "", *own])
     find = Listing((lambda files: on_progress(Progress(0, found=files))) if on_progress else lambda _files: None)
-    embeddings = find_embeddings(paths, options.column, options.storage_options, options.scorers[0], find)
+    column, captions = options.column, options.caption_column
+    embeddings = find_embeddings(paths, column, options.storage_options, options.scorers[0], find, captions)
     if embeddings:
         check_embedding_options(options)
         return group_embeddings(embeddings), True, {}
+    if captions is not None:
+        raise ConfigurationError(
+            "--caption-column is of embeddings; pictures have theirs beside them, in the column `caption` or `text`"
+        )
     finder = FilePartitioningStage(
         paths,
         storage_options=options.storage_options,
-        column=options.column,
+        column=column,
         exclude=list(options.exclude),
         root=options.root,
     )
