@@ -33,7 +33,7 @@ from tastemaker.tasks import ImageObject
 SIZES = ((6000, 4000), (1200, 900))
 ASKED = (
     "/api/view",
-    "/api/rows?start=400000&stop=400200",
+    f"/api/rows?places={','.join(map(str, range(400_000, 400_200)))}",
     "/api/cutoff?cut=100k",
     "/api/picture/{row}",
     "/api/view?where=width+%3E+2000",
@@ -151,11 +151,11 @@ def measure_answers(address: str, pictures: int) -> None:
     """Print the median time of each kind of answer, asked for one by one."""
     url = urlparse(address)
     connection = http.client.HTTPConnection(url.hostname, url.port)
-    headers = {"x-tastemaker-token": parse_qs(url.query)["token"][0]}
+    token = parse_qs(url.query)["token"][0]
 
     def ask(path: str) -> float:
         start = time.perf_counter()
-        connection.request("GET", path, headers=headers)
+        connection.request("GET", f"{path}{'&' if '?' in path else '?'}token={token}")
         response = connection.getresponse()
         response.read()
         assert response.status == 200, path

@@ -60,12 +60,12 @@ def test_a_filter_comes_before_the_best_of_each_group(grouped):
 
 
 def test_a_stack_says_how_many_it_has_and_opens(grouped):
-    assert [item["stack"] for item in grouped.rows(BEST, 0, 20)] == [1, 4, 1, 2, 2, 1, 1]
-    assert all("stack" not in item for item in grouped.rows(Filter(), 0, 20))
+    assert [item["stack"] for item in grouped.rows(BEST, range(20))] == [1, 4, 1, 2, 2, 1, 1]
+    assert all("stack" not in item for item in grouped.rows(Filter(), range(20)))
     opened = Filter(group="1")
     assert sorted(grouped.index.view(opened).rows.tolist()) == [0, 1, 2, 11]
     grouped.rate(opened, {0: {"rejected": True}})
-    assert len(grouped.rows(opened, 0, 20)) == 4
+    assert len(grouped.rows(opened, range(20))) == 4
 
 
 def test_a_picture_shows_the_others_of_its_group_once_groups_are_known(grouped):

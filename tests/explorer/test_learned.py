@@ -49,7 +49,7 @@ def test_the_page_learns_saves_and_ranks_what_the_commands_do(page, liked, model
     page.save_taste(str(tmp_path / "page.safetensors"))
     done = learn_taste(ScoreTable(folder), tmp_path / "mine.safetensors", model_dir=model_dir)
     assert (learned["verdict"], learned["gain"]["value"]) == (done.verdict, done.gain.value)
-    ranked = page.rows(BY_TASTE, 0, 100)
+    ranked = page.rows(BY_TASTE, range(100))
     rescore(folder, str(tmp_path / "page.safetensors"))
     rescore(folder, str(tmp_path / "mine.safetensors"))
     columns = ScoreTable(folder)
@@ -62,7 +62,7 @@ def test_a_cut_by_taste_exports_and_slices_those_pictures(page, liked, tmp_path)
     rate(page, liked[1], range(40))
     page.learn()
     cut = page.cut(BY_TASTE, "25%")
-    best = [item["name"] for item in page.rows(BY_TASTE, 0, cut["place"])]
+    best = [item["name"] for item in page.rows(BY_TASTE, range(cut["place"]))]
     assert export(page, tmp_path / "kept", cut="25%", by=TASTE)["done"] == len(best) == 15
     assert {path.stem for path in (tmp_path / "kept").rglob("*.jpg")} == set(best)
     assert sum(each["kept"] for each in page.slices(BY_TASTE, "shape", "25%")["slices"]) == 15
@@ -72,26 +72,26 @@ def test_a_cut_by_taste_exports_and_slices_those_pictures(page, liked, tmp_path)
 def test_what_was_learned_outlives_the_server_and_is_learned_again_with_more_ratings(page, liked, model_dir):
     rate(page, liked[1], range(40))
     page.learn()
-    before = page.rows(BY_TASTE, 0, 100)
+    before = page.rows(BY_TASTE, range(100))
     again = Explorer([str(liked[0])], model_dir=str(model_dir))
-    assert [item["row"] for item in again.rows(BY_TASTE, 0, 100)] == [item["row"] for item in before]
+    assert [item["row"] for item in again.rows(BY_TASTE, range(100))] == [item["row"] for item in before]
     assert again.describe()["ranked_by"] == ["aesthetic_score", "technical_quality", TASTE]
     assert again.taste()["needed"] == 48
     rate(again, liked[1], range(40, 60))
     assert again.learn()["learned"]["examples"] == 60
-    assert [item["score"] for item in page.rows(BY_TASTE, 0, 100)] != [item["score"] for item in before]
+    assert [item["score"] for item in page.rows(BY_TASTE, range(100))] != [item["score"] for item in before]
     again.close()
 
 
 def test_a_dozen_is_proposed_that_stays_while_one_rates_it(page, liked):
     rate(page, liked[1], range(20))
     asked = Filter(rated="next", asked="1")
-    rows = [item["row"] for item in page.rows(asked, 0, 100)]
+    rows = [item["row"] for item in page.rows(asked, range(100))]
     assert len(rows) == 12
     assert min(rows) >= 20
     rate(page, liked[1], rows[:5])
-    assert [item["row"] for item in page.rows(asked, 0, 100)] == rows
-    assert not set(rows[:5]) & {item["row"] for item in page.rows(Filter(rated="next", asked="2"), 0, 100)}
+    assert [item["row"] for item in page.rows(asked, range(100))] == rows
+    assert not set(rows[:5]) & {item["row"] for item in page.rows(Filter(rated="next", asked="2"), range(100))}
 
 
 def test_what_is_proposed_is_of_many_and_never_twice_of_what_looks_alike():

@@ -46,7 +46,7 @@ def test_new_rows_are_told_and_shown_and_old_numbers_are_refused(tmp_path):
         write_rows(tmp_path / "a.parquet", [make_image(number, 7.0) for number in range(3)])
         news = page.get("/api/news").json()
         assert (news["more"], news["stamp"] == stamp) == (3, False)
-        first = {"changes": [{"row": 0, "stars": 5}], "filter": {}}
+        first = {"changes": [{"row": 0, "stars": 5}]}
         assert page.post("/api/ratings", params={"v": stamp}, json=first).status_code == 200  # row 0 is still 00007
 
         assert page.post("/api/news/show").json() == {"stamp": news["stamp"]}
@@ -54,7 +54,7 @@ def test_new_rows_are_told_and_shown_and_old_numbers_are_refused(tmp_path):
         refused = page.post("/api/ratings", params={"v": stamp}, json=first)
         assert (refused.status_code, refused.json()["error"][:23]) == (409, "the rows were read anew")
         assert page.get("/picture/0/320", params={"v": stamp}).status_code == 404
-        rows = page.get("/api/rows", params={"v": news["stamp"], "stop": 5}).json()
+        rows = page.get("/api/rows", params={"v": news["stamp"], "places": "0,1,2,3,4"}).json()
         assert {row["name"]: row["stars"] for row in rows} == {
             **dict.fromkeys(("00000", "00001", "00002", "00008"), 0),
             "00007": 5,
@@ -81,7 +81,7 @@ def test_pictures_without_rows_are_scored_while_one_looks(tmp_path, photo_folder
         pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
         with subprocess.Popen(command, env={**os.environ, **env}, **pipes) as process:
             address, token = process.stdout.readline().strip().split("?token=")
-            page = httpx2.Client(base_url=address, headers={"x-tastemaker-token": token, "origin": address.rstrip("/")})
+            page = httpx2.Client(base_url=address, params={"token": token}, headers={"origin": address.rstrip("/")})
             assert "tastemaker" in page.get("/").text
             wait_until(lambda: until(page.get("/api/news").json()))
             assert page.post("/api/news/show").status_code == 200

@@ -107,7 +107,7 @@ def test_a_picture_that_exif_turns_stands_upright_in_a_box_of_its_shape(tmp_path
     assert stored == ([320, 640, 1] if rotate is None else [640, 320, 6])
     explorer = Explorer([str(tmp_path / "out")])
     (aspect,) = explorer.index.aspects(explorer.index.view(Filter()).rows)
-    (row,) = explorer.rows(Filter(), 0, 1)
+    (row,) = explorer.rows(Filter(), range(1))
     shown = Image.open(io.BytesIO(explorer.small_picture(row["row"], 640))).size
     explorer.close()
     assert shown == (row["width"], row["height"]) == (320, 640)

@@ -106,7 +106,7 @@ def test_two_programs_on_one_table_lose_no_rating(scores):
         list(pool.map(lambda row: [rate((one, two)[n % 2], row, stars=n) for n in (1, 2, 3)], range(12)))
     expected = [(3, n == 3) for n in range(12)]
     for explorer in (one, two):
-        found = {item["name"]: (item["stars"], item["rejected"]) for item in explorer.rows(ALL, 0, 12)}
+        found = {item["name"]: (item["stars"], item["rejected"]) for item in explorer.rows(ALL, range(12))}
         assert [found[f"p{number:05d}"] for number in range(12)] == expected
         explorer.close()
 
@@ -148,7 +148,7 @@ def test_the_explorers_word_beats_the_files_and_the_files_counts_where_there_is_
     explorer = Explorer([str(scores)])
     rate(explorer, 2, stars=1)
     rate(explorer, 3, stars=4)
-    shown = {item["row"]: (item["stars"], item["rejected"], item["said_by"]) for item in explorer.rows(ALL, 0, 20)}
+    shown = {item["row"]: (item["stars"], item["rejected"], item["said_by"]) for item in explorer.rows(ALL, range(20))}
     assert [shown[row] for row in range(5)] == [
         (5, False, "file"),
         (0, True, "file"),

@@ -176,7 +176,7 @@ def test_pictures_that_are_gone_are_told_and_shown_nowhere(tmp_path):
     explorer = Explorer([str(folder)], ratings=tmp_path / "r.sqlite")
     everything = Filter()
     view = explorer.view(everything)
-    seen = explorer.rows(everything, 0, 100)
+    seen = explorer.rows(everything, range(100))
     slices = explorer.slices(everything, "shape", "top 3")["slices"]
     failures = explorer.failures("")
     near = explorer.neighbours(0)

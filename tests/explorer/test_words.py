@@ -47,14 +47,14 @@ def found(searched, model_dir):
 def test_words_rank_as_a_search_does_and_without_them_the_score_ranks(words, found):
     rows, cosines = found
     for like in (BOATS.like, f"  {BOATS.like} "):
-        shown = words.rows(Filter(like=like), 0, 1000)
+        shown = words.rows(Filter(like=like), range(1000))
         assert [item["row"] for item in shown] == rows.tolist()
         assert [item["score"] for item in shown] == cosines.tolist()
     told = words.view(BOATS)
     assert (told["like"], told["images"], told["step"]) == (BOATS.like, len(rows), 0.001)
     assert words.picture(BOATS, int(rows[1]))["rank"] == 2
     assert {item["row"]: item["score"] for item in words.neighbours(int(rows[1]), BOATS)}[rows[0]] == cosines[0]
-    plain = words.rows(Filter(), 0, 1000)
+    plain = words.rows(Filter(), range(1000))
     assert [item["score"] for item in plain] == sorted(words.table.values()[rows].tolist(), reverse=True)
 
 
@@ -77,7 +77,7 @@ def test_a_cut_by_likeness_counts_and_exports_those_pictures(words, found, tmp_p
 
 def test_a_condition_and_words_go_together(words, found):
     wide = set(words.table.present_rows("width > height").tolist())
-    shown = [item["row"] for item in words.rows(Filter(like=BOATS.like, where="width > height"), 0, 1000)]
+    shown = [item["row"] for item in words.rows(Filter(like=BOATS.like, where="width > height"), range(1000))]
     assert shown == [row for row in found[0].tolist() if row in wide]
 
 

@@ -14,7 +14,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-TOKEN_HEADER = "x-tastemaker-token"
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 _SAFE_METHODS = ("GET", "HEAD")
 
@@ -36,7 +35,7 @@ class Guard:
     """Lets a request through that comes from the page or has the token, and adds headers to every answer.
 
     - ``Host`` must be a name of this machine, against DNS rebinding: a foreign name that resolves to it is refused.
-    - The token comes in the printed URL, then in a cookie that is sent to no other site's requests, or in a header.
+    - The token comes in the printed URL, then in a cookie that is sent to no other site's requests.
     - What changes anything must come from the page's own origin.
 
     Args:
@@ -56,7 +55,7 @@ class Guard:
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
         is_first = self._matches(given)
         refusal = _refuse(scope, headers)
-        if not refusal and not (is_first or self._matches(headers.get(TOKEN_HEADER, "")) or self._has_cookie(headers)):
+        if not refusal and not (is_first or self._has_cookie(headers)):
             refusal = "Open the address that tastemaker printed: it has the token that this page asks for."
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:

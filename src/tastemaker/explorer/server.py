@@ -49,7 +49,7 @@ def create_app(live: Live, token: str, port: int) -> Guard:
     """
     ask, take = partial(_answer, live), partial(_take, live)
     routes = [
-        Route("/", partial(_index, live)),
+        Route("/", _index),
         Route("/api/news", _about_live(live, Live.news)),
         Route("/api/news/show", _about_live(live, Live.show_new), methods=["POST"]),
         Mount("/static", StaticFiles(directory=_STATIC)),
@@ -57,8 +57,7 @@ def create_app(live: Live, token: str, port: int) -> Guard:
         Route("/picture/{row:int}/{height:int}", _pictures(live)),
         Route("/api/table", ask(lambda e, r: e.describe())),
         Route("/api/view", ask(lambda e, r: e.view(_filter(r), _text(r, "cut")))),
-        Route("/api/rows", ask(lambda e, r: e.rows(_filter(r), _number(r, "start"), _number(r, "stop")))),
-        Route("/api/rows/at", ask(lambda e, r: e.rows_at(_filter(r), [int(n) for n in _text(r, "places").split(",")]))),
+        Route("/api/rows", ask(lambda e, r: e.rows(_filter(r), [int(n) for n in _text(r, "places").split(",")]))),
         Route("/api/order", ask(lambda e, r: e.order(_filter(r), _text(r, "order")))),
         Route("/api/facets", ask(lambda e, r: e.facets(_filter(r), _text(r, "facet"), _text(r, "search")))),
         Route("/api/cutoff", ask(lambda e, r: e.cut(_filter(r), _text(r, "cut")))),
@@ -73,11 +72,11 @@ def create_app(live: Live, token: str, port: int) -> Guard:
         ),
         Route("/api/export", ask(lambda e, r: e.exports.state())),
         Route("/api/export", take(_export), methods=["POST"]),
-        Route("/api/export/stop", take(lambda e, b: e.exports.stop()), methods=["POST"]),
+        Route("/api/export/stop", take(lambda e, r, b: e.exports.stop()), methods=["POST"]),
         Route("/api/ratings", take(_rate), methods=["POST"]),
         Route("/api/taste", ask(lambda e, r: e.taste())),
-        Route("/api/taste/learn", take(lambda e, b: e.learn()), methods=["POST"]),
-        Route("/api/taste/save", take(lambda e, b: e.save_taste(str(b["to"]))), methods=["POST"]),
+        Route("/api/taste/learn", take(lambda e, r, b: e.learn()), methods=["POST"]),
+        Route("/api/taste/save", take(lambda e, r, b: e.save_taste(str(b["to"]))), methods=["POST"]),
     ]
     return Guard(Starlette(routes=routes), token, f"tastemaker_{port}")
 
@@ -144,7 +143,7 @@ def _one_by_one(endpoint: _Endpoint) -> _Endpoint:
     return limited
 
 
-def _take(live: Live, order: Callable[[Explorer, _Body], Any]) -> _Endpoint:
+def _take(live: Live, order: Callable[[Explorer, Request, _Body], Any]) -> _Endpoint:
     """Return an endpoint that does what the JSON in its body says."""
 
     async def endpoint(request: Request) -> Response:
@@ -161,7 +160,7 @@ def _take(live: Live, order: Callable[[Explorer, _Body], Any]) -> _Endpoint:
             body = None
         if not isinstance(body, dict):
             return JSONResponse({"error": "the request is no JSON object"}, status_code=400)
-        return await _reply(lambda: order(_shown(live, request), body))
+        return await _reply(lambda: order(_shown(live, request), request, body))
 
     return endpoint
 
@@ -178,20 +177,20 @@ async def _reply(work: Callable[[], Any]) -> Response:
         return JSONResponse({"error": f"the rows cannot be read: {error}"}, status_code=500, headers=_NEVER)
 
 
-async def _index(live: Live, request: Request) -> Response:
-    return FileResponse(_STATIC / ("index.html" if live.explorer else "waiting.html"))
+async def _index(request: Request) -> Response:
+    return FileResponse(_STATIC / "index.html")
 
 
 async def _no_icon(request: Request) -> Response:
     return Response(status_code=204)
 
 
-def _export(explorer: Explorer, body: _Body) -> Any:  # noqa: ANN401 - plain data
-    return explorer.export(_filter_in(body), str(body["to"]), str(body["as"]), str(body["cut"]))
+def _export(explorer: Explorer, request: Request, body: _Body) -> Any:  # noqa: ANN401 - plain data
+    return explorer.export(_filter(request), str(body["to"]), str(body["as"]), str(body["cut"]))
 
 
-def _rate(explorer: Explorer, body: _Body) -> Any:  # noqa: ANN401 - plain data
-    return explorer.rate(_filter_in(body), {int(change["row"]): _change(change) for change in body["changes"]})
+def _rate(explorer: Explorer, request: Request, body: _Body) -> Any:  # noqa: ANN401 - plain data
+    return explorer.rate(_filter(request), {int(change["row"]): _change(change) for change in body["changes"]})
 
 
 def _change(body: _Body) -> _Body:
@@ -201,10 +200,6 @@ def _change(body: _Body) -> _Body:
 
 def _filter(request: Request) -> Filter:
     return Filter(**{name: request.query_params.get(name, "") for name in _FILTER})
-
-
-def _filter_in(body: _Body) -> Filter:
-    return Filter(**{name: str(value) for name, value in body.get("filter", {}).items() if name in _FILTER})
 
 
 def _text(request: Request, name: str) -> str:

@@ -141,12 +141,7 @@ class Explorer:
             "unscored": unscored,
         }
 
-    def rows(self, chosen: Filter, start: int, stop: int) -> list[_Json]:
-        """Return the pictures from one place of a view to another."""
-        start = max(0, start)
-        return self.rows_at(chosen, range(start, min(max(start, stop), start + MAX_ROWS_AT_ONCE)))
-
-    def rows_at(self, chosen: Filter, places: Sequence[int]) -> list[_Json]:
+    def rows(self, chosen: Filter, places: Sequence[int]) -> list[_Json]:
         """Return the pictures at some places of a view."""
         view = self.index.view(chosen)
         known = [place for place in places[:MAX_ROWS_AT_ONCE] if 0 <= place < len(view.rows)]

@@ -1,5 +1,18 @@
 // Questions to the server. Its refusals become errors with the sentence that it gave.
 
+// An error that is told where nobody catches it.
+export class Refusal extends Error {}
+
+// A function that gives up what was asked with the last signal that it returned, and returns the next one.
+export function turns() {
+  let controller = null;
+  return () => {
+    controller?.abort();
+    controller = new AbortController();
+    return controller.signal;
+  };
+}
+
 let stamp = "";
 const gone = document.getElementById("gone");
 
@@ -10,8 +23,9 @@ export function setStamp(value) {
 // Every question says which rows the page has seen: numbers of rows mean others once new ones are shown.
 export const ask = (path, parameters = {}, signal) => reach(address(path, { ...parameters, v: stamp }), { signal });
 
-export function send(path, body = {}) {
-  return reach(address(path, { v: stamp }), { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+// Every order as well; `parameters` is the filter, where its answer depends on it.
+export function send(path, body = {}, parameters = {}) {
+  return reach(address(path, { ...parameters, v: stamp }), { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 }
 
 const HEIGHTS = [320, 640, 960, 1280, 1920, 2560]; // few, so that the browser finds most pictures in its cache
@@ -34,7 +48,7 @@ export async function whyNot(source) {
 
 async function reach(path, options) {
   const response = await request(path, options);
-  if (!response.ok) throw new Error(await reason(response));
+  if (!response.ok) throw new Refusal(await reason(response));
   return response.json();
 }
 
@@ -47,7 +61,7 @@ async function request(path, options) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     gone.hidden = false;
-    throw new Error("the server does not answer");
+    throw new Refusal("the server does not answer");
   }
 }
 

@@ -14,7 +14,7 @@ import { startHistogram } from "./histogram.js";
 import { startIntro } from "./intro.js";
 import { startKeys } from "./keys.js";
 import { allImages, emit, fromHash, isFiltered, loadView, measure, model, on, setOrder, setShow, shownImages, UNFILTERED } from "./model.js";
-import { startNews } from "./news.js";
+import { firstRows, startNews } from "./news.js";
 import { startPicked } from "./picked.js";
 import { openRow, startPicture } from "./picture.js";
 import { startRatings, tell } from "./ratings.js";
@@ -34,10 +34,11 @@ async function start() {
   history.replaceState(null, "", `/${location.hash}`); // the token is in a cookie now
   startRatings();
   fromHash();
-  model.table = await ask("/api/table");
+  startTheme();
+  model.table = await ask("/api/table").catch(() => firstRows().then(() => ask("/api/table")));
   setStamp(model.table.stamp);
   document.title = `${model.table.name} - tastemaker`;
-  for (const part of [startTheme, startChunks, startPicked, startHistogram, startFigures, startVaried, startSizes, startGrid, startStrip, startFilter, startFacets]) part();
+  for (const part of [startChunks, startPicked, startHistogram, startFigures, startVaried, startSizes, startGrid, startStrip, startFilter, startFacets]) part();
   for (const part of [startSlices, startTaste, startFailures, startPicture, startFlow, startStacks, startExports, startKeys]) part();
   startHeader();
   startIntro();
@@ -53,7 +54,7 @@ async function start() {
   if (!all && failed + unscored && !isFiltered()) model.show = "failures"; // there is nothing else to look at
   emit("show");
   if (model.active) reveal(model.active, true);
-  if (picture !== null) await openRow(picture);
+  if (picture !== null) openRow(picture);
   document.body.classList.add("ready");
   startNews();
 }
@@ -66,7 +67,7 @@ function startHeader() {
   order.append(...model.table.orders.map((name) => element("option", { value: name, textContent: ORDERS[name] })));
   if (![...order.options].some(({ value }) => value === model.order)) model.order = "best"; // a mangled address
   order.value = model.order;
-  order.addEventListener("change", () => setOrder(order.value).catch((error) => emit("trouble", error)));
+  order.addEventListener("change", () => setOrder(order.value));
   for (const event of ["view", "order"]) on(event, showOrder);
   by.append(...model.table.ranked_by.map((name) => element("option", { value: name, textContent: columnName(name).replace(/ score$/, "") })));
   by.addEventListener("change", () => apply({ by: by.value }));

@@ -77,11 +77,11 @@ function describe() {
 }
 
 async function start(to, as) {
-  const body = { to, as, filter: model.filter, cut: cutText() };
+  const body = { to, as, cut: cutText() };
   result.classList.remove("wrong");
   result.textContent = "";
   try {
-    await send("/api/export", body);
+    await send("/api/export", body, model.filter);
     isRunning = true;
     form.hidden = true;
     running_.hidden = false;

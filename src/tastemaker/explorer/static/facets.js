@@ -1,9 +1,9 @@
 // Facets: what pictures are told apart by, to be clicked. Values of one facet are alternatives, facets are combined.
 
-import { ask } from "./api.js";
+import { ask, turns } from "./api.js";
 import { apply } from "./filter.js";
 import { compact, count, element } from "./format.js";
-import { counted, emit, model, on, setPart } from "./model.js";
+import { counted, model, on, setPart } from "./model.js";
 
 const FEW = 8; // values that are shown before one asks for more
 const SEARCHED = 12; // values from which there is a search
@@ -15,7 +15,7 @@ const host = document.getElementById("facets");
 const unfolded = new Set(); // names of facets of which more is shown
 const searches = new Map(); // name -> what is searched for
 
-let turn = null;
+const turn = turns();
 let pausing = 0;
 
 export function startFacets() {
@@ -40,19 +40,13 @@ export const describeFacets = () =>
 
 async function load() {
   if (form.hidden) return;
-  turn?.abort();
-  turn = new AbortController();
-  const { signal } = turn;
+  const signal = turn();
   if (!host.firstChild) host.append(element("p", { className: "quiet", textContent: "counting ..." })); // the first time, seconds for a million
-  try {
-    const facets = await ask("/api/facets", model.filter, signal);
-    const searched = [...searches].filter(([name, search]) => search && unfolded.has(name));
-    const found = await Promise.all(searched.map(([facet, search]) => ask("/api/facets", { ...model.filter, facet, search }, signal)));
-    for (const [facet] of found) Object.assign(facets.find(({ name }) => name === facet.name) ?? {}, facet);
-    show(facets);
-  } catch (error) {
-    if (error.name !== "AbortError") emit("trouble", error);
-  }
+  const facets = await ask("/api/facets", model.filter, signal);
+  const searched = [...searches].filter(([name, search]) => search && unfolded.has(name));
+  const found = await Promise.all(searched.map(([facet, search]) => ask("/api/facets", { ...model.filter, facet, search }, signal)));
+  for (const [facet] of found) Object.assign(facets.find(({ name }) => name === facet.name) ?? {}, facet);
+  show(facets);
 }
 
 function show(facets) {

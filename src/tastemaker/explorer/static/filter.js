@@ -81,8 +81,6 @@ async function changeGroups() {
   const saying = setTimeout(() => groups.setAttribute("aria-busy", "true"), 150);
   try {
     await changeFilter({ group: groupBox.checked ? "best" : "" });
-  } catch (failure) {
-    emit("trouble", failure);
   } finally {
     clearTimeout(saying);
     groups.removeAttribute("aria-busy");

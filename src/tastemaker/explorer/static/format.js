@@ -17,6 +17,8 @@ export function share(part, all) {
   return `${percent.toFixed(1)}%`;
 }
 
+export const range = (from, to) => Array.from({ length: Math.max(0, to - from) }, (_, n) => from + n);
+
 export const images = (n) => `${count(n)} ${n === 1 ? "image" : "images"}`;
 
 export function digitsOf(step) {

@@ -1,7 +1,7 @@
 // The grid: justified rows of which only those on screen exist, whatever their number.
 
 import { dropCell, fillCell, makeCell, prepareImage, showMark } from "./cell.js";
-import { fetchPositions, peek, update } from "./chunks.js";
+import { fetchAround, peek, update } from "./chunks.js";
 import { BESIDE, GAP, boxes, layOut, rowAt, rowOf } from "./layout.js";
 import { want } from "./loader.js";
 import { emit, isByScore, isKept, model, on, placeOf, positionOf, setActive, shownImages, shownShapes } from "./model.js";
@@ -159,12 +159,7 @@ async function fill() {
   const wanted = [...cells.keys()];
   showKnown();
   if (wanted.every((position) => peek(placeOf(position)))) return;
-  try {
-    await fetchPositions(Math.min(...wanted), Math.max(...wanted) + 1);
-  } catch (error) {
-    emit("trouble", error);
-    return;
-  }
+  await fetchAround(Math.min(...wanted), Math.max(...wanted) + 1);
   showKnown();
 }
 

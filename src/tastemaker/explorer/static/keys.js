@@ -160,13 +160,8 @@ async function mark(changes, isLeft) {
   const places = picked.length ? picked : [model.active];
   if (isLeft && isOpen()) walk(1);
   else if (isLeft && !picked.length) moveActive("ArrowRight"); // at once: the next key is for the next picture
-  try {
-    const found = opened ? [[opened]] : await Promise.all(places.map((place) => fetchPlaces(place, place + 1)));
-    const pictures = found.flat().filter(Boolean);
-    if (pictures.length) rate(pictures, changes);
-  } catch (error) {
-    emit("trouble", error);
-  }
+  const pictures = opened ? [opened] : await fetchPlaces(places);
+  if (pictures.length) rate(pictures, changes);
 }
 
 function goToCut() {

@@ -1,6 +1,6 @@
 // What is shown: the view (filter, order), the cut-off, the active picture. Kept in the address, told to whoever listens.
 
-import { ask } from "./api.js";
+import { ask, turns } from "./api.js";
 import { digitsOf } from "./format.js";
 
 const listeners = new Map();
@@ -122,7 +122,7 @@ function setAt(score) {
 
 export function moveCut(steps) {
   const { step } = model.view;
-  if (model.cut.places) return cutVaried(variedCount() + steps).catch((error) => emit("trouble", error));
+  if (model.cut.places) return cutVaried(variedCount() + steps);
   const exact = model.cut.score / step;
   const from = steps > 0 ? Math.floor(exact + 1e-6) : Math.ceil(exact - 1e-6);
   cutAt((from + steps) * step);
@@ -188,16 +188,14 @@ function setCut(cut) {
   remember();
 }
 
-let viewRequest = null;
+const turn = turns();
 let shown = ""; // the ranking of the view
 const cuts = new Map(); // ranking -> its last cut-off: a score says nothing of a likeness
 const ranking = ({ by, like }) => (like.trim() ? `like ${like.trim()}` : by);
 
 // Fetch the counts and shapes of the filter. Throws what the server says of a filter that it does not take.
 export async function loadView(cut = model.cut) {
-  viewRequest?.abort();
-  viewRequest = new AbortController();
-  const { signal } = viewRequest;
+  const signal = turn();
   model.filter.asked = `${performance.timeOrigin + performance.now()}`;
   const asked = { ...model.filter, cut: cut.text || cut.name };
   const by = ranking(asked);

@@ -1,4 +1,5 @@
-// What there is beside what is shown: rows that are new or gone, how far their scoring is. Told below the header.
+// What there is beside what is shown: rows that are new or gone, how far their scoring is. Told below the header, and in
+// the place of the pictures before there are any.
 
 import { ask, send } from "./api.js";
 import { button, count, element } from "./format.js";
@@ -6,21 +7,35 @@ import { model } from "./model.js";
 import { tell } from "./ratings.js";
 
 const EVERY_MS = 2000;
+const SOON_MS = 500; // before the first row
 
 const bar = document.getElementById("news");
 let told = "";
 
-export function startNews() {
-  look();
+// Wait until there are rows.
+export async function firstRows() {
+  const empty = document.getElementById("empty");
+  const [state, problem] = [element("span", { className: "large", role: "status" }), element("span")];
+  document.body.classList.add("waiting");
+  empty.hidden = false;
+  empty.replaceChildren(state, "\n\nThe best pictures stand here as soon as the first are scored. You may close the page meanwhile.\n\n", problem);
+  for (let news = { scoring: { text: "looking for pictures" } }; ; news = await ask("/api/news").catch(({ message }) => ({ scoring: { problem: message } }))) {
+    state.textContent = news.scoring?.text || "no pictures yet";
+    problem.textContent = news.scoring?.problem ?? "";
+    if (news.stamp) break;
+    await new Promise((done) => setTimeout(done, SOON_MS));
+  }
+  await send("/api/news/show");
+  document.body.classList.remove("waiting");
 }
 
-async function look() {
+export async function startNews() {
   try {
     if (!document.hidden) await show(await ask("/api/news"));
   } catch {
     // a server that does not answer is told by api.js
   }
-  setTimeout(look, EVERY_MS);
+  setTimeout(startNews, EVERY_MS);
 }
 
 async function show({ stamp, more, scoring }) {

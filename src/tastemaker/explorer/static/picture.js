@@ -1,9 +1,9 @@
 // A picture over the page: as large as fits, with all that is known of it; or two to four side by side.
 
-import { ask } from "./api.js";
+import { ask, turns } from "./api.js";
 import { fetchPlaces } from "./chunks.js";
 import { goesOnSwitch, nextUnrated } from "./flow.js";
-import { button, columnName, count, element, score } from "./format.js";
+import { button, columnName, count, element, range, score } from "./format.js";
 import { focusGrid, reveal } from "./grid.js";
 import { digits, emit, isKept, measure, model, on, placeOf, positionOf, setActive, shownImages, toHash } from "./model.js";
 import { pickedPlaces } from "./picked.js";
@@ -36,7 +36,7 @@ let first = 0; // the number in the list of the first that is shown
 let captions = []; // {row, line} of pictures side by side
 const unfolded = new Set(); // names of what is unfolded beside it
 let turn = 0;
-let search = null; // for neighbours: in a large table it takes seconds, and is given up when one walks on
+const search = turns(); // for neighbours: in a large table it takes seconds, and is given up when one walks on
 
 export const isOpen = () => dialog.open;
 export const openedPicture = () => shown;
@@ -78,19 +78,15 @@ function open(place, fewest = 1) {
 }
 
 async function openPlace(place) {
-  const [picture] = await fetchPlaces(place, place + 1);
+  const [picture] = await fetchPlaces([place]);
   if (picture) await show(picture, place);
 }
 
 export async function openRow(row) {
-  try {
-    const picture = await ask(`/api/picture/${row}`, model.filter);
-    [list, beside] = [[], 1];
-    show(picture, picture.place);
-    if (picture.place >= 0) setActive(picture.place);
-  } catch (error) {
-    emit("trouble", error);
-  }
+  const picture = await ask(`/api/picture/${row}`, model.filter);
+  [list, beside] = [[], 1];
+  show(picture, picture.place);
+  if (picture.place >= 0) setActive(picture.place);
 }
 
 export async function walk(steps) {
@@ -165,9 +161,9 @@ const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // The pictures from one number of the list to another, with their places.
 async function fetchAll(from, to) {
-  const places = Array.from({ length: to - from }, (_, n) => placeAtNumber(from + n));
-  const found = await Promise.all(places.map((place) => fetchPlaces(place, place + 1)));
-  return found.map(([picture], n) => ({ ...picture, place: places[n] }));
+  const places = range(from, to).map(placeAtNumber);
+  const found = await fetchPlaces(places);
+  return found.map((picture, n) => ({ ...picture, place: places[n] }));
 }
 
 function makeCaption(picture) {
@@ -181,11 +177,9 @@ function makeCaption(picture) {
 async function preload() {
   if (!shown || shown.place < 0) return;
   const last = numberOf(shown.place);
-  const numbers = [...Array.from({ length: AHEAD }, (_, n) => last + 1 + n), first - 1];
-  for (const number of numbers) {
-    if (number < 0 || number >= listed()) continue;
-    const [picture] = await fetchPlaces(placeAtNumber(number), placeAtNumber(number) + 1);
-    if (!shown || !picture) return;
+  const numbers = [...range(last + 1, last + 1 + AHEAD), first - 1].filter((number) => number >= 0 && number < listed());
+  for (const picture of await fetchPlaces(numbers.map(placeAtNumber))) {
+    if (!shown) return;
     const image = new Image();
     image.src = sourceOf(picture);
     await image.decode().catch(() => {}); // one after the other: what is shown comes first
@@ -272,11 +266,8 @@ function folded(name, content) {
 
 async function showNeighbours(picture, mine) {
   if (row.hidden) return;
-  search?.abort();
-  search = new AbortController();
-  const { signal } = search;
   try {
-    const found = await ask(`/api/neighbours/${picture.row}`, model.filter, signal);
+    const found = await ask(`/api/neighbours/${picture.row}`, model.filter, search());
     if (mine === turn) row.replaceChildren(...found.map((picture) => makeThumb(picture, NEIGHBOUR, () => openRow(picture.row))));
   } catch {
     // without neighbours the page is whole

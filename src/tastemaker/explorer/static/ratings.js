@@ -1,6 +1,6 @@
 // Ratings: saved at once, undone at once, never asked about.
 
-import { send } from "./api.js";
+import { Refusal, send } from "./api.js";
 import { count, stars } from "./format.js";
 import { emit, model, on, setRated } from "./model.js";
 
@@ -11,8 +11,13 @@ const earlier = []; // what pictures were rated before, for undo; the last ones 
 let last = Promise.resolve(); // one is saved after the other, however fast the keys come
 
 export function startRatings() {
-  on("trouble", (error) => error.name !== "AbortError" && tell(error.message, true));
-  on("ratings", (ratings) => setRated(ratings).catch((error) => emit("trouble", error)));
+  window.addEventListener("unhandledrejection", (event) => {
+    const { reason } = event;
+    if (reason instanceof Refusal) tell(reason.message, true);
+    else if (reason?.name !== "AbortError") return; // given up: another answer is wanted by now
+    event.preventDefault();
+  });
+  on("ratings", setRated);
 }
 
 // Rate pictures alike. Only what changes is sent: what another page says of the rest stays.
@@ -31,7 +36,7 @@ export function undo() {
   inTurn("undone", () => (earlier.length ? save(earlier.pop()) : null));
 }
 
-const save = (changes) => send("/api/ratings", { changes, filter: model.filter });
+const save = (changes) => send("/api/ratings", { changes }, model.filter);
 
 function inTurn(word, change) {
   last = last.then(async () => {

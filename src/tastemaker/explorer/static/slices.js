@@ -1,6 +1,6 @@
 // Slices: what the cut-off does to parts of the table, the largest differences first, as the report has them.
 
-import { ask } from "./api.js";
+import { ask, turns } from "./api.js";
 import { toggleCondition } from "./filter.js";
 import { button, columnName, count, element, share } from "./format.js";
 import { cutPercent, makeBars } from "./histogram.js";
@@ -10,7 +10,7 @@ const host = document.getElementById("slices");
 const REST_MS = 120; // of the handle, before they are counted again
 
 let waiting = 0;
-let turn = 0;
+const turn = turns();
 
 export function startSlices() {
   for (const event of ["show", "view"]) on(event, load);
@@ -22,16 +22,15 @@ export function startSlices() {
 
 async function load() {
   if (model.show !== "slices") return;
-  const mine = ++turn;
+  const signal = turn();
   host.setAttribute("aria-busy", "true");
   if (!host.firstChild) host.append(element("p", { className: "quiet", textContent: "counting ..." }));
   try {
-    const found = await ask("/api/slices", { ...model.filter, dimension: model.dimension, cut: cutText() });
-    if (mine === turn) show(found);
+    show(await ask("/api/slices", { ...model.filter, dimension: model.dimension, cut: cutText() }, signal));
   } catch (error) {
-    if (mine === turn) host.replaceChildren(element("p", { className: "empty wrong", textContent: error.message }));
+    if (!signal.aborted) host.replaceChildren(element("p", { className: "empty wrong", textContent: error.message }));
   } finally {
-    if (mine === turn) host.removeAttribute("aria-busy");
+    if (!signal.aborted) host.removeAttribute("aria-busy");
   }
 }
 

@@ -1,8 +1,8 @@
 // Stacks: one cell for each group of pictures, its best frame. An opened stack shows all of its pictures as they were taken.
 
 import { fetchPlaces } from "./chunks.js";
-import { button, element, images } from "./format.js";
-import { changeFilter, emit, model, on, setActive } from "./model.js";
+import { button, element, images, range } from "./format.js";
+import { changeFilter, model, on, setActive } from "./model.js";
 import { tell } from "./ratings.js";
 
 const bar = document.getElementById("stack");
@@ -13,10 +13,9 @@ let before = { order: "best", active: 0, cut: { text: "20%" } }; // where one wa
 const isOpened = () => !["", "best"].includes(model.filter.group);
 
 export function startStacks() {
-  const open = (picture) => openStack(picture).catch((failure) => emit("trouble", failure));
-  bar.append(text, button("Back to the stacks", () => open(), { className: "offer" }));
+  bar.append(text, button("Back to the stacks", () => openStack(), { className: "offer" }));
   for (const event of ["view", "order", "show"]) on(event, showBar);
-  if (model.table.groups) on("open-stack", open);
+  if (model.table.groups) on("open-stack", openStack);
 }
 
 function showBar() {
@@ -34,7 +33,7 @@ async function openStack(picture) {
   before = { order: model.order, active: model.active, cut: model.cut };
   const order = model.table.orders.includes("oldest") ? "oldest" : "name";
   await changeFilter({ group: String(picture.row) }, { order, cut: { text: "100%" } }); // one compares them: nothing is cut off
-  const members = await fetchPlaces(0, model.view.images);
+  const members = await fetchPlaces(range(0, model.view.images));
   setActive(members.findIndex(({ row }) => row === picture.row));
 }
 

@@ -1,6 +1,7 @@
 // The borderline strip: the pictures nearest to the cut-off, dropped on the left, kept on the right, the nearest inmost.
 
 import { fetchPlaces } from "./chunks.js";
+import { range } from "./format.js";
 import { emit, model, on, setActive } from "./model.js";
 import { giveUpThumb, hasLoaded, makeThumb } from "./thumb.js";
 
@@ -35,22 +36,18 @@ async function follow() {
   const { place } = model.cut;
   const high = below.clientHeight;
   if (!high || opened.open) return; // folded away, or under a picture that is open
-  try {
-    const start = Math.max(0, place - EACH);
-    const pictures = await fetchPlaces(start, place + EACH);
-    if (mine !== turn) return;
-    coming.forEach(giveUpThumb);
-    const items = pictures.map((picture, n) => ({ picture, place: start + n })).filter(({ picture }) => !picture.rejected);
-    const left = whatFits(items.filter((item) => item.place >= place), below.clientWidth, high);
-    const right = whatFits(items.filter((item) => item.place < place).reverse(), above.clientWidth, high);
-    coming = [...left, ...right];
-    await Promise.race([Promise.all(coming.map(hasLoaded)), new Promise((done) => setTimeout(done, PATIENCE_MS))]);
-    if (mine !== turn) return;
-    above.replaceChildren(...right);
-    below.replaceChildren(...left);
-  } catch (error) {
-    if (mine === turn) emit("trouble", error);
-  }
+  const start = Math.max(0, place - EACH);
+  const pictures = await fetchPlaces(range(start, Math.min(place + EACH, model.view.images)));
+  if (mine !== turn) return;
+  coming.forEach(giveUpThumb);
+  const items = pictures.map((picture, n) => ({ picture, place: start + n })).filter(({ picture }) => !picture.rejected);
+  const left = whatFits(items.filter((item) => item.place >= place), below.clientWidth, high);
+  const right = whatFits(items.filter((item) => item.place < place).reverse(), above.clientWidth, high);
+  coming = [...left, ...right];
+  await Promise.race([Promise.all(coming.map(hasLoaded)), new Promise((done) => setTimeout(done, PATIENCE_MS))]);
+  if (mine !== turn) return;
+  above.replaceChildren(...right);
+  below.replaceChildren(...left);
 }
 
 // No picture is cut at the end of the strip, and none is loaded that does not fit.

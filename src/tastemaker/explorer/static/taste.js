@@ -4,7 +4,7 @@ import { ask, send } from "./api.js";
 import { apply } from "./filter.js";
 import { button, count, element } from "./format.js";
 import { focusGrid } from "./grid.js";
-import { UNFILTERED, changeFilter, emit, model, on, setPart, setShow } from "./model.js";
+import { UNFILTERED, changeFilter, model, on, setPart, setShow } from "./model.js";
 
 const host = document.getElementById("taste");
 const bar = document.getElementById("proposal");
@@ -37,12 +37,8 @@ const isProposing = () => model.filter.rated === "next";
 const isDue = () => state !== null && !state.refusal && state.ratings >= state.needed;
 
 async function load() {
-  try {
-    state = await ask("/api/taste");
-    showAll();
-  } catch (error) {
-    emit("trouble", error);
-  }
+  state = await ask("/api/taste");
+  showAll();
 }
 
 function showAll() {
@@ -88,10 +84,9 @@ async function look(pressed, filter) {
     if (model.part) setPart("");
     setShow("pictures");
     focusGrid();
-  } catch (error) {
-    emit("trouble", error);
+  } finally {
+    showAll();
   }
-  showAll();
 }
 
 function learnButton() {

@@ -1,7 +1,7 @@
 // A cut that keeps pictures which are unlike each other, as many as the slider says: not forty of one sunset.
 
 import { element } from "./format.js";
-import { counted, cutByText, cutText, cutVaried, emit, model, on, setPart } from "./model.js";
+import { counted, cutByText, cutText, cutVaried, model, on, setPart } from "./model.js";
 
 const MOST = 200; // with the slider; more can be typed
 const USUAL = 40;
@@ -16,8 +16,8 @@ let before = ""; // the cut-off that it took the place of
 export function startVaried() {
   host.append(element("label", { className: "switch" }, box, " ", name), slider);
   host.hidden = !model.table.embeddings;
-  box.addEventListener("change", () => change(box.checked).catch((error) => emit("trouble", error)).finally(show));
-  slider.addEventListener("input", () => cutVaried(Number(slider.value)).catch((error) => emit("trouble", error)));
+  box.addEventListener("change", () => change(box.checked).finally(show));
+  slider.addEventListener("input", () => cutVaried(Number(slider.value)));
   on("cut", show);
   on("choosing", () => (name.textContent = "choosing ..."));
 }
