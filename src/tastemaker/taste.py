@@ -61,8 +61,8 @@ class Worth:
     Attributes:
         kind: ``ratings`` or ``pairs``.
         examples: How many there were.
-        measure: What the figures are: ``rank correlation`` (Spearman's; 0 is chance) or ``share of pairs in the right
-            order`` (0.5 is chance).
+        measure: What the figures are: ``rank correlation`` (Spearman's) or ``share of pairs in the right order``.
+        constant: Of the same score for all pictures, which is chance: 0 or 0.5.
         own: Of what was learned.
         reference: Of the score that was there already.
         difference: ``own`` less ``reference``.
@@ -74,6 +74,7 @@ class Worth:
     kind: str
     examples: int
     measure: str
+    constant: float
     own: Estimate
     reference: Estimate
     difference: Estimate
@@ -125,7 +126,7 @@ def learn_from_ratings(
     weight, bias = space.unfold(coefficients)
     figures = _compare(_rank_correlation, held_out[0], held_out[1], space.base, scaled, groups)
     verdict = _judge(*figures, chance=0.0, examples=len(given), kind="ratings")
-    return Taste("ratings", len(given), "rank correlation", *figures, verdict, weight, bias + intercept)
+    return Taste("ratings", len(given), "rank correlation", 0.0, *figures, verdict, weight, bias + intercept)
 
 
 def learn_from_pairs(
@@ -168,7 +169,7 @@ def learn_from_pairs(
     scores = embeddings.astype(np.float64) @ weight + bias
     scale = 1.5 / max(float(scores.std()), 1e-12)
     bias = 5.5 + scale * (bias - float(scores.mean()))
-    return Taste("pairs", len(pairs), "share of pairs in the right order", *figures, verdict, weight * scale, bias)
+    return Taste("pairs", len(pairs), "share of pairs in the right order", 0.5, *figures, verdict, weight * scale, bias)
 
 
 class _Space:

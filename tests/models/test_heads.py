@@ -57,6 +57,20 @@ def test_the_file_of_one_layout_is_refused_where_another_is_wanted(tmp_path):
                 load(tmp_path / f"{other}.safetensors")
 
 
+def test_one_prefix_may_stand_before_the_names_of_the_layers(tmp_path, embeddings):
+    rng = np.random.default_rng(0)
+    heads = (random_predictor(768, rng), random_detector(768, rng), {"weight": np.ones((1, 768)), "bias": np.ones(1)})
+    for tensors in heads:
+        tensors = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+        save_file(tensors, tmp_path / "plain.safetensors")
+        save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "prefixed.safetensors")
+        scores = [read_head(tmp_path / f"{name}.safetensors")(embeddings) for name in ("plain", "prefixed")]
+        np.testing.assert_array_equal(*scores)
+    save_file(tensors | {"weight": np.full((1, 768), np.nan, np.float32)}, tmp_path / "nan.safetensors")
+    with pytest.raises(ModelError, match=r"nan\.safetensors: the predictor's weights hold a NaN"):
+        read_head(tmp_path / "nan.safetensors")
+
+
 def test_a_detector_with_a_normalisation_of_another_size_is_refused(tmp_path):
     tensors = random_detector(768, np.random.default_rng(0)) | {"norm.mean": np.zeros(5, np.float32)}
     save_file(tensors, tmp_path / "odd.safetensors")

@@ -77,11 +77,13 @@ def test_stars_and_rejections_of_the_explorer_teach(world, model_dir, tmp_path):
 def test_the_file_says_what_it_was_learned_from(world, model_dir, tmp_path):
     folder, liking = world
     lines = [(f"{n:03d}.jpg", stars) for n, stars in enumerate(stars_of(liking)[:60])]
-    examples = write_csv(tmp_path / "ratings.csv", ("image", "rating"), [*lines, ("nobody.jpg", 3)])
+    examples = tmp_path / "ratings.csv"  # as a spreadsheet may write it
+    examples.write_text("\ufeff" + "".join(f"{a};{b};\n" for a, b in [("Image", " Rating"), *lines, ("nobody.jpg", 3)]))
     done = learn_taste(ScoreTable(folder), tmp_path / "mine.safetensors", examples, model_dir=model_dir)
     with safe_open(tmp_path / "mine.safetensors", "np") as file:
         notes = json.loads(file.metadata()[NOTES_KEY])
     assert (notes["examples"], notes["unmatched"], notes["verdict"]) == (60, 1, done.verdict)
+    assert notes["constant"] == 0
     assert notes["own"] == {"value": done.own.value, "low": done.own.low, "high": done.own.high}
 
 
@@ -106,6 +108,7 @@ def test_the_command_prints_figures_a_verdict_and_what_to_do_next(world, model_d
     result = tastemaker(*command)
     assert result.returncode == 0, result.stderr
     assert "the rank correlation with 95% interval" in result.stdout
+    assert re.search(r"laion-v2 +-?0\.\d\d \(.*\n  a constant +0\.00\n", result.stdout)
     (next_,) = re.findall("See its scores: tastemaker (.*)", result.stdout)
     assert tastemaker(*command).returncode == 0
     assert tastemaker(*shlex.split(next_), "--model-dir", model_dir).returncode == 0

@@ -56,6 +56,7 @@ def learn(
     typer.echo(f"Learned from {summary.examples} {summary.kind} ({summary.source}{left_out}): {summary.output}")
     typer.echo(f"On pictures that it was not learned from, the {summary.measure} with 95% interval:")
     typer.echo(f"  what was learned   {summary.own}\n  {summary.scorer:<17}  {summary.reference}")
+    typer.echo(f"  a constant         {summary.constant:.2f}")
     typer.echo(f"  difference         {summary.difference}")
     typer.echo(f"  gained since half  {summary.gain}")
     typer.echo(summary.verdict)

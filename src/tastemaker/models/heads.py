@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tastemaker.errors import ModelError
 from tastemaker.models.aesthetic import BULK_ROWS, AestheticPredictor, check_embeddings, check_layers
-from tastemaker.models.layers import Floats, read_layers
+from tastemaker.models.layers import Floats, StoredLayers, read_layers
 
 Numbers = npt.NDArray[np.float64]
 
@@ -80,6 +80,13 @@ def read_head(path: Path, kind: str | None = None) -> AestheticPredictor | Netwo
         ModelError: The file cannot be read, or holds something else.
     """
     stored = read_layers(path, kind)
+    try:
+        return _make_head(stored)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _make_head(stored: StoredLayers) -> AestheticPredictor | Network:
     if stored.kind == "linear":
         return AestheticPredictor(list(stored.layers))
     layers = [(weight.astype(np.float64), bias.astype(np.float64)) for weight, bias in stored.layers]
@@ -87,6 +94,6 @@ def read_head(path: Path, kind: str | None = None) -> AestheticPredictor | Netwo
         return Network(layers)
     size = layers[0][0].shape[1:]
     if not stored.mean.shape == stored.variance.shape == size:
-        raise ModelError(f"{path}: norm.mean and norm.variance must hold {size[0]} numbers each")
+        raise ModelError(f"norm.mean and norm.variance must hold {size[0]} numbers each")
     scale = np.sqrt(stored.variance.astype(np.float64))
     return Network(layers, stored.mean.astype(np.float64), scale, is_probability=True)

@@ -58,20 +58,20 @@ def read_layers(path: Path, kind: str | None = None) -> StoredLayers:
     A vision tower beside them is passed over. No code in a ``.pth`` runs (see `tastemaker.models.pth`).
 
     Args:
-        path: The file. One linear layer may have any name.
+        path: The file. Before the names of its layers may stand one prefix, as ``module.``.
         kind: What it must be, as `StoredLayers.kind`; None for any.
 
     Raises:
         ModelError: The file cannot be read, or holds something else.
     """
     tensors = _read_tensors(path)
-    single = [name.removesuffix("weight") for name in tensors if name.endswith("weight")][:1]
-    for found, names in (*LAYOUTS, ("linear", single)):
+    for found, names in (*LAYOUTS, ("linear", [""])):
         norm = _NORM if found == "detector" else ()
-        wanted = {*norm, *(f"{name}{part}" for name in names for part in ("weight", "bias"))}
-        if kind in (None, found) and names and set(tensors) == wanted:
-            pairs = [(tensors[f"{name}weight"], tensors[f"{name}bias"]) for name in names]
-            return StoredLayers(found, pairs, *(tensors[name] for name in norm))
+        wanted = [*norm, *(f"{name}{part}" for name in names for part in ("weight", "bias"))]
+        prefix = next((name.removesuffix(wanted[-1]) for name in tensors if name.endswith(wanted[-1])), "")
+        if kind in (None, found) and set(tensors) == {f"{prefix}{name}" for name in wanted}:
+            pairs = [(tensors[f"{prefix}{name}weight"], tensors[f"{prefix}{name}bias"]) for name in names]
+            return StoredLayers(found, pairs, *(tensors[f"{prefix}{name}"] for name in norm))
     raise ModelError(
         f"{path}: not a known predictor{f' ({kind})' if kind else ''}; it must hold layers.{{0,2,4,6,7}}, "
         "scoring_head.{0,2,4,6,8} or one layer (linear), layers.{0,3,6,9,11} (relu), or norm.{mean,variance} and "

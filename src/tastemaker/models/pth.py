@@ -99,6 +99,10 @@ def read_pth(path: Path) -> dict[str, Floats]:
             return {str(name): _to_array(tensor, contents[tensor.storage.key]) for name, tensor in state.items()}
     except _NotPlainError as error:
         raise ModelError(f"{path} cannot be read as plain weights: {error}; save a dictionary of tensors") from error
+    except zipfile.BadZipFile as error:
+        raise ModelError(
+            f"{path} is damaged, or not what torch.save writes since PyTorch 1.6; save it again"
+        ) from error
     except Exception as error:  # a damaged file makes zipfile and pickletools raise many kinds
         words = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"{path} cannot be read as plain weights: {words}") from error

@@ -145,7 +145,10 @@ def _read_ratings(ratings: Ratings) -> _Examples:
 def _read_csv(table: ScoreTable, path: Path) -> _Examples:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file))
+            head = file.readline()
+            delimiter = max(",;\t", key=head.count)
+            names = [name.strip().lower() for name in next(csv.reader([head], delimiter=delimiter), [])]
+            lines = list(csv.DictReader(file, names, delimiter=delimiter))
     except (OSError, ValueError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"{path} cannot be read as a CSV: {why}") from error

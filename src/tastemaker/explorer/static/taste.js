@@ -132,7 +132,7 @@ function figures({ measure, own, reference, difference, gain, scorer }) {
   const low = Math.min(0, ...rows.map(([, figure]) => figure.low));
   const high = Math.max(...rows.map(([, figure]) => figure.high));
   const percent = (value) => `${(100 * (value - low)) / (high - low)}%`;
-  const caption = `The ${measure} with your ratings, of pictures that it was not learned from`;
+  const caption = `The ${measure} with your ratings (0 is chance), of pictures that it was not learned from`;
   const lines = rows.map(([name, { value, low: from, high: to }]) => {
     const drawn = element("div", { className: "interval" }, element("i", { className: "zero" }), element("i", { className: "reach" }), element("i", { className: "dot" }));
     for (const [key, at] of [["zero", 0], ["from", from], ["to", to], ["at", value]]) drawn.style.setProperty(`--${key}`, percent(at));
