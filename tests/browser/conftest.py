@@ -22,6 +22,7 @@ from tastemaker.explorer.live import Live
 from tastemaker.explorer.server import create_app
 from tastemaker.explorer.service import Explorer
 
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -146,9 +147,9 @@ def many(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
-    """The rows of sixty pictures and two failures."""
+    """The rows of sixty pictures, with captions that are hostile, and of two failures."""
     scores = np.round(np.random.default_rng(1).normal(5.3, 0.6, 60), 3).astype(np.float32)
-    folder = write_table(tmp_path_factory.mktemp("small"), [float(score) for score in scores])
+    folder = write_table(tmp_path_factory.mktemp("small"), [float(score) for score in scores], HOSTILE)
     days = [datetime(2024, 5, 1) + timedelta(hours=7 * number % 61) for number in range(60)]
     set_column(folder, "captured_at", pa.array([*days, None, None], pa.timestamp("us")))
     set_column(folder, "camera", pa.array(["Canon EOS R5", "NIKON Z 8", None] * 20 + [None, None]))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from explorer.table import SCORES, write_large_table, write_table
+from explorer.table import SCORES, write_large_table
 from tastemaker import ScoreTable
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import MAX_EDGES
@@ -19,12 +19,6 @@ def index_of(tmp_path):
         return ScoreIndex(table, Marks(table, tmp_path / "ratings.sqlite"))
 
     return make
-
-
-def test_pictures_come_best_first_and_equal_scores_in_the_order_of_the_table(scores, index_of):
-    view = index_of(scores).view(Filter())
-    expected = sorted(range(len(SCORES)), key=lambda row: (-SCORES[row], row))
-    assert view.rows.tolist() == expected
 
 
 def test_every_count_in_the_page_is_what_duckdb_counts(tmp_path, index_of):
@@ -105,25 +99,3 @@ def test_scores_far_apart_get_a_larger_step(tmp_path, index_of):
     view = index_of(write_large_table(tmp_path / "wild", [-4e6, 0.0, 5.5, 1e7])).view(Filter())
     assert len(view.chart.reaching) <= MAX_EDGES + 2
     assert view.chart.reaching[0] == 4
-
-
-def test_tables_without_rows_scores_or_sizes_have_empty_views(tmp_path, index_of):
-    for name, scores in (("none", []), ("failed", [None, None])):
-        path = write_large_table(tmp_path / name, []) if not scores else write_table(tmp_path / name, [], broken=2)
-        view = index_of(path).view(Filter())
-        assert (view.images, view.chart.reaching, view.chart.draw(view.ascending)) == (0, [], "")
-
-
-def test_pictures_without_an_aesthetic_score_are_ranked_by_technical_quality(explorer, tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = explorer.table.to_arrow()
-    number = table.schema.get_field_index("aesthetic_score")
-    pq.write_table(
-        table.set_column(number, "aesthetic_score", pa.nulls(len(table), pa.float32())), tmp_path / "q.parquet"
-    )
-    index = ScoreIndex(ScoreTable(str(tmp_path / "q.parquet")), explorer.marks)
-    assert index.columns == ["technical_quality"]
-    assert index.view(Filter()).chart.step == 0.001
-    assert len(index.view(Filter()).rows) == len(SCORES)

@@ -161,8 +161,8 @@ def test_neighbours_are_the_nearest_by_angle(tmp_path, explorer):
     table = table.append_column("embedding", column)
     pq.write_table(table, tmp_path / "near.parquet")
     near = Explorer([str(tmp_path / "near.parquet")], ratings=tmp_path / "r.sqlite")
-    found = [(item["row"], item["similarity"]) for item in near.neighbours(5)]
-    assert near.neighbours(3) == []
+    found = [(item["row"], item["similarity"]) for item in near.neighbours(Filter(), 5)]
+    assert near.neighbours(Filter(), 3) == []
     near.close()
     products = vectors.astype(np.float32) @ vectors[5].astype(np.float32)
     expected = [row for row in np.argsort(-products).tolist() if row not in (3, 5)]
@@ -179,7 +179,7 @@ def test_pictures_that_are_gone_are_told_and_shown_nowhere(tmp_path):
     seen = explorer.rows(everything, range(100))
     slices = explorer.slices(everything, "shape", "top 3")["slices"]
     failures = explorer.failures("")
-    near = explorer.neighbours(0)
+    near = explorer.neighbours(everything, 0)
     told = explorer.describe()
     explorer.close()
     assert (told["images"], told["deleted"]) == (len(SCORES), 2)  # of fourteen rows

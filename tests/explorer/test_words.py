@@ -53,7 +53,7 @@ def test_words_rank_as_a_search_does_and_without_them_the_score_ranks(words, fou
     told = words.view(BOATS)
     assert (told["like"], told["images"], told["step"]) == (BOATS.like, len(rows), 0.001)
     assert words.picture(BOATS, int(rows[1]))["rank"] == 2
-    assert {item["row"]: item["score"] for item in words.neighbours(int(rows[1]), BOATS)}[rows[0]] == cosines[0]
+    assert {item["row"]: item["score"] for item in words.neighbours(BOATS, int(rows[1]))}[rows[0]] == cosines[0]
     plain = words.rows(Filter(), range(1000))
     assert [item["score"] for item in plain] == sorted(words.table.values()[rows].tolist(), reverse=True)
 

@@ -17,7 +17,7 @@ from tastemaker.explorer.chart import step_of
 from tastemaker.explorer.facets import FACETS, Facet, Facets, FacetValue, Mask
 from tastemaker.explorer.groups import Groups
 from tastemaker.explorer.learned import TASTE, OwnTaste
-from tastemaker.explorer.upright import LYING
+from tastemaker.explorer.upright import aspect_sql
 from tastemaker.explorer.view import Cut, View
 from tastemaker.explorer.words import Words
 from tastemaker.models.published import find_scorer
@@ -293,16 +293,12 @@ class ScoreIndex:
         return View(rows, values[rows], step, self.ratings()[rows] == REJECTED, self._marks.version, whole)
 
     def _read_aspects(self) -> npt.NDArray[np.uint16]:
-        names = [name for name in ("width", "height") if name in self.table.columns]
-        if len(names) < 2:
-            return np.full(len(self.table), ASPECT_UNIT, np.uint16)
-        width, height = (self.table.values(name).astype(np.float32) for name in names)
-        if "orientation" in self.table.columns:
-            lies = self.table.values("orientation") >= LYING
-            width, height = np.where(lies, height, width), np.where(lies, width, height)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            aspects = np.clip(np.round(width / height * ASPECT_UNIT), 1, 65_535)
-        return np.where(np.isfinite(aspects), aspects, ASPECT_UNIT).astype(np.uint16)
+        aspects = np.full(len(self.table), ASPECT_UNIT, np.uint16)
+        if {"width", "height"} <= self.table.columns.keys():
+            thousandths = f"least(greatest(round({ASPECT_UNIT} * ({aspect_sql(self.table.columns)})), 1), 65535)"
+            found = self.table.query(f"SELECT row_id, coalesce({thousandths}, {ASPECT_UNIT})::USMALLINT AS t FROM rows")
+            aspects[found["row_id"].to_numpy()] = found["t"].to_numpy()
+        return aspects
 
 
 def _text_condition(text: str) -> str:

@@ -26,9 +26,7 @@ _COLUMNS = {
     "width": "width",
     "height": "height",
     "orientation": "orientation",
-    "format": "format",
     "caption": "caption[:300]",
-    "status": "status",
     "reason": "reason[:500]",
 }
 _BATCH_ROWS = 2**14

@@ -50,11 +50,11 @@ def create_app(live: Live, token: str, port: int) -> Guard:
     ask, take = partial(_answer, live), partial(_take, live)
     routes = [
         Route("/", _index),
-        Route("/api/news", _about_live(live, Live.news)),
-        Route("/api/news/show", _about_live(live, Live.show_new), methods=["POST"]),
+        Route("/api/news", partial(_about_live, live.news)),
+        Route("/api/news/show", partial(_about_live, live.show_new), methods=["POST"]),
         Mount("/static", StaticFiles(directory=_STATIC)),
         Route("/favicon.ico", _no_icon),
-        Route("/picture/{row:int}/{height:int}", _pictures(live)),
+        Route("/picture/{row:int}/{height:int}", _at_most(max(2, usable_cores()), partial(_picture, live))),
         Route("/api/table", ask(lambda e, r: e.describe())),
         Route("/api/view", ask(lambda e, r: e.view(_filter(r), _text(r, "cut")))),
         Route("/api/rows", ask(lambda e, r: e.rows(_filter(r), [int(n) for n in _text(r, "places").split(",")]))),
@@ -63,7 +63,7 @@ def create_app(live: Live, token: str, port: int) -> Guard:
         Route("/api/cutoff", ask(lambda e, r: e.cut(_filter(r), _text(r, "cut")))),
         Route("/api/picture/{row:int}", ask(lambda e, r: e.picture(_filter(r), r.path_params["row"]))),
         Route(
-            "/api/neighbours/{row:int}", _one_by_one(ask(lambda e, r: e.neighbours(r.path_params["row"], _filter(r))))
+            "/api/neighbours/{row:int}", _at_most(1, ask(lambda e, r: e.neighbours(_filter(r), r.path_params["row"])))
         ),
         Route("/api/slices", ask(lambda e, r: e.slices(_filter(r), _text(r, "dimension"), _text(r, "cut")))),
         Route("/api/failures", ask(lambda e, r: e.failures(_text(r, "by")))),
@@ -81,32 +81,18 @@ def create_app(live: Live, token: str, port: int) -> Guard:
     return Guard(Starlette(routes=routes), token, f"tastemaker_{port}")
 
 
-def _pictures(live: Live) -> _Endpoint:
-    """Return an endpoint for pictures. As many are made at once as there are cores; what was given up costs nothing."""
-    limit = anyio.Semaphore(max(2, usable_cores()))
-
-    async def endpoint(request: Request) -> Response:
-        row, height = request.path_params["row"], request.path_params["height"]
-        async with limit:
-            if await request.is_disconnected():
-                return Response(status_code=499)
-            try:
-                data = await run_in_threadpool(partial(_shown(live, request).small_picture, row, height))
-            except (TastemakerError, OSError) as error:
-                reason = str(error).splitlines()[0][:300] or type(error).__name__
-                return PlainTextResponse(reason, status_code=404, headers=_NEVER)
-        return Response(data, media_type="image/jpeg", headers=_FOR_EVER)
-
-    return endpoint
+async def _picture(live: Live, request: Request) -> Response:
+    row, height = request.path_params["row"], request.path_params["height"]
+    try:
+        data = await run_in_threadpool(partial(_shown(live, request).small_picture, row, height))
+    except (TastemakerError, OSError) as error:
+        reason = str(error).splitlines()[0][:300] or type(error).__name__
+        return PlainTextResponse(reason, status_code=404, headers=_NEVER)
+    return Response(data, media_type="image/jpeg", headers=_FOR_EVER)
 
 
-def _about_live(live: Live, question: Callable[[Live], Any]) -> _Endpoint:
-    """Return an endpoint about what there is beside the rows that are shown."""
-
-    async def endpoint(request: Request) -> Response:
-        return await _reply(partial(question, live))
-
-    return endpoint
+async def _about_live(question: Callable[[], Any], request: Request) -> Response:
+    return await _reply(question)
 
 
 def _shown(live: Live, request: Request) -> Explorer:
@@ -130,9 +116,9 @@ def _answer(live: Live, question: Callable[[Explorer, Request], Any]) -> _Endpoi
     return endpoint
 
 
-def _one_by_one(endpoint: _Endpoint) -> _Endpoint:
-    """Return an endpoint for what takes the whole machine: the next waits, and is not begun once it is given up."""
-    limit = anyio.Semaphore(1)
+def _at_most(number: int, endpoint: _Endpoint) -> _Endpoint:
+    """Return an endpoint for what takes a core or all: so many at once, and what was given up is not begun."""
+    limit = anyio.Semaphore(number)
 
     async def limited(request: Request) -> Response:
         async with limit:

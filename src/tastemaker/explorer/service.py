@@ -6,6 +6,7 @@ import base64
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ _LARGEST = 65_500
 _SMALL = 640
 """Pictures up to this height are compressed more."""
 
-_ALL = Filter()
+_KEPT_COLUMNS = 4
 
 _Json = dict[str, Any]
 
@@ -84,8 +85,7 @@ class Explorer:
         self.lookup = RowLookup(self.table)
         self.exports = Exports()
         self.stamp = stamp_of(self.table.sources)
-        self._failures: dict[str, list[_Json]] = {}
-        self._dimensions: dict[str, Dimension] | None = None
+        self.failures = lru_cache(_KEPT_COLUMNS)(self._group_failures)
 
     def close(self) -> None:
         """Close what is open."""
@@ -189,10 +189,6 @@ class Explorer:
         score = cut.score if cut.score is None or np.isfinite(cut.score) else None
         return asdict(cut) | {"score": score, "text": cut.text}
 
-    def place(self, chosen: Filter, row: int) -> int:
-        """Return where a row is in a view, -1 where it is not."""
-        return self.index.places(chosen, [row])[0]
-
     def picture(self, chosen: Filter, row: int) -> _Json:
         """Return everything known of one picture, with its rank among all that have a score, or a likeness.
 
@@ -202,12 +198,12 @@ class Explorer:
         self._check(row)
         everything = Filter(by=chosen.by, like=chosen.like)
         whole = self.index.view(everything)
-        rank = self.place(everything, row) + 1
+        rank = self.index.places(everything, [row])[0] + 1
         score = float(whole.scores[rank - 1]) if rank else None
         below = 0 if score is None else int(np.searchsorted(whole.ascending, score, side="left"))
         return {
             **self._short([row], [score])[0],
-            "place": self.place(chosen, row),
+            "place": self.index.places(chosen, [row])[0],
             "rank": rank,
             "of": len(whole.rows),
             "percentile": 100 * below / len(whole.rows) if rank else None,
@@ -215,7 +211,7 @@ class Explorer:
             **describe_picture(self.table.take([row]).to_pylist()[0], self.table.originals),
         }
 
-    def neighbours(self, row: int, chosen: Filter = _ALL) -> list[_Json]:
+    def neighbours(self, chosen: Filter, row: int) -> list[_Json]:
         """Return the pictures that look most like one, with ``similarity``; none where it has no embedding.
 
         Their scores are those that a filter ranks by.
@@ -239,8 +235,6 @@ class Explorer:
         Raises:
             ConfigurationError: There is no such dimension.
         """
-        if self._dimensions is None:
-            self._dimensions = {dimension.name: dimension for dimension in list_dimensions(self.table)}
         names = list(self._dimensions)
         if not names:
             return {"dimensions": [], "title": "", "slices": [], "others": 0}
@@ -250,12 +244,13 @@ class Explorer:
         found = slice_view(self.table, view, self._dimensions[name], keeps, MAX_SLICES)
         return {"dimensions": names, **asdict(found)}
 
-    def failures(self, by: str) -> list[_Json]:
+    def _group_failures(self, by: str) -> list[_Json]:
         """Return the rows without a score, counted by reason."""
-        by = self.index.column(by)
-        if by not in self._failures:
-            self._failures[by] = group_failures(self.table, by)
-        return self._failures[by]
+        return group_failures(self.table, self.index.column(by))
+
+    @cached_property
+    def _dimensions(self) -> dict[str, Dimension]:
+        return {dimension.name: dimension for dimension in list_dimensions(self.table)}
 
     def failed_rows(self, by: str, kind: str, start: int) -> list[_Json]:
         """Return some of the rows without a score that have one kind of reason."""

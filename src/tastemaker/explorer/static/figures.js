@@ -1,19 +1,16 @@
 // The figures beside the histogram: the field that takes a score, a share or a number, and both counts.
 
 import { apply } from "./filter.js";
-import { columnName, compact, count, images, share } from "./format.js";
+import { columnName, compact, count, share } from "./format.js";
 import { counted, cutByText, cutVaried, model, moveCut, on } from "./model.js";
 
 const field = document.getElementById("cut");
 const note = document.getElementById("cut-note");
-const live = document.getElementById("live");
 const ranking = document.getElementById("ranking");
 const back = document.getElementById("back-to-score");
 const parts = Object.fromEntries(
   ["keep", "keep-share", "drop", "drop-share", "rejected", "export-count", "folded"].map((id) => [id, document.getElementById(id)]),
 );
-
-let announcing = 0;
 
 export function startFigures() {
   on("cut", show);
@@ -93,8 +90,4 @@ function show() {
   parts["export-count"].textContent = count(kept);
   parts["export-count"].parentNode.disabled = !kept;
   parts.folded.textContent = `${cutName()} · keep ${count(kept)}, ${share(kept, all)} · drop ${count(all - kept)}`;
-  clearTimeout(announcing);
-  announcing = setTimeout(() => {
-    live.textContent = `${cutName()}: keeps ${images(kept)}, ${share(kept, all)}, drops ${count(all - kept)}`;
-  }, 600);
 }

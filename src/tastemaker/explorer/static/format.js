@@ -1,14 +1,11 @@
 // Numbers and words for people.
 
 const whole = new Intl.NumberFormat("en");
+const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 2 });
 
 export const count = (n) => whole.format(n);
 
-export function compact(n) {
-  if (n < 10_000) return count(n);
-  if (n < 1_000_000) return `${Math.round(n / 1000)}k`;
-  return `${(n / 1_000_000).toFixed(n < 10_000_000 ? 2 : 1)}M`;
-}
+export const compact = (n) => (n < 10_000 ? count(n) : short.format(n));
 
 export function share(part, all) {
   if (!all) return "0.0%";

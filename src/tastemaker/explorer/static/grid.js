@@ -42,7 +42,7 @@ export function startGrid() {
   on("order", () => relayOut(true));
   on("sizes", () => relayOut(true));
   on("cut", showCut);
-  on("active", showActive);
+  on("active", markActive);
   on("picked", () => cells.forEach(markPicked));
   on("ratings", (ratings) => {
     update(new Map(ratings.map(({ row, place, ...rating }) => [row, rating])));
@@ -65,12 +65,6 @@ export function startGrid() {
     setActive(cell.place);
     if (event.detail === 2 || window.matchMedia("(pointer: coarse)").matches) emit("open", cell.place);
   });
-  grid.addEventListener("dblclick", (event) => {
-    const cell = event.target.closest(".cell");
-    if (cell) emit("open", cell.place);
-  });
-  grid.addEventListener("focus", showActive);
-  grid.addEventListener("blur", showActive);
 }
 
 // While one scrolls, header and cut-off fold to a bar. What is on screen stays where it is.
@@ -100,7 +94,7 @@ function relayOut(isNew) {
   document.getElementById("empty").hidden = shownImages() > 0;
   frame.hidden = shownImages() === 0;
   showCut();
-  showActive();
+  markActive();
 }
 
 function renderSoon() {
@@ -228,10 +222,6 @@ function markActive() {
   cell.classList.add("active");
   cell.setAttribute("aria-selected", "true");
   grid.setAttribute("aria-activedescendant", cell.id);
-}
-
-function showActive() {
-  markActive();
 }
 
 // Bring a place on screen.

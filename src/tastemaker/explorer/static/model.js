@@ -33,6 +33,7 @@ export function on(event, listener) {
 
 export function emit(event, detail) {
   for (const listener of listeners.get(event) ?? []) listener(detail);
+  remember();
 }
 
 export const digits = () => digitsOf(model.view.step);
@@ -55,12 +56,7 @@ export const placeOf = (position) => (arranged ? arranged[position] : position);
 export const positionOf = (place) => (positions ? positions[place] : place);
 
 // The shapes of what is shown, in its order.
-export function shownShapes() {
-  if (!arranged) return model.shapes;
-  const shapes = new Uint16Array(arranged.length);
-  for (let n = 0; n < shapes.length; n++) shapes[n] = model.shapes[arranged[n]];
-  return shapes;
-}
+export const shownShapes = () => arranged?.map((place) => model.shapes[place]) ?? model.shapes;
 
 // Whether places come one after the other, so that the cut-off is a line between them.
 export const isByScore = () => !ordered && !model.part && !model.cut.places;
@@ -185,7 +181,6 @@ function setCut(cut) {
   emit("cut");
   clearTimeout(rearranging);
   if (model.part) rearranging = setTimeout(() => show(model.order, model.part), CUT_RESTS_MS);
-  remember();
 }
 
 const turn = turns();
@@ -208,7 +203,6 @@ export async function loadView(cut = model.cut) {
   arrange();
   emit("view");
   emit("cut");
-  remember();
 }
 
 const isOnStep = (score) => Math.abs(score / model.view.step - Math.round(score / model.view.step)) < 1e-6;
@@ -242,19 +236,16 @@ function show(order, part) {
   Object.assign(model, { order, part });
   arrange();
   emit("order");
-  remember();
 }
 
 export function setShow(show) {
   model.show = show;
   emit("show");
-  remember();
 }
 
 export function setActive(place) {
   model.active = Math.min(Math.max(place, 0), Math.max(0, model.view.images - 1));
   emit("active");
-  remember();
 }
 
 let remembering = 0;

@@ -5,7 +5,7 @@ import { fetchPlaces } from "./chunks.js";
 import { goesOnSwitch, nextUnrated } from "./flow.js";
 import { button, columnName, count, element, range, score } from "./format.js";
 import { focusGrid, reveal } from "./grid.js";
-import { digits, emit, isKept, measure, model, on, placeOf, positionOf, setActive, shownImages, toHash } from "./model.js";
+import { digits, emit, isKept, measure, model, on, placeOf, positionOf, remember, setActive, shownImages, toHash } from "./model.js";
 import { pickedPlaces } from "./picked.js";
 import { clearStage, markPane, showStage, sourceOf, stage, startStage } from "./stage.js";
 import { makeRating, showRating } from "./stars.js";
@@ -118,7 +118,7 @@ function closed() {
   shown = null;
   turn++;
   model.picture = null;
-  history.replaceState(null, "", `/${toHash()}`);
+  remember();
   clearStage();
   captions = [];
   reveal(model.active);
@@ -139,7 +139,7 @@ async function show(picture, place) {
     history.pushState(null, "", `/${toHash()}`);
     dialog.showModal();
     close.focus({ preventScroll: true });
-  } else history.replaceState(null, "", `/${toHash()}`);
+  } else remember();
   dialog.classList.toggle("several", !isAlone);
   dialog.setAttribute("aria-label", `${picture.name}, ${measure()} ${score(picture.score, digits())}`);
   back.disabled = place < 0 || number === 0;
