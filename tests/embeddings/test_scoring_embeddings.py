@@ -69,6 +69,8 @@ def test_metadata_that_was_missing_is_taken_up_by_the_next_run(tmp_path, clip_re
     (tmp_path / "away").rename(metadata)
     assert score(clip_retrieval).images_scored_now == 20  # the other file has its rows
     assert pq.read_table(rows)["image_id"][3].as_py() == "1-3"
+    moved = score(clip_retrieval.rename(tmp_path / "moved"))
+    assert (moved.images_scored_now, moved.images, moved.moved) == (0, 50, 4)
 
 
 def test_rows_say_where_the_embeddings_came_from_and_what_scored_them(tmp_path, clip_retrieval, score):

@@ -164,6 +164,34 @@ def test_rows_of_deleted_pictures_outlive_an_overwrite_without_scores_of_other_m
     assert run(photos, preprocess="transformers").images_scored_now == 0
 
 
+def test_an_overwrite_of_some_pictures_leaves_the_rows_of_the_others_which_are_scored_when_they_are_asked_for(
+    photos, run, read
+):
+    run(photos)
+    assert run(f"{photos}/*.png", RunMode(overwrite=True), preprocess="transformers").images_scored_now == 1
+    assert {path: row["aesthetic_score"] is not None for path, row in read().items()} == {
+        **dict.fromkeys(["a.jpg", "b.jpg", "below/d.jpg"], False),
+        "c.png": True,
+    }
+    assert run(photos, preprocess="transformers").images_scored_now == 3
+    assert all(row["aesthetic_score"] for row in read().values())
+
+
+def test_an_overwrite_that_was_stopped_after_a_move_leaves_no_row_that_looks_finished(photos, run, read, monkeypatch):
+    run(photos)
+    (photos.parent / "elsewhere").mkdir()
+    moved = photos.rename(photos.parent / "elsewhere" / "photos")
+    (moved / "b.jpg").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("tastemaker.stages.embed.load_clip", lambda *_args, **_options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(moved, RunMode(overwrite=True), preprocess="transformers")
+    with pytest.raises(ConfigurationError, match="made otherwise"):
+        run(moved, preprocess="transformers")
+    assert run(moved, RunMode(overwrite=True), preprocess="transformers").images_scored_now == 3
+    assert [path for path, row in read().items() if row["aesthetic_score"] is None] == ["b.jpg"]
+
+
 def test_what_is_no_input_of_this_run_is_not_deleted_and_told_to_be_there(tmp_path, photos, run, read):
     run([f"{photos}/*.png", f"{photos}/*.jpg"])
     run(f"{photos}/*.png")

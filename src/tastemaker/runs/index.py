@@ -102,16 +102,6 @@ class RowsIndex:
                 self._is_saved = False
         return {name: self._notes[name] for name in wanted if name in self._notes}
 
-    def refresh(self, names: Iterable[str]) -> None:
-        """Look at the rows files of these partitions again, because they were written since."""
-        for name in names:
-            self._notes.pop(name, None)
-            entry = rows_path(self.output_dir, name).stat()
-            if entry is None:
-                self._listed.pop(name, None)
-            else:
-                self._listed[name] = (entry.size, entry.version)
-
     def save(self, names: Iterable[str]) -> None:
         """Write the notes of these partitions. The notes of a whole run replace those of its slices.
 

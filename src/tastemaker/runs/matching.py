@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from tastemaker.imaging.folders import key_of
 from tastemaker.imaging.keys import Sample
 from tastemaker.imaging.shards import read_at_ranges
 from tastemaker.imaging.tars import Member
@@ -50,18 +49,6 @@ class Recorded(NamedTuple):
     files: tuple[SourceFile, ...]
 
 
-class Moved(NamedTuple):
-    """Where a file of the input is now.
-
-    Attributes:
-        path: The new path.
-        key: The new key of a loose image; None for a shard, whose images keep theirs.
-    """
-
-    path: str
-    key: str | None
-
-
 @dataclass
 class Match:
     """A partition of a run, and the rows that it has.
@@ -70,12 +57,12 @@ class Match:
         task: The files that are there now. ``task.partition.files`` has those that are gone, too, with the size -1, and
             those that are no input of this run as they were recorded.
         before: The files that its rows were made from, by the paths that they have now; None where there are no rows.
-        moved: Path in the rows -> where the file is now.
+        moved: Path in the rows -> the path that the file has now: the same one where it has another time only.
     """
 
     task: FileGroupTask
     before: tuple[SourceFile, ...] | None = None
-    moved: dict[str, Moved] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -102,7 +89,8 @@ def match_inputs(groups: list[FileGroupTask], index: RowsIndex, *, rows_soon: bo
     """Return the partitions of a run: every file that has rows is in the partition that has them.
 
     A file is the one that rows were made from if it has their path. Where that file is gone, another one of its name
-    and size takes its place, if it has the same time of change or the same content.
+    and size takes its place, if it has the same time of change or the same content. A loose file of another time, and
+    the same size and content, has not changed.
 
     Loose files without rows come into new partitions, which take the lowest free numbers. With an empty directory, or
     one where some partitions are finished and no file was added, that is the same as cutting the list every 500.
@@ -115,22 +103,6 @@ def match_inputs(groups: list[FileGroupTask], index: RowsIndex, *, rows_soon: bo
     found = _Matcher(groups, index, rows_soon=rows_soon).match()
     for number, match in enumerate(found):
         match.task.task_id = str(number)
-    return found
-
-
-def has_content(path: str, group: FileGroupTask, row: dict[str, Any]) -> bool:
-    """Return whether a loose image has the content that a row was made from."""
-    try:
-        return bool(row["xxh3"] == describe(Place.at(path, group.partition.storage_options)).xxh3)
-    except OSError:
-        return False
-
-
-def rows_of_files(output_dir: Place, name: str) -> dict[str, list[dict[str, Any]]]:
-    """Return path of an input file -> its rows in a partition, without what models made."""
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in read_rows(rows_path(output_dir, name), _COLUMNS).to_pylist():
-        found[original_name(row["shard"] or row["image_path"])].append(row)
     return found
 
 
@@ -172,102 +144,91 @@ class _Matcher:
         self._follow()
 
     def match(self) -> list[Match]:
-        matches = [self._match_whole(group) for group in self._groups if not group.partition.is_loose]
-        return [*matches, *self._match_loose()]
+        """Return the partitions: shards in the order of the input, then loose files by name, in each slice the same."""
+        shards: dict[str, Match] = {}
+        loose: dict[str, Match] = {}
+        added: dict[str, list[_Now]] = defaultdict(list)  # input folder -> files without rows
+        like: dict[str, FileGroupTask] = {}  # input folder -> its first group of loose files
+        for group in self._groups:
+            partition = group.partition
+            found = loose if partition.is_loose else shards
+            if partition.is_loose:
+                like.setdefault(partition.root, group)
+            for path, *_ in partition.files if partition.is_loose else partition.files[:1]:
+                name = self._owner.get(path)
+                if name is not None and self._recorded[name].is_loose is partition.is_loose:
+                    found[name] = found.get(name) or self._match_recorded(name, group)
+                elif partition.is_loose:
+                    added[partition.root].append(self._now[path])
+                else:
+                    name = _take_free_name(partition.name, self._taken)
+                    found[name] = Match(replace(group, partition=replace(partition, name=name, folder=name)))
+        for name, recorded in self._recorded.items():  # all of whose files are gone
+            if recorded.is_loose and recorded.root in like and name not in loose:
+                loose[name] = self._match_recorded(name, like[recorded.root])
+        for root, files in added.items():
+            here = [name for name, match in loose.items() if match.task.partition.root == root]
+            loose |= {match.name: match for match in self._make_new(like[root], here, files)}
+        return [*shards.values(), *(loose[name] for name in sorted(loose))]
 
     def _follow(self) -> None:
-        """Find files whose path has no rows among the recorded ones that are gone."""
-        lost = {path: now for path, now in self._now.items() if path not in self._owner}
-        by_name: dict[tuple[str, int], list[str]] = defaultdict(list)
-        for path, now in lost.items():
-            by_name[base_name(path), now.file[1]].append(path)
-        for name, recorded in self._recorded.items() if lost else ():
-            rows: dict[str, list[dict[str, Any]]] | None = None
+        """Find the files whose rows state another path, or another time."""
+        lost: dict[tuple[str, int, bool], list[_Now]] = defaultdict(list)
+        for path, now in self._now.items():
+            if path not in self._owner:
+                lost[base_name(path), now.file[1], now.group.partition.is_loose].append(now)
+        for name, recorded in self._recorded.items():
+            rows: dict[str, list[dict[str, Any]]] = {}
             for old in recorded.files:
-                wanted = by_name.get((base_name(old[0]), old[1]), [])
-                if not wanted or old[0] in self._now or self._owner.get(old[0]) != name:
+                if self._owner.get(old[0]) != name:
                     continue
-                fits = [path for path in wanted if lost[path].group.partition.is_loose == recorded.is_loose]
-                if not fits or not self._is_gone(old[0], lost[fits[0]].group):
+                there = self._now.get(old[0])
+                fits = lost.get((base_name(old[0]), old[1], recorded.is_loose), []) if there is None else [there]
+                if not fits or not self._may_be_other(old, there, fits[0].group):
                     continue
-                new = next((path for path in fits if _has_version(lost[path].file, old)), None)
+                new = next((now for now in fits if _has_version(now.file, old)), None)
                 if new is None:
-                    rows = rows_of_files(self._output_dir, name) if rows is None else rows
-                    new = next((path for path in fits if _is_same(lost[path], rows.get(old[0], []))), None)
+                    rows = rows or _rows_of_files(self._output_dir, name)
+                    new = next((now for now in fits if _is_same(now, rows.get(old[0], []))), None)
                 if new is not None:
-                    self._moved[name][old[0]], self._owner[new] = new, name
-                    wanted.remove(new)
+                    self._moved[name][old[0]], self._owner[new.file[0]] = new.file[0], name
+                    fits.remove(new)
 
-    def _match_whole(self, group: FileGroupTask) -> Match:
-        """Return a shard, or a file of embeddings, as a partition."""
-        partition = group.partition
-        name = self._owner.get(partition.files[0][0])
-        if name is None or self._recorded[name].is_loose:
-            free = _take_free_name(partition.name, self._taken)
-            return Match(replace(group, partition=replace(partition, name=free, folder=free)))
-        moved = self._moved[name]
-        before = self._before(name)
-        files = tuple(_as_known(file, before) for file in partition.files)
-        task = replace(group, partition=replace(partition, name=name, folder=name, files=files))
-        return Match(task, before, {old: Moved(new, None) for old, new in moved.items()})
-
-    def _match_loose(self) -> list[Match]:
-        """Return the partitions of loose files: those that have rows as they are, and new ones."""
-        loose = [group for group in self._groups if group.partition.is_loose]
-        by_root: dict[str, list[_Now]] = {group.partition.root: [] for group in loose}
-        found: dict[str, Match] = {}
-        for group in loose:
-            for file in group.partition.files:
-                owner = self._owner.get(file[0])
-                if owner is None or not self._recorded[owner].is_loose:
-                    by_root[group.partition.root].append(self._now[file[0]])
-                elif owner not in found:
-                    found[owner] = self._match_recorded(owner, group)
-        matches = []
-        for root, added in by_root.items():
-            like = next(group for group in loose if group.partition.root == root)
-            for name, recorded in self._recorded.items():  # all of whose files are gone
-                if recorded.is_loose and recorded.root == root and name not in found:
-                    found[name] = self._match_recorded(name, like)
-            here = [name for name, match in found.items() if match.task.partition.root == root]
-            parts = [found.pop(name) for name in here] + self._make_new(like, here, added)
-            matches += sorted(parts, key=lambda match: match.name)  # in each of several slices the same
-        return [*(found[name] for name in sorted(found)), *matches]
+    def _may_be_other(self, old: SourceFile, there: _Now | None, like: FileGroupTask) -> bool:
+        """Return whether a recorded file is gone from its path, or is a loose one whose time alone has changed."""
+        if there is None:
+            return self._is_gone(old[0], like)
+        is_touched = there.file[1] == old[1] and there.file[2] not in (old[2], UNKNOWN_VERSION)
+        return is_touched and like.partition.is_loose
 
     def _match_recorded(self, name: str, like: FileGroupTask) -> Match:
-        """Return a partition that has rows, with its files as they are now."""
+        """Return a partition that has rows, with its files as they are now. Those in ``moved`` have not changed."""
         recorded, moved = self._recorded[name], self._moved[name]
-        before = self._before(name)
-        files = tuple(self._as_it_is(file, before, like) for file in before)
+        before = tuple(self._now[moved[file[0]]].file if file[0] in moved else file for file in recorded.files)
+        known = {file[0]: file for file in before}
+        listed = before if recorded.is_loose else (known.get(file[0], file) for file in like.partition.files)
+        files = tuple(self._as_it_is(file, like) for file in listed)
+        elsewhere = next((new for old, new in moved.items() if new != old), None)
+        root = self._now[elsewhere].group.partition.root if elsewhere else recorded.root
+        folder = _folder_of(name) if recorded.is_loose else name
+        partition = replace(like.partition, name=name, root=root, folder=folder, files=files)
+        if not recorded.is_loose:
+            return Match(replace(like, partition=partition), before, moved)
         there = [self._now[path] for path, size, _ in files if size >= 0 and path in self._now]
-        root = recorded.root
-        if moved:
-            root = self._now[next(iter(moved.values()))].group.partition.root
-        partition = replace(like.partition, name=name, root=root, folder=_folder_of(name), files=files)
-        places = {old: Moved(new, key_of(new, root)) for old, new in moved.items()}
-        return Match(_task(like, partition, there), before, places)
+        return Match(_task(like, partition, there), before, moved)
 
-    def _before(self, name: str) -> tuple[SourceFile, ...]:
-        """Return the files that rows were made from; those that moved as they are now, for they have not changed."""
-        moved = self._moved[name]
-        return tuple(
-            self._now[moved[file[0]]].file if file[0] in moved else file for file in self._recorded[name].files
-        )
-
-    def _as_it_is(self, file: SourceFile, before: tuple[SourceFile, ...], like: FileGroupTask) -> SourceFile:
-        """Return a recorded file as this run has found it."""
+    def _as_it_is(self, file: SourceFile, like: FileGroupTask) -> SourceFile:
+        """Return a recorded file as this run has found it; one whose server did not answer as it was recorded."""
         path, _, version = file
         if path not in self._now:
             return (path, -1, "") if self._is_gone(path, like) else file
-        found = _as_known(self._now[path].file, before)
+        found = self._now[path].file
         if version and not found[2]:  # it was read once: what its row says is worth more than that it cannot be now
             return (path, -1, "") if os.path.islink(path) else file
-        return found
+        return file if found[2] == UNKNOWN_VERSION else found
 
     def _make_new(self, like: FileGroupTask, here: list[str], added: list[_Now]) -> list[Match]:
         """Return partitions for files of one input folder that have no rows."""
-        if not added:
-            return []
         folder = _folder_of(min(here)) if here else _take_free_name(like.partition.folder, self._folders)
         numbers = free_numbers(folder, self._taken)
         matches = []
@@ -304,13 +265,6 @@ def _folder_of(name: str) -> str:
     return match[1] if match else name
 
 
-def _as_known(file: SourceFile, before: tuple[SourceFile, ...]) -> SourceFile:
-    """Return a file as it is; one whose server did not answer as it was recorded."""
-    if file[2] != UNKNOWN_VERSION:
-        return file
-    return next((known for known in before if known[0] == file[0]), file)
-
-
 def _has_version(file: SourceFile, old: SourceFile) -> bool:
     """Return whether two files have the same time or ETag. A whole second proves nothing: archives set such times."""
     version = file[2]
@@ -318,11 +272,23 @@ def _has_version(file: SourceFile, old: SourceFile) -> bool:
     return version == old[2] and version not in ("", UNKNOWN_VERSION) and not is_round
 
 
+def _rows_of_files(output_dir: Place, name: str) -> dict[str, list[dict[str, Any]]]:
+    """Return path of an input file -> its rows in a partition, without what models made."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in read_rows(rows_path(output_dir, name), _COLUMNS).to_pylist():
+        found[original_name(row["shard"] or row["image_path"])].append(row)
+    return found
+
+
 def _is_same(now: _Now, rows: list[dict[str, Any]]) -> bool:
     """Return whether a file has the content that some rows were made from."""
-    if now.group.partition.is_loose:
-        return len(rows) == 1 and has_content(now.path, now.group, rows[0])
-    return bool(rows) and _has_samples(now, rows)
+    partition = now.group.partition
+    try:
+        if not partition.is_loose:
+            return bool(rows) and _has_samples(now, rows)
+        return [row["xxh3"] for row in rows] == [describe(Place.at(now.path, partition.storage_options)).xxh3]
+    except (OSError, KeyError):
+        return False
 
 
 def _has_samples(now: _Now, rows: list[dict[str, Any]]) -> bool:
@@ -331,14 +297,11 @@ def _has_samples(now: _Now, rows: list[dict[str, Any]]) -> bool:
         return False
     wanted = {(row["offset"], row["size"]): row for row in rows}
     samples = [sample_of(row) for row in rows]
-    try:
-        for sample, data in read_at_ranges(now.path, samples, now.group.partition.storage_options):
-            assert sample.image is not None
-            row = wanted.pop((sample.image.offset, sample.image.size))
-            there = {e: data[member.name] for e, member in sample.sidecars.items() if member.name in data}
-            content = xxhash.xxh3_64_hexdigest(data.get(sample.image.name, b""))
-            if (content, *caption_and_json(ImageObject(sidecars=there))) != (row["xxh3"], row["caption"], row["json"]):
-                return False
-    except (OSError, KeyError):
-        return False
+    for sample, data in read_at_ranges(now.path, samples, now.group.partition.storage_options):
+        assert sample.image is not None
+        row = wanted.pop((sample.image.offset, sample.image.size))
+        there = {e: data[member.name] for e, member in sample.sidecars.items() if member.name in data}
+        content = xxhash.xxh3_64_hexdigest(data.get(sample.image.name, b""))
+        if (content, *caption_and_json(ImageObject(sidecars=there))) != (row["xxh3"], row["caption"], row["json"]):
+            return False
     return not wanted

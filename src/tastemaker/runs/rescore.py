@@ -24,7 +24,7 @@ from tastemaker.runs.lock import only_run_on
 from tastemaker.scores.files import RowsFile, check_own_rows
 from tastemaker.scores.layout import ROWS_FOLDER, results_of
 from tastemaker.scores.locations import RowsSource
-from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY, check_score_columns, score_columns
+from tastemaker.scores.schema import METADATA_KEY, check_score_columns, score_columns
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.scores.vectors import Floats, vectors_of
 from tastemaker.storage import Options
@@ -137,8 +137,6 @@ def _rescore(file: RowsSource, columns: Mapping[str, _Column]) -> bool:
     try:
         with file.place.open() as opened:
             parquet = pq.ParquetFile(opened)
-            counts = json.loads((parquet.metadata.metadata or {}).get(COUNTS_KEY, b"{}"))
-            rows.more_counts.update(counts.get("more", {}))
             for number in range(parquet.num_row_groups):
                 table = parquet.read_row_group(number).cast(file.schema.remove_metadata())
                 filled = _scores(table, wanted)
@@ -169,8 +167,7 @@ def _new_schema(schema: pa.Schema, made_by: Mapping[str, Any], wanted: Mapping[s
     if own:  # the run made this column with other weights: it never takes these rows for its own
         fingerprint["rescored"] = {**fingerprint.get("rescored", {}), **own}
     entries = {**made_by, "scores": scores, **({"fingerprint": fingerprint} if fingerprint else {})}
-    kept = {key: value for key, value in (schema.metadata or {}).items() if key != COUNTS_KEY}
-    return pa.schema(fields, {**kept, METADATA_KEY: json.dumps(entries).encode()})
+    return pa.schema(fields, {**(schema.metadata or {}), METADATA_KEY: json.dumps(entries).encode()})
 
 
 def _scores(table: pa.Table, columns: Mapping[str, _Column]) -> dict[str, pa.Array]:

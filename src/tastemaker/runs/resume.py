@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,13 +11,14 @@ import pyarrow.compute as pc
 from tastemaker.errors import ConfigurationError, ReasonKind
 from tastemaker.runs.fingerprint import Fingerprint, canonical, describe_others
 from tastemaker.runs.index import RowsIndex, RowsNote, rows_path
-from tastemaker.runs.matching import Match, describe_sources, has_content, rows_of_files, sample_of
+from tastemaker.runs.matching import Match, describe_sources, sample_of
 from tastemaker.runs.options import RunMode
 from tastemaker.scores.files import check_own_rows, read_rows
+from tastemaker.scores.merge import update_rows
 from tastemaker.scores.schema import original_name
 from tastemaker.storage.inputs import SourceFile
 from tastemaker.storage.place import Place
-from tastemaker.tasks import FileGroupTask
+from tastemaker.tasks import FileGroupTask, Partition
 
 _OF_THE_SHARD = (
     *(ReasonKind.DUPLICATE_KEY, ReasonKind.LATE_MEMBER, ReasonKind.UNSAFE_NAME),
@@ -34,28 +34,22 @@ class Plan:
     """What a run has to do.
 
     Attributes:
-        matches: The partitions of the run that have rows in the end.
+        names: The partitions of the run that have rows in the end.
         tasks: What goes through the pipeline: whole partitions, and single images of others.
-        updates: Partitions in which rows change without a picture being scored, with the files that they then say that
-            they were made from.
         is_mixed: Some rows were made otherwise, and stay.
         not_retried: Failed rows that cannot come out differently, because their shard is made so.
         redone: Why rows are made again -> how many.
-        moved: Files of the input that were found at another place than their rows say.
+        moved: Files of the input that were found at another place than their rows said.
+        changed: The partitions whose rows change: those of ``tasks``, and those that were brought up to date.
     """
 
-    matches: list[Match] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     tasks: list[FileGroupTask] = field(default_factory=list)
-    updates: list[tuple[Match, tuple[SourceFile, ...]]] = field(default_factory=list)
     is_mixed: bool = False
     not_retried: int = 0
     redone: Counter[str] = field(default_factory=Counter)
     moved: int = 0
-
-    @property
-    def work(self) -> int:
-        """Partitions that are not finished."""
-        return len({task.partition.name for task in self.tasks} | {match.name for match, _ in self.updates})
+    changed: set[str] = field(default_factory=set)
 
 
 def make_plan(
@@ -65,7 +59,7 @@ def make_plan(
     mode: RunMode,
     max_pixels: int,
 ) -> Plan:
-    """Return what is left to do.
+    """Return what is left to do, and bring rows up to date that need no scoring: of files that moved, or are gone.
 
     Args:
         matches: The partitions of this run (of this slice).
@@ -76,7 +70,7 @@ def make_plan(
 
     Raises:
         ConfigurationError: Rows were made otherwise, and nothing says what to do with them; or a file of somebody
-            else is where rows are to go.
+            else is where rows are to go. No rows have changed then.
     """
     return _Planner(index, fingerprint, mode, max_pixels).plan(matches)
 
@@ -93,8 +87,11 @@ class _Planner:
         for match in matches:
             if match.name in self._index and (match.name not in notes or not notes[match.name].fingerprint):
                 check_own_rows(rows_path(self._output_dir, match.name))
-            match.task.partition.provenance = self._provenance(match, match.task.partition.files)
-        others = {name: note.fingerprint for name, note in notes.items() if note.fingerprint != wanted}
+        # Where all files are gone nothing can be made again, so what made their rows does not matter.
+        made_by = {
+            match.name: notes[match.name].fingerprint for match in matches if match.task.data and match.name in notes
+        }
+        others = {name: fingerprint for name, fingerprint in made_by.items() if fingerprint != wanted}
         if others and not (mode.overwrite or mode.new_fingerprint_only):
             raise ConfigurationError(
                 f"{self._output_dir} has rows that were made otherwise: "
@@ -106,81 +103,50 @@ class _Planner:
             note = notes.get(match.name)
             if note is None and not match.task.data:
                 continue  # all of its files are gone, and no row was written
-            plan.matches.append(match)
+            plan.names.append(match.name)
             if note is None:
-                plan.tasks.append(match.task)
+                self._add(match)
             elif match.name not in others:
                 self._add_changes(match, note)
             elif mode.overwrite:
                 self._add_again(match, note)
         return plan
 
-    def _provenance(self, match: Match, files: tuple[SourceFile, ...]) -> dict[str, Any]:
-        partition = match.task.partition
-        return {
-            "fingerprint": self._fingerprint,
-            "sources": describe_sources(partition.root, partition.is_loose, files),
-        }
-
-    def _add_again(self, match: Match, note: RowsNote) -> None:
-        """Do a partition again as a whole; the rows of pictures that are gone cannot be, and stay."""
-        self._plan.redone["made otherwise"] += note.rows
-        partition = match.task.partition
-        if not partition.is_loose or all(size >= 0 for _, size, _ in partition.files):
-            self._plan.tasks.append(match.task)
-        elif not match.task.data:
-            self._update(match, partition.files)
-        else:
-            if match.moved:
-                self._update(match, match.before or ())
-            self._plan.tasks.append(_some_of(match.task, match.task.data, partition.source_bytes))
-
     def _add_changes(self, match: Match, note: RowsNote) -> None:
         """Add what is to be done about a partition that has rows of this fingerprint."""
-        partition, before = match.task.partition, match.before or ()
-        if match.before is None or (not partition.is_loose and {*before} != {*partition.files}):
+        partition = match.task.partition
+        if match.before is None or (not partition.is_loose and match.before != partition.files):
             self._plan.redone["changed"] += note.rows
-            self._plan.tasks.append(match.task)
+            self._add(match)
             return
-        self._plan.moved += len(match.moved)
-        failed = self._failed_rows(match, note)
+        self._plan.moved += sum(new != old for old, new in match.moved.items())
         if partition.is_loose:
-            self._add_files(match, {original_name(row["image_path"]) for row in failed})
+            self._add_changed_files(match, note)
             return
-        if match.moved:
-            self._update(match, partition.files)
-        self._add_samples(match, failed)
+        self._update(match, partition.files)
+        self._add_samples(match, self._failed_rows(match, note))
 
-    def _add_files(self, match: Match, failed: set[str]) -> None:
-        """Do the loose files that changed, and those in ``failed``."""
-        partition, before = match.task.partition, {*(match.before or ())}
-        other = {file[0]: file for file in partition.files if file[1] >= 0 and file not in before}
-        same = self._same_content(match, other)
-        changed = {path for path in other if path not in same}
-        failed = {match.moved[path].path if path in match.moved else path for path in failed}
-        paths = [path for path in match.task.data if _shown(path) in changed | failed]
-        if match.moved or (not paths and match.before != partition.files):
-            known = {path: file for file in match.before or () if (path := file[0]) in changed}
-            self._update(match, tuple(known.get(file[0], file) for file in partition.files))
-        if paths:
-            self._plan.redone["changed"] += len(changed)
-            sizes = {path: size for path, size, _ in partition.files}
-            self._plan.tasks.append(_some_of(match.task, paths, sum(sizes[_shown(path)] for path in paths)))
+    def _add_changed_files(self, match: Match, note: RowsNote) -> None:
+        """Do the loose files that changed, and those that failed. Until then their rows stay, as of the old files."""
+        before, files = match.before or (), match.task.partition.files
+        changed = {file[0] for file, old in zip(files, before, strict=True) if file[1] >= 0 and file != old}
+        self._update(match, tuple(file if file[1] < 0 else old for file, old in zip(files, before, strict=True)))
+        failed = {original_name(row["image_path"]) for row in self._failed_rows(match, note)}
+        self._plan.redone["changed"] += len(changed)
+        self._add_files(match, [path for path in match.task.data if _shown(path) in changed | failed])
 
-    def _same_content(self, match: Match, other: dict[str, SourceFile]) -> set[str]:
-        """Return the files among ``other`` whose time changed, and whose content did not."""
-        sizes = {path: size for path, size, _ in match.before or ()}
-        touched = [path for path, file in other.items() if sizes.get(path) == file[1]]
-        if not touched:
-            return set()
-        rows = rows_of_files(self._output_dir, match.name)
-        old = {moved.path: path for path, moved in match.moved.items()}
-        address = {_shown(path): path for path in match.task.data}
-        return {
-            path
-            for path in touched
-            if len(found := rows.get(old.get(path, path), [])) == 1 and has_content(address[path], match.task, found[0])
-        }
+    def _add_again(self, match: Match, note: RowsNote) -> None:
+        """Do what was made otherwise. Rows of loose files that it does not read lose what other models made."""
+        self._plan.redone["made otherwise"] += note.rows
+        partition = match.task.partition
+        if not partition.is_loose or match.before is None:
+            self._add(match)
+            return
+        self._update(match, partition.files)
+        read = {_shown(path) for path in match.task.data}
+        # What is no input of this run is recorded as another file, so that a run that has it as an input scores it.
+        files = tuple(file if file[0] in read or file[1] < 0 else (file[0], 0, "") for file in partition.files)
+        self._add_files(match, match.task.data, files)
 
     def _failed_rows(self, match: Match, note: RowsNote) -> list[dict[str, Any]]:
         """Return the failed rows that are to be done again."""
@@ -188,23 +154,22 @@ class _Planner:
         if not (note.failed and self._mode.retry_failed) and not may_fit:
             return []
         table = read_rows(rows_path(self._output_dir, match.name), [*_FAILED_COLUMNS, "status"])
-        rows = table.filter(pc.equal(table["status"], "failed")).to_pylist()
+        rows: list[dict[str, Any]] = table.filter(pc.equal(table["status"], "failed")).to_pylist()
         fit = [row for row in rows if self._fits_now(row)]
         self._plan.redone["within a higher limit"] += len(fit)
         if not self._mode.retry_failed:
             return fit
         self._plan.redone["failed before"] += len(rows) - len(fit)
-        return list(rows)
+        return rows
 
     def _fits_now(self, row: dict[str, Any]) -> bool:
         is_bomb = row["reason_kind"] == ReasonKind.TOO_LARGE and row["width"] and row["height"]
         return bool(is_bomb) and row["width"] * row["height"] <= self._max_pixels
 
-    def _add_samples(self, match: Match, rows: Iterable[dict[str, Any]]) -> None:
+    def _add_samples(self, match: Match, rows: list[dict[str, Any]]) -> None:
         """Do failed images of a shard by their byte ranges; the whole shard where it failed itself."""
-        rows = list(rows)
         if any(not row["image_id"] for row in rows):
-            self._plan.tasks.append(match.task)
+            self._add(match)
             return
         done = [
             row for row in rows if row["offset"] is not None and row["size"] and row["reason_kind"] not in _OF_THE_SHARD
@@ -214,16 +179,35 @@ class _Planner:
         if done:
             samples = [sample_of(row) for row in done]
             source_bytes = sum(member.size for sample in samples for member in sample.members())
-            self._plan.tasks.append(_some_of(match.task, match.task.data, source_bytes, samples=samples))
+            self._add(match, is_part=True, samples=samples, source_bytes=source_bytes)
+
+    def _add_files(self, match: Match, paths: list[str], files: tuple[SourceFile, ...] | None = None) -> None:
+        """Do some loose files; ``files`` are what the rows file says then that it was made from."""
+        if paths:
+            files = files or match.task.partition.files
+            sizes = {path: size for path, size, _ in files}
+            source_bytes = sum(sizes[_shown(path)] for path in paths)
+            self._add(match, paths, is_part=True, files=files, source_bytes=source_bytes)
+
+    def _add(self, match: Match, data: list[str] | None = None, **parts: Any) -> None:  # noqa: ANN401
+        """Do a partition. With ``is_part``, the rows of what is read take the places of the old ones."""
+        partition = replace(match.task.partition, **parts)
+        partition.provenance = {"fingerprint": self._fingerprint, "sources": _describe(partition, partition.files)}
+        self._plan.tasks.append(
+            replace(match.task, data=match.task.data if data is None else data, partition=partition)
+        )
+        self._plan.changed.add(match.name)
 
     def _update(self, match: Match, files: tuple[SourceFile, ...]) -> None:
-        self._plan.updates.append((match, files))
+        """Bring the rows of files up to date that moved, are gone, or were touched."""
+        if match.moved or files != match.before:
+            sources = _describe(match.task.partition, files)
+            update_rows(rows_path(self._output_dir, match.name), sources, match.moved)
+            self._plan.changed.add(match.name)
 
 
-def _some_of(task: FileGroupTask, paths: list[str], source_bytes: int, **parts: Any) -> FileGroupTask:  # noqa: ANN401
-    """Return a task for some images of a partition: the writer puts their rows in the places of the old ones."""
-    part = replace(task.partition, is_part=True, source_bytes=source_bytes, **parts)
-    return replace(task, data=paths, partition=part)
+def _describe(partition: Partition, files: tuple[SourceFile, ...]) -> dict[str, Any]:
+    return describe_sources(partition.root, partition.is_loose, files)
 
 
 def _shown(path: str) -> str:

@@ -17,7 +17,7 @@ from tastemaker.progress import Progress
 from tastemaker.runs.fingerprint import Fingerprint, make_fingerprint
 from tastemaker.runs.index import RowsIndex, rows_path
 from tastemaker.runs.lock import only_run_on
-from tastemaker.runs.matching import describe_sources, match_inputs
+from tastemaker.runs.matching import match_inputs
 from tastemaker.runs.metrics import ProgressCounter, RunCollector, serve_metrics
 from tastemaker.runs.options import RunMode, RunOptions
 from tastemaker.runs.recipe import check_embedding_options, make_embedding_stages, make_stages, state_parity
@@ -26,7 +26,6 @@ from tastemaker.runs.runfile import RunFile
 from tastemaker.runs.summary import RunSummary, describe_bottleneck, summarise
 from tastemaker.scores.files import remove_drafts
 from tastemaker.scores.layout import ROWS_FOLDER
-from tastemaker.scores.merge import update_rows
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.choice import without_sidecars
 from tastemaker.stages.embed import ImageEmbeddingStage
@@ -168,16 +167,11 @@ class _Run:
 
     def do(self, groups: list[FileGroupTask]) -> RunSummary:
         """Do the work that is left, and return the summary."""
-        plan = self._plan(groups)
         self.record.start()
-        names = [match.name for match in plan.matches]
-        if self.mode.part is not None:  # other slices may be writing
-            remove_drafts(self.output_dir / ROWS_FOLDER, names)
-        collector = RunCollector(self.counter, RowsIndex(self.output_dir), names)
+        plan = self._plan(groups)
+        collector = RunCollector(self.counter, RowsIndex(self.output_dir), plan.names)
         with serve_metrics(self.mode.metrics_port, collector):
-            self._update(plan)
             written = self._score(plan)
-            self.index.refresh(task.partition.name for task in plan.tasks)
         return self._sum_up(plan, written)
 
     def _plan(self, groups: list[FileGroupTask]) -> Plan:
@@ -186,14 +180,15 @@ class _Run:
         matches = match_inputs(groups, self.index, rows_soon=self.mode.rows_soon)
         if self.mode.part is not None:
             matches = matches[self.mode.part.index :: self.mode.part.total]
+            remove_drafts(self.output_dir / ROWS_FOLDER, [match.name for match in matches])  # others may be writing
         plan = make_plan(matches, self.index, self.fingerprint, self.mode, self.options.max_pixels)
         self._save_index(plan)
-        if plan.work < len(plan.matches):
-            logger.info("partitions: %d of %d are finished already", len(matches) - plan.work, len(matches))
+        if finished := len(plan.names) - len(plan.changed):
+            logger.info("partitions: %d of %d are finished already", finished, len(plan.names))
         return plan
 
     def _save_index(self, plan: Plan) -> None:
-        self.index.save(self.index.names() if self.mode.part is None else [match.name for match in plan.matches])
+        self.index.save(self.index.names() if self.mode.part is None else plan.names)
 
     def _score(self, plan: Plan) -> list[Task[Any]]:
         """Run the stages over the work that is left, and return the results of the writer."""
@@ -206,16 +201,10 @@ class _Run:
         self.executor.on_progress = self.counter.count
         return self.executor.execute(self.stages, list(plan.tasks))
 
-    def _update(self, plan: Plan) -> None:
-        """Note files that moved, and mark the rows of those that are gone."""
-        for match, files in plan.updates:
-            partition = match.task.partition
-            sources = describe_sources(partition.root, partition.is_loose, files)
-            update_rows(rows_path(self.output_dir, match.name), self.fingerprint, sources, match.moved)
-        self.index.refresh(match.name for match, _ in plan.updates)
-
     def _sum_up(self, plan: Plan, written: list[Task[Any]]) -> RunSummary:
-        names = [match.name for match in plan.matches]
+        names = plan.names
+        if plan.changed:
+            self.index.load()
         summary = summarise(names, self.index, self.options.ranking)
         self._save_index(plan)
         summary.rows_files = [rows_path(self.output_dir, name).address for name in names]

@@ -31,7 +31,7 @@ class RowsFile:
 
     Args:
         path: Where it is to be: it is seen there once it is committed.
-        schema: See below.
+        schema: See below. Counts that its metadata states of other rows are left out, but for ``more``.
 
     Attributes:
         path: Where it is to be.
@@ -42,7 +42,8 @@ class RowsFile:
     def __init__(self, path: AnyPlace, schema: pa.Schema) -> None:
         self.path, self.schema = Place.of(path), schema
         self._draft = self.path.draft()
-        self.more_counts: Counter[str] = Counter()
+        counts = json.loads((schema.metadata or {}).get(COUNTS_KEY, b"{}"))
+        self.more_counts: Counter[str] = Counter(counts.get("more", {}))
         self._waiting: list[pa.Table] = []
         self._statuses: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
