@@ -264,6 +264,12 @@ def test_header_and_cut_off_fold_while_one_scrolls_and_come_back(browser, many):
         page.locator("#folded").click()
         wait_until(page, "!document.body.classList.contains('folded')")
         assert page.evaluate("window.tastemaker.gridState().top") == 0
+        page.set_viewport_size({"width": 390, "height": 844})
+        side = "document.querySelector('{}').getBoundingClientRect().{}"
+        assert page.evaluate(side.format("[for=cut]", "left")) == page.evaluate(side.format("#cut", "left"))
+        assert page.evaluate(side.format("#export-open", "right")) <= 390
+        page.evaluate("document.body.classList.add('folded')")
+        assert page.evaluate(side.format("#export-open", "right")) <= 390  # its number is whole
 
 
 def test_a_picture_opens_by_key_walks_and_is_named_by_the_address(browser, small):

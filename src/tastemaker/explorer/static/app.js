@@ -83,7 +83,7 @@ function startHeader() {
 function showAbout() {
   const { name, images: all, deleted, ranked_by: columns } = model.table;
   const { images: shown, failed, unscored, by: ranked, like } = model.view;
-  about.replaceChildren(element("span", { textContent: name }), " · ", isFiltered() ? `${count(shown)} of ${images(allImages())}` : images(allImages()));
+  about.replaceChildren(element("span", { textContent: name }), " · ", isFiltered() ? `${count(shown)} of ` : "", count(allImages()), element("span", { className: "spare", textContent: allImages() === 1 ? " image" : " images" }));
   if (deleted) about.append(` · ${count(deleted)} gone`);
   by.value = ranked;
   document.getElementById("by-label").hidden = columns.length < 2 || Boolean(like);

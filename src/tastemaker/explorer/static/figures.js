@@ -1,7 +1,7 @@
 // The figures beside the histogram: the field that takes a score, a share or a number, and both counts.
 
 import { apply } from "./filter.js";
-import { columnName, compact, count, share } from "./format.js";
+import { columnName, compact, count, element, share } from "./format.js";
 import { counted, cutByText, cutVaried, model, moveCut, on } from "./model.js";
 
 const field = document.getElementById("cut");
@@ -76,6 +76,8 @@ function showRanking() {
 
 const cutName = () => model.cut.places ? `${asText()} unlike each other` : `cut-off ${model.view.like ? "by likeness " : ""}${asText()}`;
 
+const spare = (textContent) => element("span", { className: "spare", textContent }); // where there is room
+
 function show() {
   const { kept } = model.cut;
   const all = counted();
@@ -89,5 +91,5 @@ function show() {
   parts.rejected.textContent = rejected ? `${count(rejected)} rejected, in no count` : "";
   parts["export-count"].textContent = count(kept);
   parts["export-count"].parentNode.disabled = !kept;
-  parts.folded.textContent = `${cutName()} · keep ${count(kept)}, ${share(kept, all)} · drop ${count(all - kept)}`;
+  parts.folded.replaceChildren(cutName(), " · keep", spare(` ${count(kept)},`), ` ${share(kept, all)}`, spare(` · drop ${count(all - kept)}`));
 }

@@ -138,7 +138,7 @@ async function show(picture, place) {
   if (isFirst) {
     history.pushState(null, "", `/${toHash()}`);
     dialog.showModal();
-    close.focus({ preventScroll: true });
+    dialog.focus({ preventScroll: true }); // not its first button
   } else remember();
   dialog.classList.toggle("several", !isAlone);
   dialog.setAttribute("aria-label", `${picture.name}, ${measure()} ${score(picture.score, digits())}`);

@@ -28,7 +28,7 @@ function showBar() {
 // The stacks; all pictures of the one that is active; and back.
 async function openStack(picture) {
   if (isOpened()) return closeStack();
-  if (model.filter.group !== "best") return changeFilter({ group: "best" });
+  if (model.filter.group !== "best") return document.getElementById("group").click(); // which says that it looks for them
   if (!(picture?.stack > 1)) return tell("no stack: the picture is alone");
   before = { order: model.order, active: model.active, cut: model.cut };
   const order = model.table.orders.includes("oldest") ? "oldest" : "name";
