@@ -17,9 +17,9 @@ import unicodedata
 import zipfile
 from pathlib import Path
 
-from tastemaker.models.tokens import read_tokenizer
 from transformers import CLIPTokenizer
 
+from tastemaker import CLIP_VIT_L14
 from tastemaker.testing import write_tokenizer
 
 VOCABULARY = "open_clip/bpe_simple_vocab_16e6.txt.gz"
@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "tokenizer.json")
         write_tokenizer(path, merges)
-        ours = read_tokenizer(path)
+        ours = CLIP_VIT_L14.text.tokenizer.load(path)
         Path(folder, "vocab.json").write_text(json.dumps(ours.get_vocab()))
         Path(folder, "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), "utf-8")
         theirs = CLIPTokenizer(vocab=f"{folder}/vocab.json", merges=f"{folder}/merges.txt")

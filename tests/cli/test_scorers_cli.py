@@ -53,6 +53,8 @@ def test_the_list_says_what_each_scorer_is_and_whether_its_weights_are_here(mode
     assert (rows["nsfw"]["column"], rows["nsfw"]["missing"]) == ("nsfw_score", ["head"])
     assert (rows["siglip-v2.5"]["licence"], rows["siglip-v2.5"]["column"]) == ("AGPL-3.0", "siglip_v2_5")
     assert rows["laion-v1-b32"]["missing"] == ["backbone", "head"]
+    assert rows["clip-score-b32"]["missing"] == ["backbone", "tokenizer"]
+    assert "no backbone and no tokenizer" in text.stdout
     assert all(row["licence"] and row["backbone_licence"] for row in rows.values())
 
 

@@ -73,8 +73,8 @@ def _files(scorers: list[str] | None) -> list[Model]:
 def _describe(scorer: Scorer, model_dir: str | None) -> dict[str, Any]:
     from tastemaker.models.hub import find_weights
 
-    parts: dict[str, Model] = {"backbone": scorer.backbone, "head": scorer.head}
-    missing = [name for name, model in parts.items() if find_weights(model, model_dir).problems]
+    needed = (scorer.files[0], scorer.files[-1])  # the last is the head, or the tokenizer where text is the head
+    missing = [type(model).__name__.lower() for model in needed if find_weights(model, model_dir).problems]
     return {
         "name": scorer.name,
         "column": scorer.column,
@@ -90,7 +90,7 @@ def _describe(scorer: Scorer, model_dir: str | None) -> dict[str, Any]:
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     low, high = row["range"]
     cutoffs = ", ".join(f"{cutoff:g}" for cutoff in row["customary_cutoffs"])
-    weights = f"no {' and '.join(row['missing'])}" if row["missing"] else "here"
+    weights = f"no {' and no '.join(row['missing'])}" if row["missing"] else "here"
     return (row["name"], row["column"], f"{low:g} to {high:g}", cutoffs, row["licence"], weights, row["backbone"])
 
 

@@ -109,7 +109,9 @@ def scorer_of_prompts(text: str, backbone: Backbone) -> Scorer:
     name, separator, texts = text.partition(":")
     prompts = tuple(prompt.strip() for prompt in texts.split("|"))
     if not separator or not _column_of(name) or len(prompts) < 2 or not all(prompts):
-        raise ConfigurationError(f'scorer={text!r}: prompts are written as "sharp: a sharp photo | a blurry photo"')
+        raise ConfigurationError(
+            f'scorer={text!r}: prompts, two or more, are written as "sharp: a sharp photo | a blurry photo"'
+        )
     head = TextHead.of(backbone, *prompts)
     return Scorer(name=text, column=_column_of(name), backbone=backbone, head=head, score_range=(0.0, 1.0))
 

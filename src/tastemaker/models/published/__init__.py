@@ -43,7 +43,7 @@ def find_scorer(
 
     Args:
         scorer: A name with one of the endings of `tastemaker.models.own.SUFFIXES` is a path or URL of a file. One with
-            a ``|`` in it is prompts: ``sharp: a sharp photo | a blurry photo``.
+            ``|`` or ``: `` in it is prompts: ``sharp: a sharp photo | a blurry photo``.
         options: Settings of a URL's store.
         beside: Which embeddings prompts take, and a file that does not say it; None for those of the default scorer.
 
@@ -66,7 +66,7 @@ def find_scorer(
             backbones = [other.backbone for other in known.values()]
             _OWN[asked] = scorer_in_file(scorer, backbones, beside, options)
         return _OWN[asked]
-    if "|" in scorer:
+    if "|" in scorer or ": " in scorer:
         return scorer_of_prompts(scorer, beside or known[DEFAULT_SCORER].backbone)
     module, _, name = scorer.partition(":")
     if not (module and name):

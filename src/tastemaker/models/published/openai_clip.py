@@ -14,7 +14,7 @@ PREPROCESS = Preprocess(
 
 def _text_of(repository: str, revision: str | None = None) -> TextConfig:
     description = "tokenizer of CLIP, text to tokens"
-    return TextConfig(tokenizer=Tokenizer(id=repository, description=description, revision=revision))
+    return TextConfig(tokenizer=Tokenizer(id=repository, description=description, revision=revision, licence="MIT"))
 
 
 CLIP_VIT_L14 = Backbone(
