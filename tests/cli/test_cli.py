@@ -96,6 +96,10 @@ def test_max_failures_decides_the_exit_code(tmp_path, shard, model_dir):
         (["report", ""], "what follows 'report' is empty"),
         (["run", ""], "what follows 'run' is empty"),
         (["score", ".", "-o", "out", "--address", "auto"], "address='auto' is of a cluster: add --executor xenna"),
+        (["score", ".", "-o", "out", "--null"], "--null has no effect without --files-from"),
+        (["filter", ".", "-o", "out", "--as", "links", "--images-per-tar", "9"], "--images-per-tar has no effect"),
+        (["score", ".", "-o", "out", "--no-signals", "--min-technical", "0.3"], "leave --no-signals"),
+        (["scorers", "--json", "pull"], "--json has no effect before pull: say it behind"),
         (["run", "missing.py"], "missing.py does not exist"),
         (["run", "."], ". is no file"),
         pytest.param(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tastemaker.cli import options as o
+from tastemaker.cli.effect import refuse_without_effect
 from tastemaker.cli.inputs import gather_inputs
 from tastemaker.cli.select import report_skipped
 from tastemaker.cli.stopping import stoppable
@@ -22,6 +23,7 @@ EXAMPLE = "Example: tastemaker filter photos/ --top 20% --output best/"
 
 @o.takes_run_options
 def filter_images(
+    context: typer.Context,
     output: o.AnyOutputOption,
     options: Any,  # noqa: ANN401 - RunOptions, which is imported only when a command runs
     mode: Any,  # noqa: ANN401 - RunMode, the same
@@ -51,6 +53,11 @@ def filter_images(
 
     The copies are in DIRECTORY/kept, byte for byte. For embeddings, DIRECTORY/kept.parquet lists the rows.
     """
+    refuse_without_effect(
+        context,
+        images_per_tar=(kept_as in ("auto", "webdataset"), "without --as webdataset"),
+        null=(files_from is not None, "without --files-from"),
+    )
     if min_score is not None and top is not None:
         raise ConfigurationError(
             f"--min-score {min_score:g} and --top {top} are two cuts, and filter makes one. For the best {top} of what "

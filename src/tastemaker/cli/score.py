@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import typer
+
 from tastemaker.cli import options as o
+from tastemaker.cli.effect import refuse_without_effect
 from tastemaker.cli.inputs import gather_inputs
 from tastemaker.cli.stopping import stoppable
 from tastemaker.cli.summary import check_failures, parse_max_failures, print_summary
@@ -16,6 +19,7 @@ EXAMPLE = "Example: tastemaker score shards/*.tar --output scores/"
 
 @o.takes_run_options
 def score(
+    context: typer.Context,
     output: o.AnyOutputOption,
     options: Any,  # noqa: ANN401 - RunOptions, which is imported only when a command runs
     mode: Any,  # noqa: ANN401 - RunMode, the same
@@ -27,6 +31,7 @@ def score(
     as_json: o.JsonOption = False,
 ) -> None:
     """Score images, and write a row for each into Parquet files."""
+    refuse_without_effect(context, null=(files_from is not None, "without --files-from"))
     if max_failures is not None:
         parse_max_failures(max_failures, 0)  # a wrong value is an error before the work, not after it
     named, options = gather_inputs(inputs, files_from, options, null=null)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tastemaker.cli.columns import print_columns
+from tastemaker.cli.effect import refuse_without_effect
 from tastemaker.cli.options import JsonOption, ModelDirOption, ScorersOption
 from tastemaker.models.published import DEFAULT_SCORER, find_scorer, published_scorers
 
@@ -24,7 +25,9 @@ _HEADS = ("scorer", "column", "range", "cut-offs", "licence", "weights", "backbo
 @app.callback(epilog="Example: tastemaker scorers --json")
 def list_scorers(context: typer.Context, model_dir: ModelDirOption = None, as_json: JsonOption = False) -> None:
     """List the scorers: column, range, customary cut-offs, licence of the head, and whether the weights are here."""
-    if context.invoked_subcommand is not None:
+    if (named := context.invoked_subcommand) is not None:
+        behind = (False, f"before {named}: say it behind")
+        refuse_without_effect(context, model_dir=behind, as_json=behind)
         return
     rows = [_describe(scorer, model_dir) for scorer in published_scorers().values()]
     if as_json:

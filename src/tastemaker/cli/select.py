@@ -11,6 +11,7 @@ import typer
 
 from tastemaker.cli import options as o
 from tastemaker.cli.columns import plain_text, print_columns
+from tastemaker.cli.effect import refuse_without_effect
 from tastemaker.cli.stopping import stoppable
 from tastemaker.errors import ConfigurationError
 from tastemaker.progress import show_progress
@@ -59,6 +60,7 @@ _STARS = {
 
 
 def select(
+    context: typer.Context,
     scores: ScoresArgument,
     to: Annotated[
         str | None,
@@ -151,7 +153,29 @@ def select(
     from tastemaker.selections.steps import read_recipe
 
     is_xmp = written_as == "xmp"
-    _check_options(to, is_xmp=is_xmp, embed=embed, dry_run=dry_run and not undo)
+    beside = (
+        not is_xmp,
+        "with --as xmp, which writes beside the originals, where programs look for them: leave it out",
+    )
+    starred = (is_xmp or embed, "without --as xmp or --embed")
+    refuse_without_effect(
+        context,
+        to=beside,
+        overwrite=beside,
+        embed=(written_as in ("webdataset", "folder"), "without copies: say --as folder or --as webdataset"),
+        stars_bounds=starred,
+        overwrite_ratings=starred,
+        images_per_tar=(written_as == "webdataset", "without --as webdataset"),
+        grid=(written_as == "pdf", "without --as pdf"),
+        variety=(varied is not None, "without --varied"),
+        min_similarity=(best_of_group, "without --best-of-group"),
+        dry_run=(
+            is_xmp or undo,
+            "without --as xmp or --undo. `tastemaker cutoff` tells how many images a cut keeps",
+        ),
+    )
+    if not is_xmp and to is None:
+        raise ConfigurationError("nothing says where to write. Add --to FOLDER, or --to FILE for a manifest or uids")
     places = o.parse_storage_options(storage_options)
     if undo:
         _take_back(scores, to, originals or (), places, dry_run=dry_run, as_json=as_json)
@@ -196,21 +220,6 @@ def select(
         stars=stars,
         grid=Grid.parse(grid),
     )
-
-
-def _check_options(to: str | None, *, is_xmp: bool, embed: bool, dry_run: bool) -> None:
-    if is_xmp and to is not None:
-        raise ConfigurationError(
-            "--as xmp writes beside the originals, where programs look for sidecars: leave --to out"
-        )
-    if is_xmp and embed:
-        raise ConfigurationError("--embed puts stars into copies; say --as folder or --as webdataset, or leave it out")
-    if not is_xmp and to is None:
-        raise ConfigurationError("nothing says where to write. Add --to FOLDER, or --to FILE for a manifest or uids")
-    if not is_xmp and dry_run:
-        raise ConfigurationError(
-            "--dry-run works with --as xmp and --undo only. `tastemaker cutoff` tells how many images a cut keeps"
-        )
 
 
 def _take_back(

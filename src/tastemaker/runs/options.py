@@ -82,6 +82,10 @@ class RunOptions:
         if self.rank_by is not None:
             check_choice("rank_by", self.rank_by, (*(scorer.column for scorer in self.scorers), WITHOUT_MODEL))
         check_positive("threads", self.threads)
+        if self.signals is False and (self.min_technical_quality is not None or not self.is_by_model):
+            raise ConfigurationError(
+                "technical quality is what the signals say: leave --no-signals (signals=False) out"
+            )
         if self.address is not None and self.executor == "local":
             raise ConfigurationError(
                 f"address={self.address!r} is of a cluster: add --executor xenna or ray-data, or leave it out"
