@@ -3,7 +3,8 @@
     python benchmarks/decode.py [--images 12] [--runs 7]
 
 JPEGs of 512, 1024 and 3840 pixels. "Pillow" is what people write: `Image.open(...).convert("RGB")`, bicubic resize,
-centre crop. Prints the machine, the versions, medians of alternating runs and ratios, and how far pixels differ.
+centre crop. Prints the machine, the versions, medians of alternating runs and ratios, and how far pixels differ. Then
+the explorer's small pictures: decoded anew at a fraction of their size, and reduced from pixels that are there already.
 """
 
 import argparse
@@ -17,8 +18,10 @@ from PIL import Image
 from tastemaker.imaging.decode import decode_image
 from tastemaker.imaging.preprocess import preprocess, preprocess_with_torch
 from tastemaker.models.published.openai_clip import CLIP_VIT_L14
+from tastemaker.scores.small import encode_jpeg, fit_into, reduce_image, resize_image
 
 HOW = CLIP_VIT_L14.preprocess
+BOX = (2560, 320)  # of the explorer's small pictures
 
 
 def main() -> None:
@@ -34,6 +37,8 @@ def main() -> None:
         )
     for side in (512, 1024, 3840):
         compare(side, photographs(side, arguments.images), ways, arguments.runs)
+    for side in (512, 1024, 6000):
+        compare_small(side, photographs(side, 3), arguments.runs)
 
 
 def compare(side: int, pictures: list[bytes], ways: dict, runs: int) -> None:
@@ -44,6 +49,24 @@ def compare(side: int, pictures: list[bytes], ways: dict, runs: int) -> None:
     for name, way in ways.items():
         differences = np.abs(np.stack([way(data) for data in pictures]).astype(int) - np.stack(expected))
         print(f"  {name}: pixels differ by {differences.max()} of 255 at most, {differences.mean():.5f} in the mean")
+
+
+def compare_small(side: int, pictures: list[bytes], runs: int) -> None:
+    decoded = [decode_image(data).pixels for data in pictures]
+    actions = {
+        "from the file": lambda: [encode_jpeg(reduce_image(data, *BOX), 82) for data in pictures],
+        "from its pixels": lambda: [encode_jpeg(reduce_pixels(pixels), 82) for pixels in decoded],
+    }
+    milliseconds = {
+        name: [1000 / rate for rate in rates] for name, rates in alternate(actions, runs, len(pictures)).items()
+    }
+    title, unit = f"small picture of a {side}-pixel JPEG", "milliseconds, one core"
+    print_rates(title, milliseconds, "from the file", unit)
+
+
+def reduce_pixels(pixels: np.ndarray) -> Image.Image:
+    image = Image.fromarray(pixels)
+    return resize_image(image, fit_into(image.size, BOX))
 
 
 def with_pillow(data: bytes) -> np.ndarray:
