@@ -8,6 +8,7 @@ from tiny import copies
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.exports import Exports
 from tastemaker.explorer.index import Filter
+from tastemaker.progress import Progress
 from tastemaker.scores.cutoff import Top
 from tastemaker.selections.select import select_images
 from tastemaker.selections.selection import Selection
@@ -39,13 +40,6 @@ def test_an_export_is_what_select_writes(explorer, tmp_path):
         assert state["state"] == "done", state["message"]
         assert state["done"] == state["images"] == summary.written > 0
         assert copies(page) == copies(chosen)
-
-
-def test_rejected_pictures_are_left_out_and_a_number_is_kept_exactly(explorer, tmp_path):
-    explorer.rate(Filter(), {5: {"rejected": True}})
-    state = export(explorer, tmp_path / "out", cut="top 3")
-    assert state["done"] == state["images"] == 3
-    assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {"p00000.jpg", "p00009.jpg", "p00011.jpg"}
 
 
 def test_a_manifest_follows_the_filter_on_ratings(explorer, tmp_path):
@@ -96,7 +90,7 @@ def test_one_export_runs_at_a_time_and_can_be_stopped(tmp_path):
 
     def work(path, on_progress):
         for done in range(10**9):
-            on_progress(done)
+            on_progress(Progress(done))
             time.sleep(0.001)
 
     exports.start(str(tmp_path / "out"), 100, work)

@@ -132,7 +132,7 @@ def test_rows_without_embeddings_few_ratings_and_missing_weights_are_told(page, 
     with pytest.raises(ConfigurationError, match="3 ratings are too few"):
         page.learn()
     (tmp_path / "empty").mkdir()
-    nothing = Explorer([str(liked[0])], tmp_path / "r.sqlite", model_dir=str(tmp_path / "empty"))
+    nothing = Explorer([str(liked[0])], model_dir=str(tmp_path / "empty"))
     with pytest.raises(WeightsNotFoundError, match="scorers pull --scorer laion-v2"):
         nothing.learn()
     nothing.close()

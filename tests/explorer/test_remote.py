@@ -23,7 +23,7 @@ def test_rows_pictures_and_sidecars_come_from_where_they_lie(tmp_path, bucket): 
     inputs = bucket.upload(tmp_path / "data", "in/")
     options = RunOptions(rank_by="technical_quality", signals=True, storage_options=bucket.options)
     run_scoring([inputs], f"{bucket.url}/out", options)
-    explorer = Explorer([f"{bucket.url}/out"], ratings=tmp_path / "r.sqlite", storage_options=bucket.options)
+    explorer = Explorer([f"{bucket.url}/out"], storage_options=bucket.options)
     rows = explorer.rows(Filter(), range(10))
     details = {row["name"]: explorer.picture(Filter(), row["row"]) for row in rows}
     thumbnails = {row["name"]: explorer.small_picture(row["row"], 400) for row in rows}

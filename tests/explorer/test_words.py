@@ -31,9 +31,7 @@ def searched(tmp_path_factory, photographs, model_dir):
 
 @pytest.fixture
 def words(searched, model_dir, tmp_path):
-    explorer = Explorer(
-        [str(searched / "scores")], tmp_path / "r.sqlite", originals=[str(searched)], model_dir=str(model_dir)
-    )
+    explorer = Explorer([str(searched / "scores")], originals=[str(searched)], model_dir=str(model_dir))
     yield explorer
     explorer.close()
 
@@ -88,7 +86,7 @@ def test_rows_without_embeddings_and_of_another_model_are_told(searched, model_d
         (tmp_path / "bare", model_dir, "--no-embeddings"),
         (searched / "scores", others, "another model"),
     ):
-        explorer = Explorer([str(rows)], tmp_path / "r.sqlite", model_dir=str(models))
+        explorer = Explorer([str(rows)], model_dir=str(models))
         with pytest.raises(ConfigurationError, match=reason):
             explorer.view(BOATS)
         assert explorer.view(Filter())["images"]
@@ -100,7 +98,7 @@ def test_weights_that_are_not_here_are_named_and_not_downloaded(searched, model_
     shutil.copytree(model_dir, models)
     tokenizer = weights_path(CLIP_VIT_L14.text.tokenizer, models)
     moved = tokenizer.rename(tmp_path / "tokenizer.json")
-    explorer = Explorer([str(searched / "scores")], tmp_path / "r.sqlite", model_dir=str(models))
+    explorer = Explorer([str(searched / "scores")], model_dir=str(models))
     with pytest.raises(TastemakerError, match=r"tokenizer\.json .*scorers pull"):
         explorer.view(BOATS)
     assert not tokenizer.exists()

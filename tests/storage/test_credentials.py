@@ -53,7 +53,7 @@ def test_each_web_server_gets_its_own_headers_from_every_command(servers, tmp_pa
     ends_well("rescore", out, "--model-dir", model_dir)
     ends_well("select", out, "--top", "100%", "--to", tmp_path / "kept", "--as", "folder")
     ends_well("report", out, "--output", tmp_path / "report.html")
-    explorer = Explorer([out], tmp_path / "stars.sqlite", options)
+    explorer = Explorer([out], options)
     assert all(explorer.small_picture(row, 64) for row in (0, 1))
     explorer.close()
     assert {path.name for path in (tmp_path / "kept").rglob("*.*g")} == {"rocket.jpg", "coffee.png"}
@@ -62,7 +62,7 @@ def test_each_web_server_gets_its_own_headers_from_every_command(servers, tmp_pa
     (rows,) = [path for path in (tmp_path / "out" / "rows").iterdir() if b"coffee" in path.read_bytes()]
     rows.rename(tmp_path / "one" / "rows.parquet")
     of_one = {one.url: options[one.url]}
-    explorer = Explorer([f"{one.url}/rows.parquet"], tmp_path / "2.sqlite", of_one, [two.url])
+    explorer = Explorer([f"{one.url}/rows.parquet"], of_one, [two.url])
     with pytest.raises(UnreadableImageError, match="status 403"):
         explorer.small_picture(0, 64)
     explorer.close()

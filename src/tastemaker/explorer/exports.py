@@ -10,12 +10,13 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from tastemaker.errors import ConfigurationError, TastemakerError
+from tastemaker.progress import Progress
 from tastemaker.selections.select import SelectSummary
 from tastemaker.storage import expand_path, is_remote
 
 logger = logging.getLogger(__name__)
 
-Work = Callable[[Path, Callable[[int], None]], SelectSummary]
+Work = Callable[..., SelectSummary]
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Exports:
         Args:
             to: Where it goes, as the user typed it: nobody else knows the token.
             images: How many pictures were chosen.
-            work: Does it: takes the path and a function to be told how many images are done.
+            work: Does it: takes the path, and as ``on_progress`` what is told the progress.
 
         Raises:
             ConfigurationError: Nothing was typed, or a URL, or another export is running.
@@ -87,14 +88,14 @@ class Exports:
             self._thread.join()
 
     def _run(self, export: Export, path: Path, work: Work) -> None:
-        def on_progress(done: int) -> None:
-            export.done = done
+        def on_progress(progress: Progress) -> None:
+            export.done = progress.images
             if self._is_stopping.is_set():
                 raise StopExport
 
         state = "failed"
         try:
-            summary = work(path, on_progress)
+            summary = work(path, on_progress=on_progress)
             export.done, export.message, state = summary.written, _describe(summary, path), "done"
         except StopExport:
             export.message = f"stopped after {export.done:,} of {export.images:,} images; nothing is left of them"

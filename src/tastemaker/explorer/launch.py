@@ -69,7 +69,7 @@ def explore(
         raise ConfigurationError("--output says where rows of pictures go, and there are rows: leave it out")
 
     def make() -> Explorer:
-        explorer = Explorer(sources, None, storage_options, originals, rank_by, model_dir)
+        explorer = Explorer(sources, storage_options, originals, rank_by, model_dir)
         explorer.name = name_of(inputs or sources)
         return explorer
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ from tastemaker.scores.small import encode_jpeg, read_picture, recorded_size, re
 from tastemaker.scores.sources import OriginalsReader
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.selections.marks import REJECTED, Mark, Marks
-from tastemaker.selections.select import SelectSummary, select_images
+from tastemaker.selections.select import select_images
 from tastemaker.selections.selection import Selection
 
 MAX_ROWS_AT_ONCE = 1000
@@ -59,7 +58,6 @@ class Explorer:
 
     Args:
         sources: Directories, files or URLs of rows, as `ScoreTable` takes them.
-        ratings: The file of what a person says of the pictures; None for the one beside the rows.
         storage_options: For rows and originals that are URLs; see docs/remote-data.md.
         originals: Places that originals may be read from, beside the inputs of your own runs.
         rank_by: The column or SQL expression that pictures are ranked by at first; None for that of the first scorer.
@@ -72,7 +70,6 @@ class Explorer:
     def __init__(
         self,
         sources: list[str],
-        ratings: Path | None = None,
         storage_options: Mapping[str, Any] | None = None,
         originals: Sequence[str] = (),
         rank_by: str | None = None,
@@ -80,7 +77,7 @@ class Explorer:
     ) -> None:
         self.table = ScoreTable(sources, storage_options=storage_options, originals=originals)
         self.name = name_of(sources)
-        self.marks = Marks(self.table, ratings)
+        self.marks = Marks(self.table)
         self.index = ScoreIndex(self.table, self.marks, rank_by, model_dir)
         self.lookup = RowLookup(self.table)
         self.exports = Exports()
@@ -119,10 +116,6 @@ class Explorer:
             cut: A cut-off as `cut` takes it; the report's where it is none.
         """
         by = self.index.ranked_by(chosen.by)
-        groups = self.failures(by)
-        failed, unscored = (
-            sum(g["images"] for g in groups if (g["status"] == "failed") == is_so) for is_so in (True, False)
-        )
         view = self.index.view(chosen)
         shapes = self.index.aspects(view.rows).astype("<u2").tobytes()
         return {
@@ -137,8 +130,7 @@ class Explorer:
             **{name: getattr(view.chart, name) for name in ("low", "high", "first", "step", "reaching")},
             "cut": self._as_json(self._cut_or_default(chosen, cut)),
             "shapes": base64.b64encode(shapes).decode(),
-            "failed": failed,
-            "unscored": unscored,
+            "unscored": sum(group["images"] for group in self.failures(by)),
         }
 
     def rows(self, chosen: Filter, places: Sequence[int]) -> list[_Json]:
@@ -279,15 +271,9 @@ class Explorer:
             raise ConfigurationError("nothing is kept: there is nothing to export")
         if chosen.has_rows_of_its_own or cut.places is not None:
             selection = Selection(row_ids=view.rows[view.keeps(cut)].tolist(), rank_by=by)
-        else:
+        else:  # the record of the export then says what was asked for
             selection = Selection(chosen.condition(self.table), None if cut.top else cut.score, cut.top, by)
-
-        def work(path: Path, on_progress: Callable[[int], None]) -> SelectSummary:
-            return select_images(
-                self.table, path, selection, kind=form, on_progress=lambda progress: on_progress(progress.images)
-            )
-
-        return self.exports.start(to, cut.kept, work)
+        return self.exports.start(to, cut.kept, partial(select_images, self.table, selection=selection, kind=form))
 
     def taste(self) -> _Json:
         """Return what there is to learn from and what was learned, as `OwnTaste.describe` does."""

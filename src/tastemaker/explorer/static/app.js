@@ -50,8 +50,7 @@ async function start() {
     Object.assign(model.filter, { by: "", ...UNFILTERED });
     await loadView();
   }
-  const { images: all, failed, unscored } = model.view;
-  if (!all && failed + unscored && !isFiltered()) model.show = "failures"; // there is nothing else to look at
+  if (!model.view.images && model.view.unscored && !isFiltered()) model.show = "failures"; // there is nothing else to look at
   emit("show");
   if (model.active) reveal(model.active, true);
   if (picture !== null) openRow(picture);
@@ -82,7 +81,7 @@ function startHeader() {
 
 function showAbout() {
   const { name, images: all, deleted, ranked_by: columns } = model.table;
-  const { images: shown, failed, unscored, by: ranked, like } = model.view;
+  const { images: shown, unscored, by: ranked, like } = model.view;
   about.replaceChildren(element("span", { textContent: name }), " · ", isFiltered() ? `${count(shown)} of ` : "", count(allImages()), element("span", { className: "spare", textContent: allImages() === 1 ? " image" : " images" }));
   if (deleted) about.append(` · ${count(deleted)} gone`);
   by.value = ranked;
@@ -93,7 +92,7 @@ function showAbout() {
   const offer = (name, action) => button(name, action, { className: "offer" });
   if (!all) empty.textContent = "There are no rows in this table yet.";
   else if (isFiltered() && !shown) empty.replaceChildren("No picture passes the filter. ", offer("Clear the filter", clear));
-  else if (!shown) empty.replaceChildren(`None of ${images(failed + unscored)} has a score. `, offer("Show why", () => setShow("failures")));
+  else if (!shown) empty.replaceChildren(`None of ${images(unscored)} has a score. `, offer("Show why", () => setShow("failures")));
 }
 
 function showOrder() {

@@ -11,10 +11,7 @@ const NARROW = 116; // px that a score and five stars take
 export function makeCell(position, place) {
   const frame = element("div", { className: "frame" });
   const label = element("div", { className: "label" }, element("span", { className: "score" }), element("span", { className: "mark" }));
-  const cell = element("div", { className: "cell", role: "option", id: `cell-${position}`, title: "not here yet" }, frame, label, element("div", { className: "file", dir: "auto" }));
-  cell.setAttribute("aria-setsize", shownImages());
-  cell.setAttribute("aria-posinset", position + 1);
-  cell.setAttribute("aria-selected", "false");
+  const cell = element("div", { className: "cell", role: "option", id: `cell-${position}`, title: "not here yet", "aria-setsize": shownImages(), "aria-posinset": position + 1, "aria-selected": "false" }, frame, label, element("div", { className: "file", dir: "auto" }));
   cell.place = place;
   return cell;
 }

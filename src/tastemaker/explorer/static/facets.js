@@ -2,7 +2,7 @@
 
 import { ask, turns } from "./api.js";
 import { apply } from "./filter.js";
-import { compact, count, element } from "./format.js";
+import { button, compact, count, element } from "./format.js";
 import { counted, model, on, setPart } from "./model.js";
 
 const FEW = 8; // values that are shown before one asks for more
@@ -63,29 +63,23 @@ function section({ name, values, others }) {
   const shown = values.filter((value, n) => isUnfolded || n < FEW || value.is_on);
   const parts = [element("h3", { textContent: TITLES[name] })];
   if (isUnfolded && (values.length + others > SEARCHED || searches.get(name))) parts.push(searchField(name));
-  parts.push(element("div", { className: "values" }, ...shown.map((value) => button(name, value))));
+  parts.push(element("div", { className: "values" }, ...shown.map((value) => facetButton(name, value))));
   if (isUnfolded && others) parts.push(element("p", { className: "quiet", textContent: `and ${count(others)} more: search for them` }));
   const hidden = values.length - shown.length + (isUnfolded ? 0 : others);
   if (hidden || isUnfolded) {
-    const more = element("button", { type: "button", className: "more", textContent: isUnfolded ? "fewer" : `${compact(hidden)} more` });
-    more.dataset.key = `${name} more`;
-    more.setAttribute("aria-expanded", isUnfolded);
-    more.addEventListener("click", () => {
+    const fold = () => {
       if (!unfolded.delete(name)) unfolded.add(name);
       searches.delete(name);
       load();
-    });
-    parts.push(more);
+    };
+    parts.push(button(isUnfolded ? "fewer" : `${compact(hidden)} more`, fold, { className: "more", "data-key": `${name} more`, "aria-expanded": isUnfolded }));
   }
-  const made = element("section", { className: isUnfolded ? "facet unfolded" : "facet" }, ...parts);
-  made.setAttribute("aria-label", TITLES[name]);
-  return made;
+  return element("section", { className: isUnfolded ? "facet unfolded" : "facet", "aria-label": TITLES[name] }, ...parts);
 }
 
 function searchField(name) {
-  const field = element("input", { type: "search", value: searches.get(name) ?? "", placeholder: `search in ${TITLES[name].toLowerCase()}`, autocomplete: "off", spellcheck: false });
-  field.setAttribute("aria-label", `Search in ${TITLES[name].toLowerCase()}`);
-  field.dataset.key = `${name} search`;
+  const said = `Search in ${TITLES[name].toLowerCase()}`;
+  const field = element("input", { type: "search", value: searches.get(name) ?? "", placeholder: said, "aria-label": said, autocomplete: "off", spellcheck: false, "data-key": `${name} search` });
   field.addEventListener("input", () => {
     searches.set(name, field.value);
     clearTimeout(pausing);
@@ -94,17 +88,15 @@ function searchField(name) {
   return field;
 }
 
-function button(facet, { value, name, images, is_on: isOn }) {
+function facetButton(facet, { value, name, images, is_on: isOn }) {
   const shown = facet === "rated" && /^\d$/.test(name) ? "★".repeat(Number(name)) : name || "(top folder)";
   const label = facet === "rated" && /^\d$/.test(name) ? `${name} ${name === "1" ? "star" : "stars"}` : shown;
   return valueButton(`${facet} ${JSON.stringify(value)}`, shown, label, images, isOn, () => toggle(facet, value));
 }
 
 function valueButton(key, shown, label, images, isOn, action) {
-  const made = element("button", { type: "button", className: "value", title: shown, "aria-pressed": isOn, "aria-label": `${label}, ${count(images)}` },
-    element("span", { className: "called", dir: "auto", textContent: shown }), element("span", { className: "images", textContent: count(images) }));
-  made.dataset.key = key;
-  made.addEventListener("click", action);
+  const made = button("", action, { className: "value", title: shown, "aria-pressed": isOn, "aria-label": `${label}, ${count(images)}`, "data-key": key });
+  made.append(element("span", { className: "called", dir: "auto", textContent: shown }), element("span", { className: "images", textContent: count(images) }));
   return made;
 }
 

@@ -9,9 +9,9 @@ let loaded = null;
 
 export function startFailures() {
   on("view", () => {
-    const { failed, unscored } = model.view;
-    document.getElementById("failure-count").textContent = count(failed + unscored);
-    document.querySelector("[data-show=failures]").hidden = !(failed + unscored);
+    const { unscored } = model.view;
+    document.getElementById("failure-count").textContent = count(unscored);
+    document.querySelector("[data-show=failures]").hidden = !unscored;
   });
   for (const event of ["show", "view"]) on(event, () => model.show === "failures" && load());
 }
@@ -38,8 +38,7 @@ async function load() {
 }
 
 function makeGroup(group, most, by) {
-  const bar = element("span", { className: "bar" }, element("i"));
-  bar.firstChild.style.width = `${Math.max(1, (100 * group.images) / most)}%`;
+  const bar = element("span", { className: "bar" }, element("i", { style: `width: ${Math.max(1, (100 * group.images) / most)}%` }));
   const kind = group.status === "failed" ? "" : ` (${group.status})`;
   const summary = element("summary", {},
     element("span", { className: "number", textContent: count(group.images) }), bar, element("span", { textContent: group.reason + kind }));

@@ -26,9 +26,6 @@ export function startFilter() {
     event.preventDefault();
     apply(typed());
   });
-  for (const field of [text, like, where]) {
-    field.addEventListener("search", () => field.value || apply(typed()));
-  }
   like.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !like.value) return;
     event.preventDefault();

@@ -2,6 +2,7 @@
 
 import { dropCell, fillCell, makeCell, prepareImage, showMark } from "./cell.js";
 import { fetchAround, peek, update } from "./chunks.js";
+import { element } from "./format.js";
 import { BESIDE, GAP, boxes, layOut, rowAt, rowOf } from "./layout.js";
 import { want } from "./loader.js";
 import { emit, isByScore, isKept, model, on, placeOf, positionOf, setActive, shownImages, shownShapes } from "./model.js";
@@ -16,7 +17,7 @@ const UNFOLDED = 480; // px that one scrolls before header and cut-off fold
 
 const frame = document.getElementById("scroller");
 const grid = document.getElementById("grid");
-const line = document.createElement("div");
+const line = element("div", { className: "cut-line", role: "presentation" }, ...["over", "down", "under"].map((className) => element("i", { className })), element("span", { className: "word" }));
 
 let layout = layOut(new Uint16Array(0), 100, 200);
 let cells = new Map(); // position -> element
@@ -33,10 +34,6 @@ export function startGrid() {
     renderSoon();
   });
   document.getElementById("folded").addEventListener("click", () => scroller.moveTo(0));
-  line.className = "cut-line";
-  line.setAttribute("role", "presentation");
-  line.append(...["over", "down", "under"].map((name) => Object.assign(document.createElement("i"), { className: name })));
-  line.append(Object.assign(document.createElement("span"), { className: "word" }));
   grid.append(line);
   on("view", () => relayOut(true));
   on("order", () => relayOut(true));

@@ -15,7 +15,7 @@ export const model = {
   part: "", // "kept" or "dropped": what is shown of the view
   show: "pictures",
   dimension: "",
-  view: { images: 0, rated: new Set(), rejected: new Set(), first: 0, step: 0.01, reaching: [], low: 0, high: 1, failed: 0, unscored: 0, by: "", like: "" },
+  view: { images: 0, rated: new Set(), rejected: new Set(), first: 0, step: 0.01, reaching: [], low: 0, high: 1, unscored: 0, by: "", like: "" },
   shapes: new Uint16Array(0), // aspect ratios in thousandths, best first
   // text: the share or number that was asked for, else empty; name: the cut-off with as many digits as it needs; place: how
   // many of the view lie before it, rejected ones among them; kept: without those; places: of what is kept, where that is not
@@ -42,7 +42,7 @@ export const digits = () => digitsOf(model.view.step);
 export const measure = () => (model.view.like ? "likeness" : "score");
 
 // Pictures that have what they are ranked by, whatever passes the filter; the others are failures.
-export const allImages = () => model.table.images - model.view.failed - model.view.unscored;
+export const allImages = () => model.table.images - model.view.unscored;
 
 export const isFiltered = () => Object.keys(UNFILTERED).some((name) => model.filter[name]);
 

@@ -19,10 +19,8 @@ const REST_MS = 150; // that one stays at a picture before more is asked of it
 const LONGER_MS = 350; // and before those that look like it are searched for
 
 const dialog = document.getElementById("picture");
-const facts = element("aside", { className: "facts", tabIndex: 0 });
-facts.setAttribute("aria-label", "About this picture");
-const row = element("div", { className: "neighbour-row", role: "group" });
-row.setAttribute("aria-label", "Pictures that look like it");
+const facts = element("aside", { className: "facts", tabIndex: 0, "aria-label": "About this picture" });
+const row = element("div", { className: "neighbour-row", role: "group", "aria-label": "Pictures that look like it" });
 const tool = (textContent, className, action) => button(textContent, action, { className });
 const close = tool("Close", "close", () => dialog.close());
 const back = tool("Previous", "step back", () => walk(-1));

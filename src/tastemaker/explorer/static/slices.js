@@ -63,10 +63,8 @@ function show({ dimensions, title, slices, others }) {
 
 function makeRow(slice, farthest) {
   const name = button(slice.name || "(empty)", () => toggleCondition(slice.where), { className: "plain", dir: "auto", title: `Filter by ${slice.name}` });
-  const drawn = element("div");
   const length = (50 * Math.abs(slice.difference)) / farthest;
-  drawn.style.setProperty("--left", `${slice.difference > 0 ? 50 : 50 - length}%`);
-  drawn.style.setProperty("--width", `${length}%`);
+  const drawn = element("div", { style: `--left: ${slice.difference > 0 ? 50 : 50 - length}%; --width: ${length}%` });
   const points = `${slice.difference > 0 ? "+" : ""}${(100 * slice.difference).toFixed(1)}`.replace(/^[+-]0\.0$/, "0.0").replace("-", "−");
   return element("tr", { className: slice.is_chance ? "chance" : "" },
     element("th", { scope: "row" }, name), element("td", { textContent: count(slice.scored) }),

@@ -1,6 +1,6 @@
 // Stars, a rejection and a colour to press, for one picture. A second press takes them away.
 
-import { element } from "./format.js";
+import { button, element } from "./format.js";
 import { rate } from "./ratings.js";
 
 export const LABELS = ["red", "yellow", "green", "blue", "purple"];
@@ -8,12 +8,11 @@ export const LABELS = ["red", "yellow", "green", "blue", "purple"];
 export function makeRating(pictureOf) {
   const group = element("div", { className: "rating", role: "group", "aria-label": "Rating" });
   const add = (className, properties, changes) => {
-    const button = element("button", { type: "button", className, ...properties });
-    button.addEventListener("click", (event) => {
+    const press = (event) => {
       event.stopPropagation();
       rate([pictureOf()], changes(pictureOf()));
-    });
-    (className.startsWith("colour") ? colours : group).append(button);
+    };
+    (className.startsWith("colour") ? colours : group).append(button("", press, { className, ...properties }));
   };
   const colours = element("div", { className: "colours" });
   for (let number = 1; number <= 5; number++) {

@@ -134,8 +134,8 @@ function figures({ measure, own, reference, difference, gain, scorer }) {
   const percent = (value) => `${(100 * (value - low)) / (high - low)}%`;
   const caption = `The ${measure} with your ratings (0 is chance), of pictures that it was not learned from`;
   const lines = rows.map(([name, { value, low: from, high: to }]) => {
-    const drawn = element("div", { className: "interval" }, element("i", { className: "zero" }), element("i", { className: "reach" }), element("i", { className: "dot" }));
-    for (const [key, at] of [["zero", 0], ["from", from], ["to", to], ["at", value]]) drawn.style.setProperty(`--${key}`, percent(at));
+    const style = `--zero: ${percent(0)}; --from: ${percent(from)}; --to: ${percent(to)}; --at: ${percent(value)}`;
+    const drawn = element("div", { className: "interval", style }, ...["zero", "reach", "dot"].map((className) => element("i", { className })));
     return element("tr", {}, element("th", { scope: "row", textContent: name }), element("td", { textContent: number(value) }),
       element("td", { className: "quiet", textContent: `${number(from)} to ${number(to)}` }), element("td", { className: "spread", "aria-hidden": "true" }, drawn));
   });
