@@ -142,7 +142,10 @@ def test_files_of_others_are_never_replaced(tmp_path):
         (tmp_path / "out" / name).write_bytes(b"mine")
     before = snapshot(tmp_path / "out")
     with pytest.raises(ConfigurationError, match="Tastemaker did not write it"):
-        SemanticDeduplicationWorkflow(str(folder), str(tmp_path / "out"), 5, eps=0.1, clear_output=True).run()
+        SemanticDeduplicationWorkflow(
+            *(str(folder), str(tmp_path / "out"), 5, "cache", "id", "embeddings", None, "parquet", None, 300, 1e-4, 42),
+            *("k-means||", 1, 2.0, 32768, None, "cosine", "hard", None, 1024, 0.1),  # all by position, to eps
+        ).run()
     writer = ParquetWriter(str(tmp_path / "out"))
     task = DocumentBatch("d", pa.table({"a": [1]}), task_id="0")
     (path,) = writer.process(task).data
@@ -159,7 +162,7 @@ def test_files_of_others_are_never_replaced(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"eps": 1.0}, {"eps": 0.1, "input_filetype": "jsonl"}, {"eps": 0.1, "distance_metric": "l2"}, {"epsilon": 1}],
+    [{}, {"eps": 1.0}, {"eps": 0.1, "input_filetype": "jsonl"}, {"eps": 0.1, "distance_metric": "l2"}],
 )
 def test_what_the_workflow_does_not_do_is_refused(options):
     with pytest.raises(ConfigurationError):

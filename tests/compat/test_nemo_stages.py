@@ -5,12 +5,14 @@ import tarfile
 from dataclasses import dataclass, fields
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import encode, make_tar
 from PIL import Image
 from tiny import unit_vectors
 
+from tastemaker.compat.nemo_curator.duplicates import DocumentBatch, WorkflowRunResult
 from tastemaker.compat.nemo_curator.engines import Pipeline, RayDataExecutor, SlurmRayClient, XennaExecutor
 from tastemaker.compat.nemo_curator.functions import processing_stage
 from tastemaker.compat.nemo_curator.perf import TaskPerfUtils
@@ -27,7 +29,7 @@ from tastemaker.compat.nemo_curator.stages import (
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors import LocalExecutor
 from tastemaker.stages.base import NodeInfo, Resources, WorkerMetadata
-from tastemaker.tasks import EmptyTask, FileGroupTask, ImageBatch, ImageObject, Task
+from tastemaker.tasks import EmptyTask, FileGroupTask, ImageBatch, ImageObject, StagePerfStats, Task
 
 
 def random_images(count, size=224, **attributes):
@@ -294,7 +296,27 @@ def test_a_stage_of_ones_own_can_ask_what_nemo_curator_tells():
         Picky().process_batch([ImageBatch()])
     config = {"name": "own", "resources": Resources(), "batch_size": 1, "supports_batch_processing": False}
     assert Own().get_config() == config
+    assert Picky().validate_input(DocumentBatch(data=pa.table({"captions": ["a"]})))
     assert Logged().supports_batch_processing()
+
+
+def test_a_stage_says_by_its_annotations_whether_it_makes_several_tasks_of_one():
+    class Many(Own):
+        def process(self, task: ImageBatch) -> list[ImageBatch] | None:
+            return [task]
+
+    assert Many().is_fanout_stage()
+    assert FilePartitioningStage("x").ray_stage_spec() == {"is_fanout_stage": True}
+    assert not ImageEmbeddingStage().is_fanout_stage()
+
+
+def test_a_checkpoint_is_refused_where_a_stage_cannot_be_resumed(tmp_path):
+    class Once(Own):
+        is_resumable = False
+
+    with pytest.raises(ConfigurationError, match="'own' says is_resumable"):
+        Pipeline("x", stages=[Once()]).run(checkpoint_path=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_decorated_function_is_a_stage():
@@ -406,6 +428,9 @@ def test_inputs_and_outputs_may_be_dictionaries():
     assert Either().validate_input(FileGroupTask())
     assert not Either().validate_input(ImageBatch())
     assert not Either().validate_input(EmptyTask())
+    assert Either().input_spec_for_task(FileGroupTask()) == (["data"], [])
+    with pytest.raises(TypeError, match="takes ImageBatch, FileGroupTask, not EmptyTask"):
+        Either().input_spec_for_task(EmptyTask())
     text = Pipeline("x", stages=[Either()]).describe()
     assert "Inputs (ImageBatch): data, captions\n  Inputs (FileGroupTask): data\n  Outputs (ImageBatch): data" in text
 
@@ -422,12 +447,18 @@ def test_what_stages_spent_and_noted_is_summed_by_stage():
     tasks = [FileGroupTask(data=["a"]), FileGroupTask(data=["abc"])]
     done = Pipeline("x", stages=[Noting()]).run(LocalExecutor(), tasks)
     figures = TaskPerfUtils.collect_stage_metrics(done)["noting"]
-    assert figures["letters"].tolist() == [1, 3]
-    assert set(figures) == {"process_time", "num_items_processed", "letters", "seconds"}
+    assert figures["custom.letters"].tolist() == [1, 3]
+    assert set(figures) == {"process_time", "num_items_processed", "custom.letters", "custom.seconds"}
+    total = sum(task._stage_perf[0] for task in done)
+    assert (dict(total.items())["custom.letters"], total.num_items_processed) == (4, 2)
+    assert StagePerfStats(**total.to_dict()) == total
+    total.reset()
+    assert total == StagePerfStats("noting")
+    assert TaskPerfUtils.collect_stage_metrics(WorkflowRunResult("x", {"only": done})).keys() == {"noting"}
     sums = TaskPerfUtils.aggregate_task_metrics({"first": done, "second": None}, prefix="run")
-    assert (sums["run_first_noting_letters_mean"], sums["run_first_noting_letters_std"]) == (2, 1)
+    assert (sums["run_first_noting_custom.letters_mean"], sums["run_first_noting_custom.letters_std"]) == (2, 1)
     assert TaskPerfUtils.get_aggregated_stage_stat(done, "not", "num_items_processed") == 2
-    assert TaskPerfUtils.get_aggregated_stage_stat(None, "not", "letters") == 0
+    assert TaskPerfUtils.get_aggregated_stage_stat(None, "not", "custom.letters") == 0
 
 
 # What programs hand to the stages by hand comes out whole.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,7 @@ def _describe_result(task: FileGroupTask) -> dict[str, Any]:
     return {
         "dataset_name": task.dataset_name,
         "data": task.data,
-        "stage_perf": [asdict(perf) for perf in task._stage_perf],
+        "stage_perf": [perf.to_dict() for perf in task._stage_perf],
         "metadata": {name: value for name, value in task._metadata.items() if name != _SECRET},
         "task_id": task.task_id,
     }

@@ -216,8 +216,7 @@ class SemanticDeduplicationWorkflow(WorkflowBase):
     Args:
         input_path: Directory of Parquet files with embeddings, or several.
         output_path: Directory in which ``duplicates/duplicates.parquet`` is written, with the column ``id``.
-        n_clusters: Not used: nothing is clustered first. So are all arguments that are not named here; an argument that
-            NeMo Curator does not have is an error.
+        n_clusters: Not used: nothing is clustered first. Nor are the arguments that are not named here.
         id_field: Column that names the images. It must name each once.
         embedding_field: Column of the embeddings.
         eps: Images are duplicates whose cosine is ``1 - eps`` or more, in [0, 1).
@@ -227,34 +226,44 @@ class SemanticDeduplicationWorkflow(WorkflowBase):
         write_kwargs: ``storage_options`` for an output at a URL.
 
     Raises:
-        ConfigurationError: An argument is unknown, or asks for what is not done here.
+        ConfigurationError: An argument asks for what is not done here.
     """
-
-    _WITHOUT_EFFECT = frozenset(
-        {"cache_path", "embedding_dim", "metadata_fields", "input_file_extensions", "max_iter", "tol", "random_state"}
-        | {"init", "n_init", "oversampling_factor", "max_samples_per_batch", "fit_data_fraction", "which_to_keep"}
-        | {"ranking_strategy", "pairwise_batch_size", "_duplicates_num_row_groups_hint", "cache_kwargs"}
-        | {"clear_output", "verbose"}
-    )
 
     def __init__(
         self,
         input_path: str | list[str],
         output_path: str,
         n_clusters: int | None = None,
-        *,
+        cache_path: str | None = None,
         id_field: str = "id",
         embedding_field: str = "embeddings",
-        eps: float | None = None,
+        metadata_fields: list[str] | None = None,
         input_filetype: str = "parquet",
+        input_file_extensions: list[str] | None = None,
+        max_iter: int = 300,
+        tol: float = 1e-4,
+        random_state: int = 42,
+        init: Any = "k-means||",  # noqa: ANN401 - a name, or an array
+        n_init: int | str = 1,
+        oversampling_factor: float = 2.0,
+        max_samples_per_batch: int = 32768,
+        fit_data_fraction: float | None = None,
         distance_metric: str = "cosine",
+        which_to_keep: str = "hard",
+        ranking_strategy: Any = None,  # noqa: ANN401 - a class that is not here
+        pairwise_batch_size: int = 1024,
+        eps: float | None = None,
+        _duplicates_num_row_groups_hint: int | None = None,
         read_kwargs: dict[str, Any] | None = None,
+        cache_kwargs: dict[str, Any] | None = None,
         write_kwargs: dict[str, Any] | None = None,
-        **others: Any,  # noqa: ANN401
+        clear_output: bool = True,
+        verbose: bool = True,
+        pairwise_compute_dtype: str = "float16",
+        kmeans_embedding_output_dtype: str = "float16",
+        *,
+        embedding_dim: int | None = None,
     ) -> None:
-        unknown = sorted(others.keys() - self._WITHOUT_EFFECT)
-        if unknown:
-            raise ConfigurationError(f"SemanticDeduplicationWorkflow has no argument {unknown[0]!r}")
         check_choice("input_filetype", input_filetype, ("parquet",))
         check_choice("distance_metric", distance_metric, ("cosine",))
         if eps is None or not 0 <= eps < 1:

@@ -43,8 +43,15 @@ class Pipeline(pipeline.Pipeline):
         initial_tasks: list[Task[Any]] | None = None,
         checkpoint_path: str | Path | None = None,
     ) -> list[Task[Any]]:
-        """Return what the last stage makes, as `tastemaker.Pipeline.run` does; None runs on `XennaExecutor`."""
+        """Return what the last stage makes, as `tastemaker.Pipeline.run` does; None runs on `XennaExecutor`.
+
+        Raises:
+            ConfigurationError: Also for a checkpoint of stages of which one has ``is_resumable = False``.
+        """
         self.build()
+        never = [stage.name for stage in self.stages if not getattr(stage, "is_resumable", True)]
+        if checkpoint_path is not None and never:
+            raise ConfigurationError(f"checkpoint_path: {never[0]!r} says is_resumable = False, so run without it")
         return super().run(executor or XennaExecutor(), _make_tasks(initial_tasks), checkpoint_path)
 
 

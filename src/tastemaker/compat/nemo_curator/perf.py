@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tastemaker.tasks import StagePerfStats, Task
+from tastemaker.compat.nemo_curator.duplicates import WorkflowRunResult
+from tastemaker.tasks import Task
 
-Tasks = list[Task[Any]] | Mapping[str, list[Task[Any]] | None] | None
-"""What a pipeline returned; of several pipelines, by their names."""
+Tasks = list[Task[Any]] | Mapping[str, Any] | WorkflowRunResult | None
+"""What a pipeline returned; of several pipelines, by their names; or what a workflow returned."""
 
 
 class TaskPerfUtils:
@@ -22,13 +22,12 @@ class TaskPerfUtils:
     def collect_stage_metrics(tasks: Tasks) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
         """Return stage -> figure -> float64 (n,), one for each task that the stage worked on.
 
-        The figures are those of `StagePerfStats`, and those that stages noted with ``_log_metrics``.
+        The figures are those of `StagePerfStats.items`.
         """
         parts = {id(part): part for _, group in _by_pipeline(tasks) for task in group for part in task._stage_perf}
         found: dict[str, dict[str, list[float]]] = {}
         for part in parts.values():
-            figures = {name: getattr(part, name) for name in _FIGURES} | part.custom_metrics
-            for name, value in figures.items():
+            for name, value in part.items():
                 found.setdefault(part.stage_name, {}).setdefault(name, []).append(float(value))
         return {stage: {name: np.array(values) for name, values in of.items()} for stage, of in found.items()}
 
@@ -51,10 +50,8 @@ class TaskPerfUtils:
         return float(sum(of[stat].sum() for stage, of in stages if stage.startswith(stage_prefix) and stat in of))
 
 
-_FIGURES = [field.name for field in fields(StagePerfStats) if field.name not in ("stage_name", "custom_metrics")]
-
-
 def _by_pipeline(tasks: Tasks) -> list[tuple[str, list[Task[Any]]]]:
-    if isinstance(tasks, Mapping):
-        return [(name, group or []) for name, group in tasks.items()]
-    return [("", tasks or [])]
+    if isinstance(tasks, list) or tasks is None:
+        return [("", tasks or [])]
+    named = tasks.pipeline_tasks if isinstance(tasks, WorkflowRunResult) else tasks.get("pipeline_tasks", tasks)
+    return [(name, group or []) for name, group in named.items()]

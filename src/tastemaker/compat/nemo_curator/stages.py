@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class ProcessingStage(base.ProcessingStage[X, Y]):
     name: str = "ProcessingStage"
     batch_size: int = 1
     runtime_env: dict[str, Any] | None = None
+    is_source_stage: bool = False
+    is_resumable: bool = True
 
     _kept_by_with: ClassVar[tuple[str, ...]] = ()
     """What `with_` takes and does not change."""
@@ -79,15 +81,39 @@ class ProcessingStage(base.ProcessingStage[X, Y]):
         """Return whether the stage has a `process_batch` of its own."""
         return type(self).process_batch is not ProcessingStage.process_batch
 
-    def validate_input(self, task: X) -> bool:
-        """Return whether a task has what `inputs` says: attributes of its own, and of its data."""
+    def input_spec_for_task(self, task: X) -> tuple[list[str], list[str]]:
+        """Return what `inputs` says of a task: the entry of its class, or of the nearest one above.
+
+        Raises:
+            TypeError: The stage takes no such task.
+        """
         spec = self.inputs()
-        if isinstance(spec, dict):
-            kind = next((kind for kind in type(task).__mro__ if kind in spec), None)
-            if kind is None:
-                return False
-            spec = spec[kind]
-        return all(hasattr(task, name) for name in spec[0]) and all(hasattr(task.data, name) for name in spec[1])
+        if isinstance(spec, tuple):
+            return spec
+        found = next((spec[kind] for kind in type(task).__mro__ if kind in spec), None)
+        if found is None:
+            known = ", ".join(kind.__name__ for kind in spec)
+            raise TypeError(f"stage {self.name!r} takes {known or 'no tasks'}, not {type(task).__name__}")
+        return found
+
+    def validate_input(self, task: X) -> bool:
+        """Return whether a task has what `inputs` says: its own attributes, and attributes or columns of its data."""
+        try:
+            of_task, of_data = self.input_spec_for_task(task)
+        except TypeError:
+            return False
+        columns = task.get_columns() if hasattr(task, "get_columns") else ()
+        return all(hasattr(task, name) for name in of_task) and all(
+            hasattr(task.data, name) or name in columns for name in of_data
+        )
+
+    def is_fanout_stage(self) -> bool:
+        """Return whether `process` says by its annotation that it may return a list."""
+        try:
+            returned = get_type_hints(type(self).process).get("return")
+        except (AttributeError, NameError, TypeError):  # a name that only type checkers import
+            return False
+        return list in {get_origin(kind) or kind for kind in (returned, *get_args(returned))}
 
     def get_config(self) -> dict[str, Any]:
         """Return name, resources and batch size, and whether the stage has a `process_batch` of its own."""
@@ -100,7 +126,7 @@ class ProcessingStage(base.ProcessingStage[X, Y]):
 
     def ray_stage_spec(self) -> dict[str, Any]:
         """Return options for Ray Data."""
-        return {}
+        return {"is_fanout_stage": self.is_fanout_stage()}
 
     def xenna_stage_spec(self) -> dict[str, Any]:
         """Return options for Xenna."""
