@@ -143,7 +143,9 @@ def test_other_prompts_of_a_name_renew_its_column(made, model_dir, tmp_path):
     assert by_name(tmp_path / "scores", ("looks_sharp",)) != before
 
 
-@pytest.mark.parametrize("text", ["sharp | blurry", "sharp: one |", "sharp: one", "sharp: | two", ": a | b", "!: a | b"])
+@pytest.mark.parametrize(
+    "text", ["sharp | blurry", "sharp: one |", "sharp: one", "sharp: | two", ": a | b", "!: a | b"]
+)
 def test_what_are_no_prompts_is_refused(text):
     with pytest.raises(ConfigurationError, match="two or more, are written as"):
         find_scorer(text)

@@ -11,12 +11,13 @@ import pytest
 from command import tastemaker
 from safetensors import safe_open
 
-from tastemaker import AestheticPredictor, ConfigurationError, ScoreTable
+from tastemaker import AestheticPredictor, ConfigurationError, RunOptions, ScoreTable, run_scoring
 from tastemaker.models.own import NOTES_KEY
 from tastemaker.scores.files import RowsFile
 from tastemaker.scores.schema import rows_schema
 from tastemaker.selections.learn import learn_taste
 from tastemaker.selections.marks import Marks
+from tastemaker.testing import write_random_models
 
 COUNT = 120
 
@@ -74,11 +75,25 @@ def test_stars_and_rejections_of_the_explorer_teach(world, model_dir, tmp_path):
     assert np.corrcoef(unseen, liking[80:])[0, 1] > 0.7
 
 
+def test_rows_of_another_backbone_teach_beside_its_own_published_score(tmp_path):
+    write_random_models(tmp_path / "models", scorer="laion-v1-b32")
+    vectors = np.random.default_rng(0).standard_normal((60, 512)).astype(np.float32)
+    np.save(tmp_path / "given.npy", vectors)
+    options = RunOptions(model_dir=str(tmp_path / "models"), scorer="laion-v1-b32", copy_embeddings=True)
+    run_scoring(tmp_path / "given.npy", tmp_path / "scores", options)
+    ratings = 1 + (np.arange(60) % 5).astype(np.int8)
+    table = ScoreTable(tmp_path / "scores")
+    done = learn_taste(table, tmp_path / "mine.safetensors", ratings, model_dir=tmp_path / "models")
+    assert (done.scorer, done.examples) == ("laion-v1-b32", 60)
+
+
 def test_the_file_says_what_it_was_learned_from(world, model_dir, tmp_path):
     folder, liking = world
     lines = [(f"{n:03d}.jpg", stars) for n, stars in enumerate(stars_of(liking)[:60])]
     examples = tmp_path / "ratings.csv"  # as a spreadsheet may write it
-    examples.write_text("\ufeff" + "".join(f"{a};{b};\n" for a, b in [("Image", " Rating"), *lines, ("nobody.jpg", 3)]))
+    examples.write_text(
+        "\ufeff" + "".join(f"{a};{b};\n" for a, b in [("Image", " Rating"), *lines, ("nobody.jpg", 3), ("099", "")])
+    )
     done = learn_taste(ScoreTable(folder), tmp_path / "mine.safetensors", examples, model_dir=model_dir)
     with safe_open(tmp_path / "mine.safetensors", "np") as file:
         notes = json.loads(file.metadata()[NOTES_KEY])

@@ -71,10 +71,11 @@ class TextSearch:
 
 
 def stated_scorer(table: ScoreTable) -> Scorer:
-    """Return a published scorer on the backbone that made a table's embeddings; the default where no row states one."""
+    """Return a published scorer on the backbone of a table, of embeddings alone; the default where none is stated."""
     made_by = [made for entry in table.provenance for made in entry.entries.get("scores", {}).values()]
     stated = {made.get("backbone") for made in made_by}
-    return next((scorer for scorer in published_scorers().values() if scorer.backbone.id in stated), find_scorer())
+    known = [scorer for scorer in published_scorers().values() if not scorer.reads_captions]
+    return next((scorer for scorer in known if scorer.backbone.id in stated), find_scorer())
 
 
 def _check_same_model(table: ScoreTable, sha256: str, name: str) -> None:

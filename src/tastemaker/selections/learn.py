@@ -148,7 +148,7 @@ def _read_csv(table: ScoreTable, path: Path) -> _Examples:
             head = file.readline()
             delimiter = max(",;\t", key=head.count)
             names = [name.strip().lower() for name in next(csv.reader([head], delimiter=delimiter), [])]
-            lines = list(csv.DictReader(file, names, delimiter=delimiter))
+            lines = [line for line in csv.DictReader(file, names, delimiter=delimiter) if line.get("rating") != ""]
     except (OSError, ValueError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"{path} cannot be read as a CSV: {why}") from error
