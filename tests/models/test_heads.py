@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 from tiny import unit_vectors
 
-from tastemaker import ModelError, find_scorer
+from tastemaker import ConfigurationError, ModelError, find_scorer
 from tastemaker.models.heads import read_head
 from tastemaker.models.hub import weights_path
 from tastemaker.testing import random_detector, random_predictor, write_random_models
@@ -84,3 +84,6 @@ def test_the_head_of_another_backbone_says_so(tmp_path):
         ModelError, match="takes embeddings of 512 numbers, and openai/clip-vit-large-patch14 gives 768"
     ):
         find_scorer(tmp_path / "small.safetensors").head.load(tmp_path / "small.safetensors")
+    (tmp_path / "small.safetensors").rename(tmp_path / "日本.safetensors")
+    with pytest.raises(ConfigurationError, match=r"letters from a to z: call it mine\.safetensors"):
+        find_scorer(tmp_path / "日本.safetensors")

@@ -79,6 +79,8 @@ def scorer_in_file(
     if stated not in known:
         raise ConfigurationError(f"{place} was learned on embeddings of {stated}: name a scorer of it before this file")
     backbone, name = known[stated], Path(place.name).stem
+    if not _column_of(name):
+        raise ConfigurationError(f"{place} names its column, which takes letters from a to z: call it mine.safetensors")
     head = Head(
         id=place.name,
         description=f"a scorer in a file, on {backbone.id}",
