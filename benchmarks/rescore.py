@@ -143,9 +143,9 @@ def main():
         measure("nearest rows", arguments.rows, arguments.runs, lambda: nearest_rows(table, query, 50))
         rng, ratings = np.random.default_rng(1), np.zeros(arguments.rows, np.int8)
         ratings[rng.choice(arguments.rows, 200, replace=False)] = rng.integers(1, 6, 200)
-        own = OwnTaste(table, folder / "ratings.sqlite", str(models))
-        measure("learn from 200 ratings", 0, arguments.runs, lambda: own.learn(ratings))
-        measure("a dozen to rate", 0, arguments.runs, lambda: own.next_rows(ratings))
+        own = OwnTaste(table, folder / "ratings.sqlite", lambda: ratings, str(models))
+        measure("learn from 200 ratings", 0, arguments.runs, own.learn)
+        measure("a dozen to rate", 0, arguments.runs, own.next_rows)
     print(f"largest memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB")
 
 

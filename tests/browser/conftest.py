@@ -81,7 +81,7 @@ def started(folder):
 @contextlib.contextmanager
 def opened(browser, address, **options):
     """Yield a page that shows the explorer; anything that the page's own code throws fails the test."""
-    introduced = [{"name": "tastemaker-introduced", "value": "yes"}]
+    introduced = [{"name": "tastemaker", "value": '{"isIntroduced": true}'}]
     state = {"cookies": [], "origins": [{"origin": address.partition("/?")[0], "localStorage": introduced}]}
     context = browser.new_context(viewport={"width": 1440, "height": 900}, storage_state=state, **options)
     page = context.new_page()

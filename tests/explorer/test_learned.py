@@ -42,11 +42,11 @@ def test_the_page_learns_saves_and_ranks_what_the_commands_do(page, liked, model
     with pytest.raises(ConfigurationError, match="your taste"):
         page.view(BY_TASTE)
     rate(page, stars, range(40))
-    told = page.taste()
+    told = page.taste.describe()
     assert (told["ratings"], told["needed"], told["learned"]) == (40, 30, None)
-    learned = page.learn()["learned"]
+    learned = page.taste.learn()["learned"]
     assert (learned["examples"], learned["measure"]) == (40, "rank correlation")
-    page.save_taste(str(tmp_path / "page.safetensors"))
+    page.taste.save(str(tmp_path / "page.safetensors"))
     done = learn_taste(ScoreTable(folder), tmp_path / "mine.safetensors", model_dir=model_dir)
     assert (learned["verdict"], learned["gain"]["value"]) == (done.verdict, done.gain.value)
     ranked = page.rows(BY_TASTE, range(100))
@@ -60,7 +60,7 @@ def test_the_page_learns_saves_and_ranks_what_the_commands_do(page, liked, model
 
 def test_a_cut_by_taste_exports_and_slices_those_pictures(page, liked, tmp_path):
     rate(page, liked[1], range(40))
-    page.learn()
+    page.taste.learn()
     cut = page.cut(BY_TASTE, "25%")
     best = [item["name"] for item in page.rows(BY_TASTE, range(cut["place"]))]
     assert export(page, tmp_path / "kept", cut="25%", by=TASTE)["done"] == len(best) == 15
@@ -71,14 +71,14 @@ def test_a_cut_by_taste_exports_and_slices_those_pictures(page, liked, tmp_path)
 
 def test_what_was_learned_outlives_the_server_and_is_learned_again_with_more_ratings(page, liked, model_dir):
     rate(page, liked[1], range(40))
-    page.learn()
+    page.taste.learn()
     before = page.rows(BY_TASTE, range(100))
     again = Explorer([str(liked[0])], model_dir=str(model_dir))
     assert [item["row"] for item in again.rows(BY_TASTE, range(100))] == [item["row"] for item in before]
     assert again.describe()["ranked_by"] == ["aesthetic_score", "technical_quality", TASTE]
-    assert again.taste()["needed"] == 48
+    assert again.taste.describe()["needed"] == 48
     rate(again, liked[1], range(40, 60))
-    assert again.learn()["learned"]["examples"] == 60
+    assert again.taste.learn()["learned"]["examples"] == 60
     assert [item["score"] for item in page.rows(BY_TASTE, range(100))] != [item["score"] for item in before]
     again.close()
 
@@ -112,29 +112,29 @@ def test_what_is_proposed_is_of_many_and_never_twice_of_what_looks_alike():
 def test_a_file_of_somebody_else_is_never_replaced(page, liked, tmp_path):
     rate(page, liked[1], range(40))
     with pytest.raises(ConfigurationError, match="nothing was learned"):
-        page.save_taste(str(tmp_path / "mine.safetensors"))
-    page.learn()
+        page.taste.save(str(tmp_path / "mine.safetensors"))
+    page.taste.learn()
     (tmp_path / "foreign.safetensors").write_bytes(b"my weights")
     for to, reason in (("foreign.safetensors", "did not write it"), ("mine.pth", "safetensors")):
         with pytest.raises(ConfigurationError, match=reason):
-            page.save_taste(str(tmp_path / to))
+            page.taste.save(str(tmp_path / to))
     for to in ("", "s3://bucket/mine.safetensors"):
         with pytest.raises(ConfigurationError, match="this machine"):
-            page.save_taste(to)
+            page.taste.save(to)
     assert (tmp_path / "foreign.safetensors").read_bytes() == b"my weights"
     shutil.rmtree(liked[0] / "_tastemaker" / "written")  # our records
     with pytest.raises(ConfigurationError, match="did not write it"):
-        page.learn()
+        page.taste.learn()
 
 
 def test_rows_without_embeddings_few_ratings_and_missing_weights_are_told(page, liked, model_dir, tmp_path):
     rate(page, liked[1], range(3))
     with pytest.raises(ConfigurationError, match="3 ratings are too few"):
-        page.learn()
+        page.taste.learn()
     (tmp_path / "empty").mkdir()
     nothing = Explorer([str(liked[0])], model_dir=str(tmp_path / "empty"))
     with pytest.raises(WeightsNotFoundError, match="scorers pull --scorer laion-v2"):
-        nothing.learn()
+        nothing.taste.learn()
     nothing.close()
     bare = write_table(tmp_path / "bare")
     (path,) = bare.glob("*.parquet")
@@ -143,8 +143,8 @@ def test_rows_without_embeddings_few_ratings_and_missing_weights_are_told(page, 
     (bare / "_tastemaker" / "ratings.safetensors").write_bytes(b"of rows that had embeddings")
     explorer = Explorer([str(bare)], model_dir=str(model_dir))
     assert TASTE not in explorer.describe()["ranked_by"]
-    assert "--no-embeddings" in explorer.taste()["refusal"]
-    for ask in (explorer.learn, lambda: explorer.view(NEXT)):
+    assert "--no-embeddings" in explorer.taste.describe()["refusal"]
+    for ask in (explorer.taste.learn, lambda: explorer.view(NEXT)):
         with pytest.raises(ConfigurationError, match="embeddings"):
             ask()
     explorer.close()

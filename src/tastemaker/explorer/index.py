@@ -122,14 +122,14 @@ class ScoreIndex:
     ) -> None:
         self.table = table
         self._words = Words(table, model_dir)
-        self.taste = OwnTaste(table, marks.path, model_dir)
+        self.taste = OwnTaste(table, marks.path, self.ratings, model_dir)
         self.groups = Groups(table)
         with suppress(ConfigurationError):  # there are none, or two models made them: who asks for them is told
             table.embeddings.keep()
         self.facets = Facets(table)
         self._marks = marks
         self._ratings = (marks.version, ratings_of(table, marks.current()))
-        self._kept_dozen = lru_cache(_KEPT_MASKS)(lambda asked: self.taste.next_rows(self.ratings()))
+        self._kept_dozen = lru_cache(_KEPT_MASKS)(lambda asked: self.taste.next_rows())
         self._kept_view = lru_cache(_KEPT_VIEWS)(self._make_view)
         self._kept_mask = lru_cache(_KEPT_MASKS)(self._meets)
         self._first = rank_by or table.ranking

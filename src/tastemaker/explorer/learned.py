@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tastemaker.errors import ConfigurationError
+from tastemaker.explorer.exports import path_here
 from tastemaker.explorer.words import refuse_missing
 from tastemaker.models.aesthetic import score_of_any_length
 from tastemaker.models.own import read_notes
@@ -49,11 +51,14 @@ class OwnTaste:
     Args:
         table: The rows.
         ratings_file: The file of the ratings. What was learned lies beside it, in ``ratings.safetensors``.
+        ratings: Returns what counts of each row, as `ratings_of` does.
         model_dir: Directory of models, or its URL; None for the default. Nothing is downloaded into it.
     """
 
-    def __init__(self, table: ScoreTable, ratings_file: Path, model_dir: str | None = None) -> None:
-        self._table, self._model_dir = table, model_dir
+    def __init__(
+        self, table: ScoreTable, ratings_file: Path, ratings: Callable[[], Ratings], model_dir: str | None = None
+    ) -> None:
+        self._table, self._ratings, self._model_dir = table, ratings, model_dir
         self._place = Place.at(str(ratings_file.with_suffix(".safetensors")))
         self._lock = Lock()
         self._kept = lru_cache(1)(self._score)
@@ -64,13 +69,10 @@ class OwnTaste:
         found = self._place.stat() if EMBEDDING in self._table.columns else None
         return found.version if found else ""
 
-    def describe(self, ratings: Ratings) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return how many ratings there are, how many it takes to learn (again), and what is known of what was learned.
 
         ``refusal`` says why nothing can be learned from these rows; it is empty where something can.
-
-        Args:
-            ratings: What counts of each row, as `ratings_of` returns it.
         """
         learned = read_notes(self._place) if self.version else {}
         needed = max(NEEDED, int(np.ceil(_GROWTH * learned.get("examples", 0))))
@@ -81,15 +83,17 @@ class OwnTaste:
                 "--no-embeddings or --rank-by technical_quality is said."
             )
         return {
-            "ratings": int(np.count_nonzero(ratings)),
+            "ratings": int(np.count_nonzero(self._ratings())),
             "needed": needed,
             "learned": learned or None,
             "refusal": refusal,
             "name": TASTE,
         }
 
-    def learn(self, ratings: Ratings) -> None:
-        """Learn anew from ratings, as ``tastemaker learn`` does, and keep it beside them.
+    def learn(self) -> dict[str, Any]:
+        """Learn anew from the ratings, as ``tastemaker learn`` does, and return what `describe` does then.
+
+        It takes a second for 200 ratings. What was learned is kept beside them.
 
         Raises:
             ConfigurationError: As `learn_taste`.
@@ -102,18 +106,20 @@ class OwnTaste:
             learn_taste(
                 self._table,
                 self._place.address,
-                ratings,
+                self._ratings(),
                 model_dir=self._model_dir,
                 storage_options=self._table.storage_options,
             )
+        return self.describe()
 
-    def save(self, path: Path) -> str:
-        """Write what was learned into a file of the user's, as ``tastemaker learn`` does, and return its path.
+    def save(self, to: str) -> str:
+        """Write what was learned into a file on this machine, as ``tastemaker learn`` does, and return its path.
 
         Raises:
-            ConfigurationError: Nothing was learned, the name does not end in ``.safetensors``, or a file is there that
-                Tastemaker did not write.
+            ConfigurationError: Nothing was typed, a URL, nothing was learned, the name does not end in
+                ``.safetensors``, or a file is there that Tastemaker did not write.
         """
+        path = path_here(to, "learn --output")
         self._refuse_unlearned()
         if path.suffix != ".safetensors":
             raise ConfigurationError(f"{path} does not end in .safetensors")
@@ -131,7 +137,7 @@ class OwnTaste:
         with self._lock:
             return self._kept(self.version)
 
-    def next_rows(self, ratings: Ratings) -> Rows:
+    def next_rows(self) -> Rows:
         """Return a dozen rows whose ratings would tell most, as `propose` chooses them. Nothing need be learned before.
 
         In a table of more than 10,000 pictures, they are of a sample of so many, which is always the same.
@@ -140,6 +146,7 @@ class OwnTaste:
             ConfigurationError: The rows have no embeddings.
         """
         rows, vectors = self._sample
+        ratings = self._ratings()
         known, is_there = self._table.embeddings.take_unit(np.flatnonzero(ratings))
         return rows[propose(vectors, known[is_there], ratings[rows] != 0, _DOZEN)]
 

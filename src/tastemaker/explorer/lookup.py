@@ -47,17 +47,12 @@ class RowLookup:
         with tempfile.TemporaryDirectory(dir=draft_folder(), ignore_cleanup_errors=True) as folder:
             path = Path(folder, "rows.arrow")
             _write(table, path)
-            self._reader = pa.ipc.open_file(pa.memory_map(str(path))) if len(table) else None
+            self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
 
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Return these rows, in this order, as column -> value, with ``row``."""
-        return [self._one(number) for number in numbers]
-
-    def _one(self, number: int) -> dict[str, Any]:
-        assert self._reader is not None
-        batch = self._reader.get_batch(number // _BATCH_ROWS)
-        row: dict[str, Any] = batch.slice(number % _BATCH_ROWS, 1).to_pylist()[0]
-        return row
+        batches = [(self._reader.get_batch(number // _BATCH_ROWS), number % _BATCH_ROWS) for number in numbers]
+        return [row for batch, at in batches for row in batch.slice(at, 1).to_pylist()]
 
 
 def _write(table: ScoreTable, path: Path) -> None:

@@ -19,7 +19,7 @@ from tastemaker.explorer.slices import BothCuts, Slices, compare_cuts, slice_vie
 from tastemaker.explorer.view import Cut, View
 from tastemaker.models.published import scorer_of_column
 from tastemaker.runs.runfile import RUN_FILE
-from tastemaker.scores.cutoff import PERCENTILES, Top
+from tastemaker.scores.cutoff import Top, find_percentiles
 from tastemaker.scores.layout import read_note
 from tastemaker.scores.stacks import best_of_group, find_stacks, read_frames
 from tastemaker.scores.table import EMBEDDING, ScoreTable
@@ -191,7 +191,6 @@ def gather(
     reasons = group_failures(table, column)
     for reason in reasons:
         reason["examples"] = list_failures(table, column, reason["kind"], 0)[:EXAMPLES_OF_A_REASON]
-    finite = view.scores[np.isfinite(view.scores)]
     data = ReportData(
         column=column,
         view=view,
@@ -204,7 +203,7 @@ def gather(
         options=_options(cut, top, "" if column == table.ranking else column),
         keep=_keep_rows(view),
         customary=[_keep_row(view, f"{score:g}", score) for score in _customary(column)],
-        percentiles={p: float(np.percentile(finite, p)) for p in PERCENTILES if len(finite)},
+        percentiles=find_percentiles(view.scores[np.isfinite(view.scores)]),
         bands=_sample_bands(table, view, column, seed, samples),
         below=_unlike(table, rows[place:], samples)[::-1],
         above=_unlike(table, rows[:place][::-1], samples),

@@ -68,15 +68,16 @@ def create_app(live: Live, token: str, port: int) -> Guard:
         Route("/api/slices", ask(lambda e, r: e.slices(_filter(r), _text(r, "dimension"), _text(r, "cut")))),
         Route("/api/failures", ask(lambda e, r: e.failures(_text(r, "by")))),
         Route(
-            "/api/failures/rows", ask(lambda e, r: e.failed_rows(_text(r, "by"), _text(r, "kind"), _number(r, "start")))
+            "/api/failures/rows",
+            ask(lambda e, r: e.failed_rows(_text(r, "by"), _text(r, "kind"), _number(r, "start"))),
         ),
         Route("/api/export", ask(lambda e, r: e.exports.state())),
         Route("/api/export", take(_export), methods=["POST"]),
         Route("/api/export/stop", take(lambda e, r, b: e.exports.stop()), methods=["POST"]),
         Route("/api/ratings", take(_rate), methods=["POST"]),
-        Route("/api/taste", ask(lambda e, r: e.taste())),
-        Route("/api/taste/learn", take(lambda e, r, b: e.learn()), methods=["POST"]),
-        Route("/api/taste/save", take(lambda e, r, b: e.save_taste(str(b["to"]))), methods=["POST"]),
+        Route("/api/taste", ask(lambda e, r: e.taste.describe())),
+        Route("/api/taste/learn", take(lambda e, r, b: e.taste.learn()), methods=["POST"]),
+        Route("/api/taste/save", take(lambda e, r, b: e.taste.save(str(b["to"]))), methods=["POST"]),
     ]
     return Guard(Starlette(routes=routes), token, f"tastemaker_{port}")
 

@@ -16,7 +16,7 @@ from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError, ModelError, UnreadableImageError
 from tastemaker.explorer.details import describe_cell, describe_picture
 from tastemaker.explorer.dimensions import Dimension, list_dimensions
-from tastemaker.explorer.exports import Exports, path_here
+from tastemaker.explorer.exports import Exports
 from tastemaker.explorer.facets import FACETS
 from tastemaker.explorer.failures import group_failures, list_failures
 from tastemaker.explorer.index import Filter, ScoreIndex
@@ -79,6 +79,7 @@ class Explorer:
         self.name = name_of(sources)
         self.marks = Marks(self.table)
         self.index = ScoreIndex(self.table, self.marks, rank_by, model_dir)
+        self.taste = self.index.taste
         self.lookup = RowLookup(self.table)
         self.exports = Exports()
         self.stamp = stamp_of(self.table.sources)
@@ -99,7 +100,7 @@ class Explorer:
             "embeddings": EMBEDDING in self.table.columns,
             "columns": [[name, str(kind)] for name, kind in self.table.columns.items() if name != EMBEDDING],
             "groups": self.index.groups.are_offered,
-            "ranked_by": [*self.index.columns, *([TASTE] if self.index.taste.version else [])],
+            "ranked_by": [*self.index.columns, *([TASTE] if self.taste.version else [])],
             "orders": self.index.facets.orders,
             "stamp": self.stamp,
             "folder": os.getcwd(),
@@ -127,7 +128,7 @@ class Explorer:
             "bars": view.chart.draw(view.ascending),
             "ghost": "" if view.whole is None else self._ghost(chosen),
             "ticks": [[text, view.chart.percent(float(text))] for text in view.chart.ticks()],
-            **{name: getattr(view.chart, name) for name in ("low", "high", "first", "step", "reaching")},
+            **{name: getattr(view.chart, name) for name in ("low", "high", "first", "step", "decimals", "reaching")},
             "cut": self._as_json(self._cut_or_default(chosen, cut)),
             "shapes": base64.b64encode(shapes).decode(),
             "unscored": sum(group["images"] for group in self.failures(by)),
@@ -274,27 +275,6 @@ class Explorer:
         else:  # the record of the export then says what was asked for
             selection = Selection(chosen.condition(self.table), None if cut.top else cut.score, cut.top, by)
         return self.exports.start(to, cut.kept, partial(select_images, self.table, selection=selection, kind=form))
-
-    def taste(self) -> _Json:
-        """Return what there is to learn from and what was learned, as `OwnTaste.describe` does."""
-        return self.index.taste.describe(self.index.ratings())
-
-    def learn(self) -> _Json:
-        """Learn a taste from the ratings, and return what `taste` returns then. Takes a second for 200 ratings.
-
-        Raises:
-            TastemakerError: `OwnTaste.learn` refuses.
-        """
-        self.index.taste.learn(self.index.ratings())
-        return self.taste()
-
-    def save_taste(self, to: str) -> str:
-        """Write what was learned into a file on this machine, and return its path.
-
-        Raises:
-            ConfigurationError: Nothing was typed, a URL, or `OwnTaste.save` refuses.
-        """
-        return self.index.taste.save(path_here(to, "learn --output"))
 
     def small_picture(self, row: int, height: int) -> bytes:
         """Return a row's picture as a JPEG that is at most this many pixels high, and `WIDEST` times as wide.

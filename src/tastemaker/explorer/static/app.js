@@ -11,13 +11,13 @@ import { button, columnName, count, element, images } from "./format.js";
 import { focusGrid, gridState, reveal, startGrid } from "./grid.js";
 import { startFlow } from "./flow.js";
 import { startHistogram } from "./histogram.js";
-import { startIntro } from "./intro.js";
 import { startKeys } from "./keys.js";
 import { allImages, emit, fromHash, isFiltered, loadView, measure, model, on, setOrder, setShow, shownImages, UNFILTERED } from "./model.js";
 import { firstRows, startNews } from "./news.js";
 import { startPicked } from "./picked.js";
 import { openRow, startPicture } from "./picture.js";
 import { startRatings, tell } from "./ratings.js";
+import { keep, settings } from "./settings.js";
 import { startSizes } from "./sizes.js";
 import { startSlices } from "./slices.js";
 import { startStacks } from "./stacks.js";
@@ -41,7 +41,6 @@ async function start() {
   for (const part of [startChunks, startPicked, startHistogram, startFigures, startVaried, startSizes, startGrid, startStrip, startFilter, startFacets]) part();
   for (const part of [startSlices, startTaste, startFailures, startPicture, startFlow, startStacks, startExports, startKeys]) part();
   startHeader();
-  startIntro();
   const { picture } = model;
   try {
     await loadView();
@@ -68,11 +67,17 @@ function startHeader() {
   order.value = model.order;
   order.addEventListener("change", () => setOrder(order.value));
   for (const event of ["view", "order"]) on(event, showOrder);
-  by.append(...model.table.ranked_by.map((name) => element("option", { value: name, textContent: columnName(name).replace(/ score$/, "") })));
   by.addEventListener("change", () => apply({ by: by.value }));
   for (const button of document.querySelectorAll("[data-show]")) {
     button.addEventListener("click", () => setShow(button.dataset.show));
   }
+  const intro = document.getElementById("intro");
+  intro.hidden = Boolean(settings.isIntroduced);
+  intro.querySelector("button").addEventListener("click", () => {
+    keep({ isIntroduced: true });
+    intro.hidden = true;
+    focusGrid();
+  });
   document.getElementById("skip").addEventListener("click", (event) => {
     event.preventDefault();
     focusGrid();
@@ -84,6 +89,7 @@ function showAbout() {
   const { images: shown, unscored, by: ranked, like } = model.view;
   about.replaceChildren(element("span", { textContent: name }), " · ", isFiltered() ? `${count(shown)} of ` : "", count(allImages()), element("span", { className: "spare", textContent: allImages() === 1 ? " image" : " images" }));
   if (deleted) about.append(` · ${count(deleted)} gone`);
+  by.replaceChildren(...columns.map((name) => element("option", { value: name, textContent: columnName(name).replace(/ score$/, "") })));
   by.value = ranked;
   document.getElementById("by-label").hidden = columns.length < 2 || Boolean(like);
   document.getElementById("grid").setAttribute("aria-label", `Pictures by ${measure()}`);

@@ -48,7 +48,13 @@ export function startFilter() {
   document.getElementById("filter-no-words").hidden = embeddings;
   document.getElementById("filter-clear").addEventListener("click", clear);
   groups.hidden = !model.table.groups;
-  groupBox.addEventListener("change", changeGroups);
+  groupBox.addEventListener("change", async () => {
+    groups.setAttribute("aria-busy", "true"); // the first time groups are looked for, which takes a while in a large table
+    await apply({ group: groupBox.checked ? "best" : "" }).finally(() => {
+      groups.removeAttribute("aria-busy");
+      groupBox.checked = model.filter.group === "best";
+    });
+  });
   fillColumns();
 }
 
@@ -67,21 +73,10 @@ export async function apply(changes) {
   try {
     await changeFilter(changes);
   } catch (failure) {
+    if (form.hidden) throw failure; // nobody would see it here
     error.textContent = failure.message.split("\n")[0];
   } finally {
     form.classList.remove("working");
-  }
-}
-
-// The first time groups are looked for, which takes a while in a large table; the page goes on meanwhile.
-async function changeGroups() {
-  const saying = setTimeout(() => groups.setAttribute("aria-busy", "true"), 150);
-  try {
-    await changeFilter({ group: groupBox.checked ? "best" : "" });
-  } finally {
-    clearTimeout(saying);
-    groups.removeAttribute("aria-busy");
-    groupBox.checked = model.filter.group === "best";
   }
 }
 

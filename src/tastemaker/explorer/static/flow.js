@@ -4,8 +4,8 @@ import { apply } from "./filter.js";
 import { button, count, element } from "./format.js";
 import { emit, model, on, placeOf, positionOf, shownImages } from "./model.js";
 import { tell } from "./ratings.js";
+import { keep, settings } from "./settings.js";
 
-const KEY = "tastemaker-goes-on";
 const PAUSE_MS = 60_000; // a longer break is no time that a rating took
 const FEWEST = 5; // ratings from which their pace is told
 const MOST = 50;
@@ -45,14 +45,13 @@ function timeLeft(left) {
 }
 
 // Whether one goes on to the next picture after a rating: with Shift or Caps Lock, or always.
-let isLocked = localStorage.getItem(KEY) === "1";
-const box = element("input", { type: "checkbox", checked: isLocked });
+const box = element("input", { type: "checkbox", checked: settings.goesOn });
 
-export const goesOn = (event) => isLocked || event.shiftKey || event.getModifierState("CapsLock");
+export const goesOn = (event) => settings.goesOn || event.shiftKey || event.getModifierState("CapsLock");
 
-export function toggleGoesOn(value = !isLocked) {
-  isLocked = box.checked = value;
-  localStorage.setItem(KEY, value ? "1" : "");
+export function toggleGoesOn(value = !settings.goesOn) {
+  box.checked = value;
+  keep({ goesOn: value });
   tell(value ? "goes on after each rating" : "stays after a rating");
 }
 

@@ -18,10 +18,6 @@ export const range = (from, to) => Array.from({ length: Math.max(0, to - from) }
 
 export const images = (n) => `${count(n)} ${n === 1 ? "image" : "images"}`;
 
-export function digitsOf(step) {
-  return Math.max(0, Math.round(-Math.log10(step)));
-}
-
 export function score(value, digits = 2) {
   return value === null || value === undefined ? "" : value.toFixed(digits);
 }

@@ -15,40 +15,43 @@ import { toggleTheme } from "./theme.js";
 
 const help = document.getElementById("help");
 
+const isGrid = () => !isOpen();
+
+// Of each key: what it is called, what it does, its actions, and where only it has them.
 const KEYS = [
   ["Pictures", [
     ["arrows", "move; Home, End, Page Up and Page Down as well"],
     ["Shift arrows", "pick several; a press with Ctrl, Cmd or Shift does, too"],
-    ["Enter", "open what is picked, up to four side by side; Escape closes it"],
-    ["V", "side by side: one more with each press, after four one again"],
-    ["Z", "100%; the next picture shows the same part"],
-    ["-  and  +", "smaller and larger in the grid"],
-    ["I", "names of the files"],
-    ["G", "stacks: one picture of each; on one, all of its pictures, and back"],
+    ["Enter", "open what is picked, up to four side by side; Escape closes it", { Enter: () => emit("open", model.active), Escape: clearPicked }, isGrid],
+    ["V", "side by side: one more with each press, after four one again", { v: showBeside }],
+    ["Z", "100%; the next picture shows the same part", { z: () => zoom() }, isOpen],
+    ["-  and  +", "smaller and larger in the grid", { "-": () => resize(-1), "+": () => resize(1), "=": () => resize(1) }, isGrid],
+    ["I", "names of the files", { i: toggleNames }, isGrid],
+    ["G", "stacks: one picture of each; on one, all of its pictures, and back", { g: () => emit("open-stack", current()) }, isGrid],
   ]],
   ["Rating", [
     ["1 to 5", "stars, for all that are picked"],
     ["0", "take the stars and the rejection away"],
-    ["X", "reject, or take that back"],
+    ["X", "reject, or take that back", { x: (event) => mark({ rejected: !current()?.rejected }, goesOn(event)) }],
     ["6 to 9", "red, yellow, green, blue, or take that back"],
     ["Shift, Caps Lock", "with these, go on to the next picture"],
-    ["A", "always go on after a rating, or stay"],
-    ["N", "the next picture that is not rated"],
-    ["Y", "only what has stars, and back"],
-    ["U, Ctrl Z, Cmd Z", "undo the last rating"],
+    ["A", "always go on after a rating, or stay", { a: () => toggleGoesOn() }],
+    ["N", "the next picture that is not rated", { n: nextUnrated }],
+    ["Y", "only what has stars, and back", { y: survey }],
+    ["U, Ctrl Z, Cmd Z", "undo the last rating", { u: undo }],
   ]],
   ["Cut-off", [
-    ["[  and  ]", "move by a hundredth; { and } by a tenth"],
-    ["C", "show where it crosses the pictures"],
-    ["K", "type a score, a share (20%), a number (100k) or varied 40"],
+    ["[  and  ]", "move by a hundredth; { and } by a tenth", { "[": () => moveCut(-1), "]": () => moveCut(1), "{": () => moveCut(-10), "}": () => moveCut(10) }],
+    ["C", "show where it crosses the pictures", { c: goToCut }, isGrid],
+    ["K", "type a score, a share (20%), a number (100k) or varied 40", { k: focusCut }, isGrid],
   ]],
   ["Page", [
-    ["/", "filter"],
-    ["O", "best first, worst first; other orders beside Filter"],
-    ["P   S   L   F", "pictures, slices, your taste (learned), failures"],
-    ["E", "export what is kept"],
-    ["T", "light, dark"],
-    ["?", "this page"],
+    ["/", "filter", { "/": () => emit("filter-open") }, isGrid],
+    ["O", "best first, worst first; other orders beside Filter", { o: () => setOrder(model.order === "best" ? "worst" : "best") }, isGrid],
+    ["P   S   L   F", "pictures, slices, your taste (learned), failures", { p: () => setShow("pictures"), s: () => setShow("slices"), l: () => setShow("taste"), f: () => setShow("failures") }, isGrid],
+    ["E", "export what is kept", { e: () => emit("export-open") }, isGrid],
+    ["T", "light, dark", { t: toggleTheme }],
+    ["?", "this page", { "?": () => help.showModal() }],
   ]],
 ];
 
@@ -73,8 +76,11 @@ function press(event) {
   if (MOVES.includes(event.key)) return move(event);
   const digit = DIGIT.exec(event.code)?.[1] ?? (/^[0-9]$/.test(event.key) ? event.key : null);
   if (digit !== null) return act(event, () => mark(changeOf(Number(digit)), goesOn(event)));
-  const action = actions()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  if (action) act(event, () => action(event));
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (key === "Enter" && document.activeElement?.closest("button, a, select, summary")) return;
+  for (const [, , actions, isHere] of KEYS.flatMap(([, keys]) => keys)) {
+    if (actions?.[key] && (!isHere || isHere())) act(event, () => actions[key](event));
+  }
 }
 
 function changeOf(digit) {
@@ -84,49 +90,10 @@ function changeOf(digit) {
   return { label: current()?.label === label ? "" : label };
 }
 
-function actions() {
-  const shared = {
-    x: (event) => mark({ rejected: !current()?.rejected }, goesOn(event)),
-    v: () => showBeside(),
-    n: () => nextUnrated(),
-    a: () => toggleGoesOn(),
-    y: () => survey(),
-    u: () => undo(),
-    "[": () => moveCut(-1),
-    "]": () => moveCut(1),
-    "{": () => moveCut(-10),
-    "}": () => moveCut(10),
-    t: () => toggleTheme(),
-    "?": () => help.showModal(),
-  };
-  if (isOpen()) return { ...shared, z: () => zoom() };
-  return {
-    ...shared,
-    "/": () => emit("filter-open"),
-    k: () => focusCut(),
-    c: () => goToCut(),
-    o: () => setOrder(model.order === "best" ? "worst" : "best"),
-    p: () => setShow("pictures"),
-    s: () => setShow("slices"),
-    l: () => setShow("taste"),
-    f: () => setShow("failures"),
-    e: () => emit("export-open"),
-    i: () => toggleNames(),
-    g: () => emit("open-stack", current()),
-    "-": () => resize(-1),
-    "+": () => resize(1),
-    "=": () => resize(1),
-    Escape: () => clearPicked(),
-    ...(isOnControl() ? {} : { Enter: () => emit("open", model.active) }),
-  };
-}
-
 function focusCut() {
   document.body.classList.remove("folded");
   document.getElementById("cut").focus();
 }
-
-const isOnControl = () => document.activeElement?.closest("button, a, select, summary");
 
 function act(event, action) {
   event.preventDefault();

@@ -1,7 +1,6 @@
 // What is shown: the view (filter, order), the cut-off, the active picture. Kept in the address, told to whoever listens.
 
 import { ask, turns } from "./api.js";
-import { digitsOf } from "./format.js";
 
 const listeners = new Map();
 
@@ -15,7 +14,7 @@ export const model = {
   part: "", // "kept" or "dropped": what is shown of the view
   show: "pictures",
   dimension: "",
-  view: { images: 0, rated: new Set(), rejected: new Set(), first: 0, step: 0.01, reaching: [], low: 0, high: 1, unscored: 0, by: "", like: "" },
+  view: { images: 0, rated: new Set(), rejected: new Set(), first: 0, step: 0.01, decimals: 2, reaching: [], low: 0, high: 1, unscored: 0, by: "", like: "" },
   shapes: new Uint16Array(0), // aspect ratios in thousandths, best first
   // text: the share or number that was asked for, else empty; name: the cut-off with as many digits as it needs; place: how
   // many of the view lie before it, rejected ones among them; kept: without those; places: of what is kept, where that is not
@@ -36,7 +35,7 @@ export function emit(event, detail) {
   remember();
 }
 
-export const digits = () => digitsOf(model.view.step);
+export const digits = () => model.view.decimals;
 
 // What the pictures are ranked by, in a word: words give a likeness.
 export const measure = () => (model.view.like ? "likeness" : "score");

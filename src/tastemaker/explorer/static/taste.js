@@ -8,7 +8,6 @@ import { UNFILTERED, changeFilter, model, on, setPart, setShow } from "./model.j
 
 const host = document.getElementById("taste");
 const bar = document.getElementById("proposal");
-const by = document.getElementById("by");
 const tab = document.querySelector("[data-show=taste]");
 
 const REST_MS = 300; // after a rating, before the ratings are counted again
@@ -55,21 +54,13 @@ async function learn() {
   show();
   try {
     state = await send("/api/taste/learn");
-    offerRanking();
-    if (model.filter.by === state.name) await apply({});
+    if (!model.table.ranked_by.includes(state.name)) model.table.ranked_by.push(state.name);
+    await apply({});
   } catch (error) {
     refused = error.message;
   }
   isLearning = false;
   showAll();
-}
-
-function offerRanking() {
-  const { name } = state;
-  if (model.table.ranked_by.includes(name)) return;
-  model.table.ranked_by.push(name);
-  by.append(element("option", { value: name, textContent: name }));
-  document.getElementById("by-label").hidden = Boolean(model.view.like);
 }
 
 const propose = (event) => look(event.currentTarget, { ...UNFILTERED, rated: "next" });

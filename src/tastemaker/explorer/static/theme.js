@@ -1,13 +1,13 @@
 // Light or dark: as the system has it, until the switch is used.
 
+import { keep, settings } from "./settings.js";
+
 const button = document.getElementById("theme");
 const system = window.matchMedia("(prefers-color-scheme: dark)");
 const { dataset } = document.documentElement;
-const KEY = "tastemaker-theme";
 
 export function startTheme() {
-  const chosen = localStorage.getItem(KEY);
-  if (chosen) dataset.theme = chosen;
+  if (settings.theme) dataset.theme = settings.theme;
   show();
   system.addEventListener("change", show);
   button.addEventListener("click", toggleTheme);
@@ -15,7 +15,7 @@ export function startTheme() {
 
 export function toggleTheme() {
   dataset.theme = isDark() ? "light" : "dark";
-  localStorage.setItem(KEY, dataset.theme);
+  keep({ theme: dataset.theme });
   show();
 }
 
