@@ -181,6 +181,7 @@ def test_what_is_no_recipe_is_refused(tmp_path, table, write_recipe, text, said)
     [
         (("width >=",), "width >="),
         (("min(width) > 5",), "min() of a whole column"),
+        (("rank_average(width, height) > 0.5",), "rank_average ranks all images: cut by it"),
         (("sharpness top 5%",), "sharpness"),
         (("width top 5 per read_text('/etc/passwd')",), "read_text"),
         (("aesthetic_score top 0%",), "0%"),

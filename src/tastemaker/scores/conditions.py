@@ -108,6 +108,8 @@ def explain_refusal(message: str, columns: Collection[str]) -> str:
         return f"there is no column {match[1]}; {hint}"
     if match := re.search(r"Could not convert string ('.*?') to (U?INT|FLOAT|DOUBLE|DECIMAL)", message):
         return f"{match[1]} is no number"
+    if "window function" in message:
+        return "rank_average ranks all images: cut by it (--rank-by, or a step 'rank_average(a, b) top 20%')"
     if "Cannot compare values of type" in message:
         return "a text is compared with a number: put ::DOUBLE behind the text, or the number in single quotes"
     if match := re.search(r"No function matches the given name and argument types '(.+?)\(", message):
