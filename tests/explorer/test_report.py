@@ -298,7 +298,8 @@ def test_a_cut_in_each_slice_stands_beside_the_cut_of_the_whole(tmp_path):
     ]
     with pytest.raises(ConfigurationError, match="with top"):
         write_report(tmp_path / "a.parquet", tmp_path / "b.html", min_score=5.0, per="format")
-    result = tastemaker("report", tmp_path / "a.parquet", "--top", "20%", "--per", "format", "-o", tmp_path / "b.html")
+    by_field = ("--top", "20%", "--per", "field('format')", "-o", tmp_path / "b.html")
+    result = tastemaker("report", tmp_path / "a.parquet", *by_field)
     assert [line.split() for line in result.stdout.splitlines()[1:4]] == [
         ["slice", "images", "keeps", "with", "--per"],
         ["PNG", "10", "80.0%", "20.0%"],

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from command import tastemaker
 from conftest import make_tar
+from rows import make_image, write_rows
 
 from tastemaker import CLIP_VIT_L14, ConfigurationError, RunOptions, ScoreTable, TextTower, run_scoring
 from tastemaker.models.hub import weights_path
@@ -92,6 +93,14 @@ def test_scores_are_those_of_single_pairs_whatever_the_lengths_and_repeats(tower
     unit = images[0] / np.linalg.norm(images[0])
     assert scores[0] == pytest.approx(float(unit @ tower.embed(["a cat"])[0]), abs=1e-6)
     assert likeness(images[:0], []).shape == (0,)
+
+
+def test_without_a_text_the_caption_is_that_of_the_json(tmp_path):
+    records = [b'{"Text": "t", "caption": "a cat \\ud800"}', b'{"TEXT": "t"}', b'{"caption": 3}', b"[" * 9999, b"[1]"]
+    images = [make_image(n, 5.0, sidecars={"json": record}) for n, record in enumerate(records)]
+    images.append(make_image(5, 5.0, sidecars={"json": records[0], "txt": b"a dog"}))
+    found = pq.read_table(write_rows(tmp_path / "rows.parquet", images))["caption"].to_pylist()
+    assert found == ["a cat \\ud800", "t", None, None, None, "a dog"]
 
 
 def test_embeddings_are_scored_by_the_captions_that_come_with_them(model_dir, tower, tmp_path):

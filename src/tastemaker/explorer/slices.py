@@ -124,9 +124,8 @@ def compare_cuts(table: ScoreTable, view: View, place: int, cut: Best) -> list[B
         ConfigurationError: The slices are by no column or expression.
     """
     own = cut(table, Left(np.sort(view.rows).astype(np.int64), {})).rows
-    keys, codes = code_rows(
-        table, Dimension("", sql_name(str(cut.per)) if cut.per in table.columns else str(cut.per)).key
-    )
+    per = str(cut.per)
+    keys, codes = code_rows(table, Dimension("", sql_name(per) if per in table.columns else table.check(per)).key)
     scored, kept, kept_per = (
         np.bincount(codes[rows], minlength=len(keys)).tolist() for rows in (view.rows, view.rows[:place], own)
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tastemaker.imaging.tables import CAPTION_COLUMNS
+from tastemaker.imaging.tables import caption_in
 from tastemaker.storage.place import Place
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv")
@@ -43,8 +43,7 @@ class Record:
     def sidecars(self) -> dict[str, bytes]:
         """Return the record as the sidecars that say the same: extension -> content."""
         found = {"json": _encode(self.text)}
-        named = {name.lower(): value for name, value in self.values.items()}
-        caption = next((named[name] for name in CAPTION_COLUMNS if isinstance(named.get(name), str)), None)
+        caption = caption_in(self.values)
         return found if caption is None else {**found, "txt": _encode(caption)}
 
 

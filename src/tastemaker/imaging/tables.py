@@ -10,9 +10,9 @@ import mmap
 import zipfile
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +25,13 @@ TABLE_EXTENSIONS = (".parquet", ".arrow", ".feather", ".ipc")
 
 CAPTION_COLUMNS = ("caption", "text")
 """Names of the column with the caption, in any case; the first of them counts."""
+
+
+def caption_in(record: Mapping[str, Any]) -> str | None:
+    """Return the caption of a record, as metadata and JSON beside a picture have it; None where there is none."""
+    named = {name.lower(): value for name, value in record.items()}
+    return next((named[name] for name in CAPTION_COLUMNS if isinstance(named.get(name), str)), None)
+
 
 _PATH_COLUMNS = ("path", "image_path", "file", "file_name", "filename", "filepath")
 _SHOWN_COLUMNS = 20

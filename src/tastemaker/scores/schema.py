@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow as pa
 from tastemaker.errors import ConfigurationError, ReasonKind
 from tastemaker.imaging.keys import CAPTION_EXTENSIONS, JSON_EXTENSIONS, gives_a_column
 from tastemaker.imaging.signals import SIGNAL_NAMES
+from tastemaker.imaging.tables import caption_in
 from tastemaker.imaging.tars import Member
 from tastemaker.models.published import find_scorer
 from tastemaker.storage import public_url
@@ -149,6 +151,7 @@ def make_table(
         schema: Of the rows, as `rows_schema` returns it. Its metadata is left out.
         placed: id of an image object -> file and member name of its copy; None where no originals are written.
     """
+    texts = [caption_and_json(image) for image in images]
     columns: dict[str, Any] = {
         "image_id": [printable(image.image_id) for image in images],
         "image_path": [printable(public_url(image.image_path)) for image in images],
@@ -165,8 +168,8 @@ def make_table(
         "status": [status_of(image) for image in images],
         "reason_kind": [reason_kind_of(image) for image in images],
         "reason": [printable(image.reason) or None for image in images],
-        "caption": [_first_text(image, CAPTION_EXTENSIONS) for image in images],
-        "json": [_first_text(image, JSON_EXTENSIONS) for image in images],
+        "caption": [caption for caption, _ in texts],
+        "json": [record for _, record in texts],
         "sidecars": [[_sidecar_row(*item) for item in image.sidecar_members.items()] for image in images],
         "metadata": [json.dumps(image.metadata, default=str) if image.metadata else None for image in images],
     }
@@ -215,8 +218,15 @@ def original_name(text: str) -> str:
 
 
 def caption_and_json(image: ImageObject) -> tuple[str | None, str | None]:
-    """Return the columns that are made of an image's sidecars."""
-    return _first_text(image, CAPTION_EXTENSIONS), _first_text(image, JSON_EXTENSIONS)
+    """Return the columns that are made of an image's sidecars. Without a text, the caption is that of the JSON."""
+    caption, stated = _first_text(image, CAPTION_EXTENSIONS), _first_text(image, JSON_EXTENSIONS)
+    if caption is None and stated is not None:
+        with suppress(ValueError, RecursionError):
+            record = json.loads(stated)
+            found = caption_in(record) if isinstance(record, dict) else None
+            # JSON can name half of a surrogate pair, which Arrow cannot store.
+            caption = found and found.encode("utf-8", "backslashreplace").decode()
+    return caption, stated
 
 
 def _first_text(image: ImageObject, extensions: tuple[str, ...]) -> str | None:

@@ -79,7 +79,8 @@ class ImageAestheticFilterStage(OfBatches, HeadStage[ImageBatch, ImageBatch]):
         add_scores(task.partition, {**self._made_by, column: {**self._made_by[column], **stated}})
         if task.data:
             embeddings = stack_embeddings(task)  # (n, d)
-            captions = [caption_and_json(image)[0] for image in task.data]
+            reads = any(scorer.reads_captions for scorer in self._scorers)
+            captions = [caption_and_json(image)[0] for image in task.data] if reads else []
             for scorer in self._scorers:
                 head = self._heads[scorer.column]
                 scores = head(embeddings, captions) if scorer.reads_captions else head(embeddings)
