@@ -83,17 +83,6 @@ def test_what_was_learned_outlives_the_server_and_is_learned_again_with_more_rat
     again.close()
 
 
-def test_a_dozen_is_proposed_that_stays_while_one_rates_it(page, liked):
-    rate(page, liked[1], range(20))
-    asked = Filter(rated="next", asked="1")
-    rows = [item["row"] for item in page.rows(asked, range(100))]
-    assert len(rows) == 12
-    assert min(rows) >= 20
-    rate(page, liked[1], rows[:5])
-    assert [item["row"] for item in page.rows(asked, range(100))] == rows
-    assert not set(rows[:5]) & {item["row"] for item in page.rows(Filter(rated="next", asked="2"), range(100))}
-
-
 def test_what_is_proposed_is_of_many_and_never_twice_of_what_looks_alike():
     rng = np.random.default_rng(0)
     kinds = rng.standard_normal((6, 32))

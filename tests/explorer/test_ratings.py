@@ -1,7 +1,6 @@
 """What a person says: on disk at once, found again by content, seen by all pages, and never exported against it."""
 
 import os
-import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -109,13 +108,6 @@ def test_two_programs_on_one_table_lose_no_rating(scores):
         found = {item["name"]: (item["stars"], item["rejected"]) for item in explorer.rows(ALL, range(12))}
         assert [found[f"p{number:05d}"] for number in range(12)] == expected
         explorer.close()
-
-
-def test_the_file_is_durable_and_readable_by_people(explorer, scores):
-    rate(explorer, 0, 2, True)
-    with sqlite3.connect(scores / MARKS_FILE) as connection:
-        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert connection.execute("SELECT image_id, stars, rejected FROM ratings").fetchall() == [("p00000", 2, 1)]
 
 
 def test_ratings_lie_among_the_users_data_where_the_table_cannot_be_written(scores, monkeypatch):

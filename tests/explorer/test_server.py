@@ -206,6 +206,8 @@ def test_wrong_filters_and_numbers_are_answered_with_a_sentence(page):
         "/api/order?order=caption",
         "/api/cutoff?cut=nan",
         "/api/slices?dimension=nothing",
+        "/api/picture/14",
+        "/api/neighbours/999999999999",
         f"/api/rows?places={'9' * 5000}",
     ):
         answer = page.get(address)

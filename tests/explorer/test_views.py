@@ -11,7 +11,6 @@ from rows import make_image, mark_as_gone, write_rows
 
 from explorer.table import SCORES, write_table
 from tastemaker import ScoreTable
-from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.dimensions import SOURCE, list_dimensions
 from tastemaker.explorer.index import Filter
 from tastemaker.explorer.service import Explorer
@@ -97,14 +96,6 @@ def test_shapes_are_those_in_which_pictures_are_seen(tmp_path):
     }
     assert all(" AND " not in part["where"] for part in answer["slices"])  # the page takes conditions apart there
     explorer.close()
-
-
-def test_unknown_slices_and_rows_are_refused(explorer):
-    with pytest.raises(ConfigurationError, match="dimension"):
-        explorer.slices(Filter(), "1) --", "5")
-    for row in (-1, 14, 10**12):
-        with pytest.raises(ConfigurationError, match="no row"):
-            explorer.picture(Filter(), row)
 
 
 def test_details_have_sidecars_as_text_and_say_what_cannot_be_read(explorer, tmp_path):

@@ -12,7 +12,7 @@ export function makeRating(pictureOf) {
       event.stopPropagation();
       rate([pictureOf()], changes(pictureOf()));
     };
-    (className.startsWith("colour") ? colours : group).append(button("", press, { className, ...properties }));
+    (className === "colour" ? colours : group).append(button("", press, { className, ...properties }));
   };
   const colours = element("div", { className: "colours" });
   for (let number = 1; number <= 5; number++) {
@@ -21,8 +21,8 @@ export function makeRating(pictureOf) {
   }
   add("reject", { textContent: "Reject", title: "Reject (X)" }, ({ rejected }) => ({ rejected: !rejected }));
   LABELS.forEach((name, n) => {
-    const names = { title: `${name}${n < 4 ? ` (${6 + n})` : ""}`, "aria-label": `${name} label` };
-    add(`colour of-${name}`, names, ({ label }) => ({ label: label === name ? "" : name }));
+    const names = { title: `${name}${n < 4 ? ` (${6 + n})` : ""}`, "aria-label": `${name} label`, "data-colour": name };
+    add("colour", names, ({ label }) => ({ label: label === name ? "" : name }));
   });
   group.append(element("span", { className: "quiet whose" }), colours);
   return group;

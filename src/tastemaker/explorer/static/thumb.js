@@ -11,7 +11,7 @@ export function makeThumb(picture, high, onPress) {
   const likeness = picture.similarity === undefined ? "" : `, similarity ${picture.similarity.toFixed(3)}`;
   const button = element("button", { type: "button", className: "thumb", title: `${picture.name}: ${score(picture.score, digits()) || `no ${measure()}`}${likeness}` }, image);
   const aspect = picture.width && picture.height ? picture.width / picture.height : 1;
-  button.style.width = `${Math.round(high * Math.min(Math.max(aspect, 0.3), 3.5))}px`;
+  Object.assign(button.style, { width: `${Math.round(high * Math.min(Math.max(aspect, 0.3), 3.5))}px`, height: `${high}px` });
   image.addEventListener("load", () => button.classList.add("here"));
   image.addEventListener("error", () => button.classList.add("gone"));
   button.addEventListener("click", onPress);
