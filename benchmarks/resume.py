@@ -34,6 +34,7 @@ from tastemaker.scores.schema import METADATA_KEY, SOURCES_KEY, rows_schema
 from tastemaker.stages.partition import FilePartitioningStage
 from tastemaker.storage.inputs import source_of
 from tastemaker.storage.place import Place
+from tastemaker.tasks import Partition
 from tastemaker.testing import write_random_models
 
 
@@ -98,7 +99,7 @@ def make(folder, shards):
         metadata = {
             METADATA_KEY: json.dumps({"tastemaker": "0", "fingerprint": fingerprint}).encode(),
             SOURCES_KEY: json.dumps(
-                describe_sources(str(folder / "shards"), False, (source_of(Place.of(shard)),))
+                describe_sources(Partition(root=str(folder / "shards"), files=(source_of(Place.of(shard)),)))
             ).encode(),
         }
         file = RowsFile(rows, schema.with_metadata(metadata))

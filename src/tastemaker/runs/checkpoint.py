@@ -127,7 +127,7 @@ def _make_initial_tasks(
         named = [path for path, _, _ in sources] or [task.task_id, str(len(keyed))]
         named.append(str(getattr(stages[-1], "output_dir", "")))
         key = hashlib.sha256(json.dumps(named).encode()).hexdigest()[:24]
-        described = describe_sources(task.partition.root, task.partition.is_loose, sources)
+        described = describe_sources(replace(task.partition, files=sources))
         provenance = {**task.partition.provenance, "sources": described}
         task.partition = replace(task.partition, checkpoint=key, provenance=provenance)
         keyed[key] = task

@@ -10,7 +10,6 @@ import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from itertools import count
 from typing import Any, NamedTuple
 
 import xxhash
@@ -21,7 +20,7 @@ from tastemaker.imaging.tars import Member
 from tastemaker.runs.index import RowsIndex, rows_path
 from tastemaker.scores.files import read_rows
 from tastemaker.scores.schema import caption_and_json, original_name
-from tastemaker.stages.partition import LOOSE_FILES_PER_PARTITION, free_numbers, loose_name
+from tastemaker.stages.partition import LOOSE_FILES_PER_PARTITION, distinct_name, free_numbers, loose_name
 from tastemaker.storage import base_name
 from tastemaker.storage.inputs import UNKNOWN_VERSION, SourceFile
 from tastemaker.storage.owned import describe
@@ -33,20 +32,6 @@ _FIRST_FILES = 16
 
 _NUMBER = re.compile(r"(.*)-(\d{5})")
 _COLUMNS = ["image_id", "image_path", "shard", "offset", "size", "sidecars", "xxh3", "caption", "json"]
-
-
-class Recorded(NamedTuple):
-    """What a rows file says of the files that it was made from.
-
-    Attributes:
-        root: The input folder that they were found below.
-        is_loose: They are loose images.
-        files: In the order of the rows; those that are gone have the size -1.
-    """
-
-    root: str
-    is_loose: bool
-    files: tuple[SourceFile, ...]
 
 
 @dataclass
@@ -70,17 +55,18 @@ class Match:
         return self.task.partition.name
 
 
-def describe_sources(root: str, is_loose: bool, files: tuple[SourceFile, ...]) -> dict[str, Any]:
+def describe_sources(partition: Partition) -> dict[str, Any]:
     """Return what the metadata of a rows file says of its input files."""
-    return {"root": root, "loose": is_loose, "files": [list(file) for file in files]}
+    return {"root": partition.root, "loose": partition.is_loose, "files": [list(file) for file in partition.files]}
 
 
-def read_sources(text: str) -> Recorded | None:
-    """Return what the metadata of a rows file says; None where it says nothing that can be used."""
+def read_sources(name: str, text: str) -> Partition | None:
+    """Return the partition that a rows file was made from; None where its metadata says nothing that can be used."""
     try:
         found = json.loads(text)
         files = tuple((str(path), int(size), str(version)) for path, size, version in found["files"])
-        return Recorded(found["root"], found["loose"], files)
+        is_loose = bool(found["loose"])
+        return Partition(name, found["root"], _folder_of(name) if is_loose else name, is_loose, files)
     except (ValueError, TypeError, KeyError):
         return None
 
@@ -128,9 +114,9 @@ class _Matcher:
     def __init__(self, groups: list[FileGroupTask], index: RowsIndex, *, rows_soon: bool) -> None:
         self._groups, self._output_dir, self._rows_soon = groups, index.output_dir, rows_soon
         notes = index.notes(index.names())
-        self._recorded = {name: found for name, note in notes.items() if (found := read_sources(note.sources))}
-        self._taken = {*self._recorded}
-        self._folders = {_folder_of(name) for name, recorded in self._recorded.items() if recorded.is_loose}
+        self._recorded = {name: found for name, note in notes.items() if (found := read_sources(name, note.sources))}
+        self._names = dict.fromkeys(self._recorded, "")  # name -> whose it is, as `distinct_name` takes it
+        self._folders = {recorded.folder: recorded.root for recorded in self._recorded.values() if recorded.is_loose}
         self._now = {
             file[0]: _Now(file, path, group)
             for group in groups
@@ -161,14 +147,13 @@ class _Matcher:
                 elif partition.is_loose:
                     added[partition.root].append(self._now[path])
                 else:
-                    name = _take_free_name(partition.name, self._taken)
+                    name = distinct_name(partition.name, path, self._names)
                     found[name] = Match(replace(group, partition=replace(partition, name=name, folder=name)))
         for name, recorded in self._recorded.items():  # all of whose files are gone
             if recorded.is_loose and recorded.root in like and name not in loose:
                 loose[name] = self._match_recorded(name, like[recorded.root])
         for root, files in added.items():
-            here = [name for name, match in loose.items() if match.task.partition.root == root]
-            loose |= {match.name: match for match in self._make_new(like[root], here, files)}
+            loose |= {match.name: match for match in self._make_new(like[root], files)}
         return [*shards.values(), *(loose[name] for name in sorted(loose))]
 
     def _follow(self) -> None:
@@ -210,10 +195,10 @@ class _Matcher:
         files = tuple(self._as_it_is(file, like) for file in listed)
         elsewhere = next((new for old, new in moved.items() if new != old), None)
         root = self._now[elsewhere].group.partition.root if elsewhere else recorded.root
-        folder = _folder_of(name) if recorded.is_loose else name
-        partition = replace(like.partition, name=name, root=root, folder=folder, files=files)
+        partition = replace(like.partition, name=name, root=root, folder=recorded.folder, files=files)
         if not recorded.is_loose:
             return Match(replace(like, partition=partition), before, moved)
+        self._folders[recorded.folder] = root
         there = [self._now[path] for path, size, _ in files if size >= 0 and path in self._now]
         return Match(_task(like, partition, there), before, moved)
 
@@ -227,10 +212,12 @@ class _Matcher:
             return (path, -1, "") if os.path.islink(path) else file
         return file if found[2] == UNKNOWN_VERSION else found
 
-    def _make_new(self, like: FileGroupTask, here: list[str], added: list[_Now]) -> list[Match]:
+    def _make_new(self, like: FileGroupTask, added: list[_Now]) -> list[Match]:
         """Return partitions for files of one input folder that have no rows."""
-        folder = _folder_of(min(here)) if here else _take_free_name(like.partition.folder, self._folders)
-        numbers = free_numbers(folder, self._taken)
+        root = like.partition.root
+        known = next((folder for folder in sorted(self._folders) if self._folders[folder] == root), None)
+        folder = known or distinct_name(like.partition.folder, root, self._folders)
+        numbers = free_numbers(folder, self._names.keys())
         matches = []
         start, size = 0, _FIRST_FILES if self._rows_soon else LOOSE_FILES_PER_PARTITION
         while some := added[start : start + size]:
@@ -239,19 +226,11 @@ class _Matcher:
             files = tuple(now.file for now in some)
             partition = replace(like.partition, name=name, folder=folder, files=files)
             matches.append(Match(_task(like, partition, some)))
-            self._taken.add(name)
+            self._names[name] = ""
         return matches
 
     def _is_gone(self, path: str, like: FileGroupTask) -> bool:
         return Place.at(path, like.partition.storage_options).is_gone()
-
-
-def _take_free_name(wanted: str, taken: set[str]) -> str:
-    """Return a name that is not taken, and take it: the one that is wanted, or that with ``-2`` and so on behind it."""
-    names = (wanted if number == 1 else f"{wanted}-{number}" for number in count(1))
-    free = next(name for name in names if name not in taken)
-    taken.add(free)
-    return free
 
 
 def _task(like: FileGroupTask, partition: Partition, files: list[_Now]) -> FileGroupTask:

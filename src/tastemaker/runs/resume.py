@@ -18,7 +18,7 @@ from tastemaker.scores.merge import update_rows
 from tastemaker.scores.schema import original_name
 from tastemaker.storage.inputs import SourceFile
 from tastemaker.storage.place import Place
-from tastemaker.tasks import FileGroupTask, Partition
+from tastemaker.tasks import FileGroupTask
 
 _OF_THE_SHARD = (
     *(ReasonKind.DUPLICATE_KEY, ReasonKind.LATE_MEMBER, ReasonKind.UNSAFE_NAME),
@@ -192,7 +192,7 @@ class _Planner:
     def _add(self, match: Match, data: list[str] | None = None, **parts: Any) -> None:  # noqa: ANN401
         """Do a partition. With ``is_part``, the rows of what is read take the places of the old ones."""
         partition = replace(match.task.partition, **parts)
-        partition.provenance = {"fingerprint": self._fingerprint, "sources": _describe(partition, partition.files)}
+        partition.provenance = {"fingerprint": self._fingerprint, "sources": describe_sources(partition)}
         self._plan.tasks.append(
             replace(match.task, data=match.task.data if data is None else data, partition=partition)
         )
@@ -201,13 +201,9 @@ class _Planner:
     def _update(self, match: Match, files: tuple[SourceFile, ...]) -> None:
         """Bring the rows of files up to date that moved, are gone, or were touched."""
         if match.moved or files != match.before:
-            sources = _describe(match.task.partition, files)
+            sources = describe_sources(replace(match.task.partition, files=files))
             update_rows(rows_path(self._output_dir, match.name), sources, match.moved)
             self._plan.changed.add(match.name)
-
-
-def _describe(partition: Partition, files: tuple[SourceFile, ...]) -> dict[str, Any]:
-    return describe_sources(partition.root, partition.is_loose, files)
 
 
 def _shown(path: str) -> str:
