@@ -154,7 +154,7 @@ def check(folder):
     lap("list and notes")
     plan = make_plan(match_inputs(groups, index), index, fingerprint, RunMode(), MAX_IMAGE_PIXELS)
     lap("compare")
-    index.save()
+    index.save(index.names())
     lap("save notes")
     assert not plan.changed
     return times
