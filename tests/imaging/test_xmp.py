@@ -149,6 +149,18 @@ def test_an_encoding_that_is_not_known_is_damage(encoding):
         set_rating(data, 3)
 
 
+@pytest.mark.parametrize(
+    ("before", "pick", "rating", "after"), [(-1, 1, 3, 0), (3, 0, -1, 1), (3, 3, -1, 1), (3, 1, 4, 1), (-1, 3, 0, 0)]
+)
+def test_digikams_pick_label_follows_a_rejection_and_its_end(before, pick, rating, after):
+    rejected = make_xmp(-1)
+    assert rejected.count(b'PickLabel="1"') == 1
+    as_it_is = rejected.replace(b'Rating="-1"', b'Rating="%d"' % before).replace(b'"1"', b'"%d"' % pick)
+    assert set_rating(as_it_is, rating) == as_it_is.replace(b'Rating="%d"' % before, b'Rating="%d"' % rating).replace(
+        b'PickLabel="%d"' % pick, b'PickLabel="%d"' % after
+    )
+
+
 @pytest.mark.parametrize("rating", [6, -2, 99])
 def test_only_ratings_can_be_set(rating):
     with pytest.raises(MetadataError, match="a rating is"):

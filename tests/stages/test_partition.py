@@ -162,3 +162,14 @@ def test_a_place_is_listed_once_and_how_many_files_it_has_is_told_meanwhile(tree
     (tree / "new.jpg").write_bytes(b"12345")
     assert listing(Place.of(tree)) is found
     assert told == list(range(1, len(found) + 1))
+
+
+def test_files_at_a_url_and_files_of_a_list_are_counted_while_they_are_found(tree, monkeypatch):
+    monkeypatch.setattr(inputs, "_TELL_S", -1)
+    told = []
+    for name in "ab":
+        (Place.of("memory://counted") / f"{name}.jpg").write(b"12345")
+    listing = Listing(told.append)
+    for place in ("memory://counted", "memory://counted/*.jpg", str(tree / "b.tar")):
+        listing(Place.at(place))
+    assert told == [1, 2, 3, 4, 5]

@@ -19,6 +19,7 @@ import platformdirs
 from tastemaker.errors import ConfigurationError, TastemakerError, WeightsNotFoundError, was_interrupted
 from tastemaker.progress import Meter, Progress
 from tastemaker.runs.options import WITHOUT_MODEL, RunMode, RunOptions
+from tastemaker.scores.locations import is_of_rows
 from tastemaker.scores.table import ScoreTable
 from tastemaker.storage import base_name
 from tastemaker.storage.inputs import digest_of
@@ -114,6 +115,11 @@ def _score(inputs: list[str], output: str, options: RunOptions, to_page: Connect
         except OSError:  # the page's process was killed
             os._exit(1)
 
+    def fail(why: str) -> None:
+        tell(why)
+        if is_of_rows(output, options.storage_options):  # the page stays; without rows the program ends with this
+            logging.getLogger(__name__).warning("tastemaker: %s", why)
+
     try:
         try:
             again = options.is_by_model and _is_without_model(output)
@@ -128,9 +134,9 @@ def _score(inputs: list[str], output: str, options: RunOptions, to_page: Connect
             mode = RunMode(new_fingerprint_only=True, rows_soon=True, wait=True)
             run_scoring(inputs, output, without, mode, on_progress=tell)
     except TastemakerError as error:
-        tell(str(error))
+        fail(str(error))
     except OSError as error:
-        tell(f"{error.filename or output}: {error.strerror or error}")
+        fail(f"{error.filename or output}: {error.strerror or error}")
     except (KeyboardInterrupt, ImportError) as error:
         if not was_interrupted(error):
             raise

@@ -30,6 +30,7 @@ _PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
 _DIGIKAM = "http://www.digikam.org/ns/1.0/"
 _RATING, _LABEL = f"{{{_XMP}}}Rating", f"{{{_XMP}}}Label"
 _SIDECAR_FOR = f"{{{_PHOTOSHOP}}}SidecarForExtension"
+_PICK = f"{{{_DIGIKAM}}}PickLabel"
 
 _TOOLKIT = "{adobe:ns:meta/}xmptk"
 _BY_HAND, _BY_SCORE = "Tastemaker", "Tastemaker scores"
@@ -105,6 +106,8 @@ def make_xmp(rating: int, extension: str = "", *, by_score: bool = False) -> byt
 def set_rating(xmp: bytes, rating: int) -> bytes:
     """Return the XMP with this rating. All other bytes stay what they are.
 
+    But digiKam's word for rejected, where it stands beside the rating, follows it: digiKam asks for nothing else.
+
     Raises:
         MetadataError: It is no sound XMP, or not in an encoding that has ASCII's bytes.
 
@@ -113,9 +116,15 @@ def set_rating(xmp: bytes, rating: int) -> bytes:
         2
     """
     value = str(check_rating(rating)).encode()
-    if _parse_plain(xmp).number() == rating:
+    before = _parse_plain(xmp)
+    if before.number() == rating:
         return xmp
-    return _set(xmp, b"Rating", value, _parse(xmp).rating, lambda found: found.number() == rating)
+    if before.pick is not None and REJECTED in (rating, before.number()):
+        pick = "1" if rating == REJECTED else "0"
+        xmp = (
+            xmp if before.pick == pick else _set(xmp, b"PickLabel", pick.encode(), "", lambda found: found.pick == pick)
+        )
+    return _set(xmp, b"Rating", value, before.rating, lambda found: found.number() == rating)
 
 
 def set_label(xmp: bytes, label: str) -> bytes:
@@ -180,12 +189,14 @@ class _Packet(NamedTuple):
         rating: The text of the first rating; None where there is none.
         sidecar_for: The extension of the picture that the packet names; empty where it names none.
         label: The text of the first colour label; None where there is none.
+        pick: That of digiKam's first pick label, where 1 is rejected; None where there is none.
         is_by_score: Tastemaker made the stars of a score.
     """
 
     rating: str | None
     sidecar_for: str
     label: str | None
+    pick: str | None
     is_by_score: bool
 
     def number(self) -> int | None:
@@ -219,14 +230,15 @@ def _parse(xmp: bytes) -> _Packet:
         root: ElementTree.Element = parser.close()
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: of an encoding that Python lacks
         raise MetadataError(f"the XMP is damaged: {error}") from error
-    rating, label, sidecar_for = None, None, ""
+    rating, label, pick, sidecar_for = None, None, None, ""
     for rdf in root.iter(f"{{{_RDF}}}RDF"):
         for description in rdf.iterfind(f"{{{_RDF}}}Description"):
             found = {**{child.tag: child.text or "" for child in reversed(description)}, **description.attrib}
             rating = found.get(_RATING) if rating is None else rating
             label = found.get(_LABEL) if label is None else label
+            pick = found.get(_PICK) if pick is None else pick
             sidecar_for = found.get(_SIDECAR_FOR, sidecar_for).strip()
-    return _Packet(rating, sidecar_for, label, root.get(_TOOLKIT) == _BY_SCORE)
+    return _Packet(rating, sidecar_for, label, pick, root.get(_TOOLKIT) == _BY_SCORE)
 
 
 def _replace(xmp: bytes, name: bytes, value: bytes) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ import httpx2
 from huggingface_hub import constants, get_token
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.storage.place import Entry
+from tastemaker.storage.place import Entry, Watch
 from tastemaker.storage.ranges import BeyondEndError
 from tastemaker.storage.remote import ReadOnlyPlace, or_none
 from tastemaker.storage.retries import persist
@@ -55,10 +55,12 @@ class HubPlace(ReadOnlyPlace):
         item = persist(f"{self} cannot be looked at", lambda: or_none(lambda: hub.find(path)), self.address)
         return None if item is None or item["type"] != "file" else self._entry(path.root, item)
 
-    def list(self, *, recursive: bool = True) -> list[Entry]:
+    def list(self, *, recursive: bool = True, watch: Watch = iter) -> list[Entry]:
         hub, path = self._open()
         found = persist(
-            f"{self} cannot be listed", lambda: or_none(lambda: list(hub.list(path, recursive=recursive))), self.address
+            f"{self} cannot be listed",
+            lambda: or_none(lambda: list(watch(hub.list(path, recursive=recursive)))),
+            self.address,
         )
         entries = [self._entry(path.root, item) for item in found or [] if item["type"] == "file"]
         return sorted(entries, key=lambda entry: entry.place.address)

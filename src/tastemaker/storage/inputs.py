@@ -93,7 +93,7 @@ def source_from(entry: Entry) -> SourceFile:
 
     On this machine the version is the time of change in nanoseconds, which a file keeps when it is moved.
     """
-    version = entry.version if entry.place.local_path is None else entry.version.partition("-")[0]
+    version = entry.version if is_remote(entry.place.address) else entry.version.partition("-")[0]
     return str(entry.place), entry.size, UNKNOWN_VERSION if entry.problem else version
 
 
@@ -137,10 +137,10 @@ def find_inputs(place: Place, watch: Watch = iter) -> list[Entry]:
     """
     if not place.is_pattern:
         if not place.address.endswith("/") and (entry := place.stat()):
-            return [_alone(entry)._replace(is_named=True)]
+            return [_alone(each)._replace(is_named=True) for each in watch([entry])]
         return _below(place.resolve(), watch)
     found = []
-    for entry in place.glob():
+    for entry in place.glob(watch):
         found += _below(entry.place.resolve(), watch) if entry.is_folder else [_alone(entry)]
     return found
 

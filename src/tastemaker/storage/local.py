@@ -92,16 +92,17 @@ class LocalPlace(Place):
         folder, name = os.path.split(self.address)
         return LocalPlace(os.path.join(os.path.realpath(folder), name))
 
-    def glob(self) -> list[Entry]:
+    def glob(self, watch: Watch = iter) -> list[Entry]:
         places = map(LocalPlace, sorted(glob.glob(_escape_existing(self.address), recursive=True)))
-        return [place.stat() or Entry(place, 0, is_folder=place.is_folder()) for place in places]
+        return [place.stat() or Entry(place, 0, is_folder=place.is_folder()) for place in watch(places)]
 
     def list_inputs(self, watch: Watch = iter) -> list[Entry]:
         entries = without_results(watch(self._walk(self.address, for_input=True)), self.address)
         return sorted(entries, key=lambda entry: entry.place.address)
 
-    def list(self, *, recursive: bool = True) -> list[Entry]:
-        return sorted(self._walk(self.address or ".", recursive=recursive), key=lambda entry: entry.place.address)
+    def list(self, *, recursive: bool = True, watch: Watch = iter) -> list[Entry]:
+        found = watch(self._walk(self.address or ".", recursive=recursive))
+        return sorted(found, key=lambda entry: entry.place.address)
 
     def _walk(self, root: str, *, recursive: bool = True, for_input: bool = False) -> Iterator[Entry]:
         """Yield the files in a folder. For input: no hidden files, but also what is passed over or cannot be read."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tastemaker.errors import ConfigurationError, RemoteError
 from tastemaker.storage.leases import Lease
-from tastemaker.storage.place import Entry, Lock
+from tastemaker.storage.place import Entry, Lock, Watch
 from tastemaker.storage.ranges import PIECE_BYTES, BeyondEndError, ChangedError, RemoteRanges
 from tastemaker.storage.remote import RemotePlace, or_none
 from tastemaker.storage.retries import persist, status_of
@@ -20,6 +20,7 @@ from tastemaker.storage.stores import PART_BYTES, PARTS_AT_ONCE, open_store, spl
 T = TypeVar("T")
 
 _METADATA_ADDRESS = "169.254.169.254"
+_LISTED_AT_ONCE = 1000
 """The address where a machine in a cloud asks for credentials if it finds none elsewhere."""
 
 _UNREADABLE = (
@@ -39,9 +40,10 @@ class StorePlace(RemotePlace):
         meta = self._ask("looked at", lambda store: or_none(lambda: store.head(self._name_in_bucket)))
         return None if meta is None else self._entry(meta)
 
-    def list(self, *, recursive: bool = True) -> list[Entry]:
+    def list(self, *, recursive: bool = True, watch: Watch = iter) -> list[Entry]:
         unreadable: set[str] = set()
-        metas = self._ask("listed", lambda store: _list(store, self._name_in_bucket, unreadable, recursive=recursive))
+        folder = self._name_in_bucket
+        metas = self._ask("listed", lambda store: _list(store, folder, unreadable, watch, recursive=recursive))
         entries = [self._entry(meta) for meta in metas if not self._is_mark(meta)]
         for name in unreadable:
             _warn(str(self._at_name(name)))
@@ -139,7 +141,14 @@ class StorePlace(RemotePlace):
         store.put(self._name_in_bucket, data, mode=mode, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
 
 
-def _list(store: Any, folder: str, unreadable: set[str], *, recursive: bool) -> list[dict[str, Any]]:  # noqa: ANN401
+def _list(
+    store: Any,  # noqa: ANN401
+    folder: str,
+    unreadable: set[str],
+    watch: Watch,
+    *,
+    recursive: bool,
+) -> list[dict[str, Any]]:
     """Return the objects in a folder, also where an object has a name that obstore does not list.
 
     obstore gives up a whole answer of a thousand names for one of these. So the folder is found that has it, and listed
@@ -149,6 +158,7 @@ def _list(store: Any, folder: str, unreadable: set[str], *, recursive: bool) -> 
         store: Of obstore.
         folder: Its name, without a slash at its end.
         unreadable: Takes up the first such name of each folder.
+        watch: Sees them pass while they are found.
         recursive: Also those in the folders below.
     """
     from obstore.exceptions import InvalidPathError
@@ -156,7 +166,7 @@ def _list(store: Any, folder: str, unreadable: set[str], *, recursive: bool) -> 
     whole = ""
     try:
         if recursive:
-            return list(store.list(folder).collect())
+            return list(watch(meta for chunk in store.list(folder, chunk_size=_LISTED_AT_ONCE) for meta in chunk))
     except InvalidPathError as error:
         whole = _name_in(error)
     try:
@@ -169,7 +179,8 @@ def _list(store: Any, folder: str, unreadable: set[str], *, recursive: bool) -> 
         metas = store.list(folder, offset=f"{below}0").collect()
         return [meta for meta in metas if recursive or "/" not in meta["path"].removeprefix(below)]
     folders = found["common_prefixes"] if recursive else []
-    return [*found["objects"], *(meta for each in folders for meta in _list(store, each, unreadable, recursive=True))]
+    below_them = (meta for each in folders for meta in _list(store, each, unreadable, watch, recursive=True))
+    return [*watch(found["objects"]), *below_them]
 
 
 def _name_in(error: Exception) -> str:

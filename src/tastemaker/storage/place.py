@@ -51,8 +51,8 @@ class Entry(NamedTuple):
         return self.place.address
 
 
-Watch = Callable[[Iterable[Entry]], Iterable[Entry]]
-"""Sees files pass while they are found, and yields them."""
+Watch = Callable[[Iterable[Any]], Iterable[Any]]
+"""Sees what stands for files pass while they are found, and yields it."""
 
 
 class Lock(ABC):
@@ -203,10 +203,10 @@ class Place(ABC):
         return self.is_file() or self.is_folder()
 
     @abstractmethod
-    def glob(self) -> list[Entry]:
+    def glob(self, watch: Watch = iter) -> list[Entry]:
         """Return the files that this address fits as a pattern (``*``, ``**``, ``?``, ``[ab]``), in order.
 
-        On this machine folders may fit, too.
+        On this machine folders may fit, too. ``watch`` sees pass what is looked through.
 
         Raises:
             ConfigurationError: A web server has no listings.
@@ -230,13 +230,14 @@ class Place(ABC):
         """
 
     @abstractmethod
-    def list(self, *, recursive: bool = True) -> list[Entry]:
+    def list(self, *, recursive: bool = True, watch: Watch = iter) -> list[Entry]:
         """Return the files in a folder, in the order of their addresses; no drafts.
 
         A folder that is not there has none.
 
         Args:
             recursive: Also those in the folders below.
+            watch: Sees them pass while they are found.
 
         Raises:
             ConfigurationError: A web server has no listings.

@@ -76,19 +76,19 @@ class RemotePlace(Place):
 
     def list_inputs(self, watch: Watch = iter) -> list[Entry]:
         hidden = re.compile(r"(^|/)\.").search
-        entries = without_results(watch(self.list()), self.address)
+        entries = without_results(self.list(watch=watch), self.address)
         names = [relative_to(entry.path, self.address) for entry in entries]
         return [
             entry._replace(passed_over="hidden file") if hidden(name) and not entry.is_folder else entry
             for entry, name in zip(entries, names, strict=True)
         ]
 
-    def glob(self) -> list[Entry]:
+    def glob(self, watch: Watch = iter) -> list[Entry]:
         from fsspec.utils import glob_translate
 
         fixed, pattern = re.match(r"(.*?://[^*?\[]*/)?(.*)", self.address, re.DOTALL).groups()  # type: ignore[union-attr]
         fits = re.compile(glob_translate(pattern)).match
-        entries = self.at_url(fixed).list(recursive="/" in pattern or "**" in pattern)
+        entries = self.at_url(fixed).list(recursive="/" in pattern or "**" in pattern, watch=watch)
         return [entry for entry in entries if fits(entry.place.address.removeprefix(fixed))]
 
     def open(self) -> BinaryIO:

@@ -62,7 +62,7 @@ class WebPlace(ReadOnlyPlace):
     def list_inputs(self, watch: Watch = iter) -> list[Entry]:
         return self.list() if self.address.endswith("/") else []
 
-    def list(self, *, recursive: bool = True) -> list[Entry]:
+    def list(self, *, recursive: bool = True, watch: Watch = iter) -> list[Entry]:
         raise ConfigurationError(f"{self}: a web server has no list of its files; name each file")
 
     def open_ranges(self) -> WebRanges:
