@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from explorer.table import SCORES, set_column, write_large_table, write_table
+from explorer.table import set_column, write_large_table, write_table
 from explorer.test_exports import export
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.index import Filter
@@ -72,14 +72,6 @@ def test_a_picture_shows_the_others_of_its_group_once_groups_are_known(grouped):
     assert (found["why"], found["is_best"]) == ("highest score of 4", False)
     assert grouped.picture(Filter(), 0)["group"]["is_best"]
     assert grouped.picture(Filter(), 5)["group"] == {"images": 1, "why": "", "is_best": True, "others": []}
-
-
-def test_an_export_has_the_best_of_each_group_as_the_page_shows_them(grouped, tmp_path):
-    state = export(grouped, tmp_path / "out", cut="5.42", group="best")
-    assert state["state"] == "done", state["message"]
-    kept = [row for row in grouped.index.view(BEST).rows.tolist() if np.float32(SCORES[row]) >= np.float32(5.42)]
-    assert {path.name for path in (tmp_path / "out").glob("*.jpg")} == {f"p{row:05d}.jpg" for row in kept}
-    assert state["done"] == len(kept)
 
 
 def test_groups_that_the_table_has_are_taken_as_they_are(tmp_path):
