@@ -90,7 +90,7 @@ def sure_distance(kept: int, scored: int, share: float) -> float:
     """Return how far a slice's share is from the whole's at least: 0 where chance may explain it.
 
     Wilson's interval (E. B. Wilson, "Probable inference", JASA 22, 1927) of 99.9%, as the farthest of many slices
-    are looked for. The page computes the same while the handle moves.
+    are looked for.
 
     Args:
         kept: Pictures of the slice that a cut keeps.

@@ -163,18 +163,7 @@ def gather(
     recipe: Sequence[str] | None = None,
     per: str | None = None,
 ) -> ReportData:
-    """Return what a report says.
-
-    Args:
-        table: The scores.
-        min_score: The cut; without this and ``top``, the one that `tastemaker filter` made, else the best fifth.
-        top: The cut as a number or share.
-        rank_by: The column or SQL expression that pictures are ranked by; None for the table's own.
-        seed: Of the samples of each band.
-        samples: Pictures in each row of samples; the other rows follow it.
-        recipe: Steps whose funnel is shown.
-        per: Column or expression in each of whose slices ``top`` is cut, too, to compare.
-    """
+    """Return what a report says of a table. The options are those of `write_report`."""
     marks = Marks(table)
     index = ScoreIndex(table, marks, rank_by)
     column, whole = index.ranked_by(), index.view(Filter())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from functools import partial
@@ -26,7 +25,6 @@ from tastemaker.machine import usable_cores
 
 _FILTER = [field.name for field in fields(Filter)]
 _STATIC = Path(__file__).parent / "static"
-_MAX_BODY_BYTES = 16_000_000
 _FOR_EVER = {"cache-control": "private, max-age=31536000, immutable"}
 _NEVER = {"cache-control": "no-store"}
 
@@ -134,13 +132,8 @@ def _take(live: Live, order: Callable[[Explorer, Request, _Body], Any]) -> _Endp
     """Return an endpoint that does what the JSON in its body says."""
 
     async def endpoint(request: Request) -> Response:
-        data = bytearray()
         try:
-            async for part in request.stream():
-                data += part
-                if len(data) > _MAX_BODY_BYTES:
-                    return JSONResponse({"error": "the request is too large"}, status_code=413)
-            body = json.loads(data)
+            body = await request.json()
         except ClientDisconnect:
             return Response(status_code=499)
         except (ValueError, RecursionError):
