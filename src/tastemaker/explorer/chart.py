@@ -69,18 +69,14 @@ class Chart:
         numbers = range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
         return [f"{number * step:.{decimals_of(step)}f}" for number in numbers]
 
-    def edges(self) -> Values:
-        """Return where bars begin and end: multiples of their width, from below the axis to above it."""
-        numbers = np.arange(math.floor(self.low / self.bar), math.ceil(self.high / self.bar) + 1)
-        return np.round(numbers * self.bar, 9)
-
     def draw(self, scores: Values) -> str:
         """Return the bars of some scores on this axis as an SVG path. The highest is as high as the box.
 
         Args:
             scores: float (n,), ascending, without NaN.
         """
-        edges = self.edges()
+        numbers = np.arange(math.floor(self.low / self.bar), math.ceil(self.high / self.bar) + 1)
+        edges = np.round(numbers * self.bar, 9)
         places = np.searchsorted(scores, edges.astype(scores.dtype), side="left")
         counts = np.diff(places)
         width = WIDTH * self.bar / (self.high - self.low)

@@ -35,6 +35,11 @@ def describe_picture(row: dict[str, Any], named: NamedPlaces) -> dict[str, Any]:
         row: With all its columns.
         named: Where sidecars may be read.
     """
+    with OriginalsReader(named) as reader:
+        sidecars = [
+            [sidecar["extension"], _sidecar_text(row, number, reader)]
+            for number, sidecar in enumerate(row.get("sidecars") or ())
+        ]
     return {
         "caption": row.get("caption") or "",
         "shot": describe_shot(row),
@@ -42,7 +47,7 @@ def describe_picture(row: dict[str, Any], named: NamedPlaces) -> dict[str, Any]:
             [name, _shown(value)] for name, value in row.items() if name not in _SHOWN_ELSEWHERE and value != []
         ],
         "signals": [[name, f"{row[name]:.3f}"] for name in SIGNAL_NAMES if row.get(name) is not None],
-        "sidecars": _read_sidecars(row, named),
+        "sidecars": sidecars,
         "metadata": _pretty(row.get("metadata")),
     }
 
@@ -93,13 +98,6 @@ def _pixels_of_raw(metadata: str | None) -> str:
     with suppress(ValueError, RecursionError, AttributeError):
         return _RAW_PIXELS.get(json.loads(metadata or "{}").get("raw_pixels"), "")
     return ""
-
-
-def _read_sidecars(row: dict[str, Any], named: NamedPlaces) -> list[list[str]]:
-    """Return extension and text of each sidecar."""
-    extensions = [sidecar["extension"] for sidecar in row.get("sidecars") or ()]
-    with OriginalsReader(named) as reader:
-        return [[extension, _sidecar_text(row, number, reader)] for number, extension in enumerate(extensions)]
 
 
 def _sidecar_text(row: dict[str, Any], number: int, reader: OriginalsReader) -> str:

@@ -21,10 +21,11 @@ def group_failures(table: ScoreTable, by: str) -> list[dict[str, Any]]:
         by: The column that pictures are ranked by.
     """
     found = table.query(
-        f"SELECT {KIND} AS kind, status, count(*) AS images FROM rows WHERE {table.lacks_value(by)} "
-        "GROUP BY ALL ORDER BY images DESC, kind"
+        f"SELECT {KIND} AS kind, replace({KIND}, '_', ' ') AS reason, status, count(*) AS images FROM rows "
+        f"WHERE {table.lacks_value(by)} GROUP BY ALL ORDER BY images DESC, kind"
     )
-    return [row | {"reason": label_of(row["kind"])} for row in found.to_pylist()]
+    groups: list[dict[str, Any]] = found.to_pylist()
+    return groups
 
 
 def list_failures(table: ScoreTable, by: str, kind: str, start: int) -> list[dict[str, Any]]:
@@ -36,13 +37,3 @@ def list_failures(table: ScoreTable, by: str, kind: str, start: int) -> list[dic
     )
     rows: list[dict[str, Any]] = found.to_pylist()
     return rows
-
-
-def label_of(kind: str) -> str:
-    """Return a kind of reason for people.
-
-    Example:
-        >>> label_of("not_an_image")
-        'not an image'
-    """
-    return kind.replace("_", " ")

@@ -16,9 +16,9 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.live import Live
 from tastemaker.explorer.scoring import Scoring, default_output
 from tastemaker.explorer.server import create_app
-from tastemaker.explorer.service import Explorer, name_of
+from tastemaker.explorer.service import Explorer
 from tastemaker.runs.options import WITHOUT_MODEL, RunOptions
-from tastemaker.scores.locations import is_of_rows
+from tastemaker.scores.locations import is_of_rows, name_of
 from tastemaker.storage import is_remote
 from tastemaker.storage.place import Place
 

@@ -20,7 +20,7 @@ from tastemaker.explorer.report_pictures import Thumbnail, make_thumbnails
 from tastemaker.explorer.slices import BothCuts
 from tastemaker.machine import usable_cores
 from tastemaker.scores.cutoff import Top, parse_top
-from tastemaker.scores.locations import Source as TableSource
+from tastemaker.scores.locations import Source as TableSource, as_list, name_of
 from tastemaker.scores.sources import NOT_NAMED, OriginalsReader
 from tastemaker.scores.table import ScoreTable
 from tastemaker.storage.owned import OwnFiles
@@ -116,12 +116,11 @@ def write_report(
     """
     if not 1 <= samples <= MAX_SAMPLES:
         raise ConfigurationError(f"samples={samples} is not between 1 and {MAX_SAMPLES}")
-    places = [os.fspath(place) for place in _as_list(scores)]
-    table = (
-        scores
-        if isinstance(scores, ScoreTable)
-        else ScoreTable(places, storage_options=storage_options, originals=originals)
-    )
+    if isinstance(scores, ScoreTable):
+        table, places = scores, list(dict.fromkeys(os.path.dirname(source.path) for source in scores.sources))
+    else:
+        places = [os.fspath(place) for place in as_list(scores)]
+        table = ScoreTable(places, storage_options=storage_options, originals=originals)
     top = None if top is None else parse_top(top)
     place = Place.of(output, table.storage_options)
     place.check_writable()
@@ -139,7 +138,7 @@ def write_report(
         **_content(data, thumbnails, samples),
         version=__version__,
         seed=seed,
-        title=title or _name_of(places),
+        title=title or name_of(places),
         places=places,
         command=_next_command(data, places, data.options),
         per_command=_next_command(data, places, (*data.options, "--per", data.per)) if data.per else "",
@@ -165,13 +164,6 @@ def write_report(
 def _next_command(data: ReportData, places: list[str], options: Sequence[str]) -> str:
     """Return the command that takes what passes; empty where nothing does."""
     return shlex.join(["tastemaker", "select", *places, *options, "--to", "kept"]) if data.cut.kept else ""
-
-
-def _as_list(scores: ScoreTable | TableSource | Sequence[TableSource]) -> list[TableSource]:
-    """Return the places that a table was made of; of a table itself the directories of its files."""
-    if isinstance(scores, ScoreTable):
-        return list(dict.fromkeys(os.path.dirname(source.path) for source in scores.sources))
-    return [scores] if isinstance(scores, str | os.PathLike) else list(scores)
 
 
 def _content(data: ReportData, thumbnails: dict[int, Thumbnail], samples: int) -> dict[str, Any]:
@@ -240,11 +232,6 @@ def _fit_row(figures: list[dict[str, Any]], samples: int) -> list[dict[str, Any]
 
 def _shorten(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def _name_of(places: list[str]) -> str:
-    names = [os.path.basename(os.path.normpath(os.path.abspath(p) if "://" not in p else p)) or p for p in places]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _spell(day: date) -> str:

@@ -25,6 +25,7 @@ from tastemaker.explorer.lookup import RowLookup, stamp_of
 from tastemaker.explorer.report_data import DEFAULT_TOP
 from tastemaker.explorer.slices import slice_view
 from tastemaker.explorer.view import Cut
+from tastemaker.scores.locations import name_of
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.small import encode_jpeg, read_picture, recorded_size, reduce_image
 from tastemaker.scores.sources import OriginalsReader
@@ -343,8 +344,3 @@ class Explorer:
     def _check(self, row: int) -> None:
         if not 0 <= row < len(self.table):
             raise ConfigurationError(f"there is no row {row}")
-
-
-def name_of(sources: Sequence[str]) -> str:
-    """Return what a page is called that shows these folders or files."""
-    return ", ".join(source.rstrip("/").rpartition("/")[2] or source for source in sources)

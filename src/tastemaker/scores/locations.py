@@ -130,6 +130,12 @@ def as_list(sources: Source | Sequence[Source]) -> list[Source]:
     return [sources] if isinstance(sources, str | os.PathLike) else list(sources)
 
 
+def name_of(places: Sequence[str]) -> str:
+    """Return what a page is called that shows these folders, files or URLs: their names without the folders above."""
+    names = [os.path.basename(os.path.normpath(os.path.abspath(p) if "://" not in p else p)) or p for p in places]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def list_provenances(sources: Sequence[RowsSource]) -> list[Provenance]:
     """Return what made the scores: one entry for each run that differs, with the number of its rows."""
     found: dict[str, Provenance] = {}
