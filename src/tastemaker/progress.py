@@ -122,7 +122,8 @@ class Meter:
             self._first = (now, progress)
         if self._first is not None and progress.images > self._first[1].images:
             seconds, before = now - self._first[0], self._first[1]
-            parts.append(f"{(progress.images - before.images) / max(seconds, 1e-9):.1f} images/s")
+            pace = (progress.images - before.images) / max(seconds, 1e-9)
+            parts.append(f"{pace:,.0f} images/s" if pace >= 100 else f"{pace:.1f} images/s")
             if done > before.bytes_done:
                 parts.append(f"about {duration(seconds * (total - done) / (done - before.bytes_done))} left")
         return ", ".join(parts)

@@ -630,6 +630,7 @@ def test_axe_finds_nothing_serious(browser, small, theme, size):
         page.goto("about:blank")
         page.goto(small.address)
         page.get_by_text("looking for pictures").wait_for()
+        assert not page.locator("#export-open").is_visible()
         assert serious_faults(page) == []
 
 

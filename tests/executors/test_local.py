@@ -280,7 +280,7 @@ def test_lines_of_progress_say_what_is_known(capsys):
     listing, first, second = capsys.readouterr().err.splitlines()
     assert listing == "work: looking for files, 1,200 so far"
     assert first == "work: 3 images"
-    assert re.match(r"work: 6 of 12 images, 50%, [\d.]+ images/s, about 0 s left", second)
+    assert re.match(r"work: 6 of 12 images, 50%, [\d.,]+ images/s, about 0 s left", second)
 
 
 def test_an_image_that_leaves_its_process_is_read_again_where_it_is_asked_for(tmp_path, photographs):
