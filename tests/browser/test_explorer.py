@@ -134,7 +134,7 @@ def test_words_rank_the_pictures_and_without_them_the_score_does_again(browser, 
         assert counts(page)[0] == int((cosines >= np.float32(middle)).sum())
 
 
-def test_very_many_pictures_scroll_to_any_of_them_without_growing(browser, many):
+def test_very_many_pictures_scroll_to_any_of_them_and_by_as_much_as_the_wheel_says(browser, many):
     order = np.argsort(-many.scores, kind="stable")
     with opened(browser, f"{many.address}#at=100000&cut=5.5") as page:
         wait_until(page, "document.querySelector('.cell.active .score')?.textContent !== ''")
@@ -147,17 +147,6 @@ def test_very_many_pictures_scroll_to_any_of_them_without_growing(browser, many)
             page.evaluate(f"document.getElementById('scroller').scrollTop = {top}")
             wait_until(page, "[...document.querySelectorAll('.cell')].every((cell) => cell.picture)")
             assert page.evaluate("document.querySelectorAll('.cell').length") < 150
-        page.locator("#grid").focus()
-        page.keyboard.press("End")
-        wait_until(page, "document.querySelector('.cell.active .score')?.textContent !== ''")
-        assert page.locator(".cell.active").get_attribute("title") == f"picture-{order[-1]}"
-        page.keyboard.press("Home")
-        assert page.evaluate("window.tastemaker.gridState().top") == 0
-
-
-def test_scrolling_by_the_wheel_moves_the_pictures_by_as_much(browser, many):
-    with opened(browser, f"{many.address}#at=120000") as page:
-        wait_until(page, "document.querySelector('.cell.active .score')?.textContent !== ''")
         page.mouse.move(700, 700)
         page.wait_for_timeout(400)  # header and cut-off have folded
         before = page.evaluate("window.tastemaker.gridState().top")
@@ -166,6 +155,12 @@ def test_scrolling_by_the_wheel_moves_the_pictures_by_as_much(browser, many):
             wait_until(page, f"Math.abs(window.tastemaker.gridState().top - {before + 120 * n}) < 2")
         page.wait_for_timeout(400)  # the scroll position is set anew; the pictures stay
         assert abs(page.evaluate("window.tastemaker.gridState().top") - before - 600) < 2
+        page.locator("#grid").focus()
+        page.keyboard.press("End")
+        wait_until(page, "document.querySelector('.cell.active .score')?.textContent !== ''")
+        assert page.locator(".cell.active").get_attribute("title") == f"picture-{order[-1]}"
+        page.keyboard.press("Home")
+        assert page.evaluate("window.tastemaker.gridState().top") == 0
 
 
 _MARKS = """[...document.querySelectorAll(".cell")].sort((a, b) => a.place - b.place)

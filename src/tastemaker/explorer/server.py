@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from functools import partial
@@ -57,7 +58,7 @@ def create_app(live: Live, token: str, port: int) -> Guard:
         Route("/api/view", ask(lambda e, r: e.view(_filter(r), _text(r, "cut")))),
         Route("/api/rows", ask(lambda e, r: e.rows(_filter(r), [int(n) for n in _text(r, "places").split(",")]))),
         Route("/api/order", ask(lambda e, r: e.order(_filter(r), _text(r, "order")))),
-        Route("/api/facets", ask(lambda e, r: e.facets(_filter(r), _text(r, "facet"), _text(r, "search")))),
+        Route("/api/facets", ask(lambda e, r: e.facets(_filter(r), json.loads(_text(r, "searches") or "{}")))),
         Route("/api/cutoff", ask(lambda e, r: e.cut(_filter(r), _text(r, "cut")))),
         Route("/api/picture/{row:int}", ask(lambda e, r: e.picture(_filter(r), r.path_params["row"]))),
         Route(

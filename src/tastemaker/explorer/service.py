@@ -154,18 +154,17 @@ class Explorer:
         places = self.index.facets.arrange(self.index.view(chosen).rows, order, self.index.ratings())
         return base64.b64encode(places.astype("<u4").tobytes()).decode()
 
-    def facets(self, chosen: Filter, name: str, search: str) -> list[_Json]:
-        """Return facets with their values, each with its pictures: those in which the rows differ, or only one of them.
+    def facets(self, chosen: Filter, searches: Mapping[str, str]) -> list[_Json]:
+        """Return the facets in which the rows differ, with their values, each with its pictures.
 
         Args:
             chosen: The filter.
-            name: Of the facet; empty for all.
-            search: A part of the names of its values.
+            searches: Name of a facet -> a part of the names of its values; only those are returned.
         """
         ratings, found = self.index.ratings(), []
-        for facet in [name] if name else FACETS:
-            if name or self.index.facets.facet(facet, ratings).tells_apart:
-                values, others = self.index.count_values(chosen, facet, search)
+        for facet in FACETS:
+            if self.index.facets.facet(facet, ratings).tells_apart:
+                values, others = self.index.count_values(chosen, facet, searches.get(facet, ""))
                 found.append({"name": facet, "values": [value._asdict() for value in values], "others": others})
         return found
 

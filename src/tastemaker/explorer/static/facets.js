@@ -40,13 +40,8 @@ export const describeFacets = () =>
 
 async function load() {
   if (form.hidden) return;
-  const signal = turn();
   if (!host.firstChild) host.append(element("p", { className: "quiet", textContent: "counting ..." })); // the first time, seconds for a million
-  const facets = await ask("/api/facets", model.filter, signal);
-  const searched = [...searches].filter(([name, search]) => search && unfolded.has(name));
-  const found = await Promise.all(searched.map(([facet, search]) => ask("/api/facets", { ...model.filter, facet, search }, signal)));
-  for (const [facet] of found) Object.assign(facets.find(({ name }) => name === facet.name) ?? {}, facet);
-  show(facets);
+  show(await ask("/api/facets", { ...model.filter, searches: JSON.stringify(Object.fromEntries(searches)) }, turn()));
 }
 
 function show(facets) {
