@@ -164,7 +164,7 @@ def map_places(work: Callable[[Place], T], places: Iterable[Place]) -> Iterator[
     with ExitStack() as stack:
         pool: ThreadPoolExecutor | None = None
         for place in places:
-            if place.local_path is not None:
+            if not is_remote(place.address):
                 yield from (waiting.popleft().result() for _ in range(len(waiting)))
                 yield work(place)
                 continue
