@@ -61,7 +61,7 @@ export function startKeys() {
   document.addEventListener("keydown", press);
 }
 
-const isTyping = (target) => target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea") !== null;
+const isTyping = (target) => target.checkVisibility() && target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea") !== null;
 
 const DIGIT = /^(?:Digit|Numpad)([0-9])$/;
 const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown"];
