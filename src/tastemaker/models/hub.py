@@ -126,7 +126,8 @@ def ensure_weights(
             f"the weights of {model.id} are needed at {path} ({_shorten(check.problems)}), and they cannot be "
             f"downloaded: {describe_error(error)}\n"
             "Run `tastemaker scorers pull --model-dir DIR` (with the same --scorer) where there is a connection, copy "
-            "DIR here and add --model-dir DIR; or rank without weights now: --rank-by technical_quality"
+            "DIR here and add --model-dir DIR; or rank without weights now: score, filter or explore with "
+            "--rank-by technical_quality"
         ) from None  # the HTTP library's own chain is a hundred lines; it is in the debug log
     return path
 
