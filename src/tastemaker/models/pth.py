@@ -101,7 +101,7 @@ def read_pth(path: Path) -> dict[str, Floats]:
         raise ModelError(f"{path} cannot be read as plain weights: {error}; save a dictionary of tensors") from error
     except zipfile.BadZipFile as error:
         raise ModelError(
-            f"{path} is damaged, or not what torch.save writes since PyTorch 1.6; save it again"
+            f"{path} cannot be read as plain weights: it is damaged, or not what torch.save writes since PyTorch 1.6"
         ) from error
     except Exception as error:  # a damaged file makes zipfile and pickletools raise many kinds
         words = " ".join(str(error).split())[:200] or type(error).__name__
