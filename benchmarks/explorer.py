@@ -163,7 +163,7 @@ def measure_answers(address: str, pictures: int) -> None:
 
     for path in ASKED:
         times = [ask(path.format(row=1000 * n)) for n in range(5)]
-        print(f"{path}: first {times[0]:.0f} ms, then {statistics.median(times[1:]):.0f} ms")
+        print(f"{path[:60]}: first {times[0]:.0f} ms, then {statistics.median(times[1:]):.0f} ms")
     for kind, (width, height) in enumerate(SIZES):
         rows = range(kind, min(pictures, 40), len(SIZES))
         fresh = statistics.median(ask(f"/picture/{row}/320") for row in rows)
