@@ -1,6 +1,7 @@
 """The house has floors: packages import downwards only, also lazily and for types."""
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +20,7 @@ FLOORS = (
         "imaging",
         "models",
         "testing",
+        "stage_perf",
         "tasks",
         "provenance",
         "taste",
@@ -93,3 +95,9 @@ def test_stages_do_not_talk_through_string_keys():
         and getattr(node, "attr", "") != "items"
     ]
     assert reads == []
+
+
+def test_parquet_is_read_without_pyarrows_threads():
+    """By `ParquetFile` of `tastemaker.storage.parquet`, which says why."""
+    reads = re.compile(r"pq\.(ParquetFile|read_table|ParquetDataset)\(")
+    assert [name_of(path) for path in ROOT.rglob("*.py") if reads.search(path.read_text())] == []

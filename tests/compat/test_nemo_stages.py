@@ -28,8 +28,9 @@ from tastemaker.compat.nemo_curator.stages import (
 )
 from tastemaker.errors import ConfigurationError
 from tastemaker.executors import LocalExecutor
+from tastemaker.stage_perf import StagePerfStats
 from tastemaker.stages.base import NodeInfo, Resources, WorkerMetadata
-from tastemaker.tasks import EmptyTask, FileGroupTask, ImageBatch, ImageObject, StagePerfStats, Task
+from tastemaker.tasks import EmptyTask, FileGroupTask, ImageBatch, ImageObject, Task
 
 
 def random_images(count, size=224, **attributes):

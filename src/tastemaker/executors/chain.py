@@ -13,8 +13,9 @@ from typing import Any
 
 from tastemaker.executors.base import Stage, StageCount
 from tastemaker.executors.timing import StageTiming
+from tastemaker.stage_perf import StagePerfStats, sum_perf
 from tastemaker.stages.base import NodeInfo, WorkerMetadata, run_stage
-from tastemaker.tasks import StagePerfStats, Task, sum_perf
+from tastemaker.tasks import Task
 
 QUEUE_SIZE = 2
 """Tasks that may wait before a stage: enough that it never starves, few enough that memory stays flat."""

@@ -15,10 +15,10 @@ from itertools import accumulate
 from typing import Any, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tastemaker.errors import RemoteError, TastemakerError, UnreadableImageError
 from tastemaker.storage import public_url
+from tastemaker.storage.parquet import ParquetFile
 from tastemaker.storage.place import Place
 
 TABLE_EXTENSIONS = (".parquet", ".arrow", ".feather", ".ipc")
@@ -149,7 +149,7 @@ class Table:
 
 
 class _ParquetParts:
-    def __init__(self, file: pq.ParquetFile) -> None:
+    def __init__(self, file: ParquetFile) -> None:
         self._file, self.schema = file, file.schema_arrow
         self.sizes = [file.metadata.row_group(n).num_rows for n in range(file.metadata.num_row_groups)]
 
@@ -176,13 +176,15 @@ class _ArrowParts:
 def _open_parts(place: Place, stack: contextlib.ExitStack) -> _ParquetParts | _ArrowParts:
     file = stack.enter_context(place.open())
     if str(place).lower().endswith(".parquet"):
-        return _ParquetParts(stack.enter_context(pq.ParquetFile(file, buffer_size=_BUFFER_BYTES)))
+        return _ParquetParts(stack.enter_context(ParquetFile(file, buffer_size=_BUFFER_BYTES)))
     source: pa.NativeFile = pa.PythonFile(file)
     if place.local_path is not None:
         source = pa.BufferReader(pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     magic = source.read(6)
     source.seek(0)
-    return _ArrowParts(pa.ipc.open_file(source) if magic == b"ARROW1" else pa.ipc.open_stream(source))
+    options = pa.ipc.IpcReadOptions(use_threads=False)  # as in `ParquetFile`
+    opened = pa.ipc.open_file if magic == b"ARROW1" else pa.ipc.open_stream
+    return _ArrowParts(opened(source, options=options))
 
 
 def _check_names(columns: Iterable[pa.Field]) -> None:

@@ -104,9 +104,9 @@ def make_xmp(rating: int, extension: str = "", *, by_score: bool = False) -> byt
 
 
 def set_rating(xmp: bytes, rating: int) -> bytes:
-    """Return the XMP with this rating. All other bytes stay what they are.
+    """Return the XMP with this rating. Where digiKam's pick label is there, it follows a rejection and its end.
 
-    But digiKam's word for rejected, where it stands beside the rating, follows it: digiKam asks for nothing else.
+    digiKam shows a picture as rejected by that label alone. All other bytes stay what they are.
 
     Raises:
         MetadataError: It is no sound XMP, or not in an encoding that has ASCII's bytes.
@@ -119,11 +119,9 @@ def set_rating(xmp: bytes, rating: int) -> bytes:
     before = _parse_plain(xmp)
     if before.number() == rating:
         return xmp
-    if before.pick is not None and REJECTED in (rating, before.number()):
-        pick = "1" if rating == REJECTED else "0"
-        xmp = (
-            xmp if before.pick == pick else _set(xmp, b"PickLabel", pick.encode(), "", lambda found: found.pick == pick)
-        )
+    pick = "1" if rating == REJECTED else "0"
+    if REJECTED in (rating, before.number()) and before.pick not in (None, pick):
+        xmp = _set(xmp, b"PickLabel", pick.encode(), "", lambda found: found.pick == pick)
     return _set(xmp, b"Rating", value, before.rating, lambda found: found.number() == rating)
 
 

@@ -16,10 +16,11 @@ from tastemaker.runs.lock import only_run_on
 from tastemaker.runs.matching import describe_sources
 from tastemaker.scores.files import remove_drafts
 from tastemaker.scores.layout import read_note
+from tastemaker.stage_perf import StagePerfStats
 from tastemaker.stages.base import ProcessingStage, run_stage
 from tastemaker.storage.inputs import source_of
 from tastemaker.storage.place import Place
-from tastemaker.tasks import EmptyTask, FileGroupTask, StagePerfStats, Task
+from tastemaker.tasks import EmptyTask, FileGroupTask, Task
 
 _SECRET = "storage_options"
 """Entry of the metadata that may hold credentials, and is never written."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError, ModelError
 from tastemaker.machine import usable_cores
@@ -28,6 +27,7 @@ from tastemaker.scores.schema import METADATA_KEY, check_score_columns, score_co
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.scores.vectors import Floats, vectors_of
 from tastemaker.storage import Options
+from tastemaker.storage.parquet import ParquetFile
 
 if TYPE_CHECKING:
     from tastemaker.models.records import Scorer
@@ -136,7 +136,7 @@ def _rescore(file: RowsSource, columns: Mapping[str, _Column]) -> bool:
     rows = RowsFile(file.place, schema)
     try:
         with file.place.open() as opened:
-            parquet = pq.ParquetFile(opened)
+            parquet = ParquetFile(opened)
             for number in range(parquet.num_row_groups):
                 table = parquet.read_row_group(number).cast(file.schema.remove_metadata())
                 filled = _scores(table, wanted)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.schema import COUNTS_KEY, METADATA_KEY
+from tastemaker.storage.parquet import ParquetFile
 from tastemaker.storage.place import AnyPlace, Place
 from tastemaker.storage.unfinished import DRAFT_PREFIX
 
@@ -125,7 +126,7 @@ def read_rows(path: AnyPlace, columns: list[str] | None = None) -> pa.Table:
     The file is opened here: pyarrow itself takes no path that is no UTF-8.
     """
     with Place.of(path).open() as file:
-        return pq.ParquetFile(file).read(columns=columns)
+        return ParquetFile(file).read(columns)
 
 
 def read_metadata(path: AnyPlace) -> dict[bytes, bytes]:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tastemaker.errors import ConfigurationError
 from tastemaker.scores.layout import ROWS_FOLDER, STATE_FOLDER
 from tastemaker.scores.schema import provenance_of, rows_schema
+from tastemaker.storage.parquet import ParquetFile
 from tastemaker.storage.place import Place, look_anew
 
 Source = str | os.PathLike[str]
@@ -180,7 +180,7 @@ def _full_address(place: Place) -> str:
 def _read_footer(path: str, storage_options: Mapping[str, Any] | None) -> RowsSource:
     try:
         with Place.at(path, storage_options).open() as file:  # pyarrow itself takes no path that is no UTF-8
-            footer = pq.ParquetFile(file)
+            footer = ParquetFile(file)
             rows, schema = footer.metadata.num_rows, footer.schema_arrow
     except (pa.ArrowException, OSError) as error:
         raise ConfigurationError(f"{path} is no rows file: {error}") from error
@@ -241,7 +241,7 @@ def _fetch_from(
 ) -> Iterator[pa.Table]:
     present = [name for name in columns if name in source.schema.names]
     with source.place.open() as file:
-        parquet = pq.ParquetFile(file)
+        parquet = ParquetFile(file)
         for group in range(parquet.num_row_groups):
             rows = parquet.metadata.row_group(group).num_rows
             inside = _between(row_ids, start, rows)

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tastemaker.machine import MEMORY_SHARE, usable_cores, usable_memory_bytes
 from tastemaker.scores.locations import IntArray, RowsSource
+from tastemaker.storage.parquet import ParquetFile
 
 Floats = npt.NDArray[np.floating]
 
@@ -94,7 +94,7 @@ class Vectors:
         for source, _ in self._files:
             if self._column in source.schema.names:
                 with source.place.open() as file:
-                    for batch in pq.ParquetFile(file).iter_batches(_BLOCK_ROWS, columns=[self._column]):
+                    for batch in ParquetFile(file).iter_batches(_BLOCK_ROWS, columns=[self._column]):
                         lengths = pc.list_value_length(batch.column(0)).drop_null()
                         if len(lengths):
                             return int(lengths[0].as_py())
@@ -180,12 +180,12 @@ class Vectors:
         def read(task: tuple[RowsSource, int, int]) -> None:
             source, start, part = task
             with source.place.open() as file:
-                parquet = pq.ParquetFile(file)
+                parquet = ParquetFile(file)
                 for group in range(parquet.num_row_groups):
                     end = start + parquet.metadata.row_group(group).num_rows
                     is_wanted = rows is None or np.searchsorted(rows, start) < np.searchsorted(rows, end)
                     if group % parts == part and is_wanted:
-                        for batch in parquet.iter_batches(_BLOCK_ROWS, [group], [self._column], use_threads=False):
+                        for batch in parquet.iter_batches(_BLOCK_ROWS, [group], [self._column]):
                             work(start, vectors_of(batch.column(0), size)[0])
                             start += len(batch)
                     start = end

@@ -21,6 +21,7 @@ from tastemaker.imaging.image_metadata import Record, write_records
 from tastemaker.imaging.keys import MAX_IMAGE_BYTES, split_key
 from tastemaker.progress import Progress
 from tastemaker.scores.copies import Copies, FileCopies, LinkCopies, Members, TarCopies, is_too_long
+from tastemaker.scores.files import read_rows
 from tastemaker.scores.schema import COPY_FIELDS, original_name, printable
 from tastemaker.scores.sources import (
     NEEDED_COLUMNS,
@@ -315,8 +316,7 @@ class _Orphans:
             return set()
         is_there = cache(lambda path: Place.at(path).local_path is None or os.path.exists(path))
         try:
-            with self._listing.open() as file:
-                rows = pq.ParquetFile(file).read(columns=["image_path", "shard", "tar_file"]).to_pylist()
+            rows = read_rows(self._listing, ["image_path", "shard", "tar_file"]).to_pylist()
             return {
                 _key(original_name(row["tar_file"]))
                 for row in rows

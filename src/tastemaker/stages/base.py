@@ -12,8 +12,9 @@ from typing import Any, Generic, TypeVar
 
 from tastemaker.checks import check_numbers
 from tastemaker.errors import ConfigurationError, ReasonKind, StageError
+from tastemaker.stage_perf import StagePerfStats
 from tastemaker.storage import public_url
-from tastemaker.tasks import ImageBatch, ImageObject, StagePerfStats, Task
+from tastemaker.tasks import ImageBatch, ImageObject, Task
 
 _NEUTRAL = frozenset(
     {"verbose", "num_threads", "threads", "num_gpus_per_worker", "model_inference_batch_size", "model_dir", "device"}

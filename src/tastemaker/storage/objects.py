@@ -20,8 +20,10 @@ from tastemaker.storage.stores import PART_BYTES, PARTS_AT_ONCE, open_store, spl
 T = TypeVar("T")
 
 _METADATA_ADDRESS = "169.254.169.254"
-_LISTED_AT_ONCE = 1000
 """The address where a machine in a cloud asks for credentials if it finds none elsewhere."""
+
+_LISTED_AT_ONCE = 1000
+"""Objects in one piece of a listing: whoever watches it sees them pass."""
 
 _UNREADABLE = (
     "%s: an object with an empty part, '.' or '..' in its name cannot be read. Nor are others of its folder that have "

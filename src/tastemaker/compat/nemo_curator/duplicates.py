@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from tastemaker.checks import check_choice
 from tastemaker.compat.nemo_curator.stages import ProcessingStage
 from tastemaker.errors import ConfigurationError
+from tastemaker.scores.files import read_rows
 from tastemaker.scores.groups import group_duplicates
 from tastemaker.scores.vectors import embeddings_of
 from tastemaker.stages.base import OfBatches, WorkerMetadata
@@ -320,11 +321,13 @@ def _parquet_files(folder: Place, *, recursive: bool = True) -> Sequence[Place]:
 
 
 def _read_table(file: Place, columns: list[str]) -> pa.Table:
-    with file.open() as opened:
-        try:
-            return pq.read_table(opened, columns=columns)
-        except (pa.ArrowException, KeyError) as error:
-            raise ConfigurationError(f"{file} cannot be read for the columns {', '.join(columns)}: {error}") from error
+    try:
+        table = read_rows(file, columns)
+    except pa.ArrowException as error:
+        raise ConfigurationError(f"{file} cannot be read: {error}") from error
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise ConfigurationError(f"{file} has no column {missing[0]!r}")
+    return table
 
 
 def _write_table(target: Place, rows: pa.Table, **options: Any) -> None:  # noqa: ANN401

@@ -64,7 +64,7 @@ NAMES: dict[str, dict[str, str]] = {
     "nemo_curator.tasks.sentinels": _at(_TASKS, "EmptyTask"),
     "nemo_curator.tasks.tasks": _at(_TASKS, "EmptyTask", "Task") | {"_EmptyTask": f"{_TASKS}:EmptyTask"},
     "nemo_curator.tasks.utils": _at(f"{_HERE}.perf", "TaskPerfUtils"),
-    "nemo_curator.utils.performance_utils": _at(_TASKS, "StagePerfStats"),
+    "nemo_curator.utils.performance_utils": _at("tastemaker.stage_perf", "StagePerfStats"),
 }
 """Module of NeMo Curator -> name in it -> ``module:name`` of ours. The modules above these are packages."""
 
