@@ -61,13 +61,15 @@ export function startKeys() {
   document.addEventListener("keydown", press);
 }
 
-const isTyping = (target) => target.checkVisibility() && target.closest("input:not([type=radio], [type=checkbox], [type=range]), textarea") !== null;
+// Whether a key goes to one of these. A dialog that was just closed still gets the next key.
+const isFor = (target, selector) => target.checkVisibility() && target.closest(selector) !== null;
 
+const TYPED = "input:not([type=radio], [type=checkbox], [type=range]), textarea";
 const DIGIT = /^(?:Digit|Numpad)([0-9])$/;
 const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown"];
 
 function press(event) {
-  if (event.defaultPrevented || event.altKey || isTyping(event.target)) return;
+  if (event.defaultPrevented || event.altKey || isFor(event.target, TYPED)) return;
   if (document.querySelector("dialog.sheet[open]") !== null) return;
   if (event.ctrlKey || event.metaKey) {
     if (event.key.toLowerCase() === "z") act(event, undo);
@@ -77,7 +79,7 @@ function press(event) {
   const digit = DIGIT.exec(event.code)?.[1] ?? (/^[0-9]$/.test(event.key) ? event.key : null);
   if (digit !== null) return act(event, () => mark(changeOf(Number(digit)), goesOn(event)));
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (key === "Enter" && document.activeElement?.closest("button, a, select, summary")) return;
+  if (key === "Enter" && isFor(event.target, "button, a, select, summary")) return;
   for (const [, , actions, isHere] of KEYS.flatMap(([, keys]) => keys)) {
     if (actions?.[key] && (!isHere || isHere())) act(event, () => actions[key](event));
   }
@@ -101,7 +103,7 @@ function act(event, action) {
 }
 
 function move(event) {
-  if (event.target.closest("select, input:not([type=checkbox])")) return;
+  if (isFor(event.target, "select, input:not([type=checkbox])")) return;
   if (isOpen()) {
     const steps = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (steps) act(event, () => walk(steps));
