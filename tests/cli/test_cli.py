@@ -231,6 +231,17 @@ def test_a_command_in_a_folder_that_is_gone_says_so(tmp_path):
     )
 
 
+def test_a_machine_without_a_folder_for_temporary_files_says_so(tmp_path, shard, model_dir):
+    tastemaker("score", shard, "-o", tmp_path / "out", "--model-dir", model_dir)
+    nowhere = "import tempfile; tempfile._candidate_tempdir_list = list; from tastemaker.cli import main; main()"
+    command = [sys.executable, "-c", nowhere, "top", tmp_path / "out"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (
+        1,
+        "tastemaker: no folder for temporary files can be written to; set TMPDIR to one that can\n",
+    )
+
+
 def test_a_run_needs_no_standard_streams(tmp_path, shard, model_dir):
     command = '"$0" -m tastemaker score "$1" -o "$2" --model-dir "$3" <&- >&- 2>&-'
     arguments = [sys.executable, shard, tmp_path / "out", model_dir]

@@ -111,12 +111,12 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         place = "" if error.filename is None else f"{os.fspath(error.filename)}: "
-        help_ = "; set TMPDIR to a folder that can be written to" if "temporary directory" in str(error) else ""
         what = error.strerror or str(error)
-        if isinstance(error, FileNotFoundError) and error.strerror and error.filename is None:
+        if "No usable temporary directory" in what:
+            what = "no folder for temporary files can be written to; set TMPDIR to one that can"
+        elif isinstance(error, FileNotFoundError) and error.strerror and error.filename is None:
             what = "the folder that you are in is gone; change to another"
-        said = plain_text(f"tastemaker: {place}{what}{help_}")
-        typer.secho(said, fg=red, err=True)
+        typer.secho(plain_text(f"tastemaker: {place}{what}"), fg=red, err=True)
         sys.exit(1)
 
 
