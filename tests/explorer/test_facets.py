@@ -10,7 +10,7 @@ from explorer.table import SCORES, set_column, write_large_table
 from tastemaker import ScoreTable
 from tastemaker.explorer.facets import MAX_DAYS
 from tastemaker.explorer.index import Filter, ScoreIndex
-from tastemaker.selections.marks import Marks
+from tastemaker.scores.marks import Marks
 
 CANON, NIKON = "Canon EOS R5", "NIKON Z 8"
 CAMERAS = [CANON] * 5 + [NIKON] * 4 + [None] * 3

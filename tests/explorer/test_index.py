@@ -9,7 +9,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.chart import MAX_EDGES
 from tastemaker.explorer.index import Filter, ScoreIndex
 from tastemaker.scores.cutoff import Top, name_cutoff
-from tastemaker.selections.marks import Marks
+from tastemaker.scores.marks import Marks
 
 
 @pytest.fixture

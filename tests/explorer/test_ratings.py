@@ -20,7 +20,7 @@ from tastemaker.imaging.xmp import read_label, read_rating
 from tastemaker.runs.options import RunOptions
 from tastemaker.runs.run import run_scoring
 from tastemaker.scores.cutoff import Top
-from tastemaker.selections.marks import MARKS_FILE, Mark, Marks, marks_path, ratings_of
+from tastemaker.scores.marks import MARKS_FILE, Mark, Marks, marks_path, ratings_of
 from tastemaker.selections.selection import choose_rows
 
 ALL = Filter()
@@ -53,7 +53,7 @@ def said(table):
 
 def test_a_rating_survives_a_kill_and_is_found_by_the_picture_not_by_its_row(scores, tmp_path):
     code = (
-        "import os, sys; from tastemaker import ScoreTable; from tastemaker.selections.marks import Marks; "
+        "import os, sys; from tastemaker import ScoreTable; from tastemaker.scores.marks import Marks; "
         "m = Marks(ScoreTable(sys.argv[1])); m.change({3: {'stars': 4}}); m.change({5: {'rejected': True}}); "
         "os.kill(os.getpid(), 9)"
     )
@@ -84,6 +84,29 @@ def test_a_picture_that_was_edited_keeps_its_rating(photos):
         file.write(b"edited")
     score(photos)
     assert said(ScoreTable(photos / "out")) == {"0": 0, "1": 0, "2": -1, "3": 0}
+
+
+def test_a_picture_that_moved_and_was_edited_keeps_its_rating_whatever_came_first(photos):
+    marks = Marks(ScoreTable(photos / "out"))
+    marks.change({0: {"stars": 3}, 2: {"rejected": True}})
+    folder = photos / "photos"
+    for step in range(4):
+        if step % 2:
+            for number in (0, 2):
+                with open(folder / f"{number}.jpg", "ab") as file:
+                    file.write(b"edited")
+        else:
+            folder = folder.rename(photos / f"other{step}")
+        score(photos, folder.name)
+        assert said(ScoreTable(photos / "out")) == {"0": 3, "1": 0, "2": -1, "3": 0}, step
+
+
+def test_ratings_that_cannot_be_read_do_not_stop_a_scoring(photos):
+    (photos / "out" / MARKS_FILE).write_bytes(b"no database at all, but long enough to look like one" * 100)
+    (photos / "photos" / "0.jpg").rename(photos / "photos" / "first.jpg")
+    score(photos)
+    rows = ScoreTable(photos / "out").to_arrow(["image_id"], "status <> 'deleted'")
+    assert sorted(rows["image_id"].to_pylist()) == ["1", "2", "3", "first"]
 
 
 def test_of_two_copies_of_a_picture_only_the_one_that_was_rated_is(photos):

@@ -27,8 +27,8 @@ from tastemaker.imaging.signals import SIGNAL_NAMES
 from tastemaker.imaging.tars import Member
 from tastemaker.runs.options import RunOptions
 from tastemaker.scores.cutoff import Top
+from tastemaker.scores.marks import Marks
 from tastemaker.selections.filter import filter_images
-from tastemaker.selections.marks import Marks
 from tastemaker.selections.selection import choose_rows
 
 HOSTILE = "</script><script>alert('1')</script><img src=x onerror=alert(2)> & \"quoted\""

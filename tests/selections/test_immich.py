@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tastemaker import RunOptions, ScoreTable, run_scoring
-from tastemaker.selections.marks import Marks
+from tastemaker.scores.marks import Marks
 
 pytestmark = pytest.mark.network
 SCRIPT = Path(__file__).parents[2] / "examples" / "rate_in_immich.py"

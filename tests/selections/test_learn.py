@@ -14,9 +14,9 @@ from safetensors import safe_open
 from tastemaker import AestheticPredictor, ConfigurationError, RunOptions, ScoreTable, run_scoring
 from tastemaker.models.own import NOTES_KEY
 from tastemaker.scores.files import RowsFile
+from tastemaker.scores.marks import Marks
 from tastemaker.scores.schema import rows_schema
 from tastemaker.selections.learn import learn_taste
-from tastemaker.selections.marks import Marks
 from tastemaker.testing import write_random_models
 
 COUNT = 120

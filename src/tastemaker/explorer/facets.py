@@ -19,8 +19,8 @@ import numpy.typing as npt
 from tastemaker.checks import check_choice
 from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.dimensions import code_rows, source_dimension
+from tastemaker.scores.marks import REJECTED, Ratings
 from tastemaker.scores.table import ScoreTable
-from tastemaker.selections.marks import REJECTED, Ratings
 
 Mask = npt.NDArray[np.bool_]
 

@@ -25,10 +25,10 @@ from tastemaker.models.published.clip_score import CLIP_SCORE
 from tastemaker.scores.conditions import Condition
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.database import sql_text
+from tastemaker.scores.marks import REJECTED, Marks, Ratings, ratings_of
 from tastemaker.scores.stacks import check_embeddings
 from tastemaker.scores.table import ScoreTable
 from tastemaker.scores.variety import LEAST_REACH, REACH, choose_varied
-from tastemaker.selections.marks import REJECTED, Marks, Ratings, ratings_of
 
 NEXT = "next"
 """A value of ``Filter.rated``: a dozen pictures that one should rate next."""

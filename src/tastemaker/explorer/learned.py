@@ -19,11 +19,11 @@ from tastemaker.models.own import read_notes
 from tastemaker.models.published import find_scorer
 from tastemaker.models.words import load_head
 from tastemaker.provenance import check_backbone
+from tastemaker.scores.marks import Ratings
 from tastemaker.scores.search import stated_scorer
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.scores.vectors import Floats
 from tastemaker.selections.learn import learn_taste
-from tastemaker.selections.marks import Ratings
 from tastemaker.selections.proposals import propose
 from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place

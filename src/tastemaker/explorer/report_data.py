@@ -21,10 +21,10 @@ from tastemaker.models.published import scorer_of_column
 from tastemaker.runs.runfile import RUN_FILE
 from tastemaker.scores.cutoff import Top, find_percentiles
 from tastemaker.scores.layout import read_note
+from tastemaker.scores.marks import Marks
 from tastemaker.scores.stacks import best_of_group, find_stacks, read_frames
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.selections.filter import find_kept_cut
-from tastemaker.selections.marks import Marks
 from tastemaker.selections.selection import Selection, choose_rows
 from tastemaker.selections.steps import Best, FunnelStep
 from tastemaker.storage import is_remote

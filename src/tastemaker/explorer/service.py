@@ -26,11 +26,11 @@ from tastemaker.explorer.report_data import DEFAULT_TOP
 from tastemaker.explorer.slices import slice_view
 from tastemaker.explorer.view import Cut
 from tastemaker.scores.locations import name_of
+from tastemaker.scores.marks import REJECTED, Mark, Marks
 from tastemaker.scores.neighbours import nearest_rows
 from tastemaker.scores.small import encode_jpeg, read_picture, recorded_size, reduce_image
 from tastemaker.scores.sources import OriginalsReader
 from tastemaker.scores.table import EMBEDDING, ScoreTable
-from tastemaker.selections.marks import REJECTED, Mark, Marks
 from tastemaker.selections.select import select_images
 from tastemaker.selections.selection import Selection
 

@@ -26,6 +26,7 @@ from tastemaker.runs.runfile import RunFile
 from tastemaker.runs.summary import RunSummary, describe_bottleneck, summarise
 from tastemaker.scores.files import remove_drafts
 from tastemaker.scores.layout import ROWS_FOLDER
+from tastemaker.scores.marks import follow_pictures
 from tastemaker.stages.base import ProcessingStage
 from tastemaker.stages.choice import without_sidecars
 from tastemaker.stages.embed import ImageEmbeddingStage
@@ -94,6 +95,7 @@ def run_scoring(
                 run.counter.listeners.append(lambda progress, _images: on_progress(progress))
             try:
                 summary = run.do(groups)
+                follow_pictures(place, options.storage_options)
                 summary.passed_over = passed_over
                 summary.seconds = round(time.monotonic() - started, 2)
                 record.finish(summary)

@@ -16,11 +16,11 @@ from tastemaker.checks import check_positive
 from tastemaker.errors import ConfigurationError, UnreadableImageError
 from tastemaker.progress import Progress
 from tastemaker.scores.locations import IntArray
+from tastemaker.scores.marks import REJECTED, ratings_of
 from tastemaker.scores.small import read_picture, recorded_size, reduce_image
 from tastemaker.scores.sources import NEEDED_COLUMNS, OriginalsReader
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.lettering import draw_text, find_font
-from tastemaker.selections.marks import REJECTED, ratings_of
 
 SHEETS = (".pdf",)
 

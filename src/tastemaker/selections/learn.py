@@ -23,9 +23,9 @@ from tastemaker.models.records import Scorer
 from tastemaker.models.words import load_head, refuse_captions
 from tastemaker.provenance import check_backbone
 from tastemaker.scores.groups import group_duplicates
+from tastemaker.scores.marks import REJECTED, Ratings, ratings_of
 from tastemaker.scores.search import stated_scorer
 from tastemaker.scores.table import ScoreTable
-from tastemaker.selections.marks import REJECTED, Ratings, ratings_of
 from tastemaker.storage import expand_path
 from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place

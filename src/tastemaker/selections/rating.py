@@ -11,9 +11,9 @@ from typing import Any
 from tastemaker.errors import MetadataError
 from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.scores.copies import Members
+from tastemaker.scores.marks import REJECTED, Mark, Marks, marks_path
 from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.edits import Edits, TakenBack
-from tastemaker.selections.marks import REJECTED, Mark, Marks, marks_path
 from tastemaker.selections.selection import Selection, choose_rows
 from tastemaker.selections.stars import DEFAULT_BOUNDS, Rating, StarsReport, stars_by_percentile, write_xmp_sidecars
 

@@ -13,9 +13,9 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.scores.cutoff import Top
 from tastemaker.scores.groups import MIN_SIMILARITY
 from tastemaker.scores.locations import ROW_ID, IntArray
+from tastemaker.scores.marks import REJECTED, ratings_of
 from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.scores.variety import VARIETY
-from tastemaker.selections.marks import REJECTED, ratings_of
 from tastemaker.selections.steps import (
     Best,
     BestOfGroup,

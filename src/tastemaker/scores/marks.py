@@ -7,9 +7,10 @@ column ``rating``), and either beats the stars that the program makes of scores.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,6 +27,9 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.scores.layout import STATE_FOLDER, results_of
 from tastemaker.scores.schema import DELETED
 from tastemaker.scores.table import ScoreTable
+from tastemaker.storage.place import Place
+
+logger = logging.getLogger(__name__)
 
 MARKS_FILE = f"{STATE_FOLDER}/ratings.sqlite"
 """Below the directory of the results."""
@@ -162,6 +166,31 @@ class Marks:
             self.version += 1
             return marks
 
+    def follow(self) -> None:
+        """Note what the bytes of the marked pictures are now, and where they lie.
+
+        A picture that is found by one of the two after the other has changed is so found again once both have.
+
+        Raises:
+            ConfigurationError: The file cannot be read or written.
+        """
+        with self._lock:
+            try:
+                with self._open() as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    known = _find_rows(self._table, self._read())
+                    connection.executemany(
+                        "UPDATE OR REPLACE ratings SET xxh3 = ?, image_path = ?, position = ?, image_id = ? "
+                        "WHERE xxh3 = ? AND image_path = ? AND position = ?",
+                        [
+                            (now.xxh3, *now.place, now.image_id, before.xxh3, *before.place)
+                            for now, before in zip(self._name(list(known)), known.values(), strict=True)
+                            if now != before
+                        ],
+                    )
+            except sqlite3.Error as error:
+                raise ConfigurationError(f"the ratings do not follow their pictures: {self.path}: {error}") from error
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:
@@ -197,13 +226,34 @@ class Marks:
             seen = self._open().execute("PRAGMA data_version").fetchone()[0]
             if seen == self._seen:
                 return
-            names = "xxh3, image_path, position, image_id, stars, rejected, label"
-            query = f"SELECT {names} FROM ratings ORDER BY changed_at DESC"
-            stored = {_Picture(*what): Mark(s, bool(r), label) for *what, s, r, label in self._open().execute(query)}
+            stored = self._read()
         except sqlite3.Error as error:
             raise ConfigurationError(f"{self.path} is no file of ratings: {error}; move it away") from error
-        self._by_row = {row: mark for row, mark in _find_rows(self._table, stored).items() if mark != Mark()}
+        found = _find_rows(self._table, stored).items()
+        self._by_row = {row: stored[picture] for row, picture in found if stored[picture] != Mark()}
         self.version, self._seen = self.version + 1, seen
+
+    def _read(self) -> dict[_Picture, Mark]:
+        """Return all marks of the file, the newest first."""
+        names = "xxh3, image_path, position, image_id, stars, rejected, label"
+        query = f"SELECT {names} FROM ratings ORDER BY changed_at DESC"
+        return {_Picture(*what): Mark(s, bool(r), label) for *what, s, r, label in self._open().execute(query)}
+
+
+def follow_pictures(results: Place, storage_options: Mapping[str, Any] | None = None) -> None:
+    """Let the marks follow their pictures to where they lie now: see `Marks.follow`. Nothing is done without marks.
+
+    Args:
+        results: The directory of the results.
+        storage_options: For a URL.
+    """
+    path = _path_of(results)
+    if path.exists():
+        try:
+            with closing(Marks(ScoreTable(results.address, storage_options=storage_options), path)) as marks:
+                marks.follow()
+        except ConfigurationError as error:  # the rows are as they are to be, whatever is in that file
+            logger.warning("%s", error)
 
 
 def ratings_of(table: ScoreTable, marks: Mapping[int, Mark] | None = None) -> Ratings:
@@ -241,18 +291,21 @@ def marks_path(table: ScoreTable) -> Path:
     Args:
         table: The rows; of several places the first one counts.
     """
-    source, folder = table.sources[0].path, results_of(table.sources[0].place.parent).local_path
+    return _path_of(results_of(table.sources[0].place.parent))
+
+
+def _path_of(results: Place) -> Path:
+    folder = results.local_path
     if folder is not None:
         beside = folder / MARKS_FILE
         if os.access(beside if beside.exists() else beside.parent if beside.parent.exists() else folder, os.W_OK):
             return beside
-        source = str(folder)
-    name = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    name = hashlib.sha256(str(folder or results).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return Path(platformdirs.user_data_dir("tastemaker")) / "ratings" / f"{name}.sqlite"
 
 
-def _find_rows(table: ScoreTable, stored: Mapping[_Picture, Mark]) -> dict[int, Mark]:
-    """Return the rows of pictures that were marked. Each row takes one mark, and each mark goes to one row."""
+def _find_rows(table: ScoreTable, stored: Collection[_Picture]) -> dict[int, _Picture]:
+    """Return row -> the picture that was marked. Each row takes one, and each picture goes to one row."""
     if not stored:
         return {}
     xxh3 = "coalesce(xxh3, '')" if "xxh3" in table.columns else "''"
@@ -269,7 +322,7 @@ def _find_rows(table: ScoreTable, stored: Mapping[_Picture, Mark]) -> dict[int, 
         for picture in list(waiting):
             row = known.pop(same(picture), None) if same(picture) is not None else None
             if row is not None:
-                found[row] = stored[picture]
+                found[row] = picture
                 waiting.remove(picture)
                 del left[row]
     return found
