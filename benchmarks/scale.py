@@ -42,14 +42,14 @@ def make_result(task):
 def play(tasks):
     """Hand out every task and take its results, as the driver of a run on Ray does. Return bytes and seconds."""
     executor = RayDataExecutor()
-    pool = ActorPool(executor, [], [ImageReaderStage()])
+    pool = ActorPool(executor, [ImageReaderStage().with_(name=name) for name in STAGES])
     counts = [StageCount(stage, IMAGES_PER_SHARD, 10**9) for stage in STAGES]
     timings, crossed = [StageTiming(stage, busy_s=1.0) for stage in STAGES], 0
     started = time.perf_counter()
-    for number, task in enumerate(tasks):
+    for task in tasks:
         payload = pickle.dumps(task)
         done = pickle.dumps((pickle.dumps(make_result(pickle.loads(payload))), counts, timings))
-        pool.take((number, pickle.loads(done)))
+        pool.take(pickle.loads(done))
         crossed += len(payload) + len(done)
     return crossed, time.perf_counter() - started
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from tastemaker.errors import MissingExtraError
 from tastemaker.executors.base import BaseExecutor, Stage, StageCount
 from tastemaker.executors.chain import Chain
-from tastemaker.executors.ray_session import list_nodes, ray_session
+from tastemaker.executors.ray_session import ray_session
 from tastemaker.tasks import EmptyTask, Task
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 class RayDataExecutor(BaseExecutor):
     """Runs a pipeline on a Ray cluster: whole partitions, each by one worker that has all stages loaded.
 
-    A first stage that makes the work (it wants one worker, and takes an `EmptyTask`) runs here. All others become one
+    The first stage, if it makes the work of an `EmptyTask`, runs here. All others become one
     chain, which runs in every worker as `LocalExecutor` runs it. So rows and files are the same, and what crosses
     processes is names of files and the results of the last stage.
 
@@ -65,18 +65,20 @@ class RayDataExecutor(BaseExecutor):
         logger.info("the pipeline runs on a pool of Ray actors (%s)", type(self).__name__)
         tasks = list(initial_tasks or [EmptyTask()])
         self.timings.clear()
-        makes_work = stages[0].num_workers() == 1 and all(isinstance(task, EmptyTask) for task in tasks)
-        here, chain = (stages[:1], stages[1:]) if makes_work else ([], stages)
-        if here:
-            first = Chain(here)
+        if all(isinstance(task, EmptyTask) for task in tasks):
+            first, stages = Chain(stages[:1]), stages[1:]
             self.timings += first.timings
             tasks = first.run_once(tasks)
-        if not chain or not tasks:
+        if not stages or not tasks:
             return tasks
         with ray_session(self.config.get("address")):
+            import ray
+
             from tastemaker.executors.pool import ActorPool
 
-            return ActorPool(self, list_nodes(ignore_head_node=self.ignore_head_node), chain).run(tasks)
+            nodes = [node for node in ray.nodes() if node["Alive"]]
+            others = [node for node in nodes if "node:__internal_head__" not in node["Resources"]]
+            return ActorPool(self, stages).run(tasks, others if self.ignore_head_node and others else nodes)
 
 
 class XennaExecutor(RayDataExecutor):

@@ -80,19 +80,6 @@ def ray_session(address: str | None) -> Iterator[None]:
             ray.shutdown()
 
 
-def list_nodes(*, ignore_head_node: bool = False) -> list[dict[str, Any]]:
-    """Return the machines of the cluster that are alive, of ``ray.nodes()``.
-
-    Args:
-        ignore_head_node: Leave out the one that runs Ray's own services, if there are others.
-    """
-    import ray
-
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    others = [node for node in alive if "node:__internal_head__" not in node["Resources"]]
-    return others if ignore_head_node and others else alive
-
-
 def _join(address: str) -> None:
     """Connect to a cluster.
 

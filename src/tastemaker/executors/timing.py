@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-_ADDING = threading.Lock()
 
 
 @dataclass
@@ -33,29 +30,23 @@ class StageTiming:
 
     @contextmanager
     def count(self, what: str) -> Iterator[None]:
-        """Add the time that a block takes to one of the attributes."""
+        """Add the time that a block takes to one of the attributes. Only one thread may add to each."""
         started = time.monotonic()
         try:
             yield
         finally:
             elapsed = time.monotonic() - started
-            with _ADDING:
-                setattr(self, what, getattr(self, what) + elapsed)
+            setattr(self, what, getattr(self, what) + elapsed)
+
+    def add(self, other: StageTiming) -> None:
+        """Add what the stage took in another process."""
+        for what in ("setup_s", "busy_s", "waiting_for_input_s", "waiting_for_output_s"):
+            setattr(self, what, getattr(self, what) + getattr(other, what))
 
     @property
     def busy_share(self) -> float:
         """The share of its time, after the set-up, that it worked: 0 to 1."""
         return self.busy_s / max(self.busy_s + self.waiting_for_input_s + self.waiting_for_output_s, 1e-9)
-
-
-def sum_timings(parts: list[list[StageTiming]]) -> list[StageTiming]:
-    """Return the time of each stage, summed over all that worked on it."""
-    sums: dict[str, StageTiming] = {}
-    for timing in (timing for timings in parts for timing in timings):
-        total = sums.setdefault(timing.name, StageTiming(timing.name))
-        for name in ("setup_s", "busy_s", "waiting_for_input_s", "waiting_for_output_s"):
-            setattr(total, name, getattr(total, name) + getattr(timing, name))
-    return list(sums.values())
 
 
 def find_bottleneck(timings: list[StageTiming]) -> StageTiming | None:

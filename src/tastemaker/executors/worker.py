@@ -13,7 +13,6 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -23,7 +22,6 @@ from ray import cloudpickle
 from tastemaker.errors import StageError
 from tastemaker.executors.base import StageCount
 from tastemaker.executors.chain import Chain
-from tastemaker.executors.resources import Share
 from tastemaker.executors.timing import StageTiming
 from tastemaker.machine import CORES_VARIABLE
 from tastemaker.stages.base import CAREFUL_ATTEMPT, NodeInfo, WorkerMetadata
@@ -75,59 +73,67 @@ def _catch(work: Callable[[], T]) -> T | Raised:
         return Raised(pickled)
 
 
+def make_chain(stages: list[bytes], python_path: list[str], log_level: int) -> Chain:
+    """Return the chain, before its set-up, in a process that finds modules and logs as the driver does.
+
+    Args:
+        stages: The stages of the chain, each pickled.
+        python_path: Where the driver finds modules; this process looks there after its own places.
+        log_level: Tastemaker's, in the driver.
+    """
+    sys.path += [place for place in python_path if place not in sys.path]
+    logging.basicConfig()
+    logging.getLogger("tastemaker").setLevel(log_level)
+    return Chain([pickle.loads(stage) for stage in stages])
+
+
+def prepare_node(make: Callable[[], Chain]) -> Raised | None:
+    """Prepare the machine that this runs on: fetch weights. Return what a stage raised, if one did."""
+    return _catch(lambda: make().setup_on_node(NodeInfo(ray.get_runtime_context().get_node_id())))
+
+
 class ChainWorker:
     """A chain in a worker process. It loads with the first task.
 
     Args:
-        stages: The stages of the chain, pickled.
-        python_path: Where the driver finds modules; this process looks there after its own places.
-        share: What each worker gets.
-        log_level: Tastemaker's, in the driver.
+        make: Makes the chain.
+        cores: Machine -> processor cores that the chain may use there.
     """
 
-    def __init__(self, stages: bytes, python_path: list[str], share: Share, log_level: int) -> None:
-        self._stages, self._share = stages, share
+    def __init__(self, make: Callable[[], Chain], cores: dict[str, int]) -> None:
+        self._make, self._cores = make, cores
         self._chain: Chain | None = None
-        sys.path += [place for place in python_path if place not in sys.path]
         with warnings.catch_warnings(action="ignore"):  # of Ray about itself
             self._was_killed = bool(ray.get_runtime_context().was_current_actor_reconstructed)
-        logging.basicConfig()
-        logging.getLogger("tastemaker").setLevel(log_level)
         threading.Thread(target=_end_for_certain, name="end", daemon=True).start()
-
-    def find_node(self) -> str:
-        """Return the machine that this runs on, by Ray's name."""
-        return str(ray.get_runtime_context().get_node_id())
-
-    def prepare_node(self) -> Raised | None:
-        """Prepare the machine that this runs on: fetch weights. Return what a stage raised, if one did."""
-        return _catch(lambda: Chain(pickle.loads(self._stages)).setup_on_node(NodeInfo(self.find_node())))
 
     def run(self, payload: bytes) -> Done | Raised:
         """Return what came of a task that is pickled."""
-        return _catch(partial(self._run, pickle.loads(payload)))
+        return _catch(lambda: self._run(payload))
 
-    def _run(self, task: Task[Any]) -> Done:
+    def _run(self, payload: bytes) -> Done:
+        chain = self._chain = self._chain or self._load()
+        task: Task[Any] = pickle.loads(payload)
         if self._was_killed:  # by this task: Ray gives it to the process that takes the place of the dead one
             self._was_killed, task.partition.attempt = False, CAREFUL_ATTEMPT
-        self._chain = self._chain or self._load()
         counts: list[StageCount] = []
-        results = list(self._chain.run([task], counts.append))
+        results = list(chain.run([task], counts.append))
         for batch in (made for made in results if isinstance(made, ImageBatch)):
             for image in [*batch.data, *batch.dropped]:
                 image.leave_source_behind()
-        return cloudpickle.dumps(results), counts, self._chain.take_timings()
+        return cloudpickle.dumps(results), counts, chain.take_timings()
 
     def end(self) -> None:
-        """Free what the stages loaded."""
+        """Free what the stages loaded, and end this process."""
         if self._chain is not None:
             self._chain.teardown()
+        ray.actor.exit_actor()
 
     def _load(self) -> Chain:
-        here = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == self.find_node())
-        os.environ[CORES_VARIABLE] = str(self._share.cores_on(here))
-        chain = Chain(pickle.loads(self._stages))
-        chain.setup(WorkerMetadata(ray.get_runtime_context().get_actor_id()))
+        context = ray.get_runtime_context()
+        os.environ[CORES_VARIABLE] = str(self._cores[context.get_node_id()])
+        chain = self._make()
+        chain.setup(WorkerMetadata(context.get_actor_id()))
         return chain
 
 
