@@ -201,6 +201,84 @@ def test_keys_that_come_faster_than_ratings_are_saved_rate_one_picture_each(brow
         assert page.evaluate(_MARKS)[:4] == [[3, True, False], [0, True, True], [2, True, True], [0, False, False]]
 
 
+def test_a_key_rates_the_picture_that_one_sees_while_what_is_shown_changes(browser, tmp_path):
+    """The best pictures are p00005, p00000, p00009 and p00011."""
+    folder = write_table(tmp_path)
+    name, marks = "document.querySelector('.facts h2.name').textContent", {}
+
+    with served(folder) as address, opened(browser, f"{address}#cut=5.42&part=kept") as page:
+        wait_until(page, "document.querySelector('.cell.active')?.picture")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#picture .large.here")
+        page.keyboard.down("x")
+        page.keyboard.down("x")  # as a key that is held
+        page.keyboard.up("x")
+        wait_until(page, "document.querySelector('.verdict').textContent === 'rejected'")
+        page.wait_for_timeout(200)  # what is kept is shown anew once the cut-off rests; this picture stays
+        page.keyboard.press("4")
+        page.keyboard.press("ArrowRight")
+        wait_until(page, f"{name} === 'p00009.jpg' && document.querySelector('#rejected').textContent")
+        page.keyboard.press("1")
+        page.keyboard.press("}")  # above 5.75 only one is kept
+        for _ in range(60):
+            page.keyboard.press("]")
+        wait_until(page, f"{CUT}.score > 6.1 && {MODEL}.part === 'kept' && {name} === 'p00005.jpg'")
+        page.keyboard.press("2")
+        page.keyboard.press("Escape")
+        page.evaluate(  # what one types on a German keyboard
+            "document.body.dispatchEvent(new KeyboardEvent('keydown',"
+            "{ key: '/', code: 'Digit7', shiftKey: true, bubbles: true }))"
+        )
+        page.locator("#filter-clear").click()
+        wait_until(page, f"{MODEL}.part === '' && document.querySelectorAll('.cell').length === 12")
+
+        views = hold_first(page, "**/api/view*")
+        page.locator("#filter-text").fill("p00001")
+        page.locator("#filter-text").press("Enter")
+        wait_until(page, f"{MODEL}.filter.text === 'p00001'")
+        page.keyboard.press("Escape")
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        wait_until(page, f"{name} === 'p00000.jpg'")
+        release(page, views)
+        wait_until(page, f"{MODEL}.view.images === 1 && document.querySelector('.onward').disabled")
+        page.keyboard.press("0")
+        page.keyboard.press("5")
+        wait_until(page, "document.querySelectorAll('.facts .star.on').length === 5")
+        page.keyboard.press("Escape")
+        page.keyboard.press("/")
+        page.locator("#filter-clear").click()
+        wait_until(page, f"{MODEL}.view.images === 12 && document.querySelectorAll('.cell').length === 12")
+
+        ratings = hold_first(page, "**/api/ratings*")
+        page.keyboard.press("Escape")
+        page.keyboard.press("End")
+        page.keyboard.press("3")
+        page.keyboard.press("y")
+        wait_until(page, f"{MODEL}.view.images === 3")  # the server has not heard of the last one
+        release(page, ratings)
+        wait_until(page, f"{MODEL}.view.images === 4 && {MODEL}.view.rated.size === 4")
+    with sqlite3.connect(folder / "_tastemaker" / "ratings.sqlite") as connection:
+        for path, *mark in connection.execute("SELECT image_path, stars, rejected, label FROM ratings"):
+            marks[path[-10:-4]] = mark
+    assert marks == {"p00000": [5, 0, ""], "p00009": [1, 0, ""], "p00005": [2, 0, ""], "p00007": [3, 0, ""]}
+
+
+def hold_first(page, pattern):
+    """Return a list that takes the first question at this address; it waits until somebody continues it."""
+    held = []
+    page.route(pattern, lambda route: route.continue_() if held else held.append(route))
+    return held
+
+
+def release(page, held):
+    while not held:
+        page.wait_for_timeout(10)
+    held[0].continue_()
+
+
 def test_a_server_that_was_stopped_is_told_where_one_looks(browser, tmp_path):
     page = browser.new_page()
     with started(write_table(tmp_path)) as (_, address):

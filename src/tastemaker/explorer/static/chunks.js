@@ -44,7 +44,7 @@ export async function fetchPlaces(places) {
 
 async function load(places, turn) {
   try {
-    const pictures = await ask("/api/rows", { ...model.filter, places: places.join() });
+    const pictures = await ask("/api/rows", { ...model.view.filter, places: places.join() });
     if (turn !== coming) return; // of another view
     places.forEach((place, n) => known.set(place, pictures[n]));
   } finally {

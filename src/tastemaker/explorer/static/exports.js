@@ -81,7 +81,7 @@ async function start(to, as) {
   result.classList.remove("wrong");
   result.textContent = "";
   try {
-    await send("/api/export", body, model.filter);
+    await send("/api/export", body, model.view.filter);
     isRunning = true;
     form.hidden = true;
     running_.hidden = false;

@@ -1,6 +1,7 @@
 // The filter's drawer: a part of the text, words to rank by, and a condition in SQL. Facets are in facets.js.
 
 import { button, count, element } from "./format.js";
+import { focusGrid } from "./grid.js";
 import { allImages, changeFilter, emit, isFiltered, model, on, setPart, UNFILTERED } from "./model.js";
 
 const form = document.getElementById("filter");
@@ -89,12 +90,16 @@ export function toggleCondition(condition) {
   return apply({ where: where.value });
 }
 
+let opener = null; // what had the focus
+
 function show(isShown) {
+  if (isShown) opener = document.activeElement;
   form.hidden = !isShown;
   toggle.setAttribute("aria-expanded", isShown);
   if (isShown) emit("filter-shown");
   if (isShown) text.focus();
-  else toggle.focus();
+  else if (opener === toggle) toggle.focus();
+  else focusGrid();
 }
 
 function fillColumns() {

@@ -7,7 +7,7 @@ import { focusGrid, moveActive, reveal } from "./grid.js";
 import { emit, model, moveCut, setActive, setOrder, setShow, shownImages } from "./model.js";
 import { clearPicked, pickTo, pickedPlaces } from "./picked.js";
 import { isOpen, openedPicture, showBeside, walk } from "./picture.js";
-import { rate, undo } from "./ratings.js";
+import { rate, tell, undo } from "./ratings.js";
 import { resize, toggleNames } from "./sizes.js";
 import { zoom } from "./stage.js";
 import { LABELS } from "./stars.js";
@@ -66,18 +66,21 @@ const isFor = (target, selector) => target.checkVisibility() && target.closest(s
 
 const TYPED = "input:not([type=radio], [type=checkbox], [type=range]), textarea";
 const DIGIT = /^(?:Digit|Numpad)([0-9])$/;
+const SIGNS = "/=?[]{}"; // also where one holds Shift, AltGr or Option and a digit to type them
+const HELD = /^(Arrow|Page|Home|End|[-+=[\]{}])/; // keys that act again while they are held
 const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown"];
 
 function press(event) {
-  if (event.defaultPrevented || event.altKey || isFor(event.target, TYPED)) return;
-  if (document.querySelector("dialog.sheet[open]") !== null) return;
-  if (event.ctrlKey || event.metaKey) {
+  const isSign = SIGNS.includes(event.key) && !event.metaKey && (event.altKey || !event.ctrlKey);
+  if (event.defaultPrevented || (event.altKey && !isSign) || isFor(event.target, TYPED)) return;
+  if (document.querySelector("dialog.sheet[open]") !== null || (event.repeat && !HELD.test(event.key))) return;
+  if ((event.ctrlKey || event.metaKey) && !isSign) {
     if (event.key.toLowerCase() === "z") act(event, undo);
     return;
   }
   if (MOVES.includes(event.key)) return move(event);
   const digit = DIGIT.exec(event.code)?.[1] ?? (/^[0-9]$/.test(event.key) ? event.key : null);
-  if (digit !== null) return act(event, () => mark(changeOf(Number(digit)), goesOn(event)));
+  if (digit !== null && !isSign) return act(event, () => mark(changeOf(Number(digit)), goesOn(event)));
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (key === "Enter" && isFor(event.target, "button, a, select, summary")) return;
   for (const [, , actions, isHere] of KEYS.flatMap(([, keys]) => keys)) {
@@ -131,6 +134,7 @@ async function mark(changes, isLeft) {
   else if (isLeft && !picked.length) moveActive("ArrowRight"); // at once: the next key is for the next picture
   const pictures = opened ? [opened] : await fetchPlaces(places);
   if (pictures.length) rate(pictures, changes);
+  else tell("not rated: other pictures are shown by now", true);
 }
 
 function goToCut() {

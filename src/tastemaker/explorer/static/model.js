@@ -9,12 +9,12 @@ export const UNFILTERED = { where: "", text: "", like: "", rated: "", date: "", 
 
 export const model = {
   table: null, // what /api/table said
-  filter: { by: "", ...UNFILTERED, asked: "" },
+  filter: { by: "", ...UNFILTERED, asked: "" }, // what is wanted; view.filter is that of what is shown, whose places it tells
   order: "best", // or "worst", or one of table.orders
   part: "", // "kept" or "dropped": what is shown of the view
   show: "pictures",
   dimension: "",
-  view: { images: 0, rated: new Set(), rejected: new Set(), first: 0, step: 0.01, decimals: 2, reaching: [], low: 0, high: 1, unscored: 0, by: "", like: "" },
+  view: { filter: {}, images: 0, rated: new Set(), rejected: new Set(), first: 0, step: 0.01, decimals: 2, reaching: [], low: 0, high: 1, unscored: 0, by: "", like: "" },
   shapes: new Uint16Array(0), // aspect ratios in thousandths, best first
   // text: the share or number that was asked for, else empty; name: the cut-off with as many digits as it needs; place: how
   // many of the view lie before it, rejected ones among them; kept: without those; places: of what is kept, where that is not
@@ -64,6 +64,7 @@ export const isKept = (place) => model.cut.places?.has(place) ?? place < model.c
 
 function arrange() {
   const { view, part } = model;
+  const before = Math.max(0, positionOf(model.active));
   arranged = positions = null;
   if (ordered || part || model.order === "worst") {
     let places = ordered ?? new Uint32Array(view.images).map((_, n) => n);
@@ -73,7 +74,7 @@ function arrange() {
     positions = new Int32Array(view.images).fill(-1);
     places.forEach((place, position) => (positions[place] = position));
   }
-  if (!(positionOf(model.active) >= 0)) model.active = placeOf(0) ?? 0;
+  if (!(positionOf(model.active) >= 0)) model.active = placeOf(Math.min(before, shownImages() - 1)) ?? 0;
 }
 
 async function fetchOrder(signal) {
@@ -109,10 +110,10 @@ export function cutAt(score) {
   setAt(Math.min(Math.max(score, first * step), (first + reaching.length - 1) * step));
 }
 
-function setAt(score) {
+function setAt(score, isMoved = true) {
   const snapped = snap(score);
   const place = placeAt(snapped);
-  setCut({ score: snapped, place, kept: keptBefore(place), name: snapped.toFixed(digits()), text: "", places: null });
+  setCut({ score: snapped, place, kept: keptBefore(place), name: snapped.toFixed(digits()), text: "", places: null }, isMoved);
 }
 
 export function moveCut(steps) {
@@ -128,11 +129,11 @@ export const cutText = () => model.cut.text || model.cut.name;
 
 // What somebody types: a score, a share (20%), a number (100k), or so many that are unlike each other (varied 40). The server
 // reads it and counts.
-export async function cutByText(text) {
-  if (/^-?\d*\.\d+$/.test(text) && isOnStep(Number(text))) return setAt(Number(text)); // its count is in the page
+export async function cutByText(text, isMoved = true) {
+  if (/^-?\d*\.\d+$/.test(text) && isOnStep(Number(text))) return setAt(Number(text), isMoved); // its count is in the page
   const before = model.cut;
-  const cut = await ask("/api/cutoff", { ...model.filter, cut: text });
-  if (model.cut === before) setCut(asCut(cut)); // not where it was moved meanwhile
+  const cut = await ask("/api/cutoff", { ...model.view.filter, cut: text });
+  if (model.cut === before) setCut(asCut(cut), isMoved); // not where it was moved meanwhile
 }
 
 const asCut = ({ score, places, ...cut }) => ({ ...cut, score: score ?? 0, places: places && new Set(places) });
@@ -156,13 +157,18 @@ export async function cutVaried(number) {
 // Count anew what the cut-off keeps, as after another picture is rejected.
 function recut() {
   const { score, text, name } = model.cut;
-  if (text) return cutByText(text);
-  return isOnStep(score) ? setAt(score) : cutByText(name);
+  if (text) return cutByText(text, false);
+  return isOnStep(score) ? setAt(score, false) : cutByText(name, false);
 }
 
-// Pictures of the view are rated or rejected, or are not any more.
-export async function setRated(ratings) {
-  const { rated, rejected } = model.view;
+let ratingsSaved = 0; // how often, so far
+
+// Pictures of a view are rated or rejected, or are not any more. They stay where they are until one moves the cut-off or filters.
+export async function setRated(ratings, view) {
+  ratingsSaved++;
+  const isComing = model.filter !== model.view.filter; // another one, which looks for itself what was saved meanwhile
+  if (view !== model.view) return isComing ? null : loadView(); // the places are not of this one
+  const { rated, rejected } = view;
   const before = [...rejected].join();
   for (const { place, stars, rejected: isRejected } of ratings.filter(({ place }) => place >= 0)) {
     rated[stars || isRejected ? "add" : "delete"](place);
@@ -175,9 +181,10 @@ export async function setRated(ratings) {
 let rearranging = 0;
 const CUT_RESTS_MS = 120;
 
-function setCut(cut) {
+function setCut(cut, isMoved = true) {
   model.cut = cut;
   emit("cut");
+  if (!isMoved) return;
   clearTimeout(rearranging);
   if (model.part) rearranging = setTimeout(() => show(model.order, model.part), CUT_RESTS_MS);
 }
@@ -188,14 +195,16 @@ const cuts = new Map(); // ranking -> its last cut-off: a score says nothing of 
 const ranking = ({ by, like }) => (like.trim() ? `like ${like.trim()}` : by);
 
 // Fetch the counts and shapes of the filter. Throws what the server says of a filter that it does not take.
-export async function loadView(cut = model.cut) {
+export async function loadView(cut = model.cut, active = null) {
   const signal = turn();
-  model.filter.asked = `${performance.timeOrigin + performance.now()}`;
-  const asked = { ...model.filter, cut: cut.text || cut.name };
-  const by = ranking(asked);
-  const [{ shapes, cut: found, rated, rejected, ...view }, order] = await Promise.all([ask("/api/view", asked, signal), fetchOrder(signal)]);
-  model.view = { ...view, rated: new Set(rated), rejected: new Set(rejected) };
-  shown = by;
+  const filter = { ...model.filter, asked: `${performance.timeOrigin + performance.now()}` };
+  model.filter = filter;
+  const before = ratingsSaved;
+  const [{ shapes, cut: found, rated, rejected, ...view }, order] = await Promise.all([ask("/api/view", { ...filter, cut: cut.text || cut.name }, signal), fetchOrder(signal)]);
+  if (ratingsSaved !== before) return loadView(cut, active); // it may lack what was saved meanwhile
+  model.view = { ...view, filter, rated: new Set(rated), rejected: new Set(rejected) };
+  model.active = active ?? model.active;
+  shown = ranking(filter);
   model.shapes = new Uint16Array(decode(shapes));
   model.cut = asCut(found);
   ordered = order;
@@ -209,11 +218,11 @@ const isOnStep = (score) => Math.abs(score / model.view.step - Math.round(score 
 // `active`: the place that is active then; that of the first picture that is shown, where there is no such place. `cut`: that
 // of the ranking, unless another one is given.
 export async function changeFilter(changes, { order = model.order, active = -1, cut } = {}) {
-  const before = { filter: model.filter, order: model.order, active: model.active };
-  Object.assign(model, { filter: { ...model.filter, ...changes }, order, active });
+  const before = { filter: model.filter, order: model.order };
+  Object.assign(model, { filter: { ...model.filter, ...changes }, order });
   cuts.set(shown, model.cut);
   try {
-    await loadView(cut ?? cuts.get(ranking(model.filter)) ?? { text: "", name: "" });
+    await loadView(cut ?? cuts.get(ranking(model.filter)) ?? { text: "", name: "" }, active);
   } catch (error) {
     if (error.name === "AbortError") return;
     Object.assign(model, before);
@@ -221,12 +230,7 @@ export async function changeFilter(changes, { order = model.order, active = -1, 
   }
 }
 
-export async function setOrder(order) {
-  model.order = order;
-  ordered = await fetchOrder();
-  model.active = -1;
-  show(order, model.part);
-}
+export const setOrder = (order) => changeFilter({}, { order });
 
 // Show only what is kept, what is dropped, or with an empty part all.
 export const setPart = (part) => show(model.order, part);

@@ -4,7 +4,7 @@
 import { ask, send } from "./api.js";
 import { button, count, element } from "./format.js";
 import { model } from "./model.js";
-import { tell } from "./ratings.js";
+import { allSaved, hasRated, tell } from "./ratings.js";
 
 const EVERY_MS = 2000;
 const SOON_MS = 500; // before the first row
@@ -57,12 +57,13 @@ function what(more) {
 
 // Nobody has begun to work with what is shown.
 const isIdle = () =>
-  !model.active && model.picture === null && !document.querySelector("dialog[open]") && !document.body.classList.contains("folded") && model.show === "pictures";
+  !model.active && !hasRated() && model.picture === null && !document.querySelector("dialog[open]") && !document.body.classList.contains("folded") && model.show === "pictures";
 
 // The state is in the address, so that the page is the same but for the rows.
 async function showNew() {
   try {
     const { stamp } = await send("/api/news/show");
+    await allSaved();
     if (stamp !== model.table.stamp) location.reload();
   } catch (error) {
     tell(error.message, true);

@@ -52,6 +52,12 @@ export function startPicture() {
   on("open", (place) => open(place));
   on("go", (place) => (isOpen() ? goTo(place) : (setActive(place), reveal(place))));
   on("cut", showVerdict);
+  on("view", () => {
+    if (!isOpen()) return;
+    shown.place = -1; // until it is known where it lies now
+    openRow(shown.row);
+  });
+  on("order", () => isOpen() && shown.place >= 0 && goTo(model.active)); // it may be shown no more
   on("ratings", (ratings) => {
     for (const { row: rated, place, ...said } of ratings) {
       if (shown?.row === rated) Object.assign(shown, said);
@@ -81,7 +87,7 @@ async function openPlace(place) {
 }
 
 export async function openRow(row) {
-  const picture = await ask(`/api/picture/${row}`, model.filter);
+  const picture = await ask(`/api/picture/${row}`, model.view.filter);
   [list, beside] = [[], 1];
   show(picture, picture.place);
   if (picture.place >= 0) setActive(picture.place);
@@ -96,7 +102,12 @@ async function goTo(place) {
   if (place === undefined || place < 0 || place >= model.view.images) return;
   if (!list.includes(place)) list = [];
   setActive(place);
-  await openPlace(place);
+  try {
+    await openPlace(place);
+  } catch (error) {
+    if (shown?.place >= 0 && model.active === place) setActive(shown.place); // keys rate what one sees
+    throw error;
+  }
 }
 
 // Show one more picture beside the others, and after four only one again; from the grid what is picked, or two.
@@ -216,7 +227,7 @@ function showVerdict() {
 
 async function showFacts(picture, mine) {
   try {
-    const facts = await ask(`/api/picture/${picture.row}`, model.filter);
+    const facts = await ask(`/api/picture/${picture.row}`, model.view.filter);
     if (mine !== turn) return;
     taken.textContent = facts.shot.join("\n");
     const rank = facts.rank ? `${count(facts.rank)} of ${count(facts.of)}` : "";
@@ -265,7 +276,7 @@ function folded(name, content) {
 async function showNeighbours(picture, mine) {
   if (row.hidden) return;
   try {
-    const found = await ask(`/api/neighbours/${picture.row}`, model.filter, search());
+    const found = await ask(`/api/neighbours/${picture.row}`, model.view.filter, search());
     if (mine === turn) row.replaceChildren(...found.map((picture) => makeThumb(picture, NEIGHBOUR, () => openRow(picture.row))));
   } catch {
     // without neighbours the page is whole

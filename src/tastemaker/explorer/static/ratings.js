@@ -2,7 +2,7 @@
 
 import { Refusal, send } from "./api.js";
 import { count, stars } from "./format.js";
-import { emit, model, on, setRated } from "./model.js";
+import { emit, model, setRated } from "./model.js";
 
 const saved = document.getElementById("saved");
 let fading = 0;
@@ -17,41 +17,44 @@ export function startRatings() {
     else if (reason?.name !== "AbortError") return; // given up: another answer is wanted by now
     event.preventDefault();
   });
-  on("ratings", setRated);
 }
 
 // Rate pictures alike. Only what changes is sent: what another page says of the rest stays.
 export function rate(pictures, changes) {
-  inTurn("saved", async () => {
+  inTurn(async () => {
     const before = pictures.map(({ row, label, said_by: saidBy, stars: number, rejected }) =>
       saidBy === "page" ? { row, label, stars: number, rejected } : { row, label, stars: 0, rejected: false });
-    const results = await save(pictures.map(({ row }) => ({ row, ...changes })));
+    await save(pictures.map(({ row }) => ({ row, ...changes })), "saved");
     earlier.push(before);
     emit("rated");
-    return results;
   });
 }
 
 export function undo() {
-  inTurn("undone", () => (earlier.length ? save(earlier.pop()) : null));
-}
-
-const save = (changes) => send("/api/ratings", { changes }, model.filter);
-
-function inTurn(word, change) {
-  last = last.then(async () => {
-    try {
-      const results = await change();
-      if (!results) return tell("nothing to undo");
-      emit("ratings", results);
-      const [{ rejected, stars: number, label }] = results;
-      const said = [rejected ? "rejected" : stars(number), label].filter(Boolean).join(" ");
-      tell(`${word}  ${results.length > 1 ? `${count(results.length)} pictures  ` : ""}${said || "no rating"}`);
-    } catch (error) {
-      tell(`not saved: ${error.message}`, true);
-    }
+  inTurn(async () => {
+    if (!earlier.length) return tell("nothing to undo");
+    await save(earlier.at(-1), "undone");
+    earlier.pop();
   });
 }
+
+async function save(changes, word) {
+  const { view } = model; // the answer tells the places in it
+  const results = await send("/api/ratings", { changes }, view.filter);
+  setRated(results, view);
+  emit("ratings", results);
+  const [{ rejected, stars: number, label }] = results;
+  const said = [rejected ? "rejected" : stars(number), label].filter(Boolean).join(" ");
+  tell(`${word}  ${results.length > 1 ? `${count(results.length)} pictures  ` : ""}${said || "no rating"}`);
+}
+
+function inTurn(change) {
+  last = last.then(change).catch((error) => tell(`not saved: ${error.message}`, true));
+}
+
+// Whether something was rated since the page was opened, and once all of it is saved.
+export const hasRated = () => earlier.length > 0;
+export const allSaved = () => last;
 
 export function tell(text, isWrong = false) {
   clearTimeout(fading);
