@@ -84,6 +84,26 @@ def test_the_middle_of_a_bracket_is_chosen(choose):
     assert choose(*slow)[2] == ["sharpest of 3"]
 
 
+def test_a_bracket_is_a_stack_of_its_own_whatever_its_frames_look_like(choose):
+    biases = (0.0, 0.0, 0.0, -2.0, 2.0, 0.0, -2.0, 2.0)  # two frames, and two brackets, one right after the other
+    frames = [frame(n, seconds=n / 2, bias=bias, sharp=0.1 + n) for n, bias in enumerate(biases)]
+    frames[4].embedding = np.eye(1, 768, dtype=np.float32)[0]
+    paths, groups, reasons = choose(*frames)
+    assert (paths, groups) == ([name(1), name(2), name(5)], [0, 2, 5])
+    assert reasons == ["sharpest of 2", *["middle of a bracket of 3"] * 2]
+
+
+def test_shots_are_counted_and_compared_not_their_files(choose):
+    frames = []
+    for n, bias in enumerate((0.0, -2.0, 2.0)):
+        frames.append(frame(2 * n, seconds=n, bias=bias, path=f"a/{n}.JPG"))
+        frames.append(frame(2 * n + 1, seconds=n, bias=bias, path=f"a/{n}.CR2", kind="CR2", sharp=0.2 + n))
+    assert choose(*frames)[::2] == (["a/0.JPG", "a/0.CR2"], ["middle of a bracket of 3", None])
+    burst = [frame(0, path="a/0.JPG", sharp=0.2), frame(1, path="a/0.X3F", kind="X3F", seconds=1, sharp=0.1)]
+    burst += [frame(2, path="a/1.JPG"), frame(3, path="a/1.X3F", kind="X3F", sharp=0.9)]  # a smaller preview is sharper
+    assert choose(*burst)[::2] == (["a/0.JPG", "a/0.X3F"], ["sharpest of 2", None])
+
+
 def test_both_files_of_the_best_shot_stay(choose, tmp_path):
     frames = [
         frame(0, seconds=0, path="a/IMG_1.JPG"),

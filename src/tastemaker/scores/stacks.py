@@ -23,6 +23,9 @@ MAX_GAP_S = 60.0
 BRACKET_GAP_S = 2.0
 """Frames of a bracket follow one another within so many seconds."""
 
+LEAST_BRACKET = 3
+"""Frames that a bracket has at least."""
+
 AS_EXPOSED = 0.9
 """A frame is as well exposed as the best from this share of its exposure on."""
 
@@ -35,7 +38,8 @@ FRAME_COLUMNS = ("subject_sharpness", "exposure", "contrast", "exposure_bias_ev"
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Frames = Mapping[str, Floats]
-"""`FRAME_COLUMNS` that a table has, float64 (n,), NaN for nulls; times in seconds."""
+"""`FRAME_COLUMNS` that a table has, float64 (n,), NaN for nulls; times in seconds. And ``shot``, where it has raws: a
+number for each shot; its raw has that number and a half."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,9 @@ def find_stacks(table: ScoreTable, rows: IntArray, min_similarity: float = MIN_S
     """Return the group of each of these rows, int64 (n,): the number in the table of the group's first row.
 
     Pictures are of one group that look alike (`group_duplicates`) and of which each was taken at most `MAX_GAP_S` after
-    the one before, where the rows say when; one without a time stays with the earliest of those that it looks like. A
-    raw and the other file of the same shot (same folder, name and time) are of one group in any case.
+    the one before, where the rows say when; one without a time stays with the earliest of those that it looks like.
+    In any case, a bracket is a group of its own (frames within `BRACKET_GAP_S` of each other, at even steps of exposure
+    bias), and a raw is in that of the other file of its shot (same folder and name, and no other time).
 
     Args:
         table: The rows.
@@ -69,11 +74,13 @@ def find_stacks(table: ScoreTable, rows: IntArray, min_similarity: float = MIN_S
     """
     check_embeddings(table)
     groups = group_duplicates(table.embeddings.take(rows), min_similarity=min_similarity)
-    times = read_frames(table, rows).get("captured_at")
-    if times is not None:
-        groups = split_by_time(groups, times)
-    for raw, other in find_twins(table, rows).items():
-        groups[groups == groups[raw]] = groups[other]
+    frames = read_frames(table, rows)
+    if "captured_at" in frames:
+        groups = split_by_time(groups, frames["captured_at"])
+    for number, bracket in enumerate(find_brackets(frames)):
+        groups[bracket] = len(groups) + number
+    if "shot" in frames:
+        groups = groups[np.floor(frames["shot"]).astype(np.int64)]
     _, first, numbers = np.unique(groups, return_index=True, return_inverse=True)
     return rows[first[numbers]]
 
@@ -104,44 +111,88 @@ def split_by_time(groups: IntArray, times: Floats) -> IntArray:
     return parts
 
 
-def find_twins(table: ScoreTable, rows: IntArray) -> dict[int, int]:
-    """Return the place among these rows of each raw, and of the other file of its shot: same folder, name and time."""
+def find_brackets(frames: Frames) -> list[IntArray]:
+    """Return the exposure brackets among these rows, each as places, earliest first.
+
+    One after another they are taken, by time: a frame begins another row of frames where it comes more than
+    `BRACKET_GAP_S` after the one before, or where its exposure bias is there already. So a bracket ends where the next
+    one or a burst begins. Raws that have another file are left out.
+
+    Example:
+        >>> frames = {"captured_at": np.arange(4.0), "exposure_bias_ev": np.array([0.0, 0.0, -1.0, 1.0])}
+        >>> [places.tolist() for places in find_brackets(frames)]
+        [[1, 2, 3]]
+    """
+    if not {"captured_at", "exposure_bias_ev"} <= set(frames):
+        return []
+    times, biases = frames["captured_at"], frames["exposure_bias_ev"]
+    is_meant = ~np.isnan(times + biases)
+    if "shot" in frames:
+        is_meant &= frames["shot"] % 1 == 0
+    places = np.flatnonzero(is_meant)
+    runs: list[list[int]] = []
+    seen: set[float] = set()
+    last = -np.inf
+    for place in places[np.argsort(times[places], kind="stable")].tolist():
+        if times[place] - last > BRACKET_GAP_S or biases[place] in seen:
+            runs.append([])
+            seen.clear()
+        runs[-1].append(place)
+        seen.add(biases[place])
+        last = times[place]
+    several = (np.array(run, np.int64) for run in runs if len(run) >= LEAST_BRACKET)
+    return [run for run in several if _middle_of_bracket(run, frames)]
+
+
+def find_shots(table: ScoreTable, rows: IntArray) -> Floats | None:
+    """Return a number for each row, equal for files of one shot, and of its raw a half more; None without raws.
+
+    Files are of one shot whose folder and name are the same but for the extension, and whose times do not differ.
+    """
     formats = ", ".join(sql_text(name) for name in sorted(RAW_FORMATS))
     if not {"format", "image_path"} <= set(table.columns) or not table.present_rows(f"format IN ({formats})").size:
-        return {}
+        return None
     time = "captured_at" if "captured_at" in table.columns else "NULL"
     asked = "lower(regexp_replace(image_path, '[.][^./]*$', ''))"
     found = table.query(
         f"SELECT row_id, {asked} AS stem, {time} AS time, format IN ({formats}) AS is_raw FROM rows "
         f"WHERE {asked} IN (SELECT {asked} FROM rows WHERE format IN ({formats})) ORDER BY row_id"
     ).to_pylist()
-    shots = defaultdict(list)
-    for row in found:
-        shots[row["stem"], row["time"]].append(row)
     places = {int(row): place for place, row in enumerate(rows)}
-    twins: dict[int, int] = {}
-    for files in shots.values():
-        here = [(places[file["row_id"]], file["is_raw"]) for file in files if file["row_id"] in places]
-        other = next((place for place, is_raw in here if not is_raw), None)
-        if other is not None:
-            twins |= {place: other for place, is_raw in here if is_raw}
-    return twins
+    shots = np.arange(len(rows), dtype=np.float64)
+    others = defaultdict(list)
+    here = [file for file in found if file["row_id"] in places]
+    for file in here:
+        if not file["is_raw"]:
+            others[file["stem"]].append(file)
+    for raw in here:
+        if raw["is_raw"]:
+            of_shot = (
+                file
+                for file in others[raw["stem"]]
+                if None in (times := (raw["time"], file["time"])) or times[0] == times[1]
+            )
+            if other := next(of_shot, None):
+                shots[places[raw["row_id"]]] = places[other["row_id"]] + 0.5
+    return shots
 
 
 def read_frames(table: ScoreTable, rows: IntArray) -> Frames:
     """Return what the table says of these rows for `best_of_group`."""
-    there = [name for name in FRAME_COLUMNS if name in table.columns]
-    if not there:
-        return {}
-    asked = ", ".join(f"epoch_us({name}) / 1e6 AS {name}" if name == "captured_at" else name for name in there)
-    found = table.query(f"SELECT {asked} FROM rows ORDER BY {ROW_ID}")
-    return {name: found[name].to_numpy().astype(np.float64)[rows] for name in there}
+    shots = find_shots(table, rows)
+    frames = {} if shots is None else {"shot": shots}
+    if there := [name for name in FRAME_COLUMNS if name in table.columns]:
+        asked = ", ".join(f"epoch_us({name}) / 1e6 AS {name}" if name == "captured_at" else name for name in there)
+        found = table.query(f"SELECT {asked} FROM rows ORDER BY {ROW_ID}")
+        frames |= {name: found[name].to_numpy().astype(np.float64)[rows] for name in there}
+    return frames
 
 
 def best_of_group(groups: npt.ArrayLike, scores: npt.ArrayLike, frames: Frames | None = None) -> BestFrames:
     """Return the best frame of each group, and why it is.
 
-    Of a bracket (three frames or more within seconds, at even steps of exposure), the one in the middle. Else frames
+    Of a shot with a raw, the other file stands for both. Of a bracket (three frames or more within seconds, at even
+    steps of exposure), the one in the middle is the best. Else frames
     that are plainly worse exposed are set aside, by what is clipped and by contrast: their sharpness says nothing. Of
     the others, the one with the sharpest subject; among frames that are as sharp, the one with the highest score, and
     of equal ones the first. Where a frame of a group lacks a measurement, that step is left out. A row without a score
@@ -163,6 +214,8 @@ def best_of_group(groups: npt.ArrayLike, scores: npt.ArrayLike, frames: Frames |
     group, score = np.asarray(groups), np.asarray(scores, np.float64)
     order = np.lexsort((-score, group))  # stable, and NaN last
     order = order[~np.isnan(score[order])]
+    if "shot" in frames:
+        order = order[_stand_for_shots(frames["shot"][order])]
     marks, reasons = np.zeros(len(group), np.bool_), np.full(len(group), None, np.object_)
     starts = np.flatnonzero(np.diff(group[order], prepend=group[order[:1]] - 1))
     sizes = np.diff(starts, append=len(order))
@@ -171,6 +224,12 @@ def best_of_group(groups: npt.ArrayLike, scores: npt.ArrayLike, frames: Frames |
         best, why = _choose(order[start : start + size], frames)
         marks[best], reasons[best] = True, why
     return BestFrames(marks, reasons)
+
+
+def _stand_for_shots(shots: Floats) -> npt.NDArray[np.int64]:
+    """Return the places, ascending, of one file of each shot: a raw only where it is alone."""
+    by_shot = np.argsort(shots, kind="stable")
+    return np.sort(by_shot[np.unique(np.floor(shots[by_shot]), return_index=True)[1]])
 
 
 def _choose(members: IntArray, frames: Frames) -> tuple[int, str]:
@@ -209,7 +268,7 @@ def _take(frames: Frames, name: str, members: IntArray) -> Floats | None:
 def _middle_of_bracket(members: IntArray, frames: Frames) -> list[int]:
     """Return the frame in the middle of an exposure bracket; none where the members are no bracket."""
     biases, times = _take(frames, "exposure_bias_ev", members), _take(frames, "captured_at", members)
-    if biases is None or times is None or len(members) < 3:
+    if biases is None or times is None or len(members) < LEAST_BRACKET:
         return []
     steps = np.diff(np.sort(biases))
     is_even = steps.min() > 0.1 and steps.max() - steps.min() < 0.1  # thirds of an EV are rounded

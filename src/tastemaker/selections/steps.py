@@ -14,7 +14,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.scores.cutoff import Top, mark_best, parse_top
 from tastemaker.scores.groups import MIN_SIMILARITY
 from tastemaker.scores.locations import IntArray
-from tastemaker.scores.stacks import best_of_group, check_embeddings, find_stacks, find_twins, read_frames
+from tastemaker.scores.stacks import best_of_group, check_embeddings, find_stacks, read_frames
 from tastemaker.scores.table import ScoreTable
 from tastemaker.scores.variety import VARIETY, choose_varied
 from tastemaker.storage.place import Place
@@ -88,10 +88,10 @@ class BestOfGroup:
         """Return the best of each group."""
         values = table.values(self.by)[left.rows]
         groups = find_stacks(table, left.rows, self.min_similarity)
-        best = best_of_group(groups, values, read_frames(table, left.rows))
-        marks = best.marks.copy()
-        for raw, other in find_twins(table, left.rows).items():
-            marks[[raw, other]] |= marks[[other, raw]]
+        frames = read_frames(table, left.rows)
+        best = best_of_group(groups, values, frames)
+        shots = np.floor(frames.get("shot", np.arange(len(groups))))
+        marks = np.isin(shots, shots[best.marks])
         return left.take(marks, **{GROUP: groups, BEST_REASON: best.reasons})
 
 
