@@ -149,16 +149,30 @@ def test_an_encoding_that_is_not_known_is_damage(encoding):
         set_rating(data, 3)
 
 
+FLAGS = {"digiKam": (b'digiKam:PickLabel="%d"', 1), "Lightroom": (b'xmpDM:pick="%d"', -1)}
+
+
+@pytest.mark.parametrize("program", FLAGS)
 @pytest.mark.parametrize(
-    ("before", "pick", "rating", "after"), [(-1, 1, 3, 0), (3, 0, -1, 1), (3, 3, -1, 1), (3, 1, 4, 1), (-1, 3, 0, 0)]
+    ("stars", "flag", "rating", "after"),
+    [(-1, "rejected", 3, 0), (3, 0, -1, "rejected"), (3, 3, -1, "rejected"), (3, "rejected", 4, 0), (-1, 3, 0, 3)],
 )
-def test_digikams_pick_label_follows_a_rejection_and_its_end(before, pick, rating, after):
-    rejected = make_xmp(-1)
-    assert rejected.count(b'PickLabel="1"') == 1
-    as_it_is = rejected.replace(b'Rating="-1"', b'Rating="%d"' % before).replace(b'"1"', b'"%d"' % pick)
-    assert set_rating(as_it_is, rating) == as_it_is.replace(b'Rating="%d"' % before, b'Rating="%d"' % rating).replace(
-        b'PickLabel="%d"' % pick, b'PickLabel="%d"' % after
+def test_flags_of_other_programs_say_rejected_and_follow_a_rejection_and_its_end(program, stars, flag, rating, after):
+    written, rejects = FLAGS[program]
+    says = {"rejected": rejects}
+    xmp = make_xmp(-1)
+    for other, (their, theirs) in FLAGS.items():  # one at a time
+        assert xmp.count(their % theirs) == 1
+        xmp = xmp.replace(their % theirs, b"") if other != program else xmp
+    before = xmp.replace(b'Rating="-1"', b'Rating="%d"' % stars).replace(
+        written % rejects, written % says.get(flag, flag)
     )
+    assert read_rating(before) == (-1 if flag == "rejected" or stars < 0 else stars)
+    assert set_rating(before, read_rating(before)) == before
+    changed = set_rating(before, rating)
+    assert read_rating(changed) == rating
+    expected = before.replace(b'Rating="%d"' % stars, b'Rating="%d"' % rating)
+    assert changed == expected.replace(written % says.get(flag, flag), written % says.get(after, after))
 
 
 @pytest.mark.parametrize("rating", [6, -2, 99])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -28,9 +29,14 @@ _XMP = "http://ns.adobe.com/xap/1.0/"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
 _DIGIKAM = "http://www.digikam.org/ns/1.0/"
+_DYNAMIC_MEDIA = "http://ns.adobe.com/xmp/1.0/DynamicMedia/"
 _RATING, _LABEL = f"{{{_XMP}}}Rating", f"{{{_XMP}}}Label"
 _SIDECAR_FOR = f"{{{_PHOTOSHOP}}}SidecarForExtension"
-_PICK = f"{{{_DIGIKAM}}}PickLabel"
+_FLAGS = {f"{{{_DIGIKAM}}}PickLabel": ("1", "0"), f"{{{_DYNAMIC_MEDIA}}}pick": ("-1", "0")}
+"""Flags of digiKam, and of Lightroom Classic since 13.2 -> what they say of a rejected picture, and of others."""
+
+_WORDS = (b"Rating", b"PickLabel", b":pick", b"R\0a\0t\0i\0n\0g")
+"""XMP that has none of them says nothing of a rating, and is not parsed."""
 
 _TOOLKIT = "{adobe:ns:meta/}xmptk"
 _BY_HAND, _BY_SCORE = "Tastemaker", "Tastemaker scores"
@@ -57,6 +63,8 @@ _PACKET = """<?xml version="1.0" encoding="UTF-8"?>
 def read_rating(xmp: bytes, extension: str = "", *, by_score: bool = False) -> int | None:
     """Return the rating in an XMP packet or sidecar: -1 (rejected), 0 (no stars), 1 to 5; None where there is none.
 
+    A picture is rejected by its rating, or by a flag of digiKam or Lightroom, whatever stars it has beside that.
+
     Stars that Tastemaker made of a score are no rating: nobody gave them.
 
     Args:
@@ -69,7 +77,7 @@ def read_rating(xmp: bytes, extension: str = "", *, by_score: bool = False) -> i
         >>> read_rating(make_xmp(4))
         4
     """
-    if len(xmp) > MAX_XMP_BYTES or not (b"Rating" in xmp or b"R\0a\0t\0i\0n\0g" in xmp):
+    if len(xmp) > MAX_XMP_BYTES or not any(word in xmp for word in _WORDS):
         return None
     try:
         found = _parse(xmp)
@@ -77,7 +85,7 @@ def read_rating(xmp: bytes, extension: str = "", *, by_score: bool = False) -> i
         return None
     if found.is_by_score and not by_score:
         return None
-    return found.number() if not extension or found.is_for(extension) else None
+    return found.rating() if not extension or found.is_for(extension) else None
 
 
 def belongs_to(xmp: bytes, extension: str) -> bool:
@@ -93,20 +101,22 @@ def make_xmp(rating: int, extension: str = "", *, by_score: bool = False) -> byt
     """Return a sidecar with nothing but a rating.
 
     Args:
-        rating: -1 to 5. Where it is -1, digiKam's own word for rejected stands beside it: its ratings begin at 0.
+        rating: -1 to 5. Where it is -1, the flags of digiKam and Lightroom stand beside it: their ratings begin at 0.
         extension: Of the raw that it belongs to, where its name does not tell (``IMG_1.xmp``).
         by_score: Tastemaker made the stars of a score, and nobody gave them.
     """
     more = f'\n    xmlns:photoshop="{_PHOTOSHOP}"\n    photoshop:SidecarForExtension="{extension}"' if extension else ""
-    more += f'\n    xmlns:digiKam="{_DIGIKAM}"\n    digiKam:PickLabel="1"' if rating == REJECTED else ""
+    if rating == REJECTED:
+        more += f'\n    xmlns:digiKam="{_DIGIKAM}"\n    digiKam:PickLabel="1"'
+        more += f'\n    xmlns:xmpDM="{_DYNAMIC_MEDIA}"\n    xmpDM:pick="-1"\n    xmpDM:good="false"'
     toolkit = _BY_SCORE if by_score else _BY_HAND
     return _PACKET.format(toolkit=toolkit, rdf=_RDF, xmp=_XMP, more=more, rating=check_rating(rating)).encode()
 
 
 def set_rating(xmp: bytes, rating: int) -> bytes:
-    """Return the XMP with this rating. Where digiKam's pick label is there, it follows a rejection and its end.
+    """Return the XMP with this rating. Flags of digiKam and Lightroom that are there follow a rejection and its end.
 
-    digiKam shows a picture as rejected by that label alone. All other bytes stay what they are.
+    The two show a picture as rejected by their flag alone. All other bytes stay what they are.
 
     Raises:
         MetadataError: It is no sound XMP, or not in an encoding that has ASCII's bytes.
@@ -117,12 +127,20 @@ def set_rating(xmp: bytes, rating: int) -> bytes:
     """
     value = str(check_rating(rating)).encode()
     before = _parse_plain(xmp)
+    if before.rating() == rating:
+        return xmp
+    for name, text in before.flags.items():
+        rejected, other = _FLAGS[name]
+        new = rejected if rating == REJECTED else other
+        if text != new and rejected in (text, new):
+            xmp = _set(xmp, name.rpartition("}")[2].encode(), new.encode(), "", partial(_has_flag, name, new))
     if before.number() == rating:
         return xmp
-    pick = "1" if rating == REJECTED else "0"
-    if REJECTED in (rating, before.number()) and before.pick not in (None, pick):
-        xmp = _set(xmp, b"PickLabel", pick.encode(), "", lambda found: found.pick == pick)
-    return _set(xmp, b"Rating", value, before.rating, lambda found: found.number() == rating)
+    return _set(xmp, b"Rating", value, before.stated, lambda found: found.number() == rating)
+
+
+def _has_flag(name: str, text: str, found: _Packet) -> bool:
+    return found.flags.get(name) == text
 
 
 def set_label(xmp: bytes, label: str) -> bytes:
@@ -184,23 +202,27 @@ class _Packet(NamedTuple):
     """The properties in rdf:RDF/rdf:Description that matter here.
 
     Attributes:
-        rating: The text of the first rating; None where there is none.
+        stated: The text of the first rating; None where there is none.
         sidecar_for: The extension of the picture that the packet names; empty where it names none.
         label: The text of the first colour label; None where there is none.
-        pick: That of digiKam's first pick label, where 1 is rejected; None where there is none.
+        flags: The flags that are there, as in `_FLAGS`, each with its first text.
         is_by_score: Tastemaker made the stars of a score.
     """
 
-    rating: str | None
+    stated: str | None
     sidecar_for: str
     label: str | None
-    pick: str | None
+    flags: dict[str, str]
     is_by_score: bool
 
     def number(self) -> int | None:
-        """Return the rating where it is one."""
-        match = _NUMBER.fullmatch(self.rating or "")
+        """Return the stated rating where it is one."""
+        match = _NUMBER.fullmatch(self.stated or "")
         return int(match[1]) if match and REJECTED <= int(match[1]) <= 5 else None
+
+    def rating(self) -> int | None:
+        """Return what the packet says of the picture, its flags included."""
+        return REJECTED if any(_FLAGS[name][0] == text for name, text in self.flags.items()) else self.number()
 
     def is_for(self, extension: str) -> bool:
         """Return whether the packet is of a picture with this extension."""
@@ -228,15 +250,16 @@ def _parse(xmp: bytes) -> _Packet:
         root: ElementTree.Element = parser.close()
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: of an encoding that Python lacks
         raise MetadataError(f"the XMP is damaged: {error}") from error
-    rating, label, pick, sidecar_for = None, None, None, ""
+    rating, label, sidecar_for = None, None, ""
+    flags: dict[str, str] = {}
     for rdf in root.iter(f"{{{_RDF}}}RDF"):
         for description in rdf.iterfind(f"{{{_RDF}}}Description"):
             found = {**{child.tag: child.text or "" for child in reversed(description)}, **description.attrib}
             rating = found.get(_RATING) if rating is None else rating
             label = found.get(_LABEL) if label is None else label
-            pick = found.get(_PICK) if pick is None else pick
+            flags = {name: found[name].strip() for name in _FLAGS if name in found} | flags
             sidecar_for = found.get(_SIDECAR_FOR, sidecar_for).strip()
-    return _Packet(rating, sidecar_for, label, pick, root.get(_TOOLKIT) == _BY_SCORE)
+    return _Packet(rating, sidecar_for, label, flags, root.get(_TOOLKIT) == _BY_SCORE)
 
 
 def _replace(xmp: bytes, name: bytes, value: bytes) -> Iterator[bytes]:
