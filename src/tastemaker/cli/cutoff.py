@@ -27,7 +27,7 @@ def cutoff(
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Print the cut-off score that keeps a share or number of images, of those that you did not reject."""
+    """Print the cut-off score that keeps a share or number of images. Images that you rejected do not count."""
     import numpy as np
 
     from tastemaker.scores.cutoff import find_cutoff, name_cutoff, parse_top

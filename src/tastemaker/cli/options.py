@@ -26,11 +26,11 @@ InputsArgument = Annotated[
 FilesFromOption = Annotated[
     str | None,
     typer.Option(
-        "--files-from", metavar="FILE", help="Read a path from each line of this file, - for the standard input."
+        "--files-from", metavar="FILE", help="Read one input from each line of this file. - reads the standard input."
     ),
 ]
 NullOption = Annotated[
-    bool, typer.Option("--null", "-0", help="Take the paths in that file as ended by NUL, as find -print0 writes them.")
+    bool, typer.Option("--null", "-0", help="The paths in that file end with NUL, as find -print0 writes them.")
 ]
 AnyOutputOption = Annotated[
     str, typer.Option("--output", "-o", metavar="DIRECTORY", help="Write the results to this folder or URL (s3://...).")
@@ -73,7 +73,7 @@ ScorersOption = Annotated[
     typer.Option(
         "--scorer",
         metavar="NAME|FILE|PROMPTS",
-        help=f"Fill the column of this scorer. Say it again for more. {_SCORERS} Default: {DEFAULT_SCORER}.",
+        help=f"Score with this scorer. Repeat the option for several. {_SCORERS} Default: {DEFAULT_SCORER}.",
         rich_help_panel=_MODEL,
     ),
 ]
@@ -104,7 +104,7 @@ PreprocessOption = Annotated[
     Literal["openai", "transformers"] | None,
     typer.Option(
         "--preprocess",
-        help="Crop images as this program does: openai (LAION's own scripts) or transformers (NeMo Curator). "
+        help="Crop images as openai does (LAION's own scripts) or as transformers does (NeMo Curator). "
         "Default: what the model was made with.",
         rich_help_panel=_IMAGES,
     ),
@@ -176,7 +176,7 @@ def run_options(
         bool | None,
         typer.Option(
             "--signals/--no-signals",
-            help="Measure sharpness, exposure, noise and more, and add them to the rows. Default: of loose pictures.",
+            help="Measure sharpness, exposure, noise and more, and add them to the rows. Default: of image files only.",
             rich_help_panel=_IMAGES,
         ),
     ] = None,
@@ -216,7 +216,7 @@ def run_options(
         typer.Option(
             "--exclude",
             metavar="PATTERN",
-            help="Leave out files and folders that fit, such as '*.png', drafts or '2019/*'. Say it again for more.",
+            help="Skip files and folders that fit, such as '*.png', drafts or '2019/*'. Repeat it for more.",
             rich_help_panel=_IMAGES,
         ),
     ] = None,

@@ -17,14 +17,15 @@ EXAMPLE = "Example: tastemaker rescore scores/ --scorer mine.safetensors --score
 
 def rescore(
     scores: Annotated[
-        str, typer.Argument(metavar="SCORES", help="Fill columns of this folder or URL of results, with embeddings.")
+        str,
+        typer.Argument(metavar="SCORES", help="Score the rows of this folder or URL again. They must hold embeddings."),
     ],
     scorer: o.ScorersOption = None,
     model_dir: o.ModelDirOption = None,
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Add or renew columns of scores, from the stored embeddings, in seconds. No picture is read."""
+    """Score again from the stored embeddings, in seconds: add or renew columns. No picture is read."""
     from tastemaker.runs.rescore import rescore as score_again
 
     options = o.parse_storage_options(storage_options)

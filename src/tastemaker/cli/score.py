@@ -30,7 +30,7 @@ def score(
     max_failures: o.MaxFailuresOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Score images, and write a row for each into Parquet files."""
+    """Score images, and write one row for each image to Parquet files."""
     refuse_without_effect(context, null=(files_from is not None, "without --files-from"))
     if max_failures is not None:
         parse_max_failures(max_failures, 0)  # a wrong value is an error before the work, not after it

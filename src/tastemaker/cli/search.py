@@ -24,7 +24,7 @@ def search(
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Print the pictures that a text describes best, with their likeness to it (a cosine) and their scores."""
+    """Print the pictures that match a text best, with their similarity to it (a cosine) and their scores."""
     from tastemaker.scores.search import TextSearch
     from tastemaker.scores.table import ScoreTable
 

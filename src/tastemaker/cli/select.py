@@ -143,7 +143,7 @@ def select(
     storage_options: o.StorageOptionsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
-    """Copy the originals of the best images, or list them, from rows that are there."""
+    """Copy or list the originals of the best images. It reads rows, and scores nothing."""
     from tastemaker.scores.cutoff import parse_top
     from tastemaker.scores.table import ScoreTable
     from tastemaker.selections.contact import Grid

@@ -84,7 +84,8 @@ def print_report(report: ParityReport, source: str) -> None:
         f"{difference['maximum']:.4f} at most"
     )
     sides = ", ".join(f"{number} at {cut}" for cut, number in report.side_changes.items())
-    typer.echo(f"images that change side  {sides}")
+    if sides:  # the scorer has customary cut-offs
+        typer.echo(f"images that change side  {sides}")
     if report.images < _FEW:
         typer.echo(f"{report.images:,} images say little of others: compare {_FEW} or more with --limit and --images")
     verdict = "within" if report.is_within_tolerance else "beyond"

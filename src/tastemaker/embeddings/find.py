@@ -126,7 +126,7 @@ def find_embeddings(
             images.append(path)
     if found and images:
         raise ConfigurationError(
-            f"{public_url(found[0].path)} holds embeddings and {public_url(images[0])} does not; score images and "
+            f"{found[0].place} holds embeddings and {Place.at(images[0])} does not; score images and "
             "embeddings in two runs"
         )
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
@@ -251,15 +251,14 @@ def _with_metadata(file: EmbeddingFile) -> EmbeddingFile:
         return file
     if rows != promised:
         raise ConfigurationError(
-            f"{found} has {rows:,} rows and {public_url(file.path)} {promised:,} embeddings, so that nothing tells "
+            f"{found} has {rows:,} rows and {file.place} {promised:,} embeddings, so that nothing tells "
             "which row belongs to which; move the metadata away to score without it"
         )
     name = file.caption_column
     if name is not None and (name not in schema.names or not is_text(schema.field(name).type)):
         texts = [column.name for column in schema if is_text(column.type)]
         raise ConfigurationError(
-            f"{found or public_url(file.path)} has no column {name!r} of texts for captions; it has "
-            f"{', '.join(texts) or 'none'}"
+            f"{found or file.place} has no column {name!r} of texts for captions; it has {', '.join(texts) or 'none'}"
         )
     return file
 
@@ -270,7 +269,7 @@ def _find_metadata(file: EmbeddingFile) -> Place | None:
     For ``set/img_emb/img_emb_7.npy`` that is ``metadata_7.parquet`` in ``set/metadata`` (clip-retrieval), in
     ``set/set-metadata`` (as LAION publishes it), or beside the array; or ``img_emb_7.parquet`` beside it (DataComp).
     """
-    if public_url(file.path) != file.path and "?" in file.path:
+    if str(file.place) != file.path and "?" in file.path:
         return None  # a signature is of one file
     folder, stem = file.place.parent, os.path.splitext(file.place.name)[0]
     local = folder.local_path

@@ -19,7 +19,6 @@ from tastemaker.explorer.server import create_app
 from tastemaker.explorer.service import Explorer
 from tastemaker.runs.options import WITHOUT_MODEL, RunOptions
 from tastemaker.scores.locations import is_of_rows, name_of
-from tastemaker.storage import is_remote
 from tastemaker.storage.place import Place
 
 HOST = "127.0.0.1"
@@ -60,8 +59,9 @@ def explore(
     """
     inputs: list[str] = []
     if not any(is_of_rows(source, storage_options) for source in sources):
-        for place in (Place.at(source) for source in sources if not is_remote(source)):
-            if not (place.is_pattern or place.is_file() or place.is_folder()):
+        for place in (Place.at(source, storage_options) for source in sources):
+            is_local = place.local_path is not None  # a store is asked by the run
+            if is_local and not (place.is_pattern or place.is_file() or place.is_folder()):
                 raise ConfigurationError(f"{place} does not exist")  # before a browser is opened
         inputs, output = sources, output or default_output(sources)
         sources = [output]

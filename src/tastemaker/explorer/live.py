@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -14,7 +13,7 @@ from tastemaker.explorer.scoring import Scoring
 from tastemaker.explorer.service import Explorer
 from tastemaker.scores.layout import ROWS_FOLDER
 from tastemaker.scores.locations import find_rows
-from tastemaker.storage import expand_path, is_remote
+from tastemaker.storage.place import Place
 
 
 class Live:
@@ -95,7 +94,7 @@ class Live:
 
     def _times(self) -> list[int]:
         """Return when the local folders of the rows were changed last."""
-        places = [Path(expand_path(source)) for source in self._sources if not is_remote(source)]
+        places = [path for source in self._sources if (path := Place.of(source, self._options).local_path) is not None]
         folders = [place if place.is_dir() else place.parent for place in places]
         folders += [rows for folder in folders if (rows := folder / ROWS_FOLDER).is_dir()]
         return [folder.stat().st_mtime_ns for folder in folders if folder.is_dir()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ import pyarrow as pa
 
 from tastemaker.scores.locations import RowsSource
 from tastemaker.scores.table import ScoreTable
-from tastemaker.storage import is_remote
 from tastemaker.storage.drafts import draft_folder
 
 _COLUMNS = {
@@ -73,6 +71,7 @@ def stamp_of(sources: Sequence[RowsSource]) -> str:
     """Return a text that changes when files of rows do: row numbers, and what browsers remember, are of one stamp."""
     digest = hashlib.sha256()
     for source in sources:
-        changed = 0 if is_remote(source.path) else os.stat(source.path).st_mtime_ns
+        path = source.place.local_path
+        changed = 0 if path is None else path.stat().st_mtime_ns
         digest.update(f"{source.path}\n{source.rows}\n{changed}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:12]

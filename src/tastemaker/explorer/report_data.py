@@ -27,7 +27,6 @@ from tastemaker.scores.table import EMBEDDING, ScoreTable
 from tastemaker.selections.filter import find_kept_cut
 from tastemaker.selections.selection import Selection, choose_rows
 from tastemaker.selections.steps import Best, FunnelStep
-from tastemaker.storage import is_remote
 from tastemaker.storage.place import Place
 
 DEFAULT_TOP = Top(share=0.2)
@@ -298,7 +297,7 @@ def _day_of(table: ScoreTable) -> date:
 
     A report of the same scores has the same date, whenever it is made.
     """
-    files = [Path(source.path) for source in table.sources if not is_remote(source.path)]
+    files = [path for source in table.sources if (path := source.place.local_path) is not None]
     days = [day for folder in {file.parent for file in files} if (day := _day_of_the_run(folder)) is not None]
     if not days:
         times = [file.stat().st_mtime for file in files]

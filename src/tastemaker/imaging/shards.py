@@ -18,7 +18,7 @@ from tastemaker.imaging.pictures import PictureTable
 from tastemaker.imaging.readers import TAR_EXTENSIONS, open_shard
 from tastemaker.imaging.tables import TABLE_EXTENSIONS, is_table
 from tastemaker.imaging.tars import HeaderWalk, Member
-from tastemaker.storage import Options, is_remote, public_url
+from tastemaker.storage import Options, public_url
 from tastemaker.storage.place import Place
 from tastemaker.storage.ranges import Ranges, RangesFile
 
@@ -83,7 +83,7 @@ def read_samples(
     if is_table(path):
         yield from _read_table(path, column, options)
         return
-    is_streamed = is_remote(path)
+    is_streamed = Place.at(path, options).local_path is None
     with contextlib.closing(open_shard(path, options, ahead=is_streamed)) as reader:
         yield from read_stream(reader, WINDOW_BYTES if is_streamed else None)
 

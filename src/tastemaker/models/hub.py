@@ -113,8 +113,8 @@ def ensure_weights(
     path = weights_path(model, model_dir)
     if os.path.lexists(path):
         raise ModelError(
-            f"{path} cannot be used as the weights of {model.id}: {_shorten(check.problems)}. Move it away, and the "
-            "published file is downloaded"
+            f"{path} cannot be used as the weights of {model.id}: {_shorten(check.problems)}. Move it away to "
+            "have the published file downloaded. A record of your own must fit the file: names, sizes, dimension"
         )
     try:
         _download(model, path)

@@ -35,7 +35,7 @@ from tastemaker.scores.table import ScoreTable
 from tastemaker.selections.rating import StarEmbedder
 from tastemaker.selections.selection import Chosen
 from tastemaker.selections.steps import FunnelStep
-from tastemaker.storage import STATE_FOLDER, is_remote
+from tastemaker.storage import STATE_FOLDER
 from tastemaker.storage.owned import OwnFiles
 from tastemaker.storage.place import Place
 
@@ -144,7 +144,7 @@ class Export:
         for _, part in self._chosen.iterate():
             for row in part.select([n for n in NEEDED_COLUMNS if n in part.column_names]).to_pylist():
                 path = original_name(row.get("shard") or row["image_path"] or "")
-                if self._form == "links" and (row.get("shard") or is_remote(path)):
+                if self._form == "links" and (row.get("shard") or Place.at(path).local_path is None):
                     raise ConfigurationError(f"{path}: there is no file of an image to link to; use --as folder")
                 if path in self._named and inside(path):
                     raise ConfigurationError(
