@@ -102,7 +102,7 @@ function toggle(name, value) {
 }
 
 // What lies on one side of the cut-off. It follows the handle, so it is no filter: counts and exports stay.
-const parts = element("section", { className: "facet", "aria-label": "Cut-off" });
+const parts = element("section", { className: "facet", "aria-label": "Side of the cut-off" });
 
 function showParts() {
   if (form.hidden) return;

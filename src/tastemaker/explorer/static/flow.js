@@ -28,20 +28,18 @@ export function startFlow() {
 function show() {
   const { rated, images } = model.view;
   const left = images - rated.size;
-  const parts = [];
-  if (model.picked.size > 1) parts.push(`${count(model.picked.size)} picked`);
-  if (rated.size && left) parts.push(`${count(rated.size)} of ${count(images)} rated`, ...(paces.length >= FEWEST ? [timeLeft(left)] : []));
+  const isUnderWay = rated.size > 0 && left > 0;
+  const spare = (textContent) => element("span", { className: "spare", textContent });
   for (const place of document.querySelectorAll(".progress")) {
-    place.textContent = parts.join(" · ");
-    if (images && !left) place.append(`all ${count(images)} rated `, button("see what has stars", survey, { className: "offer survey" }));
+    place.textContent = model.picked.size > 1 ? `${count(model.picked.size)} picked${isUnderWay ? " · " : ""}` : "";
+    if (isUnderWay) place.append(`${count(rated.size)} of ${count(images)}`, spare(" rated"), paces.length < FEWEST ? "" : ` · ${timeLeft(left)}`);
+    if (images && !left) place.append(spare(`all ${count(images)} rated: see `), button("what has stars", survey, { className: "offer survey" }));
   }
 }
 
 function timeLeft(left) {
-  const minutes = (left * paces.reduce((sum, pace) => sum + pace, 0)) / paces.length / 60_000;
-  if (minutes < 1) return "less than a minute left";
-  const hours = Math.floor(minutes / 60);
-  return hours ? `${hours} h ${Math.round(minutes % 60)} min left` : `${Math.round(minutes)} min left`;
+  const minutes = Math.max(1, Math.round((left * paces.reduce((sum, pace) => sum + pace, 0)) / paces.length / 60_000));
+  return `${minutes < 60 ? "" : `${Math.floor(minutes / 60)} h `}${minutes % 60} min left`;
 }
 
 // Whether one goes on to the next picture after a rating: with Shift or Caps Lock, or always.

@@ -62,6 +62,7 @@ function place() {
   handle.value = Math.round(value / model.view.step);
   handle.setAttribute("aria-valuetext", `${name}, keeps ${count(kept)}, ${share(kept, counted())}`);
   flag.textContent = name;
+  flag.style.setProperty("--letters", name.length);
 }
 
 function fillTable() {
