@@ -111,13 +111,6 @@ def test_a_renamed_folder_with_changes_is_scored_where_it_changed(photos, run, r
     ) == [*(("a.jpg", "kept"), ("c.png", "kept"), ("d.jpg", "kept"), ("e.jpg", "kept"))]
 
 
-def test_a_copy_beside_the_original_is_another_picture(photos, run, rows):
-    run(photos)
-    copy = shutil.copytree(photos, photos.parent / "copy")
-    assert run(copy).images_scored_now == 4
-    assert len(rows()) == 8
-
-
 def test_shards_of_one_name_in_two_folders_keep_their_rows_apart(tmp_path, shards, run, rows):
     run(shards)
     (tmp_path / "other").mkdir()
