@@ -34,6 +34,7 @@ from tastemaker.models.published.openai_clip import CLIP_VIT_L14
 from tastemaker.runs.options import RunOptions
 from tastemaker.runs.recipe import GPU_BATCH_SIZE, make_stages
 from tastemaker.stages.partition import FilePartitioningStage
+from tastemaker.storage.place import Place
 from tastemaker.testing import write_random_models
 
 
@@ -107,7 +108,7 @@ def score(shards: Path, output: Path, model_dir: str, resize: str, threads: int 
     """Run the stages on the shards; with torch's resize as on a machine with a GPU, on so many threads if given."""
     groups = FilePartitioningStage(file_paths=f"{shards}/*.tar").process()
     options = RunOptions(model_dir=model_dir, batch_size=GPU_BATCH_SIZE if resize == "torch" else None)
-    reader, *others = make_stages(output, options)
+    reader, *others = make_stages(Place.of(output), options)
     reader.resize, reader.num_threads = resize, threads or reader.num_threads
     with (
         patch("tastemaker.stages.embed.load_clip", return_value=InstantTower()),
