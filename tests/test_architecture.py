@@ -83,6 +83,16 @@ def test_no_base_name_of_a_module_stands_three_times():
     assert [name for name, count in names.items() if count > 2] == []
 
 
+def test_the_words_of_the_house_mean_one_thing_each():
+    words = Counter(
+        name
+        for path in ROOT.rglob("*.py")
+        for node in ast.parse(path.read_bytes()).body
+        for name in ([node.name] if isinstance(node, ast.ClassDef) else map(ast.unparse, getattr(node, "targets", [])))
+    )
+    assert {words[word] for word in ("Slice", "Place", "Source", "Sample", "Partition")} == {1}
+
+
 def test_stages_do_not_talk_through_string_keys():
     """`Task.partition` is typed. `Task._metadata` is for programs: it is handed on, and no key of it is read."""
     reads = [

@@ -43,7 +43,7 @@ class EmbeddingBlock:
 
 
 @dataclass
-class Source:
+class EmbeddingSource:
     """The embeddings in one array or column of a file, which is opened as far as it takes to know what is in it.
 
     Args:
@@ -88,7 +88,7 @@ class _Header(NamedTuple):
 
 
 @dataclass
-class ArraySource(Source):
+class ArraySource(EmbeddingSource):
     """The embeddings of a ``.npy`` file, or of one array in a ``.npz``."""
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class ArraySource(Source):
         self.rows, self.dtype = header.shape[0], header.dtype.name
 
     def blocks(self) -> Iterator[EmbeddingBlock]:
-        """See `Source.blocks`."""
+        """See `EmbeddingSource.blocks`."""
         with readable(str(self.place)), self._open() as file:
             dtype = _read_header(file).dtype
             row_bytes = dtype.itemsize * self.size

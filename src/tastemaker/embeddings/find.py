@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from tastemaker.embeddings.arrays import ArraySource, Source
+from tastemaker.embeddings.arrays import ArraySource, EmbeddingSource
 from tastemaker.embeddings.tables import TableSource
 from tastemaker.errors import ConfigurationError, ModelError, RemoteError, UnreadableImageError
 from tastemaker.imaging.formats import EXTENSIONS
@@ -70,8 +70,8 @@ class EmbeddingFile:
         """Its extension, with the dot, in lower case."""
         return os.path.splitext(public_url(self.path).rstrip("/"))[1].lower()
 
-    def open(self) -> Source:
-        """Return the file, opened far enough to know what is in it; see `Source` for the errors."""
+    def open(self) -> EmbeddingSource:
+        """Return the file, opened far enough to know what is in it; see `EmbeddingSource` for the errors."""
         kind = ArraySource if self.extension in ARRAY_EXTENSIONS else TableSource
         return kind(self.place, self.column, self.dimension)
 

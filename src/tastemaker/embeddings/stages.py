@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tastemaker.embeddings.arrays import BLOCK_ROWS, EmbeddingBlock, Source
+from tastemaker.embeddings.arrays import BLOCK_ROWS, EmbeddingBlock, EmbeddingSource
 from tastemaker.embeddings.columns import ColumnPlan
 from tastemaker.embeddings.find import EmbeddingFile, EmbeddingFileTask
 from tastemaker.embeddings.rows import EmbeddingBatch, make_rows
@@ -172,7 +172,7 @@ class EmbeddingWriterStage(ProcessingStage[EmbeddingBatch, FileGroupTask]):
         return RowsFile(output / f"{name}.parquet", pa.schema([*rows, *plan.fields], rows.metadata))
 
 
-def _with_metadata(source: Source, file: EmbeddingFile) -> Iterator[EmbeddingBlock]:
+def _with_metadata(source: EmbeddingSource, file: EmbeddingFile) -> Iterator[EmbeddingBlock]:
     """Yield the blocks of a file, each with its rows of the metadata beside it."""
     if file.metadata is None:
         yield from source.blocks()
@@ -187,7 +187,7 @@ def _with_metadata(source: Source, file: EmbeddingFile) -> Iterator[EmbeddingBlo
             yield block
 
 
-def _describe(file: EmbeddingFile, source: Source) -> dict[str, Any]:
+def _describe(file: EmbeddingFile, source: EmbeddingSource) -> dict[str, Any]:
     """Return where embeddings came from, for the rows' provenance."""
     metadata = None if file.metadata is None else str(file.metadata)
     return {"file": str(file.place), "name": source.name, "dtype": source.dtype, "metadata": metadata}

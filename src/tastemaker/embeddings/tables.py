@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from tastemaker.embeddings.arrays import BLOCK_ROWS, EmbeddingBlock, Source
+from tastemaker.embeddings.arrays import BLOCK_ROWS, EmbeddingBlock, EmbeddingSource
 from tastemaker.embeddings.names import choose_name
 from tastemaker.errors import ModelError
 from tastemaker.imaging.tables import Table, carried_columns
@@ -15,7 +15,7 @@ from tastemaker.scores.vectors import is_float_list, vectors_of
 
 
 @dataclass
-class TableSource(Source):
+class TableSource(EmbeddingSource):
     """The embeddings in one column of a Parquet or Arrow file, with its other columns."""
 
     def __post_init__(self) -> None:
@@ -29,7 +29,7 @@ class TableSource(Source):
         self.schema = carried_columns(schema)
 
     def blocks(self) -> Iterator[EmbeddingBlock]:
-        """See `Source.blocks`."""
+        """See `EmbeddingSource.blocks`."""
         with Table(self.place) as table:
             for block in table.blocks([self.name, *self.schema.names], BLOCK_ROWS):
                 vectors, lengths = vectors_of(block[self.name].combine_chunks(), self.size)

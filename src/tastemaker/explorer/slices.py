@@ -15,7 +15,7 @@ from tastemaker.selections.steps import Best, Left
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class ViewSlice:
     """The scored images that have something in common.
 
     Attributes:
@@ -48,7 +48,7 @@ class Slices:
     """
 
     title: str
-    slices: list[Slice]
+    slices: list[ViewSlice]
     others: int
 
 
@@ -73,7 +73,7 @@ def slice_view(table: ScoreTable, view: View, dimension: Dimension, keeps: Mask,
     present.sort(key=lambda code: (*rank(kept[code], scored[code], share), keys[code]))
     names = dimension.shorten([keys[code] for code in present])
     slices = [
-        Slice(
+        ViewSlice(
             names[keys[code]],
             _condition(dimension, keys[code]),
             scored[code],

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tastemaker.errors import ConfigurationError
-from tastemaker.executors.base import BaseExecutor
+from tastemaker.executors.base import BaseExecutor, Stage
 from tastemaker.runs.fingerprint import Fingerprint, canonical, list_differences, make_fingerprint
 from tastemaker.runs.lock import only_run_on
 from tastemaker.runs.matching import describe_sources
@@ -24,8 +24,6 @@ from tastemaker.tasks import EmptyTask, FileGroupTask, Task
 
 _SECRET = "storage_options"
 """Entry of the metadata that may hold credentials, and is never written."""
-
-Stage = ProcessingStage[Any, Any]
 
 logger = logging.getLogger(__name__)
 
