@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from tastemaker.errors import ConfigurationError
 from tastemaker.explorer.index import Filter
 from tastemaker.explorer.service import Explorer
 from tastemaker.imaging.embedded import file_rating
-from tastemaker.imaging.xmp import read_label, read_rating
+from tastemaker.imaging.xmp import make_xmp, read_label, read_rating
 from tastemaker.runs.options import RunOptions
 from tastemaker.runs.run import run_scoring
 from tastemaker.scores.cutoff import Top
@@ -43,7 +44,7 @@ def photos(tmp_path):
 
 
 def score(folder, name="photos"):
-    run_scoring([str(folder / name)], folder / "out", RunOptions(rank_by="technical_quality", signals=True))
+    return run_scoring([str(folder / name)], folder / "out", RunOptions(rank_by="technical_quality", signals=True))
 
 
 def said(table):
@@ -99,6 +100,28 @@ def test_a_picture_that_moved_and_was_edited_keeps_its_rating_whatever_came_firs
             folder = folder.rename(photos / f"other{step}")
         score(photos, folder.name)
         assert said(ScoreTable(photos / "out")) == {"0": 3, "1": 0, "2": -1, "3": 0}, step
+
+
+def test_ratings_that_other_programs_gave_after_the_scoring_count_from_the_next_run_on(photos):
+    folder = photos / "photos"
+    (folder / "3.jpg.xmp").write_bytes(make_xmp(3))
+    with open(folder / "3.jpg", "ab") as file:
+        file.write(b"edited")
+    assert score(photos).rerated == 0, "it was scored with its sidecar"
+    (folder / "0.jpg.xmp").write_bytes(make_xmp(-1))
+    (folder / "1.xmp").write_bytes(make_xmp(4))
+    (folder / "2.jpg.xmp").write_bytes(make_xmp(5, by_score=True))
+    before = ScoreTable(photos / "out").values("technical_quality").tolist()
+    assert (score(photos).rerated, score(photos).rerated) == (2, 0)
+    table = ScoreTable(photos / "out")
+    assert said(table) == {"0": -1, "1": 4, "2": 0, "3": 3}
+    assert table.values("technical_quality").tolist() == before
+    (folder / "3.jpg.xmp").unlink()
+    (folder / "1.xmp").write_bytes(make_xmp(2))
+    folder.rename(photos / "other")
+    summary = score(photos, "other")
+    assert (summary.rerated, summary.moved, summary.images_scored_now) == (2, 4, 0)
+    assert said(ScoreTable(photos / "out")) == {"0": -1, "1": 2, "2": 0, "3": 0}
 
 
 def test_ratings_that_cannot_be_read_do_not_stop_a_scoring(photos):
@@ -222,6 +245,8 @@ def test_stars_of_the_explorer_go_into_sidecars_over_the_files_own(photos):
         "<rdf:Description xmlns:xmp='http://ns.adobe.com/xap/1.0/' xmp:Rating='5'/></rdf:RDF></x:xmpmeta>"
     )
     everything = Selection(where="true", rank_by="technical_quality")
+    own = write_stars(table, everything, StarOptions(bounds=()), dry_run=True)
+    assert [Path(path).name for path, _, _ in own.changes] == ["0.jpg", "3.jpg"]
     report = write_stars(table, everything, StarOptions(bounds=(1.0,)))
     assert (report.images, report.starred, report.labelled) == (3, 3, 1)
     sidecars = [photos / "photos" / f"{n}.jpg.xmp" for n in (0, 2, 3)]

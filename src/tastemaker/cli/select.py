@@ -128,7 +128,12 @@ def select(
     ] = False,
     embed: Annotated[bool, typer.Option("--embed", help="Write stars into the copied JPEGs.")] = False,
     stars_bounds: Annotated[
-        str, typer.Option("--stars-bounds", help="Give 5, 4, 3, 2 and 1 stars to these best shares of all images.")
+        str,
+        typer.Option(
+            "--stars-bounds",
+            help="Give 5, 4, 3, 2 and 1 stars to these best shares of all images. 'none' writes only what you said in "
+            "the explorer.",
+        ),
     ] = "5%,20%,50%,80%,100%",
     overwrite_ratings: Annotated[
         bool, typer.Option("--overwrite-ratings", help="Replace ratings that images have already.")

@@ -135,6 +135,8 @@ def _remarks(summary: RunSummary) -> list[str]:
         remarks.append(f"Rows made again: {why}.")
     if summary.moved:
         remarks.append(f"{summary.moved:,} files were found at a new place. Their rows were kept, and state it now.")
+    if summary.rerated:
+        remarks.append(f"{_images(summary.rerated)} rated otherwise in sidecars since. The rows state it now.")
     if summary.not_retried:
         remarks.append(
             f"{summary.not_retried:,} failed images were not run again: the fault lies in how their shards are made."

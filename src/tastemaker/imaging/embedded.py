@@ -111,14 +111,9 @@ def find_rating(embedded: Embedded, sidecars: Mapping[str, bytes], extension: st
         sidecars: What follows the stem or the key (``jpg.xmp``, ``xmp``) -> bytes.
         extension: What follows it in the picture's own name.
     """
-    lower = {name.lower(): content for name, content in sidecars.items()}
-    whole, stem = f"{extension}.xmp".lower(), f"{extension.rpartition('.')[0]}.xmp".lower().lstrip(".")
-    own = extension.rpartition(".")[2]
-    for name, belongs_to in ((whole, ""), (stem, own)):
-        rating = read_rating(lower[name], belongs_to) if name in lower else None
-        if rating is not None:
-            return rating
-    rating = read_rating(embedded.xmp)
+    rating = _rating_of_sidecars(sidecars, extension)
+    if rating is None:
+        rating = read_rating(embedded.xmp)
     return embedded.rating if rating is None else rating
 
 
@@ -128,13 +123,33 @@ def file_rating(path: Path) -> int | None:
     Raises:
         OSError: A file cannot be read.
     """
+    rating = rating_beside(path)
+    return find_rating(read_embedded(path.read_bytes()), {}, "") if rating is None else rating
+
+
+def rating_beside(path: Path) -> int | None:
+    """Return the rating in the sidecars of a picture on disk; None where they have none, whatever the picture says.
+
+    Raises:
+        OSError: A sidecar cannot be read.
+    """
     sidecars: dict[str, bytes] = {}
     for stem in (path.name, path.stem):
         for extension in (".xmp", ".XMP"):
             sidecar = path.with_name(stem + extension)
             if sidecar.is_file():
                 sidecars.setdefault(f"{stem}{extension}"[len(path.stem) + 1 :].lower(), sidecar.read_bytes())
-    return find_rating(read_embedded(path.read_bytes()), sidecars, path.suffix[1:])
+    return _rating_of_sidecars(sidecars, path.suffix[1:])
+
+
+def _rating_of_sidecars(sidecars: Mapping[str, bytes], extension: str) -> int | None:
+    lower = {name.lower(): content for name, content in sidecars.items()}
+    whole, stem = f"{extension}.xmp".lower(), f"{extension.rpartition('.')[0]}.xmp".lower().lstrip(".")
+    for name, belongs_to in ((whole, ""), (stem, extension.rpartition(".")[2])):
+        rating = read_rating(lower[name], belongs_to) if name in lower else None
+        if rating is not None:
+            return rating
+    return None
 
 
 def read_orientation(data: bytes, name: str) -> int:

@@ -108,7 +108,7 @@ def make_xmp(rating: int, extension: str = "", *, by_score: bool = False) -> byt
     more = f'\n    xmlns:photoshop="{_PHOTOSHOP}"\n    photoshop:SidecarForExtension="{extension}"' if extension else ""
     if rating == REJECTED:
         more += f'\n    xmlns:digiKam="{_DIGIKAM}"\n    digiKam:PickLabel="1"'
-        more += f'\n    xmlns:xmpDM="{_DYNAMIC_MEDIA}"\n    xmpDM:pick="-1"\n    xmpDM:good="false"'
+        more += f'\n    xmlns:xmpDM="{_DYNAMIC_MEDIA}"\n    xmpDM:pick="-1"\n    xmpDM:good="False"'
     toolkit = _BY_SCORE if by_score else _BY_HAND
     return _PACKET.format(toolkit=toolkit, rdf=_RDF, xmp=_XMP, more=more, rating=check_rating(rating)).encode()
 

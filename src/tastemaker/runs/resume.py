@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from tastemaker.errors import ConfigurationError, ReasonKind
+from tastemaker.imaging.embedded import file_rating, rating_beside
 from tastemaker.runs.fingerprint import Fingerprint, canonical, describe_others
 from tastemaker.runs.index import RowsIndex, RowsNote, rows_path
 from tastemaker.runs.matching import Match, describe_sources, sample_of
@@ -40,6 +47,7 @@ class Plan:
         not_retried: Failed rows that cannot come out differently, because their shard is made so.
         redone: Why rows are made again -> how many.
         moved: Files of the input that were found at another place than their rows said.
+        rerated: Pictures whose sidecars say another rating than their rows did.
         changed: The partitions whose rows change: those of ``tasks``, and those that were brought up to date.
     """
 
@@ -49,6 +57,7 @@ class Plan:
     not_retried: int = 0
     redone: Counter[str] = field(default_factory=Counter)
     moved: int = 0
+    rerated: int = 0
     changed: set[str] = field(default_factory=set)
 
 
@@ -80,6 +89,7 @@ class _Planner:
         self._index, self._output_dir = index, index.output_dir
         self._fingerprint, self._mode, self._max_pixels = fingerprint, mode, max_pixels
         self._plan = Plan()
+        self._xmp_in = cache(_xmp_in)
 
     def plan(self, matches: list[Match]) -> Plan:
         wanted, plan, mode = canonical(self._fingerprint), self._plan, self._mode
@@ -130,10 +140,40 @@ class _Planner:
         """Do the loose files that changed, and those that failed. Until then their rows stay, as of the old files."""
         before, files = match.before or (), match.task.partition.files
         changed = {file[0] for file, old in zip(files, before, strict=True) if file[1] >= 0 and file != old}
-        self._update(match, tuple(file if file[1] < 0 else old for file, old in zip(files, before, strict=True)))
+        now = tuple(file if file[1] < 0 else old for file, old in zip(files, before, strict=True))
+        self._update(match, now, self._new_ratings(match, changed))
         failed = {original_name(row["image_path"]) for row in self._failed_rows(match, note)}
         self._plan.redone["changed"] += len(changed)
         self._add_files(match, [path for path in match.task.data if _shown(path) in changed | failed])
+
+    def _new_ratings(self, match: Match, changed: set[str]) -> dict[str, int | None]:
+        """Return path -> rating of pictures of this machine whose sidecars say another one than their rows.
+
+        Other programs write sidecars at any time, and leave the picture's file as it is. What changed itself is left
+        out, for it is read anew.
+        """
+        found: dict[str, int | None] = {}
+        if Place.at(match.task.partition.root).local_path is None:
+            return found
+        table = read_rows(rows_path(self._output_dir, match.name), ["image_path", "rating", "sidecars", "status"])
+        for row in table.filter(pc.is_in(table["status"], pa.array(["kept", "dropped"]))).to_pylist():
+            name = original_name(row["image_path"])
+            name, before = match.moved.get(name, name), row["rating"]
+            path = Path(name)
+            with suppress(OSError):  # the picture is gone, or a sidecar cannot be read
+                is_there = not self._xmp_in(path.parent).isdisjoint(
+                    (f"{path.name}.xmp".lower(), f"{path.stem}.xmp".lower())
+                )
+                was_there = any(part["extension"].lower().endswith("xmp") for part in row["sidecars"] or ())
+                if name in changed or not (is_there or was_there):
+                    continue
+                now = rating_beside(path)
+                if now is None and before is not None:  # it was that of a sidecar, or is inside the picture
+                    now = file_rating(path)
+                if now != before:
+                    found[name] = now
+        self._plan.rerated += len(found)
+        return found
 
     def _add_again(self, match: Match, note: RowsNote) -> None:
         """Do what was made otherwise. Rows of loose files that it does not read lose what other models made."""
@@ -198,12 +238,19 @@ class _Planner:
         )
         self._plan.changed.add(match.name)
 
-    def _update(self, match: Match, files: tuple[SourceFile, ...]) -> None:
-        """Bring the rows of files up to date that moved, are gone, or were touched."""
-        if match.moved or files != match.before:
+    def _update(
+        self, match: Match, files: tuple[SourceFile, ...], ratings: Mapping[str, int | None] | None = None
+    ) -> None:
+        """Bring the rows of files up to date that moved, are gone, were touched, or have another rating."""
+        if match.moved or files != match.before or ratings:
             sources = describe_sources(replace(match.task.partition, files=files))
-            update_rows(rows_path(self._output_dir, match.name), sources, match.moved)
+            update_rows(rows_path(self._output_dir, match.name), sources, match.moved, ratings or {})
             self._plan.changed.add(match.name)
+
+
+def _xmp_in(folder: Path) -> set[str]:
+    """Return the names of the XMP files in a folder, in small letters."""
+    return {lower for name in os.listdir(folder) if (lower := name.lower()).endswith(".xmp")}
 
 
 def _shown(path: str) -> str:

@@ -215,7 +215,7 @@ class _Run:
         summary.parity = _find_parity(written)
         summary.bottleneck = describe_bottleneck(self.executor.timings)
         summary.is_mixed, summary.not_retried = plan.is_mixed, plan.not_retried
-        summary.redone, summary.moved = dict(+plan.redone), plan.moved
+        summary.redone, summary.moved, summary.rerated = dict(+plan.redone), plan.moved, plan.rerated
         if self.mode.part is None:
             summary.other_rows_files = len({*self.index.names()} - {*names})
         return summary

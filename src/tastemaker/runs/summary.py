@@ -59,6 +59,7 @@ class RunSummary:
         other_rows_files: Rows files in the directory that are of no input of this run; not counted in a slice.
         redone: Why rows were made again in this run -> how many.
         moved: Files that were found at another place than their rows said; the rows know the new one now.
+        rerated: Images whose sidecars say another rating than their rows did; the rows state it now.
         not_retried: Failed images that were not run again, because what is wrong lies in how their shard is made.
         rows_files: The rows files of the input, in its order.
         parity: How scores differ from exact ones on this machine; None where it has no certificate.
@@ -84,6 +85,7 @@ class RunSummary:
     other_rows_files: int = 0
     redone: dict[str, int] = field(default_factory=dict)
     moved: int = 0
+    rerated: int = 0
     not_retried: int = 0
     parity: ParityReport | None = None
     rows_files: list[str] = field(default_factory=list, repr=False)

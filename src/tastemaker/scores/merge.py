@@ -43,22 +43,29 @@ def merge_rows(path: AnyPlace, redone: pa.Table) -> None:
     _write(path, redone)
 
 
-def update_rows(path: AnyPlace, sources: Mapping[str, Any], moved: Mapping[str, str]) -> None:
-    """Bring rows up to date where no picture is scored: note files that moved, and mark rows of those that are gone.
+def update_rows(
+    path: AnyPlace, sources: Mapping[str, Any], moved: Mapping[str, str], ratings: Mapping[str, int | None]
+) -> None:
+    """Bring rows up to date where no picture is scored: note files that moved or are gone, and new ratings.
 
     Args:
         path: The rows file.
         sources: The files of the partition as they are now; those that are gone have the size -1.
         moved: Path of an image or shard in the rows -> its path now.
+        ratings: Path of an image now -> what its sidecars say now.
     """
     table = read_rows(path)
-    rows = table.select([*_PLACE, *_VERDICT]).to_pylist()
+    changing = [*_PLACE, *_VERDICT, *(["rating"] if ratings else [])]
+    rows = table.select(changing).to_pylist()
     gone = {name for name, size, _ in sources["files"] if size < 0}
     for row in rows:
         _follow(row, moved, sources["root"])
-        if original_name(row["image_path"] or "") in gone:
+        name = original_name(row["image_path"] or "")
+        if name in ratings:
+            row["rating"] = ratings[name]
+        if name in gone:
             row |= {"status": DELETED, "reason_kind": ReasonKind.DELETED, "reason": DELETED_REASON}
-    for name in [*_PLACE, *_VERDICT]:
+    for name in changing:
         number = table.schema.get_field_index(name)
         field = table.schema.field(number)
         table = table.set_column(number, field, pa.array([row[name] for row in rows], field.type))

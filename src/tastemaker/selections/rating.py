@@ -8,6 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tastemaker.errors import MetadataError
 from tastemaker.imaging.jpeg_metadata import embed_rating
 from tastemaker.scores.copies import Members
@@ -25,7 +27,8 @@ class StarOptions:
     """How scores become stars.
 
     Attributes:
-        bounds: The share of all scored images of the table that gets 5 stars, 4 or more, and so on.
+        bounds: The share of all scored images of the table that gets 5 stars, 4 or more, and so on. Empty for no stars
+            by scores: only what a person said in the explorer is written.
         overwrite: Replace ratings that are there.
     """
 
@@ -85,7 +88,7 @@ def _choose_ratings(table: ScoreTable, rank_by: str | None, options: StarOptions
     """Return what tells what a row is given: what a person said in the explorer, or else the stars of its score."""
     with closing(Marks(table)) as stored:
         marks = stored.current()
-    by_score = stars_by_percentile(table.values(rank_by), options.bounds)
+    by_score = stars_by_percentile(table.values(rank_by), options.bounds) if options.bounds else np.zeros(len(table))
 
     def rating_of(row: int) -> Rating:
         mark = marks.get(row, Mark())

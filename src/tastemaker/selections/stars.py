@@ -61,7 +61,7 @@ def stars_by_percentile(
 
 
 def parse_star_bounds(text: str) -> tuple[float, ...]:
-    """Return the bounds of `stars_by_percentile` from ``5%,20%,50%,80%,100%``.
+    """Return the bounds of `stars_by_percentile` from ``5%,20%,50%,80%,100%``; no bounds from ``none``.
 
     Raises:
         ConfigurationError: It is no list of shares.
@@ -70,9 +70,11 @@ def parse_star_bounds(text: str) -> tuple[float, ...]:
         >>> parse_star_bounds("5%, 20%, 50%")
         (0.05, 0.2, 0.5)
     """
+    if text.strip().lower() == "none":
+        return ()
     shares = [re.fullmatch(r"\s*(\d{1,3}(?:\.\d+)?)\s*%\s*", part) for part in text.split(",")]
     if not all(shares):
-        raise ConfigurationError(f"{text!r} is no list of shares such as 5%,20%,50%,80%,100%")
+        raise ConfigurationError(f"{text!r} is no list of shares such as 5%,20%,50%,80%,100%, nor none")
     bounds = tuple(float(share[1]) / 100 for share in shares if share)
     stars_by_percentile(np.empty(0), bounds)
     return bounds
