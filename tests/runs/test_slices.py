@@ -37,7 +37,7 @@ def test_slices_have_no_overlap_and_no_gap(tmp_path, shards, model_dir):
     }
 
 
-def test_slices_of_loose_files_are_the_partitions_of_a_whole_run_in_any_order(tmp_path, model_dir, monkeypatch):
+def test_slices_of_loose_files_agree_about_the_partitions_in_any_order(tmp_path, model_dir, monkeypatch):
     photos = make_pictures(tmp_path / "photos", [f"{seed}.jpg" for seed in range(7)])
     for module in ("stages.partition", "runs.matching"):
         monkeypatch.setattr(f"tastemaker.{module}.LOOSE_FILES_PER_PARTITION", 2)
@@ -47,6 +47,14 @@ def test_slices_of_loose_files_are_the_partitions_of_a_whole_run_in_any_order(tm
         run_scoring([str(photos)], tmp_path / "out", options, RunMode(part=Slice(index, 4)))
         assert len(rows_by_file(tmp_path / "out" / "rows")) == {3: 1, 1: 2, 2: 3, 0: 4}[index]
     assert rows_by_file(tmp_path / "out" / "rows") == rows_by_file(tmp_path / "whole" / "rows")
+
+
+def test_the_first_loose_files_are_a_small_partition_so_that_a_run_that_is_stopped_keeps_their_rows(
+    tmp_path, model_dir
+):
+    photos = make_pictures(tmp_path / "photos", [f"{seed}.jpg" for seed in range(18)])
+    run_scoring([str(photos)], tmp_path / "out", RunOptions(model_dir=str(model_dir)))
+    assert [len(rows) for _, rows in sorted(rows_by_file(tmp_path / "out" / "rows").items())] == [16, 2]
 
 
 def test_more_slices_than_shards_leave_some_without_work(tmp_path, shards, model_dir):

@@ -123,7 +123,7 @@ def _score(inputs: list[str], output: str, options: RunOptions, to_page: Connect
     try:
         try:
             again = options.is_by_model and _is_without_model(output)
-            mode = RunMode(overwrite=again, new_fingerprint_only=not again, rows_soon=True, wait=True)
+            mode = RunMode(overwrite=again, new_fingerprint_only=not again, wait=True)
             run_scoring(inputs, output, options, mode, on_progress=tell)
         except WeightsNotFoundError as error:
             logging.getLogger(__name__).warning("%s", error)
@@ -131,7 +131,7 @@ def _score(inputs: list[str], output: str, options: RunOptions, to_page: Connect
                 "Ranked by sharpness, exposure and noise: the model's weights are not here, and cannot be fetched now."
             )
             without = RunOptions(rank_by=WITHOUT_MODEL, storage_options=options.storage_options)
-            mode = RunMode(new_fingerprint_only=True, rows_soon=True, wait=True)
+            mode = RunMode(new_fingerprint_only=True, wait=True)
             run_scoring(inputs, output, without, mode, on_progress=tell)
     except TastemakerError as error:
         fail(str(error))

@@ -28,7 +28,8 @@ from tastemaker.storage.place import Place
 from tastemaker.tasks import FileGroupTask, ImageObject, Partition
 
 _FIRST_FILES = 16
-"""Loose files in the first partition of a run whose rows are looked at meanwhile; each later one has twice as many."""
+"""Loose files in the first new partition of a run; each later one has twice as many, up to the usual number. So the
+first rows are there soon, and a run that is stopped keeps about half of what it did, or more."""
 
 _NUMBER = re.compile(r"(.*)-(\d{5})")
 _COLUMNS = ["image_id", "image_path", "shard", "offset", "size", "sidecars", "xxh3", "caption", "json"]
@@ -71,22 +72,22 @@ def read_sources(name: str, text: str) -> Partition | None:
         return None
 
 
-def match_inputs(groups: list[FileGroupTask], index: RowsIndex, *, rows_soon: bool = False) -> list[Match]:
+def match_inputs(groups: list[FileGroupTask], index: RowsIndex, *, in_slices: bool = False) -> list[Match]:
     """Return the partitions of a run: every file that has rows is in the partition that has them.
 
     A file is the one that rows were made from if it has their path. Where that file is gone, another one of its name
     and size takes its place, if it has the same time of change or the same content. A loose file of another time, and
     the same size and content, has not changed.
 
-    Loose files without rows come into new partitions, which take the lowest free numbers. With an empty directory, or
-    one where some partitions are finished and no file was added, that is the same as cutting the list every 500.
+    Loose files without rows come into new partitions, which take the lowest free numbers. The first ones are small.
+    Slices of one input must agree about them, whatever is finished by now: they cut the list every 500.
 
     Args:
         groups: As `tastemaker.stages.partition.FilePartitioningStage` made them.
         index: The rows that are there.
-        rows_soon: Make the first new partitions small.
+        in_slices: Runs beside this one do other slices of the same input.
     """
-    found = _Matcher(groups, index, rows_soon=rows_soon).match()
+    found = _Matcher(groups, index, in_slices=in_slices).match()
     for number, match in enumerate(found):
         match.task.task_id = str(number)
     return found
@@ -111,8 +112,9 @@ class _Now(NamedTuple):
 
 
 class _Matcher:
-    def __init__(self, groups: list[FileGroupTask], index: RowsIndex, *, rows_soon: bool) -> None:
-        self._groups, self._output_dir, self._rows_soon = groups, index.output_dir, rows_soon
+    def __init__(self, groups: list[FileGroupTask], index: RowsIndex, *, in_slices: bool) -> None:
+        self._groups, self._output_dir = groups, index.output_dir
+        self._first_size = LOOSE_FILES_PER_PARTITION if in_slices else min(_FIRST_FILES, LOOSE_FILES_PER_PARTITION)
         notes = index.notes(index.names())
         self._recorded = {name: found for name, note in notes.items() if (found := read_sources(name, note.sources))}
         self._names = dict.fromkeys(self._recorded, "")  # name -> whose it is, as `distinct_name` takes it
@@ -219,7 +221,7 @@ class _Matcher:
         folder = known or distinct_name(like.partition.folder, root, self._folders)
         numbers = free_numbers(folder, self._names.keys())
         matches = []
-        start, size = 0, _FIRST_FILES if self._rows_soon else LOOSE_FILES_PER_PARTITION
+        start, size = 0, self._first_size
         while some := added[start : start + size]:
             start, size = start + size, min(2 * size, LOOSE_FILES_PER_PARTITION)
             name = loose_name(folder, next(numbers))

@@ -149,7 +149,6 @@ class RunMode:
         wait: Wait for another run on the directory instead of refusing.
         part: The slice to do; None does all.
         metrics_port: Port on loopback that serves Prometheus metrics while the run lasts; None serves none.
-        rows_soon: Make the first rows files of loose images small, for somebody who looks at the rows meanwhile.
     """
 
     overwrite: bool = False
@@ -158,7 +157,6 @@ class RunMode:
     wait: bool = False
     part: Slice | None = None
     metrics_port: int | None = None
-    rows_soon: bool = False
 
     def __post_init__(self) -> None:
         check_numbers(self)

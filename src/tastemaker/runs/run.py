@@ -179,7 +179,7 @@ class _Run:
     def _plan(self, groups: list[FileGroupTask]) -> Plan:
         """Compare the input with the rows that are there. No model has been loaded yet."""
         self.index.load()
-        matches = match_inputs(groups, self.index, rows_soon=self.mode.rows_soon)
+        matches = match_inputs(groups, self.index, in_slices=self.mode.part is not None)
         if self.mode.part is not None:
             matches = matches[self.mode.part.index :: self.mode.part.total]
             remove_drafts(self.output_dir / ROWS_FOLDER, [match.name for match in matches])  # others may be writing
