@@ -54,11 +54,16 @@ def choose_varied(scores: npt.ArrayLike, vectors: Vectors, count: int, variety: 
     rows = np.sort(best[: max(REACH * count, LEAST_REACH)])
     units, is_there = vectors(rows)
     places = np.searchsorted(np.sort(score[rows]), score[rows]) / max(len(rows) - 1, 1)
-    values = np.where(is_there, (1 - variety) * places, -np.inf)
-    likeness = np.full(len(rows), -1.0)
-    chosen = []
-    for _ in range(min(count, int(is_there.sum()))):
-        chosen.append(int((values - variety * likeness).argmax()))
-        values[chosen[-1]] = -np.inf
-        likeness = np.maximum(likeness, units @ units[chosen[-1]])
-    return rows[np.array(chosen, np.int64)]
+    worth = np.where(is_there, (1 - variety) * places, -np.inf)
+    likeness, compared = np.full(len(rows), -1.0), np.zeros(len(rows), np.int64)  # compared with so many of the chosen
+    values = worth - variety * likeness
+    count = min(count, int(is_there.sum()))
+    chosen, taken = np.empty(count, np.int64), np.empty((count, units.shape[1]), units.dtype)
+    for number in range(count):
+        # Likeness to the chosen only grows, so a value is a bound until it is compared with all of them.
+        while compared[best := int(values.argmax())] < number:
+            nearest = (taken[compared[best] : number] @ units[best]).max()
+            likeness[best], compared[best] = max(likeness[best], nearest), number
+            values[best] = worth[best] - variety * likeness[best]
+        chosen[number], taken[number], values[best], worth[best] = best, units[best], -np.inf, -np.inf
+    return rows[chosen]
