@@ -126,10 +126,11 @@ def _score(inputs: list[str], output: str, options: RunOptions, to_page: Connect
             mode = RunMode(overwrite=again, new_fingerprint_only=not again, wait=True)
             run_scoring(inputs, output, options, mode, on_progress=tell)
         except WeightsNotFoundError as error:
-            logging.getLogger(__name__).warning("%s", error)
-            tell(
+            instead = (
                 "Ranked by sharpness, exposure and noise: the model's weights are not here, and cannot be fetched now."
             )
+            logging.getLogger(__name__).warning("%s\n%s", error, instead)
+            tell(instead)
             without = RunOptions(rank_by=WITHOUT_MODEL, storage_options=options.storage_options)
             mode = RunMode(new_fingerprint_only=True, wait=True)
             run_scoring(inputs, output, without, mode, on_progress=tell)

@@ -57,13 +57,13 @@ def choose_varied(scores: npt.ArrayLike, vectors: Vectors, count: int, variety: 
     worth = np.where(is_there, (1 - variety) * places, -np.inf)
     likeness, compared = np.full(len(rows), -1.0), np.zeros(len(rows), np.int64)  # compared with so many of the chosen
     values = worth - variety * likeness
-    count = min(count, int(is_there.sum()))
-    chosen, taken = np.empty(count, np.int64), np.empty((count, units.shape[1]), units.dtype)
-    for number in range(count):
+    most = min(count, int(is_there.sum()))
+    chosen, taken = np.empty(most, np.int64), np.empty((most, units.shape[1]), units.dtype)
+    for number in range(most):
         # Likeness to the chosen only grows, so a value is a bound until it is compared with all of them.
-        while compared[best := int(values.argmax())] < number:
-            nearest = (taken[compared[best] : number] @ units[best]).max()
-            likeness[best], compared[best] = max(likeness[best], nearest), number
-            values[best] = worth[best] - variety * likeness[best]
-        chosen[number], taken[number], values[best], worth[best] = best, units[best], -np.inf, -np.inf
+        while compared[top := int(values.argmax())] < number:
+            nearest = (taken[compared[top] : number] @ units[top]).max()
+            likeness[top], compared[top] = max(likeness[top], nearest), number
+            values[top] = worth[top] - variety * likeness[top]
+        chosen[number], taken[number], values[top] = top, units[top], -np.inf
     return rows[chosen]
