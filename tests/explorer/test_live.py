@@ -143,6 +143,20 @@ def test_rows_of_a_folder_with_a_long_name_have_a_place(tmp_path, photographs, m
     assert run_scoring([str(folder)], output, RunOptions(model_dir=str(model_dir))).images == 1
 
 
+def test_rows_of_a_folder_follow_it_when_it_is_renamed_and_not_to_a_copy_of_it(tmp_path, photo_folder, monkeypatch):
+    monkeypatch.setattr("platformdirs.user_data_dir", lambda _name: str(tmp_path / "data"))
+    options = RunOptions(rank_by="technical_quality")
+    before = default_output([str(photo_folder)])
+    images = run_scoring([str(photo_folder)], before, options).images
+    copy = shutil.copytree(photo_folder, tmp_path / "copy")
+    assert not Path(default_output([str(copy)])).exists()
+    renamed = str(photo_folder.rename(tmp_path / "wedding"))
+    after = default_output([renamed])
+    summary = run_scoring([renamed], after, options)
+    assert (summary.images, summary.images_scored_now, summary.moved >= images) == (images, 0, True)
+    assert (Path(before).exists(), default_output([renamed])) == (False, after)
+
+
 @pytest.mark.parametrize("what", ["nowhere", "empty"])
 def test_a_place_without_pictures_is_one_line(tmp_path, what):
     (tmp_path / "empty").mkdir()

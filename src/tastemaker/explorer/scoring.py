@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
@@ -19,7 +20,10 @@ import platformdirs
 from tastemaker.errors import ConfigurationError, TastemakerError, WeightsNotFoundError, was_interrupted
 from tastemaker.progress import Meter, Progress
 from tastemaker.runs.options import WITHOUT_MODEL, RunMode, RunOptions
+from tastemaker.scores.files import read_metadata
+from tastemaker.scores.layout import ROWS_FOLDER, ROWS_SUFFIX
 from tastemaker.scores.locations import is_of_rows
+from tastemaker.scores.schema import SOURCES_KEY, original_name
 from tastemaker.scores.table import ScoreTable
 from tastemaker.storage import base_name
 from tastemaker.storage.inputs import digest_of
@@ -94,11 +98,35 @@ class Scoring:
 
 
 def default_output(inputs: Sequence[str]) -> str:
-    """Return the folder among the user's data where rows of these inputs go: nothing is written among the pictures."""
+    """Return the folder among the user's data where rows of these inputs go: nothing is written among the pictures.
+
+    Rows of a single folder follow it: where it was moved or renamed, theirs is renamed, too.
+    """
     places = [Place.of(source).resolve().address for source in inputs]
     shown = base_name(places[0].rstrip("/"))[:50] or "pictures"  # a name has 255 bytes at most
     name = f"{shown}-{digest_of(chr(0).join(places))[:8]}"
-    return str(Path(platformdirs.user_data_dir("tastemaker")) / "explored" / name)
+    output = Path(platformdirs.user_data_dir("tastemaker")) / "explored" / name
+    if len(places) == 1 and not output.exists():
+        before = next((other for other in output.parent.glob("*") if _are_of_moved(other, places[0])), None)
+        if before is not None:
+            before.rename(output)
+    return str(output)
+
+
+def _are_of_moved(results: Path, folder: str) -> bool:
+    """Return whether the folder that rows are of is gone, and most of their files lie in another one as they did."""
+    try:
+        first = min((results / ROWS_FOLDER).glob(f"*{ROWS_SUFFIX}"))
+        sources = json.loads(read_metadata(first)[SOURCES_KEY])
+        root = original_name(sources["root"])
+        files = [(original_name(path), int(size)) for path, size, _ in sources["files"] if size >= 0]
+    except (OSError, ValueError, TypeError, KeyError):  # no rows yet, or a file of somebody else
+        return False
+    if not os.path.isabs(root) or os.path.exists(root):
+        return False
+    there = (Path(folder, os.path.relpath(path, root)) for path, _ in files)
+    same = sum(path.is_file() and path.stat().st_size == size for path, (_, size) in zip(there, files, strict=True))
+    return 2 * same > len(files)
 
 
 def _score(inputs: list[str], output: str, options: RunOptions, to_page: Connection) -> None:
