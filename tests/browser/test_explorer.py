@@ -476,6 +476,11 @@ def test_pictures_that_are_picked_are_rated_at_once_and_opened_side_by_side(brow
         wait_until(page, f"{stars} === '[0,0,0,0,0,0]'")
         page.keyboard.press("ArrowLeft")
         assert page.locator(".cell.picked").count() == 0
+        page.keyboard.press("Meta+a")
+        wait_until(page, "document.querySelectorAll('.cell.picked').length === 12")
+        page.keyboard.press("Escape")
+        page.keyboard.press("Control+a")
+        wait_until(page, "document.querySelectorAll('.cell.picked').length === 12")
 
 
 def test_one_goes_on_after_a_rating_to_what_is_not_rated_and_sees_at_the_end_what_has_stars(browser, tmp_path):

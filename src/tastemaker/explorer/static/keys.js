@@ -5,7 +5,7 @@ import { goesOn, nextUnrated, survey, toggleGoesOn } from "./flow.js";
 import { button, element } from "./format.js";
 import { focusGrid, moveActive, reveal } from "./grid.js";
 import { emit, model, moveCut, setActive, setOrder, setShow, shownImages } from "./model.js";
-import { clearPicked, pickTo, pickedPlaces } from "./picked.js";
+import { clearPicked, pickAll, pickTo, pickedPlaces } from "./picked.js";
 import { isOpen, openedPicture, showBeside, walk } from "./picture.js";
 import { rate, tell, undo } from "./ratings.js";
 import { resize, toggleNames } from "./sizes.js";
@@ -22,6 +22,7 @@ const KEYS = [
   ["Pictures", [
     ["arrows", "move; Home, End, Page Up and Page Down as well"],
     ["Shift arrows", "pick several; a press with Ctrl, Cmd or Shift does, too"],
+    ["Ctrl A, Cmd A", "pick all, up to 5,000"],
     ["Enter", "open what is picked, up to four side by side; Escape closes it", { Enter: () => emit("open", model.active), Escape: clearPicked }, isGrid],
     ["V", "side by side: one more with each press, after four one again", { v: showBeside }],
     ["Z", "100%; the next picture shows the same part", { z: () => zoom() }, isOpen],
@@ -75,7 +76,9 @@ function press(event) {
   if (event.defaultPrevented || (event.altKey && !isSign) || isFor(event.target, TYPED)) return;
   if (document.querySelector("dialog.sheet[open]") !== null || (event.repeat && !HELD.test(event.key))) return;
   if ((event.ctrlKey || event.metaKey) && !isSign) {
-    if (event.key.toLowerCase() === "z") act(event, undo);
+    const command = event.key.toLowerCase();
+    if (command === "z") act(event, undo);
+    if (command === "a" && isGrid() && model.show === "pictures") act(event, pickAll);
     return;
   }
   if (MOVES.includes(event.key)) return move(event);

@@ -1,6 +1,6 @@
 // Pictures that are picked together: keys rate all of them, and they open side by side.
 
-import { emit, model, on, placeOf, positionOf } from "./model.js";
+import { emit, model, on, placeOf, positionOf, shownImages } from "./model.js";
 
 const MOST = 5000;
 
@@ -32,6 +32,11 @@ export function pickTo(place, from = model.active) {
   model.picked.clear();
   for (let position = first; position <= Math.min(last, first + MOST - 1); position++) model.picked.add(placeOf(position));
   emit("picked");
+}
+
+export function pickAll() {
+  clearPicked();
+  pickTo(placeOf(shownImages() - 1), placeOf(0));
 }
 
 // The places that are picked, in the order in which they are shown; none where it is only one.
