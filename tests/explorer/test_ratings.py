@@ -104,24 +104,37 @@ def test_a_picture_that_moved_and_was_edited_keeps_its_rating_whatever_came_firs
 
 def test_ratings_that_other_programs_gave_after_the_scoring_count_from_the_next_run_on(photos):
     folder = photos / "photos"
-    (folder / "3.jpg.xmp").write_bytes(make_xmp(3))
+
+    def rate_beside(name, rating, **made):
+        xmp = make_xmp(rating, **made)
+        (folder / name).write_bytes(xmp.replace(b'"Tastemaker"', b'"XMP Core 4.4.0-Exiv2"'))
+
+    rate_beside("3.jpg.xmp", 3)
     with open(folder / "3.jpg", "ab") as file:
         file.write(b"edited")
     assert score(photos).rerated == 0, "it was scored with its sidecar"
-    (folder / "0.jpg.xmp").write_bytes(make_xmp(-1))
-    (folder / "1.xmp").write_bytes(make_xmp(4))
-    (folder / "2.jpg.xmp").write_bytes(make_xmp(5, by_score=True))
+    rate_beside("0.jpg.xmp", -1)
+    rate_beside("1.xmp", 4)
+    rate_beside("2.jpg.xmp", 5, by_score=True)
     before = ScoreTable(photos / "out").values("technical_quality").tolist()
     assert (score(photos).rerated, score(photos).rerated) == (2, 0)
     table = ScoreTable(photos / "out")
     assert said(table) == {"0": -1, "1": 4, "2": 0, "3": 3}
     assert table.values("technical_quality").tolist() == before
     (folder / "3.jpg.xmp").unlink()
-    (folder / "1.xmp").write_bytes(make_xmp(2))
+    rate_beside("1.xmp", 2)
     folder.rename(photos / "other")
     summary = score(photos, "other")
     assert (summary.rerated, summary.moved, summary.images_scored_now) == (2, 4, 0)
     assert said(ScoreTable(photos / "out")) == {"0": -1, "1": 2, "2": 0, "3": 0}
+    table = ScoreTable(photos / "out")
+    row, marks = table.to_arrow(["image_id"])["image_id"].to_pylist().index("3"), Marks(table)
+    write_it = Selection(row_ids=[row], rank_by="technical_quality", with_rejected=True)
+    marks.change({row: {"rejected": True}})
+    assert write_stars(table, write_it).created == 1
+    score(photos, "other")
+    marks.change({row: {"rejected": False}})
+    assert said(ScoreTable(photos / "out"))["3"] == 0, "one thought otherwise"
 
 
 def test_ratings_that_cannot_be_read_do_not_stop_a_scoring(photos):

@@ -127,8 +127,12 @@ def file_rating(path: Path) -> int | None:
     return find_rating(read_embedded(path.read_bytes()), {}, "") if rating is None else rating
 
 
-def rating_beside(path: Path) -> int | None:
+def rating_beside(path: Path, *, by_explorer: bool = True) -> int | None:
     """Return the rating in the sidecars of a picture on disk; None where they have none, whatever the picture says.
+
+    Args:
+        path: Of the picture.
+        by_explorer: As `read_rating` takes it.
 
     Raises:
         OSError: A sidecar cannot be read.
@@ -139,14 +143,14 @@ def rating_beside(path: Path) -> int | None:
             sidecar = path.with_name(stem + extension)
             if sidecar.is_file():
                 sidecars.setdefault(f"{stem}{extension}"[len(path.stem) + 1 :].lower(), sidecar.read_bytes())
-    return _rating_of_sidecars(sidecars, path.suffix[1:])
+    return _rating_of_sidecars(sidecars, path.suffix[1:], by_explorer=by_explorer)
 
 
-def _rating_of_sidecars(sidecars: Mapping[str, bytes], extension: str) -> int | None:
+def _rating_of_sidecars(sidecars: Mapping[str, bytes], extension: str, *, by_explorer: bool = True) -> int | None:
     lower = {name.lower(): content for name, content in sidecars.items()}
     whole, stem = f"{extension}.xmp".lower(), f"{extension.rpartition('.')[0]}.xmp".lower().lstrip(".")
     for name, belongs_to in ((whole, ""), (stem, extension.rpartition(".")[2])):
-        rating = read_rating(lower[name], belongs_to) if name in lower else None
+        rating = read_rating(lower[name], belongs_to, by_explorer=by_explorer) if name in lower else None
         if rating is not None:
             return rating
     return None

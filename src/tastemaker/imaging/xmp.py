@@ -60,7 +60,7 @@ _PACKET = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
-def read_rating(xmp: bytes, extension: str = "", *, by_score: bool = False) -> int | None:
+def read_rating(xmp: bytes, extension: str = "", *, by_score: bool = False, by_explorer: bool = True) -> int | None:
     """Return the rating in an XMP packet or sidecar: -1 (rejected), 0 (no stars), 1 to 5; None where there is none.
 
     A picture is rejected by its rating, or by a flag of digiKam or Lightroom, whatever stars it has beside that.
@@ -72,6 +72,7 @@ def read_rating(xmp: bytes, extension: str = "", *, by_score: bool = False) -> i
         extension: Of the picture, such as ``jpg``. A sidecar that names another one belongs to another picture of the
             same stem (Adobe's programs name the raw's).
         by_score: Return those stars, too.
+        by_explorer: Return what Tastemaker wrote of a person's word in the explorer, too.
 
     Example:
         >>> read_rating(make_xmp(4))
@@ -83,7 +84,7 @@ def read_rating(xmp: bytes, extension: str = "", *, by_score: bool = False) -> i
         found = _parse(xmp)
     except MetadataError:
         return None
-    if found.is_by_score and not by_score:
+    if (found.toolkit == _BY_SCORE and not by_score) or (found.toolkit == _BY_HAND and not by_explorer):
         return None
     return found.rating() if not extension or found.is_for(extension) else None
 
@@ -206,14 +207,14 @@ class _Packet(NamedTuple):
         sidecar_for: The extension of the picture that the packet names; empty where it names none.
         label: The text of the first colour label; None where there is none.
         flags: The flags that are there, as in `_FLAGS`, each with its first text.
-        is_by_score: Tastemaker made the stars of a score.
+        toolkit: What the packet says of who made it.
     """
 
     stated: str | None
     sidecar_for: str
     label: str | None
     flags: dict[str, str]
-    is_by_score: bool
+    toolkit: str
 
     def number(self) -> int | None:
         """Return the stated rating where it is one."""
@@ -259,7 +260,7 @@ def _parse(xmp: bytes) -> _Packet:
             label = found.get(_LABEL) if label is None else label
             flags = {name: found[name].strip() for name in _FLAGS if name in found} | flags
             sidecar_for = found.get(_SIDECAR_FOR, sidecar_for).strip()
-    return _Packet(rating, sidecar_for, label, flags, root.get(_TOOLKIT) == _BY_SCORE)
+    return _Packet(rating, sidecar_for, label, flags, root.get(_TOOLKIT, ""))
 
 
 def _replace(xmp: bytes, name: bytes, value: bytes) -> Iterator[bytes]:

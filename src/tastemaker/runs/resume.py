@@ -150,7 +150,7 @@ class _Planner:
         """Return path -> rating of pictures of this machine whose sidecars say another one than their rows.
 
         Other programs write sidecars at any time, and leave the picture's file as it is. What changed itself is left
-        out, for it is read anew.
+        out, for it is read anew. So is what was written from the explorer, where one may have thought otherwise since.
         """
         found: dict[str, int | None] = {}
         if Place.at(match.task.partition.root).local_path is None:
@@ -167,7 +167,7 @@ class _Planner:
                 was_there = any(part["extension"].lower().endswith("xmp") for part in row["sidecars"] or ())
                 if name in changed or not (is_there or was_there):
                     continue
-                now = rating_beside(path)
+                now = rating_beside(path, by_explorer=False)
                 if now is None and before is not None:  # it was that of a sidecar, or is inside the picture
                     now = file_rating(path)
                 if now != before:
