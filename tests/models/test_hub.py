@@ -104,6 +104,20 @@ def test_what_is_fetched_is_named_with_its_licence(hub, weights, caplog):
     assert [message for message in caplog.messages if message.endswith("licence: AGPL-3.0")]
 
 
+def test_a_server_that_does_not_answer_is_named_while_one_waits(hub, weights, caplog):
+    caplog.set_level("INFO", "tastemaker.models.hub")
+    hub.add(CLIP, weights)
+    deadline = time.monotonic() + 20
+
+    def answer_once_that_is_said(_request):
+        while "waiting for the server" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    hub.on_request = answer_once_that_is_said
+    ask()
+    assert "waiting for the server to answer about hf://openai/clip-vit-large-patch14" in caplog.text
+
+
 def test_weights_that_are_there_cost_no_request(hub, path, tmp_path):
     put(tiny_clip(), CLIP, tmp_path / "models")  # the layout that NeMo Curator fills
     assert ask() == path

@@ -14,7 +14,7 @@ from tastemaker.cli.columns import plain_text, print_columns
 from tastemaker.cli.effect import refuse_without_effect
 from tastemaker.cli.stopping import stoppable
 from tastemaker.errors import ConfigurationError
-from tastemaker.progress import show_progress
+from tastemaker.progress import Progress, show_progress
 
 if TYPE_CHECKING:
     from tastemaker.scores.table import ScoreTable
@@ -270,6 +270,7 @@ def _write(table: ScoreTable, to: str, selection: Selection, *, as_json: bool, *
         stoppable("the selection is not complete, and the same command completes it"),
         show_progress("selecting") as update,
     ):
+        update(Progress(0))  # which rows are meant may take long
         summary = select_images(table, to, selection, on_progress=update, **options)
     if as_json:
         typer.echo(json.dumps(asdict(summary), indent=2))

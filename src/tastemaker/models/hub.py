@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Timer
 
 import filelock
 import platformdirs
@@ -35,6 +36,7 @@ from tastemaker.storage.retries import describe_error
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SAY_EVERY_S = 10.0
+_SAY_WAITING_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -225,8 +227,13 @@ def _download(model: Model, path: Path) -> None:
     """Put the published file at ``path``. The server is asked once: a missing network shows at once."""
     place = Place.at(model.url or f"hf://{model.id}@{model.revision or 'main'}/{model.filename}")
     assert isinstance(place, RemotePlace)
-    with contextlib.closing(place.open_ranges()) as file:
-        file.look()
+    waiting = Timer(_SAY_WAITING_S, logger.info, [f"waiting for the server to answer about {place}"])
+    waiting.start()
+    try:
+        with contextlib.closing(place.open_ranges()) as file:
+            file.look()
+    finally:
+        waiting.cancel()
     published = _SHA256.fullmatch(file.version) and not model.url  # of a large file, the hub tells the SHA-256
     wanted = replace(model, sha256=model.sha256 or (file.version if published else None))
     _fetch(place, path, wanted, file.size, file.version)
