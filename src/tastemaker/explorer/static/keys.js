@@ -29,6 +29,7 @@ const KEYS = [
     ["-  and  +", "smaller and larger in the grid", { "-": () => resize(-1), "+": () => resize(1), "=": () => resize(1) }, isGrid],
     ["I", "names of the files", { i: toggleNames }, isGrid],
     ["G", "stacks: one picture of each; on one, all of its pictures, and back", { g: () => emit("open-stack", current()) }, isGrid],
+    ["J", "the next stack", { j: () => emit("next-stack") }, isGrid],
   ]],
   ["Rating", [
     ["1 to 5", "stars, for all that are picked"],

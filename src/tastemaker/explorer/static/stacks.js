@@ -2,8 +2,10 @@
 
 import { fetchPlaces } from "./chunks.js";
 import { button, element, images, range } from "./format.js";
-import { changeFilter, model, on, setActive } from "./model.js";
+import { changeFilter, model, on, placeOf, positionOf, setActive, shownImages } from "./model.js";
 import { tell } from "./ratings.js";
+
+const LOOKED_AT_ONCE = 200;
 
 const bar = document.getElementById("stack");
 const text = element("p");
@@ -15,7 +17,9 @@ const isOpened = () => !["", "best"].includes(model.filter.group);
 export function startStacks() {
   bar.append(text, button("Back to the stacks", () => openStack(), { className: "offer" }));
   for (const event of ["view", "order", "show"]) on(event, showBar);
-  if (model.table.groups) on("open-stack", openStack);
+  if (!model.table.groups) return;
+  on("open-stack", openStack);
+  on("next-stack", openNext);
 }
 
 function showBar() {
@@ -34,7 +38,23 @@ async function openStack(picture) {
   const order = model.table.orders.includes("oldest") ? "oldest" : "name";
   await changeFilter({ group: String(picture.row) }, { order, cut: { text: "100%" } }); // one compares them: nothing is cut off
   const members = await fetchPlaces(range(0, model.view.images));
-  setActive(members.findIndex(({ row }) => row === picture.row));
+  const place = members.findIndex(({ row }) => row === picture.row);
+  if (place >= 0) setActive(place); // else the stack is closed by now
 }
 
 const closeStack = () => changeFilter({ group: "best" }, before);
+
+// The next stack in the order of the stacks, opened.
+async function openNext() {
+  if (isOpened()) await closeStack();
+  if (model.filter.group !== "best") return openStack();
+  for (let from = positionOf(model.active) + 1; from < shownImages(); from += LOOKED_AT_ONCE) {
+    const places = range(from, Math.min(from + LOOKED_AT_ONCE, shownImages())).map(placeOf);
+    const pictures = await fetchPlaces(places);
+    const found = pictures.findIndex(({ stack }) => stack > 1);
+    if (found < 0) continue;
+    setActive(places[found]);
+    return openStack(pictures[found]);
+  }
+  tell("no further stack");
+}
