@@ -108,15 +108,16 @@ class ActorPool:
     def _work(self, workers: list[Any], tasks: list[Task[Any]]) -> Iterator[tuple[int, Done]]:
         """Yield what came of each task, with its number. Each worker gets one task after the other, and then ends."""
         asked: dict[Any, tuple[Any, int | None]] = {worker.__ray_ready__.remote(): (worker, None) for worker in workers}
-        waiting, left, tries, ends = deque(range(len(tasks))), len(tasks), Counter[int | None](), []
+        waiting, left, tries, ends = deque(range(len(tasks))), len(tasks), Counter[Any](), []
         while left:
             (answer,), _ = ray.wait(list(asked))
             worker, number = asked.pop(answer)
             try:
                 done = _get(answer)
             except ray.exceptions.RayError as error:
-                tries[number] += 1
-                if not isinstance(error, ray.exceptions.ActorUnavailableError) or tries[number] == MAX_TRIES:
+                asked_for = worker if number is None else number  # several may be lost at once while they load
+                tries[asked_for] += 1
+                if not isinstance(error, ray.exceptions.ActorUnavailableError) or tries[asked_for] == MAX_TRIES:
                     what = "loading" if number is None else describe_task(tasks[number])
                     raise StageError(f"workers died again and again on {what}; is there enough memory?") from error
                 time.sleep(_LOST_S)
